@@ -1,0 +1,119 @@
+// Package facts holds what EC2 and IAM say of one instance, as values in closed forms, and nothing else: whoever
+// renders or decides works on these and never on an AWS type.
+package facts
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"time"
+)
+
+// State is the state of an instance, normalised once. The zero value is no state.
+type State string
+
+// The states EC2 knows, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
+const (
+	Pending      State = "pending"
+	Running      State = "running"
+	Stopping     State = "stopping"
+	Stopped      State = "stopped"
+	ShuttingDown State = "shutting-down"
+	Terminated   State = "terminated"
+)
+
+// ParseState takes a state as AWS spells it; anything else is an error.
+func ParseState(s string) (State, error) {
+	switch state := State(s); state {
+	case Pending, Running, Stopping, Stopped, ShuttingDown, Terminated:
+		return state, nil
+	}
+	return "", fmt.Errorf("unknown instance state %q", s)
+}
+
+// Instance is one instance as EC2 and IAM described it at ObservedAt. An empty string is a value that AWS has not
+// given yet (the DNS name of a pending instance) or that does not exist (no instance profile).
+type Instance struct {
+	ID                    string
+	State                 State
+	Account               string
+	Region                string
+	AvailabilityZone      string
+	VPCID                 string
+	SubnetID              string
+	ImageID               string
+	Type                  string
+	PrivateDNSName        string
+	IPv4s                 []netip.Addr // all private addresses, the primary one first
+	IPv6s                 []netip.Addr
+	IAMInstanceProfileARN string
+	IAMRoleARN            string
+	LaunchTime            time.Time
+	Tags                  map[string]string
+	ObservedAt            time.Time
+}
+
+// Addresses are all addresses of the instance as text in canonical form (RFC 5952 for IPv6), IPv4 first.
+func (i Instance) Addresses() []string {
+	out := make([]string, 0, len(i.IPv4s)+len(i.IPv6s))
+	for _, a := range i.IPv4s {
+		out = append(out, a.String())
+	}
+	for _, a := range i.IPv6s {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+var (
+	instanceID = regexp.MustCompile(`^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
+	account    = regexp.MustCompile(`^[0-9]{12}$`)
+	region     = regexp.MustCompile(`^[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}$`)
+	zone       = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	resourceID = regexp.MustCompile(`^[a-z]+-[0-9a-f]{8,17}$`)
+	kind       = regexp.MustCompile(`^[a-z0-9.-]{1,64}$`)
+	hostName   = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+	profileARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:instance-profile/[A-Za-z0-9+=,.@_/-]+$`)
+	roleARN    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
+)
+
+// IsInstanceID tells whether s has the form of an EC2 instance ID. Names in Vault are built from it, so nothing
+// else may ever stand in its place.
+func IsInstanceID(s string) bool { return instanceID.MatchString(s) }
+
+// IsAccount tells whether s is a twelve-digit AWS account ID.
+func IsAccount(s string) bool { return account.MatchString(s) }
+
+// IsRegion tells whether s has the form of an AWS region's name.
+func IsRegion(s string) bool { return region.MatchString(s) }
+
+// Check holds every value but the tags against the closed form AWS gives it, so that none of them can change the
+// structure of what is rendered from it. Tags are free text and are checked where they are used. The error names
+// the first value that does not fit.
+func (i Instance) Check() error {
+	for _, c := range []struct {
+		name, value string
+		form        *regexp.Regexp
+		required    bool
+	}{
+		{"instance ID", i.ID, instanceID, true},
+		{"account", i.Account, account, true},
+		{"region", i.Region, region, true},
+		{"availability zone", i.AvailabilityZone, zone, false},
+		{"VPC ID", i.VPCID, resourceID, false},
+		{"subnet ID", i.SubnetID, resourceID, false},
+		{"image ID", i.ImageID, resourceID, false},
+		{"instance type", i.Type, kind, false},
+		{"private DNS name", i.PrivateDNSName, hostName, false},
+		{"instance profile ARN", i.IAMInstanceProfileARN, profileARN, false},
+		{"IAM role ARN", i.IAMRoleARN, roleARN, false},
+	} {
+		if c.value == "" && !c.required {
+			continue
+		}
+		if !c.form.MatchString(c.value) {
+			return fmt.Errorf("the %s %q is not of the form %s", c.name, c.value, c.form)
+		}
+	}
+	return nil
+}

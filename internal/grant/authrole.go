@@ -1,0 +1,62 @@
+package grant
+
+import (
+	"slices"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+)
+
+// authRole is the instance's auth role. Every list is sent, the empty ones too: an AWS auth role write merges, and
+// only an explicit empty list clears an old binding.
+// https://developer.hashicorp.com/vault/api-docs/auth/aws#create-update-role
+func authRole(f facts.Instance, p *Profile, authMount string, policies []string) Object {
+	policies = append(slices.Clone(policies), p.Auth.ExtraPolicies...)
+	slices.Sort(policies)
+	fields := map[string]any{
+		"auth_type":                      p.Auth.Type,
+		"bound_ec2_instance_id":          []string{f.ID},
+		"bound_account_id":               []string{f.Account},
+		"bound_vpc_id":                   present(f.VPCID),
+		"bound_iam_instance_profile_arn": present(f.IAMInstanceProfileARN),
+		"bound_iam_role_arn":             []string{},
+		"bound_iam_principal_arn":        []string{},
+		"bound_ami_id":                   []string{},
+		"bound_subnet_id":                []string{},
+		"resolve_aws_unique_ids":         true,
+		"token_policies":                 slices.Compact(policies),
+		"token_ttl":                      int64(p.Auth.TokenTTL / time.Second),
+		"token_max_ttl":                  int64(p.Auth.TokenMaxTTL / time.Second),
+		"token_explicit_max_ttl":         int64(0),
+		"token_period":                   int64(0),
+		"token_num_uses":                 int64(0),
+		"token_type":                     "default",
+		"token_bound_cidrs":              []string{},
+		// An instance's power is its own policies and the profile's extra ones; the default policy, templated, would
+		// also double Vault's work for each of its requests.
+		"token_no_default_policy": true,
+	}
+	if p.Auth.BindTokenToInstanceIP {
+		fields["token_bound_cidrs"] = f.Addresses()
+	}
+	if p.Auth.Type == "iam" {
+		fields["bound_region"] = []string{} // only the ec2 type knows it; the inferred region takes its place
+		fields["inferred_entity_type"] = "ec2_instance"
+		fields["inferred_aws_region"] = f.Region
+	} else {
+		fields["bound_region"] = []string{f.Region}
+		fields["inferred_entity_type"] = ""
+		fields["inferred_aws_region"] = ""
+		fields["role_tag"] = ""
+		fields["allow_instance_migration"] = false
+		fields["disallow_reauthentication"] = false
+	}
+	return Object{Kind: KindAuthRole, Path: AuthRolePath(authMount, f.ID), Fields: fields}
+}
+
+func present(s string) []string {
+	if s == "" {
+		return []string{}
+	}
+	return []string{s}
+}

@@ -1,0 +1,44 @@
+package grant
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Program names this program in the ownership marker.
+const Program = "vault-ec2-provisioner"
+
+// Marker says whose a policy is. It is the leading comment of every policy that this program writes and holds
+// nothing that changes from run to run, so an unchanged policy keeps its text.
+type Marker struct {
+	Deployment string
+	InstanceID string
+	Profile    string
+}
+
+func (m Marker) String() string {
+	return fmt.Sprintf("# managed-by: %s\n# deployment: %s\n# instance: %s\n# profile: %s\n",
+		Program, m.Deployment, m.InstanceID, m.Profile)
+}
+
+// ParseMarker reads the marker from the leading comment block of a policy's text. ok is false when there is none,
+// when it names another program or when a line of it is missing or doubled.
+func ParseMarker(policy string) (m Marker, ok bool) {
+	seen := map[string]string{}
+	for line := range strings.Lines(policy) {
+		text, isComment := strings.CutPrefix(strings.TrimRight(line, "\r\n"), "# ")
+		if !isComment {
+			break
+		}
+		key, value, found := strings.Cut(text, ": ")
+		if !found {
+			break
+		}
+		if _, doubled := seen[key]; doubled {
+			return Marker{}, false
+		}
+		seen[key] = value
+	}
+	m = Marker{Deployment: seen["deployment"], InstanceID: seen["instance"], Profile: seen["profile"]}
+	return m, seen["managed-by"] == Program && m.Deployment != "" && m.InstanceID != "" && m.Profile != ""
+}

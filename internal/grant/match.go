@@ -1,0 +1,64 @@
+package grant
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// Match is the one profile that fits an instance; nil when none does, an error of kind fault.Refuse that names them
+// when several do.
+func (s *Set) Match(f facts.Instance) (*Profile, error) {
+	var fit []*Profile
+	for _, p := range s.Profiles {
+		if p.Match.fits(f) {
+			fit = append(fit, p)
+		}
+	}
+	switch len(fit) {
+	case 0:
+		return nil, nil
+	case 1:
+		return fit[0], nil
+	}
+	names := make([]string, len(fit))
+	for i, p := range fit {
+		names[i] = p.Name
+	}
+	return nil, fault.Refusef("instance %s matches %d profiles (%s): make their match sections exclude each other",
+		f.ID, len(fit), strings.Join(names, ", "))
+}
+
+func (m Match) fits(f facts.Instance) bool {
+	one := func(pattern, value string) bool { return pattern == "" || glob(pattern, value) }
+	some := func(patterns []string, value string) bool {
+		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return glob(p, value) })
+	}
+	for key, pattern := range m.Tags {
+		if value, ok := f.Tags[key]; !ok || !glob(pattern, value) {
+			return false
+		}
+	}
+	return one(m.IAMRoleARN, f.IAMRoleARN) && one(m.IAMInstanceProfileARN, f.IAMInstanceProfileARN) &&
+		some(m.AccountIDs, f.Account) && some(m.Regions, f.Region) && some(m.VPCIDs, f.VPCID)
+}
+
+// glob matches a * against any text and everything else literally. Nothing matches an empty value: an instance
+// without a role has no role, whatever the pattern.
+func glob(pattern, value string) bool {
+	if value == "" {
+		return false
+	}
+	if !strings.Contains(pattern, "*") {
+		return pattern == value
+	}
+	parts := strings.Split(pattern, "*")
+	for i, p := range parts {
+		parts[i] = regexp.QuoteMeta(p)
+	}
+	ok, err := regexp.MatchString("^(?s:"+strings.Join(parts, ".*")+")$", value)
+	return ok && err == nil
+}

@@ -1,0 +1,239 @@
+package grant
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// identity is what one PKI role may put into a certificate: literal values only.
+type identity struct {
+	commonName string
+	dnsNames   []string // sorted, without doubles
+	addresses  []string // canonical text, sorted, without doubles
+}
+
+// lockedFields are those fields of a PKI role that decide whose name stands in a certificate. The program sets
+// them, all of them, at every write: a PKI role write resets what is left out to defaults, and the defaults are
+// open. https://developer.hashicorp.com/vault/api-docs/secret/pki#create-update-role
+func lockedFields(id identity) map[string]any {
+	domains := slices.Compact(slices.Sorted(slices.Values(append([]string{id.commonName}, id.dnsNames...))))
+	return map[string]any{
+		"allowed_domains":             domains,
+		"allowed_domains_template":    false,
+		"allow_bare_domains":          true,
+		"allow_subdomains":            false,
+		"allow_glob_domains":          false,
+		"allow_wildcard_certificates": false,
+		"allow_any_name":              false,
+		"allow_localhost":             false,
+		"allow_token_displayname":     false,
+		// A common name such as system:node:… is no host name; allowed_domains still names it exactly.
+		"enforce_hostnames":         CheckFQDN(id.commonName) == nil,
+		"require_cn":                true,
+		"cn_validations":            []string{"hostname"},
+		"allow_ip_sans":             len(id.addresses) > 0,
+		"use_csr_common_name":       false,
+		"use_csr_sans":              false,
+		"allowed_uri_sans":          []string{},
+		"allowed_uri_sans_template": false,
+		"allowed_other_sans":        []string{},
+		"allowed_user_ids":          []string{},
+		// Closes the subject's serial number, in the request and in a CSR alike.
+		"allowed_serial_numbers": []string{},
+		"not_after":              "",
+	}
+}
+
+// freeFields are the fields a template may set, with the value that is sent when it does not.
+func freeFields() map[string]any {
+	return map[string]any{
+		"ttl":                                int64(0),
+		"max_ttl":                            int64(0),
+		"not_before_duration":                int64(30),
+		"key_type":                           "rsa",
+		"key_bits":                           int64(0),
+		"signature_bits":                     int64(0),
+		"use_pss":                            false,
+		"key_usage":                          []string{"DigitalSignature", "KeyAgreement", "KeyEncipherment"},
+		"ext_key_usage":                      []string{},
+		"ext_key_usage_oids":                 []string{},
+		"server_flag":                        true,
+		"client_flag":                        true,
+		"code_signing_flag":                  false,
+		"email_protection_flag":              false,
+		"organization":                       []string{},
+		"ou":                                 []string{},
+		"country":                            []string{},
+		"locality":                           []string{},
+		"province":                           []string{},
+		"street_address":                     []string{},
+		"postal_code":                        []string{},
+		"generate_lease":                     false,
+		"no_store":                           false,
+		"policy_identifiers":                 []string{},
+		"basic_constraints_valid_for_non_ca": false,
+		"issuer_ref":                         "default",
+	}
+}
+
+// leftToVault tells whether a field of zero means "Vault chooses", so that it answers another number for it.
+func leftToVault(field string, want any) bool {
+	return (field == "key_bits" || field == "signature_bits") && want == int64(0)
+}
+
+// pkiRoleFields joins a rendered template, a JSON object of free fields, with the locked fields. An unknown field,
+// a locked field and a value of another type than Vault's are errors.
+func pkiRoleFields(text string, id identity) (map[string]any, error) {
+	given, err := decodeObject(text)
+	if err != nil {
+		return nil, err
+	}
+	fields, locked := freeFields(), lockedFields(id)
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if _, ours := locked[name]; ours {
+			return nil, fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names and ip_addresses: remove it", name)
+		}
+		standard, known := fields[name]
+		if !known {
+			return nil, fmt.Errorf("unknown field %q", name)
+		}
+		value, err := sameType(standard, given[name])
+		if err != nil {
+			return nil, fmt.Errorf("field %q: %w", name, err)
+		}
+		fields[name] = value
+	}
+	maps.Copy(fields, locked)
+	return fields, nil
+}
+
+// decodeObject reads exactly one JSON object.
+func decodeObject(text string) (map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader([]byte(text)))
+	var object map[string]any
+	if err := d.Decode(&object); err != nil {
+		return nil, fmt.Errorf("not a JSON object: %w", err)
+	}
+	if object == nil {
+		return nil, fmt.Errorf("not a JSON object: null")
+	}
+	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // the decoder answers io.EOF itself
+		return nil, fmt.Errorf("something stands behind the JSON object")
+	}
+	return object, nil
+}
+
+// sameType brings a JSON value to the type of the field's standard value: numbers and durations to whole seconds,
+// a string to a list of one.
+func sameType(standard, given any) (any, error) {
+	switch standard.(type) {
+	case int64:
+		switch v := given.(type) {
+		case float64:
+			if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+				return int64(v), nil
+			}
+		case string:
+			if d, err := time.ParseDuration(v); err == nil && d%time.Second == 0 {
+				return int64(d / time.Second), nil
+			}
+		}
+		return nil, fmt.Errorf(`%v is neither a whole number nor a duration such as "24h"`, given)
+	case bool:
+		if v, ok := given.(bool); ok {
+			return v, nil
+		}
+		return nil, fmt.Errorf("%v is not true or false", given)
+	case string:
+		if v, ok := given.(string); ok {
+			return v, nil
+		}
+		return nil, fmt.Errorf("%v is not a string", given)
+	}
+	list, ok := given.([]any)
+	if s, isString := given.(string); isString {
+		list, ok = []any{s}, true
+	}
+	if !ok {
+		return nil, fmt.Errorf("%v is not a list of strings", given)
+	}
+	out := []string{}
+	for _, e := range list {
+		s, isString := e.(string)
+		if !isString || s == "" || strings.Contains(s, ",") {
+			return nil, fmt.Errorf("%v is not a list of strings without commas", given)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// accessRules is the lock on a PKI role's issue and sign paths. A PKI role can only allow all addresses or none, so
+// the closed parameter list of the policy is what names the addresses.
+// https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
+//
+// Vault up to 1.20 compares a list as a whole and from 1.21 each element, so each value stands alone and once all
+// together in canonical order. Values are compared as text and none holds a glob.
+func accessRules(mount, role string, id identity) []rule {
+	issue := map[string][]any{
+		"common_name":        anyList([]string{id.commonName}),
+		"alt_names":          anyList(withJoin(id.dnsNames)),
+		"ip_sans":            anyList(withJoin(id.addresses)),
+		"ttl":                {},
+		"format":             {},
+		"private_key_format": {},
+	}
+	sign := maps.Clone(issue)
+	delete(sign, "private_key_format")
+	sign["csr"] = []any{}
+	for _, parameters := range []map[string][]any{issue, sign} {
+		// An empty list lets any value in; with no address of its own a role must not see the parameter at all.
+		for _, k := range []string{"alt_names", "ip_sans"} {
+			if len(parameters[k]) == 0 {
+				delete(parameters, k)
+			}
+		}
+	}
+	return []rule{
+		{Path: mount + "/issue/" + role, Capabilities: []string{"update"}, Allowed: issue},
+		{Path: mount + "/sign/" + role, Capabilities: []string{"update"}, Allowed: sign},
+	}
+}
+
+// withJoin is each value alone and, for more than one, all of them as one comma string.
+func withJoin(list []string) []string {
+	if len(list) < 2 {
+		return list
+	}
+	return append(slices.Clone(list), strings.Join(list, ","))
+}
+
+func anyList(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+// writeRule prints a rule as it stands in a policy. Values were checked to need no escaping beyond quotes.
+func writeRule(r rule) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n  allowed_parameters = {\n", r.Path, r.Capabilities[0])
+	for _, k := range slices.Sorted(maps.Keys(r.Allowed)) {
+		quoted := make([]string, len(r.Allowed[k]))
+		for i, v := range r.Allowed[k] {
+			quoted[i] = fmt.Sprintf("%q", v)
+		}
+		fmt.Fprintf(&out, "    %q = [%s]\n", k, strings.Join(quoted, ", "))
+	}
+	out.WriteString("  }\n}")
+	return out.String()
+}

@@ -1,0 +1,245 @@
+package grant
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl"
+	"github.com/hashicorp/hcl/hcl/ast"
+	"github.com/hashicorp/hcl/hcl/token"
+)
+
+// rule is one path block of a policy, parsed by the same HCL version Vault parses policies with.
+type rule struct {
+	Path         string
+	Line         int
+	Capabilities []string         `hcl:"capabilities"`
+	Allowed      map[string][]any `hcl:"allowed_parameters"`
+	Denied       map[string][]any `hcl:"denied_parameters"`
+	Required     []string         `hcl:"required_parameters"`
+	MinWrapping  any              `hcl:"min_wrapping_ttl"`
+	MaxWrapping  any              `hcl:"max_wrapping_ttl"`
+}
+
+var ruleKeys = []string{"capabilities", "allowed_parameters", "denied_parameters", "required_parameters",
+	"min_wrapping_ttl", "max_wrapping_ttl"}
+
+// capabilities a template may give. sudo, root, subscribe and recover reach past the paths they stand on.
+var capabilities = []string{"create", "read", "update", "patch", "delete", "list", "deny"}
+
+// parsePolicy reads the path blocks of a policy. Anything but path blocks with known keys is an error, and so is a
+// path that stands twice: Vault would merge the two.
+func parsePolicy(text string) ([]rule, error) {
+	root, err := hcl.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("not HCL: %w", err)
+	}
+	list, ok := root.Node.(*ast.ObjectList)
+	if !ok {
+		return nil, fmt.Errorf("not a list of path blocks")
+	}
+	var rules []rule
+	seen := map[string]bool{}
+	for _, item := range list.Items {
+		r, err := parseRule(item)
+		if err != nil {
+			return nil, err
+		}
+		if seen[r.Path] {
+			return nil, fmt.Errorf("line %d: the path %q stands twice", r.Line, r.Path)
+		}
+		seen[r.Path] = true
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+func parseRule(item *ast.ObjectItem) (rule, error) {
+	line := item.Pos().Line
+	if len(item.Keys) != 2 || item.Keys[0].Token.Text != "path" || item.Keys[1].Token.Type != token.STRING {
+		return rule{}, fmt.Errorf(`line %d: only blocks of the form path "..." { } are let in`, line)
+	}
+	path, err := strconv.Unquote(item.Keys[1].Token.Text)
+	if err != nil {
+		return rule{}, fmt.Errorf("line %d: the path %s: %w", line, item.Keys[1].Token.Text, err)
+	}
+	body, ok := item.Val.(*ast.ObjectType)
+	if !ok {
+		return rule{}, fmt.Errorf("line %d: path %q has no block", line, path)
+	}
+	keys := map[string]bool{}
+	for _, kv := range body.List.Items {
+		key := strings.Trim(kv.Keys[0].Token.Text, `"`)
+		switch {
+		case !slices.Contains(ruleKeys, key):
+			return rule{}, fmt.Errorf("line %d: unknown key %q in path %q", kv.Pos().Line, key, path)
+		case keys[key]:
+			return rule{}, fmt.Errorf("line %d: the key %q stands twice in path %q", kv.Pos().Line, key, path)
+		}
+		keys[key] = true
+	}
+	r := rule{}
+	if err := hcl.DecodeObject(&r, item.Val); err != nil {
+		return rule{}, fmt.Errorf("line %d: path %q: %w", line, path, err)
+	}
+	r.Path, r.Line = path, line
+	return r, nil
+}
+
+// bounds is what the rules of a profile's policies are held against.
+type bounds struct {
+	basePath string
+	pki      map[string]rule // by path: the rules pkiAccess gave
+	mounts   []string        // every PKI mount of every profile, base path included
+}
+
+// selfCare are the paths outside the base path that a token needs to look after itself.
+var selfCare = map[string]string{
+	"auth/token/lookup-self": "read",
+	"auth/token/renew-self":  "update",
+	"auth/token/revoke-self": "update",
+	"sys/capabilities-self":  "update",
+}
+
+// publicPKI are the paths of a PKI mount that Vault serves to anybody.
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-certificate
+var publicPKI = []string{"ca", "ca/pem", "ca_chain", "cert/ca", "cert/ca_chain", "cert/crl", "crl", "crl/pem"}
+
+// check holds every rule against the bounds; the error names line, path and the bound that was crossed.
+func (b bounds) check(rules []rule) error {
+	for _, r := range rules {
+		if err := b.checkRule(r); err != nil {
+			return fmt.Errorf("line %d: path %q: %w", r.Line, r.Path, err)
+		}
+	}
+	return nil
+}
+
+func (b bounds) checkRule(r rule) error {
+	if len(r.Capabilities) == 0 {
+		return fmt.Errorf("no capabilities")
+	}
+	for _, c := range r.Capabilities {
+		if !slices.Contains(capabilities, c) {
+			return fmt.Errorf("the capability %q is out of bounds", c)
+		}
+	}
+	if own, ok := b.pki[r.Path]; ok {
+		if !r.same(own) {
+			return fmt.Errorf("differs from what pkiAccess gives for it")
+		}
+		return nil
+	}
+	if needs, ok := selfCare[r.Path]; ok {
+		if !slices.Equal(r.Capabilities, []string{needs}) {
+			return fmt.Errorf("only %q is let in here", needs)
+		}
+		return nil
+	}
+	if !strings.HasPrefix(r.Path, b.basePath+"/") {
+		return fmt.Errorf("lies outside the base path %q (a token may also look after itself: %s)",
+			b.basePath, strings.Join(slices.Sorted(maps.Keys(selfCare)), ", "))
+	}
+	for _, s := range strings.Split(r.Path, "/") {
+		if s == "" && !strings.HasSuffix(r.Path, "/") || s == "." || s == ".." {
+			return fmt.Errorf("has an empty or a dot segment")
+		}
+	}
+	for _, m := range b.mounts {
+		if rest, ok := strings.CutPrefix(r.Path, m+"/"); ok && slices.Contains(publicPKI, rest) &&
+			slices.Equal(r.Capabilities, []string{"read"}) {
+			return nil
+		}
+		if reaches(r.Path, m) && !slices.Equal(r.Capabilities, []string{"deny"}) {
+			return fmt.Errorf(`reaches the PKI mount %q: access to it is given by pkiAccess "<output>" only`, m)
+		}
+	}
+	return nil
+}
+
+// reaches tells whether a policy path can match anything at or below mount: + stands for one segment and a * at
+// the end for any rest. https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
+func reaches(path, mount string) bool {
+	glob := strings.HasSuffix(path, "*")
+	segments := strings.Split(strings.TrimSuffix(path, "*"), "/")
+	for i, m := range strings.Split(mount, "/") {
+		if i >= len(segments) {
+			return false
+		}
+		s := segments[i]
+		if glob && i == len(segments)-1 {
+			return strings.HasPrefix(m, s)
+		}
+		if s != "+" && s != m {
+			return false
+		}
+	}
+	return true
+}
+
+// same tells whether a parsed rule says exactly what a generated one does.
+func (r rule) same(generated rule) bool {
+	return len(r.Capabilities) == 1 && writeRule(r) == writeRule(generated) &&
+		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
+}
+
+// shape is what must not depend on a value from EC2: the paths with the literal text between separators and globs
+// taken out, the capabilities, and the keys and list lengths of the parameters. Rules from pkiAccess are left out;
+// they were held against their exact text.
+func shape(rules []rule, pki map[string]rule) []string {
+	var out []string
+	for _, r := range rules {
+		if _, generated := pki[r.Path]; generated {
+			continue
+		}
+		out = append(out, fmt.Sprint(pathShape(r.Path), r.Capabilities, parameterShape(r.Allowed), parameterShape(r.Denied),
+			r.Required, r.MinWrapping, r.MaxWrapping))
+	}
+	return out
+}
+
+func pathShape(path string) string {
+	segments := strings.Split(path, "/")
+	for i, s := range segments {
+		switch {
+		case s == "+", s == "*", s == "":
+		case strings.ContainsAny(s, "*+"):
+			segments[i] = globShape(s)
+		default:
+			segments[i] = "x"
+		}
+	}
+	return strings.Join(segments, "/")
+}
+
+// globShape keeps the globs of a segment and one x for each run of text between them.
+func globShape(segment string) string {
+	var out strings.Builder
+	text := false
+	for _, r := range segment {
+		if glob := r == '*' || r == '+'; glob || !text {
+			if glob {
+				out.WriteRune(r)
+			} else {
+				out.WriteByte('x')
+			}
+			text = !glob
+		}
+	}
+	return out.String()
+}
+
+func parameterShape(m map[string][]any) string {
+	var out strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		fmt.Fprintf(&out, "%q:", k)
+		for _, v := range m[k] {
+			s, isString := v.(string)
+			fmt.Fprintf(&out, "%T%v%d,", v, isString, strings.Count(s, "*"))
+		}
+	}
+	return out.String()
+}

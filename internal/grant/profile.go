@@ -1,0 +1,284 @@
+// Package grant turns what is known of one instance into the exact objects Vault should hold for it. It does no
+// I/O: profiles and facts in, objects out. See docs/profiles.md for the format.
+package grant
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+)
+
+// Profile is one kind of instance: which instances it fits and what each of them is granted.
+type Profile struct {
+	Name         string   `yaml:"name"`
+	Match        Match    `yaml:"match"`
+	BasePath     string   `yaml:"base_path"`
+	FQDN         string   `yaml:"fqdn"`
+	FQDNSuffixes []string `yaml:"fqdn_suffixes"`
+	Auth         Auth     `yaml:"auth"`
+	Outputs      []Output `yaml:"outputs"`
+
+	// Digest is the hex SHA-256 over the profile's files: it changes when any of them does.
+	Digest string `yaml:"-"`
+
+	fqdn   *compiled
+	mounts []string // every PKI mount of the whole set
+}
+
+// Match are the conditions an instance must meet, all that are given. A * stands for any text.
+type Match struct {
+	IAMRoleARN            string            `yaml:"iam_role_arn"`
+	IAMInstanceProfileARN string            `yaml:"iam_instance_profile_arn"`
+	AccountIDs            []string          `yaml:"account_ids"`
+	Regions               []string          `yaml:"regions"`
+	VPCIDs                []string          `yaml:"vpc_ids"`
+	Tags                  map[string]string `yaml:"tags"`
+}
+
+// Auth is what a profile chooses of its instances' auth roles; the bindings are the program's own.
+type Auth struct {
+	Type                  string        `yaml:"type"` // "ec2" (default) or "iam"
+	TokenTTL              time.Duration `yaml:"token_ttl"`
+	TokenMaxTTL           time.Duration `yaml:"token_max_ttl"`
+	BindTokenToInstanceIP bool          `yaml:"bind_token_to_instance_ip"`
+	ExtraPolicies         []string      `yaml:"extra_policies"`
+}
+
+// Output is one object that is rendered for each instance.
+type Output struct {
+	Name        string   `yaml:"name"`
+	Type        Kind     `yaml:"type"` // KindPolicy, KindPKIRole or KindGeneric
+	Path        string   `yaml:"path"` // below the base path; empty for a policy
+	CommonName  string   `yaml:"common_name"`
+	DNSNames    []string `yaml:"dns_names"`
+	IPAddresses []string `yaml:"ip_addresses"`
+	Template    string   `yaml:"template"`
+
+	body       *compiled
+	commonName *compiled
+	dnsNames   []*compiled
+	addresses  []*compiled // nil means all of the instance's own
+}
+
+// Mount is the path of the PKI mount that an output of type pki-role writes to, base path included.
+func (o Output) mount(basePath string) string {
+	return basePath + "/" + strings.TrimSuffix(o.Path, "/roles")
+}
+
+// Set is a checked set of profiles.
+type Set struct{ Profiles []*Profile }
+
+// Load reads every <folder>/profile.yaml of fsys with the templates beside it. All faults of all profiles are
+// reported at once, each with its file; a set is either wholly right or not loaded.
+func Load(fsys fs.FS) (*Set, error) {
+	files, err := fs.Glob(fsys, "*/profile.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("listing the profiles: %w", err)
+	}
+	if len(files) == 0 {
+		return nil, errors.New("no profile found: want <folder>/profile.yaml")
+	}
+	set := &Set{}
+	var faults []error
+	seen := map[string]string{}
+	for _, file := range files {
+		p, err := loadProfile(fsys, file)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", file, err))
+			continue
+		}
+		if other, doubled := seen[p.Name]; doubled {
+			faults = append(faults, fmt.Errorf("%s: the name %q stands in %s as well", file, p.Name, other))
+		}
+		seen[p.Name] = file
+		set.Profiles = append(set.Profiles, p)
+	}
+	mounts := set.pkiMounts()
+	for _, p := range set.Profiles {
+		p.mounts = mounts
+		if err := p.rehearse(); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", seen[p.Name], err))
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	return set, nil
+}
+
+func (s *Set) pkiMounts() []string {
+	var mounts []string
+	for _, p := range s.Profiles {
+		for _, o := range p.Outputs {
+			if o.Type == KindPKIRole {
+				mounts = append(mounts, o.mount(p.BasePath))
+			}
+		}
+	}
+	slices.Sort(mounts)
+	return slices.Compact(mounts)
+}
+
+func loadProfile(fsys fs.FS, file string) (*Profile, error) {
+	text, err := fs.ReadFile(fsys, file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the profile: %w", err)
+	}
+	p := &Profile{}
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	if err := d.Decode(p); err != nil {
+		return nil, fmt.Errorf("decoding the profile: %w", err)
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%d\n%s", len(text), text)
+	if err := p.compile(func(name string) (string, error) {
+		body, err := fs.ReadFile(fsys, path.Join(path.Dir(file), name))
+		fmt.Fprintf(sum, "%s %d\n%s", name, len(body), body)
+		return string(body), err
+	}); err != nil {
+		return nil, err
+	}
+	p.Digest = hex.EncodeToString(sum.Sum(nil))
+	return p, nil
+}
+
+// check holds the plain values of a profile against their forms.
+func (p *Profile) check() error {
+	var faults []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	want(profileName.MatchString(p.Name), "name: %q is not of the form <cluster>-<role> (%s)", p.Name, profileName)
+	want(p.Match.IAMRoleARN != "" || p.Match.IAMInstanceProfileARN != "", "match: iam_role_arn or iam_instance_profile_arn is required")
+	for _, a := range p.Match.AccountIDs {
+		want(facts.IsAccount(a), "match.account_ids: %q is not an account ID", a)
+	}
+	want(vaultPath.MatchString(p.BasePath), "base_path: %q is not of the form %s", p.BasePath, vaultPath)
+	switch first, _, _ := strings.Cut(p.BasePath, "/"); first {
+	case "sys", "auth", "identity", "cubbyhole":
+		want(false, "base_path: %q belongs to Vault itself", p.BasePath)
+	}
+	want(p.FQDN != "", "fqdn: is required")
+	for _, s := range p.FQDNSuffixes {
+		want(CheckFQDN(strings.TrimPrefix(s, ".")) == nil, "fqdn_suffixes: %q is not a domain", s)
+	}
+	if p.Auth.Type == "" {
+		p.Auth.Type = "ec2"
+	}
+	want(p.Auth.Type == "ec2" || p.Auth.Type == "iam", "auth.type: %q is neither ec2 nor iam", p.Auth.Type)
+	want(p.Auth.TokenTTL > 0, "auth.token_ttl: is required and positive")
+	want(p.Auth.TokenMaxTTL >= p.Auth.TokenTTL, "auth.token_max_ttl: is shorter than token_ttl")
+	want(p.Auth.TokenTTL%time.Second == 0 && p.Auth.TokenMaxTTL%time.Second == 0, "auth: TTLs are whole seconds")
+	for _, name := range p.Auth.ExtraPolicies {
+		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q is not a policy to give to an instance", name)
+		want(!strings.HasPrefix(name, "ec2-i-"), "auth.extra_policies: %q is the form of a generated policy", name)
+	}
+	want(len(p.Outputs) > 0, "outputs: at least one is required")
+	names := map[string]bool{}
+	for i, o := range p.Outputs {
+		where := fmt.Sprintf("outputs[%d] %q", i, o.Name)
+		want(outputName.MatchString(o.Name), "%s: the name is not of the form %s", where, outputName)
+		want(!names[o.Name], "%s: the name stands twice", where)
+		names[o.Name] = true
+		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template is the name of a file beside profile.yaml", where)
+		identity := o.CommonName != "" || o.DNSNames != nil || o.IPAddresses != nil
+		switch o.Type {
+		case KindPolicy:
+			want(o.Path == "" && !identity, "%s: a policy has neither path nor names", where)
+		case KindPKIRole:
+			want(vaultPath.MatchString(o.Path) && strings.HasSuffix(o.Path, "/roles"), "%s: path %q is not <PKI mount>/roles", where, o.Path)
+		case KindGeneric:
+			want(vaultPath.MatchString(o.Path) && !identity, "%s: a generic object has a path and no names", where)
+		default:
+			want(false, "%s: type %q is none of policy, pki-role, generic", where, o.Type)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// compile parses every template of the profile; read gives the text of a file beside profile.yaml.
+func (p *Profile) compile(read func(name string) (string, error)) error {
+	var faults []error
+	must := func(where, text string) *compiled {
+		c, err := compile(where, text)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		return c
+	}
+	// What goes into a certificate or a claim comes from AWS or through the FQDN, which is claimed and bounded.
+	name := func(where, text string, withFQDN bool) *compiled {
+		c := must(where, text)
+		if c == nil {
+			return nil
+		}
+		if c.fields["FQDN"] && !withFQDN {
+			faults = append(faults, fmt.Errorf("%s: the FQDN cannot be made from itself", where))
+		}
+		if c.fields["Tag"] && withFQDN {
+			faults = append(faults, fmt.Errorf("%s: take names from tags through fqdn, which one instance alone can hold", where))
+		}
+		if len(c.pki) > 0 {
+			faults = append(faults, fmt.Errorf("%s: pkiAccess is for policies", where))
+		}
+		return c
+	}
+	p.fqdn = name("fqdn", p.FQDN, false)
+	for i := range p.Outputs {
+		o := &p.Outputs[i]
+		where := "outputs." + o.Name
+		text, err := read(o.Template)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: reading the template: %w", where, err))
+			continue
+		}
+		if o.body = must(o.Template, text); o.body == nil {
+			continue
+		}
+		for _, target := range o.body.pki {
+			if !slices.ContainsFunc(p.Outputs, func(t Output) bool { return t.Name == target && t.Type == KindPKIRole }) {
+				faults = append(faults, fmt.Errorf("%s: pkiAccess %q names no pki-role output of this profile", o.Template, target))
+			}
+			if o.Type != KindPolicy {
+				faults = append(faults, fmt.Errorf("%s: pkiAccess is for policies", o.Template))
+			}
+		}
+		if o.Type != KindPKIRole {
+			continue
+		}
+		if o.CommonName == "" {
+			o.CommonName = "{{ .FQDN }}"
+		}
+		if o.DNSNames == nil {
+			o.DNSNames = []string{"{{ .FQDN }}"}
+		}
+		o.commonName = name(where+".common_name", o.CommonName, true)
+		for _, t := range o.DNSNames {
+			o.dnsNames = append(o.dnsNames, name(where+".dns_names", t, true))
+		}
+		if o.IPAddresses != nil {
+			o.addresses = []*compiled{} // an empty list in the profile means none, not all
+		}
+		for _, t := range o.IPAddresses {
+			o.addresses = append(o.addresses, name(where+".ip_addresses", t, true))
+		}
+	}
+	return errors.Join(faults...)
+}

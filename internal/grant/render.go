@@ -1,0 +1,327 @@
+package grant
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// ErrNotYet marks a value that AWS has not given yet; the error around it names the value.
+var ErrNotYet = errors.New("not known yet")
+
+// Realm is where grants are made: whose they are and on which auth mount the instances log in.
+type Realm struct {
+	Deployment string
+	AuthMount  string
+}
+
+// Grant is all that Vault should hold for one instance.
+type Grant struct {
+	Profile    *Profile
+	InstanceID string
+	FQDN       string
+	// Objects are the policies, PKI roles and generic objects in the profile's order.
+	Objects []Object
+	// AuthRole is written last and removed first: with it, and only with it, the instance can log in.
+	AuthRole Object
+}
+
+// All is the objects with the auth role at the end.
+func (g *Grant) All() []Object { return append(slices.Clone(g.Objects), g.AuthRole) }
+
+// Render makes the grant of one instance. It fails with an error of kind fault.Retry around ErrNotYet when a value
+// that the profile uses is still empty, and else with kind fault.Refuse: a value or a template that does not pass
+// is not better the next time.
+func (p *Profile) Render(f facts.Instance, realm Realm) (*Grant, error) {
+	g, err := p.render(f, realm)
+	if err != nil {
+		kind := fault.Refuse
+		if errors.Is(err, ErrNotYet) {
+			kind = fault.Retry
+		}
+		return nil, fault.New(kind, fmt.Errorf("rendering profile %s for instance %s: %w", p.Name, f.ID, err))
+	}
+	return g, nil
+}
+
+func (p *Profile) render(f facts.Instance, realm Realm) (*Grant, error) {
+	if err := f.Check(); err != nil {
+		return nil, err
+	}
+	if err := CheckDeployment(realm.Deployment); err != nil {
+		return nil, err
+	}
+	v, err := p.values(f, realm.Deployment)
+	if err != nil {
+		return nil, err
+	}
+	g := &Grant{Profile: p, InstanceID: f.ID, FQDN: v.FQDN}
+	actual := rendering{profile: p, values: v, identities: map[string]identity{}}
+	neutral := rendering{profile: p, values: v.neutralised(), identities: map[string]identity{}}
+	var policies []string
+	for _, o := range p.Outputs {
+		object, shape, err := actual.output(o)
+		if err != nil {
+			return nil, fmt.Errorf("output %s: %w", o.Name, err)
+		}
+		_, neutralShape, err := neutral.output(o)
+		if err != nil {
+			return nil, fmt.Errorf("output %s with neutral values: %w", o.Name, err)
+		}
+		if !slices.Equal(shape, neutralShape) {
+			return nil, fmt.Errorf("output %s: a name or tag of the instance changes the structure of %s: %q instead of %q",
+				o.Name, o.Template, shape, neutralShape)
+		}
+		g.Objects = append(g.Objects, object)
+		if o.Type == KindPolicy {
+			policies = append(policies, PolicyName(f.ID, o.Name))
+		}
+	}
+	g.AuthRole = authRole(f, p, realm.AuthMount, policies)
+	return g, nil
+}
+
+// values are the values for the profile's templates, the FQDN included, all that are used present.
+func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
+	v := newValues(f, deployment, p)
+	if missing := v.empty(p.used()); len(missing) > 0 {
+		return v, fmt.Errorf(".%s is empty: %w", strings.Join(missing, ", ."), ErrNotYet)
+	}
+	if len(f.IPv4s)+len(f.IPv6s) == 0 {
+		return v, fmt.Errorf("the instance has no private address: %w", ErrNotYet)
+	}
+	name, err := p.fqdn.execute(v, nil)
+	if err != nil {
+		return v, err
+	}
+	v.FQDN = strings.ToLower(name)
+	if err := CheckFQDN(v.FQDN); err != nil {
+		return v, fmt.Errorf("fqdn: %w", err)
+	}
+	if len(p.FQDNSuffixes) > 0 && !slices.ContainsFunc(p.FQDNSuffixes, func(s string) bool { return underSuffix(v.FQDN, s) }) {
+		return v, fmt.Errorf("fqdn: %q ends in none of fqdn_suffixes (%s)", v.FQDN, strings.Join(p.FQDNSuffixes, ", "))
+	}
+	return v, nil
+}
+
+// used are the names of all values that any template of the profile uses, but for those made while rendering.
+func (p *Profile) used() map[string]bool {
+	used := map[string]bool{}
+	add := func(c *compiled) {
+		for name := range c.fields {
+			used[name] = true
+		}
+	}
+	add(p.fqdn)
+	for _, o := range p.Outputs {
+		add(o.body)
+		if o.Type == KindPKIRole {
+			add(o.commonName)
+			for _, c := range slices.Concat(o.dnsNames, o.addresses) {
+				add(c)
+			}
+		}
+	}
+	for _, made := range []string{"FQDN", "OutputPath", "TemplateName"} {
+		delete(used, made)
+	}
+	return used
+}
+
+// rendering renders the outputs of one profile with one set of values.
+type rendering struct {
+	profile    *Profile
+	values     values
+	identities map[string]identity // of pki-role outputs, by output name
+}
+
+// output gives the object and the shape of its template's text.
+func (r *rendering) output(o Output) (Object, []string, error) {
+	v := r.values
+	v.TemplateName, v.OutputPath = o.Name, o.Path
+	name := ObjectName(v.InstanceID, o.Name)
+	generated := map[string]rule{}
+	text, err := o.body.execute(v, func(target string) (string, error) { return r.access(target, generated) })
+	if err != nil {
+		return Object{}, nil, err
+	}
+	if strings.Contains(text, "{{") || strings.Contains(text, "}}") {
+		return Object{}, nil, fmt.Errorf("the text of %s holds {{ or }}: Vault would render it once more at each request", o.Template)
+	}
+	path := r.profile.BasePath + "/" + o.Path + "/" + name
+	switch o.Type {
+	case KindPolicy:
+		return r.policy(o, text, generated)
+	case KindPKIRole:
+		id, err := r.identity(o.Name)
+		if err != nil {
+			return Object{}, nil, err
+		}
+		fields, err := pkiRoleFields(text, id)
+		if err != nil {
+			return Object{}, nil, fmt.Errorf("%s: %w", o.Template, err)
+		}
+		free, err := decodeObject(text)
+		return Object{Kind: KindPKIRole, Path: path, Fields: fields}, jsonShape("", free), err
+	default:
+		for _, m := range r.profile.mounts {
+			if path == m || strings.HasPrefix(path, m+"/") {
+				return Object{}, nil, fmt.Errorf("a generic object cannot be written into the PKI mount %q: use type pki-role", m)
+			}
+		}
+		fields, err := decodeObject(text)
+		if err != nil {
+			return Object{}, nil, fmt.Errorf("%s: %w", o.Template, err)
+		}
+		return Object{Kind: KindGeneric, Path: path, Fields: fields}, jsonShape("", fields), nil
+	}
+}
+
+func (r *rendering) policy(o Output, text string, generated map[string]rule) (Object, []string, error) {
+	rules, err := parsePolicy(text)
+	if err != nil {
+		return Object{}, nil, fmt.Errorf("%s, rendered: %w", o.Template, err)
+	}
+	b := bounds{basePath: r.profile.BasePath, pki: generated, mounts: r.profile.mounts}
+	if err := b.check(rules); err != nil {
+		return Object{}, nil, fmt.Errorf("%s, rendered: %w", o.Template, err)
+	}
+	v := r.values
+	marker := Marker{Deployment: v.Deployment, InstanceID: v.InstanceID, Profile: v.Profile}
+	return Object{
+		Kind:   KindPolicy,
+		Path:   PolicyPath(PolicyName(v.InstanceID, o.Name)),
+		Fields: map[string]any{"policy": marker.String() + "\n" + strings.TrimSpace(text) + "\n"},
+	}, shape(rules, generated), nil
+}
+
+// access is pkiAccess: the text of the lock on one PKI role, which is also kept for the check afterwards.
+func (r *rendering) access(target string, generated map[string]rule) (string, error) {
+	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == target && o.Type == KindPKIRole })
+	if i < 0 {
+		return "", fmt.Errorf("pkiAccess %q names no pki-role output of this profile", target)
+	}
+	id, err := r.identity(target)
+	if err != nil {
+		return "", err
+	}
+	o := r.profile.Outputs[i]
+	var blocks []string
+	for _, rule := range accessRules(o.mount(r.profile.BasePath), ObjectName(r.values.InstanceID, target), id) {
+		generated[rule.Path] = rule
+		blocks = append(blocks, writeRule(rule))
+	}
+	return strings.Join(blocks, "\n\n"), nil
+}
+
+// commonNameForm bounds a common name that is not a host name.
+var commonNameForm = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]{0,62}[A-Za-z0-9])?$`)
+
+// identity renders what the named output may put into a certificate, and holds each value against its form: names
+// are exact, addresses the instance's own, loopback, or literals of the profile.
+func (r *rendering) identity(output string) (identity, error) {
+	if id, done := r.identities[output]; done {
+		return id, nil
+	}
+	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == output })
+	o := r.profile.Outputs[i]
+	cn, err := o.commonName.execute(r.values, nil)
+	if err != nil {
+		return identity{}, err
+	}
+	if !commonNameForm.MatchString(cn) && CheckFQDN(cn) != nil {
+		return identity{}, fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
+	}
+	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.
+	if len(cn) > 64 {
+		return identity{}, fmt.Errorf("common_name: %q has more than 64 characters", cn)
+	}
+	id := identity{commonName: cn}
+	for _, c := range o.dnsNames {
+		name, err := c.execute(r.values, nil)
+		if err != nil {
+			return identity{}, err
+		}
+		name = strings.ToLower(name)
+		if err := CheckFQDN(name); err != nil {
+			return identity{}, fmt.Errorf("dns_names: %w", err)
+		}
+		id.dnsNames = append(id.dnsNames, name)
+	}
+	addresses := slices.Concat(r.values.IPv4s, r.values.IPv6s)
+	if o.addresses != nil {
+		addresses = nil
+		for _, c := range o.addresses {
+			text, err := c.execute(r.values, nil)
+			if err != nil {
+				return identity{}, err
+			}
+			a, err := netip.ParseAddr(text)
+			if err != nil || a.Zone() != "" || a.Is4In6() {
+				return identity{}, fmt.Errorf("ip_addresses: %+q is not an address", text)
+			}
+			addresses = append(addresses, a.String())
+		}
+	}
+	id.addresses = addresses
+	for _, list := range []*[]string{&id.dnsNames, &id.addresses} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	r.identities[output] = id
+	return id, nil
+}
+
+// jsonShape lists the keys, list lengths and types of a JSON value.
+func jsonShape(at string, v any) []string {
+	switch v := v.(type) {
+	case map[string]any:
+		out := []string{at + "{}"}
+		for k, e := range v {
+			out = append(out, jsonShape(at+"."+k, e)...)
+		}
+		slices.Sort(out)
+		return out
+	case []any:
+		out := []string{fmt.Sprintf("%s[%d]", at, len(v))}
+		for i, e := range v {
+			out = append(out, jsonShape(fmt.Sprintf("%s[%d]", at, i), e)...)
+		}
+		return out
+	case string:
+		return []string{fmt.Sprintf("%s string %d %d", at, strings.Count(v, "*"), strings.Count(v, ","))}
+	}
+	return []string{fmt.Sprintf("%s %T", at, v)}
+}
+
+// rehearse renders the profile once for an invented instance, with neutral names and tags: a template that parses
+// but renders something out of bounds is refused when the profile loads, not when an instance starts.
+func (p *Profile) rehearse() error {
+	f := facts.Instance{
+		ID: "i-00000000000000000", Account: "000000000000", Region: "us-east-1", AvailabilityZone: "us-east-1a",
+		VPCID: "vpc-00000000", SubnetID: "subnet-00000000", ImageID: "ami-00000000", Type: "m5.large",
+		IPv4s:                 []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		IPv6s:                 []netip.Addr{netip.MustParseAddr("2001:db8::1")},
+		IAMRoleARN:            "arn:aws:iam::000000000000:role/neutral",
+		IAMInstanceProfileARN: "arn:aws:iam::000000000000:instance-profile/neutral",
+		PrivateDNSName:        neutralDNS,
+	}
+	v := newValues(f, "neutral", p).neutralised()
+	v.LaunchTime = "2000-01-01T00:00:00Z"
+	if _, err := p.fqdn.execute(v, nil); err != nil {
+		return err
+	}
+	r := rendering{profile: p, values: v, identities: map[string]identity{}}
+	for _, o := range p.Outputs {
+		if _, _, err := r.output(o); err != nil {
+			return fmt.Errorf("output %s, rehearsed: %w", o.Name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package grant
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"text/template"
+	"text/template/parse"
+)
+
+// functions is the whole list a template may call; text/template's other built-ins are refused when the profile
+// loads. pkiAccess is bound anew for each rendering.
+var functions = template.FuncMap{
+	"pkiAccess":  func(string) (string, error) { return "", errors.New("pkiAccess stands outside a rendering") },
+	"join":       func(sep string, list []string) string { return strings.Join(list, sep) },
+	"lower":      strings.ToLower,
+	"upper":      strings.ToUpper,
+	"replace":    func(old, new, s string) string { return strings.ReplaceAll(s, old, new) },
+	"trimPrefix": func(prefix, s string) string { return strings.TrimPrefix(s, prefix) },
+	"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
+}
+
+// builtIns are those of text/template's own functions that a template may call as well.
+var builtIns = map[string]bool{"and": true, "or": true, "not": true, "eq": true, "ne": true, "len": true, "index": true}
+
+// compiled is a template whose every name was checked, branches that are not taken included.
+type compiled struct {
+	file     string
+	template *template.Template
+	fields   map[string]bool // the values it uses, by name; "Tag" among them
+	pki      []string        // the outputs it names by pkiAccess
+}
+
+// compile parses text and walks the whole tree: text/template itself finds a wrong field only in a branch that is
+// executed, and then on the first instance that takes it.
+func compile(file, text string) (*compiled, error) {
+	t, err := template.New(file).Option("missingkey=error").Funcs(functions).Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("parsing the template: %w", err)
+	}
+	c := &compiled{file: file, template: t, fields: map[string]bool{}}
+	w := walk{compiled: c, tree: t.Tree}
+	if len(t.Templates()) > 1 {
+		w.refuse(t.Root, "{{define}} and {{block}} are not offered")
+	}
+	w.node(t.Root, true)
+	return c, errors.Join(w.faults...)
+}
+
+// walk visits a parse tree. Every value is a string or a list of strings, so inside range and with the dot has no
+// fields: only at the root is .Name right, and elsewhere $.Name.
+type walk struct {
+	*compiled
+	tree   *parse.Tree
+	faults []error
+}
+
+func (w *walk) refuse(n parse.Node, format string, args ...any) {
+	where, _ := w.tree.ErrorContext(n)
+	w.faults = append(w.faults, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, args...)))
+}
+
+func (w *walk) node(n parse.Node, atRoot bool) {
+	switch n := n.(type) {
+	case *parse.ListNode:
+		if n == nil {
+			return
+		}
+		for _, c := range n.Nodes {
+			w.node(c, atRoot)
+		}
+	case *parse.ActionNode:
+		w.node(n.Pipe, atRoot)
+	case *parse.IfNode:
+		w.branch(&n.BranchNode, atRoot, atRoot)
+	case *parse.RangeNode:
+		w.branch(&n.BranchNode, atRoot, false)
+	case *parse.WithNode:
+		w.branch(&n.BranchNode, atRoot, false)
+	case *parse.PipeNode:
+		if n == nil {
+			return
+		}
+		for _, c := range n.Cmds {
+			w.command(c, atRoot)
+		}
+	case *parse.TemplateNode:
+		w.refuse(n, "{{template}} is not offered")
+	}
+}
+
+func (w *walk) branch(b *parse.BranchNode, atRoot, bodyAtRoot bool) {
+	w.node(b.Pipe, atRoot)
+	w.node(b.List, bodyAtRoot)
+	w.node(b.ElseList, atRoot)
+}
+
+func (w *walk) command(c *parse.CommandNode, atRoot bool) {
+	for i, arg := range c.Args {
+		switch arg := arg.(type) {
+		case *parse.FieldNode:
+			if !atRoot {
+				w.refuse(arg, "%s stands inside range or with, where the dot is one value: write $%s", arg, arg)
+				continue
+			}
+			w.field(arg, arg.Ident, c.Args[i+1:])
+		case *parse.VariableNode:
+			if len(arg.Ident) == 1 {
+				continue
+			}
+			if arg.Ident[0] != "$" {
+				w.refuse(arg, "%s has no fields", arg.Ident[0])
+				continue
+			}
+			w.field(arg, arg.Ident[1:], c.Args[i+1:])
+		case *parse.ChainNode:
+			w.refuse(arg, "%s: the value has no fields", arg)
+		case *parse.IdentifierNode:
+			w.function(arg, c.Args[i+1:])
+		case *parse.PipeNode:
+			w.node(arg, atRoot)
+		}
+	}
+}
+
+func (w *walk) field(n parse.Node, path []string, args []parse.Node) {
+	name := path[0]
+	switch {
+	case !valueNames[name]:
+		w.refuse(n, "unknown field .%s", name)
+	case len(path) > 1:
+		w.refuse(n, ".%s has no field %s", name, path[1])
+	case name == "Tag" && len(args) == 0:
+		w.refuse(n, `.Tag wants the key: .Tag "role"`)
+	default:
+		w.fields[name] = true
+	}
+}
+
+func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
+	if _, ours := functions[n.Ident]; !ours && !builtIns[n.Ident] {
+		w.refuse(n, "unknown function %s", n.Ident)
+		return
+	}
+	if n.Ident != "pkiAccess" {
+		return
+	}
+	if len(args) == 1 {
+		if s, ok := args[0].(*parse.StringNode); ok {
+			w.pki = append(w.pki, s.Text)
+			return
+		}
+	}
+	w.refuse(n, `pkiAccess wants the literal name of a pki-role output: pkiAccess "kubelet"`)
+}
+
+// execute renders the template. access gives the text for pkiAccess; nil where a template may not use it.
+func (c *compiled) execute(v values, access func(output string) (string, error)) (string, error) {
+	t := c.template
+	if len(c.pki) > 0 {
+		clone, err := t.Clone()
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", c.file, err)
+		}
+		t = clone.Funcs(template.FuncMap{"pkiAccess": access})
+	}
+	var out strings.Builder
+	if err := t.Execute(&limited{&out, maxRendered}, v); err != nil {
+		return "", fmt.Errorf("rendering %s: %w", c.file, err)
+	}
+	return out.String(), nil
+}
+
+// maxRendered bounds one rendered template, in bytes; Vault refuses requests of 32 MiB, DynamoDB items of 400 KB.
+const maxRendered = 256 << 10
+
+// limited stops a template that would render without end.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.left -= len(p); l.left < 0 {
+		return 0, fmt.Errorf("the text has more than %d bytes", maxRendered)
+	}
+	return l.w.Write(p)
+}
+
+// valueNames are the names a template can use, read off the type so that the two cannot part.
+var valueNames = func() map[string]bool {
+	names := map[string]bool{}
+	t := reflect.TypeFor[values]()
+	for i := range t.NumField() {
+		if f := t.Field(i); f.IsExported() {
+			names[f.Name] = true
+		}
+	}
+	for i := range t.NumMethod() {
+		names[t.Method(i).Name] = true
+	}
+	return names
+}()

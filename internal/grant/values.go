@@ -1,0 +1,122 @@
+package grant
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+)
+
+// values is what a template can use. The last three carry the names that templates of
+// https://github.com/jetstack/vault-plugin-auth-templated-aws use.
+type values struct {
+	InstanceID            string
+	FQDN                  string
+	InternalIPv4          string
+	BasePath              string
+	PrivateDNSName        string
+	IPv4s                 []string
+	IPv6s                 []string
+	AccountID             string
+	Region                string
+	AvailabilityZone      string
+	VPCID                 string
+	SubnetID              string
+	ImageID               string
+	InstanceType          string
+	IAMRoleARN            string
+	IAMInstanceProfileARN string
+	LaunchTime            string // RFC 3339, UTC
+	Profile               string
+	Deployment            string
+	InstanceHash          string
+	OutputPath            string
+	TemplateName          string
+
+	tags map[string]string
+	// neutral answers every tag with one harmless word: see neutralised.
+	neutral bool
+}
+
+// Neutral stand-ins for what people choose: names and tags.
+const (
+	neutralTag  = "neutral"
+	neutralFQDN = "neutral-fqdn.invalid"
+	neutralDNS  = "neutral-dns.invalid"
+)
+
+func newValues(f facts.Instance, deployment string, p *Profile) values {
+	v := values{
+		InstanceID: f.ID, InstanceHash: f.ID, PrivateDNSName: strings.ToLower(f.PrivateDNSName),
+		AccountID: f.Account, Region: f.Region, AvailabilityZone: f.AvailabilityZone, VPCID: f.VPCID,
+		SubnetID: f.SubnetID, ImageID: f.ImageID, InstanceType: f.Type, IAMRoleARN: f.IAMRoleARN,
+		IAMInstanceProfileARN: f.IAMInstanceProfileARN, BasePath: p.BasePath, Profile: p.Name,
+		Deployment: deployment, tags: f.Tags,
+	}
+	for _, a := range f.IPv4s {
+		v.IPv4s = append(v.IPv4s, a.String())
+	}
+	for _, a := range f.IPv6s {
+		v.IPv6s = append(v.IPv6s, a.String())
+	}
+	if len(v.IPv4s) > 0 {
+		v.InternalIPv4 = v.IPv4s[0]
+	}
+	if !f.LaunchTime.IsZero() {
+		v.LaunchTime = f.LaunchTime.UTC().Format(time.RFC3339)
+	}
+	return v
+}
+
+// neutralised is v with harmless words in place of what people choose. What AWS alone fixes stays: it has a closed
+// form (facts.Instance.Check) that cannot change a structure, and lists keep their lengths.
+func (v values) neutralised() values {
+	v.neutral = true
+	v.FQDN, v.PrivateDNSName = neutralFQDN, neutralDNS
+	return v
+}
+
+// tagCharacters are those AWS allows in tags everywhere. Quotes, braces, commas, globs, control and invisible
+// characters have no place in a name or a path, whoever sets them.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
+const tagCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.:/=+-@"
+
+const maxTagValue = 256
+
+// Tag is the value of the instance's tag with this key. A tag that is missing, empty or that holds a character
+// outside tagCharacters is an error.
+func (v values) Tag(key string) (string, error) {
+	if v.neutral {
+		return neutralTag, nil
+	}
+	value, ok := v.tags[key]
+	switch {
+	case !ok:
+		return "", fmt.Errorf("instance %s has no tag %q", v.InstanceID, key)
+	case value == "":
+		return "", fmt.Errorf("the tag %q of instance %s is empty", key, v.InstanceID)
+	case len(value) > maxTagValue:
+		return "", fmt.Errorf("the tag %q of instance %s has more than %d characters", key, v.InstanceID, maxTagValue)
+	}
+	if i := strings.IndexFunc(value, func(r rune) bool { return !strings.ContainsRune(tagCharacters, r) }); i >= 0 {
+		return "", fmt.Errorf("the tag %q of instance %s holds %+q: only letters, digits, spaces and _.:/=+-@ are let into a template",
+			key, v.InstanceID, value)
+	}
+	return value, nil
+}
+
+// empty are the names, sorted, of those string values among used that are still empty.
+func (v values) empty(used map[string]bool) []string {
+	var names []string
+	value := reflect.ValueOf(v)
+	for name := range used {
+		if f := value.FieldByName(name); f.IsValid() && f.Kind() == reflect.String && f.Len() == 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
