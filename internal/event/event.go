@@ -1,0 +1,114 @@
+// Package event reads what reaches a function: one EventBridge event, or an SQS batch of them. An event only says
+// which instance to look at; nothing is decided from it.
+package event
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// Trigger points at one instance and says what AWS told of it.
+type Trigger struct {
+	InstanceID string
+	Account    string
+	Region     string
+	State      facts.State
+	Time       time.Time
+}
+
+// Record is one body of a batch: a trigger, or the reason why there is none.
+type Record struct {
+	// MessageID is the SQS message's; empty for a bare event.
+	MessageID string
+	Trigger   Trigger
+	// Err is ErrIgnored for an event that is none of ours and of kind fault.Refuse for one that cannot be read:
+	// neither gets better by coming again.
+	Err error
+}
+
+// Payload is what one invocation was given.
+type Payload struct {
+	Batch   bool // an SQS batch, answered with its failures
+	Records []Record
+}
+
+// ErrIgnored marks a well-formed event of a kind that this program does not act on.
+var ErrIgnored = errors.New("event of a kind that is not acted on")
+
+// stateChange is the only kind of event that is read,
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-instance-state-changes.html
+const (
+	source      = "aws.ec2"
+	stateChange = "EC2 Instance State-change Notification"
+	version     = "0"
+)
+
+// Parse reads an invocation's payload. It fails, with kind fault.Refuse, only when the payload is neither a batch
+// nor an object; a body that cannot be read becomes a Record with its own error, so that it never holds up the
+// others. Fields AWS may add are let through.
+func Parse(payload []byte) (Payload, error) {
+	var probe struct{ Records *[]events.SQSMessage }
+	if err := json.Unmarshal(payload, &probe); err != nil {
+		return Payload{}, fault.Refusef("reading the payload: %w", err)
+	}
+	if probe.Records == nil {
+		return Payload{Records: []Record{parseEvent("", payload)}}, nil
+	}
+	p := Payload{Batch: true}
+	for _, m := range *probe.Records {
+		p.Records = append(p.Records, parseEvent(m.MessageId, []byte(m.Body)))
+	}
+	return p, nil
+}
+
+func parseEvent(messageID string, body []byte) Record {
+	t, err := trigger(body)
+	return Record{MessageID: messageID, Trigger: t, Err: err}
+}
+
+func trigger(body []byte) (Trigger, error) {
+	// Read by hand and not into events.EventBridgeEvent: one malformed field that is not used must not cost the event.
+	var e struct {
+		Version    string
+		Source     string
+		DetailType string `json:"detail-type"`
+		Account    string
+		Region     string
+		Time       time.Time
+		Detail     json.RawMessage
+	}
+	if err := json.Unmarshal(body, &e); err != nil {
+		return Trigger{}, fault.Refusef("reading the event: %w", err)
+	}
+	if e.Version != version || e.Source != source || e.DetailType != stateChange {
+		return Trigger{}, fault.New(fault.Refuse, fmt.Errorf("version %q, source %q, detail-type %q: %w", e.Version, e.Source, e.DetailType, ErrIgnored))
+	}
+	var detail struct {
+		InstanceID string `json:"instance-id"`
+		State      string `json:"state"`
+	}
+	if err := json.Unmarshal(e.Detail, &detail); err != nil {
+		return Trigger{}, fault.Refusef("reading the event's detail: %w", err)
+	}
+	if !facts.IsInstanceID(detail.InstanceID) {
+		return Trigger{}, fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", detail.InstanceID)
+	}
+	state, err := facts.ParseState(detail.State)
+	if err != nil {
+		return Trigger{}, fault.Refusef("the event of instance %s: %w", detail.InstanceID, err)
+	}
+	if !facts.IsAccount(e.Account) {
+		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not an account ID", detail.InstanceID, e.Account)
+	}
+	if !facts.IsRegion(e.Region) {
+		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not a region", detail.InstanceID, e.Region)
+	}
+	return Trigger{InstanceID: detail.InstanceID, Account: e.Account, Region: e.Region, State: state, Time: e.Time}, nil
+}

@@ -1,0 +1,144 @@
+package event_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+func sample(t *testing.T, name string) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "events", name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e map[string]any
+	if err := json.Unmarshal(text, &e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func marshal(t *testing.T, v any) []byte {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestEverySampleEventPointsAtItsInstance(t *testing.T) {
+	for _, state := range []facts.State{facts.Pending, facts.Running, facts.Stopping, facts.Stopped, facts.ShuttingDown, facts.Terminated} {
+		p, err := event.Parse(marshal(t, sample(t, string(state))))
+		if err != nil || len(p.Records) != 1 || p.Batch {
+			t.Fatalf("events/%s.json must be one bare event, got %+v, %v", state, p, err)
+		}
+		r := p.Records[0]
+		if r.Err != nil {
+			t.Fatalf("events/%s.json: %v", state, r.Err)
+		}
+		if r.Trigger.InstanceID != "i-0123456789abcdef0" || r.Trigger.Account != "123456789012" || r.Trigger.Region != "us-east-1" ||
+			r.Trigger.State != state || r.Trigger.Time.IsZero() {
+			t.Errorf("events/%s.json was read as %+v", state, r.Trigger)
+		}
+	}
+}
+
+func TestAnEventThatCannotBeReadIsRefusedByName(t *testing.T) {
+	detail := func(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
+	for name, row := range map[string]struct {
+		spoil   func(map[string]any)
+		says    string
+		ignored bool
+	}{
+		"an unknown detail-type is ignored":       {func(e map[string]any) { e["detail-type"] = "EC2 Spot Interruption" }, "EC2 Spot Interruption", true},
+		"another source is ignored":               {func(e map[string]any) { e["source"] = "aws.s3" }, "aws.s3", true},
+		"another version is ignored":              {func(e map[string]any) { e["version"] = "1" }, `version "1"`, true},
+		"an unknown state":                        {func(e map[string]any) { detail(e)["state"] = "hibernated" }, "hibernated", false},
+		"a state in another case":                 {func(e map[string]any) { detail(e)["state"] = "Running" }, "Running", false},
+		"no state":                                {func(e map[string]any) { delete(detail(e), "state") }, `unknown instance state ""`, false},
+		"an instance ID that is none":             {func(e map[string]any) { detail(e)["instance-id"] = "i-0123/../x" }, "not the ID of an EC2 instance", false},
+		"an upper-case instance ID":               {func(e map[string]any) { detail(e)["instance-id"] = "i-0123456789ABCDEF0" }, "not the ID", false},
+		"no detail":                               {func(e map[string]any) { delete(e, "detail") }, "detail", false},
+		"a detail that is a string":               {func(e map[string]any) { e["detail"] = "x" }, "detail", false},
+		"an account that is none":                 {func(e map[string]any) { e["account"] = "1234" }, "not an account ID", false},
+		"a region that is none":                   {func(e map[string]any) { e["region"] = "nowhere" }, "not a region", false},
+		"a time that is none":                     {func(e map[string]any) { e["time"] = "yesterday" }, "reading the event", false},
+		"a region that tries to leave its domain": {func(e map[string]any) { e["region"] = "us-east-1.evil.example/" }, "not a region", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := sample(t, "running")
+			row.spoil(e)
+			p, err := event.Parse(marshal(t, e))
+			if err != nil || len(p.Records) != 1 {
+				t.Fatalf("one bad event must be one record, got %+v, %v", p, err)
+			}
+			got := p.Records[0].Err
+			if got == nil || !strings.Contains(got.Error(), row.says) {
+				t.Fatalf("the error must name the fault (%q), got %v", row.says, got)
+			}
+			if fault.KindOf(got) != fault.Refuse {
+				t.Errorf("%v is of kind %s: a body that cannot be read must not be retried for ever", got, fault.KindOf(got))
+			}
+			if errors.Is(got, event.ErrIgnored) != row.ignored {
+				t.Errorf("%v: ignored is %v, want %v", got, !row.ignored, row.ignored)
+			}
+		})
+	}
+}
+
+func TestABadBodyInABatchDoesNotHoldUpItsNeighbours(t *testing.T) {
+	batch := map[string]any{"Records": []map[string]any{
+		{"messageId": "1", "body": string(marshal(t, sample(t, "running"))), "eventSource": "aws:sqs", "somethingNew": 1},
+		{"messageId": "2", "body": "{"},
+		{"messageId": "3", "body": string(marshal(t, sample(t, "terminated")))},
+	}}
+	p, err := event.Parse(marshal(t, batch))
+	if err != nil || !p.Batch || len(p.Records) != 3 {
+		t.Fatalf("want a batch of 3, got %+v, %v", p, err)
+	}
+	if p.Records[0].Err != nil || p.Records[2].Err != nil || p.Records[1].Err == nil {
+		t.Errorf("want only the second to fail, got %v, %v, %v", p.Records[0].Err, p.Records[1].Err, p.Records[2].Err)
+	}
+	if p.Records[2].MessageID != "3" || p.Records[2].Trigger.State != facts.Terminated {
+		t.Errorf("the third record was read as %+v", p.Records[2])
+	}
+}
+
+func TestAPayloadThatIsNoObjectIsRefused(t *testing.T) {
+	for _, payload := range []string{"", "[]", "7", "{", "\x00"} {
+		if _, err := event.Parse([]byte(payload)); fault.KindOf(err) != fault.Refuse || err == nil {
+			t.Errorf("payload %q: want a refusal, got %v", payload, err)
+		}
+	}
+}
+
+func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
+	for _, name := range []string{"running", "terminated"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "events", name+".json"))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte(`{"Records":[{"body":"{}"}]}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		p, err := event.Parse(payload)
+		if err != nil {
+			return
+		}
+		for _, r := range p.Records {
+			if r.Err == nil && (!facts.IsInstanceID(r.Trigger.InstanceID) || !facts.IsAccount(r.Trigger.Account) || !facts.IsRegion(r.Trigger.Region)) {
+				t.Errorf("%q gave the trigger %+v without an error", payload, r.Trigger)
+			}
+		}
+	})
+}

@@ -1,0 +1,181 @@
+// Package settings turns the environment into typed settings, once, when a function starts.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+// The faults a setting can have; Load joins one of them for each variable that is wrong.
+var (
+	ErrMissing = errors.New("is required")
+	ErrInvalid = errors.New("is not valid")
+)
+
+// Vault is how to reach Vault and log in to it.
+type Vault struct {
+	Addr           string // https://host:port
+	Namespace      string
+	CASecretARN    string // empty: the system's roots
+	LoginMethod    string // LoginIAM, LoginAppRole or LoginToken
+	LoginSecretARN string
+	LoginMount     string
+	LoginRole      string
+	IAMServerID    string
+	STSRegion      string // empty: the function's own
+	STSEndpoint    string // empty: the region's own
+}
+
+// The ways to log in to Vault.
+const (
+	LoginIAM     = "iam"
+	LoginAppRole = "approle"
+	LoginToken   = "token"
+)
+
+// Settings are all settings of a function. Nothing reads the environment after they are loaded.
+type Settings struct {
+	TableName          string
+	DeploymentID       string
+	Vault              Vault
+	AuthMount          string // the mount that receives the per-instance roles
+	MemberRoleName     string // empty: only the function's own account
+	Adopt              bool   // CONFLICT_MODE=adopt
+	OnShuttingDown     bool   // DEPROVISION_ON=shutting-down
+	RevokeCertificates bool
+	TemplatesDir       string // empty: the profiles that are built in
+	LogLevel           slog.Level
+}
+
+var (
+	tableName = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,255}$`)
+	mountPath = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`)
+	roleName  = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+	iamName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_/-]{1,128}$`)
+	secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
+	header    = regexp.MustCompile(`^[!-~]+$`)
+)
+
+// Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
+// error joins every fault there is, each naming its variable, around ErrMissing or ErrInvalid.
+func Load(getenv func(string) string) (Settings, error) {
+	r := reader{getenv: getenv}
+	s := Settings{
+		TableName:    r.form("TABLE_NAME", "", tableName, required),
+		DeploymentID: r.text("DEPLOYMENT_ID", "", required),
+		Vault: Vault{
+			Addr:           r.address("VAULT_ADDR", required),
+			Namespace:      r.form("VAULT_NAMESPACE", "", mountPath, optional),
+			CASecretARN:    r.form("VAULT_CA_SECRET_ARN", "", secretARN, optional),
+			LoginMethod:    r.oneOf("VAULT_LOGIN_METHOD", LoginIAM, LoginAppRole, LoginToken),
+			LoginSecretARN: r.form("VAULT_LOGIN_SECRET_ARN", "", secretARN, optional),
+			LoginMount:     r.form("VAULT_LOGIN_MOUNT", "aws", mountPath, optional),
+			LoginRole:      r.form("VAULT_LOGIN_ROLE", "ec2-provisioner", roleName, optional),
+			IAMServerID:    r.form("VAULT_IAM_SERVER_ID", "", header, optional),
+			STSRegion:      r.text("VAULT_STS_REGION", "", optional),
+			STSEndpoint:    r.address("VAULT_STS_ENDPOINT", optional),
+		},
+		AuthMount:          r.form("VAULT_AUTH_MOUNT", "aws", mountPath, optional),
+		MemberRoleName:     r.form("MEMBER_ROLE_NAME", "", iamName, optional),
+		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
+		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
+		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
+		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
+		LogLevel:           r.level("LOG_LEVEL"),
+	}
+	if s.DeploymentID != "" {
+		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
+			r.invalid("DEPLOYMENT_ID", err.Error())
+		}
+	}
+	if v := s.Vault.STSRegion; v != "" && !facts.IsRegion(v) {
+		r.invalid("VAULT_STS_REGION", fmt.Sprintf("%q is not a region", v))
+	}
+	if s.Vault.LoginMethod != LoginIAM && s.Vault.LoginSecretARN == "" && getenv("VAULT_LOGIN_SECRET_ARN") == "" {
+		r.faults = append(r.faults, fmt.Errorf("VAULT_LOGIN_SECRET_ARN %w when VAULT_LOGIN_METHOD is %s", ErrMissing, s.Vault.LoginMethod))
+	}
+	if len(r.faults) > 0 {
+		return Settings{}, fmt.Errorf("reading the environment: %w", errors.Join(r.faults...))
+	}
+	return s, nil
+}
+
+const (
+	required = true
+	optional = false
+)
+
+type reader struct {
+	getenv func(string) string
+	faults []error
+}
+
+func (r *reader) invalid(name, why string) {
+	r.faults = append(r.faults, fmt.Errorf("%s %w: %s", name, ErrInvalid, why))
+}
+
+func (r *reader) text(name, standard string, isRequired bool) string {
+	v := strings.TrimSpace(r.getenv(name))
+	if v == "" {
+		if isRequired {
+			r.faults = append(r.faults, fmt.Errorf("%s %w", name, ErrMissing))
+		}
+		return standard
+	}
+	return v
+}
+
+func (r *reader) form(name, standard string, form *regexp.Regexp, isRequired bool) string {
+	v := r.text(name, standard, isRequired)
+	if v != "" && !form.MatchString(v) {
+		r.invalid(name, fmt.Sprintf("%q is not of the form %s", v, form))
+	}
+	return v
+}
+
+// oneOf takes one of the values; the first is the default.
+func (r *reader) oneOf(name string, values ...string) string {
+	v := r.text(name, values[0], optional)
+	for _, allowed := range values {
+		if v == allowed {
+			return v
+		}
+	}
+	r.invalid(name, fmt.Sprintf("%q is none of %s", v, strings.Join(values, ", ")))
+	return values[0]
+}
+
+// address takes an http(s) address without user, path or query.
+func (r *reader) address(name string, isRequired bool) string {
+	v := strings.TrimSuffix(r.text(name, "", isRequired), "/")
+	if v == "" {
+		return ""
+	}
+	u, err := url.Parse(v)
+	switch {
+	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
+		r.invalid(name, "want https://host:port")
+	case u.User != nil, u.Path != "", u.RawQuery != "", u.Fragment != "":
+		r.invalid(name, "want https://host:port and nothing behind it")
+	}
+	return v
+}
+
+func (r *reader) level(name string) slog.Level {
+	switch r.oneOf(name, "info", "debug", "warn", "error") {
+	case "debug":
+		return slog.LevelDebug
+	case "warn":
+		return slog.LevelWarn
+	case "error":
+		return slog.LevelError
+	}
+	return slog.LevelInfo
+}

@@ -1,0 +1,106 @@
+package settings_test
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
+)
+
+const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:vault"
+
+var baseline = map[string]string{
+	"TABLE_NAME":    "ledger",
+	"DEPLOYMENT_ID": "vault-ec2",
+	"VAULT_ADDR":    "https://vault.example.com:8200",
+}
+
+func load(change map[string]string) (settings.Settings, error) {
+	env := maps.Clone(baseline)
+	maps.Copy(env, change)
+	return settings.Load(func(name string) string { return env[name] })
+}
+
+func TestTheDefaultsAreThoseOfTheContract(t *testing.T) {
+	got, err := load(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := settings.Settings{
+		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws", LogLevel: slog.LevelInfo,
+		Vault: settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
+	}
+	if got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestEachFaultNamesItsVariableAndItsKind(t *testing.T) {
+	for name, row := range map[string]struct {
+		change map[string]string
+		is     error
+		says   string
+	}{
+		"no table":                           {map[string]string{"TABLE_NAME": ""}, settings.ErrMissing, "TABLE_NAME"},
+		"a table that is only spaces":        {map[string]string{"TABLE_NAME": "  "}, settings.ErrMissing, "TABLE_NAME"},
+		"no deployment":                      {map[string]string{"DEPLOYMENT_ID": ""}, settings.ErrMissing, "DEPLOYMENT_ID"},
+		"a deployment with a newline":        {map[string]string{"DEPLOYMENT_ID": "a\nb"}, settings.ErrInvalid, "DEPLOYMENT_ID"},
+		"no Vault":                           {map[string]string{"VAULT_ADDR": ""}, settings.ErrMissing, "VAULT_ADDR"},
+		"a Vault address without a scheme":   {map[string]string{"VAULT_ADDR": "vault:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a Vault address with a path":        {map[string]string{"VAULT_ADDR": "https://vault/v1"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a Vault address with a password":    {map[string]string{"VAULT_ADDR": "https://u:p@vault"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a CA that is no secret":             {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
+		"an unknown login method":            {map[string]string{"VAULT_LOGIN_METHOD": "ldap"}, settings.ErrInvalid, "VAULT_LOGIN_METHOD"},
+		"approle without its secret":         {map[string]string{"VAULT_LOGIN_METHOD": "approle"}, settings.ErrMissing, "VAULT_LOGIN_SECRET_ARN"},
+		"an auth mount that leaves its path": {map[string]string{"VAULT_AUTH_MOUNT": "../sys"}, settings.ErrInvalid, "VAULT_AUTH_MOUNT"},
+		"a server ID with a line break":      {map[string]string{"VAULT_IAM_SERVER_ID": "a\r\nb"}, settings.ErrInvalid, "VAULT_IAM_SERVER_ID"},
+		"an STS region that is none":         {map[string]string{"VAULT_STS_REGION": "here"}, settings.ErrInvalid, "VAULT_STS_REGION"},
+		"a conflict mode that is none":       {map[string]string{"CONFLICT_MODE": "overwrite"}, settings.ErrInvalid, "CONFLICT_MODE"},
+		"a state to deprovision on":          {map[string]string{"DEPROVISION_ON": "stopped"}, settings.ErrInvalid, "DEPROVISION_ON"},
+		"yes instead of true":                {map[string]string{"REVOKE_CERTIFICATES": "yes"}, settings.ErrInvalid, "REVOKE_CERTIFICATES"},
+		"an unknown log level":               {map[string]string{"LOG_LEVEL": "loud"}, settings.ErrInvalid, "LOG_LEVEL"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(row.change)
+			if !errors.Is(err, row.is) || !strings.Contains(err.Error(), row.says) {
+				t.Errorf("want an error that names %s and is %q, got %v", row.says, row.is, err)
+			}
+		})
+	}
+}
+
+func TestEveryFaultIsReportedAtOnce(t *testing.T) {
+	_, err := load(map[string]string{"TABLE_NAME": "", "VAULT_ADDR": "x", "LOG_LEVEL": "loud"})
+	for _, name := range []string{"TABLE_NAME", "VAULT_ADDR", "LOG_LEVEL"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("want all three faults in one error, %s is missing: %v", name, err)
+		}
+	}
+}
+
+func TestEverySettingIsRead(t *testing.T) {
+	got, err := load(map[string]string{
+		"VAULT_ADDR": "https://vault:8200/", "VAULT_NAMESPACE": "team/a", "VAULT_CA_SECRET_ARN": secret,
+		"VAULT_LOGIN_METHOD": "approle", "VAULT_LOGIN_SECRET_ARN": secret, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_ROLE": "fn",
+		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
+		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
+		"REVOKE_CERTIFICATES": "true", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := settings.Settings{
+		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", Adopt: true,
+		OnShuttingDown: true, RevokeCertificates: true, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
+		Vault: settings.Vault{
+			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,
+			LoginMount: "approle", LoginRole: "fn", IAMServerID: "vault.example", STSRegion: "eu-central-1", STSEndpoint: "https://sts.amazonaws.com",
+		},
+	}
+	if got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}

@@ -1,0 +1,14 @@
+package vault_test
+
+// otherCertificate is a self-signed certificate that covers nothing here.
+const otherCertificate = `-----BEGIN CERTIFICATE-----
+MIIBeDCCAR2gAwIBAgIULpJRWi0iiG/KYF06w5DQNyoEwgYwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFb3RoZXIwIBcNMjYxMTIwMTkzNDM0WhgPMjEyNjEwMjcxOTM0
+MzRaMBAxDjAMBgNVBAMMBW90aGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+2ip0FPBOkSAJI4oKREVl/4xSrQ+tG7GTOdA/1xdcpVn/McvLKAIu1NZYK2Zd1GFB
+KEy1y2RFvkl8XWYQUfkkoKNTMFEwHQYDVR0OBBYEFCqCpSuO+3wkBxMfhRx/jnfB
+EqKoMB8GA1UdIwQYMBaAFCqCpSuO+3wkBxMfhRx/jnfBEqKoMA8GA1UdEwEB/wQF
+MAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAPx7sD/vT6+Tz1But2M1tvDDWdWihU1v
+NoryLgVTE3ttAiEAq6Mxmr1sQWtoZC/hUnt6NfhJNpOPjyBgb7vfaSUXtr0=
+-----END CERTIFICATE-----
+`

@@ -1,0 +1,187 @@
+// Package vault talks to one Vault server: it logs in, keeps its token good, reads, writes, deletes, cuts live
+// tokens and revokes leases. It knows nothing of EC2.
+package vault
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// callTimeout bounds one request to Vault.
+const callTimeout = 10 * time.Second
+
+// Options are what a Client needs. Nothing is contacted before the first call.
+type Options struct {
+	Addr      string
+	Namespace string
+	// CA gives the PEM bundle that Vault's certificate chains to; nil for the system's roots. It is asked once, and
+	// again after Vault showed a certificate the bundle does not cover.
+	CA func(context.Context) ([]byte, error)
+	// Login obtains a token.
+	Login Login
+	// Now is time.Now outside tests.
+	Now func() time.Time
+}
+
+// Client is safe for concurrent use. Requests are tried once: a fault goes back to the queue, which is the one
+// layer that retries. The exception is a refused token, which is replaced once. Every error is of a fault kind and
+// names the operation and the path; none holds a token or a request body.
+type Client struct {
+	session *session
+}
+
+// New makes a client.
+func New(o Options) *Client {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Client{session: newSession(o)}
+}
+
+// Read gives the data at path; nil when there is nothing.
+func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) {
+	var data map[string]any
+	err := c.do(ctx, "reading", path, func(ctx context.Context, v *api.Client) error {
+		secret, err := v.Logical().ReadWithContext(ctx, path)
+		if secret != nil {
+			data = secret.Data
+		}
+		return err
+	})
+	return data, err
+}
+
+// Write puts fields at path. A warning of Vault's is an error of kind fault.Refuse: Vault drops a parameter it does
+// not know and only warns, so what was asked for is not what stands there.
+func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
+	_, err := c.write(ctx, "writing", path, fields)
+	return err
+}
+
+func (c *Client) write(ctx context.Context, doing, path string, fields map[string]any) (map[string]any, error) {
+	var data map[string]any
+	err := c.do(ctx, doing, path, func(ctx context.Context, v *api.Client) error {
+		secret, err := v.Logical().WriteWithContext(ctx, path, fields)
+		if err != nil || secret == nil {
+			return err
+		}
+		data = secret.Data
+		if len(secret.Warnings) > 0 {
+			return fault.Refusef("vault warns: %s", strings.Join(secret.Warnings, "; "))
+		}
+		return nil
+	})
+	return data, err
+}
+
+// Delete removes what stands at path. What is absent, its mount included, counts as deleted.
+func (c *Client) Delete(ctx context.Context, path string) error {
+	return c.do(ctx, "deleting", path, func(ctx context.Context, v *api.Client) error {
+		_, err := v.Logical().DeleteWithContext(ctx, path)
+		if status(err) == http.StatusNotFound {
+			return nil
+		}
+		return err
+	})
+}
+
+// RevokePrefix revokes every lease below prefix and waits until it is done. It needs the sudo capability.
+// https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-prefix
+func (c *Client) RevokePrefix(ctx context.Context, prefix string) error {
+	_, err := c.write(ctx, "revoking the leases below", "sys/leases/revoke-prefix/"+prefix, map[string]any{"sync": true})
+	return err
+}
+
+// do runs one call with a deadline and a good token. A 403 is first taken for a token that was revoked under our
+// feet: it is replaced, once.
+func (c *Client) do(ctx context.Context, doing, path string, call func(context.Context, *api.Client) error) error {
+	t, err := c.session.good(ctx)
+	if err == nil {
+		err = once(ctx, t.client, call)
+		if status(err) == http.StatusForbidden {
+			c.session.forget(t.value)
+			if t, err = c.session.good(ctx); err == nil {
+				err = once(ctx, t.client, call)
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		err = fault.New(kindOf(err), fmt.Errorf("%w%s", clean(err), remedy(err)))
+	}
+	if untrusted(err) {
+		c.session.disconnect()
+		err = fmt.Errorf("%w (VAULT_CA_SECRET_ARN must hold the bundle that Vault's certificate chains to)", err)
+	}
+	return fmt.Errorf("%s %s in Vault: %w", doing, path, err)
+}
+
+func once(ctx context.Context, client *api.Client, call func(context.Context, *api.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return call(ctx, client)
+}
+
+func status(err error) int {
+	var r *api.ResponseError
+	if errors.As(err, &r) {
+		return r.StatusCode
+	}
+	return 0
+}
+
+func untrusted(err error) bool {
+	var authority x509.UnknownAuthorityError
+	return errors.As(err, &authority)
+}
+
+// kindOf is the one place that decides what becomes of a fault of Vault's.
+// https://developer.hashicorp.com/vault/api-docs#http-status-codes
+func kindOf(err error) fault.Kind {
+	switch status(err) {
+	case 0:
+		return fault.KindOf(err) // no answer: retried, or what was decided further down
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
+		return fault.Refuse // the request itself is wrong and will be the next time
+	default:
+		// Outages (5xx, 429, 472, 473) pass; a missing grant (403) or mount (404) is mended by a person while the
+		// event waits in its queue, and reaches the dead-letter queue when nobody does.
+		return fault.Retry
+	}
+}
+
+func remedy(err error) string {
+	switch {
+	case status(err) == http.StatusForbidden:
+		return " (the function's Vault policy lacks this grant: run the Vault setup again with the current profiles)"
+	case status(err) == http.StatusNotFound:
+		return " (nothing is mounted there: run the Vault setup for this profile's mounts)"
+	}
+	return ""
+}
+
+// clean shortens Vault's many-line error to one line; other errors stay as they are.
+func clean(err error) error {
+	var r *api.ResponseError
+	if !errors.As(err, &r) {
+		return err
+	}
+	return &statusError{response: r}
+}
+
+type statusError struct{ response *api.ResponseError }
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("status %d: %s", e.response.StatusCode, strings.Join(strings.Fields(strings.Join(e.response.Errors, "; ")), " "))
+}
+
+func (e *statusError) Unwrap() error { return e.response }

@@ -1,0 +1,316 @@
+package vault_test
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// server answers as a Vault in trouble does; the real one is used where nothing has to fail.
+type server struct {
+	*httptest.Server
+	mu      sync.Mutex
+	calls   []string
+	answers map[string]func(w http.ResponseWriter, r *http.Request)
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	s := &server{answers: map[string]func(http.ResponseWriter, *http.Request){}}
+	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimPrefix(r.URL.Path, "/v1/")
+		s.mu.Lock()
+		s.calls = append(s.calls, r.Method+" "+path+" "+r.Header.Get("X-Vault-Token"))
+		answer := s.answers[path]
+		s.mu.Unlock()
+		if answer == nil {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		answer(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *server) answer(path string, status int, body string) {
+	s.answers[path] = func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		fmt.Fprint(w, body)
+	}
+}
+
+func (s *server) ca(context.Context) ([]byte, error) {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), nil
+}
+
+// logins hands out token-1, token-2, … and counts.
+type logins struct {
+	n         int
+	ttl       int
+	renewable bool
+	err       error
+}
+
+func (l *logins) login(context.Context, *api.Client) (*api.SecretAuth, error) {
+	if l.err != nil {
+		return nil, l.err
+	}
+	l.n++
+	return &api.SecretAuth{ClientToken: fmt.Sprintf("token-%d", l.n), LeaseDuration: l.ttl, Renewable: l.renewable}, nil
+}
+
+func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
+	for name, row := range map[string]struct {
+		status int
+		want   fault.Kind
+	}{
+		"a wrong request is refused":          {400, fault.Refuse},
+		"a missing grant waits for a person":  {403, fault.Retry},
+		"a missing mount waits for a person":  {404, fault.Retry},
+		"an unsupported operation is refused": {405, fault.Refuse},
+		"too many requests":                   {429, fault.Retry},
+		"a recovery-mode standby":             {472, fault.Retry},
+		"a performance standby":               {473, fault.Retry},
+		"an internal error":                   {500, fault.Retry},
+		"a bad gateway":                       {502, fault.Retry},
+		"sealed":                              {503, fault.Retry},
+		"a status nobody knows":               {499, fault.Retry},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.answer("some/path", row.status, `{"errors":["1 error occurred:\n\t* why it failed\n"]}`)
+			l := &logins{ttl: 60}
+			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login})
+			err := c.Write(t.Context(), "some/path", map[string]any{"secret": "hush"})
+			if err == nil || fault.KindOf(err) != row.want {
+				t.Fatalf("status %d: want kind %s, got %s: %v", row.status, row.want, fault.KindOf(err), err)
+			}
+			for _, part := range []string{"writing some/path", "why it failed", fmt.Sprint(row.status)} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("the error must say %q: %v", part, err)
+				}
+			}
+			for _, secret := range []string{"hush", "token-"} {
+				if strings.Contains(err.Error(), secret) {
+					t.Errorf("the error holds %q: %v", secret, err)
+				}
+			}
+			if calls := len(s.calls); row.status != 403 && calls != 1 {
+				t.Errorf("the queue is the one layer that retries, but Vault saw %d calls: %q", calls, s.calls)
+			}
+		})
+	}
+}
+
+func TestVaultDownIsRetriedAndNamed(t *testing.T) {
+	s := newServer(t)
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+	s.Close()
+	err := c.Write(t.Context(), "some/path", nil)
+	if err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "some/path") {
+		t.Errorf("want an error of kind retry that names the path, got %v", err)
+	}
+}
+
+func TestARefusedTokenIsReplacedOnce(t *testing.T) {
+	s := newServer(t)
+	s.answers["some/path"] = func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Vault-Token") == "token-1" {
+			http.Error(w, `{"errors":["permission denied"]}`, http.StatusForbidden)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+	l := &logins{ttl: 60}
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login})
+	if err := c.Write(t.Context(), "some/path", nil); err != nil {
+		t.Fatalf("a token revoked under our feet must be replaced: %v", err)
+	}
+	if l.n != 2 {
+		t.Errorf("want 2 logins, got %d", l.n)
+	}
+	s.answer("some/path", http.StatusForbidden, `{"errors":["permission denied"]}`)
+	if err := c.Write(t.Context(), "some/path", nil); err == nil || !strings.Contains(err.Error(), "grant") {
+		t.Errorf("a 403 with a fresh token is a missing grant and must say so, got %v", err)
+	}
+	if l.n != 3 {
+		t.Errorf("want one more login and no loop, got %d in all", l.n)
+	}
+}
+
+func TestAWarningOfVaultsIsARefusal(t *testing.T) {
+	s := newServer(t)
+	s.answer("some/path", 200, `{"warnings":["Endpoint ignored these unrecognized parameters: [ttl_max]"]}`)
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+	err := c.Write(t.Context(), "some/path", map[string]any{"ttl_max": "1h"})
+	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), "ttl_max") {
+		t.Errorf("a dropped parameter means Vault holds something else than was asked for; want a refusal naming it, got %v", err)
+	}
+}
+
+func TestDeletingWhatIsAbsentIsSuccess(t *testing.T) {
+	s := newServer(t)
+	s.answer("gone", 404, `{"errors":[]}`)
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+	if err := c.Delete(t.Context(), "gone"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheTokenIsKeptAndReplacedInWallClockTime(t *testing.T) {
+	s := newServer(t)
+	l := &logins{ttl: 900}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login, Now: func() time.Time { return now }})
+	for _, step := range []struct {
+		after time.Duration
+		want  int
+		why   string
+	}{
+		{0, 1, "the first call logs in"},
+		{9 * time.Minute, 1, "a warm sandbox uses the token it has"},
+		{2 * time.Minute, 2, "past two thirds it is replaced"},
+		{24 * time.Hour, 3, "a sandbox that was frozen for a day must not trust its token"},
+		{-time.Hour, 4, "nor one whose clock went back"},
+	} {
+		now = now.Add(step.after)
+		if err := c.Write(t.Context(), "some/path", nil); err != nil {
+			t.Fatal(err)
+		}
+		if l.n != step.want {
+			t.Errorf("%s: want %d logins, got %d", step.why, step.want, l.n)
+		}
+	}
+}
+
+func TestARenewableTokenIsRenewedAndElseReplaced(t *testing.T) {
+	s := newServer(t)
+	l := &logins{ttl: 900, renewable: true}
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login, Now: func() time.Time { return now }})
+	call := func() {
+		t.Helper()
+		if err := c.Write(t.Context(), "some/path", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call()
+	s.answer("auth/token/renew-self", 200, `{"auth":{"client_token":"token-1","lease_duration":900,"renewable":true}}`)
+	now = now.Add(11 * time.Minute)
+	call()
+	if l.n != 1 {
+		t.Errorf("want the token renewed, not replaced; %d logins, calls %q", l.n, s.calls)
+	}
+	s.answer("auth/token/renew-self", 200, `{"auth":{"client_token":"token-1","lease_duration":60,"renewable":true}}`)
+	now = now.Add(11 * time.Minute)
+	call()
+	if l.n != 2 {
+		t.Errorf("a token near its maximum renews for a moment only and must be replaced; %d logins", l.n)
+	}
+}
+
+func TestAFailedLoginNamesWhereAndAsWhom(t *testing.T) {
+	s := newServer(t)
+	s.answer("auth/fleet/login", 400, `{"errors":["role not found"]}`)
+	read := func(context.Context) ([]byte, error) { return []byte(`{"role_id":"r","secret_id":"hush"}`), nil }
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: vault.AppRole{Mount: "fleet", Secret: read}.Login})
+	err := c.Write(t.Context(), "some/path", nil)
+	if fault.KindOf(err) != fault.Retry {
+		t.Errorf("a login that fails is a matter of set-up: the event must wait for a person, got kind %s", fault.KindOf(err))
+	}
+	for _, part := range []string{"auth/fleet", "role not found", s.URL} {
+		if !strings.Contains(fmt.Sprint(err), part) {
+			t.Errorf("the error must say %q: %v", part, err)
+		}
+	}
+	if strings.Contains(fmt.Sprint(err), "hush") {
+		t.Errorf("the error holds the secret ID: %v", err)
+	}
+}
+
+func TestABadLoginSecretIsNamedAndNeverRepeated(t *testing.T) {
+	for name, text := range map[string]string{"no JSON": "hush", "a list": `["hush"]`, "another key": `{"password":"hush"}`} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			read := func(context.Context) ([]byte, error) { return []byte(text), nil }
+			for _, login := range []vault.Login{vault.AppRole{Mount: "approle", Secret: read}.Login, vault.Token{Secret: read}.Login} {
+				err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: login}).Write(t.Context(), "some/path", nil)
+				if err == nil || !strings.Contains(err.Error(), "VAULT_LOGIN_SECRET_ARN") || strings.Contains(err.Error(), "hush") {
+					t.Errorf("want an error that names the variable and not the value, got %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestAnUnreadableCAIsNamedAndReadAgain(t *testing.T) {
+	s := newServer(t)
+	bundles := []struct {
+		text string
+		err  error
+	}{{"", errors.New("ResourceNotFoundException")}, {"no pem", nil}, {otherCertificate, nil}}
+	n := 0
+	c := vault.New(vault.Options{Addr: s.URL, Login: (&logins{ttl: 60}).login, CA: func(ctx context.Context) ([]byte, error) {
+		if n == len(bundles) {
+			return s.ca(ctx)
+		}
+		n++
+		return []byte(bundles[n-1].text), bundles[n-1].err
+	}})
+	for i, says := range []string{"ResourceNotFoundException", "no certificate in PEM", "VAULT_CA_SECRET_ARN"} {
+		err := c.Write(t.Context(), "some/path", nil)
+		if fault.KindOf(err) != fault.Retry || !strings.Contains(fmt.Sprint(err), says) {
+			t.Errorf("bundle %d: want an error of kind retry that says %q, got %v", i, says, err)
+		}
+	}
+	if err := c.Write(t.Context(), "some/path", nil); err != nil {
+		t.Errorf("once the secret is right the next call must find it without a new sandbox: %v", err)
+	}
+}
+
+func TestCuttingOffLeavesAnEntityThatIsAlsoSomebodyElses(t *testing.T) {
+	s := newServer(t)
+	s.answer("sys/internal/ui/mounts/auth/aws", 200, `{"data":{"accessor":"auth_aws_1"}}`)
+	s.answers["identity/lookup/entity"] = func(w http.ResponseWriter, r *http.Request) {
+		var body map[string]string
+		_ = json.NewDecoder(r.Body).Decode(&body)
+		switch {
+		case body["alias_mount_accessor"] != "auth_aws_1":
+			http.Error(w, "{}", 500)
+		case body["alias_name"] == "role-id":
+			fmt.Fprint(w, `{"data":{"id":"e1","aliases":[{"mount_accessor":"auth_aws_1","mount_path":"auth/aws/"}]}}`)
+		case body["alias_name"] == "i-merged":
+			fmt.Fprint(w, `{"data":{"id":"e2","aliases":[{"mount_accessor":"auth_aws_1"},{"mount_accessor":"auth_ldap_9","mount_path":"auth/ldap/"}]}}`)
+		default:
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+	n, err := c.CutOff(t.Context(), "aws", "role-id", "i-unknown")
+	if err != nil || n != 1 {
+		t.Errorf("want the one entity deleted and the missing one passed over, got %d, %v", n, err)
+	}
+	n, err = c.CutOff(t.Context(), "aws", "i-merged")
+	if n != 0 || fault.KindOf(err) != fault.Conflict {
+		t.Errorf("an entity merged with somebody else's must be left alone as a conflict, got %d, %v", n, err)
+	}
+	for _, call := range s.calls {
+		if strings.HasPrefix(call, "DELETE") && !strings.Contains(call, "identity/entity/id/e1") {
+			t.Errorf("unexpected %s", call)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package vault
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/hashicorp/vault/api"
+)
+
+// IAM is a login with an AWS identity: GetCallerIdentity is signed here and sent to STS by Vault.
+// https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method
+type IAM struct {
+	Mount       string
+	Role        string
+	ServerID    string // value of the X-Vault-AWS-IAM-Server-ID header; empty for none
+	Region      string // the region the signature is for
+	Endpoint    string // https://sts.<region>.amazonaws.com/
+	Credentials aws.CredentialsProvider
+}
+
+// Login signs and logs in. HashiCorp's own helper for this still needs the first AWS SDK, which doubles the binary.
+func (l IAM) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error) {
+	// Headers are signed and not the URL: Vault refuses a POST whose URL has a query.
+	const body = "Action=GetCallerIdentity&Version=2011-06-15"
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.Endpoint, strings.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("the STS endpoint: %w", err)
+	}
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded; charset=utf-8")
+	if l.ServerID != "" {
+		request.Header.Set("X-Vault-AWS-IAM-Server-ID", l.ServerID)
+	}
+	credentials, err := l.Credentials.Retrieve(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the function's own AWS credentials: %w", err)
+	}
+	sum := sha256.Sum256([]byte(body))
+	if err := v4.NewSigner().SignHTTP(ctx, credentials, request, hex.EncodeToString(sum[:]), "sts", l.Region, time.Now()); err != nil {
+		return nil, fmt.Errorf("signing GetCallerIdentity: %w", err)
+	}
+	request.Header.Set("Host", request.URL.Host) // signed, so Vault must repeat it
+	headers, err := json.Marshal(request.Header)
+	if err != nil {
+		return nil, fmt.Errorf("writing the signed headers: %w", err)
+	}
+	encode := base64.StdEncoding.EncodeToString
+	return login(ctx, c, l.Mount, map[string]any{
+		"role":                    l.Role,
+		"iam_http_request_method": http.MethodPost,
+		"iam_request_url":         encode([]byte(l.Endpoint)),
+		"iam_request_body":        encode([]byte(body)),
+		"iam_request_headers":     encode(headers),
+	}, fmt.Sprintf("role %q with the function's IAM role", l.Role))
+}
+
+// Secret reads a secret's string. It is asked at every login, so a rotated secret is found.
+type Secret func(context.Context) ([]byte, error)
+
+// AppRole is a login with a role ID and a secret ID, from a secret {"role_id","secret_id"}.
+type AppRole struct {
+	Mount  string
+	Secret Secret
+}
+
+// Login reads the secret and logs in.
+func (l AppRole) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error) {
+	var s struct {
+		RoleID   string `json:"role_id"`
+		SecretID string `json:"secret_id"`
+	}
+	if err := readSecret(ctx, l.Secret, &s); err != nil {
+		return nil, err
+	}
+	if s.RoleID == "" || s.SecretID == "" {
+		return nil, errors.New(`the secret of VAULT_LOGIN_SECRET_ARN must be {"role_id":"…","secret_id":"…"}`)
+	}
+	return login(ctx, c, l.Mount, map[string]any{"role_id": s.RoleID, "secret_id": s.SecretID}, "the role ID of VAULT_LOGIN_SECRET_ARN")
+}
+
+// Token is a login with a token that stands in a secret {"token"}. The token must be allowed to look itself up and
+// to renew itself.
+type Token struct {
+	Secret Secret
+}
+
+// Login reads the token and learns its remaining time.
+func (l Token) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error) {
+	var s struct {
+		Token string `json:"token"`
+	}
+	if err := readSecret(ctx, l.Secret, &s); err != nil {
+		return nil, err
+	}
+	if s.Token == "" {
+		return nil, errors.New(`the secret of VAULT_LOGIN_SECRET_ARN must be {"token":"…"}`)
+	}
+	c.SetToken(s.Token)
+	self, err := c.Auth().Token().LookupSelfWithContext(ctx)
+	if err != nil {
+		c.ClearToken()
+		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
+	}
+	ttl, err := self.TokenTTL()
+	if err != nil {
+		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
+	}
+	renewable, err := self.TokenIsRenewable()
+	if err != nil {
+		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
+	}
+	return &api.SecretAuth{ClientToken: s.Token, LeaseDuration: int(ttl / time.Second), Renewable: renewable}, nil
+}
+
+// readSecret decodes a secret and never repeats its text in an error.
+func readSecret(ctx context.Context, read Secret, into any) error {
+	text, err := read(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the secret of VAULT_LOGIN_SECRET_ARN: %w", err)
+	}
+	if json.Unmarshal(text, into) != nil {
+		return errors.New("the secret of VAULT_LOGIN_SECRET_ARN is not a JSON object of strings")
+	}
+	return nil
+}
+
+func login(ctx context.Context, c *api.Client, mount string, fields map[string]any, as string) (*api.SecretAuth, error) {
+	secret, err := c.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", fields)
+	if err != nil {
+		return nil, fmt.Errorf("at auth/%s as %s: %w", mount, as, clean(err))
+	}
+	if secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
+		return nil, fmt.Errorf("at auth/%s as %s: Vault gave no token", mount, as)
+	}
+	return secret.Auth, nil
+}

@@ -1,0 +1,162 @@
+package vault
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// Login obtains a token over a client that has none. The answer's Auth is what the session lives on.
+type Login func(ctx context.Context, c *api.Client) (*api.SecretAuth, error)
+
+// session holds the connection and a token across warm invocations.
+type session struct {
+	options Options
+	// lock has room for one: whoever holds it may log in. A channel, so that waiting ends with the context.
+	lock      chan struct{}
+	connected *api.Client // has no token
+	token     token
+}
+
+// token is a token with its times in wall-clock time: the monotonic clock stands still while a sandbox is frozen.
+type token struct {
+	client    *api.Client // carries this token and never another
+	value     string
+	renewable bool
+	obtained  time.Time
+	ttl       time.Duration // 0: does not expire
+}
+
+func newSession(o Options) *session {
+	return &session{options: o, lock: make(chan struct{}, 1)}
+}
+
+// now is wall-clock time without a monotonic reading.
+func (s *session) now() time.Time { return s.options.Now().Round(0) }
+
+// good gives a token with time left.
+func (s *session) good(ctx context.Context) (token, error) {
+	select {
+	case s.lock <- struct{}{}:
+		defer func() { <-s.lock }()
+	case <-ctx.Done():
+		return token{}, fmt.Errorf("waiting for the login to Vault: %w", ctx.Err())
+	}
+	if s.connected == nil {
+		c, err := s.connect(ctx)
+		if err != nil {
+			return token{}, err
+		}
+		s.connected = c
+	}
+	err := s.ensureToken(ctx)
+	return s.token, err
+}
+
+// connect makes the client. Nothing of it comes from the environment: VAULT_SKIP_VERIFY and its like are nobody's
+// setting here.
+func (s *session) connect(ctx context.Context) (*api.Client, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
+	transport.MaxIdleConnsPerHost = 32                           // the default of 2 makes a batch over HTTP/1.1 dial anew
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.options.CA != nil {
+		bundle, err := s.options.CA(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("reading the CA bundle for Vault: %w", err)
+		}
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(bundle) {
+			return nil, errors.New("reading the CA bundle for Vault: the secret of VAULT_CA_SECRET_ARN holds no certificate in PEM")
+		}
+	}
+	c, err := api.NewClient(&api.Config{
+		Address: s.options.Addr,
+		HttpClient: &http.Client{
+			Transport: transport,
+			// The api client follows a standby's redirect itself, once.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		Timeout:    callTimeout,
+		MaxRetries: 0,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making the Vault client: %w", err)
+	}
+	return s.equip(c, ""), nil
+}
+
+// equip gives a client the namespace and the token it is to use, and nothing it may have found in the environment.
+func (s *session) equip(c *api.Client, token string) *api.Client {
+	c.SetToken(token)
+	if s.options.Namespace == "" {
+		c.ClearNamespace()
+	} else {
+		c.SetNamespace(s.options.Namespace)
+	}
+	return c
+}
+
+// ensureToken renews or replaces the token once two thirds of its time are gone, so that it outlasts an invocation.
+func (s *session) ensureToken(ctx context.Context) error {
+	now := s.now()
+	t := s.token
+	age := now.Sub(t.obtained)
+	if t.value != "" && (t.ttl == 0 || age >= 0 && age < t.ttl*2/3) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if t.value != "" && t.renewable && age >= 0 && age < t.ttl {
+		secret, err := t.client.Auth().Token().RenewSelfWithContext(ctx, 0)
+		if err == nil && secret != nil && secret.Auth != nil && time.Duration(secret.Auth.LeaseDuration)*time.Second > t.ttl/2 {
+			return s.keep(secret.Auth, now)
+		}
+		slog.WarnContext(ctx, "the Vault token could not be renewed for long and is replaced", "error", err)
+	}
+	s.token = token{}
+	anonymous, err := s.connected.Clone()
+	if err != nil {
+		return fmt.Errorf("making the Vault client: %w", err)
+	}
+	auth, err := s.options.Login(ctx, s.equip(anonymous, ""))
+	if err != nil {
+		return fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
+	}
+	return s.keep(auth, now)
+}
+
+func (s *session) keep(a *api.SecretAuth, now time.Time) error {
+	c, err := s.connected.Clone()
+	if err != nil {
+		return fmt.Errorf("making the Vault client: %w", err)
+	}
+	s.token = token{client: s.equip(c, a.ClientToken), value: a.ClientToken, renewable: a.Renewable, obtained: now,
+		ttl: time.Duration(a.LeaseDuration) * time.Second}
+	return nil
+}
+
+// forget drops a token that Vault refused, unless it was replaced meanwhile.
+func (s *session) forget(refused string) {
+	s.lock <- struct{}{}
+	defer func() { <-s.lock }()
+	if s.token.value == refused {
+		s.token = token{}
+	}
+}
+
+// disconnect drops the connection and its CA bundle; the next call reads the bundle anew.
+func (s *session) disconnect() {
+	s.lock <- struct{}{}
+	defer func() { <-s.lock }()
+	s.connected = nil
+	s.token = token{}
+}
