@@ -1,0 +1,23 @@
+// Command deprovision removes a gone instance's Vault identity and cuts its live tokens. It is invoked with the EC2
+// state-change events of its queue, or with one event by hand.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+)
+
+func main() {
+	handler, err := function.New(context.Background(), "deprovision", lifecycle.Duties{Remove: true}, os.Getenv)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "the deprovision function cannot start: %v\n", err)
+		os.Exit(1)
+	}
+	lambda.Start(handler)
+}

@@ -1,0 +1,229 @@
+// Package function is what the provision and deprovision functions share: from an invocation's payload to an
+// instance's Converge and back to an answer, and the wiring of it all from the environment.
+package function
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+)
+
+const (
+	// sideBySide is how many instances of a batch converge at once. Past 8 only the waiting grows: a Vault on Raft
+	// holds a lock across each commit of a policy or an auth role.
+	sideBySide = 8
+	// reserve is the time before the deadline in which no new work begins; what waits goes back to the queue.
+	reserve = 20 * time.Second
+)
+
+// Converger makes true what one instance's present state asks for.
+type Converger interface {
+	Converge(ctx context.Context, t event.Trigger, s instance.Sighting) (lifecycle.Outcome, error)
+}
+
+// Instances looks a whole batch up at once.
+type Instances interface {
+	Look(ctx context.Context, refs []instance.Ref) map[string]instance.Sighting
+}
+
+// Handler answers the invocations of one function. It holds nothing of an invocation.
+type Handler struct {
+	Name       string
+	Deployment string
+	Instances  Instances
+	Converger  Converger
+	Log        *slog.Logger
+	Metrics    io.Writer
+	Now        func() time.Time
+}
+
+// answer is what a bare event is answered with.
+type answer struct {
+	InstanceID string           `json:"instanceId,omitempty"`
+	Action     lifecycle.Action `json:"action,omitempty"`
+	Profile    string           `json:"profile,omitempty"`
+	FQDN       string           `json:"fqdn,omitempty"`
+	Kind       string           `json:"kind,omitempty"`
+	Error      string           `json:"error,omitempty"`
+}
+
+// Invoke handles one payload: an SQS batch, answered with the messages to deliver again, or one bare event. A bare
+// event that should be tried again is an error, so that whoever invoked sees it.
+func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
+	run := &invocation{Handler: h, metrics: &observe.Metrics{Deployment: h.Deployment, Function: h.Name}, log: h.Log}
+	if lc, ok := lambdacontext.FromContext(ctx); ok {
+		run.log = run.log.With(observe.KeyRequest, lc.AwsRequestID)
+	}
+	defer func() {
+		if err := run.metrics.Write(h.Metrics, h.Now()); err != nil {
+			run.log.ErrorContext(ctx, "the metrics of this invocation are lost", observe.KeyError, err)
+		}
+	}()
+	p, err := event.Parse(payload)
+	if err != nil {
+		run.metrics.Count(observe.Malformed)
+		run.log.ErrorContext(ctx, "payload refused", observe.KeyError, err)
+		return nil, err
+	}
+	results := run.handle(ctx, p.Records)
+	if p.Batch {
+		return failures(p.Records, results)
+	}
+	r := results[0]
+	if r.err != nil && fault.KindOf(r.err) == fault.Retry {
+		return nil, r.err
+	}
+	a := answer{InstanceID: p.Records[0].Trigger.InstanceID, Action: r.outcome.Action, Profile: r.outcome.Profile, FQDN: r.outcome.FQDN}
+	if r.err != nil {
+		a.Kind, a.Error = fault.KindOf(r.err).String(), r.err.Error()
+	}
+	return json.Marshal(a)
+}
+
+// failures names the messages to deliver again.
+// https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+func failures(records []event.Record, results []result) ([]byte, error) {
+	out := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
+	for i, r := range records {
+		if err := results[i].err; err != nil && fault.KindOf(err) == fault.Retry {
+			out.BatchItemFailures = append(out.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: r.MessageID})
+		}
+	}
+	return json.Marshal(out)
+}
+
+// result is what became of one record.
+type result struct {
+	outcome lifecycle.Outcome
+	err     error
+}
+
+// invocation is one run of a Handler.
+type invocation struct {
+	*Handler
+	metrics *observe.Metrics
+	log     *slog.Logger
+}
+
+// handle converges each instance of the records once, whatever the number of its events, and gives one result for
+// each record. A bad record never holds up its neighbours.
+func (v *invocation) handle(ctx context.Context, records []event.Record) []result {
+	results := make([]result, len(records))
+	latest := map[string]event.Trigger{}
+	of := map[string][]int{}
+	for i, r := range records {
+		if r.Err != nil {
+			results[i].err = v.unreadable(ctx, r)
+			continue
+		}
+		id := r.Trigger.InstanceID
+		of[id] = append(of[id], i)
+		if known, ok := latest[id]; !ok || !r.Trigger.Time.Before(known.Time) {
+			latest[id] = r.Trigger
+		}
+	}
+	refs := make([]instance.Ref, 0, len(latest))
+	for id, t := range latest {
+		refs = append(refs, instance.Ref{ID: id, Account: t.Account, Region: t.Region})
+	}
+	if len(refs) == 0 {
+		return results
+	}
+	sightings := v.Instances.Look(ctx, refs)
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(sideBySide)
+	for id, t := range latest {
+		group.Go(func() error {
+			r := v.converge(ctx, t, sightings[id])
+			mu.Lock()
+			defer mu.Unlock()
+			for _, i := range of[id] {
+				results[i] = r
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // the functions above keep their errors as results
+	return results
+}
+
+func (v *invocation) unreadable(ctx context.Context, r event.Record) error {
+	level, metric, text := slog.LevelError, observe.Malformed, "event refused: it cannot be read"
+	if errors.Is(r.Err, event.ErrIgnored) {
+		level, metric, text = slog.LevelInfo, observe.Ignored, "event ignored"
+	}
+	v.metrics.Count(metric)
+	v.log.Log(ctx, level, text, observe.KeyMessage, r.MessageID, observe.KeyError, r.Err)
+	return r.Err
+}
+
+func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.Sighting) (r result) {
+	start := v.Now()
+	log := v.log.With(observe.KeyInstance, t.InstanceID, observe.KeyAccount, t.Account, observe.KeyRegion, t.Region)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < reserve {
+		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", reserve, t.InstanceID)
+	} else {
+		r.outcome, r.err = v.Converger.Converge(ctx, t, s)
+	}
+	attributes := []any{
+		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),
+		observe.KeyProfile, r.outcome.Profile, observe.KeyFQDN, r.outcome.FQDN,
+	}
+	if r.err != nil {
+		v.failed(ctx, log.With(attributes...), r.err)
+		return r
+	}
+	attributes = append(attributes, observe.KeyAction, r.outcome.Action, observe.KeyObjects, r.outcome.Objects)
+	switch r.outcome.Action {
+	case lifecycle.Provisioned:
+		v.metrics.Count(observe.Provisioned)
+		v.metrics.Time(observe.TimeToReady, v.Now().Sub(t.Time))
+		log.InfoContext(ctx, "granted", append(attributes, observe.KeyAudit, observe.AuditGranted)...)
+	case lifecycle.Deprovisioned:
+		v.metrics.Count(observe.Deprovisioned)
+		v.metrics.Time(observe.TimeToRemoved, v.Now().Sub(t.Time))
+		log.InfoContext(ctx, "removed", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
+	case lifecycle.Unmatched:
+		v.metrics.Count(observe.Unmatched)
+		log.DebugContext(ctx, "no profile fits", attributes...)
+	case lifecycle.Unchanged:
+		v.metrics.Count(observe.Unchanged)
+		log.DebugContext(ctx, "nothing to do", attributes...)
+	default:
+		v.metrics.Count(observe.LeftAlone)
+		log.DebugContext(ctx, "left alone", attributes...)
+	}
+	return r
+}
+
+func (v *invocation) failed(ctx context.Context, log *slog.Logger, err error) {
+	kind := fault.KindOf(err)
+	log = log.With(observe.KeyKind, kind.String(), observe.KeyError, fmt.Sprint(err))
+	switch kind {
+	case fault.Refuse:
+		v.metrics.Count(observe.Refused)
+		log.ErrorContext(ctx, "refused", observe.KeyAudit, observe.AuditRefused)
+	case fault.Conflict:
+		v.metrics.Count(observe.Conflicting)
+		log.ErrorContext(ctx, "conflict", observe.KeyAudit, observe.AuditConflict)
+	default:
+		v.metrics.Count(observe.Retried)
+		log.WarnContext(ctx, "not done, to be tried again")
+	}
+}

@@ -1,0 +1,113 @@
+package instance
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// clients makes and keeps the clients for each account and region.
+type clients struct {
+	options Options
+	sts     *sts.Client
+
+	mu       sync.Mutex
+	own      arn.ARN // the function's own identity; zero until it is known
+	accounts map[string]aws.CredentialsProvider
+	ec2s     map[[2]string]*ec2.Client
+}
+
+func newClients(o Options) *clients {
+	return &clients{
+		options:  o,
+		sts:      sts.NewFromConfig(o.Config),
+		accounts: map[string]aws.CredentialsProvider{},
+		ec2s:     map[[2]string]*ec2.Client{},
+	}
+}
+
+func (c *clients) ec2(ctx context.Context, account, region string) (*ec2.Client, error) {
+	credentials, err := c.credentials(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := [2]string{account, region}
+	if c.ec2s[key] == nil {
+		c.ec2s[key] = ec2.NewFromConfig(c.options.Config, func(o *ec2.Options) {
+			o.Credentials = credentials
+			o.Region = region
+		})
+	}
+	return c.ec2s[key], nil
+}
+
+func (c *clients) iam(ctx context.Context, account string) (*iam.Client, error) {
+	credentials, err := c.credentials(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	return iam.NewFromConfig(c.options.Config, func(o *iam.Options) { o.Credentials = credentials }), nil
+}
+
+// credentials are the function's own for its own account, and those of the member role for any other.
+func (c *clients) credentials(ctx context.Context, account string) (aws.CredentialsProvider, error) {
+	own, err := c.identity(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if account == own.AccountID {
+		return c.options.Config.Credentials, nil
+	}
+	if c.options.MemberRole == "" {
+		return nil, fault.Refusef("account %s is not the function's own (%s) and MEMBER_ROLE_NAME is not set: set it to a role that exists there, or stop forwarding that account's events", account, own.AccountID)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.accounts[account] == nil {
+		role := arn.ARN{Partition: own.Partition, Service: "iam", AccountID: account, Resource: "role/" + strings.TrimPrefix(c.options.MemberRole, "/")}
+		c.accounts[account] = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.sts, role.String(), func(o *stscreds.AssumeRoleOptions) {
+			o.RoleSessionName = "vault-ec2-provisioner"
+			if c.options.ExternalID != "" {
+				o.ExternalID = aws.String(c.options.ExternalID)
+			}
+		}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = time.Minute })
+	}
+	return c.accounts[account], nil
+}
+
+// identity asks STS once who the function is; the call needs no permission.
+func (c *clients) identity(ctx context.Context) (arn.ARN, error) {
+	c.mu.Lock()
+	own := c.own
+	c.mu.Unlock()
+	if own.AccountID != "" {
+		return own, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	who, err := c.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return arn.ARN{}, fmt.Errorf("asking STS for the function's own account: %w", err)
+	}
+	own, err = arn.Parse(aws.ToString(who.Arn))
+	if err != nil {
+		return arn.ARN{}, fmt.Errorf("asking STS for the function's own account: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own = own
+	return own, nil
+}

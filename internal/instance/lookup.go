@@ -1,0 +1,175 @@
+// Package instance looks instances up in EC2, IAM and STS, across accounts and regions: one DescribeInstances for
+// each account and region of a batch, and one GetInstanceProfile for each instance profile, kept for a while.
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// Ref says where an instance is.
+type Ref struct {
+	ID      string
+	Account string
+	Region  string
+}
+
+// Sighting is what a look at one instance gave.
+type Sighting struct {
+	// Found is false when a complete, successful answer of EC2 does not hold the instance: it is not visible yet, or
+	// not any more.
+	Found bool
+	Facts facts.Instance
+	// Err says why nothing can be said of the instance; its fault kind says whether to look again.
+	Err error
+}
+
+const (
+	callTimeout = 10 * time.Second
+	// filterValues is how many values one filter may hold,
+	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
+	filterValues = 200
+	pageSize     = 1000
+	// places is how many accounts and regions are asked side by side.
+	places = 8
+)
+
+// Lookup looks instances up. It is safe for concurrent use.
+type Lookup struct {
+	clients *clients
+	roles   *roles
+	now     func() time.Time
+}
+
+// Options are what a Lookup needs.
+type Options struct {
+	Config aws.Config
+	// MemberRole is the name of the role to assume in accounts other than the function's own; empty for none.
+	MemberRole string
+	// ExternalID is sent with every AssumeRole, for trust policies that ask for it.
+	ExternalID string
+}
+
+// New makes a Lookup. Nothing is called before the first look.
+func New(o Options) *Lookup {
+	c := newClients(o)
+	return &Lookup{clients: c, roles: newRoles(c), now: time.Now}
+}
+
+// Look gives one sighting for each ref, by instance ID. A fault of one account and region stays with the instances
+// of that account and region.
+func (l *Lookup) Look(ctx context.Context, refs []Ref) map[string]Sighting {
+	type place struct{ account, region string }
+	ids := map[place][]string{}
+	for _, r := range refs {
+		p := place{r.Account, r.Region}
+		if !slices.Contains(ids[p], r.ID) {
+			ids[p] = append(ids[p], r.ID)
+		}
+	}
+	found := make(chan map[string]Sighting, len(ids))
+	var g errgroup.Group
+	g.SetLimit(places)
+	for p, list := range ids {
+		g.Go(func() error {
+			found <- l.lookIn(ctx, p.account, p.region, list)
+			return nil
+		})
+	}
+	_ = g.Wait() // the functions above report in their sightings
+	close(found)
+	all := make(map[string]Sighting, len(refs))
+	for f := range found {
+		maps.Copy(all, f)
+	}
+	return all
+}
+
+func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []string) map[string]Sighting {
+	out := make(map[string]Sighting, len(ids))
+	client, err := l.clients.ec2(ctx, account, region)
+	for chunk := range slices.Chunk(ids, filterValues) {
+		seen := map[string]Sighting{}
+		if err == nil {
+			seen, err = l.describe(ctx, client, account, region, chunk)
+		}
+		for _, id := range chunk {
+			if err != nil {
+				out[id] = Sighting{Err: err}
+				continue
+			}
+			out[id] = seen[id]
+		}
+	}
+	return out
+}
+
+// describe asks by the instance-id filter: one unknown ID would fail a whole call by InstanceIds.
+func (l *Lookup) describe(ctx context.Context, client ec2.DescribeInstancesAPIClient, account, region string, ids []string) (map[string]Sighting, error) {
+	wrap := func(err error) error {
+		return fault.New(fault.KindOf(err), fmt.Errorf("describing %d instances in account %s, region %s: %w", len(ids), account, region, err))
+	}
+	observed := l.now().Round(0) // before the call: what was true then may have changed since
+	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
+		Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
+		MaxResults: aws.Int32(pageSize),
+	})
+	seen := map[string]Sighting{}
+	for pages.HasMorePages() {
+		page, err := nextPage(ctx, pages)
+		if err != nil {
+			return nil, wrap(err)
+		}
+		for _, r := range page.Reservations {
+			for _, i := range r.Instances {
+				f, err := fromEC2(i, aws.ToString(r.OwnerId), region)
+				if err == nil && f.Account != account {
+					err = fmt.Errorf("it belongs to account %s", f.Account)
+				}
+				f.ObservedAt = observed
+				if err != nil {
+					err = wrap(fmt.Errorf("instance %s: %w", aws.ToString(i.InstanceId), err))
+				}
+				seen[aws.ToString(i.InstanceId)] = Sighting{Found: true, Facts: f, Err: err}
+			}
+		}
+	}
+	l.addRoles(ctx, account, seen)
+	return seen, nil
+}
+
+func nextPage(ctx context.Context, pages *ec2.DescribeInstancesPaginator) (*ec2.DescribeInstancesOutput, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return pages.NextPage(ctx)
+}
+
+// addRoles resolves the IAM role of each instance from its instance profile: the role is what profiles match on,
+// and EC2 tells only the instance profile.
+func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]Sighting) {
+	for id, s := range seen {
+		if s.Err != nil || s.Facts.IAMInstanceProfileARN == "" {
+			continue
+		}
+		role, err := l.roles.of(ctx, account, s.Facts.IAMInstanceProfileARN)
+		if err != nil {
+			s.Err = fmt.Errorf("instance %s: %w", id, err)
+		}
+		s.Facts.IAMRoleARN = role
+		seen[id] = s
+	}
+}
+
+var errNoState = errors.New("EC2 gave no state")

@@ -1,0 +1,122 @@
+// Package ledger keeps in a DynamoDB table what was made for which instance, and who may hold which name. Every
+// path is written here before it is made in Vault, so that whatever a crash leaves behind is known by name.
+package ledger
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+// State is where the record of an instance stands.
+type State string
+
+// The states of a record.
+const (
+	Provisioning   State = "provisioning"
+	Active         State = "active"
+	Deprovisioning State = "deprovisioning"
+	Deleted        State = "deleted"
+	Refused        State = "refused"
+)
+
+// Object is one object in Vault as the record keeps it: by the path it was made at, which is the path it will be
+// deleted at.
+type Object struct {
+	Kind   grant.Kind `dynamodbav:"kind"`
+	Path   string     `dynamodbav:"path"`
+	SHA256 string     `dynamodbav:"sha256"`
+	// RoleID is the auth role's role_id, the identity alias of its logins; empty for other kinds and until it is read.
+	RoleID string `dynamodbav:"role_id,omitempty"`
+}
+
+// Record is all the ledger holds of one instance.
+type Record struct {
+	InstanceID    string `dynamodbav:"instance_id"`
+	State         State  `dynamodbav:"state"`
+	Account       string `dynamodbav:"account"`
+	Region        string `dynamodbav:"region"`
+	Profile       string `dynamodbav:"profile"`
+	ProfileDigest string `dynamodbav:"profile_digest"`
+	BasePath      string `dynamodbav:"base_path"`
+	FQDN          string `dynamodbav:"fqdn"`
+	// Former are names held before and not given up yet: something in Vault may still bear them.
+	Former    []Name    `dynamodbav:"former,omitempty"`
+	Addresses []string  `dynamodbav:"addresses"`
+	Objects   []Object  `dynamodbav:"objects"`
+	EventTime time.Time `dynamodbav:"event_time"`
+	CreatedAt time.Time `dynamodbav:"created_at"`
+	UpdatedAt time.Time `dynamodbav:"updated_at"`
+	DeletedAt time.Time `dynamodbav:"deleted_at"`
+	Attempts  int       `dynamodbav:"attempts"`
+	LastError string    `dynamodbav:"last_error"`
+
+	// Set by the ledger at every write.
+	Version        int64  `dynamodbav:"version"`
+	LeaseOwner     string `dynamodbav:"lease_owner,omitempty"`
+	LeaseExpiresAt int64  `dynamodbav:"lease_expires_at,omitempty"` // Unix time, ms
+	// WriteID is new at every write. A conditional write whose answer was lost and that the SDK sends again fails on
+	// its own success: by this value it knows itself.
+	WriteID   string `dynamodbav:"write_id"`
+	ExpiresAt int64  `dynamodbav:"expires_at,omitempty"` // Unix time, s: DynamoDB's TTL
+}
+
+// Claim names the one instance that may hold a name below a base path.
+type Claim struct {
+	InstanceID string `dynamodbav:"instance_id"`
+	Account    string `dynamodbav:"account"`
+	Region     string `dynamodbav:"region"`
+}
+
+// Name is a claim's name.
+type Name struct {
+	BasePath string `dynamodbav:"base_path"`
+	FQDN     string `dynamodbav:"fqdn"`
+}
+
+// Name is the name the record's instance holds or is about to hold; zero when it has none.
+func (r Record) Name() Name { return Name{BasePath: r.BasePath, FQDN: r.FQDN} }
+
+// Names are all names the instance may hold: its own and the former ones.
+func (r Record) Names() []Name {
+	var names []Name
+	for _, n := range append([]Name{r.Name()}, r.Former...) {
+		if n.FQDN != "" && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// Has tells whether the record names this path.
+func (r Record) Has(path string) bool {
+	for _, o := range r.Objects {
+		if o.Path == path {
+			return true
+		}
+	}
+	return false
+}
+
+// RoleID is the role_id of the recorded auth role; empty when it is not known.
+func (r Record) RoleID() string {
+	for _, o := range r.Objects {
+		if o.Kind == grant.KindAuthRole {
+			return o.RoleID
+		}
+	}
+	return ""
+}
+
+func recordKey(instanceID string) string { return "instance#" + instanceID }
+
+// claimKey is injective: neither base paths nor names hold a #.
+func claimKey(n Name) string {
+	if strings.Contains(n.BasePath, "#") || strings.Contains(n.FQDN, "#") || n.FQDN == "" {
+		panic(fmt.Sprintf("claim of %q below %q: grant lets no such name through", n.FQDN, n.BasePath))
+	}
+	return "claim#" + n.BasePath + "#" + n.FQDN
+}

@@ -1,0 +1,205 @@
+// Package lifecycle makes true, for one instance, what its present state in EC2 asks for: that Vault holds its grant
+// and nothing else, or nothing at all. It is level-triggered: an event says where to look and never what to do.
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// Vault is where the objects are.
+type Vault interface {
+	// Read gives what stands at a path; nil when nothing does.
+	Read(ctx context.Context, path string) (map[string]any, error)
+	Write(ctx context.Context, path string, fields map[string]any) error
+	// Delete succeeds for what is absent.
+	Delete(ctx context.Context, path string) error
+}
+
+// Cutter ends what live tokens and certificates can still do.
+type Cutter interface {
+	// CutOff deletes the identity entities behind aliases on an auth mount and counts them.
+	CutOff(ctx context.Context, authMount string, aliases ...string) (int, error)
+	RevokePrefix(ctx context.Context, prefix string) error
+}
+
+// Ledger is what was made for whom. Its errors wrap ledger.ErrChanged and ledger.ErrClaimed.
+type Ledger interface {
+	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
+	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
+	Put(ctx context.Context, w ledger.Write) (*ledger.Record, error)
+}
+
+// Instances looks at instances again when a name is claimed twice.
+type Instances interface {
+	Look(ctx context.Context, refs []instance.Ref) map[string]instance.Sighting
+}
+
+// Duties are what a function may do. Each function has a Vault role of its own, and only those that remove may
+// delete auth roles and identity entities.
+type Duties struct {
+	Make   bool
+	Remove bool
+}
+
+// Options are what a Converger works with.
+type Options struct {
+	Duties    Duties
+	Profiles  *grant.Set
+	Realm     grant.Realm
+	Vault     Vault
+	Cutter    Cutter
+	Ledger    Ledger
+	Instances Instances
+	// Adopt takes over objects that bear another marker or none, instead of refusing.
+	Adopt bool
+	// OnShuttingDown removes as soon as an instance shuts down, and not only when it is terminated.
+	OnShuttingDown bool
+	// RevokeCertificates revokes the leases of what the instance's PKI roles issued.
+	RevokeCertificates bool
+	// NewOwner names one run of Converge in the lease it takes; never the same twice.
+	NewOwner func() string
+	Now      func() time.Time
+}
+
+// Converger converges instances. It holds no state of its own and is safe for concurrent use.
+type Converger struct {
+	Options
+}
+
+// Action is what Converge did.
+type Action string
+
+// The actions.
+const (
+	Provisioned   Action = "provisioned"   // the grant was made or changed
+	Unchanged     Action = "unchanged"     // all was as it should be
+	Deprovisioned Action = "deprovisioned" // all was removed
+	Unmatched     Action = "unmatched"     // no profile fits: none of our concern
+	NotYet        Action = "not-yet"       // EC2 does not say enough yet; the next event will
+	LeftAlone     Action = "left-alone"    // the present state asks for nothing from this function
+)
+
+// Outcome says what was done for one instance, and to whom it was granted.
+type Outcome struct {
+	Action  Action
+	Profile string
+	FQDN    string
+	Objects int // written or removed
+	Cut     int // identity entities deleted
+}
+
+const (
+	// young is how long after its event an instance that EC2 does not show may still turn up.
+	young = 10 * time.Minute
+	// stale is how old a look at EC2 may be when a grant is made from it.
+	stale = 30 * time.Second
+	// convergeTime bounds one run; it ends well before its lease does.
+	convergeTime = 45 * time.Second
+	// leaseMargin is how much of a lease must be left to start a call on it: more than a call may take.
+	leaseMargin = 12 * time.Second
+)
+
+// Converge makes true what the sighting asks for. An error's fault kind says whether to try again; a refusal and a
+// conflict are recorded in the ledger before it returns.
+func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Sighting) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, convergeTime)
+	defer cancel()
+	if s.Err != nil {
+		return Outcome{}, s.Err
+	}
+	if !s.Found {
+		return c.absent(ctx, t)
+	}
+	switch s.Facts.State {
+	case facts.Terminated:
+		return c.gone(ctx, s.Facts.ID)
+	case facts.ShuttingDown:
+		if c.OnShuttingDown {
+			return c.gone(ctx, s.Facts.ID)
+		}
+	case facts.Pending, facts.Running:
+		if c.Duties.Make {
+			return c.make(ctx, t, s.Facts)
+		}
+	case facts.Stopping, facts.Stopped:
+		// A stopped instance may start again; Vault lets it log in only while it runs.
+	}
+	return Outcome{Action: LeftAlone}, nil
+}
+
+// absent is for an instance that a complete answer of EC2 does not hold. It counts as gone only when AWS's own event
+// says so too; else it is either too new to be seen or too old to be asked about.
+func (c *Converger) absent(ctx context.Context, t event.Trigger) (Outcome, error) {
+	if t.State == facts.Terminated || t.State == facts.ShuttingDown {
+		return c.gone(ctx, t.InstanceID)
+	}
+	if c.Now().Sub(t.Time) < young {
+		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 does not show it yet", t.InstanceID, t.State)
+	}
+	return Outcome{Action: LeftAlone}, nil
+}
+
+func (c *Converger) gone(ctx context.Context, instanceID string) (Outcome, error) {
+	if !c.Duties.Remove {
+		return Outcome{Action: LeftAlone}, nil
+	}
+	return c.remove(ctx, instanceID)
+}
+
+// take checks that nobody else is at work on a record.
+func (c *Converger) take(r *ledger.Record) error {
+	if r != nil && r.LeaseOwner != "" && r.LeaseExpiresAt >= c.Now().UnixMilli() {
+		return fault.New(fault.Retry, fmt.Errorf("instance %s is being worked on until %s: %w",
+			r.InstanceID, time.UnixMilli(r.LeaseExpiresAt).UTC().Format(time.RFC3339), ledger.ErrChanged))
+	}
+	return nil
+}
+
+// refused records why an instance gets nothing, or keeps what it had, and gives the reason back.
+func (c *Converger) refused(ctx context.Context, old *ledger.Record, f facts.Instance, reason error) error {
+	if fault.KindOf(reason) == fault.Retry {
+		return reason
+	}
+	next := ledger.Record{InstanceID: f.ID, Account: f.Account, Region: f.Region, State: ledger.Refused}
+	if old != nil {
+		if old.LastError == reason.Error() {
+			return reason // recorded before
+		}
+		next = *old
+		if old.State == ledger.Deleted {
+			next.State = ledger.Refused
+		}
+	}
+	next.LastError = reason.Error()
+	next.Attempts++
+	_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
+	if err != nil {
+		// Not recorded, so not done: it comes back.
+		return fault.New(fault.Retry, errors.Join(reason, err))
+	}
+	return reason
+}
+
+// failed gives the lease back and notes why the run broke off, so that the next one need not wait for the lease to
+// run out. It is done even when the run broke off because its time was up.
+func (c *Converger) failed(ctx context.Context, held *ledger.Record, owner string, reason error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	next := *held
+	next.LastError = reason.Error()
+	next.Attempts++
+	if _, err := c.Ledger.Put(ctx, ledger.Write{Old: held, New: next, Owner: owner}); err != nil && !errors.Is(err, ledger.ErrChanged) {
+		return fault.New(fault.KindOf(reason), errors.Join(reason, err))
+	}
+	return reason
+}

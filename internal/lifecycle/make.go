@@ -1,0 +1,312 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// make sees to it that Vault holds the instance's grant. Every path is in the ledger before it is in Vault, and the
+// auth role comes last: a login is possible only when all it grants exists.
+func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
+	profile, err := c.Profiles.Match(f)
+	if profile == nil && err == nil {
+		return c.unmatched(ctx, f.ID)
+	}
+	var g *grant.Grant
+	if err == nil {
+		g, err = profile.Render(f, c.Realm)
+	}
+	if errors.Is(err, grant.ErrNotYet) && f.State == facts.Pending {
+		return Outcome{Action: NotYet, Profile: profile.Name}, nil
+	}
+	if err != nil && fault.KindOf(err) == fault.Retry {
+		return Outcome{}, err
+	}
+	old, getErr := c.Ledger.Get(ctx, f.ID)
+	if getErr != nil {
+		return Outcome{}, getErr
+	}
+	if err := c.take(old); err != nil {
+		return Outcome{}, err
+	}
+	if err != nil {
+		return Outcome{}, c.refused(ctx, old, f, err)
+	}
+	done := Outcome{Action: Unchanged, Profile: profile.Name, FQDN: g.FQDN}
+	if old != nil && old.State == ledger.Active && same(old, g) {
+		return done, nil
+	}
+	if age := c.Now().Sub(f.ObservedAt); age > stale {
+		return Outcome{}, fault.Retryf("what is known of instance %s is %s old: it is looked at again", f.ID, age.Round(1e9))
+	}
+	found, err := c.look(ctx, g, old)
+	if err != nil {
+		return Outcome{}, c.refused(ctx, old, f, err)
+	}
+	w := &work{Converger: c, owner: c.NewOwner()}
+	if err := w.intend(ctx, t, f, g, old); err != nil {
+		return Outcome{}, c.refused(ctx, old, f, err)
+	}
+	if done.Objects, err = w.write(ctx, g, found); err != nil {
+		return Outcome{}, c.failed(ctx, w.record, w.owner, err)
+	}
+	if err := w.activate(ctx, g); err != nil {
+		return Outcome{}, err
+	}
+	done.Action = Provisioned
+	return done, nil
+}
+
+// unmatched is for a live instance that no profile fits. What it may have been granted before is taken away by a
+// function that may remove; the others do not even look.
+func (c *Converger) unmatched(ctx context.Context, instanceID string) (Outcome, error) {
+	if c.Duties.Remove {
+		if done, err := c.remove(ctx, instanceID); err != nil || done.Action != Unchanged {
+			return done, err
+		}
+	}
+	return Outcome{Action: Unmatched}, nil
+}
+
+// same tells whether the record says that exactly this grant was made.
+func same(r *ledger.Record, g *grant.Grant) bool {
+	all := g.All()
+	if len(all) != len(r.Objects) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath {
+		return false
+	}
+	for i, o := range all {
+		if r.Objects[i].Path != o.Path || r.Objects[i].SHA256 != o.SHA256() {
+			return false
+		}
+	}
+	return true
+}
+
+// look reads what stands at the paths that are about to be written for the first time or anew, and refuses what is
+// somebody else's: a policy by its marker, all else by the ledger. Where the ledger knows nothing but every policy
+// of the grant stands there with our marker, the ledger was lost and the objects are ours.
+func (c *Converger) look(ctx context.Context, g *grant.Grant, old *ledger.Record) (map[string]map[string]any, error) {
+	all := g.All()
+	answers := make([]map[string]any, len(all))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, o := range all {
+		group.Go(func() (err error) {
+			answers[i], err = c.Vault.Read(groupCtx, o.Path)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	policies, marked := 0, 0
+	var foreign []string
+	for i, o := range all {
+		if o.Kind != grant.KindPolicy {
+			continue
+		}
+		policies++
+		switch {
+		case answers[i] == nil:
+		case c.ours(answers[i], g.InstanceID):
+			marked++
+		default:
+			foreign = append(foreign, o.Path)
+		}
+	}
+	lost := policies > 0 && marked == policies
+	found := map[string]map[string]any{}
+	for i, o := range all {
+		if answers[i] == nil {
+			continue
+		}
+		found[o.Path] = answers[i]
+		recorded := old != nil && old.Has(o.Path)
+		if o.Kind != grant.KindPolicy && !recorded && !lost {
+			foreign = append(foreign, o.Path)
+		}
+	}
+	if len(foreign) > 0 && !c.Adopt {
+		return nil, fault.Conflictf("instance %s: not made by this deployment (%s) and left alone: %v; remove it, or set CONFLICT_MODE to adopt",
+			g.InstanceID, c.Realm.Deployment, foreign)
+	}
+	return found, nil
+}
+
+// ours tells by the marker whether a policy was made by this deployment for this instance.
+func (c *Converger) ours(policy map[string]any, instanceID string) bool {
+	text, _ := policy["policy"].(string)
+	m, ok := grant.ParseMarker(text)
+	return ok && m.Deployment == c.Realm.Deployment && m.InstanceID == instanceID
+}
+
+// work is one run under a lease.
+type work struct {
+	*Converger
+	owner  string
+	record *ledger.Record // as last written, with the lease
+}
+
+// held fails when the lease has run out, or will before a call could end: a sandbox that wakes after a freeze must
+// not write into somebody else's run. It compares wall-clock time, which goes on while a sandbox is frozen.
+func (w *work) held() error {
+	if left := w.record.LeaseExpiresAt - w.Now().Round(0).UnixMilli(); left < leaseMargin.Milliseconds() {
+		return fault.New(fault.Retry, fmt.Errorf("the lease on instance %s has run out: %w", w.record.InstanceID, ledger.ErrChanged))
+	}
+	return nil
+}
+
+// intend writes the record with every path that is about to exist, beside those that already may, and takes the
+// claim on the name.
+func (w *work) intend(ctx context.Context, t event.Trigger, f facts.Instance, g *grant.Grant, old *ledger.Record) error {
+	next := ledger.Record{}
+	if old != nil {
+		next = *old
+	}
+	next.InstanceID, next.State, next.Account, next.Region = f.ID, ledger.Provisioning, f.Account, f.Region
+	next.Profile, next.ProfileDigest = g.Profile.Name, g.Profile.Digest
+	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
+	next.EventTime, next.LastError = t.Time.UTC(), ""
+	next.Objects = recorded(g, old)
+	if old != nil {
+		for _, o := range old.Objects {
+			if !slices.ContainsFunc(next.Objects, func(n ledger.Object) bool { return n.Path == o.Path }) {
+				next.Objects = append(next.Objects, o)
+			}
+		}
+	}
+	name := next.Name()
+	write := ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true, Claim: &name}
+	if old != nil {
+		// Old names stay claimed until nothing in Vault bears them: activate gives them up.
+		write.New.Former = slices.DeleteFunc(old.Names(), func(n ledger.Name) bool { return n == name })
+	}
+	record, err := w.Ledger.Put(ctx, write)
+	if errors.Is(err, ledger.ErrClaimed) {
+		if err = w.takeOver(ctx, f.ID, name); err == nil {
+			record, err = w.Ledger.Put(ctx, write)
+		}
+	}
+	w.record = record
+	return err
+}
+
+// recorded is the grant as the record keeps it; a role_id that is known stays.
+func recorded(g *grant.Grant, old *ledger.Record) []ledger.Object {
+	var out []ledger.Object
+	for _, o := range g.All() {
+		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()}
+		if old != nil && o.Kind == grant.KindAuthRole && old.Has(o.Path) {
+			r.RoleID = old.RoleID()
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// write makes every object that is not there as it should be, the auth role last, and then removes what the record
+// names but the grant no longer holds. It counts the objects written.
+func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[string]any) (int, error) {
+	written := 0
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, o := range g.Objects {
+		if current := found[o.Path]; current != nil && len(o.Differences(current)) == 0 {
+			continue
+		}
+		written++
+		group.Go(func() error {
+			_, err := w.put(groupCtx, o)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return written, err
+	}
+	current := found[g.AuthRole.Path]
+	if current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] {
+		if err := w.dropAuthRole(ctx, g.AuthRole.Path, current); err != nil {
+			return written, err
+		}
+		current = nil
+	}
+	if current == nil || len(g.AuthRole.Differences(current)) > 0 {
+		written++
+		var err error
+		if current, err = w.put(ctx, g.AuthRole); err != nil {
+			return written, err
+		}
+	}
+	roleID, _ := current["role_id"].(string)
+	for i := range w.record.Objects {
+		if w.record.Objects[i].Path == g.AuthRole.Path {
+			w.record.Objects[i].RoleID = roleID
+		}
+	}
+	return written, w.deleteStale(ctx, g)
+}
+
+// put writes one object, reads it back and compares: Vault drops what it does not know and fills in what was left
+// out, and a lock that is not as it was meant is none.
+func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) {
+	if err := w.held(); err != nil {
+		return nil, err
+	}
+	if err := w.Vault.Write(ctx, o.Path, o.Fields); err != nil {
+		return nil, err
+	}
+	got, err := w.Vault.Read(ctx, o.Path)
+	if err != nil {
+		return nil, err
+	}
+	if got == nil {
+		return nil, fault.Retryf("%s was written and is not there when read back", o.Path)
+	}
+	if fields := o.Differences(got); len(fields) > 0 {
+		return nil, fault.Refusef("%s was written but reads back with other values in %v: this version of Vault does not take them, or somebody else writes the same object", o.Path, fields)
+	}
+	return got, nil
+}
+
+// dropAuthRole makes way for an auth role of another auth_type, which Vault does not change in place.
+func (w *work) dropAuthRole(ctx context.Context, path string, current map[string]any) error {
+	if !w.Duties.Remove {
+		return fault.Refusef("%s exists with auth_type %v, which Vault cannot change in place: reconcile replaces it", path, current["auth_type"])
+	}
+	roleID, _ := current["role_id"].(string)
+	_, err := w.dropLogin(ctx, path, roleID)
+	return err
+}
+
+func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
+	wanted := map[string]bool{}
+	for _, o := range g.All() {
+		wanted[o.Path] = true
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, o := range w.record.Objects {
+		if !wanted[o.Path] && o.Kind != grant.KindAuthRole {
+			group.Go(func() error { return w.deleteObject(groupCtx, o) })
+		}
+	}
+	return group.Wait()
+}
+
+// activate marks the record active with exactly the objects of the grant and gives up the name held before.
+func (w *work) activate(ctx context.Context, g *grant.Grant) error {
+	next := *w.record
+	next.State, next.Attempts = ledger.Active, 0
+	next.Objects = next.Objects[:len(g.Objects)+1]
+	next.Former = nil
+	write := ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Former}
+	_, err := w.Ledger.Put(ctx, write)
+	return err
+}

@@ -1,0 +1,139 @@
+// Package observe writes what a function tells of itself: JSON log lines with a fixed list of keys, metrics in
+// CloudWatch's embedded format, and audit lines for who was granted and who was refused what.
+package observe
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// The keys of log lines. None of them ever holds a token, a secret or a request body.
+const (
+	KeyInstance = "instance"
+	KeyAccount  = "account"
+	KeyRegion   = "region"
+	KeyProfile  = "profile"
+	KeyFQDN     = "fqdn"
+	KeyState    = "state"
+	KeyAction   = "action"
+	KeyKind     = "kind" // of a fault: retry, refuse, conflict
+	KeyError    = "error"
+	KeyObjects  = "objects"
+	KeyCut      = "entities_cut"
+	KeyDuration = "duration_ms"
+	KeyMessage  = "message_id"
+	KeyRequest  = "request_id"
+	KeyAudit    = "audit"
+)
+
+// The audit lines, by the value of KeyAudit.
+const (
+	AuditGranted  = "Vault Access Granted"
+	AuditRemoved  = "Vault Access Removed"
+	AuditRefused  = "Vault Access Refused"
+	AuditConflict = "Vault Access Conflict"
+)
+
+// NewLogger writes JSON lines of a level and above.
+func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+// The metrics, by name; counts but for the last two, which are in milliseconds.
+const (
+	Provisioned    = "Provisioned"
+	Deprovisioned  = "Deprovisioned"
+	Unchanged      = "Unchanged"
+	Unmatched      = "Unmatched"
+	LeftAlone      = "LeftAlone"
+	Refused        = "Refused"
+	Conflicting    = "Conflicting"
+	Retried        = "Retried"
+	Ignored        = "Ignored"
+	Malformed      = "Malformed"
+	TimeToReady    = "TimeToReady"   // from the event's own time to the auth role being active
+	TimeToRemoved  = "TimeToRemoved" // from the event's own time to the instance being cut off and removed
+	metricsSpace   = "VaultEC2Provisioner"
+	maxPerMetric   = 100 // values in one line, by the format's rules
+	unitCount      = "Count"
+	unitMillis     = "Milliseconds"
+	dimDeployment  = "Deployment"
+	dimFunction    = "Function"
+	emfMetadataKey = "_aws"
+)
+
+// Metrics gathers the metrics of one invocation. It is safe for concurrent use.
+type Metrics struct {
+	Deployment string
+	Function   string
+
+	mu     sync.Mutex
+	counts map[string]int
+	times  map[string][]int64
+}
+
+// Count adds one.
+func (m *Metrics) Count(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.counts == nil {
+		m.counts = map[string]int{}
+	}
+	m.counts[name]++
+}
+
+// Time adds a duration.
+func (m *Metrics) Time(name string, d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.times == nil {
+		m.times = map[string][]int64{}
+	}
+	m.times[name] = append(m.times[name], d.Milliseconds())
+}
+
+// Write writes what was gathered, one line for each hundred values of a time, and starts anew. Nothing is written
+// when nothing was gathered.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+func (m *Metrics) Write(w io.Writer, now time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for len(m.counts)+len(m.times) > 0 {
+		line := map[string]any{dimDeployment: m.Deployment, dimFunction: m.Function}
+		var metrics []map[string]string
+		for _, name := range slices.Sorted(maps.Keys(m.counts)) {
+			line[name] = m.counts[name]
+			metrics = append(metrics, map[string]string{"Name": name, "Unit": unitCount})
+		}
+		m.counts = nil
+		for _, name := range slices.Sorted(maps.Keys(m.times)) {
+			values := m.times[name]
+			n := min(len(values), maxPerMetric)
+			line[name] = values[:n]
+			metrics = append(metrics, map[string]string{"Name": name, "Unit": unitMillis})
+			if m.times[name] = values[n:]; len(values) == n {
+				delete(m.times, name)
+			}
+		}
+		line[emfMetadataKey] = map[string]any{
+			"Timestamp": now.UnixMilli(),
+			"CloudWatchMetrics": []map[string]any{{
+				"Namespace": metricsSpace, "Dimensions": [][]string{{dimDeployment, dimFunction}}, "Metrics": metrics,
+			}},
+		}
+		text, err := json.Marshal(line)
+		if err != nil {
+			return fmt.Errorf("writing the metrics: %w", err)
+		}
+		if _, err := fmt.Fprintf(w, "%s\n", text); err != nil {
+			return fmt.Errorf("writing the metrics: %w", err)
+		}
+	}
+	return nil
+}
