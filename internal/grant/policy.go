@@ -70,16 +70,10 @@ func parseRule(item *ast.ObjectItem) (rule, error) {
 	if !ok {
 		return rule{}, fmt.Errorf("line %d: path %q has no block", line, path)
 	}
-	keys := map[string]bool{}
 	for _, kv := range body.List.Items {
-		key := strings.Trim(kv.Keys[0].Token.Text, `"`)
-		switch {
-		case !slices.Contains(ruleKeys, key):
+		if key := strings.Trim(kv.Keys[0].Token.Text, `"`); !slices.Contains(ruleKeys, key) {
 			return rule{}, fmt.Errorf("line %d: unknown key %q in path %q", kv.Pos().Line, key, path)
-		case keys[key]:
-			return rule{}, fmt.Errorf("line %d: the key %q stands twice in path %q", kv.Pos().Line, key, path)
 		}
-		keys[key] = true
 	}
 	r := rule{}
 	if err := hcl.DecodeObject(&r, item.Val); err != nil {

@@ -104,7 +104,7 @@ func Load(fsys fs.FS) (*Set, error) {
 		seen[p.Name] = file
 		set.Profiles = append(set.Profiles, p)
 	}
-	mounts := set.pkiMounts()
+	mounts := set.PKIMounts()
 	for _, p := range set.Profiles {
 		p.mounts = mounts
 		if err := p.rehearse(); err != nil {
@@ -117,7 +117,8 @@ func Load(fsys fs.FS) (*Set, error) {
 	return set, nil
 }
 
-func (s *Set) pkiMounts() []string {
+// PKIMounts are the PKI mounts that the profiles write roles to, base paths included, sorted.
+func (s *Set) PKIMounts() []string {
 	var mounts []string
 	for _, p := range s.Profiles {
 		for _, o := range p.Outputs {

@@ -1,0 +1,100 @@
+// Command vault prepares a Vault server for the functions: the AWS auth mount and its settings, a policy and a role
+// for each function, made from the profiles, and on request the PKI mounts of the profiles. It writes only what
+// differs, so it can be run again at any time; with -dry-run it only tells.
+//
+// It talks to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
+)
+
+// options are what the flags say.
+type options struct {
+	authMount, loginMount string
+	rolePrefix            string
+	functionRoles         map[string]string // IAM role ARN by function
+	serverID              string
+	stsRegion             string
+	awsEndpoint           string
+	awsKeys               bool
+	resolveUniqueIDs      bool
+	stsRoles              map[string]string // IAM role ARN by account
+	revoke                bool
+	pki                   bool
+	templatesDir          string
+	dryRun                bool
+}
+
+func main() {
+	o := options{functionRoles: map[string]string{}, stsRoles: map[string]string{}}
+	flag.StringVar(&o.authMount, "auth-mount", "aws", "AWS auth mount that receives one role per instance")
+	flag.StringVar(&o.loginMount, "login-mount", "aws", "AWS auth mount the functions log in to")
+	flag.StringVar(&o.rolePrefix, "role-prefix", "ec2-provisioner", "prefix of the functions' policies and roles")
+	pairs(o.functionRoles, "function-role", "`function=ARN`: IAM role of a function, for provision and deprovision; repeat")
+	flag.StringVar(&o.serverID, "server-id", "", "value the X-Vault-AWS-IAM-Server-ID header must have; one per Vault cluster")
+	flag.StringVar(&o.stsRegion, "sts-region", "", "region of the STS endpoint Vault asks; empty leaves Vault's setting")
+	flag.StringVar(&o.awsEndpoint, "aws-endpoint", "", "endpoint for EC2, IAM and STS in place of AWS's own, for tests")
+	flag.BoolVar(&o.awsKeys, "aws-keys", false, "give Vault the AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, where it has no role of its own")
+	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")
+	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
+	flag.BoolVar(&o.revoke, "revoke-certificates", false, "let deprovision revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")
+	flag.BoolVar(&o.pki, "pki", false, "make the profiles' PKI mounts that are missing, each with a root of its own")
+	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for those that are built in")
+	flag.BoolVar(&o.dryRun, "dry-run", false, "tell what would be written and write nothing")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintln(os.Stderr, "vault setup:", err)
+		os.Exit(1) //nolint:gocritic // stop only unregisters the signal
+	}
+}
+
+// pairs makes a flag of the form key=value that can stand several times.
+func pairs(into map[string]string, name, usage string) {
+	flag.Func(name, usage, func(s string) error {
+		key, value, ok := strings.Cut(s, "=")
+		if !ok || key == "" || value == "" {
+			return fmt.Errorf("want key=value, got %q", s)
+		}
+		into[key] = value
+		return nil
+	})
+}
+
+func run(ctx context.Context, o options) error {
+	var files fs.FS = templates.FS
+	if o.templatesDir != "" {
+		files = os.DirFS(o.templatesDir)
+	}
+	profiles, err := grant.Load(files)
+	if err != nil {
+		return fmt.Errorf("loading the profiles: %w", err)
+	}
+	client, err := api.NewClient(nil)
+	if err != nil {
+		return fmt.Errorf("making the Vault client: %w", err)
+	}
+	s := setup{options: o, vault: client.Logical(), profiles: profiles, out: os.Stdout}
+	if err := s.apply(ctx); err != nil {
+		return err
+	}
+	verb := "changed"
+	if o.dryRun {
+		verb = "to change"
+	}
+	fmt.Fprintf(s.out, "%d of %d %s\n", s.changed, s.seen, verb)
+	return nil
+}

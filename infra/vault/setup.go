@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+// callTimeout bounds one request to Vault; making a CA's key takes a moment.
+const callTimeout = 30 * time.Second
+
+// setup applies the wanted state step by step and tells each.
+type setup struct {
+	options
+	vault    *api.Logical
+	profiles *grant.Set
+	out      io.Writer
+	seen     int
+	changed  int
+}
+
+func (s *setup) apply(ctx context.Context) error {
+	for function := range s.functionRoles {
+		if function != "provision" && function != "deprovision" {
+			return fmt.Errorf("-function-role %s: the functions are provision and deprovision", function)
+		}
+	}
+	for _, step := range []func(context.Context) error{s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *setup) mounts(ctx context.Context) error {
+	for _, mount := range slices.Compact([]string{s.authMount, s.loginMount}) {
+		if err := s.mount(ctx, "sys/auth", mount, map[string]any{"type": "aws"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// client tells Vault how to ask AWS, and which header a login must carry.
+func (s *setup) client(ctx context.Context) error {
+	fields := map[string]any{}
+	if s.serverID != "" {
+		fields["iam_server_id_header_value"] = s.serverID
+	}
+	if s.awsEndpoint != "" {
+		fields["endpoint"], fields["iam_endpoint"], fields["sts_endpoint"] = s.awsEndpoint, s.awsEndpoint, s.awsEndpoint
+	}
+	if s.stsRegion != "" {
+		fields["sts_region"] = s.stsRegion
+	}
+	hidden := map[string]any{}
+	if s.awsKeys {
+		fields["access_key"] = os.Getenv("AWS_ACCESS_KEY_ID")
+		hidden["secret_key"] = os.Getenv("AWS_SECRET_ACCESS_KEY")
+		if fields["access_key"] == "" || hidden["secret_key"] == "" {
+			return errors.New("-aws-keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set")
+		}
+	}
+	if len(fields) == 0 {
+		return nil
+	}
+	for _, mount := range slices.Compact([]string{s.authMount, s.loginMount}) {
+		if err := s.write(ctx, "auth/"+mount+"/config/client", fields, hidden); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// identity makes the instance ID the alias of an instance's logins: it needs no remembering when they are cut.
+func (s *setup) identity(ctx context.Context) error {
+	return s.write(ctx, "auth/"+s.authMount+"/config/identity", map[string]any{"ec2_alias": "instance_id", "iam_alias": "role_id"}, nil)
+}
+
+func (s *setup) accounts(ctx context.Context) error {
+	for _, account := range slices.Sorted(maps.Keys(s.stsRoles)) {
+		if err := s.write(ctx, "auth/"+s.authMount+"/config/sts/"+account, map[string]any{"sts_role": s.stsRoles[account]}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *setup) policies(ctx context.Context) error {
+	texts := functionPolicies(s.profiles, s.authMount, s.revoke)
+	for _, function := range slices.Sorted(maps.Keys(texts)) {
+		path := grant.PolicyPath(s.rolePrefix + "-" + function)
+		if err := s.write(ctx, path, map[string]any{"policy": texts[function]}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// roles let each function log in with its IAM role. The tokens are batch tokens, short, and carry no default
+// policy, whose templated rules would double Vault's work for every request.
+func (s *setup) roles(ctx context.Context) error {
+	for _, function := range slices.Sorted(maps.Keys(s.functionRoles)) {
+		name := s.rolePrefix + "-" + function
+		if err := s.write(ctx, "auth/"+s.loginMount+"/role/"+name, map[string]any{
+			"auth_type":               "iam",
+			"bound_iam_principal_arn": []string{s.functionRoles[function]},
+			"resolve_aws_unique_ids":  s.resolveUniqueIDs,
+			"token_policies":          []string{name},
+			"token_no_default_policy": true,
+			"token_type":              "batch",
+			"token_ttl":               int64(1200),
+			"token_max_ttl":           int64(1200),
+		}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pkiMounts makes the PKI mounts of the profiles that are missing. A mount that is there is left as it is.
+func (s *setup) pkiMounts(ctx context.Context) error {
+	if !s.pki {
+		return nil
+	}
+	for _, mount := range s.profiles.PKIMounts() {
+		if err := s.mount(ctx, "sys/mounts", mount, map[string]any{
+			"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"},
+		}); err != nil {
+			return err
+		}
+		if err := s.root(ctx, mount); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *setup) root(ctx context.Context, mount string) error {
+	path := mount + "/issuers"
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	issuers, err := s.vault.ListWithContext(ctx, path)
+	if err != nil && !s.dryRun {
+		return fmt.Errorf("listing %s: %w", path, err)
+	}
+	if issuers != nil && issuers.Data["keys"] != nil {
+		s.tell("ok", path, "")
+		return nil
+	}
+	s.tell("create", mount+"/root/generate/internal", "no issuer yet")
+	if s.dryRun {
+		return nil
+	}
+	_, err = s.vault.WriteWithContext(ctx, mount+"/root/generate/internal", map[string]any{
+		"common_name": strings.ReplaceAll(mount, "/", " ") + " CA", "ttl": "87600h", "key_type": "ec", "key_bits": 256,
+	})
+	if err != nil {
+		return fmt.Errorf("making the root of %s: %w", mount, err)
+	}
+	return nil
+}
+
+// mount mounts what is not mounted; list is sys/auth or sys/mounts.
+func (s *setup) mount(ctx context.Context, list, mount string, fields map[string]any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	mounted, err := s.vault.ReadWithContext(ctx, list)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", list, err)
+	}
+	path := list + "/" + mount
+	if current, ok := mounted.Data[mount+"/"].(map[string]any); ok {
+		if current["type"] != fields["type"] {
+			return fmt.Errorf("%s is of type %v and not %v: choose another mount", path, current["type"], fields["type"])
+		}
+		s.tell("ok", path, "")
+		return nil
+	}
+	s.tell("create", path, fmt.Sprintf("type %v", fields["type"]))
+	if s.dryRun {
+		return nil
+	}
+	if _, err := s.vault.WriteWithContext(ctx, path, fields); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+// write writes fields where they differ. Hidden ones are never answered by Vault and are written along.
+func (s *setup) write(ctx context.Context, path string, fields, hidden map[string]any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	current, err := s.vault.ReadWithContext(ctx, path)
+	if err != nil && !s.dryRun {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	verb, why := "create", ""
+	if err == nil && current != nil {
+		differ := grant.Object{Kind: grant.KindGeneric, Path: path, Fields: fields}.Differences(current.Data)
+		if len(differ) == 0 {
+			s.tell("ok", path, "")
+			return nil
+		}
+		verb, why = "update", strings.Join(differ, ", ")
+	}
+	s.tell(verb, path, why)
+	if s.dryRun {
+		return nil
+	}
+	all := maps.Clone(fields)
+	maps.Copy(all, hidden)
+	answer, err := s.vault.WriteWithContext(ctx, path, all)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if answer != nil && len(answer.Warnings) > 0 {
+		return fmt.Errorf("writing %s: vault warns: %s", path, strings.Join(answer.Warnings, "; "))
+	}
+	return nil
+}
+
+func (s *setup) tell(verb, path, why string) {
+	s.seen++
+	if verb != "ok" {
+		s.changed++
+	}
+	fmt.Fprintf(s.out, "%-7s %s", verb, path)
+	if why != "" {
+		fmt.Fprintf(s.out, "  (%s)", why)
+	}
+	fmt.Fprintln(s.out)
+}
