@@ -57,7 +57,7 @@ func New(ctx context.Context, name string, duties lifecycle.Duties, getenv func(
 		Realm:              grant.Realm{Deployment: s.DeploymentID, AuthMount: s.AuthMount},
 		Vault:              client,
 		Cutter:             client,
-		Ledger:             ledger.New(dynamodb.NewFromConfig(awsConfig), s.TableName, time.Now),
+		Ledger:             ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now),
 		Instances:          instances,
 		Adopt:              s.Adopt,
 		OnShuttingDown:     s.OnShuttingDown,

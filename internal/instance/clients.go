@@ -17,6 +17,14 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
+// The calls this package makes, as functions and not as clients: text/template looks methods up by name, so the
+// linker keeps every method of every type that reaches an interface, and the EC2 client alone has over 700.
+// docs/decisions/binary-size.md has the figures.
+type (
+	describeInstances  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
+	getInstanceProfile func(context.Context, *iam.GetInstanceProfileInput, ...func(*iam.Options)) (*iam.GetInstanceProfileOutput, error)
+)
+
 // clients makes and keeps the clients for each account and region.
 type clients struct {
 	options Options
@@ -25,7 +33,7 @@ type clients struct {
 	mu       sync.Mutex
 	own      arn.ARN // the function's own identity; zero until it is known
 	accounts map[string]aws.CredentialsProvider
-	ec2s     map[[2]string]*ec2.Client
+	ec2s     map[[2]string]describeInstances
 }
 
 func newClients(o Options) *clients {
@@ -33,11 +41,11 @@ func newClients(o Options) *clients {
 		options:  o,
 		sts:      sts.NewFromConfig(o.Config),
 		accounts: map[string]aws.CredentialsProvider{},
-		ec2s:     map[[2]string]*ec2.Client{},
+		ec2s:     map[[2]string]describeInstances{},
 	}
 }
 
-func (c *clients) ec2(ctx context.Context, account, region string) (*ec2.Client, error) {
+func (c *clients) ec2(ctx context.Context, account, region string) (describeInstances, error) {
 	credentials, err := c.credentials(ctx, account)
 	if err != nil {
 		return nil, err
@@ -49,17 +57,17 @@ func (c *clients) ec2(ctx context.Context, account, region string) (*ec2.Client,
 		c.ec2s[key] = ec2.NewFromConfig(c.options.Config, func(o *ec2.Options) {
 			o.Credentials = credentials
 			o.Region = region
-		})
+		}).DescribeInstances
 	}
 	return c.ec2s[key], nil
 }
 
-func (c *clients) iam(ctx context.Context, account string) (*iam.Client, error) {
+func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, error) {
 	credentials, err := c.credentials(ctx, account)
 	if err != nil {
 		return nil, err
 	}
-	return iam.NewFromConfig(c.options.Config, func(o *iam.Options) { o.Credentials = credentials }), nil
+	return iam.NewFromConfig(c.options.Config, func(o *iam.Options) { o.Credentials = credentials }).GetInstanceProfile, nil
 }
 
 // credentials are the function's own for its own account, and those of the member role for any other.

@@ -99,11 +99,11 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[string]Sighting {
 
 func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []string) map[string]Sighting {
 	out := make(map[string]Sighting, len(ids))
-	client, err := l.clients.ec2(ctx, account, region)
+	call, err := l.clients.ec2(ctx, account, region)
 	for chunk := range slices.Chunk(ids, filterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {
-			seen, err = l.describe(ctx, client, account, region, chunk)
+			seen, err = l.describe(ctx, call, account, region, chunk)
 		}
 		for _, id := range chunk {
 			if err != nil {
@@ -117,21 +117,22 @@ func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []strin
 }
 
 // describe asks by the instance-id filter: one unknown ID would fail a whole call by InstanceIds.
-func (l *Lookup) describe(ctx context.Context, client ec2.DescribeInstancesAPIClient, account, region string, ids []string) (map[string]Sighting, error) {
+func (l *Lookup) describe(ctx context.Context, call describeInstances, account, region string, ids []string) (map[string]Sighting, error) {
 	wrap := func(err error) error {
 		return fault.New(fault.KindOf(err), fmt.Errorf("describing %d instances in account %s, region %s: %w", len(ids), account, region, err))
 	}
 	observed := l.now().Round(0) // before the call: what was true then may have changed since
-	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
+	input := &ec2.DescribeInstancesInput{
 		Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
 		MaxResults: aws.Int32(pageSize),
-	})
+	}
 	seen := map[string]Sighting{}
-	for pages.HasMorePages() {
-		page, err := nextPage(ctx, pages)
+	for more := true; more; more = aws.ToString(input.NextToken) != "" {
+		page, err := nextPage(ctx, call, input)
 		if err != nil {
 			return nil, wrap(err)
 		}
+		input.NextToken = page.NextToken
 		for _, r := range page.Reservations {
 			for _, i := range r.Instances {
 				f, err := fromEC2(i, aws.ToString(r.OwnerId), region)
@@ -150,10 +151,10 @@ func (l *Lookup) describe(ctx context.Context, client ec2.DescribeInstancesAPICl
 	return seen, nil
 }
 
-func nextPage(ctx context.Context, pages *ec2.DescribeInstancesPaginator) (*ec2.DescribeInstancesOutput, error) {
+func nextPage(ctx context.Context, call describeInstances, input *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return pages.NextPage(ctx)
+	return call(ctx, input)
 }
 
 // addRoles resolves the IAM role of each instance from its instance profile: the role is what profiles match on,

@@ -43,14 +43,14 @@ func (r *roles) of(ctx context.Context, account, profileARN string) (string, err
 	if ok && now.Before(known.until) {
 		return known.arn, nil
 	}
-	client, err := r.clients.iam(ctx, account)
+	get, err := r.clients.iam(ctx, account)
 	if err != nil {
 		return "", err
 	}
 	name := profileARN[strings.LastIndexByte(profileARN, '/')+1:]
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	answer, err := client.GetInstanceProfile(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: aws.String(name)})
+	answer, err := get(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: aws.String(name)})
 	if err != nil {
 		return "", fmt.Errorf("asking IAM for the role in %s: %w", profileARN, err)
 	}

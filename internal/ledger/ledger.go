@@ -40,11 +40,16 @@ const (
 	tombstoneTime = 30 * 24 * time.Hour
 )
 
-// API is what the ledger needs of DynamoDB.
-type API interface {
-	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
-	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
-	TransactWriteItems(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
+// API is what the ledger needs of DynamoDB. They are functions for the reason given in docs/decisions/binary-size.md.
+type API struct {
+	Get      func(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+	Put      func(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
+	Transact func(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
+}
+
+// NewAPI takes the functions from a client.
+func NewAPI(c *dynamodb.Client) API {
+	return API{Get: c.GetItem, Put: c.PutItem, Transact: c.TransactWriteItems}
 }
 
 // Ledger reads and writes the table. It is safe for concurrent use.
@@ -82,7 +87,7 @@ func (l *Ledger) Holder(ctx context.Context, name Name) (*Claim, error) {
 func (l *Ledger) get(ctx context.Context, key string, into any) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	out, err := l.api.GetItem(ctx, &dynamodb.GetItemInput{
+	out, err := l.api.Get(ctx, &dynamodb.GetItemInput{
 		TableName: &l.table, ConsistentRead: aws.Bool(true),
 		Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: key}},
 	})
@@ -182,7 +187,7 @@ func (l *Ledger) condition(w Write, now time.Time) (string, map[string]types.Att
 }
 
 func (l *Ledger) putAlone(ctx context.Context, put types.Put, writeID string) error {
-	_, err := l.api.PutItem(ctx, &dynamodb.PutItemInput{
+	_, err := l.api.Put(ctx, &dynamodb.PutItemInput{
 		TableName: put.TableName, Item: put.Item, ConditionExpression: put.ConditionExpression,
 		ExpressionAttributeValues:           put.ExpressionAttributeValues,
 		ReturnValuesOnConditionCheckFailure: put.ReturnValuesOnConditionCheckFailure,
@@ -225,7 +230,7 @@ func (l *Ledger) putWithClaim(ctx context.Context, put types.Put, w Write, r Rec
 		}})
 	}
 	// The token makes a repetition by the SDK the same transaction: it succeeds once and stays so.
-	_, err := l.api.TransactWriteItems(ctx, &dynamodb.TransactWriteItemsInput{TransactItems: items, ClientRequestToken: &r.WriteID})
+	_, err := l.api.Transact(ctx, &dynamodb.TransactWriteItemsInput{TransactItems: items, ClientRequestToken: &r.WriteID})
 	var cancelled *types.TransactionCanceledException
 	if !errors.As(err, &cancelled) {
 		return err

@@ -1,0 +1,420 @@
+package lifecycle_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+)
+
+const (
+	policyA = "sys/policies/acl/ec2-" + idA + "-node"
+	roleA   = "auth/aws/role/" + idA
+	pkiA    = "alice_cluster/pki/k8s/roles/" + idA + "-kubelet"
+)
+
+func TestARunningInstanceGetsItsGrantInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
+	if err := w.granted(idA); err != nil {
+		t.Fatal(err)
+	}
+	intent, active := w.index("ledger put provisioning"), w.index("ledger put active")
+	first, login := w.index("vault write"), w.index("vault write "+roleA)
+	if !(intent < first && first < login && w.lastIndex("vault write") == login && login < active) {
+		t.Errorf("want the intent before the first object, the auth role last of all objects, then active; got\n%s", strings.Join(w.calls, "\n"))
+	}
+	for call, want := range map[string]int{
+		"ec2": 1, "ledger get": 1, "ledger put": 2, "vault write": 4,
+		"vault read": 8, // one look for each path before it is first written, one read-back after
+	} {
+		if got := w.count(call); got != want {
+			t.Errorf("%s: %d calls, want %d\n%s", call, got, want, strings.Join(w.calls, "\n"))
+		}
+	}
+}
+
+func TestARepeatedEventForAnUnchangedInstanceTouchesVaultNotAtAll(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	w.calls = nil
+	w.must(c, idA, facts.Running, lifecycle.Unchanged)
+	if w.count("vault") != 0 || w.count("ledger put") != 0 || w.count("ledger get") != 1 {
+		t.Errorf("want one ledger read and nothing else, got %v", w.calls)
+	}
+}
+
+func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
+	w.entities[idA], w.entities[w.records[idA].RoleID()] = true, true
+	w.set(idA, facts.Terminated)
+	w.calls = nil
+	c := w.converger(lifecycle.Duties{Remove: true}, func(o *lifecycle.Options) { o.RevokeCertificates = true })
+	out, err := w.handle(c, idA, facts.Terminated)
+	if err != nil || out.Action != lifecycle.Deprovisioned || out.Cut != 2 {
+		t.Fatalf("got %+v, %v", out, err)
+	}
+	if err := w.nothing(idA); err != nil {
+		t.Fatal(err)
+	}
+	order := []string{
+		"ledger put deprovisioning", "vault delete " + roleA, "vault cut", "vault revoke",
+		"vault delete sys/policies", "vault delete auth/aws/identity-accesslist/", "ledger put deleted",
+	}
+	for i := 1; i < len(order); i++ {
+		if w.index(order[i-1]) < 0 || w.index(order[i-1]) > w.index(order[i]) {
+			t.Errorf("want %q before %q, got\n%s", order[i-1], order[i], strings.Join(w.calls, "\n"))
+		}
+	}
+	if w.count("vault revoke alice_cluster/pki/k8s/issue/"+idA+"-kubelet") != 1 || w.count("vault revoke") != 4 {
+		t.Errorf("want issue and sign of both PKI roles revoked, got %v", w.calls)
+	}
+	w.calls = nil
+	w.must(c, idA, facts.Terminated, lifecycle.Unchanged)
+	if w.count("vault") != 0 {
+		t.Errorf("a repeated event must not touch Vault: %v", w.calls)
+	}
+}
+
+func TestWhatEC2SaysDecidesAndNotTheEvent(t *testing.T) {
+	for name, row := range map[string]struct {
+		event  facts.State
+		state  facts.State // "" is absent from EC2's answer
+		duties lifecycle.Duties
+		change func(*lifecycle.Options)
+		want   lifecycle.Action
+		kind   fault.Kind
+		left   bool // the grant that was there before is still there
+	}{
+		"terminated by the event, running by EC2":     {facts.Terminated, facts.Running, lifecycle.Duties{Remove: true}, nil, lifecycle.LeftAlone, 0, true},
+		"running by the event, terminated by EC2":     {facts.Running, facts.Terminated, lifecycle.Duties{Remove: true}, nil, lifecycle.Deprovisioned, 0, false},
+		"the same, by a function that may not remove": {facts.Running, facts.Terminated, lifecycle.Duties{Make: true}, nil, lifecycle.LeftAlone, 0, true},
+		"stopped":                             {facts.Stopped, facts.Stopped, both, nil, lifecycle.LeftAlone, 0, true},
+		"stopping":                            {facts.Stopping, facts.Stopping, both, nil, lifecycle.LeftAlone, 0, true},
+		"shutting down":                       {facts.ShuttingDown, facts.ShuttingDown, both, nil, lifecycle.LeftAlone, 0, true},
+		"shutting down where that is the end": {facts.ShuttingDown, facts.ShuttingDown, both, func(o *lifecycle.Options) { o.OnShuttingDown = true }, lifecycle.Deprovisioned, 0, false},
+		"terminated by the event, absent from EC2":           {facts.Terminated, "", both, nil, lifecycle.Deprovisioned, 0, false},
+		"running by a new event, absent from EC2":            {facts.Running, "", both, nil, "", fault.Retry, true},
+		"running and unchanged by a function that both does": {facts.Running, facts.Running, both, nil, lifecycle.Unchanged, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+			w.set(idA, row.state)
+			if row.state == "" {
+				delete(w.ec2, idA)
+			}
+			var change []func(*lifecycle.Options)
+			if row.change != nil {
+				change = append(change, row.change)
+			}
+			out, err := w.handle(w.converger(row.duties, change...), idA, row.event)
+			if out.Action != row.want || (err != nil) != (row.want == "") || err != nil && fault.KindOf(err) != row.kind {
+				t.Fatalf("got %q, %v, want %q", out.Action, err, row.want)
+			}
+			if left := w.granted(idA) == nil; left != row.left {
+				t.Errorf("grant left: %v, want %v", left, row.left)
+			}
+		})
+	}
+}
+
+func TestAnOldEventOfAnInstanceThatEC2DoesNotShowDeletesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+	delete(w.ec2, idA)
+	old := w.now
+	w.now = w.now.Add(time.Hour)
+	c := w.converger(both)
+	s := w.Look(t.Context(), nil)[idA]
+	out, err := c.Converge(t.Context(), trigger(idA, facts.Running, old), s)
+	if err != nil || out.Action != lifecycle.LeftAlone {
+		t.Errorf("got %q, %v: absence without a terminated event is for reconcile to judge", out.Action, err)
+	}
+	if err := w.granted(idA); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPendingInstanceWithoutANameIsLeftToTheNextEvent(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	f.State, f.PrivateDNSName = facts.Pending, ""
+	w.ec2[idA] = f
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.must(c, idA, facts.Pending, lifecycle.NotYet)
+	f.State = facts.Running
+	w.ec2[idA] = f
+	_, err := w.handle(c, idA, facts.Running)
+	if fault.KindOf(err) != fault.Retry || !errors.Is(err, grant.ErrNotYet) {
+		t.Errorf("a running instance without a name must be tried again, got %v", err)
+	}
+	if len(w.objects)+len(w.records) != 0 {
+		t.Errorf("nothing may be made of half the facts: %v, %v", w.objects, w.records)
+	}
+}
+
+func TestChangedFactsAreRenderedAnewAndTheOldNameIsGivenUp(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	roleID := w.records[idA].RoleID()
+	f.PrivateDNSName, f.IPv4s = "ip-10-1-1-99.ec2.internal", []netip.Addr{netip.MustParseAddr("10.1.1.99")}
+	w.ec2[idA] = f
+	w.calls = nil
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	if err := w.granted(idA); err != nil {
+		t.Fatal(err)
+	}
+	if w.records[idA].RoleID() != roleID {
+		t.Error("an auth role that is overwritten keeps its role_id, and with it its entity")
+	}
+	if len(w.claims) != 1 {
+		t.Errorf("want only the new name claimed, got %v", w.claims)
+	}
+	if got := w.count("vault write"); got != 3 {
+		t.Errorf("kube-proxy's role did not change: want 3 writes, got %d: %v", got, w.calls)
+	}
+}
+
+func TestObjectsOfSomebodyElseAreLeftAloneAndNothingIsMade(t *testing.T) {
+	foreign := grant.Marker{Deployment: "other", InstanceID: idA, Profile: "a-b"}.String()
+	for name, row := range map[string]struct {
+		path   string
+		fields map[string]any
+	}{
+		"a policy with another deployment's marker": {policyA, map[string]any{"policy": foreign}},
+		"a policy without a marker":                 {policyA, map[string]any{"policy": `path "x" {}`}},
+		"a policy of another instance":              {policyA, map[string]any{"policy": grant.Marker{Deployment: "vault-ec2", InstanceID: idB, Profile: "a-b"}.String()}},
+		"a PKI role the ledger does not know":       {pkiA, map[string]any{"allow_any_name": true}},
+		"an auth role the ledger does not know":     {roleA, map[string]any{"auth_type": "ec2", "role_id": "theirs"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			w.objects[row.path] = row.fields
+			_, err := w.handle(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running)
+			if fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), row.path) {
+				t.Fatalf("want a conflict that names %s, got %v", row.path, err)
+			}
+			if w.count("vault write") != 0 || w.count("vault delete") != 0 {
+				t.Errorf("nothing may be written: %v", w.calls)
+			}
+			if r := w.records[idA]; r.State != ledger.Refused || r.LastError == "" || len(r.Objects) != 0 {
+				t.Errorf("want the refusal recorded, got %+v", r)
+			}
+			adopt := w.converger(lifecycle.Duties{Make: true}, func(o *lifecycle.Options) { o.Adopt = true })
+			w.must(adopt, idA, facts.Running, lifecycle.Provisioned)
+			if err := w.granted(idA); err != nil {
+				t.Errorf("adopt takes them over: %v", err)
+			}
+		})
+	}
+}
+
+func TestALostLedgerIsRebuiltWhereThePoliciesBearOurMarker(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	clear(w.records)
+	clear(w.claims)
+	w.calls = nil
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	if err := w.granted(idA); err != nil {
+		t.Fatal(err)
+	}
+	if w.count("vault write") != 0 {
+		t.Errorf("what is there as it should be is not written again: %v", w.calls)
+	}
+}
+
+func TestAPolicyThatWasTakenOverIsNotDeletedWithTheRest(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+	w.objects[policyA] = map[string]any{"policy": grant.Marker{Deployment: "other", InstanceID: idA, Profile: "a-b"}.String()}
+	w.entities[idA] = true
+	w.set(idA, facts.Terminated)
+	_, err := w.handle(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated)
+	if fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), policyA) {
+		t.Fatalf("want a conflict that names the policy, got %v", err)
+	}
+	if w.objects[policyA] == nil {
+		t.Error("the foreign policy is gone")
+	}
+	if w.objects[roleA] != nil || w.objects[pkiA] != nil || w.entities[idA] {
+		t.Error("the instance must lose its login, its tokens and the rest all the same")
+	}
+	if r := w.records[idA]; r.State != ledger.Deprovisioning || r.LastError == "" {
+		t.Errorf("want the conflict recorded, got %+v", r)
+	}
+}
+
+func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	b := w.launch(idB, 5)
+	b.PrivateDNSName = w.ec2[idA].PrivateDNSName
+	w.ec2[idB] = b
+	provision := w.converger(lifecycle.Duties{Make: true})
+	w.must(provision, idA, facts.Running, lifecycle.Provisioned)
+	_, err := w.handle(provision, idB, facts.Running)
+	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), idA) {
+		t.Fatalf("want the second refused, naming the holder, got %v", err)
+	}
+	if r := w.records[idB]; r.State != ledger.Refused {
+		t.Errorf("want the refusal recorded, got %+v", r)
+	}
+	w.set(idA, facts.Terminated)
+	_, err = w.handle(provision, idB, facts.Running)
+	if fault.KindOf(err) != fault.Retry {
+		t.Errorf("the holder is gone but not removed: a function that may not remove waits, got %v", err)
+	}
+	w.must(w.converger(both), idB, facts.Running, lifecycle.Provisioned)
+	if err := errors.Join(w.granted(idB), w.nothing(idA)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhoeverHoldsTheLeaseWorksAlone(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.fail = func(_ int, call string) (error, bool) { // the sandbox dies: nothing more of it gets through
+		if strings.HasPrefix(call, "vault write") || strings.HasPrefix(call, "ledger put") && w.count("ledger put") > 1 {
+			return errDown, false
+		}
+		return nil, false
+	}
+	if _, err := w.handle(c, idA, facts.Running); err == nil {
+		t.Fatal("want an error")
+	}
+	w.fail = nil
+	_, err := w.handle(c, idA, facts.Running)
+	if !errors.Is(err, ledger.ErrChanged) || fault.KindOf(err) != fault.Retry {
+		t.Errorf("the lease of the dead holds until it runs out, got %v", err)
+	}
+	w.now = w.now.Add(ledger.LeaseTime + time.Second)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+}
+
+func TestASandboxThatWakesAfterItsLeaseWasLostWritesNothingMore(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	frozen := w.converger(lifecycle.Duties{Make: true})
+	w.fail = func(_ int, call string) (error, bool) {
+		if strings.HasPrefix(call, "vault write alice_cluster") {
+			w.now = w.now.Add(time.Hour) // frozen in the middle of the run
+			w.fail = nil
+		}
+		return nil, false
+	}
+	_, err := w.handle(frozen, idA, facts.Running)
+	if fault.KindOf(err) != fault.Retry {
+		t.Fatalf("want it to give up, got %v", err)
+	}
+	if w.count("vault write "+roleA) != 0 {
+		t.Errorf("the auth role was written on a lease that had run out: %v", w.calls)
+	}
+}
+
+func TestFactsThatAreOldAreNotActedOn(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	f.ObservedAt = w.now.Add(-time.Minute)
+	c := w.converger(lifecycle.Duties{Make: true})
+	_, err := c.Converge(t.Context(), trigger(idA, facts.Running, w.now), sighting(f))
+	if fault.KindOf(err) != fault.Retry || w.count("vault write") != 0 {
+		t.Errorf("want another look at EC2 first, got %v, %v", err, w.calls)
+	}
+}
+
+func TestALiveInstanceThatNoProfileFitsLosesItsGrantToAFunctionThatMayRemove(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+	f.IAMRoleARN = "arn:aws:iam::123456789012:role/other"
+	w.ec2[idA] = f
+	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Unmatched)
+	if err := w.granted(idA); err != nil {
+		t.Error(err)
+	}
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Deprovisioned)
+	if err := w.nothing(idA); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever call of a run fails, before or after it took effect, one clean run later all is as it should be, and at
+// no moment can the instance log in to a grant that is not all there, or after its removal.
+func TestAFaultAtAnyCallIsMendedByTheNextRun(t *testing.T) {
+	for _, took := range []bool{false, true} {
+		for _, phase := range []facts.State{facts.Running, facts.Terminated} {
+			t.Run(fmt.Sprintf("%s, effect %v", phase, took), func(t *testing.T) {
+				for n := 1; ; n++ {
+					w := newWorld(t)
+					w.launch(idA, 4)
+					c := w.converger(both)
+					if phase == facts.Terminated {
+						w.must(c, idA, facts.Running, lifecycle.Provisioned)
+						w.entities[idA] = true
+						w.set(idA, facts.Terminated)
+					}
+					w.calls = nil
+					w.check = func() {
+						if w.objects[roleA] == nil {
+							return
+						}
+						if w.objects[policyA] == nil || w.objects[pkiA] == nil {
+							t.Errorf("call %d: a login is possible before or after its grant is there: %v", n, w.calls)
+						}
+					}
+					reached := false
+					w.fail = func(i int, _ string) (error, bool) {
+						if i == n {
+							reached = true
+							return errDown, took
+						}
+						return nil, false
+					}
+					_, _ = w.handle(c, idA, phase) // fails, or not where the answer that was lost did not matter
+					if !reached {
+						if n <= 12 {
+							t.Fatalf("only %d calls were made to fail", n-1)
+						}
+						return
+					}
+					w.fail = nil
+					w.now = w.now.Add(ledger.LeaseTime + time.Second)
+					if _, err := w.handle(c, idA, phase); err != nil {
+						t.Fatalf("call %d failed, and the clean run after it: %v\n%s", n, err, strings.Join(w.calls, "\n"))
+					}
+					end := w.granted
+					if phase == facts.Terminated {
+						end = w.nothing
+					}
+					if err := end(idA); err != nil {
+						t.Fatalf("call %d (%s): %v", n, w.calls[n-1], err)
+					}
+				}
+			})
+		}
+	}
+}
