@@ -33,7 +33,6 @@ func lockedFields(id identity) map[string]any {
 		"allow_wildcard_certificates": false,
 		"allow_any_name":              false,
 		"allow_localhost":             false,
-		"allow_token_displayname":     false,
 		// A common name such as system:node:… is no host name; allowed_domains still names it exactly.
 		"enforce_hostnames":         CheckFQDN(id.commonName) == nil,
 		"require_cn":                true,

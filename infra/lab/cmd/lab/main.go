@@ -1,0 +1,68 @@
+// Command lab runs the local world: `lab demo` tells the story and checks it, `lab up` leaves the world running,
+// `lab prepare` builds and fetches what the others need, `lab validate` checks the template.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/demo"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// root is the repository as seen from infra/lab, where make runs this command.
+var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate}
+	if len(os.Args) != 2 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate")
+		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
+	}
+	if err := commands[os.Args[1]](ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(1)
+	}
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) }
+
+func start(ctx context.Context) (*lab.World, error) {
+	begun := time.Now()
+	w, err := lab.Start(ctx, lab.Options{RepoRoot: root, Progress: progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault})
+	if err == nil {
+		progress("up after %.1f s; logs in %s", time.Since(begun).Seconds(), w.RunDir)
+	}
+	return w, err
+}
+
+func runDemo(ctx context.Context) (err error) {
+	w, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := w.Close(); err == nil {
+			err = closing
+		}
+	}()
+	info, statErr := os.Stdout.Stat()
+	colour := statErr == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
+	return demo.Run(ctx, w, os.Stdout, colour)
+}
+
+func prepare(ctx context.Context) error {
+	w, err := parts.NewWorkspace(root, "", progress)
+	if err != nil {
+		return err
+	}
+	return parts.Prepare(ctx, w)
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+)
+
+// runUp leaves the world running until Ctrl-C and answers a few commands over HTTP, so that an instance can be
+// launched, logged in and terminated with curl.
+func runUp(ctx context.Context) (err error) {
+	w, err := start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listening for commands: %w", err)
+	}
+	server := &http.Server{Handler: (&desk{world: w}).routes(), ReadHeaderTimeout: 5 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	tell(w, "http://"+listener.Addr().String())
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(os.Stderr, "lab: stopping")
+		stopping, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		return server.Shutdown(stopping) //nolint:contextcheck // ctx is what has ended
+	case err := <-failed:
+		return fmt.Errorf("answering commands: %w", err)
+	}
+}
+
+func tell(w *lab.World, desk string) {
+	fmt.Printf(`
+The lab is up. For the vault and aws commands in another terminal:
+
+  export VAULT_ADDR=%s
+  export VAULT_CACERT=%s
+  export VAULT_TOKEN=%s
+  export AWS_ENDPOINT_URL=%s
+  export AWS_REGION=%s AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab
+
+Instances come and go with:
+
+  curl -X POST '%[6]s/launch?role=alice-worker'      # or alice-etcd, alice-master; prints the instance
+  curl '%[6]s/instances/<instance ID>'               # what Vault and the ledger hold of it
+  curl -X POST '%[6]s/login?id=<instance ID>'        # its Vault token, from its signed identity document
+  curl -X POST '%[6]s/terminate?id=<instance ID>'
+
+Logs are in %s. Ctrl-C ends it all.
+`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, desk, w.RunDir)
+}
+
+// desk answers the commands.
+type desk struct {
+	world *lab.World
+	known map[string]fleet.Instance
+}
+
+func (d *desk) routes() http.Handler {
+	d.known = map[string]fleet.Instance{}
+	mux := http.NewServeMux()
+	// One command at a time: they are typed by a person, and the map of instances needs no lock of its own.
+	turn := make(chan struct{}, 1)
+	handle := func(pattern string, do func(context.Context, *http.Request) (string, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			text, err := do(r.Context(), r)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+			fmt.Fprint(w, text)
+		})
+	}
+	handle("POST /launch", d.launch)
+	handle("POST /login", d.login)
+	handle("POST /terminate", d.terminate)
+	handle("GET /instances/{id}", d.show)
+	return mux
+}
+
+func (d *desk) launch(ctx context.Context, r *http.Request) (string, error) {
+	launched, err := d.world.Fleet.Launch(ctx, fleet.Spec{Role: r.FormValue("role")})
+	if err != nil {
+		return "", err
+	}
+	i := launched[0]
+	d.known[i.ID] = i
+	if err := d.world.Fleet.Announce(ctx, i, "running"); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s %s %s %s\n", i.ID, i.Role, i.PrivateIP, i.PrivateDNS), nil
+}
+
+func (d *desk) find(id string) (fleet.Instance, error) {
+	i, ok := d.known[id]
+	if !ok {
+		return i, fmt.Errorf("%q was not launched here", id)
+	}
+	return i, nil
+}
+
+func (d *desk) login(ctx context.Context, r *http.Request) (string, error) {
+	i, err := d.find(r.FormValue("id"))
+	if err != nil {
+		return "", err
+	}
+	session, err := d.world.Fleet.Login(ctx, d.world.AuthMount, i, "")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("token %s\npolicies %v\nThe token is bound to %s: use curl --interface %s.\n", session.Token(), session.Auth.Policies, i.PrivateIP, i.PrivateIP), nil
+}
+
+func (d *desk) terminate(ctx context.Context, r *http.Request) (string, error) {
+	i, err := d.find(r.FormValue("id"))
+	if err != nil {
+		return "", err
+	}
+	if err := d.world.Fleet.Terminate(ctx, i); err != nil {
+		return "", err
+	}
+	return i.ID + " terminated\n", d.world.Fleet.Announce(ctx, i, "terminated")
+}
+
+func (d *desk) show(ctx context.Context, r *http.Request) (string, error) {
+	id := r.PathValue("id")
+	objects, err := d.world.ObjectsOf(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	record, err := d.world.Record(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("ledger: state=%s profile=%s fqdn=%s last_error=%q\n", record.State, record.Profile, record.FQDN, record.LastError)
+	for _, o := range objects {
+		text += o + "\n"
+	}
+	return text, nil
+}

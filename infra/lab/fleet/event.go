@@ -1,0 +1,85 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+const detailType = "EC2 Instance State-change Notification"
+
+// Announce sends EC2's state-change event. From the home account and region it
+// takes the way through EventBridge and the stack's rules (real AWS refuses
+// senders other than itself the source aws.ec2; moto does not). From elsewhere it
+// goes to the queues that the rules would feed.
+func (f *Fleet) Announce(ctx context.Context, i Instance, state string) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	if i.AccountID != f.opts.AccountID || i.Region != f.opts.AWS.Region {
+		return f.Deliver(ctx, state, Event(i, state, time.Now()))
+	}
+	detail, err := json.Marshal(map[string]string{"instance-id": i.ID, "state": state})
+	if err != nil {
+		return fmt.Errorf("writing the event of %s: %w", i.ID, err)
+	}
+	out, err := eventbridge.NewFromConfig(f.opts.AWS).PutEvents(ctx, &eventbridge.PutEventsInput{Entries: []ebtypes.PutEventsRequestEntry{{
+		Source: aws.String("aws.ec2"), DetailType: aws.String(detailType), Time: aws.Time(time.Now()),
+		Resources: []string{i.ARN()}, Detail: aws.String(string(detail)),
+	}}})
+	if err == nil && out.FailedEntryCount > 0 {
+		err = fmt.Errorf("EventBridge refused it: %s", aws.ToString(out.Entries[0].ErrorMessage))
+	}
+	if err != nil {
+		return fmt.Errorf("announcing %s of %s: %w", state, i.ID, err)
+	}
+	return nil
+}
+
+// Deliver puts an event's body into the queues that receive this state.
+func (f *Fleet) Deliver(ctx context.Context, state string, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	client := sqs.NewFromConfig(f.opts.AWS)
+	var errs []error
+	for _, url := range f.opts.QueuesFor(state) {
+		if _, err := client.SendMessage(ctx, &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String(string(body))}); err != nil {
+			errs = append(errs, fmt.Errorf("sending an event to %s: %w", url, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Event is the whole event as EventBridge delivers it.
+func Event(i Instance, state string, at time.Time) []byte {
+	body, _ := json.Marshal(map[string]any{ // strings only: cannot fail
+		"version": "0", "id": strings.ToLower(rand.Text()), "detail-type": detailType, "source": "aws.ec2",
+		"account": i.AccountID, "time": at.UTC().Format(time.RFC3339), "region": i.Region,
+		"resources": []string{i.ARN()},
+		"detail":    map[string]string{"instance-id": i.ID, "state": state},
+	})
+	return body
+}
+
+func tagList(tags map[string]string) []ec2types.Tag {
+	list := make([]ec2types.Tag, 0, len(tags))
+	for key, value := range tags {
+		list = append(list, ec2types.Tag{Key: aws.String(key), Value: aws.String(value)})
+	}
+	slices.SortFunc(list, func(a, b ec2types.Tag) int { return cmp.Compare(*a.Key, *b.Key) })
+	return list
+}
+
+// nameOf is the last part of an IAM ARN.
+func nameOf(arn string) string { return arn[strings.LastIndex(arn, "/")+1:] }

@@ -1,0 +1,53 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// ServerID is the value of the X-Vault-AWS-IAM-Server-ID header in the lab.
+const ServerID = "vault.lab"
+
+// Parameters are the template's parameters that the lab's Vault asks for.
+func Parameters() map[string]string { return map[string]string{"VaultIAMServerId": ServerID} }
+
+// SetupVault prepares Vault with the command a person would run, infra/vault, built into the build folder. What it
+// prints goes to the run folder.
+func SetupVault(ctx context.Context, w *World) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out, err := w.VaultSetup(ctx)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return os.WriteFile(w.workspace.Log("vault-setup"), out, 0o600)
+}
+
+// VaultSetup runs infra/vault with what the lab's stack and moto ask for, and gives what it printed.
+func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) {
+	ca := filepath.Join(w.RunDir, "vault-ca.pem")
+	if err := os.WriteFile(ca, []byte(w.VaultCAPEM), 0o600); err != nil {
+		return nil, fmt.Errorf("writing Vault's CA for the setup: %w", err)
+	}
+	credentials, err := w.AWS.Credentials.Retrieve(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("taking the lab's AWS keys for the setup: %w", err)
+	}
+	args := []string{
+		"-function-role", "provision=" + w.Stack.Outputs["ProvisionFunctionRoleArn"],
+		"-function-role", "deprovision=" + w.Stack.Outputs["DeprovisionFunctionRoleArn"],
+		"-server-id", ServerID, "-aws-endpoint", w.MotoURL, "-sts-region", w.Region, "-aws-keys", "-pki",
+	}
+	setup := exec.CommandContext(ctx, filepath.Join(w.opts.BuildDir, "vault-setup"), append(args, more...)...)
+	setup.Env = append(os.Environ(), "VAULT_ADDR="+w.VaultAddr, "VAULT_CACERT="+ca, "VAULT_TOKEN="+w.VaultToken,
+		"AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey)
+	out, err := setup.CombinedOutput()
+	if err != nil {
+		return out, fmt.Errorf("running infra/vault (make build makes it): %w", err)
+	}
+	return out, nil
+}

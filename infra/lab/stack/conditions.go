@@ -1,0 +1,227 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+)
+
+// decider settles a template's conditions for one set of parameter values.
+type decider struct {
+	values     map[string]any // parameters and pseudo parameters
+	conditions map[string]any
+	mappings   map[string]any
+}
+
+// newDecider joins the given parameter values with the template's defaults, and
+// names every parameter that is left without a value.
+func newDecider(template map[string]any, given map[string]string, pseudo map[string]string) (*decider, error) {
+	d := &decider{values: map[string]any{}, conditions: object(template["Conditions"]), mappings: object(template["Mappings"])}
+	var faults []error
+	parameters := object(template["Parameters"])
+	for name, p := range parameters {
+		if value, ok := given[name]; ok {
+			d.values[name] = value
+		} else if value, ok := object(p)["Default"]; ok {
+			d.values[name] = fmt.Sprint(value)
+		} else {
+			faults = append(faults, fmt.Errorf("parameter %s has neither a value nor a default", name))
+		}
+	}
+	for name := range given {
+		if _, ok := parameters[name]; !ok {
+			faults = append(faults, fmt.Errorf("the template has no parameter %s", name))
+		}
+	}
+	for name, value := range pseudo {
+		d.values[name] = value
+	}
+	return d, errors.Join(faults...)
+}
+
+// holds tells whether a named condition is true.
+func (d *decider) holds(name string) (bool, error) {
+	expression, ok := d.conditions[name]
+	if !ok {
+		return false, fmt.Errorf("the template has no condition %s", name)
+	}
+	yes, err := d.truth(expression)
+	if err != nil {
+		return false, fmt.Errorf("deciding condition %s: %w", name, err)
+	}
+	return yes, nil
+}
+
+func (d *decider) truth(expression any) (bool, error) {
+	function, argument, ok := intrinsic(expression)
+	if !ok {
+		return false, fmt.Errorf("%v is not a condition", expression)
+	}
+	if function == "Condition" {
+		name, _ := argument.(string)
+		return d.holds(name)
+	}
+	operands, _ := argument.([]any)
+	switch function {
+	case "Fn::Equals":
+		if len(operands) != 2 {
+			return false, fmt.Errorf("Fn::Equals takes two values, not %d", len(operands))
+		}
+		left, err := d.value(operands[0])
+		if err != nil {
+			return false, err
+		}
+		right, err := d.value(operands[1])
+		if err != nil {
+			return false, err
+		}
+		return fmt.Sprint(left) == fmt.Sprint(right), nil
+	case "Fn::Not", "Fn::And", "Fn::Or":
+		all, some := true, false
+		for _, operand := range operands {
+			yes, err := d.truth(operand)
+			if err != nil {
+				return false, err
+			}
+			all, some = all && yes, some || yes
+		}
+		switch function {
+		case "Fn::And":
+			return all, nil
+		case "Fn::Or":
+			return some, nil
+		}
+		return !some, nil
+	}
+	return false, fmt.Errorf("the lab cannot decide %s; teach it in infra/lab/stack/conditions.go", function)
+}
+
+// value resolves what a condition may compare: literals, parameters, mappings.
+func (d *decider) value(v any) (any, error) {
+	function, argument, ok := intrinsic(v)
+	if !ok {
+		return v, nil
+	}
+	switch function {
+	case "Ref":
+		name, _ := argument.(string)
+		if value, ok := d.values[name]; ok {
+			return value, nil
+		}
+		return nil, fmt.Errorf("a condition may refer to parameters only, not to %s", name)
+	case "Fn::FindInMap":
+		found := any(d.mappings)
+		keys, _ := argument.([]any)
+		for _, key := range keys {
+			key, err := d.value(key)
+			if err != nil {
+				return nil, err
+			}
+			if found, ok = object(found)[fmt.Sprint(key)]; !ok {
+				return nil, fmt.Errorf("Fn::FindInMap %v: nothing there", keys)
+			}
+		}
+		return found, nil
+	}
+	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; teach it in infra/lab/stack/conditions.go", function)
+}
+
+// absent marks what AWS::NoValue removes.
+type absent struct{}
+
+// settle returns v with every Fn::If replaced by the branch that holds and every
+// AWS::NoValue removed, also from lists, where moto would leave a null.
+func (d *decider) settle(v any) (any, error) {
+	if function, argument, ok := intrinsic(v); ok {
+		if function == "Ref" && argument == "AWS::NoValue" {
+			return absent{}, nil
+		}
+		if function == "Fn::If" {
+			branches, _ := argument.([]any)
+			if len(branches) != 3 {
+				return nil, fmt.Errorf("Fn::If takes three values, not %d", len(branches))
+			}
+			name, _ := branches[0].(string)
+			yes, err := d.holds(name)
+			if err != nil {
+				return nil, err
+			}
+			if yes {
+				return d.settle(branches[1])
+			}
+			return d.settle(branches[2])
+		}
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, entry := range v {
+			settled, err := d.settle(entry)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", key, err)
+			}
+			if !isAbsent(settled) {
+				out[key] = settled
+			}
+		}
+		return out, nil
+	case []any:
+		out := make([]any, 0, len(v))
+		for i, entry := range v {
+			settled, err := d.settle(entry)
+			if err != nil {
+				return nil, fmt.Errorf("%d: %w", i, err)
+			}
+			if !isAbsent(settled) {
+				out = append(out, settled)
+			}
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// prune settles a section's entries and drops those whose condition is false.
+func (d *decider) prune(section map[string]any) (map[string]any, error) {
+	kept := map[string]any{}
+	for name, entry := range section {
+		entry := maps.Clone(object(entry))
+		if condition, ok := entry["Condition"].(string); ok {
+			yes, err := d.holds(condition)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+			if !yes {
+				continue
+			}
+			delete(entry, "Condition")
+		}
+		settled, err := d.settle(entry)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		kept[name] = settled
+	}
+	return kept, nil
+}
+
+func isAbsent(v any) bool { _, yes := v.(absent); return yes }
+
+// intrinsic takes {"Fn::X": argument} apart.
+func intrinsic(v any) (function string, argument any, ok bool) {
+	m, isMap := v.(map[string]any)
+	if !isMap || len(m) != 1 {
+		return "", nil, false
+	}
+	for name, argument := range m {
+		if name == "Ref" || name == "Condition" || len(name) > 4 && name[:4] == "Fn::" {
+			return name, argument, true
+		}
+	}
+	return "", nil, false
+}
+
+func object(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	return m
+}

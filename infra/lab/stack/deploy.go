@@ -1,0 +1,241 @@
+package stack
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
+)
+
+// deployLimit bounds a whole deployment; moto takes well under a second.
+const deployLimit = 60 * time.Second
+
+// Options say what to deploy and where.
+type Options struct {
+	Name       string            // the stack's name
+	Expanded   map[string]any    // from Expand
+	Parameters map[string]string // values for the template's parameters
+	BuildDir   string            // holds <function>/bootstrap
+	AccountID  string
+	AWS        aws.Config       // moto
+	Dynamo     *dynamodb.Client // DynamoDB Local
+}
+
+// Stack is what a deployment made. Maps are keyed by the template's logical IDs.
+type Stack struct {
+	Name      string
+	Functions map[string]Function
+	Mappings  []Mapping
+	Schedules []Schedule
+	Tables    map[string]string // physical names; they exist in DynamoDB Local
+	Resources map[string]string // physical ID of every resource that moto made
+	Outputs   map[string]string
+	Expanded  map[string]any // the template before the lab adapted it to moto
+	Deployed  map[string]any // the template as moto got it
+}
+
+// Function is a Lambda function as deployed.
+type Function struct {
+	Name           string // physical name
+	ARN            string
+	Env            map[string]string // resolved
+	TimeoutSeconds int
+	MemoryMB       int
+	RoleARN        string
+	CodeDir        string // folder of the bootstrap binary
+}
+
+// Mapping is an event source mapping from a queue to a function.
+type Mapping struct {
+	FunctionLogicalID, QueueLogicalID string
+	QueueURL, QueueARN                string
+	BatchSize                         int
+	Window                            time.Duration
+	ReportBatchItemFailures           bool
+	MaximumConcurrency                int // 0: not set
+}
+
+// Schedule is a rule that invokes a function by the clock.
+type Schedule struct {
+	RuleLogicalID, FunctionLogicalID string
+	Expression                       string
+	Input                            string // the payload; empty: a scheduled event
+}
+
+// Deploy adapts the expanded template to moto, creates the stack and its tables,
+// and reads back what functions, queues and outputs came of it.
+func Deploy(ctx context.Context, o Options) (*Stack, error) {
+	ctx, cancel := context.WithTimeout(ctx, deployLimit)
+	defer cancel()
+	d, err := newDecider(o.Expanded, o.Parameters, map[string]string{
+		"AWS::Region": o.AWS.Region, "AWS::AccountId": o.AccountID, "AWS::StackName": o.Name,
+		"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the parameters of stack %s: %w", o.Name, err)
+	}
+	p, err := prepare(o.Expanded, d)
+	if err != nil {
+		return nil, fmt.Errorf("preparing stack %s for moto: %w", o.Name, err)
+	}
+	s := &Stack{
+		Name: o.Name, Functions: map[string]Function{}, Tables: map[string]string{},
+		Resources: map[string]string{}, Outputs: map[string]string{}, Expanded: o.Expanded, Deployed: p.template,
+	}
+	if err := s.create(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := s.readFunctions(ctx, o); err != nil {
+		return nil, err
+	}
+	if err := s.makeTables(ctx, o.Dynamo); err != nil {
+		return nil, err
+	}
+	if err := s.readMappings(ctx, o, p); err != nil {
+		return nil, err
+	}
+	s.readSchedules(p)
+	return s, nil
+}
+
+func (s *Stack) create(ctx context.Context, o Options) error {
+	body, err := json.Marshal(s.Deployed)
+	if err != nil {
+		return fmt.Errorf("writing the template of stack %s: %w", o.Name, err)
+	}
+	in := &cloudformation.CreateStackInput{
+		StackName: &o.Name, TemplateBody: aws.String(string(body)),
+		Capabilities: []cfntypes.Capability{cfntypes.CapabilityCapabilityIam, cfntypes.CapabilityCapabilityNamedIam},
+	}
+	for name, value := range o.Parameters {
+		in.Parameters = append(in.Parameters, cfntypes.Parameter{ParameterKey: aws.String(name), ParameterValue: aws.String(value)})
+	}
+	client := cloudformation.NewFromConfig(o.AWS)
+	if _, err := client.CreateStack(ctx, in); err != nil {
+		return fmt.Errorf("creating stack %s in moto: %w", o.Name, err)
+	}
+	stacks, err := client.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &o.Name})
+	if err != nil {
+		return fmt.Errorf("describing stack %s: %w", o.Name, err)
+	}
+	if len(stacks.Stacks) != 1 || stacks.Stacks[0].StackStatus != cfntypes.StackStatusCreateComplete {
+		return fmt.Errorf("creating stack %s: moto answered %+v, expected one complete stack", o.Name, stacks.Stacks)
+	}
+	for _, output := range stacks.Stacks[0].Outputs {
+		s.Outputs[aws.ToString(output.OutputKey)] = aws.ToString(output.OutputValue)
+	}
+	resources, err := client.DescribeStackResources(ctx, &cloudformation.DescribeStackResourcesInput{StackName: &o.Name})
+	if err != nil {
+		return fmt.Errorf("describing the resources of stack %s: %w", o.Name, err)
+	}
+	for _, r := range resources.StackResources {
+		// moto lists what it does not support without a name.
+		if id := aws.ToString(r.PhysicalResourceId); id != "" {
+			s.Resources[aws.ToString(r.LogicalResourceId)] = id
+		}
+	}
+	return nil
+}
+
+func (s *Stack) readFunctions(ctx context.Context, o Options) error {
+	client := lambda.NewFromConfig(o.AWS)
+	for id := range s.ofType("AWS::Lambda::Function") {
+		name := s.Resources[id]
+		out, err := client.GetFunctionConfiguration(ctx, &lambda.GetFunctionConfigurationInput{FunctionName: &name})
+		if err != nil {
+			return fmt.Errorf("reading the configuration of function %s (%s): %w", id, name, err)
+		}
+		f := Function{
+			Name: name, ARN: aws.ToString(out.FunctionArn), Env: map[string]string{},
+			TimeoutSeconds: int(cmp.Or(aws.ToInt32(out.Timeout), 3)), MemoryMB: int(cmp.Or(aws.ToInt32(out.MemorySize), 128)),
+			RoleARN: aws.ToString(out.Role),
+			CodeDir: filepath.Join(o.BuildDir, strings.ToLower(strings.TrimSuffix(id, "Function"))),
+		}
+		if out.Environment != nil {
+			f.Env = out.Environment.Variables
+		}
+		s.Functions[id] = f
+	}
+	return nil
+}
+
+func (s *Stack) readMappings(ctx context.Context, o Options, p *prepared) error {
+	client := sqs.NewFromConfig(o.AWS)
+	for id, properties := range p.mappings {
+		function, ok := referred(properties["FunctionName"])
+		queue, ok2 := referred(properties["EventSourceArn"])
+		if !ok || !ok2 {
+			return fmt.Errorf("reading mapping %s: FunctionName and EventSourceArn must refer to resources of the template", id)
+		}
+		url := s.Resources[queue]
+		out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []sqstypes.QueueAttributeName{sqstypes.QueueAttributeNameQueueArn}})
+		if err != nil {
+			return fmt.Errorf("reading the ARN of queue %s for mapping %s: %w", queue, id, err)
+		}
+		responseTypes, _ := properties["FunctionResponseTypes"].([]any)
+		s.Mappings = append(s.Mappings, Mapping{
+			FunctionLogicalID: function, QueueLogicalID: queue, QueueURL: url, QueueARN: out.Attributes["QueueArn"],
+			BatchSize:               cmp.Or(number(properties["BatchSize"]), 10),
+			Window:                  time.Duration(number(properties["MaximumBatchingWindowInSeconds"])) * time.Second,
+			ReportBatchItemFailures: slices.Contains(responseTypes, any("ReportBatchItemFailures")),
+			MaximumConcurrency:      number(object(properties["ScalingConfig"])["MaximumConcurrency"]),
+		})
+	}
+	slices.SortFunc(s.Mappings, func(a, b Mapping) int { return cmp.Compare(a.FunctionLogicalID, b.FunctionLogicalID) })
+	return nil
+}
+
+func (s *Stack) readSchedules(p *prepared) {
+	for id, properties := range p.schedules {
+		targets, _ := properties["Targets"].([]any)
+		for _, target := range targets {
+			function, _ := referred(object(target)["Arn"])
+			expression, _ := properties["ScheduleExpression"].(string)
+			input, _ := object(target)["Input"].(string)
+			s.Schedules = append(s.Schedules, Schedule{RuleLogicalID: id, FunctionLogicalID: function, Expression: expression, Input: input})
+		}
+	}
+	slices.SortFunc(s.Schedules, func(a, b Schedule) int { return cmp.Compare(a.RuleLogicalID, b.RuleLogicalID) })
+}
+
+// ofType returns the properties of the deployed resources of one type.
+func (s *Stack) ofType(kind string) map[string]map[string]any {
+	found := map[string]map[string]any{}
+	for id, r := range object(s.Deployed["Resources"]) {
+		if object(r)["Type"] == kind {
+			found[id] = object(object(r)["Properties"])
+		}
+	}
+	return found
+}
+
+// Mapping returns the mapping that feeds a function.
+func (s *Stack) Mapping(functionLogicalID string) (Mapping, error) {
+	for _, m := range s.Mappings {
+		if m.FunctionLogicalID == functionLogicalID {
+			return m, nil
+		}
+	}
+	return Mapping{}, fmt.Errorf("looking for the queue of function %s: %w", functionLogicalID, errNoMapping)
+}
+
+var errNoMapping = errors.New("the template maps no queue to it")
+
+// number reads a JSON number, or 0.
+func number(v any) int {
+	n, _ := v.(float64)
+	return int(n)
+}

@@ -1,0 +1,131 @@
+package stack
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// prepared is a template that moto can run, and what was taken out of it.
+type prepared struct {
+	template  map[string]any
+	mappings  map[string]map[string]any // event source mappings by logical ID
+	schedules map[string]map[string]any // scheduled rules by logical ID
+}
+
+// ec2Event rebuilds an EC2 event inside the target's transformer, because moto's
+// EventBridge delivers events without their account.
+var ec2Event = map[string]any{
+	"InputPathsMap": map[string]any{
+		"id": "$.id", "dt": "$.detail-type", "source": "$.source", "account": "$.account", "time": "$.time",
+		"region": "$.region", "resources": "$.resources", "detail": "$.detail",
+	},
+	"InputTemplate": `{"version":"0","id":"<id>","detail-type":"<dt>","source":"<source>","account":"<account>",` +
+		`"time":<time>,"region":"<region>","resources":<resources>,"detail":<detail>}`,
+}
+
+// prepare decides conditions and adapts the template to moto; each change states
+// what moto does without it.
+func prepare(expanded map[string]any, d *decider) (*prepared, error) {
+	resources, err := d.prune(object(expanded["Resources"]))
+	if err != nil {
+		return nil, fmt.Errorf("settling resources: %w", err)
+	}
+	outputs, err := d.prune(object(expanded["Outputs"]))
+	if err != nil {
+		return nil, fmt.Errorf("settling outputs: %w", err)
+	}
+	p := &prepared{template: maps.Clone(expanded), mappings: map[string]map[string]any{}, schedules: map[string]map[string]any{}}
+	for id, r := range resources {
+		resource := object(r)
+		properties := object(resource["Properties"])
+		switch resource["Type"] {
+		case "AWS::Lambda::Function":
+			// A bucket would have to exist; the code runs outside moto anyway.
+			properties["Code"] = map[string]any{"ZipFile": "x"}
+		case "AWS::Lambda::EventSourceMapping":
+			// moto would receive every message itself and look for docker.
+			p.mappings[id] = properties
+			delete(resources, id)
+		case "AWS::Events::Rule":
+			if _, scheduled := properties["ScheduleExpression"]; scheduled {
+				// A rule without a pattern matches every event, and every PutEvents would be a 500.
+				p.schedules[id] = properties
+				delete(resources, id)
+				continue
+			}
+			targets, _ := properties["Targets"].([]any)
+			for _, target := range targets {
+				t := object(target)
+				if t["InputTransformer"] == nil && t["Input"] == nil && t["InputPath"] == nil {
+					t["InputTransformer"] = ec2Event
+				}
+			}
+		}
+	}
+	dropDangling(resources, p)
+	p.template["Resources"], p.template["Outputs"] = resources, outputs
+	for _, section := range []string{"Conditions", "Rules", "Metadata"} {
+		delete(p.template, section)
+	}
+	return p, nil
+}
+
+// dropDangling removes permissions for, and dependencies on, resources that are
+// no longer there.
+func dropDangling(resources map[string]any, p *prepared) {
+	for id, r := range resources {
+		resource := object(r)
+		if resource["Type"] == "AWS::Lambda::Permission" {
+			if source, ok := referred(object(resource["Properties"])["SourceArn"]); ok && p.schedules[source] != nil {
+				delete(resources, id)
+				continue
+			}
+		}
+		var wanted []any
+		switch on := resource["DependsOn"].(type) {
+		case string:
+			wanted = []any{on}
+		case []any:
+			wanted = on
+		default:
+			continue
+		}
+		wanted = slices.DeleteFunc(slices.Clone(wanted), func(on any) bool { return resources[fmt.Sprint(on)] == nil })
+		if len(wanted) == 0 {
+			delete(resource, "DependsOn")
+		} else {
+			resource["DependsOn"] = wanted
+		}
+	}
+}
+
+// referred names the resource that a Ref, a GetAtt or a plain ${X.Arn} points at.
+func referred(v any) (string, bool) {
+	function, argument, ok := intrinsic(v)
+	if !ok {
+		return "", false
+	}
+	switch a := argument.(type) {
+	case []any:
+		if function == "Fn::GetAtt" && len(a) > 0 {
+			id, ok := a[0].(string)
+			return id, ok
+		}
+	case string:
+		switch function {
+		case "Ref":
+			return a, true
+		case "Fn::GetAtt":
+			id, _, ok := strings.Cut(a, ".")
+			return id, ok
+		case "Fn::Sub":
+			inner, found := strings.CutPrefix(a, "${")
+			inner, closed := strings.CutSuffix(inner, "}")
+			id, _, _ := strings.Cut(inner, ".")
+			return id, found && closed && !strings.Contains(inner, "${")
+		}
+	}
+	return "", false
+}

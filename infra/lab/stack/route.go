@@ -1,0 +1,28 @@
+package stack
+
+import "slices"
+
+// QueuesFor returns the URLs of the queues that the stack's rules feed with an
+// EC2 state. It reads the rules' states only: their other fields do not tell
+// state changes apart.
+func (s *Stack) QueuesFor(state string) []string {
+	var urls []string
+	for _, rule := range s.ofType("AWS::Events::Rule") {
+		states, given := object(object(rule["EventPattern"])["detail"])["state"].([]any)
+		if given && !slices.Contains(states, any(state)) {
+			continue
+		}
+		targets, _ := rule["Targets"].([]any)
+		for _, target := range targets {
+			if id, ok := referred(object(target)["Arn"]); ok && s.queue(id) {
+				urls = append(urls, s.Resources[id])
+			}
+		}
+	}
+	slices.Sort(urls)
+	return slices.Compact(urls)
+}
+
+func (s *Stack) queue(id string) bool {
+	return object(object(s.Deployed["Resources"])[id])["Type"] == "AWS::SQS::Queue"
+}

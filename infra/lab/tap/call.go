@@ -1,0 +1,80 @@
+package tap
+
+import (
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Call is one request.
+type Call struct {
+	Time     time.Time
+	Service  string // ec2, dynamodb, sqs, sts, ...; "vault" for Vault
+	Region   string // of the signature, "" if unsigned
+	Action   string // DescribeInstances, PutItem, ...; for Vault "PUT auth/aws/login"
+	Method   string
+	Path     string
+	Body     []byte // of the request
+	Status   int    // 0 while under way and when the connection was cut
+	Duration time.Duration
+	Faulted  bool // the fault hook answered
+}
+
+// Fault is what happens to a call instead of, or besides, its normal course. A
+// fault with nothing but a Delay passes the call on late.
+type Fault struct {
+	Delay     time.Duration // wait first
+	Status    int           // answer with this status, Header and Body ...
+	Header    http.Header
+	Body      []byte
+	Forward   bool // ... after the server has carried out the call
+	CutBefore bool // close the connection; the server sees nothing
+	CutAfter  bool // close the connection after the server carried out the call
+}
+
+// identify reads what a request asks for, and of whom.
+func identify(r *http.Request, body []byte, service string) Call {
+	c := Call{Time: time.Now(), Service: service, Method: r.Method, Path: r.URL.Path, Body: body}
+	if _, scope, ok := strings.Cut(r.Header.Get("Authorization"), "Credential="); ok {
+		// key/date/region/service/aws4_request
+		fields := strings.Split(strings.SplitN(scope, ",", 2)[0], "/")
+		if len(fields) == 5 {
+			c.Region = fields[2]
+			if c.Service == "" {
+				c.Service = fields[3]
+			}
+		}
+	}
+	if c.Service == "" && strings.HasPrefix(c.Path, "/v1/") {
+		c.Service = "vault"
+	}
+	c.Action = action(r, body, c.Service)
+	return c
+}
+
+func action(r *http.Request, body []byte, service string) string {
+	if service == "vault" {
+		method := r.Method
+		// How Vault's own client asks for a list.
+		if method == http.MethodGet && r.URL.Query().Get("list") == "true" {
+			method = "LIST"
+		}
+		return method + " " + strings.TrimPrefix(r.URL.Path, "/v1/")
+	}
+	// "DynamoDB_20120810.PutItem", "AmazonSQS.ReceiveMessage", "AWSEvents.PutEvents"
+	if target := r.Header.Get("X-Amz-Target"); target != "" {
+		return target[strings.LastIndex(target, ".")+1:]
+	}
+	if a := r.URL.Query().Get("Action"); a != "" {
+		return a
+	}
+	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
+		// An unreadable form names no action; the server will say what is wrong with it.
+		if form, err := url.ParseQuery(string(body)); err == nil && form.Get("Action") != "" {
+			return form.Get("Action")
+		}
+	}
+	return r.Method + " " + r.URL.Path
+}

@@ -1,0 +1,254 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	vaultapi "github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+)
+
+// Options say what to bring up. Only RepoRoot has no default.
+type Options struct {
+	RepoRoot       string
+	CacheDir       string                           // <RepoRoot>/.cache
+	Progress       func(format string, args ...any) // may be nil
+	Template       string                           // <RepoRoot>/template.yaml
+	BuildDir       string                           // <RepoRoot>/build, holds <function>/bootstrap
+	StackName      string                           // lab
+	Parameters     map[string]string                // besides VaultAddr and VaultCASecretArn, which the lab knows
+	Region         string                           // us-east-1
+	AuthMount      string                           // aws; the mount that instances log in to
+	FunctionEnv    map[string]string                // added to, and winning over, the functions' variables
+	SetupVault     func(context.Context, *World) error
+	OnBatch        func(function string, b queue.Batch) // told of every batch; may be nil
+	VaultFaultTap  bool                                 // the functions reach Vault through a tap
+	DeferFunctions bool                                 // leave functions and pollers to StartFunctions
+}
+
+// Taps record and disturb what the functions call. Nothing else goes through them.
+type Taps struct {
+	AWS    *tap.Tap // moto
+	Dynamo *tap.Tap
+	Vault  *tap.Tap // nil without VaultFaultTap
+}
+
+// World is everything that runs. Maps are keyed by the template's logical IDs.
+type World struct {
+	Vault      *vaultapi.Client // with the root token, not through a tap
+	VaultAddr  string           // Vault itself
+	VaultCAPEM string           // trusts Vault and, where there is one, its tap
+	VaultToken string           // root
+	MotoURL    string           // moto itself, for Vault's own look-ups
+	AWS        aws.Config       // moto itself, home account
+	Dynamo     *dynamodb.Client // DynamoDB Local itself
+	Stack      *stack.Stack
+	Functions  map[string]*sandbox.Function
+	Pollers    map[string]*queue.Poller // by the function they feed
+	Taps       Taps
+	Fleet      *fleet.Fleet
+	AuditLog   string // Vault's, JSON lines
+	RunDir     string // this run's logs
+	AuthMount  string
+	Region     string
+	AccountID  string
+
+	opts      Options
+	workspace *parts.Workspace
+
+	mu      sync.Mutex
+	closers []func() error
+}
+
+// Start brings the world up. When it fails, whatever had started is ended again.
+func Start(ctx context.Context, o Options) (*World, error) {
+	o.Template = cmp.Or(o.Template, filepath.Join(o.RepoRoot, "template.yaml"))
+	// A program's path must not depend on the folder it is started in.
+	build, err := filepath.Abs(cmp.Or(o.BuildDir, filepath.Join(o.RepoRoot, "build")))
+	if err != nil {
+		return nil, fmt.Errorf("resolving the build folder: %w", err)
+	}
+	o.BuildDir = build
+	o.StackName, o.Region, o.AuthMount = cmp.Or(o.StackName, "lab"), cmp.Or(o.Region, "us-east-1"), cmp.Or(o.AuthMount, "aws")
+	workspace, err := parts.NewWorkspace(o.RepoRoot, o.CacheDir, o.Progress)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the lab: %w", err)
+	}
+	w := &World{
+		opts: o, workspace: workspace, RunDir: workspace.Run, Region: o.Region, AuthMount: o.AuthMount, AccountID: parts.AccountID,
+		Functions: map[string]*sandbox.Function{}, Pollers: map[string]*queue.Poller{},
+	}
+	if err := w.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the lab (its logs are in %s): %w", w.RunDir, err), w.Close())
+	}
+	return w, nil
+}
+
+func (w *World) start(ctx context.Context) error {
+	expanded, vault, err := w.startParts(ctx)
+	if err != nil {
+		return err
+	}
+	vaultForFunctions, err := w.startTaps(vault)
+	if err != nil {
+		return err
+	}
+	if err := w.deploy(ctx, expanded, vaultForFunctions); err != nil {
+		return err
+	}
+	if w.Fleet, err = fleet.New(fleet.Options{
+		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: w.VaultAddr, VaultCAPEM: w.VaultCAPEM, QueuesFor: w.Stack.QueuesFor,
+	}); err != nil {
+		return err
+	}
+	if w.opts.SetupVault != nil {
+		if err := w.opts.SetupVault(ctx, w); err != nil {
+			return fmt.Errorf("setting Vault up: %w", err)
+		}
+		if err := w.Fleet.RegisterCertificate(ctx, w.Vault, w.AuthMount); err != nil {
+			return fmt.Errorf("letting Vault trust the lab's identity documents: %w", err)
+		}
+	}
+	if w.opts.DeferFunctions {
+		return nil
+	}
+	return w.StartFunctions(ctx)
+}
+
+// startParts starts the processes side by side, and expands the template meanwhile.
+func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, error) {
+	var (
+		expanded map[string]any
+		vault    *parts.Vault
+		moto     *parts.Moto
+		dynamo   *parts.DynamoDBLocal
+	)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		if vault, err = parts.StartVault(ctx, w.workspace); err == nil {
+			w.onClose(vault.Process.Stop)
+		}
+		return err
+	})
+	group.Go(func() (err error) {
+		if moto, err = parts.StartMoto(ctx, w.workspace); err == nil {
+			w.onClose(moto.Process.Stop)
+		}
+		return err
+	})
+	group.Go(func() (err error) {
+		if dynamo, err = parts.StartDynamoDBLocal(ctx, w.workspace); err == nil {
+			w.onClose(dynamo.Process.Stop)
+		}
+		return err
+	})
+	group.Go(func() error {
+		python, err := parts.Python(ctx, w.workspace)
+		if err != nil {
+			return err
+		}
+		expanded, err = stack.Expand(ctx, python, w.opts.Template, w.Region)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	w.VaultAddr, w.VaultCAPEM, w.VaultToken, w.AuditLog = vault.Address, vault.CAPEM, vault.RootToken, vault.AuditLog
+	w.MotoURL, w.AWS, w.Dynamo = moto.URL, parts.Config(moto.URL, w.Region), dynamo.Client(w.Region)
+
+	var err error
+	if w.Vault, err = fleet.VaultClient(vault.Address, vault.CAPEM, vault.RootToken); err != nil {
+		return nil, nil, err
+	}
+	if w.Taps.AWS, err = w.tap(tap.Options{Upstream: moto.URL}); err != nil {
+		return nil, nil, err
+	}
+	w.Taps.Dynamo, err = w.tap(tap.Options{Upstream: dynamo.URL})
+	return expanded, vault, err
+}
+
+// startTaps returns the address under which the functions find Vault.
+func (w *World) startTaps(vault *parts.Vault) (string, error) {
+	if !w.opts.VaultFaultTap {
+		return vault.Address, nil
+	}
+	serving, ca, err := tap.LoopbackTLS()
+	if err != nil {
+		return "", err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(vault.CAPEM))
+	if w.Taps.Vault, err = w.tap(tap.Options{Upstream: vault.Address, RootCAs: roots, TLS: serving, Service: "vault"}); err != nil {
+		return "", err
+	}
+	w.VaultCAPEM += ca
+	return w.Taps.Vault.URL, nil
+}
+
+func (w *World) tap(o tap.Options) (*tap.Tap, error) {
+	t, err := tap.Start(o)
+	if err == nil {
+		w.onClose(t.Close)
+	}
+	return t, err
+}
+
+// deploy stores Vault's CA as the functions expect it and creates the stack.
+func (w *World) deploy(ctx context.Context, expanded map[string]any, vaultAddr string) error {
+	secret, err := secretsmanager.NewFromConfig(w.AWS).CreateSecret(ctx, &secretsmanager.CreateSecretInput{
+		Name: aws.String("vault-ca"), SecretString: &w.VaultCAPEM,
+	})
+	if err != nil {
+		return fmt.Errorf("storing Vault's CA in Secrets Manager: %w", err)
+	}
+	known := map[string]string{"VaultAddr": vaultAddr, "VaultCASecretArn": aws.ToString(secret.ARN)}
+	parameters := map[string]string{}
+	declared, _ := expanded["Parameters"].(map[string]any)
+	for name, value := range known {
+		if _, ok := declared[name]; ok {
+			parameters[name] = value
+		}
+	}
+	for name, value := range w.opts.Parameters {
+		parameters[name] = value
+	}
+	w.Stack, err = stack.Deploy(ctx, stack.Options{
+		Name: w.opts.StackName, Expanded: expanded, Parameters: parameters, BuildDir: w.opts.BuildDir,
+		AccountID: w.AccountID, AWS: w.AWS, Dynamo: w.Dynamo,
+	})
+	return err
+}
+
+// Close ends everything in the reverse order of its start.
+func (w *World) Close() error {
+	w.mu.Lock()
+	closers := w.closers
+	w.closers = nil
+	w.mu.Unlock()
+	var errs []error
+	for i := len(closers) - 1; i >= 0; i-- {
+		errs = append(errs, closers[i]())
+	}
+	return errors.Join(errs...)
+}
+
+func (w *World) onClose(f func() error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closers = append(w.closers, f)
+}
