@@ -70,6 +70,15 @@ func (w *World) StartPollers() {
 	}
 }
 
+// FunctionEnv is a function's environment, by logical ID: for a sandbox of one's own with some of it changed.
+func (w *World) FunctionEnv(ctx context.Context, logicalID string) (map[string]string, error) {
+	f, ok := w.Stack.Functions[logicalID]
+	if !ok {
+		return nil, fmt.Errorf("the stack has no function %s", logicalID)
+	}
+	return w.functionEnv(ctx, f)
+}
+
 // functionEnv is the function's environment as deployed, with its own role's
 // credentials and the lab's endpoints.
 func (w *World) functionEnv(ctx context.Context, f stack.Function) (map[string]string, error) {

@@ -101,7 +101,7 @@ func (f *Fleet) Launch(ctx context.Context, s Spec) ([]Instance, error) {
 	}
 	in := &ec2.RunInstancesInput{
 		ImageId: aws.String("ami-12c6146b"), InstanceType: ec2types.InstanceType(cmp.Or(s.InstanceType, "t3.micro")),
-		MinCount: aws.Int32(int32(s.Count)), MaxCount: aws.Int32(int32(s.Count)),
+		MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
 	}
 	if s.SubnetID == "" {
 		if s.SubnetID, err = f.subnet(ctx, cfg, s.AccountID); err != nil {
@@ -124,13 +124,14 @@ func (f *Fleet) Launch(ctx context.Context, s Spec) ([]Instance, error) {
 	if len(s.Tags) > 0 {
 		in.TagSpecifications = []ec2types.TagSpecification{{ResourceType: ec2types.ResourceTypeInstance, Tags: tagList(s.Tags)}}
 	}
-	out, err := ec2.NewFromConfig(cfg).RunInstances(ctx, in)
-	if err != nil {
-		return nil, fmt.Errorf("running %d instances in account %s, %s: %w", s.Count, s.AccountID, s.Region, err)
-	}
+	client := ec2.NewFromConfig(cfg)
 	ids := make([]string, 0, s.Count)
-	for _, i := range out.Instances {
-		ids = append(ids, aws.ToString(i.InstanceId))
+	for range s.Count { // one by one: of several moto gives only the first its instance profile
+		out, err := client.RunInstances(ctx, in)
+		if err != nil {
+			return nil, fmt.Errorf("running an instance in account %s, %s: %w", s.AccountID, s.Region, err)
+		}
+		ids = append(ids, aws.ToString(out.Instances[0].InstanceId))
 	}
 	return f.describe(ctx, cfg, s.AccountID, ids)
 }

@@ -1,0 +1,308 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// variant is a deployed function with some of its variables changed.
+func variant(t *testing.T, function string, change map[string]string) *sandbox.Function {
+	t.Helper()
+	env, err := world.FunctionEnv(t.Context(), function)
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(env, change)
+	f := world.Stack.Functions[function]
+	s := sandbox.NewFunction(sandbox.Options{
+		Name: f.Name, ARN: f.ARN, Binary: filepath.Join(f.CodeDir, "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
+		Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(t.TempDir(), "log"),
+	}, 4)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func secret(t *testing.T, name, text string) string {
+	t.Helper()
+	out, err := secretsmanager.NewFromConfig(world.AWS).CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: &name, SecretString: &text})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aws.ToString(out.ARN)
+}
+
+func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	good := string(fleet.Event(i, "running", time.Now()))
+	for name, row := range map[string]struct{ body, says string }{
+		"a body that is no JSON":            {"{", "reading the event"},
+		"an unknown detail-type":            {strings.Replace(good, "EC2 Instance State-change Notification", "EC2 Spot Interruption", 1), "EC2 Spot Interruption"},
+		"an unknown state":                  {strings.Replace(good, `"state":"running"`, `"state":"hibernating"`, 1), "hibernating"},
+		"an instance ID that is none":       {strings.Replace(good, `"instance-id":"i-`, `"instance-id":"x-`, 1), "not the ID of an EC2 instance"},
+		"an account that is no account":     {strings.Replace(good, world.AccountID, "12", 1), "not an account ID"},
+		"an empty body, which SQS may hold": {"", "reading the event"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if again := batch(t, provision, row.body, good); len(again) != 0 {
+				t.Errorf("messages %v came back: a body that cannot be read would be retried for ever", again)
+			}
+			if logs := world.Functions[provision].Logs(); !strings.Contains(logs, row.says) {
+				t.Errorf("want the logs to name the fault: %q", row.says)
+			}
+		})
+	}
+	if len(objects(t, i)) == 0 {
+		t.Error("the good event of the same batch was not handled")
+	}
+}
+
+func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.T) {
+	templates := t.TempDir()
+	if err := os.CopyFS(templates, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
+		t.Fatal(err)
+	}
+	profile := filepath.Join(templates, "worker", "profile.yaml")
+	text, err := os.ReadFile(profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byTag := strings.Replace(string(text), `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [corp.example]", 1)
+	if err := os.WriteFile(profile, []byte(byTag), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
+	for name, row := range map[string]struct{ tag, says string }{
+		"a name outside its suffixes": {"db1.evil.example", "none of fqdn_suffixes"},
+		"a name that is none":         {"db_1.corp.example", "RFC 1123"},
+		"quotes":                      {`x" }`, "only letters, digits"},
+		"a newline":                   {"a\nb", "only letters, digits"},
+		"braces":                      {"{{ .FQDN }}", "only letters, digits"},
+		"a comma":                     {"a.corp.example,b.corp.example", "only letters, digits"},
+		"an empty value":              {"", "is empty"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": row.tag}})
+			a := bare(t, function, fleet.Event(i, "running", time.Now()))
+			if a.Kind != "refuse" || !strings.Contains(a.Error, row.says) || !strings.Contains(a.Error, i.ID) {
+				t.Fatalf("want a refusal that names the instance and says %q, got %+v", row.says, a)
+			}
+			if left := objects(t, i); len(left) > 0 {
+				t.Errorf("made all the same: %v", left)
+			}
+			if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Refused || !strings.Contains(r.LastError, row.says) {
+				t.Errorf("want the refusal in the ledger, got %+v, %v", r, err)
+			}
+		})
+	}
+	t.Run("and a right name is granted", func(t *testing.T) {
+		i := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": "db1.corp.example"}})
+		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" || a.FQDN != "db1.corp.example" {
+			t.Errorf("got %+v", a)
+		}
+		second := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": "db1.corp.example"}})
+		a := bare(t, function, fleet.Event(second, "running", time.Now()))
+		if a.Kind != "refuse" || !strings.Contains(a.Error, i.ID) {
+			t.Errorf("a second live instance with that name must be refused, naming the holder, got %+v", a)
+		}
+		if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+			t.Fatal(err)
+		}
+		must(t, deprovision, i, "terminated", "deprovisioned")
+		if a := bare(t, function, fleet.Event(second, "running", time.Now())); a.Action != "provisioned" {
+			t.Errorf("the name is free and must go to the second, got %+v", a)
+		}
+	})
+}
+
+func TestAnAccountWithoutAMemberRoleIsRefused(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "444455556666"})
+	a := bare(t, variant(t, provision, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
+	if a.Kind != "refuse" || !strings.Contains(a.Error, "444455556666") || !strings.Contains(a.Error, "MEMBER_ROLE_NAME") {
+		t.Errorf("want a refusal that names account and variable, got %+v", a)
+	}
+}
+
+func TestAnInstanceThatNoProfileFitsIsLeftAlone(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "somebody-else"})
+	resetTaps()
+	must(t, provision, i, "running", "unmatched")
+	if n := len(world.Taps.Vault.Calls()) + len(world.Taps.Dynamo.Calls()); n != 0 {
+		t.Errorf("%d calls were made for an instance that is none of ours", n)
+	}
+}
+
+func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
+	broken := t.TempDir()
+	if err := os.CopyFS(broken, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(broken, "worker", "policy.hcl.tmpl"), []byte(`{{ if false }}{{ .Nope }}{{ end }}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		change map[string]string
+		says   []string
+	}{
+		"missing variables":          {map[string]string{"TABLE_NAME": "", "VAULT_ADDR": ""}, []string{"TABLE_NAME is required", "VAULT_ADDR is required"}},
+		"a template that errs":       {map[string]string{"TEMPLATES_DIR": broken}, []string{"policy.hcl.tmpl", "Nope"}},
+		"a folder without a profile": {map[string]string{"TEMPLATES_DIR": t.TempDir()}, []string{"no profile found"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := variant(t, provision, row.change)
+			result, err := f.Invoke(t.Context(), []byte("{}"))
+			if err != nil || result.ErrorType != "Runtime.ExitError" {
+				t.Fatalf("want the function not to start, got %+v, %v", result, err)
+			}
+			for _, s := range row.says {
+				if !strings.Contains(f.Logs(), s) {
+					t.Errorf("want %q in the logs, got\n%s", s, f.Logs())
+				}
+			}
+		})
+	}
+}
+
+func TestAnUnreadableCAGoesBackToTheQueueAndIsNamed(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	missing := "arn:aws:secretsmanager:us-east-1:" + world.AccountID + ":secret:gone-AbCdEf"
+	for name, row := range map[string]struct{ arn, says string }{
+		"a secret that does not exist": {missing, "gone-AbCdEf"},
+		"a secret that is no PEM":      {secret(t, "no-pem", "hush"), "no certificate in PEM"},
+		"another authority":            {secret(t, "other-ca", world.Fleet.CertificatePEM()), "VAULT_CA_SECRET_ARN"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := bare(t, variant(t, provision, map[string]string{"VAULT_CA_SECRET_ARN": row.arn}), fleet.Event(i, "running", time.Now()))
+			if !strings.Contains(a.Failure, row.says) || strings.Contains(a.Failure, "hush") {
+				t.Errorf("want a failure that says %q and not the secret's text, got %+v", row.says, a)
+			}
+		})
+	}
+	if left := objects(t, i); len(left) > 0 {
+		t.Errorf("made all the same: %v", left)
+	}
+}
+
+func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
+	for name, fault := range map[string]tap.Fault{
+		"sealed":                            {Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)},
+		"too many requests":                 {Status: 429, Body: []byte(`{"errors":["rate limited"]}`)},
+		"the connection cut":                {CutBefore: true},
+		"the connection cut after its work": {CutAfter: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := launch(t, fleet.Spec{Role: "alice-worker"})
+			event := string(fleet.Event(i, "running", time.Now()))
+			world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
+				if strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") {
+					return &fault
+				}
+				return nil
+			})
+			defer world.Taps.Vault.SetFault(nil)
+			if again := batch(t, provision, event); !slices.Equal(again, []string{"0"}) {
+				t.Fatalf("want the message back in the queue, got %v", again)
+			}
+			r, err := world.Record(t.Context(), i.ID)
+			if err != nil || r.State != ledger.Provisioning || len(r.Objects) != 4 || r.LastError == "" || r.LeaseOwner != "" {
+				t.Errorf("what may have been half made must be named in the ledger, with the fault, the lease given back: %+v, %v", r, err)
+			}
+			if slices.Contains(objects(t, i), "auth/aws/role/"+i.ID) {
+				t.Error("an auth role stands without the rest")
+			}
+			world.Taps.Vault.SetFault(nil)
+			if again := batch(t, provision, event); len(again) != 0 {
+				t.Errorf("once Vault is back the same message must succeed, got %v\n%s", again, world.Functions[provision].Logs())
+			}
+			if n := len(objects(t, i)); n != 4 {
+				t.Errorf("want 4 objects, got %d", n)
+			}
+		})
+	}
+}
+
+func TestALostAnswerOfTheLedgerIsRecognisedAsOnesOwnWrite(t *testing.T) {
+	for _, action := range []string{"TransactWriteItems", "PutItem"} {
+		t.Run(action, func(t *testing.T) {
+			i := launch(t, fleet.Spec{Role: "alice-worker"})
+			lost := false
+			world.Taps.Dynamo.SetFault(func(c tap.Call) *tap.Fault {
+				if c.Action == action && !lost && strings.Contains(string(c.Body), i.ID) {
+					lost = true
+					return &tap.Fault{Status: 500, Forward: true, Body: []byte(`{"__type":"InternalServerError"}`)}
+				}
+				return nil
+			})
+			defer world.Taps.Dynamo.SetFault(nil)
+			must(t, provision, i, "running", "provisioned")
+			if !lost {
+				t.Fatal("no answer was lost")
+			}
+		})
+	}
+}
+
+func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
+	vault := world.Vault
+	write := func(path string, fields map[string]any) map[string]any {
+		t.Helper()
+		out, err := vault.Logical().WriteWithContext(t.Context(), path, fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out == nil {
+			return nil
+		}
+		return out.Data
+	}
+	write("sys/auth/approle", map[string]any{"type": "approle"})
+	write("auth/approle/role/fn", map[string]any{"token_policies": "ec2-provisioner-provision", "token_ttl": "10m", "token_no_default_policy": true})
+	id, err := vault.Logical().ReadWithContext(t.Context(), "auth/approle/role/fn/role-id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := json.Marshal(map[string]any{"role_id": id.Data["role_id"], "secret_id": write("auth/approle/role/fn/secret-id", nil)["secret_id"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := vault.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"ec2-provisioner-provision"}, "ttl": "1h"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for method, text := range map[string]string{"approle": string(both), "token": fmt.Sprintf(`{"token":%q}`, created.Auth.ClientToken)} {
+		t.Run(method, func(t *testing.T) {
+			i := launch(t, fleet.Spec{Role: "alice-worker"})
+			f := variant(t, provision, map[string]string{
+				"VAULT_LOGIN_METHOD": method, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_SECRET_ARN": secret(t, "login-"+method, text),
+			})
+			for _, want := range []string{"provisioned", "unchanged"} {
+				if a := bare(t, f, fleet.Event(i, "running", time.Now())); a.Action != want {
+					t.Errorf("got %+v, want %s", a, want)
+				}
+			}
+			for _, part := range []string{"secret_id", created.Auth.ClientToken} {
+				if strings.Contains(f.Logs(), part) {
+					t.Errorf("the logs hold %q", part)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,250 @@
+package integration
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+)
+
+func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
+	warm := launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, warm, "running", "provisioned") // logs in, learns the IAM role
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	resetTaps()
+	must(t, provision, i, "running", "provisioned")
+	for _, want := range []struct {
+		what string
+		got  int
+		n    int
+	}{
+		{"DescribeInstances", world.Taps.AWS.Count("ec2", "DescribeInstances"), 1},
+		{"other AWS calls", len(world.Taps.AWS.Calls()) - world.Taps.AWS.Count("ec2", "DescribeInstances"), 0},
+		{"ledger reads", world.Taps.Dynamo.Count("dynamodb", "GetItem"), 1},
+		{"ledger intents with claim", world.Taps.Dynamo.Count("dynamodb", "TransactWriteItems"), 1},
+		{"ledger writes to mark it active", world.Taps.Dynamo.Count("dynamodb", "PutItem"), 1},
+		{"all ledger calls", len(world.Taps.Dynamo.Calls()), 3},
+		{"Vault writes, one for each object", vaultCalls("PUT "), 4},
+		{"Vault reads, one before each object is first written and one after", vaultCalls("GET "), 8},
+		{"all Vault calls", len(world.Taps.Vault.Calls()), 12},
+	} {
+		if want.got != want.n {
+			t.Errorf("%s: %d, want %d", want.what, want.got, want.n)
+		}
+	}
+	last := ""
+	for _, c := range world.Taps.Vault.Calls() {
+		if strings.HasPrefix(c.Action, "PUT ") {
+			last = c.Action
+		}
+	}
+	if last != "PUT auth/aws/role/"+i.ID {
+		t.Errorf("the last write is %s: with anything but the auth role last, a login could come before its grant", last)
+	}
+	resetTaps()
+	must(t, provision, i, "running", "unchanged")
+	if n := len(world.Taps.Vault.Calls()); n != 0 {
+		t.Errorf("a repeated event made %d calls to Vault: %+v", n, world.Taps.Vault.Calls())
+	}
+	if n := len(world.Taps.Dynamo.Calls()); n != 1 || world.Taps.Dynamo.Count("dynamodb", "GetItem") != 1 {
+		t.Errorf("a repeated event made %d calls to the ledger, want one read", n)
+	}
+}
+
+func TestABatchIsDescribedOnceForEachAccountAndRegion(t *testing.T) {
+	var bodies []string
+	var instances []fleet.Instance
+	for _, s := range []fleet.Spec{
+		{Role: "alice-worker", Count: 3},
+		{Role: "alice-worker", Region: "eu-central-1"},
+		{Role: "alice-worker", AccountID: "111122223333"},
+	} {
+		launched, err := world.Fleet.Launch(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		instances = append(instances, launched...)
+	}
+	for _, i := range instances {
+		bodies = append(bodies, string(fleet.Event(i, "running", time.Now())))
+	}
+	resetTaps()
+	if again := batch(t, provision, append(bodies, bodies[0])...); len(again) != 0 {
+		t.Fatalf("messages %v came back\nlogs:\n%s", again, world.Functions[provision].Logs())
+	}
+	if n := world.Taps.AWS.Count("ec2", "DescribeInstances"); n != 3 {
+		t.Errorf("5 instances in 3 places and one event twice: want 3 DescribeInstances, got %d", n)
+	}
+	if n := vaultCalls("PUT "); n != 5*4 {
+		t.Errorf("want 4 objects written for each of 5 instances, got %d writes", n)
+	}
+	for _, i := range instances {
+		role, err := world.Vault.Logical().ReadWithContext(t.Context(), "auth/aws/role/"+i.ID)
+		if err != nil || role == nil {
+			t.Errorf("the auth role of %s in %s, %s: %v", i.ID, i.AccountID, i.Region, err)
+			continue
+		}
+		account, _ := role.Data["bound_account_id"].([]any)
+		region, _ := role.Data["bound_region"].([]any)
+		if !slices.Equal(account, []any{i.AccountID}) || !slices.Equal(region, []any{i.Region}) {
+			t.Errorf("%s is bound to %v, %v, want %s, %s", i.ID, account, region, i.AccountID, i.Region)
+		}
+	}
+	assumed := 0
+	for _, c := range world.Taps.AWS.Calls() {
+		if c.Action == "AssumeRole" && strings.Contains(string(c.Body), memberRole) {
+			assumed++
+		}
+	}
+	if assumed != 1 {
+		t.Errorf("want the member role assumed once, for the other account, got %d times", assumed)
+	}
+}
+
+func TestAnInstancesWholeLifeThroughRuleQueueAndFunctions(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	waitFor := func(function, state string) {
+		t.Helper()
+		if err := world.Fleet.Announce(t.Context(), i, state); err != nil {
+			t.Fatal(err)
+		}
+		record, _, err := world.Pollers[function].WaitFor(t.Context(), func(r queue.Record) bool {
+			return strings.Contains(r.Body, i.ID) && strings.Contains(r.Body, state)
+		})
+		if err != nil || !record.Handled {
+			t.Fatalf("%s: %+v, %v\nlogs:\n%s", state, record, err, world.Functions[function].Logs())
+		}
+	}
+	waitFor(provision, "running")
+	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrapped, err := world.Fleet.Login(t.Context(), "aws", i, session.Nonce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(deprovision, "terminated")
+	for _, s := range []*fleet.Session{session, wrapped} {
+		if _, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("a token of the gone instance still lives: %v", err)
+		}
+	}
+	if left := objects(t, i); len(left) > 0 {
+		t.Errorf("left in Vault: %v", left)
+	}
+	items, err := world.ItemsOf(t.Context(), i.ID)
+	if err != nil || !slices.Equal(items, []string{"instance#" + i.ID}) {
+		t.Errorf("left in the ledger: %v, %v", items, err)
+	}
+	record, err := world.Record(t.Context(), i.ID)
+	if err != nil || record.State != "deleted" || time.Until(time.Unix(record.ExpiresAt, 0)) < 29*24*time.Hour || len(record.Objects) != 0 {
+		t.Errorf("want a tombstone for 30 days, got %+v, %v", record, err)
+	}
+	resetTaps()
+	must(t, deprovision, i, "terminated", "unchanged")
+	if n := len(world.Taps.Vault.Calls()); n != 0 {
+		t.Errorf("a repeated event made %d calls to Vault", n)
+	}
+}
+
+func TestTheRoleIDAliasIsCutTooWhereTheMountUsesIt(t *testing.T) {
+	setAlias := func(alias string) {
+		t.Helper()
+		if _, err := world.Vault.Logical().Write("auth/aws/config/identity", map[string]any{"ec2_alias": alias}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setAlias("role_id")
+	defer setAlias("instance_id")
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, i, "running", "provisioned")
+	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	must(t, deprovision, i, "terminated", "deprovisioned")
+	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
+		t.Error("the token lives on")
+	}
+}
+
+func TestAChangedAddressIsRenderedAnew(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, i, "running", "provisioned")
+	before, err := world.Record(t.Context(), i.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A hand in Vault: the PKI role is loosened. The ledger does not know, so an event for the unchanged instance
+	// leaves it; a change of the instance writes what differs.
+	path := "alice_cluster/pki/k8s/roles/" + i.ID + "-kubelet"
+	if _, err := world.Vault.Logical().Write(path, map[string]any{"allow_any_name": true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Fleet.SetTags(t.Context(), i, map[string]string{"unused": "x"}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, provision, i, "running", "unchanged") // no profile uses the tag
+	after, err := world.Record(t.Context(), i.ID)
+	if err != nil || after.Version != before.Version {
+		t.Errorf("the record was written for nothing: version %d, then %d (%v)", before.Version, after.Version, err)
+	}
+}
+
+func TestEachProfileIssuesTheCertificatesItIsFor(t *testing.T) {
+	for role, outputs := range map[string]map[string]map[string]any{
+		"alice-etcd": {
+			"pki/etcd_k8s/issue/k8s_server":         {"alt_names": "localhost", "ip_sans": "127.0.0.1"},
+			"pki/etcd_k8s/issue/k8s_peer":           {},
+			"pki/etcd_overlay/issue/overlay_server": {"alt_names": "localhost"},
+			"pki/etcd_overlay/issue/overlay_peer":   {},
+		},
+		"alice-master": {
+			"pki/k8s/issue/kube_apiserver":          {"alt_names": "kubernetes.default.svc.cluster.local", "ip_sans": "10.254.0.1"},
+			"pki/k8s/issue/kube_controller_manager": {"common_name": "system:kube-controller-manager"},
+			"pki/k8s/issue/kube_scheduler":          {"common_name": "system:kube-scheduler"},
+			"pki/k8s_api_proxy/issue/api_proxy":     {"common_name": "kube-apiserver-proxy"},
+			"pki/etcd_k8s/issue/etcd_client":        {},
+		},
+		"alice-worker": {
+			"pki/k8s/issue/kubelet":    {"common_name": "system:node:"},
+			"pki/k8s/issue/kube_proxy": {"common_name": "system:kube-proxy"},
+		},
+	} {
+		t.Run(role, func(t *testing.T) {
+			i := launch(t, fleet.Spec{Role: role})
+			must(t, provision, i, "running", "provisioned")
+			session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for output, fields := range outputs {
+				name := output[strings.LastIndexByte(output, '/')+1:]
+				path := "alice_cluster/" + strings.TrimSuffix(output, name) + i.ID + "-" + name
+				if fields["common_name"] == nil {
+					fields["common_name"] = i.PrivateDNS
+				}
+				if fields["common_name"] == "system:node:" {
+					fields["common_name"] = "system:node:" + i.PrivateDNS
+				}
+				if _, err := session.Logical().WriteWithContext(t.Context(), path, fields); err != nil {
+					t.Errorf("%s %v: %v", path, fields, err)
+				}
+				fields["common_name"] = "other.example.com"
+				if _, err := session.Logical().WriteWithContext(t.Context(), path, fields); err == nil {
+					t.Errorf("%s gave a certificate for another name", path)
+				}
+			}
+		})
+	}
+}
