@@ -59,7 +59,7 @@ func Retryf(format string, args ...any) error { return New(Retry, fmt.Errorf(for
 // KindOf is the kind of err. What nobody marked is Retry, since the unknown must not be acknowledged. Of joined
 // errors Retry wins over Conflict, and Conflict over Refuse: one part that may yet succeed keeps the whole alive.
 func KindOf(err error) Kind {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the outermost error decides
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		kind := Refuse
 		for _, e := range joined.Unwrap() {
 			switch KindOf(e) {

@@ -506,7 +506,7 @@ func FuzzNamesSplitBackIntoTheirPartsOneWayOnly(f *testing.F) {
 }
 
 func FuzzNoTagChangesTheStructureOfWhatIsRendered(f *testing.F) {
-	for _, s := range []string{"storage", `x" {}`, "{{", "a/b", "+", "*", "..", "\x00", "‮", "a,b", "#", "${x}", `\"`} {
+	for _, s := range []string{"storage", `x" {}`, "{{", "a/b", "+", "*", "..", "\x00", "\u202e", "a,b", "#", "${x}", `\"`} {
 		f.Add(s)
 	}
 	fs := files()

@@ -3,6 +3,7 @@ package grant
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -123,7 +124,7 @@ func decodeObject(text string) (map[string]any, error) {
 	if object == nil {
 		return nil, fmt.Errorf("not a JSON object: null")
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // the decoder answers io.EOF itself
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("something stands behind the JSON object")
 	}
 	return object, nil

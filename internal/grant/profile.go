@@ -147,11 +147,12 @@ func loadProfile(fsys fs.FS, file string) (*Profile, error) {
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s", len(text), text)
-	if err := p.compile(func(name string) (string, error) {
+	c := compiler{profile: p, read: func(name string) (string, error) {
 		body, err := fs.ReadFile(fsys, path.Join(path.Dir(file), name))
 		fmt.Fprintf(sum, "%s %d\n%s", name, len(body), body)
 		return string(body), err
-	}); err != nil {
+	}}
+	if err := c.compile(); err != nil {
 		return nil, err
 	}
 	p.Digest = hex.EncodeToString(sum.Sum(nil))
@@ -209,76 +210,6 @@ func (p *Profile) check() error {
 			want(vaultPath.MatchString(o.Path) && !identity, "%s: a generic object has a path and no names", where)
 		default:
 			want(false, "%s: type %q is none of policy, pki-role, generic", where, o.Type)
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// compile parses every template of the profile; read gives the text of a file beside profile.yaml.
-func (p *Profile) compile(read func(name string) (string, error)) error {
-	var faults []error
-	must := func(where, text string) *compiled {
-		c, err := compile(where, text)
-		if err != nil {
-			faults = append(faults, err)
-		}
-		return c
-	}
-	// What goes into a certificate or a claim comes from AWS or through the FQDN, which is claimed and bounded.
-	name := func(where, text string, withFQDN bool) *compiled {
-		c := must(where, text)
-		if c == nil {
-			return nil
-		}
-		if c.fields["FQDN"] && !withFQDN {
-			faults = append(faults, fmt.Errorf("%s: the FQDN cannot be made from itself", where))
-		}
-		if c.fields["Tag"] && withFQDN {
-			faults = append(faults, fmt.Errorf("%s: take names from tags through fqdn, which one instance alone can hold", where))
-		}
-		if len(c.pki) > 0 {
-			faults = append(faults, fmt.Errorf("%s: pkiAccess is for policies", where))
-		}
-		return c
-	}
-	p.fqdn = name("fqdn", p.FQDN, false)
-	for i := range p.Outputs {
-		o := &p.Outputs[i]
-		where := "outputs." + o.Name
-		text, err := read(o.Template)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: reading the template: %w", where, err))
-			continue
-		}
-		if o.body = must(o.Template, text); o.body == nil {
-			continue
-		}
-		for _, target := range o.body.pki {
-			if !slices.ContainsFunc(p.Outputs, func(t Output) bool { return t.Name == target && t.Type == KindPKIRole }) {
-				faults = append(faults, fmt.Errorf("%s: pkiAccess %q names no pki-role output of this profile", o.Template, target))
-			}
-			if o.Type != KindPolicy {
-				faults = append(faults, fmt.Errorf("%s: pkiAccess is for policies", o.Template))
-			}
-		}
-		if o.Type != KindPKIRole {
-			continue
-		}
-		if o.CommonName == "" {
-			o.CommonName = "{{ .FQDN }}"
-		}
-		if o.DNSNames == nil {
-			o.DNSNames = []string{"{{ .FQDN }}"}
-		}
-		o.commonName = name(where+".common_name", o.CommonName, true)
-		for _, t := range o.DNSNames {
-			o.dnsNames = append(o.dnsNames, name(where+".dns_names", t, true))
-		}
-		if o.IPAddresses != nil {
-			o.addresses = []*compiled{} // an empty list in the profile means none, not all
-		}
-		for _, t := range o.IPAddresses {
-			o.addresses = append(o.addresses, name(where+".ip_addresses", t, true))
 		}
 	}
 	return errors.Join(faults...)

@@ -30,7 +30,7 @@ func TestARunningInstanceGetsItsGrantInOrder(t *testing.T) {
 	}
 	intent, active := w.index("ledger put provisioning"), w.index("ledger put active")
 	first, login := w.index("vault write"), w.index("vault write "+roleA)
-	if !(intent < first && first < login && w.lastIndex("vault write") == login && login < active) {
+	if intent > first || first > login || w.lastIndex("vault write") != login || login > active {
 		t.Errorf("want the intent before the first object, the auth role last of all objects, then active; got\n%s", strings.Join(w.calls, "\n"))
 	}
 	for call, want := range map[string]int{
@@ -60,7 +60,7 @@ func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
 	w.launch(idA, 4)
 	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
 	w.entities[idA], w.entities[w.records[idA].RoleID()] = true, true
-	w.set(idA, facts.Terminated)
+	w.setState(facts.Terminated)
 	w.calls = nil
 	c := w.converger(lifecycle.Duties{Remove: true}, func(o *lifecycle.Options) { o.RevokeCertificates = true })
 	out, err := w.handle(c, idA, facts.Terminated)
@@ -114,7 +114,7 @@ func TestWhatEC2SaysDecidesAndNotTheEvent(t *testing.T) {
 			w := newWorld(t)
 			w.launch(idA, 4)
 			w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
-			w.set(idA, row.state)
+			w.setState(row.state)
 			if row.state == "" {
 				delete(w.ec2, idA)
 			}
@@ -251,7 +251,7 @@ func TestAPolicyThatWasTakenOverIsNotDeletedWithTheRest(t *testing.T) {
 	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
 	w.objects[policyA] = map[string]any{"policy": grant.Marker{Deployment: "other", InstanceID: idA, Profile: "a-b"}.String()}
 	w.entities[idA] = true
-	w.set(idA, facts.Terminated)
+	w.setState(facts.Terminated)
 	_, err := w.handle(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated)
 	if fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), policyA) {
 		t.Fatalf("want a conflict that names the policy, got %v", err)
@@ -282,7 +282,7 @@ func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
 	if r := w.records[idB]; r.State != ledger.Refused {
 		t.Errorf("want the refusal recorded, got %+v", r)
 	}
-	w.set(idA, facts.Terminated)
+	w.setState(facts.Terminated)
 	_, err = w.handle(provision, idB, facts.Running)
 	if fault.KindOf(err) != fault.Retry {
 		t.Errorf("the holder is gone but not removed: a function that may not remove waits, got %v", err)
@@ -375,7 +375,7 @@ func TestAFaultAtAnyCallIsMendedByTheNextRun(t *testing.T) {
 					if phase == facts.Terminated {
 						w.must(c, idA, facts.Running, lifecycle.Provisioned)
 						w.entities[idA] = true
-						w.set(idA, facts.Terminated)
+						w.setState(facts.Terminated)
 					}
 					w.calls = nil
 					w.check = func() {

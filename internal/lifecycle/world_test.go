@@ -238,10 +238,11 @@ func (w *world) launch(id string, last byte) facts.Instance {
 	return f
 }
 
-func (w *world) set(id string, state facts.State) {
-	f := w.ec2[id]
+// setState changes the state of the first instance.
+func (w *world) setState(state facts.State) {
+	f := w.ec2[idA]
 	f.State = state
-	w.ec2[id] = f
+	w.ec2[idA] = f
 }
 
 // handle looks at the instance and converges it, as a function does with an event.

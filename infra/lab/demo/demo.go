@@ -49,7 +49,6 @@ const (
 	deprovision = "DeprovisionFunction"
 )
 
-func (d *demo) etcd() fleet.Instance   { return d.instances[0] }
 func (d *demo) worker() fleet.Instance { return d.instances[2] }
 func (d *demo) other() fleet.Instance  { return d.instances[3] }
 
@@ -115,7 +114,7 @@ func (d *demo) since(times []time.Duration, begun time.Time, path string) ([]tim
 			return append(times, r.Time.Sub(begun)), nil
 		}
 	}
-	return nil, fmt.Errorf("Vault's audit log shows no request for %s", path)
+	return nil, fmt.Errorf("the audit log of Vault shows no request for %s", path)
 }
 
 func (d *demo) whatWasMade(ctx context.Context) error {
@@ -187,7 +186,7 @@ func (d *demo) issue(ctx context.Context, i fleet.Instance, role string, fields 
 	text, _ := answer.Data["certificate"].(string)
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, errors.New("Vault's answer holds no certificate")
+		return nil, errors.New("the answer holds no certificate")
 	}
 	return x509.ParseCertificate(block.Bytes)
 }

@@ -20,15 +20,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// variant is a deployed function with some of its variables changed.
-func variant(t *testing.T, function string, change map[string]string) *sandbox.Function {
+// variant is the deployed provision function with some of its variables changed.
+func variant(t *testing.T, change map[string]string) *sandbox.Function {
 	t.Helper()
-	env, err := world.FunctionEnv(t.Context(), function)
+	env, err := world.FunctionEnv(t.Context(), provision)
 	if err != nil {
 		t.Fatal(err)
 	}
 	maps.Copy(env, change)
-	f := world.Stack.Functions[function]
+	f := world.Stack.Functions[provision]
 	s := sandbox.NewFunction(sandbox.Options{
 		Name: f.Name, ARN: f.ARN, Binary: filepath.Join(f.CodeDir, "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
 		Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(t.TempDir(), "log"),
@@ -62,7 +62,7 @@ func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
 		"an empty body, which SQS may hold": {"", "reading the event"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if again := batch(t, provision, row.body, good); len(again) != 0 {
+			if again := batch(t, row.body, good); len(again) != 0 {
 				t.Errorf("messages %v came back: a body that cannot be read would be retried for ever", again)
 			}
 			if logs := world.Functions[provision].Logs(); !strings.Contains(logs, row.says) {
@@ -89,7 +89,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 	if err := os.WriteFile(profile, []byte(byTag), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
+	function := variant(t, map[string]string{"TEMPLATES_DIR": templates})
 	for name, row := range map[string]struct{ tag, says string }{
 		"a name outside its suffixes": {"db1.evil.example", "none of fqdn_suffixes"},
 		"a name that is none":         {"db_1.corp.example", "RFC 1123"},
@@ -135,7 +135,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 
 func TestAnAccountWithoutAMemberRoleIsRefused(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "444455556666"})
-	a := bare(t, variant(t, provision, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
+	a := bare(t, variant(t, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
 	if a.Kind != "refuse" || !strings.Contains(a.Error, "444455556666") || !strings.Contains(a.Error, "MEMBER_ROLE_NAME") {
 		t.Errorf("want a refusal that names account and variable, got %+v", a)
 	}
@@ -167,7 +167,7 @@ func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
 		"a folder without a profile": {map[string]string{"TEMPLATES_DIR": t.TempDir()}, []string{"no profile found"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := variant(t, provision, row.change)
+			f := variant(t, row.change)
 			result, err := f.Invoke(t.Context(), []byte("{}"))
 			if err != nil || result.ErrorType != "Runtime.ExitError" {
 				t.Fatalf("want the function not to start, got %+v, %v", result, err)
@@ -190,7 +190,7 @@ func TestAnUnreadableCAGoesBackToTheQueueAndIsNamed(t *testing.T) {
 		"another authority":            {secret(t, "other-ca", world.Fleet.CertificatePEM()), "VAULT_CA_SECRET_ARN"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := bare(t, variant(t, provision, map[string]string{"VAULT_CA_SECRET_ARN": row.arn}), fleet.Event(i, "running", time.Now()))
+			a := bare(t, variant(t, map[string]string{"VAULT_CA_SECRET_ARN": row.arn}), fleet.Event(i, "running", time.Now()))
 			if !strings.Contains(a.Failure, row.says) || strings.Contains(a.Failure, "hush") {
 				t.Errorf("want a failure that says %q and not the secret's text, got %+v", row.says, a)
 			}
@@ -218,7 +218,7 @@ func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
 				return nil
 			})
 			defer world.Taps.Vault.SetFault(nil)
-			if again := batch(t, provision, event); !slices.Equal(again, []string{"0"}) {
+			if again := batch(t, event); !slices.Equal(again, []string{"0"}) {
 				t.Fatalf("want the message back in the queue, got %v", again)
 			}
 			r, err := world.Record(t.Context(), i.ID)
@@ -229,7 +229,7 @@ func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
 				t.Error("an auth role stands without the rest")
 			}
 			world.Taps.Vault.SetFault(nil)
-			if again := batch(t, provision, event); len(again) != 0 {
+			if again := batch(t, event); len(again) != 0 {
 				t.Errorf("once Vault is back the same message must succeed, got %v\n%s", again, world.Functions[provision].Logs())
 			}
 			if n := len(objects(t, i)); n != 4 {
@@ -290,7 +290,7 @@ func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
 	for method, text := range map[string]string{"approle": string(both), "token": fmt.Sprintf(`{"token":%q}`, created.Auth.ClientToken)} {
 		t.Run(method, func(t *testing.T) {
 			i := launch(t, fleet.Spec{Role: "alice-worker"})
-			f := variant(t, provision, map[string]string{
+			f := variant(t, map[string]string{
 				"VAULT_LOGIN_METHOD": method, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_SECRET_ARN": secret(t, "login-"+method, text),
 			})
 			for _, want := range []string{"provisioned", "unchanged"} {

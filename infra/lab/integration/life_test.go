@@ -72,7 +72,7 @@ func TestABatchIsDescribedOnceForEachAccountAndRegion(t *testing.T) {
 		bodies = append(bodies, string(fleet.Event(i, "running", time.Now())))
 	}
 	resetTaps()
-	if again := batch(t, provision, append(bodies, bodies[0])...); len(again) != 0 {
+	if again := batch(t, append(bodies, bodies[0])...); len(again) != 0 {
 		t.Fatalf("messages %v came back\nlogs:\n%s", again, world.Functions[provision].Logs())
 	}
 	if n := world.Taps.AWS.Count("ec2", "DescribeInstances"); n != 3 {

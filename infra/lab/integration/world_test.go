@@ -94,8 +94,8 @@ func must(t *testing.T, function string, i fleet.Instance, state, action string)
 	}
 }
 
-// batch invokes a function with SQS messages and gives the IDs of those to deliver again.
-func batch(t *testing.T, function string, bodies ...string) []string {
+// batch invokes the provision function with SQS messages and gives the IDs of those to deliver again.
+func batch(t *testing.T, bodies ...string) []string {
 	t.Helper()
 	var records []map[string]any
 	for n, body := range bodies {
@@ -105,7 +105,7 @@ func batch(t *testing.T, function string, bodies ...string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := world.Functions[function].Invoke(t.Context(), payload)
+	result, err := world.Functions[provision].Invoke(t.Context(), payload)
 	if err != nil || result.Err() != nil {
 		t.Fatalf("%v, %v", err, result.Err())
 	}

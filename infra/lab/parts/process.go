@@ -144,7 +144,6 @@ var errEnded = errors.New("it ended before it was ready")
 // WaitReady calls probe until it succeeds, the child ends, or the deadline of
 // ctx passes; the error then carries the last lines of the child's log.
 func (p *Process) WaitReady(ctx context.Context, probe func(context.Context) error) error {
-	last := errors.New("not asked yet")
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
 		err := probe(attempt)
@@ -152,12 +151,11 @@ func (p *Process) WaitReady(ctx context.Context, probe func(context.Context) err
 		if err == nil {
 			return nil
 		}
-		last = err
 		select {
 		case <-p.done:
-			return fmt.Errorf("waiting for %s: %w (%v); its last lines, from %s:\n%s", p.name, errEnded, p.err, p.log, tail(p.log))
+			return fmt.Errorf("waiting for %s: %w (%w); its last lines, from %s:\n%s", p.name, errEnded, p.err, p.log, tail(p.log))
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w (last answer: %v); its last lines, from %s:\n%s", p.name, ctx.Err(), last, p.log, tail(p.log))
+			return fmt.Errorf("waiting for %s: %w (last answer: %w); its last lines, from %s:\n%s", p.name, ctx.Err(), err, p.log, tail(p.log))
 		case <-time.After(25 * time.Millisecond):
 		}
 	}

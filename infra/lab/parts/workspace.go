@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,5 +164,9 @@ func freePort() (int, error) {
 		return 0, fmt.Errorf("looking for a free port: %w", err)
 	}
 	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
+	address, err := netip.ParseAddrPort(ln.Addr().String())
+	if err != nil {
+		return 0, fmt.Errorf("looking for a free port: %w", err)
+	}
+	return int(address.Port()), nil
 }

@@ -72,7 +72,8 @@ type Poller struct {
 	mu      sync.Mutex
 	resumed *sync.Cond
 	paused  bool
-	held    int // messages received and not yet settled
+	parked  bool // the loop waits for Resume
+	held    int  // messages received and not yet settled
 	batches []Batch
 	changed chan struct{} // closed and replaced at every finished batch
 }
@@ -114,12 +115,15 @@ func (p *Poller) Close() error {
 	}
 }
 
-// Pause stops receiving until Resume, so that a backlog can build up. A receive
-// that is under way may still bring a batch.
+// Pause stops receiving until Resume, so that a backlog can build up or the queue
+// be changed. It returns once no receive is under way any more.
 func (p *Poller) Pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.paused = true
+	for !p.parked && p.receive.Err() == nil {
+		p.resumed.Wait()
+	}
 }
 
 // Resume takes up receiving again.
@@ -133,17 +137,20 @@ func (p *Poller) Resume() {
 func (p *Poller) loop() {
 	defer close(p.finished)
 	for p.receive.Err() == nil {
-		p.mu.Lock()
-		for p.paused {
-			p.resumed.Wait()
-		}
-		p.mu.Unlock()
 		// A slot first: a message must not age in the lab's hands.
 		select {
 		case p.slots <- struct{}{}:
 		case <-p.receive.Done():
 			return
 		}
+		p.mu.Lock()
+		for p.paused {
+			p.parked = true
+			p.resumed.Broadcast()
+			p.resumed.Wait()
+		}
+		p.parked = false
+		p.mu.Unlock()
 		messages := p.gather()
 		if len(messages) == 0 {
 			<-p.slots

@@ -167,7 +167,7 @@ func TestQueue(t *testing.T) {
 		if err := p.Drained(within(t, 15*time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		dead, err := QueueDepth(t.Context(), client, b.dlqURL)
+		dead, err := DepthOf(t.Context(), client, b.dlqURL)
 		if err != nil || dead.Visible != 1 {
 			t.Errorf("expected the bad one in the dead-letter queue, seen %+v (%v)", dead, err)
 		}

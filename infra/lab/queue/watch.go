@@ -44,11 +44,11 @@ type Depth struct{ Visible, InFlight, Delayed int }
 
 // Depth asks the queue how much it holds.
 func (p *Poller) Depth(ctx context.Context) (Depth, error) {
-	return QueueDepth(ctx, p.opts.Client, p.opts.QueueURL)
+	return DepthOf(ctx, p.opts.Client, p.opts.QueueURL)
 }
 
-// QueueDepth asks any queue, for example a dead-letter queue, how much it holds.
-func QueueDepth(ctx context.Context, client *sqs.Client, url string) (Depth, error) {
+// DepthOf asks any queue, for example a dead-letter queue, how much it holds.
+func DepthOf(ctx context.Context, client *sqs.Client, url string) (Depth, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	names := []sqstypes.QueueAttributeName{

@@ -137,19 +137,7 @@ func (d *decider) settle(v any) (any, error) {
 			return absent{}, nil
 		}
 		if function == "Fn::If" {
-			branches, _ := argument.([]any)
-			if len(branches) != 3 {
-				return nil, fmt.Errorf("Fn::If takes three values, not %d", len(branches))
-			}
-			name, _ := branches[0].(string)
-			yes, err := d.holds(name)
-			if err != nil {
-				return nil, err
-			}
-			if yes {
-				return d.settle(branches[1])
-			}
-			return d.settle(branches[2])
+			return d.choose(argument)
 		}
 	}
 	switch v := v.(type) {
@@ -179,6 +167,23 @@ func (d *decider) settle(v any) (any, error) {
 		return out, nil
 	}
 	return v, nil
+}
+
+// choose settles the branch of an Fn::If that holds.
+func (d *decider) choose(argument any) (any, error) {
+	branches, _ := argument.([]any)
+	if len(branches) != 3 {
+		return nil, fmt.Errorf("Fn::If takes three values, not %d", len(branches))
+	}
+	name, _ := branches[0].(string)
+	yes, err := d.holds(name)
+	if err != nil {
+		return nil, err
+	}
+	if yes {
+		return d.settle(branches[1])
+	}
+	return d.settle(branches[2])
 }
 
 // prune settles a section's entries and drops those whose condition is false.

@@ -86,7 +86,9 @@ func Start(o Options) (*Tap, error) {
 
 // Close ends the proxy and its connections.
 func (t *Tap) Close() error {
-	t.proxy.Transport.(*http.Transport).CloseIdleConnections()
+	if transport, ok := t.proxy.Transport.(*http.Transport); ok {
+		transport.CloseIdleConnections()
+	}
 	return t.server.Close()
 }
 

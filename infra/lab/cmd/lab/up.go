@@ -35,7 +35,7 @@ func runUp(ctx context.Context) (err error) {
 		fmt.Fprintln(os.Stderr, "lab: stopping")
 		stopping, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		return server.Shutdown(stopping) //nolint:contextcheck // ctx is what has ended
+		return server.Shutdown(stopping)
 	case err := <-failed:
 		return fmt.Errorf("answering commands: %w", err)
 	}

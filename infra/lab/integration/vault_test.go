@@ -1,0 +1,174 @@
+package integration
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+func TestTheVaultSetupChangesNothingTheSecondTime(t *testing.T) {
+	out, err := world.VaultSetup(t.Context())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "0 of ") || strings.Contains(string(out), "update") {
+		t.Errorf("want nothing changed, got\n%s", out)
+	}
+}
+
+func TestADryRunOfTheVaultSetupTellsAndWritesNothing(t *testing.T) {
+	const path = "sys/policies/acl/other-provision"
+	out, err := world.VaultSetup(t.Context(), "-role-prefix", "other", "-dry-run")
+	if err != nil || !strings.Contains(string(out), "create  "+path) {
+		t.Fatalf("want the new policy told, got %v\n%s", err, out)
+	}
+	if got, err := world.Vault.Logical().ReadWithContext(t.Context(), path); err != nil || got != nil {
+		t.Errorf("the dry run wrote %s: %v, %v", path, got, err)
+	}
+}
+
+// asFunction logs in to Vault as a function does, with its IAM role and our own signing.
+func asFunction(t *testing.T, function, name string) *vaultapi.Client {
+	t.Helper()
+	env, err := world.FunctionEnv(t.Context(), function)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := world.Fleet.VaultClient("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := vault.IAM{
+		Mount: "aws", Role: "ec2-provisioner-" + name, ServerID: env["VAULT_IAM_SERVER_ID"], Region: "us-east-1",
+		Endpoint:    "https://sts.us-east-1.amazonaws.com/",
+		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]),
+	}.Login(t.Context(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.SetToken(auth.ClientToken)
+	return client
+}
+
+func TestTheFunctionsPoliciesReachTheirOwnNamesAndNothingElse(t *testing.T) {
+	write, read, remove, list := "PUT", "GET", "DELETE", "LIST"
+	for name, row := range map[string]struct {
+		function string
+		refused  [][2]string
+	}{
+		"provision": {provision, [][2]string{
+			{write, "sys/policies/acl/ec2-provisioner-provision"}, {write, "sys/policies/acl/root2"}, {write, "sys/policies/acl/default"},
+			{write, "auth/aws/role/ec2-provisioner-provision"}, {write, "auth/aws/config/client"}, {read, "auth/aws/config/client"},
+			{remove, "auth/aws/role/i-0123456789abcdef0"}, {write, "identity/lookup/entity"}, {remove, "identity/entity/id/x"},
+			{remove, "auth/aws/identity-accesslist/i-0123456789abcdef0"}, {write, "alice_cluster/pki/k8s/issue/i-0123456789abcdef0-kubelet"},
+			{write, "alice_cluster/pki/k8s/roles/any"}, {write, "alice_cluster/pki/k8s/sign-verbatim"}, {read, "sys/mounts"}, {read, "sys/auth"},
+			{list, "sys/policies/acl"}, {write, "auth/token/create"}, {write, "sys/leases/revoke-prefix/alice_cluster"},
+		}},
+		"deprovision": {deprovision, [][2]string{
+			{write, "sys/policies/acl/ec2-i-0123456789abcdef0-node"}, {write, "auth/aws/role/i-0123456789abcdef0"},
+			{write, "alice_cluster/pki/k8s/roles/i-0123456789abcdef0-kubelet"}, {read, "alice_cluster/pki/k8s/roles/i-0123456789abcdef0-kubelet"},
+			{remove, "sys/policies/acl/ec2-provisioner-provision"}, {remove, "auth/aws/role/ec2-provisioner-provision"},
+			{remove, "alice_cluster/pki/k8s/roles/any"}, {read, "identity/entity/id/x"}, {write, "identity/entity"},
+			{write, "sys/leases/revoke-prefix/alice_cluster/pki/k8s/issue/i-0123456789abcdef0-kubelet"}, {remove, "sys/mounts/alice_cluster/pki/k8s"},
+			{write, "auth/token/create"}, {read, "sys/auth"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := asFunction(t, row.function, name)
+			for _, r := range row.refused {
+				request := client.NewRequest(r[0], "/v1/"+r[1])
+				if r[0] == write {
+					if err := request.SetJSONBody(map[string]any{"x": "y"}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, err := client.RawRequestWithContext(t.Context(), request) //nolint:staticcheck // the one call that lists and writes alike
+				if err == nil || !strings.Contains(err.Error(), "permission denied") {
+					t.Errorf("%s %s: want permission denied, got %v", r[0], r[1], err)
+				}
+			}
+		})
+	}
+}
+
+func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
+	env, err := world.FunctionEnv(t.Context(), provision)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := vault.IAM{
+		Mount: "aws", Role: "ec2-provisioner-provision", ServerID: env["VAULT_IAM_SERVER_ID"], Region: "us-east-1", Endpoint: "https://sts.us-east-1.amazonaws.com/",
+		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]),
+	}
+	other, without := own, own
+	other.Role, without.ServerID = "ec2-provisioner-deprovision", ""
+	client, err := world.Fleet.VaultClient("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := own.Login(t.Context(), client); err != nil {
+		t.Errorf("its own role: %v", err)
+	}
+	if _, err := other.Login(t.Context(), client); err == nil {
+		t.Error("provision logged in as deprovision, which may delete entities")
+	}
+	if _, err := without.Login(t.Context(), client); err == nil {
+		t.Error("a login without the server ID header was let in")
+	}
+}
+
+func TestAProfileOfTypeIAMBindsTheLoginToTheInstanceAsWell(t *testing.T) {
+	templates := t.TempDir()
+	if err := os.CopyFS(templates, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
+		t.Fatal(err)
+	}
+	profile := filepath.Join(templates, "worker", "profile.yaml")
+	text, err := os.ReadFile(profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(profile, []byte(strings.Replace(string(text), "type: ec2", "type: iam", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	function := variant(t, map[string]string{"TEMPLATES_DIR": templates})
+	mine, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
+	for _, i := range []fleet.Instance{mine, other} {
+		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+			t.Fatalf("got %+v", a)
+		}
+	}
+	// On EC2 the session of an instance's role is named after the instance.
+	login := func(as, role fleet.Instance) error {
+		session, err := sts.NewFromConfig(world.AWS).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &as.RoleARN, RoleSessionName: &as.ID})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := world.Fleet.ClientOn(role, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := session.Credentials
+		_, err = vault.IAM{
+			Mount: "aws", Role: role.ID, ServerID: "vault.lab", Region: "us-east-1", Endpoint: "https://sts.us-east-1.amazonaws.com/",
+			Credentials: credentials.NewStaticCredentialsProvider(aws.ToString(c.AccessKeyId), aws.ToString(c.SecretAccessKey), aws.ToString(c.SessionToken)),
+		}.Login(context.WithoutCancel(t.Context()), client)
+		return err
+	}
+	if err := login(mine, mine); err != nil {
+		t.Errorf("the instance's own login: %v", err)
+	}
+	if err := login(other, mine); err == nil {
+		t.Error("another instance of the same IAM role logged in")
+	}
+}
