@@ -31,6 +31,8 @@ type options struct {
 	awsKeys               bool
 	resolveUniqueIDs      bool
 	stsRoles              map[string]string // IAM role ARN by account
+	alsoPaths             []string
+	setAlias              bool
 	revoke                bool
 	pki                   bool
 	templatesDir          string
@@ -49,6 +51,11 @@ func main() {
 	flag.BoolVar(&o.awsKeys, "aws-keys", false, "give Vault the AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, where it has no role of its own")
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
+	flag.Func("also-path", "`path`, base path included, that instances still have objects at though no profile names it any more; repeat", func(s string) error {
+		o.alsoPaths = append(o.alsoPaths, strings.Trim(s, "/"))
+		return nil
+	})
+	flag.BoolVar(&o.setAlias, "set-alias", false, "make the instance ID the alias of logins on an auth mount that was here before, too")
 	flag.BoolVar(&o.revoke, "revoke-certificates", false, "let deprovision revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")
 	flag.BoolVar(&o.pki, "pki", false, "make the profiles' PKI mounts that are missing, each with a root of its own")
 	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for those that are built in")
@@ -87,7 +94,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("making the Vault client: %w", err)
 	}
-	s := setup{options: o, vault: client.Logical(), profiles: profiles, out: os.Stdout}
+	s := setup{options: o, vault: client.Logical(), profiles: profiles, out: os.Stdout, made: map[string]bool{}}
 	if err := s.apply(ctx); err != nil {
 		return err
 	}

@@ -11,12 +11,14 @@ import (
 // functionPolicies are the policies of the functions, by function: the narrowest that work. They reach the object
 // names this program gives (i-… below an output path, ec2-i-… among the policies) and nothing else. Entities cannot
 // be narrowed by name in Vault, so only the function that removes may look them up and delete them.
-func functionPolicies(profiles *grant.Set, authMount string, revoke bool) map[string]string {
+func functionPolicies(profiles *grant.Set, authMount string, alsoPaths []string, revoke bool) map[string]string {
 	provision := policy{}
 	deprovision := policy{}
 	provision.allow("sys/policies/acl/ec2-i-*", "create", "read", "update", "delete")
 	deprovision.allow("sys/policies/acl/ec2-i-*", "read", "delete")
-	for _, path := range outputPaths(profiles) {
+	paths := append(outputPaths(profiles), alsoPaths...)
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
 		provision.allow(path+"/i-*", "create", "read", "update", "delete")
 		deprovision.allow(path+"/i-*", "delete")
 	}

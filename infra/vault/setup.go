@@ -25,6 +25,7 @@ type setup struct {
 	vault    *api.Logical
 	profiles *grant.Set
 	out      io.Writer
+	made     map[string]bool // auth mounts made by this run
 	seen     int
 	changed  int
 }
@@ -45,9 +46,11 @@ func (s *setup) apply(ctx context.Context) error {
 
 func (s *setup) mounts(ctx context.Context) error {
 	for _, mount := range slices.Compact([]string{s.authMount, s.loginMount}) {
-		if err := s.mount(ctx, "sys/auth", mount, map[string]any{"type": "aws"}); err != nil {
+		made, err := s.mount(ctx, "sys/auth", mount, map[string]any{"type": "aws"})
+		if err != nil {
 			return err
 		}
+		s.made[mount] = made
 	}
 	return nil
 }
@@ -83,8 +86,13 @@ func (s *setup) client(ctx context.Context) error {
 	return nil
 }
 
-// identity makes the instance ID the alias of an instance's logins: it needs no remembering when they are cut.
+// identity makes the instance ID the alias of an instance's logins: it needs no remembering when they are cut. A mount
+// that was here before may have other users, whose entities the alias would change: there it is left as it is, and
+// removal goes by the role_id that the ledger holds.
 func (s *setup) identity(ctx context.Context) error {
+	if !s.made[s.authMount] && !s.setAlias {
+		return nil
+	}
 	return s.write(ctx, "auth/"+s.authMount+"/config/identity", map[string]any{"ec2_alias": "instance_id", "iam_alias": "role_id"}, nil)
 }
 
@@ -98,7 +106,7 @@ func (s *setup) accounts(ctx context.Context) error {
 }
 
 func (s *setup) policies(ctx context.Context) error {
-	texts := functionPolicies(s.profiles, s.authMount, s.revoke)
+	texts := functionPolicies(s.profiles, s.authMount, s.alsoPaths, s.revoke)
 	for _, function := range slices.Sorted(maps.Keys(texts)) {
 		path := grant.PolicyPath(s.rolePrefix + "-" + function)
 		if err := s.write(ctx, path, map[string]any{"policy": texts[function]}, nil); err != nil {
@@ -122,6 +130,21 @@ func (s *setup) roles(ctx context.Context) error {
 			"token_type":              "batch",
 			"token_ttl":               int64(1200),
 			"token_max_ttl":           int64(1200),
+			// Sent empty too: a role write merges, and what is left out keeps what somebody may have put there.
+			"token_explicit_max_ttl":         int64(0),
+			"token_period":                   int64(0),
+			"token_num_uses":                 int64(0),
+			"token_bound_cidrs":              []string{},
+			"bound_account_id":               []string{},
+			"bound_ec2_instance_id":          []string{},
+			"bound_iam_role_arn":             []string{},
+			"bound_iam_instance_profile_arn": []string{},
+			"bound_region":                   []string{},
+			"bound_vpc_id":                   []string{},
+			"bound_subnet_id":                []string{},
+			"bound_ami_id":                   []string{},
+			"inferred_entity_type":           "",
+			"inferred_aws_region":            "",
 		}, nil); err != nil {
 			return err
 		}
@@ -135,7 +158,7 @@ func (s *setup) pkiMounts(ctx context.Context) error {
 		return nil
 	}
 	for _, mount := range s.profiles.PKIMounts() {
-		if err := s.mount(ctx, "sys/mounts", mount, map[string]any{
+		if _, err := s.mount(ctx, "sys/mounts", mount, map[string]any{
 			"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"},
 		}); err != nil {
 			return err
@@ -172,30 +195,30 @@ func (s *setup) root(ctx context.Context, mount string) error {
 	return nil
 }
 
-// mount mounts what is not mounted; list is sys/auth or sys/mounts.
-func (s *setup) mount(ctx context.Context, list, mount string, fields map[string]any) error {
+// mount mounts what is not mounted, and tells whether it was not; list is sys/auth or sys/mounts.
+func (s *setup) mount(ctx context.Context, list, mount string, fields map[string]any) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	mounted, err := s.vault.ReadWithContext(ctx, list)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", list, err)
+		return false, fmt.Errorf("reading %s: %w", list, err)
 	}
 	path := list + "/" + mount
 	if current, ok := mounted.Data[mount+"/"].(map[string]any); ok {
 		if current["type"] != fields["type"] {
-			return fmt.Errorf("%s is of type %v and not %v: choose another mount", path, current["type"], fields["type"])
+			return false, fmt.Errorf("%s is of type %v and not %v: choose another mount", path, current["type"], fields["type"])
 		}
 		s.tell("ok", path, "")
-		return nil
+		return false, nil
 	}
 	s.tell("create", path, fmt.Sprintf("type %v", fields["type"]))
 	if s.dryRun {
-		return nil
+		return true, nil
 	}
 	if _, err := s.vault.WriteWithContext(ctx, path, fields); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return false, fmt.Errorf("writing %s: %w", path, err)
 	}
-	return nil
+	return true, nil
 }
 
 // write writes fields where they differ. Hidden ones are never answered by Vault and are written along.

@@ -110,5 +110,8 @@ func trigger(body []byte) (Trigger, error) {
 	if !facts.IsRegion(e.Region) {
 		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not a region", detail.InstanceID, e.Region)
 	}
+	if e.Time.IsZero() {
+		return Trigger{}, fault.Refusef("the event of instance %s has no time", detail.InstanceID)
+	}
 	return Trigger{InstanceID: detail.InstanceID, Account: e.Account, Region: e.Region, State: state, Time: e.Time}, nil
 }

@@ -71,6 +71,7 @@ func TestAnEventThatCannotBeReadIsRefusedByName(t *testing.T) {
 		"a detail that is a string":               {func(e map[string]any) { e["detail"] = "x" }, "detail", false},
 		"an account that is none":                 {func(e map[string]any) { e["account"] = "1234" }, "not an account ID", false},
 		"a region that is none":                   {func(e map[string]any) { e["region"] = "nowhere" }, "not a region", false},
+		"no time":                                 {func(e map[string]any) { delete(e, "time") }, "has no time", false},
 		"a time that is none":                     {func(e map[string]any) { e["time"] = "yesterday" }, "reading the event", false},
 		"a region that tries to leave its domain": {func(e map[string]any) { e["region"] = "us-east-1.evil.example/" }, "not a region", false},
 	} {

@@ -9,6 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +41,7 @@ type Converger interface {
 
 // Instances looks a whole batch up at once.
 type Instances interface {
-	Look(ctx context.Context, refs []instance.Ref) map[string]instance.Sighting
+	Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting
 }
 
 // Handler answers the invocations of one function. It holds nothing of an invocation.
@@ -124,36 +127,32 @@ type invocation struct {
 // each record. A bad record never holds up its neighbours.
 func (v *invocation) handle(ctx context.Context, records []event.Record) []result {
 	results := make([]result, len(records))
-	latest := map[string]event.Trigger{}
-	of := map[string][]int{}
+	latest := map[instance.Ref]event.Trigger{}
+	of := map[instance.Ref][]int{}
 	for i, r := range records {
 		if r.Err != nil {
 			results[i].err = v.unreadable(ctx, r)
 			continue
 		}
-		id := r.Trigger.InstanceID
-		of[id] = append(of[id], i)
-		if known, ok := latest[id]; !ok || !r.Trigger.Time.Before(known.Time) {
-			latest[id] = r.Trigger
+		ref := instance.Ref{ID: r.Trigger.InstanceID, Account: r.Trigger.Account, Region: r.Trigger.Region}
+		of[ref] = append(of[ref], i)
+		if known, ok := latest[ref]; !ok || !r.Trigger.Time.Before(known.Time) {
+			latest[ref] = r.Trigger
 		}
 	}
-	refs := make([]instance.Ref, 0, len(latest))
-	for id, t := range latest {
-		refs = append(refs, instance.Ref{ID: id, Account: t.Account, Region: t.Region})
-	}
-	if len(refs) == 0 {
+	if len(latest) == 0 {
 		return results
 	}
-	sightings := v.Instances.Look(ctx, refs)
+	sightings := v.Instances.Look(ctx, slices.Collect(maps.Keys(latest)))
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(sideBySide)
-	for id, t := range latest {
+	for ref, t := range latest {
 		group.Go(func() error {
-			r := v.converge(ctx, t, sightings[id])
+			r := v.converge(ctx, t, sightings[ref])
 			mu.Lock()
 			defer mu.Unlock()
-			for _, i := range of[id] {
+			for _, i := range of[ref] {
 				results[i] = r
 			}
 			return nil
@@ -179,7 +178,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < reserve {
 		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", reserve, t.InstanceID)
 	} else {
-		r.outcome, r.err = v.Converger.Converge(ctx, t, s)
+		r.outcome, r.err = v.safely(ctx, t, s)
 	}
 	attributes := []any{
 		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),
@@ -210,6 +209,16 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 		log.DebugContext(ctx, "left alone", attributes...)
 	}
 	return r
+}
+
+// safely keeps a panic over one instance, a damaged record for example, from taking the batch with it.
+func (v *invocation) safely(ctx context.Context, t event.Trigger, s instance.Sighting) (outcome lifecycle.Outcome, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("converging instance %s: panic: %v\n%s", t.InstanceID, p, debug.Stack())
+		}
+	}()
+	return v.Converger.Converge(ctx, t, s)
 }
 
 func (v *invocation) failed(ctx context.Context, log *slog.Logger, err error) {

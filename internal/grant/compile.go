@@ -56,6 +56,9 @@ func (c *compiler) body(o *Output) {
 	if o.body = c.text(o.Template, text); o.body == nil {
 		return
 	}
+	if o.Type == KindPKIRole && o.body.fields["Tag"] {
+		c.fault("%s: no tag may stand in a certificate: whoever tags an instance would choose its organization", o.Template)
+	}
 	for _, target := range o.body.pki {
 		if o.Type != KindPolicy {
 			c.fault("%s: pkiAccess is for policies", o.Template)

@@ -156,6 +156,16 @@ func TestAProfileThatErrsIsRefusedWhenItLoads(t *testing.T) {
 		"a role field of the lock":               {replace(role, `"max_ttl": "24h"`, `"allow_any_name": true`), "set by the program"},
 		"a role field of another type":           {replace(role, `"24h"`, `["24h"]`), "max_ttl"},
 		"Vault's own template marks":             {replace(policy, "kv/data/{{ .InstanceID }}", `{{ "{{" }}identity.entity.id}}`), "{{ or }}"},
+		"Vault's own template marks, escaped":    {replace(policy, "kv/data/{{ .InstanceID }}", `\x7b\x7bidentity.entity.id\x7d\x7d`), "{{ or }}"},
+		"the dot itself":                         {replace(policy, "{{ .InstanceID }}", "{{ . }}"), "stands for all values"},
+		"the dollar itself":                      {replace(policy, "{{ .InstanceID }}", "{{ range .IPv4s }}{{ $ }}{{ end }}"), "stands for all values"},
+		"a range over a number":                  {replace(policy, "{{ .InstanceID }}", "{{ range 1000000000 }}x{{ end }}"), "range counts over no number"},
+		"a tag as an organization":               {replace(role, "system:nodes", `{{ .Tag "team" }}`), "no tag may stand in a certificate"},
+		"a negative duration":                    {replace(role, `"24h"`, `"-1h"`), "max_ttl"},
+		"a PKI role as a generic object":         {replace(host, `"key_type"`, `"allow_any_name": true, "key_type"`), "use type pki-role"},
+		"a generic object in KV version 2":       {replace(profile, "path: ssh/roles", "path: kv/data/hosts"), "KV engine"},
+		"a second document":                      {replace(profile, "name: alice_cluster-worker", "name: alice_cluster-worker\n---\nname: x"), "second document"},
+		"an empty pattern for a tag":             {replace(profile, "{iam_role_arn:", `{tags: {a: ""}, iam_role_arn:`), "can never match"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := files()
@@ -190,7 +200,9 @@ func TestAPolicyTemplateThatReachesTooFarIsRefusedWhenItLoads(t *testing.T) {
 		"issuing by two segments":            {`path "alice_cluster/+/+/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
 		"issuing by half a name":             {`path "alice_cluster/pk*" { capabilities = ["update"] }`, "pkiAccess"},
 		"the whole base path":                {`path "alice_cluster/*" { capabilities = ["read"] }`, "pkiAccess"},
-		"sign-verbatim":                      {`path "alice_cluster/pki/k8s/sign-verbatim" { capabilities = ["update"] }`, "pkiAccess"},
+		"sign-verbatim":                      {`path "alice_cluster/pki/k8s/sign-verbatim" { capabilities = ["update"] }`, "past every role"},
+		"sign-verbatim on any mount":         {`path "alice_cluster/legacy/sign-verbatim/x" { capabilities = ["update"] }`, "past every role"},
+		"a wildcard that is none to Vault":   {`path "alice_cluster/kv/+*" { capabilities = ["read"] }`, "no wildcard"},
 		"writing a PKI role":                 {`path "alice_cluster/pki/k8s/roles/x" { capabilities = ["update"] }`, "pkiAccess"},
 		"writing what may only be read":      {`path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["update"] }`, "pkiAccess"},
 		"more than its own token":            {`path "auth/token/lookup-self" { capabilities = ["read", "update"] }`, "only"},
@@ -208,6 +220,15 @@ func TestAPolicyTemplateThatReachesTooFarIsRefusedWhenItLoads(t *testing.T) {
 				t.Errorf("want an error that names the file and says %q, got %v", row.says, err)
 			}
 		})
+	}
+}
+
+func TestNestedJSONAndParametersAreNoTemplateMarks(t *testing.T) {
+	fs := files()
+	fs["worker/host.json.tmpl"] = &fstest.MapFile{Data: []byte(`{"data":{"a":{"b":"c"}}}`)}
+	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)}
+	if _, err := load(fs); err != nil {
+		t.Error(err)
 	}
 }
 

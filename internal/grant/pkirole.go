@@ -137,15 +137,15 @@ func sameType(standard, given any) (any, error) {
 	case int64:
 		switch v := given.(type) {
 		case float64:
-			if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+			if v == math.Trunc(v) && v >= 0 && v < 1<<53 {
 				return int64(v), nil
 			}
 		case string:
-			if d, err := time.ParseDuration(v); err == nil && d%time.Second == 0 {
+			if d, err := time.ParseDuration(v); err == nil && d >= 0 && d%time.Second == 0 {
 				return int64(d / time.Second), nil
 			}
 		}
-		return nil, fmt.Errorf(`%v is neither a whole number nor a duration such as "24h"`, given)
+		return nil, fmt.Errorf(`%v is neither a whole number from 0 up nor a duration such as "24h"`, given)
 	case bool:
 		if v, ok := given.(bool); ok {
 			return v, nil

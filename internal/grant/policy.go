@@ -98,6 +98,10 @@ var selfCare = map[string]string{
 	"sys/capabilities-self":  "update",
 }
 
+// signAnything are the paths of a PKI mount that no role bounds, wherever the mount is.
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-verbatim
+var signAnything = []string{"sign-verbatim", "sign-intermediate", "sign-self-issued"}
+
 // publicPKI are the paths of a PKI mount that Vault serves to anybody.
 // https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-certificate
 var publicPKI = []string{"ca", "ca/pem", "ca_chain", "cert/ca", "cert/ca_chain", "cert/crl", "crl", "crl/pem"}
@@ -121,6 +125,10 @@ func (b bounds) checkRule(r rule) error {
 			return fmt.Errorf("the capability %q is out of bounds", c)
 		}
 	}
+	// The decoded path is what Vault templates, whatever the text looked like.
+	if strings.Contains(r.Path, "{{") || strings.Contains(r.Path, "}}") {
+		return fmt.Errorf("holds {{ or }}: Vault would render it once more at each request")
+	}
 	if own, ok := b.pki[r.Path]; ok {
 		if !r.same(own) {
 			return fmt.Errorf("differs from what pkiAccess gives for it")
@@ -140,6 +148,12 @@ func (b bounds) checkRule(r rule) error {
 	for _, s := range strings.Split(r.Path, "/") {
 		if s == "" && !strings.HasSuffix(r.Path, "/") || s == "." || s == ".." {
 			return fmt.Errorf("has an empty or a dot segment")
+		}
+		if slices.Contains(signAnything, s) {
+			return fmt.Errorf("%s signs whatever it is given, past every role", s)
+		}
+		if strings.Contains(s, "+*") {
+			return fmt.Errorf("+* is no wildcard to Vault")
 		}
 	}
 	for _, m := range b.mounts {

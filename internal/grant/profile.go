@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -142,6 +143,9 @@ func loadProfile(fsys fs.FS, file string) (*Profile, error) {
 	if err := d.Decode(p); err != nil {
 		return nil, fmt.Errorf("decoding the profile: %w", err)
 	}
+	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return nil, errors.New("decoding the profile: a second document stands behind the first")
+	}
 	if err := p.check(); err != nil {
 		return nil, err
 	}
@@ -188,6 +192,9 @@ func (p *Profile) check() error {
 	want(p.Auth.TokenTTL > 0, "auth.token_ttl: is required and positive")
 	want(p.Auth.TokenMaxTTL >= p.Auth.TokenTTL, "auth.token_max_ttl: is shorter than token_ttl")
 	want(p.Auth.TokenTTL%time.Second == 0 && p.Auth.TokenMaxTTL%time.Second == 0, "auth: TTLs are whole seconds")
+	for key, pattern := range p.Match.Tags {
+		want(pattern != "", "match.tags: %q can never match an empty pattern", key)
+	}
 	for _, name := range p.Auth.ExtraPolicies {
 		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q is not a policy to give to an instance", name)
 		want(!strings.HasPrefix(name, "ec2-i-"), "auth.extra_policies: %q is the form of a generated policy", name)
@@ -208,6 +215,7 @@ func (p *Profile) check() error {
 			want(vaultPath.MatchString(o.Path) && strings.HasSuffix(o.Path, "/roles"), "%s: path %q is not <PKI mount>/roles", where, o.Path)
 		case KindGeneric:
 			want(vaultPath.MatchString(o.Path) && !identity, "%s: a generic object has a path and no names", where)
+			want(!slices.Contains(strings.Split(o.Path, "/"), "data"), "%s: version 2 of the KV engine keeps what is deleted: path %q is not supported", where, o.Path)
 		default:
 			want(false, "%s: type %q is none of policy, pki-role, generic", where, o.Type)
 		}

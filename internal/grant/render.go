@@ -134,6 +134,9 @@ func (p *Profile) used() map[string]bool {
 	return used
 }
 
+// onlyPKI are fields that only a PKI role has: a generic object with one of them would be a PKI role without a lock.
+var onlyPKI = []string{"allow_any_name", "allow_ip_sans", "use_csr_sans", "use_csr_common_name", "enforce_hostnames", "server_flag", "client_flag"}
+
 // rendering renders the outputs of one profile with one set of values.
 type rendering struct {
 	profile    *Profile
@@ -150,9 +153,6 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 	text, err := o.body.execute(v, func(target string) (string, error) { return r.access(target, generated) })
 	if err != nil {
 		return Object{}, nil, err
-	}
-	if strings.Contains(text, "{{") || strings.Contains(text, "}}") {
-		return Object{}, nil, fmt.Errorf("the text of %s holds {{ or }}: Vault would render it once more at each request", o.Template)
 	}
 	path := r.profile.BasePath + "/" + o.Path + "/" + name
 	switch o.Type {
@@ -178,6 +178,11 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		fields, err := decodeObject(text)
 		if err != nil {
 			return Object{}, nil, fmt.Errorf("%s: %w", o.Template, err)
+		}
+		for _, name := range onlyPKI {
+			if _, ok := fields[name]; ok {
+				return Object{}, nil, fmt.Errorf("%s: the field %q is one of a PKI role: use type pki-role, which locks it", o.Template, name)
+			}
 		}
 		return Object{Kind: KindGeneric, Path: path, Fields: fields}, jsonShape("", fields), nil
 	}

@@ -76,6 +76,11 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 	case *parse.IfNode:
 		w.branch(&n.BranchNode, atRoot, atRoot)
 	case *parse.RangeNode:
+		if len(n.Pipe.Cmds) == 1 && len(n.Pipe.Cmds[0].Args) == 1 {
+			if number, counts := n.Pipe.Cmds[0].Args[0].(*parse.NumberNode); counts {
+				w.refuse(number, "range counts over no number: range over .IPv4s or .IPv6s")
+			}
+		}
 		w.branch(&n.BranchNode, atRoot, false)
 	case *parse.WithNode:
 		w.branch(&n.BranchNode, atRoot, false)
@@ -106,8 +111,15 @@ func (w *walk) command(c *parse.CommandNode, atRoot bool) {
 				continue
 			}
 			w.field(arg, arg.Ident, c.Args[i+1:])
+		case *parse.DotNode:
+			if atRoot {
+				w.refuse(arg, "the dot itself stands for all values at once: name one")
+			}
 		case *parse.VariableNode:
 			if len(arg.Ident) == 1 {
+				if arg.Ident[0] == "$" {
+					w.refuse(arg, "$ itself stands for all values at once: name one, as in $.FQDN")
+				}
 				continue
 			}
 			if arg.Ident[0] != "$" {

@@ -44,8 +44,8 @@ type values struct {
 // Neutral stand-ins for what people choose: names and tags.
 const (
 	neutralTag  = "neutral"
-	neutralFQDN = "neutral-fqdn.invalid"
-	neutralDNS  = "neutral-dns.invalid"
+	neutralFQDN = "f.invalid" // short: a common name around it has a bound
+	neutralDNS  = "d.invalid"
 )
 
 func newValues(f facts.Instance, deployment string, p *Profile) values {
@@ -74,7 +74,7 @@ func newValues(f facts.Instance, deployment string, p *Profile) values {
 // neutralised is v with harmless words in place of what people choose. What AWS alone fixes stays: it has a closed
 // form (facts.Instance.Check) that cannot change a structure, and lists keep their lengths.
 func (v values) neutralised() values {
-	v.neutral = true
+	v.neutral, v.tags = true, nil
 	v.FQDN, v.PrivateDNSName = neutralFQDN, neutralDNS
 	return v
 }

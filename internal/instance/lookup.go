@@ -42,6 +42,8 @@ const (
 	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 	filterValues = 200
 	pageSize     = 1000
+	// lookTime bounds a whole look, so that an account that does not answer leaves time for the others.
+	lookTime = 20 * time.Second
 	// places is how many accounts and regions are asked side by side.
 	places = 8
 )
@@ -68,9 +70,9 @@ func New(o Options) *Lookup {
 	return &Lookup{clients: c, roles: newRoles(c), now: time.Now}
 }
 
-// Look gives one sighting for each ref, by instance ID. A fault of one account and region stays with the instances
+// Look gives one sighting for each ref. A fault of one account and region stays with the instances
 // of that account and region.
-func (l *Lookup) Look(ctx context.Context, refs []Ref) map[string]Sighting {
+func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
 	type place struct{ account, region string }
 	ids := map[place][]string{}
 	for _, r := range refs {
@@ -79,7 +81,9 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[string]Sighting {
 			ids[p] = append(ids[p], r.ID)
 		}
 	}
-	found := make(chan map[string]Sighting, len(ids))
+	found := make(chan map[Ref]Sighting, len(ids))
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(places)
 	for p, list := range ids {
@@ -90,15 +94,15 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[string]Sighting {
 	}
 	_ = g.Wait() // the functions above report in their sightings
 	close(found)
-	all := make(map[string]Sighting, len(refs))
+	all := make(map[Ref]Sighting, len(refs))
 	for f := range found {
 		maps.Copy(all, f)
 	}
 	return all
 }
 
-func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []string) map[string]Sighting {
-	out := make(map[string]Sighting, len(ids))
+func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []string) map[Ref]Sighting {
+	out := make(map[Ref]Sighting, len(ids))
 	call, err := l.clients.ec2(ctx, account, region)
 	for chunk := range slices.Chunk(ids, filterValues) {
 		seen := map[string]Sighting{}
@@ -106,11 +110,12 @@ func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []strin
 			seen, err = l.describe(ctx, call, account, region, chunk)
 		}
 		for _, id := range chunk {
+			ref := Ref{ID: id, Account: account, Region: region}
 			if err != nil {
-				out[id] = Sighting{Err: err}
+				out[ref] = Sighting{Err: err}
 				continue
 			}
-			out[id] = seen[id]
+			out[ref] = seen[id]
 		}
 	}
 	return out
@@ -157,20 +162,45 @@ func nextPage(ctx context.Context, call describeInstances, input *ec2.DescribeIn
 	return call(ctx, input)
 }
 
-// addRoles resolves the IAM role of each instance from its instance profile: the role is what profiles match on,
-// and EC2 tells only the instance profile.
+// addRoles resolves the IAM role of each live instance from its instance profile: the role is what profiles match
+// on, and EC2 tells only the instance profile. Each profile is asked for once, its error included, side by side. What
+// is gone needs no role: its removal must not hang on IAM.
 func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]Sighting) {
+	type answer struct {
+		role string
+		err  error
+	}
+	answers := map[string]*answer{}
+	for _, s := range seen {
+		if s.needsRole() {
+			answers[s.Facts.IAMInstanceProfileARN] = &answer{}
+		}
+	}
+	var g errgroup.Group
+	g.SetLimit(places)
+	for profile, a := range answers {
+		g.Go(func() error {
+			a.role, a.err = l.roles.of(ctx, account, profile)
+			return nil
+		})
+	}
+	_ = g.Wait() // each answer keeps its own error
 	for id, s := range seen {
-		if s.Err != nil || s.Facts.IAMInstanceProfileARN == "" {
+		if !s.needsRole() {
 			continue
 		}
-		role, err := l.roles.of(ctx, account, s.Facts.IAMInstanceProfileARN)
-		if err != nil {
-			s.Err = fmt.Errorf("instance %s: %w", id, err)
+		a := answers[s.Facts.IAMInstanceProfileARN]
+		s.Facts.IAMRoleARN = a.role
+		if a.err != nil {
+			s.Err = fmt.Errorf("instance %s: %w", id, a.err)
 		}
-		s.Facts.IAMRoleARN = role
 		seen[id] = s
 	}
+}
+
+func (s Sighting) needsRole() bool {
+	live := s.Facts.State == facts.Pending || s.Facts.State == facts.Running
+	return s.Err == nil && live && s.Facts.IAMInstanceProfileARN != ""
 }
 
 var errNoState = errors.New("EC2 gave no state")

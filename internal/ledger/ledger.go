@@ -36,8 +36,10 @@ const (
 	// LeaseTime is how long a lease lasts. It is longer than a function may run, so that only a dead sandbox, or one
 	// that was frozen, ever loses one.
 	LeaseTime = 75 * time.Second
-	// tombstoneTime is how long the record of a removed instance is kept.
-	tombstoneTime = 30 * 24 * time.Hour
+	// tombstoneTime is how long the record of a removed instance is kept, and emptyTombstoneTime that of one that was
+	// never granted anything: only long enough to stop a run that looked at it just before.
+	tombstoneTime      = 30 * 24 * time.Hour
+	emptyTombstoneTime = time.Hour
 )
 
 // API is what the ledger needs of DynamoDB. They are functions for the reason given in docs/decisions/binary-size.md.
@@ -141,6 +143,9 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 	if r.State == Deleted {
 		r.DeletedAt = now
 		r.ExpiresAt = now.Add(tombstoneTime).Unix()
+		if r.Profile == "" {
+			r.ExpiresAt = now.Add(emptyTombstoneTime).Unix()
+		}
 	}
 	item, err := attributevalue.MarshalMap(r)
 	if err != nil {

@@ -101,10 +101,10 @@ func (r Record) Has(path string) bool {
 	return false
 }
 
-// RoleID is the role_id of the recorded auth role; empty when it is not known.
-func (r Record) RoleID() string {
+// RoleID is the role_id of the auth role recorded at a path; empty when it is not known.
+func (r Record) RoleID(path string) string {
 	for _, o := range r.Objects {
-		if o.Kind == grant.KindAuthRole {
+		if o.Path == path {
 			return o.RoleID
 		}
 	}

@@ -16,27 +16,33 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 	if err != nil || holder == nil {
 		return err
 	}
-	s := w.Instances.Look(ctx, []instance.Ref{{ID: holder.InstanceID, Account: holder.Account, Region: holder.Region}})[holder.InstanceID]
+	ref := instance.Ref{ID: holder.InstanceID, Account: holder.Account, Region: holder.Region}
+	s := w.Instances.Look(ctx, []instance.Ref{ref})[ref]
 	if s.Err != nil {
 		return s.Err
 	}
-	gone := s.Found && s.Facts.State == facts.Terminated
-	if !s.Found {
-		// Terminated instances leave EC2's answers within the hour; so do not those that were never seen yet.
-		record, err := w.Ledger.Get(ctx, holder.InstanceID)
-		if err != nil {
-			return err
-		}
-		gone = record == nil || w.Now().Sub(record.UpdatedAt) > young
+	record, err := w.Ledger.Get(ctx, holder.InstanceID)
+	if err != nil {
+		return err
 	}
+	// Terminated instances leave EC2's answers within the hour; so do not those that were never seen yet.
+	gone := s.Found && s.Facts.State == facts.Terminated ||
+		!s.Found && (record == nil || w.Now().Sub(record.UpdatedAt) > young)
 	switch {
-	case !gone:
+	case gone && w.Duties.Remove:
+	case gone, s.Facts.State == facts.ShuttingDown:
+		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone: its removal is awaited", name.FQDN, name.BasePath, holder.InstanceID)
+	default:
 		return fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free once that one is gone",
 			instanceID, name.FQDN, name.BasePath, holder.InstanceID, state(s))
-	case !w.Duties.Remove:
-		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone: its removal is awaited", name.FQDN, name.BasePath, holder.InstanceID)
 	}
-	_, err = w.remove(ctx, holder.InstanceID)
+	if record != nil && record.State != ledger.Deleted {
+		_, err = w.remove(ctx, record)
+		return err
+	}
+	// A claim whose record is gone already: it is all that is left.
+	next := ledger.Record{InstanceID: holder.InstanceID, Account: holder.Account, Region: holder.Region, State: ledger.Deleted}
+	_, err = w.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: w.NewOwner(), Release: []ledger.Name{name}})
 	return err
 }
 

@@ -41,7 +41,7 @@ type Ledger interface {
 
 // Instances looks at instances again when a name is claimed twice.
 type Instances interface {
-	Look(ctx context.Context, refs []instance.Ref) map[string]instance.Sighting
+	Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting
 }
 
 // Duties are what a function may do. Each function has a Vault role of its own, and only those that remove may
@@ -99,20 +99,27 @@ type Outcome struct {
 }
 
 const (
-	// young is how long after its event an instance that EC2 does not show may still turn up.
+	// young is how long after its event EC2's answers may still lag behind it.
 	young = 10 * time.Minute
 	// stale is how old a look at EC2 may be when a grant is made from it.
 	stale = 30 * time.Second
-	// convergeTime bounds one run; it ends well before its lease does.
+	// convergeTime bounds one run, and it ends this long before the invocation does, so that there is time to answer
+	// and to give the lease back.
 	convergeTime = 45 * time.Second
-	// leaseMargin is how much of a lease must be left to start a call on it: more than a call may take.
-	leaseMargin = 12 * time.Second
+	answerTime   = 5 * time.Second
+	// leaseMargin is how much of a lease must be left to start a call on it: more than a call, with a login before it
+	// and a second try, may take of a run that has not been frozen.
+	leaseMargin = ledger.LeaseTime - convergeTime - answerTime
 )
 
 // Converge makes true what the sighting asks for. An error's fault kind says whether to try again; a refusal and a
 // conflict are recorded in the ledger before it returns.
 func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Sighting) (Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, convergeTime)
+	limit := convergeTime
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-answerTime)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if s.Err != nil {
 		return Outcome{}, s.Err
@@ -120,12 +127,16 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 	if !s.Found {
 		return c.absent(ctx, t)
 	}
+	if lags(s.Facts.State, t.State) && c.Now().Sub(t.Time) < young {
+		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 still shows it as %s", t.InstanceID, t.State, s.Facts.State)
+	}
 	switch s.Facts.State {
 	case facts.Terminated:
-		return c.gone(ctx, s.Facts.ID)
+		return c.gone(ctx, t)
 	case facts.ShuttingDown:
-		if c.OnShuttingDown {
-			return c.gone(ctx, s.Facts.ID)
+		// There is no way back from here; with a terminated event there is nothing to wait for either.
+		if c.OnShuttingDown || t.State == facts.Terminated {
+			return c.gone(ctx, t)
 		}
 	case facts.Pending, facts.Running:
 		if c.Duties.Make {
@@ -137,11 +148,24 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 	return Outcome{Action: LeftAlone}, nil
 }
 
+// lags tells whether EC2, which answers from copies, shows a state from before the event's. Acting on it would
+// acknowledge the one event that tells of the change.
+func lags(seen, told facts.State) bool {
+	switch told {
+	case facts.Terminated, facts.ShuttingDown:
+		return seen != facts.Terminated && seen != facts.ShuttingDown
+	case facts.Running:
+		return seen == facts.Stopping || seen == facts.Stopped
+	default:
+		return false
+	}
+}
+
 // absent is for an instance that a complete answer of EC2 does not hold. It counts as gone only when AWS's own event
 // says so too; else it is either too new to be seen or too old to be asked about.
 func (c *Converger) absent(ctx context.Context, t event.Trigger) (Outcome, error) {
 	if t.State == facts.Terminated || t.State == facts.ShuttingDown {
-		return c.gone(ctx, t.InstanceID)
+		return c.gone(ctx, t)
 	}
 	if c.Now().Sub(t.Time) < young {
 		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 does not show it yet", t.InstanceID, t.State)
@@ -149,11 +173,26 @@ func (c *Converger) absent(ctx context.Context, t event.Trigger) (Outcome, error
 	return Outcome{Action: LeftAlone}, nil
 }
 
-func (c *Converger) gone(ctx context.Context, instanceID string) (Outcome, error) {
+func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
 	}
-	return c.remove(ctx, instanceID)
+	old, err := c.Ledger.Get(ctx, t.InstanceID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if old == nil {
+		// A tombstone all the same: a provision that looked at EC2 a moment earlier, while the instance still ran, must
+		// find it and not make a grant that nobody would ever remove.
+		next := ledger.Record{InstanceID: t.InstanceID, Account: t.Account, Region: t.Region, State: ledger.Deleted, EventTime: t.Time.UTC()}
+		_, err := c.Ledger.Put(ctx, ledger.Write{New: next, Owner: c.NewOwner()})
+		return Outcome{Action: Unchanged}, err
+	}
+	if old.Account != t.Account || old.Region != t.Region {
+		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
+			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
+	}
+	return c.remove(ctx, old)
 }
 
 // take checks that nobody else is at work on a record.
@@ -191,14 +230,14 @@ func (c *Converger) refused(ctx context.Context, old *ledger.Record, f facts.Ins
 }
 
 // failed gives the lease back and notes why the run broke off, so that the next one need not wait for the lease to
-// run out. It is done even when the run broke off because its time was up.
-func (c *Converger) failed(ctx context.Context, held *ledger.Record, owner string, reason error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+// run out. A run whose time was up keeps its lease: a call it gave up on may still take effect in Vault.
+func (c *Converger) failed(ctx context.Context, w ledger.Write, reason error) error {
+	w.KeepLease = ctx.Err() != nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime-time.Second)
 	defer cancel()
-	next := *held
-	next.LastError = reason.Error()
-	next.Attempts++
-	if _, err := c.Ledger.Put(ctx, ledger.Write{Old: held, New: next, Owner: owner}); err != nil && !errors.Is(err, ledger.ErrChanged) {
+	w.New.LastError = reason.Error()
+	w.New.Attempts++
+	if _, err := c.Ledger.Put(ctx, w); err != nil && !errors.Is(err, ledger.ErrChanged) {
 		return fault.New(fault.KindOf(reason), errors.Join(reason, err))
 	}
 	return reason

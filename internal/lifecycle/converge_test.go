@@ -59,7 +59,7 @@ func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
-	w.entities[idA], w.entities[w.records[idA].RoleID()] = true, true
+	w.entities[idA], w.entities[w.records[idA].RoleID(roleA)] = true, true
 	w.setState(facts.Terminated)
 	w.calls = nil
 	c := w.converger(lifecycle.Duties{Remove: true}, func(o *lifecycle.Options) { o.RevokeCertificates = true })
@@ -99,9 +99,11 @@ func TestWhatEC2SaysDecidesAndNotTheEvent(t *testing.T) {
 		kind   fault.Kind
 		left   bool // the grant that was there before is still there
 	}{
-		"terminated by the event, running by EC2":     {facts.Terminated, facts.Running, lifecycle.Duties{Remove: true}, nil, lifecycle.LeftAlone, 0, true},
-		"running by the event, terminated by EC2":     {facts.Running, facts.Terminated, lifecycle.Duties{Remove: true}, nil, lifecycle.Deprovisioned, 0, false},
-		"the same, by a function that may not remove": {facts.Running, facts.Terminated, lifecycle.Duties{Make: true}, nil, lifecycle.LeftAlone, 0, true},
+		"terminated by a new event, still running by EC2": {facts.Terminated, facts.Running, lifecycle.Duties{Remove: true}, nil, "", fault.Retry, true},
+		"terminated by the event, shutting down by EC2":   {facts.Terminated, facts.ShuttingDown, lifecycle.Duties{Remove: true}, nil, lifecycle.Deprovisioned, 0, false},
+		"running by a new event, still stopped by EC2":    {facts.Running, facts.Stopped, both, nil, "", fault.Retry, true},
+		"running by the event, terminated by EC2":         {facts.Running, facts.Terminated, lifecycle.Duties{Remove: true}, nil, lifecycle.Deprovisioned, 0, false},
+		"the same, by a function that may not remove":     {facts.Running, facts.Terminated, lifecycle.Duties{Make: true}, nil, lifecycle.LeftAlone, 0, true},
 		"stopped":                             {facts.Stopped, facts.Stopped, both, nil, lifecycle.LeftAlone, 0, true},
 		"stopping":                            {facts.Stopping, facts.Stopping, both, nil, lifecycle.LeftAlone, 0, true},
 		"shutting down":                       {facts.ShuttingDown, facts.ShuttingDown, both, nil, lifecycle.LeftAlone, 0, true},
@@ -133,21 +135,129 @@ func TestWhatEC2SaysDecidesAndNotTheEvent(t *testing.T) {
 	}
 }
 
-func TestAnOldEventOfAnInstanceThatEC2DoesNotShowDeletesNothing(t *testing.T) {
+func TestAnOldEventThatEC2ContradictsDeletesNothing(t *testing.T) {
+	for name, row := range map[string]struct {
+		told   facts.State
+		absent bool
+	}{
+		"running by the event, absent from EC2":     {facts.Running, true},
+		"terminated by the event, running by EC2":   {facts.Terminated, false},
+		"shutting down by the event, still running": {facts.ShuttingDown, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+			if row.absent {
+				delete(w.ec2, idA)
+			}
+			old := w.now
+			w.now = w.now.Add(time.Hour)
+			out, err := w.handleAt(w.converger(lifecycle.Duties{Remove: true}), trigger(idA, row.told, old))
+			if err != nil || out.Action != lifecycle.LeftAlone {
+				t.Errorf("got %q, %v: what only an old event says is for reconcile to judge", out.Action, err)
+			}
+			if err := w.granted(idA); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAnEventFromAnotherPlaceDoesNotEndAnInstance(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
-	delete(w.ec2, idA)
-	old := w.now
-	w.now = w.now.Add(time.Hour)
-	c := w.converger(both)
-	s := w.Look(t.Context(), nil)[idA]
-	out, err := c.Converge(t.Context(), trigger(idA, facts.Running, old), s)
-	if err != nil || out.Action != lifecycle.LeftAlone {
-		t.Errorf("got %q, %v: absence without a terminated event is for reconcile to judge", out.Action, err)
+	elsewhere := trigger(idA, facts.Terminated, w.now)
+	elsewhere.Region = "eu-central-1" // where EC2, rightly, does not know it
+	_, err := w.handleAt(w.converger(both), elsewhere)
+	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), "eu-central-1") {
+		t.Errorf("want a refusal that names the place, got %v", err)
 	}
 	if err := w.granted(idA); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestALookFromBeforeTheRemovalMakesNoGrant(t *testing.T) {
+	for name, known := range map[string]bool{"of an instance that was granted something": true, "of one the ledger does not know": false} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			f := w.launch(idA, 4)
+			provision, deprovision := w.converger(lifecycle.Duties{Make: true}), w.converger(lifecycle.Duties{Remove: true})
+			if known {
+				w.must(provision, idA, facts.Running, lifecycle.Provisioned)
+			}
+			seen := sighting(f)
+			seen.Facts.ObservedAt = w.now // the instance runs, and provision is slow
+			w.now = w.now.Add(10 * time.Second)
+			w.setState(facts.Terminated)
+			if _, err := w.handle(deprovision, idA, facts.Terminated); err != nil {
+				t.Fatal(err)
+			}
+			_, err := provision.Converge(t.Context(), trigger(idA, facts.Running, start), seen)
+			if fault.KindOf(err) != fault.Retry || len(w.objects) != 0 {
+				t.Errorf("a grant for an instance that is gone would never be removed; got %v, objects %v", err, w.objects)
+			}
+		})
+	}
+}
+
+func TestAnAuthRoleOnTheFormerMountGoesWithTheInstanceAtTheLatest(t *testing.T) {
+	for name, duties := range map[string]lifecycle.Duties{"by a function that may remove": both, "by one that may not": {Make: true}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+			moved := func(o *lifecycle.Options) { o.Realm.AuthMount = "fleet" }
+			w.must(w.converger(duties, moved), idA, facts.Running, lifecycle.Provisioned)
+			if w.objects["auth/fleet/role/"+idA] == nil || (w.objects[roleA] == nil) != duties.Remove {
+				t.Errorf("got %v", w.records[idA].Objects)
+			}
+			w.must(w.converger(duties, moved), idA, facts.Running, lifecycle.Unchanged)
+			w.setState(facts.Terminated)
+			w.must(w.converger(lifecycle.Duties{Remove: true}, moved), idA, facts.Terminated, lifecycle.Deprovisioned)
+			if err := w.nothing(idA); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestAnUnknownObjectAtANewPathIsNotOverwrittenBecauseTheRestIsOurs(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	r := w.records[idA]
+	r.Objects = append(r.Objects[:1:1], r.Objects[2:]...) // as if the profile had gained the kubelet's role
+	w.records[idA] = r
+	w.objects[pkiA] = map[string]any{"allow_any_name": true}
+	f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.77"))
+	w.ec2[idA] = f
+	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), pkiA) {
+		t.Errorf("want a conflict that names %s, got %v", pkiA, err)
+	}
+	if w.objects[pkiA]["allow_any_name"] != true {
+		t.Error("it was overwritten")
+	}
+}
+
+func TestAnErrorThatHasPassedIsForgotten(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	c := w.converger(lifecycle.Duties{Make: true})
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	bad := f
+	bad.PrivateDNSName = "ip_bad"
+	w.ec2[idA] = bad
+	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Refuse || w.records[idA].LastError == "" || w.records[idA].State != ledger.Active {
+		t.Fatalf("want the refusal noted beside what stands, got %v, %+v", err, w.records[idA])
+	}
+	w.ec2[idA] = f
+	w.must(c, idA, facts.Running, lifecycle.Unchanged)
+	if w.records[idA].LastError != "" {
+		t.Error("the error that has passed is still in the record")
 	}
 }
 
@@ -174,7 +284,7 @@ func TestChangedFactsAreRenderedAnewAndTheOldNameIsGivenUp(t *testing.T) {
 	f := w.launch(idA, 4)
 	c := w.converger(lifecycle.Duties{Make: true})
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
-	roleID := w.records[idA].RoleID()
+	roleID := w.records[idA].RoleID(roleA)
 	f.PrivateDNSName, f.IPv4s = "ip-10-1-1-99.ec2.internal", []netip.Addr{netip.MustParseAddr("10.1.1.99")}
 	w.ec2[idA] = f
 	w.calls = nil
@@ -182,7 +292,7 @@ func TestChangedFactsAreRenderedAnewAndTheOldNameIsGivenUp(t *testing.T) {
 	if err := w.granted(idA); err != nil {
 		t.Fatal(err)
 	}
-	if w.records[idA].RoleID() != roleID {
+	if w.records[idA].RoleID(roleA) != roleID {
 		t.Error("an auth role that is overwritten keeps its role_id, and with it its entity")
 	}
 	if len(w.claims) != 1 {
@@ -265,6 +375,9 @@ func TestAPolicyThatWasTakenOverIsNotDeletedWithTheRest(t *testing.T) {
 	if r := w.records[idA]; r.State != ledger.Deprovisioning || r.LastError == "" {
 		t.Errorf("want the conflict recorded, got %+v", r)
 	}
+	if len(w.claims) != 0 {
+		t.Errorf("nothing of ours bears the name any more, and yet it is held: %v", w.claims)
+	}
 }
 
 func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
@@ -281,6 +394,10 @@ func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
 	}
 	if r := w.records[idB]; r.State != ledger.Refused {
 		t.Errorf("want the refusal recorded, got %+v", r)
+	}
+	w.setState(facts.ShuttingDown)
+	if _, err = w.handle(provision, idB, facts.Running); fault.KindOf(err) != fault.Retry {
+		t.Errorf("the holder is on its way out: its successor waits and is not refused, got %v", err)
 	}
 	w.setState(facts.Terminated)
 	_, err = w.handle(provision, idB, facts.Running)

@@ -26,7 +26,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err == nil {
 		g, err = profile.Render(f, c.Realm)
 	}
-	if errors.Is(err, grant.ErrNotYet) && f.State == facts.Pending {
+	if errors.Is(err, grant.ErrNotYet) && t.State == facts.Pending {
 		return Outcome{Action: NotYet, Profile: profile.Name}, nil
 	}
 	if err != nil && fault.KindOf(err) == fault.Retry {
@@ -43,8 +43,11 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{}, c.refused(ctx, old, f, err)
 	}
 	done := Outcome{Action: Unchanged, Profile: profile.Name, FQDN: g.FQDN}
-	if old != nil && old.State == ledger.Active && same(old, g) {
-		return done, nil
+	if old != nil && old.State == ledger.Active && c.same(old, g) {
+		return done, c.settled(ctx, old)
+	}
+	if old != nil && old.State == ledger.Deleted && !f.ObservedAt.After(old.DeletedAt) {
+		return Outcome{}, fault.Retryf("instance %s was removed after it was looked at: it is looked at again", f.ID)
 	}
 	if age := c.Now().Sub(f.ObservedAt); age > stale {
 		return Outcome{}, fault.Retryf("what is known of instance %s is %s old: it is looked at again", f.ID, age.Round(1e9))
@@ -58,9 +61,9 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{}, c.refused(ctx, old, f, err)
 	}
 	if done.Objects, err = w.write(ctx, g, found); err != nil {
-		return Outcome{}, c.failed(ctx, w.record, w.owner, err)
+		return Outcome{}, c.failed(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
 	}
-	if err := w.activate(ctx, g); err != nil {
+	if err := w.activate(ctx); err != nil {
 		return Outcome{}, err
 	}
 	done.Action = Provisioned
@@ -70,18 +73,21 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 // unmatched is for a live instance that no profile fits. What it may have been granted before is taken away by a
 // function that may remove; the others do not even look.
 func (c *Converger) unmatched(ctx context.Context, instanceID string) (Outcome, error) {
-	if c.Duties.Remove {
-		if done, err := c.remove(ctx, instanceID); err != nil || done.Action != Unchanged {
-			return done, err
-		}
+	if !c.Duties.Remove {
+		return Outcome{Action: Unmatched}, nil
 	}
-	return Outcome{Action: Unmatched}, nil
+	old, err := c.Ledger.Get(ctx, instanceID)
+	if err != nil || old == nil || old.State == ledger.Deleted {
+		return Outcome{Action: Unmatched}, err
+	}
+	return c.remove(ctx, old)
 }
 
-// same tells whether the record says that exactly this grant was made.
-func same(r *ledger.Record, g *grant.Grant) bool {
+// same tells whether the record says that exactly this grant was made. Auth roles left on another mount are for a
+// function that may delete them.
+func (c *Converger) same(r *ledger.Record, g *grant.Grant) bool {
 	all := g.All()
-	if len(all) != len(r.Objects) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath {
+	if len(r.Objects) < len(all) || c.Duties.Remove && len(r.Objects) > len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath {
 		return false
 	}
 	for i, o := range all {
@@ -90,6 +96,17 @@ func same(r *ledger.Record, g *grant.Grant) bool {
 		}
 	}
 	return true
+}
+
+// settled forgets an error that has passed, so that its return is told anew.
+func (c *Converger) settled(ctx context.Context, old *ledger.Record) error {
+	if old.LastError == "" {
+		return nil
+	}
+	next := *old
+	next.LastError, next.Attempts = "", 0
+	_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
+	return err
 }
 
 // look reads what stands at the paths that are about to be written for the first time or anew, and refuses what is
@@ -123,7 +140,7 @@ func (c *Converger) look(ctx context.Context, g *grant.Grant, old *ledger.Record
 			foreign = append(foreign, o.Path)
 		}
 	}
-	lost := policies > 0 && marked == policies
+	lost := policies > 0 && marked == policies && (old == nil || len(old.Objects) == 0)
 	found := map[string]map[string]any{}
 	for i, o := range all {
 		if answers[i] == nil {
@@ -134,6 +151,10 @@ func (c *Converger) look(ctx context.Context, g *grant.Grant, old *ledger.Record
 		if o.Kind != grant.KindPolicy && !recorded && !lost {
 			foreign = append(foreign, o.Path)
 		}
+	}
+	if current := found[g.AuthRole.Path]; current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] && !c.Duties.Remove {
+		return nil, fault.Refusef("instance %s: %s has auth_type %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it",
+			g.InstanceID, g.AuthRole.Path, current["auth_type"])
 	}
 	if len(foreign) > 0 && !c.Adopt {
 		return nil, fault.Conflictf("instance %s: not made by this deployment (%s) and left alone: %v; remove it, or set CONFLICT_MODE to adopt",
@@ -205,8 +226,8 @@ func recorded(g *grant.Grant, old *ledger.Record) []ledger.Object {
 	var out []ledger.Object
 	for _, o := range g.All() {
 		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()}
-		if old != nil && o.Kind == grant.KindAuthRole && old.Has(o.Path) {
-			r.RoleID = old.RoleID()
+		if old != nil {
+			r.RoleID = old.RoleID(o.Path)
 		}
 		out = append(out, r)
 	}
@@ -217,14 +238,16 @@ func recorded(g *grant.Grant, old *ledger.Record) []ledger.Object {
 // names but the grant no longer holds. It counts the objects written.
 func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[string]any) (int, error) {
 	written := 0
-	group, groupCtx := errgroup.WithContext(ctx)
+	// One failed write does not cancel its neighbours: a cancelled one may still take effect, after the lease is given
+	// back.
+	var group errgroup.Group
 	for _, o := range g.Objects {
 		if current := found[o.Path]; current != nil && len(o.Differences(current)) == 0 {
 			continue
 		}
 		written++
 		group.Go(func() error {
-			_, err := w.put(groupCtx, o)
+			_, err := w.put(ctx, o)
 			return err
 		})
 	}
@@ -233,7 +256,8 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 	}
 	current := found[g.AuthRole.Path]
 	if current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] {
-		if err := w.dropAuthRole(ctx, g.AuthRole.Path, current); err != nil {
+		roleID, _ := current["role_id"].(string)
+		if _, err := w.dropLogin(ctx, g.AuthRole.Path, roleID); err != nil {
 			return written, err
 		}
 		current = nil
@@ -276,35 +300,37 @@ func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) 
 	return got, nil
 }
 
-// dropAuthRole makes way for an auth role of another auth_type, which Vault does not change in place.
-func (w *work) dropAuthRole(ctx context.Context, path string, current map[string]any) error {
-	if !w.Duties.Remove {
-		return fault.Refusef("%s exists with auth_type %v, which Vault cannot change in place: reconcile replaces it", path, current["auth_type"])
+// deleteStale removes what the record names beyond the grant. Those objects stand behind the grant's in the record.
+// An auth role on another mount goes only by a function that may delete one; else it stays recorded, to go with the
+// instance.
+func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
+	var group errgroup.Group
+	var kept []ledger.Object
+	n := len(g.Objects) + 1
+	for _, o := range w.record.Objects[n:] {
+		switch {
+		case o.Kind != grant.KindAuthRole:
+			group.Go(func() error { return w.deleteObject(ctx, o) })
+		case w.Duties.Remove:
+			group.Go(func() error {
+				_, err := w.dropLogin(ctx, o.Path, o.RoleID)
+				return err
+			})
+		default:
+			kept = append(kept, o)
+		}
 	}
-	roleID, _ := current["role_id"].(string)
-	_, err := w.dropLogin(ctx, path, roleID)
+	err := group.Wait()
+	if err == nil {
+		w.record.Objects = append(w.record.Objects[:n:n], kept...)
+	}
 	return err
 }
 
-func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
-	wanted := map[string]bool{}
-	for _, o := range g.All() {
-		wanted[o.Path] = true
-	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	for _, o := range w.record.Objects {
-		if !wanted[o.Path] && o.Kind != grant.KindAuthRole {
-			group.Go(func() error { return w.deleteObject(groupCtx, o) })
-		}
-	}
-	return group.Wait()
-}
-
-// activate marks the record active with exactly the objects of the grant and gives up the name held before.
-func (w *work) activate(ctx context.Context, g *grant.Grant) error {
+// activate marks the record active with what is left in it, and gives up the names held before.
+func (w *work) activate(ctx context.Context) error {
 	next := *w.record
 	next.State, next.Attempts = ledger.Active, 0
-	next.Objects = next.Objects[:len(g.Objects)+1]
 	next.Former = nil
 	write := ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Former}
 	_, err := w.Ledger.Put(ctx, write)

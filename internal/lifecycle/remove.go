@@ -18,12 +18,8 @@ import (
 // remove takes away all that the ledger names for an instance, by the recorded paths. The auth role goes first, so
 // that nobody can log in any more, then the identity entity, which ends every live token at once; only then what
 // the tokens could do.
-func (c *Converger) remove(ctx context.Context, instanceID string) (Outcome, error) {
-	old, err := c.Ledger.Get(ctx, instanceID)
-	if err != nil {
-		return Outcome{}, err
-	}
-	if old == nil || old.State == ledger.Deleted {
+func (c *Converger) remove(ctx context.Context, old *ledger.Record) (Outcome, error) {
+	if old.State == ledger.Deleted {
 		return Outcome{Action: Unchanged}, nil
 	}
 	if err := c.take(old); err != nil {
@@ -32,12 +28,18 @@ func (c *Converger) remove(ctx context.Context, instanceID string) (Outcome, err
 	w := &work{Converger: c, owner: c.NewOwner()}
 	next := *old
 	next.State = ledger.Deprovisioning
+	var err error
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
 		return Outcome{}, err
 	}
 	done := Outcome{Action: Deprovisioned, Profile: old.Profile, FQDN: old.FQDN}
 	if err := w.removeObjects(ctx, &done); err != nil {
-		return done, c.failed(ctx, w.record, w.owner, err)
+		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
+		if fault.KindOf(err) == fault.Conflict {
+			// All that could use the names is gone; what is left belongs to somebody else and must not hold them.
+			write.Release = w.record.Names()
+		}
+		return done, c.failed(ctx, write, err)
 	}
 	next = *w.record
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
@@ -48,11 +50,10 @@ func (c *Converger) remove(ctx context.Context, instanceID string) (Outcome, err
 
 // removeObjects removes in order. What belongs to somebody else is left, with all the rest removed.
 func (w *work) removeObjects(ctx context.Context, done *Outcome) error {
-	var login *ledger.Object
-	var rest []ledger.Object
+	var logins, rest []ledger.Object // several logins where the auth mount was changed
 	for _, o := range w.record.Objects {
 		if o.Kind == grant.KindAuthRole {
-			login = &o
+			logins = append(logins, o)
 			continue
 		}
 		rest = append(rest, o)
@@ -66,7 +67,7 @@ func (w *work) removeObjects(ctx context.Context, done *Outcome) error {
 		}
 		return err
 	}
-	if login != nil {
+	for _, login := range logins {
 		if err := cut(w.dropLogin(ctx, login.Path, login.RoleID)); err != nil {
 			return err
 		}
@@ -82,13 +83,13 @@ func (w *work) removeObjects(ctx context.Context, done *Outcome) error {
 		return err
 	}
 	done.Objects += len(rest) - len(foreign)
-	if login != nil {
+	for _, login := range logins {
 		mount, id := loginOf(login.Path)
 		if err := w.erase(ctx, "auth/"+mount+"/identity-accesslist/"+id); err != nil {
 			return err
 		}
 		// A login that was under way while the auth role went made its entity after the first cut.
-		if err := cut(w.cutOff(ctx, mount, aliases(w.record.RoleID(), id)...)); err != nil {
+		if err := cut(w.cutOff(ctx, mount, aliases(w.record.RoleID(login.Path), id)...)); err != nil {
 			return err
 		}
 	}
@@ -201,7 +202,8 @@ func (w *work) deleteAll(ctx context.Context, objects []ledger.Object) (foreign 
 			return err
 		})
 	}
-	return foreign, group.Wait()
+	err = group.Wait()
+	return foreign, err
 }
 
 // deleteObject deletes one recorded object. A policy is read once more just before: one that does not bear our

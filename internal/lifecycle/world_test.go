@@ -164,6 +164,9 @@ func (w *world) Put(_ context.Context, p ledger.Write) (out *ledger.Record, err 
 		r := p.New
 		r.Objects = slices.Clone(r.Objects)
 		r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt = old.Version+1, w.now, "", 0
+		if r.State == ledger.Deleted {
+			r.DeletedAt = w.now
+		}
 		if p.KeepLease {
 			r.LeaseOwner, r.LeaseExpiresAt = p.Owner, w.now.Add(ledger.LeaseTime).UnixMilli()
 		}
@@ -182,17 +185,18 @@ func (w *world) Put(_ context.Context, p ledger.Write) (out *ledger.Record, err 
 	return out, err
 }
 
-func (w *world) Look(_ context.Context, refs []instance.Ref) map[string]instance.Sighting {
-	out := map[string]instance.Sighting{}
+func (w *world) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+	out := map[instance.Ref]instance.Sighting{}
 	for _, r := range refs {
 		err := w.do("ec2 look "+r.ID, func() error {
 			f, ok := w.ec2[r.ID]
 			f.ObservedAt = w.now
-			out[r.ID] = instance.Sighting{Found: ok, Facts: f}
+			ok = ok && f.Account == r.Account && f.Region == r.Region
+			out[r] = instance.Sighting{Found: ok, Facts: f}
 			return nil
 		})
 		if err != nil {
-			out[r.ID] = instance.Sighting{Err: err}
+			out[r] = instance.Sighting{Err: err}
 		}
 	}
 	return out
@@ -248,8 +252,14 @@ func (w *world) setState(state facts.State) {
 // handle looks at the instance and converges it, as a function does with an event.
 func (w *world) handle(c *lifecycle.Converger, id string, state facts.State) (lifecycle.Outcome, error) {
 	w.t.Helper()
-	s := w.Look(w.t.Context(), []instance.Ref{{ID: id, Account: "123456789012", Region: "us-east-1"}})[id]
-	return c.Converge(w.t.Context(), event.Trigger{InstanceID: id, Account: "123456789012", Region: "us-east-1", State: state, Time: w.now}, s)
+	return w.handleAt(c, trigger(id, state, w.clock()))
+}
+
+// handleAt is handle with an event of another time or place.
+func (w *world) handleAt(c *lifecycle.Converger, t event.Trigger) (lifecycle.Outcome, error) {
+	w.t.Helper()
+	ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
+	return c.Converge(w.t.Context(), t, w.Look(w.t.Context(), []instance.Ref{ref})[ref])
 }
 
 func (w *world) must(c *lifecycle.Converger, id string, state facts.State, want lifecycle.Action) {
@@ -293,7 +303,7 @@ func (w *world) granted(id string) error {
 			paths = append(paths, path)
 		}
 	}
-	if len(paths) != 4 || r.State != ledger.Active || len(r.Objects) != 4 || r.RoleID() == "" || r.LeaseOwner != "" {
+	if len(paths) != 4 || r.State != ledger.Active || len(r.Objects) != 4 || r.RoleID("auth/aws/role/"+id) == "" || r.LeaseOwner != "" {
 		return fmt.Errorf("instance %s: objects %v, record %+v", id, paths, r)
 	}
 	for _, o := range r.Objects {

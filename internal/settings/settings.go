@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -162,10 +163,17 @@ func (r *reader) address(name string, isRequired bool) string {
 	switch {
 	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
 		r.invalid(name, "want https://host:port")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		r.invalid(name, "want https: a token would travel in the clear (http is for an agent on this machine)")
 	case u.User != nil, u.Path != "", u.RawQuery != "", u.Fragment != "":
 		r.invalid(name, "want https://host:port and nothing behind it")
 	}
 	return v
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 func (r *reader) level(name string) slog.Level {

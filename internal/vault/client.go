@@ -60,10 +60,10 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	return data, err
 }
 
-// Write puts fields at path. A warning of Vault's is an error of kind fault.Refuse: Vault drops a parameter it does
-// not know and only warns, so what was asked for is not what stands there.
+// Write puts fields at path. A warning of Vault's is an error: Vault drops a parameter it does not know and only
+// warns, so what was asked for is not what stands there.
 func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
-	_, err := c.write(ctx, "writing", path, fields)
+	_, err := c.write(ctx, writing, path, fields)
 	return err
 }
 
@@ -75,12 +75,33 @@ func (c *Client) write(ctx context.Context, doing, path string, fields map[strin
 			return err
 		}
 		data = secret.Data
-		if len(secret.Warnings) > 0 {
-			return fault.Refusef("vault warns: %s", strings.Join(secret.Warnings, "; "))
-		}
-		return nil
+		return warned(secret.Warnings)
 	})
 	return data, err
+}
+
+// warned turns Vault's warnings into an error. Parameters that it dropped are dropped the next time too; what else
+// it may say of its own state can change. Only advice on what was asked for in full knowledge is none of these.
+func warned(warnings []string) error {
+	const (
+		dropped = "Endpoint ignored"                           // vault/sdk, framework.Backend.HandleRequest
+		advice  = "it is encouraged to disable generate_lease" // a PKI role with leases, needed to revoke by role
+	)
+	kind := fault.Retry
+	var faults []string
+	for _, w := range warnings {
+		if strings.HasPrefix(w, advice) {
+			continue
+		}
+		if strings.HasPrefix(w, dropped) {
+			kind = fault.Refuse
+		}
+		faults = append(faults, w)
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return fault.New(kind, fmt.Errorf("vault warns: %s", strings.Join(faults, "; ")))
 }
 
 // Delete removes what stands at path. What is absent, its mount included, counts as deleted.
@@ -116,7 +137,7 @@ func (c *Client) do(ctx context.Context, doing, path string, call func(context.C
 		if err == nil {
 			return nil
 		}
-		err = fault.New(kindOf(err), fmt.Errorf("%w%s", clean(err), remedy(err)))
+		err = fault.New(kindOf(err, doing, path), fmt.Errorf("%w%s", clean(err), remedy(err)))
 	}
 	if untrusted(err) {
 		c.session.disconnect()
@@ -144,14 +165,27 @@ func untrusted(err error) bool {
 	return errors.As(err, &authority)
 }
 
+const (
+	writing  = "writing"
+	policies = "sys/policies/acl/"
+	unparsed = "failed to parse policy"
+)
+
 // kindOf is the one place that decides what becomes of a fault of Vault's.
 // https://developer.hashicorp.com/vault/api-docs#http-status-codes
-func kindOf(err error) fault.Kind {
+func kindOf(err error, doing, path string) fault.Kind {
 	switch status(err) {
 	case 0:
 		return fault.KindOf(err) // no answer: retried, or what was decided further down
-	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
-		return fault.Refuse // the request itself is wrong and will be the next time
+	case http.StatusBadRequest:
+		// A write that is wrong will be the next time. But Vault's system backend answers 400 for its own faults too,
+		// such as a leader lost while a policy was stored; of policies only the text that does not parse is ours.
+		if doing != writing || strings.HasPrefix(path, policies) && !strings.Contains(err.Error(), unparsed) {
+			return fault.Retry
+		}
+		return fault.Refuse
+	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
+		return fault.Refuse
 	default:
 		// Outages (5xx, 429, 472, 473) pass; a missing grant (403) or mount (404) is mended by a person while the
 		// event waits in its queue, and reaches the dead-letter queue when nobody does.
@@ -162,7 +196,7 @@ func kindOf(err error) fault.Kind {
 func remedy(err error) string {
 	switch {
 	case status(err) == http.StatusForbidden:
-		return " (the function's Vault policy lacks this grant: run the Vault setup again with the current profiles)"
+		return " (the function's Vault policy lacks this grant: run the Vault setup with the current profiles, and with -also-path for a path that no profile names any more)"
 	case status(err) == http.StatusNotFound:
 		return " (nothing is mounted there: run the Vault setup for this profile's mounts)"
 	}

@@ -78,7 +78,7 @@ func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
 		status int
 		want   fault.Kind
 	}{
-		"a wrong request is refused":          {400, fault.Refuse},
+		"a wrong write is refused":            {400, fault.Refuse},
 		"a missing grant waits for a person":  {403, fault.Retry},
 		"a missing mount waits for a person":  {404, fault.Retry},
 		"an unsupported operation is refused": {405, fault.Refuse},
@@ -113,6 +113,60 @@ func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
 				t.Errorf("the queue is the one layer that retries, but Vault saw %d calls: %q", calls, s.calls)
 			}
 		})
+	}
+}
+
+func TestAStatusOf400IsARefusalOnlyOfAWriteThatIsWrong(t *testing.T) {
+	const policy = "sys/policies/acl/ec2-i-01234567-node"
+	for name, row := range map[string]struct {
+		path, answer string
+		call         func(*vault.Client, string) error
+		want         fault.Kind
+	}{
+		"a policy that does not parse":      {policy, "failed to parse policy: x", write, fault.Refuse},
+		"a policy that could not be stored": {policy, "failed to persist policy: leadership lost while committing log", write, fault.Retry},
+		"a policy that could not be deleted": {policy, "failed to delete policy: leadership lost while committing log",
+			func(c *vault.Client, path string) error { return c.Delete(context.Background(), path) }, fault.Retry},
+		"leases that could not be revoked": {"sys/leases/revoke-prefix/x", "failed to revoke",
+			func(c *vault.Client, _ string) error { return c.RevokePrefix(context.Background(), "x") }, fault.Retry},
+		"a read": {"some/path", "x", func(c *vault.Client, path string) error {
+			_, err := c.Read(context.Background(), path)
+			return err
+		}, fault.Retry},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.answer(row.path, 400, fmt.Sprintf(`{"errors":[%q]}`, row.answer))
+			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+			if err := row.call(c, row.path); err == nil || fault.KindOf(err) != row.want {
+				t.Errorf("want kind %s, got %s: %v", row.want, fault.KindOf(err), err)
+			}
+		})
+	}
+}
+
+func write(c *vault.Client, path string) error { return c.Write(context.Background(), path, nil) }
+
+func TestAFailedLoginIsSharedByThoseWhoWaitedForIt(t *testing.T) {
+	s := newServer(t)
+	l := &logins{err: errors.New("down")}
+	tries := 0
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Now: func() time.Time { return now }, Login: func(ctx context.Context, a *api.Client) (*api.SecretAuth, error) {
+		tries++
+		return l.login(ctx, a)
+	}})
+	for range 8 {
+		if err := write(c, "some/path"); err == nil {
+			t.Fatal("want an error")
+		}
+	}
+	if tries != 1 {
+		t.Errorf("8 calls in one moment made %d logins that each may hang for seconds, want 1", tries)
+	}
+	now, l.err, l.ttl = now.Add(10*time.Second), nil, 60
+	if err := write(c, "some/path"); err != nil {
+		t.Errorf("a moment later it is tried again: %v", err)
 	}
 }
 
@@ -152,13 +206,25 @@ func TestARefusedTokenIsReplacedOnce(t *testing.T) {
 	}
 }
 
-func TestAWarningOfVaultsIsARefusal(t *testing.T) {
-	s := newServer(t)
-	s.answer("some/path", 200, `{"warnings":["Endpoint ignored these unrecognized parameters: [ttl_max]"]}`)
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
-	err := c.Write(t.Context(), "some/path", map[string]any{"ttl_max": "1h"})
-	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), "ttl_max") {
-		t.Errorf("a dropped parameter means Vault holds something else than was asked for; want a refusal naming it, got %v", err)
+func TestAWarningOfVaultsIsAFault(t *testing.T) {
+	for name, row := range map[string]struct {
+		warning string
+		failed  bool
+		kind    fault.Kind
+	}{
+		"a dropped parameter is refused, since it will be dropped again": {"Endpoint ignored these unrecognized parameters: [ttl_max]", true, fault.Refuse},
+		"what may pass is tried again":                                   {"Issuing Certificate was set to default, but no default issuing certificate is currently set", true, fault.Retry},
+		"advice on leases is none":                                       {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.answer("some/path", 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
+			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+			err := c.Write(t.Context(), "some/path", map[string]any{"ttl_max": "1h"})
+			if (err != nil) != row.failed || err != nil && (fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.warning)) {
+				t.Errorf("want a fault (%v) of kind %s that repeats the warning, got %v", row.failed, row.kind, err)
+			}
+		})
 	}
 }
 

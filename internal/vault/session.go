@@ -25,7 +25,16 @@ type session struct {
 	lock      chan struct{}
 	connected *api.Client // has no token
 	token     token
+	// failed is the login that failed last. Whoever waited for it gets the same answer, instead of each waiting for a
+	// failure of its own.
+	failed struct {
+		err error
+		at  time.Time
+	}
 }
+
+// failureKept is how long a failed login answers for others.
+const failureKept = 3 * time.Second
 
 // token is a token with its times in wall-clock time: the monotonic clock stands still while a sandbox is frozen.
 type token struct {
@@ -123,14 +132,20 @@ func (s *session) ensureToken(ctx context.Context) error {
 		slog.WarnContext(ctx, "the Vault token could not be renewed for long and is replaced", "error", err)
 	}
 	s.token = token{}
+	if age := now.Sub(s.failed.at); s.failed.err != nil && age >= 0 && age < failureKept {
+		return s.failed.err
+	}
 	anonymous, err := s.connected.Clone()
 	if err != nil {
 		return fmt.Errorf("making the Vault client: %w", err)
 	}
 	auth, err := s.options.Login(ctx, s.equip(anonymous, ""))
 	if err != nil {
-		return fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
+		s.failed.err = fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
+		s.failed.at = s.now()
+		return s.failed.err
 	}
+	s.failed.err = nil
 	return s.keep(auth, now)
 }
 
@@ -159,4 +174,5 @@ func (s *session) disconnect() {
 	defer func() { <-s.lock }()
 	s.connected = nil
 	s.token = token{}
+	s.failed.err = nil
 }

@@ -20,15 +20,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// variant is the deployed provision function with some of its variables changed.
-func variant(t *testing.T, change map[string]string) *sandbox.Function {
+// variant is a deployed function with some of its variables changed.
+func variant(t *testing.T, function string, change map[string]string) *sandbox.Function {
 	t.Helper()
-	env, err := world.FunctionEnv(t.Context(), provision)
+	env, err := world.FunctionEnv(t.Context(), function)
 	if err != nil {
 		t.Fatal(err)
 	}
 	maps.Copy(env, change)
-	f := world.Stack.Functions[provision]
+	f := world.Stack.Functions[function]
 	s := sandbox.NewFunction(sandbox.Options{
 		Name: f.Name, ARN: f.ARN, Binary: filepath.Join(f.CodeDir, "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
 		Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(t.TempDir(), "log"),
@@ -39,6 +39,24 @@ func variant(t *testing.T, change map[string]string) *sandbox.Function {
 		}
 	})
 	return s
+}
+
+// changed is a folder with the built-in profiles, one text in one file replaced.
+func changed(t *testing.T, file, old, new string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, filepath.FromSlash(file))
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), old) {
+		t.Fatalf("%s does not hold %q (%v)", file, old, err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func secret(t *testing.T, name, text string) string {
@@ -76,20 +94,8 @@ func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
 }
 
 func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.T) {
-	templates := t.TempDir()
-	if err := os.CopyFS(templates, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
-		t.Fatal(err)
-	}
-	profile := filepath.Join(templates, "worker", "profile.yaml")
-	text, err := os.ReadFile(profile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	byTag := strings.Replace(string(text), `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [corp.example]", 1)
-	if err := os.WriteFile(profile, []byte(byTag), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	function := variant(t, map[string]string{"TEMPLATES_DIR": templates})
+	templates := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [corp.example]")
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	for name, row := range map[string]struct{ tag, says string }{
 		"a name outside its suffixes": {"db1.evil.example", "none of fqdn_suffixes"},
 		"a name that is none":         {"db_1.corp.example", "RFC 1123"},
@@ -135,7 +141,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 
 func TestAnAccountWithoutAMemberRoleIsRefused(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "444455556666"})
-	a := bare(t, variant(t, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
+	a := bare(t, variant(t, provision, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
 	if a.Kind != "refuse" || !strings.Contains(a.Error, "444455556666") || !strings.Contains(a.Error, "MEMBER_ROLE_NAME") {
 		t.Errorf("want a refusal that names account and variable, got %+v", a)
 	}
@@ -151,13 +157,7 @@ func TestAnInstanceThatNoProfileFitsIsLeftAlone(t *testing.T) {
 }
 
 func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
-	broken := t.TempDir()
-	if err := os.CopyFS(broken, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(broken, "worker", "policy.hcl.tmpl"), []byte(`{{ if false }}{{ .Nope }}{{ end }}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	broken := changed(t, "worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, `{{ if false }}{{ .Nope }}{{ end }}`)
 	for name, row := range map[string]struct {
 		change map[string]string
 		says   []string
@@ -167,7 +167,7 @@ func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
 		"a folder without a profile": {map[string]string{"TEMPLATES_DIR": t.TempDir()}, []string{"no profile found"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := variant(t, row.change)
+			f := variant(t, provision, row.change)
 			result, err := f.Invoke(t.Context(), []byte("{}"))
 			if err != nil || result.ErrorType != "Runtime.ExitError" {
 				t.Fatalf("want the function not to start, got %+v, %v", result, err)
@@ -190,7 +190,7 @@ func TestAnUnreadableCAGoesBackToTheQueueAndIsNamed(t *testing.T) {
 		"another authority":            {secret(t, "other-ca", world.Fleet.CertificatePEM()), "VAULT_CA_SECRET_ARN"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := bare(t, variant(t, map[string]string{"VAULT_CA_SECRET_ARN": row.arn}), fleet.Event(i, "running", time.Now()))
+			a := bare(t, variant(t, provision, map[string]string{"VAULT_CA_SECRET_ARN": row.arn}), fleet.Event(i, "running", time.Now()))
 			if !strings.Contains(a.Failure, row.says) || strings.Contains(a.Failure, "hush") {
 				t.Errorf("want a failure that says %q and not the secret's text, got %+v", row.says, a)
 			}
@@ -290,7 +290,7 @@ func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
 	for method, text := range map[string]string{"approle": string(both), "token": fmt.Sprintf(`{"token":%q}`, created.Auth.ClientToken)} {
 		t.Run(method, func(t *testing.T) {
 			i := launch(t, fleet.Spec{Role: "alice-worker"})
-			f := variant(t, map[string]string{
+			f := variant(t, provision, map[string]string{
 				"VAULT_LOGIN_METHOD": method, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_SECRET_ARN": secret(t, "login-"+method, text),
 			})
 			for _, want := range []string{"provisioned", "unchanged"} {
@@ -304,5 +304,26 @@ func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAFaultOfOneRegionStaysWithTheInstancesThere(t *testing.T) {
+	here, there := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker", Region: "ap-south-1"})
+	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
+		if c.Action == "DescribeInstances" && c.Region == "ap-south-1" {
+			return &tap.Fault{Status: 503, Body: []byte(`<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message></Error></Errors><RequestID>x</RequestID></Response>`)}
+		}
+		return nil
+	})
+	defer world.Taps.AWS.SetFault(nil)
+	bodies := []string{string(fleet.Event(there, "running", time.Now())), string(fleet.Event(here, "running", time.Now()))}
+	if again := batch(t, bodies...); !slices.Equal(again, []string{"0"}) {
+		t.Errorf("want only the throttled region's message back, got %v", again)
+	}
+	if logs := world.Functions[provision].Logs(); !strings.Contains(logs, "region ap-south-1") || !strings.Contains(logs, "RequestLimitExceeded") {
+		t.Error("the log must name the region and the cause")
+	}
+	if n := len(objects(t, here)); n != 4 {
+		t.Errorf("the other region's instance has %d objects, want 4", n)
 	}
 }

@@ -2,8 +2,6 @@ package integration
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -129,19 +127,8 @@ func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
 }
 
 func TestAProfileOfTypeIAMBindsTheLoginToTheInstanceAsWell(t *testing.T) {
-	templates := t.TempDir()
-	if err := os.CopyFS(templates, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
-		t.Fatal(err)
-	}
-	profile := filepath.Join(templates, "worker", "profile.yaml")
-	text, err := os.ReadFile(profile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(profile, []byte(strings.Replace(string(text), "type: ec2", "type: iam", 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	function := variant(t, map[string]string{"TEMPLATES_DIR": templates})
+	templates := changed(t, "worker/profile.yaml", "type: ec2", "type: iam")
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	mine, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	for _, i := range []fleet.Instance{mine, other} {
 		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
@@ -170,5 +157,44 @@ func TestAProfileOfTypeIAMBindsTheLoginToTheInstanceAsWell(t *testing.T) {
 	}
 	if err := login(other, mine); err == nil {
 		t.Error("another instance of the same IAM role logged in")
+	}
+}
+
+func TestWhatWasIssuedIsRevokedWithTheInstanceWhereThatIsAskedFor(t *testing.T) {
+	if out, err := world.VaultSetup(t.Context(), "-revoke-certificates"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	defer func() {
+		if out, err := world.VaultSetup(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}()
+	templates := changed(t, "worker/kubelet.json.tmpl", `"key_type"`, `"generate_lease": true, "key_type"`)
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := bare(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": templates}), fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+		t.Fatalf("got %+v", a)
+	}
+	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mount = "alice_cluster/pki/k8s"
+	issued, err := session.Logical().WriteWithContext(t.Context(), mount+"/issue/"+i.ID+"-kubelet", map[string]any{"common_name": "system:node:" + i.PrivateDNS})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	if a := bare(t, variant(t, deprovision, map[string]string{"REVOKE_CERTIFICATES": "true"}), fleet.Event(i, "terminated", time.Now())); a.Action != "deprovisioned" {
+		t.Fatalf("got %+v", a)
+	}
+	serial, _ := issued.Data["serial_number"].(string)
+	cert, err := world.Vault.Logical().ReadWithContext(t.Context(), mount+"/cert/"+serial)
+	if err != nil || cert == nil {
+		t.Fatalf("reading the certificate: %v, %v", cert, err)
+	}
+	if at, _ := cert.Data["revocation_time_rfc3339"].(string); at == "" {
+		t.Errorf("the certificate is not revoked: %v", cert.Data["revocation_time"])
 	}
 }

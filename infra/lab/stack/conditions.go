@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 )
 
 // decider settles a template's conditions for one set of parameter values.
@@ -122,6 +123,17 @@ func (d *decider) value(v any) (any, error) {
 			}
 		}
 		return found, nil
+	case "Fn::Join":
+		operands, _ := argument.([]any)
+		if len(operands) != 2 {
+			return nil, fmt.Errorf("Fn::Join takes a separator and a list, not %v", argument)
+		}
+		list, err := d.value(operands[1])
+		if err != nil {
+			return nil, err
+		}
+		// A list parameter's value is a comma list.
+		return strings.ReplaceAll(fmt.Sprint(list), ",", fmt.Sprint(operands[0])), nil
 	}
 	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; teach it in infra/lab/stack/conditions.go", function)
 }

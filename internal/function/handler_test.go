@@ -1,0 +1,219 @@
+package function_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+)
+
+// outside answers for EC2 and for Converge.
+type outside struct {
+	mu       sync.Mutex
+	looks    [][]instance.Ref
+	triggers map[string][]event.Trigger
+	errs     map[string]error
+	now      time.Time
+	running  int
+	most     int
+}
+
+func (o *outside) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+	o.looks = append(o.looks, refs)
+	return map[instance.Ref]instance.Sighting{}
+}
+
+func (o *outside) Converge(_ context.Context, t event.Trigger, _ instance.Sighting) (lifecycle.Outcome, error) {
+	o.mu.Lock()
+	o.running++
+	o.most = max(o.most, o.running)
+	o.triggers[t.InstanceID] = append(o.triggers[t.InstanceID], t)
+	err := o.errs[t.InstanceID]
+	o.mu.Unlock()
+	time.Sleep(2 * time.Millisecond)
+	o.mu.Lock()
+	o.running--
+	o.mu.Unlock()
+	if errors.Is(err, errPanics) {
+		panic(err)
+	}
+	if err != nil {
+		return lifecycle.Outcome{}, err
+	}
+	return lifecycle.Outcome{Action: lifecycle.Provisioned, Profile: "a-worker", FQDN: "x.example"}, nil
+}
+
+var errPanics = errors.New("a damaged record")
+
+type bench struct {
+	*outside
+	handler *function.Handler
+	log     bytes.Buffer
+	metrics bytes.Buffer
+}
+
+func newBench() *bench {
+	b := &bench{outside: &outside{triggers: map[string][]event.Trigger{}, errs: map[string]error{}, now: time.Date(2026, 1, 2, 3, 4, 10, 0, time.UTC)}}
+	b.handler = &function.Handler{
+		Name: "provision", Deployment: "d", Instances: b.outside, Converger: b.outside,
+		Log: observe.NewLogger(&b.log, slog.LevelDebug), Metrics: &b.metrics, Now: func() time.Time { return b.now },
+	}
+	return b
+}
+
+func id(n int) string { return fmt.Sprintf("i-%08x", n) }
+
+func body(id, state, at string) string {
+	return fmt.Sprintf(`{"version":"0","source":"aws.ec2","detail-type":"EC2 Instance State-change Notification","account":"123456789012","region":"us-east-1","time":%q,"detail":{"instance-id":%q,"state":%q}}`, at, id, state)
+}
+
+const at = "2026-01-02T03:04:05Z"
+
+// batch invokes with these bodies; message n has the ID m<n>.
+func (b *bench) batch(ctx context.Context, t *testing.T, bodies ...string) []string {
+	t.Helper()
+	var records []map[string]string
+	for n, body := range bodies {
+		records = append(records, map[string]string{"messageId": fmt.Sprintf("m%d", n), "body": body})
+	}
+	payload, err := json.Marshal(map[string]any{"Records": records})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := b.handler.Invoke(ctx, payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct {
+		BatchItemFailures []struct{ ItemIdentifier string }
+	}
+	if err := json.Unmarshal(answer, &out); err != nil || out.BatchItemFailures == nil {
+		t.Fatalf("the answer %s names no list of failures: %v", answer, err)
+	}
+	var again []string
+	for _, f := range out.BatchItemFailures {
+		again = append(again, f.ItemIdentifier)
+	}
+	return again
+}
+
+func TestOnlyWhatMayYetSucceedIsDeliveredAgain(t *testing.T) {
+	b := newBench()
+	b.errs[id(1)] = fault.Refusef("no")
+	b.errs[id(2)] = fault.Conflictf("no")
+	b.errs[id(3)] = errors.New("down")
+	again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at), body(id(3), "running", at), "{")
+	if fmt.Sprint(again) != "[m3]" {
+		t.Errorf("got %v, want only m3", again)
+	}
+	for _, metric := range []string{`"Provisioned":1`, `"Refused":1`, `"Conflicting":1`, `"Retried":1`, `"Malformed":1`, `"TimeToReady":[5000]`} {
+		if !strings.Contains(b.metrics.String(), metric) {
+			t.Errorf("want %s among the metrics: %s", metric, b.metrics.String())
+		}
+	}
+	for _, audit := range []string{observe.AuditGranted, observe.AuditRefused, observe.AuditConflict} {
+		if !strings.Contains(b.log.String(), audit) {
+			t.Errorf("want %q in the log", audit)
+		}
+	}
+}
+
+func TestSeveralEventsOfOneInstanceConvergeItOnceByTheLatest(t *testing.T) {
+	b := newBench()
+	b.errs[id(1)] = errors.New("down")
+	again := b.batch(t.Context(), t,
+		body(id(1), "running", "2026-01-02T03:04:06Z"), body(id(1), "terminated", "2026-01-02T03:04:09Z"), body(id(1), "pending", "2026-01-02T03:04:01Z"))
+	if got := b.triggers[id(1)]; len(got) != 1 || got[0].State != "terminated" {
+		t.Errorf("want one run by the latest event, got %+v", got)
+	}
+	if fmt.Sprint(again) != "[m0 m1 m2]" {
+		t.Errorf("the fault is that of all its messages, got %v", again)
+	}
+	if len(b.looks) != 1 || len(b.looks[0]) != 1 {
+		t.Errorf("want one look at one instance, got %v", b.looks)
+	}
+}
+
+func TestABatchConvergesSideBySideWithABound(t *testing.T) {
+	b := newBench()
+	var bodies []string
+	for n := range 50 {
+		bodies = append(bodies, body(id(n), "running", at))
+	}
+	if again := b.batch(t.Context(), t, bodies...); len(again) != 0 {
+		t.Fatalf("got %v", again)
+	}
+	if b.most < 2 || b.most > 8 {
+		t.Errorf("%d ran at once, want 2 to 8", b.most)
+	}
+	if len(b.looks) != 1 {
+		t.Errorf("want one look for the whole batch, got %d", len(b.looks))
+	}
+}
+
+func TestWorkThatCannotBeginInTimeGoesBackToTheQueue(t *testing.T) {
+	b := newBench()
+	ctx, cancel := context.WithDeadline(t.Context(), b.now.Add(19*time.Second))
+	defer cancel()
+	if again := b.batch(ctx, t, body(id(0), "running", at)); fmt.Sprint(again) != "[m0]" || len(b.triggers) != 0 {
+		t.Errorf("with 19 s left nothing may begin, got %v, %v", again, b.triggers)
+	}
+}
+
+func TestABareEventIsAnsweredOrFailsWhenItShouldComeAgain(t *testing.T) {
+	b := newBench()
+	b.errs[id(1)] = fault.Refusef("two profiles")
+	b.errs[id(2)] = errors.New("down")
+	for n, want := range map[int]string{
+		0: `{"instanceId":"i-00000000","action":"provisioned","profile":"a-worker","fqdn":"x.example"}`,
+		1: `{"instanceId":"i-00000001","kind":"refuse","error":"two profiles"}`,
+	} {
+		got, err := b.handler.Invoke(t.Context(), []byte(body(id(n), "running", at)))
+		if err != nil || string(got) != want {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	}
+	if _, err := b.handler.Invoke(t.Context(), []byte(body(id(2), "running", at))); err == nil {
+		t.Error("whoever invoked must see that it was not done")
+	}
+	if _, err := b.handler.Invoke(t.Context(), []byte("[]")); err == nil {
+		t.Error("a payload that is no event is an error")
+	}
+}
+
+func TestAnEmptyBatchIsAnsweredWithoutALook(t *testing.T) {
+	b := newBench()
+	if again := b.batch(t.Context(), t, "{", "{"); len(again) != 0 || len(b.looks) != 0 {
+		t.Errorf("got %v, %v", again, b.looks)
+	}
+}
+
+func TestAPanicOverOneInstanceDoesNotTakeTheBatchWithIt(t *testing.T) {
+	b := newBench()
+	b.errs[id(1)] = errPanics
+	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); fmt.Sprint(again) != "[m1]" {
+		t.Errorf("got %v, want only m1", again)
+	}
+}
+
+func TestOneIDFromTwoPlacesIsLookedAtInBoth(t *testing.T) {
+	b := newBench()
+	elsewhere := strings.Replace(body(id(0), "terminated", at), "us-east-1", "eu-central-1", 1)
+	b.batch(t.Context(), t, body(id(0), "running", at), elsewhere)
+	if len(b.looks) != 1 || len(b.looks[0]) != 2 || len(b.triggers[id(0)]) != 2 {
+		t.Errorf("want each place looked at and converged by its own event, got %v, %v", b.looks, b.triggers)
+	}
+}
