@@ -145,23 +145,32 @@ func (b bounds) checkRule(r rule) error {
 		return fmt.Errorf("lies outside the base path %q (a token may also look after itself: %s)",
 			b.basePath, strings.Join(slices.Sorted(maps.Keys(selfCare)), ", "))
 	}
-	for _, s := range strings.Split(r.Path, "/") {
-		if s == "" && !strings.HasSuffix(r.Path, "/") || s == "." || s == ".." {
+	if err := checkSegments(r.Path); err != nil {
+		return err
+	}
+	return b.checkPKI(r)
+}
+
+func checkSegments(path string) error {
+	for _, s := range strings.Split(path, "/") {
+		switch {
+		case s == "" && !strings.HasSuffix(path, "/"), s == ".", s == "..":
 			return fmt.Errorf("has an empty or a dot segment")
-		}
-		if slices.Contains(signAnything, s) {
+		case slices.Contains(signAnything, s):
 			return fmt.Errorf("%s signs whatever it is given, past every role", s)
-		}
-		if strings.Contains(s, "+*") {
+		case strings.Contains(s, "+*"):
 			return fmt.Errorf("+* is no wildcard to Vault")
 		}
 	}
+	return nil
+}
+
+// checkPKI lets nothing but pkiAccess reach a PKI mount, reading what Vault serves to anybody apart.
+func (b bounds) checkPKI(r rule) error {
 	for _, m := range b.mounts {
-		if rest, ok := strings.CutPrefix(r.Path, m+"/"); ok && slices.Contains(publicPKI, rest) &&
-			slices.Equal(r.Capabilities, []string{"read"}) {
-			return nil
-		}
-		if reaches(r.Path, m) && !slices.Equal(r.Capabilities, []string{"deny"}) {
+		rest, below := strings.CutPrefix(r.Path, m+"/")
+		public := below && slices.Contains(publicPKI, rest) && slices.Equal(r.Capabilities, []string{"read"})
+		if !public && reaches(r.Path, m) && !slices.Equal(r.Capabilities, []string{"deny"}) {
 			return fmt.Errorf(`reaches the PKI mount %q: access to it is given by pkiAccess "<output>" only`, m)
 		}
 	}

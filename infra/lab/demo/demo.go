@@ -64,6 +64,7 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.world.Taps.AWS.Reset()
 	d.world.Taps.Dynamo.Reset()
+	announced := time.Now()
 	for _, i := range d.instances {
 		if err := d.world.Fleet.Announce(ctx, i, "running"); err != nil {
 			return err
@@ -83,6 +84,39 @@ func (d *demo) start(ctx context.Context) error {
 	batches := len(d.world.Pollers[provision].Batches())
 	describes := d.world.Taps.AWS.Count("ec2", "DescribeInstances")
 	d.expect(describes == batches, fmt.Sprintf("one DescribeInstances for each batch of events (%d)", batches), fmt.Sprintf("%d calls", describes))
+	return d.calls(ctx, announced)
+}
+
+// calls counts what making the grants took: in the ledger by the lab's tap, in Vault by its own audit log.
+func (d *demo) calls(ctx context.Context, since time.Time) error {
+	n, ledger := len(d.instances), d.world.Taps.Dynamo
+	reads, intents, puts := ledger.Count("dynamodb", "GetItem"), ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
+	d.expect(reads == n && intents == n && puts == n && len(ledger.Calls()) == 3*n,
+		"for each instance the ledger is read once, told the intent with the claim, and told that it is done",
+		fmt.Sprintf("%d, %d and %d for %d instances", reads, intents, puts, n))
+	requests, err := d.world.VaultRequests(since)
+	if err != nil {
+		return err
+	}
+	objects, writes, looks := 0, 0, 0
+	for _, i := range d.instances {
+		made, err := d.world.ObjectsOf(ctx, i.ID)
+		if err != nil {
+			return err
+		}
+		objects += len(made)
+		for _, r := range requests {
+			switch {
+			case !strings.Contains(r.Path, i.ID):
+			case r.Operation == "read":
+				looks++
+			default:
+				writes++
+			}
+		}
+	}
+	d.expect(writes == objects && looks == 2*objects, "for each object one look whether somebody else made it, one write, one read-back",
+		fmt.Sprintf("%d objects, %d writes, %d reads", objects, writes, looks))
 	return nil
 }
 
