@@ -112,7 +112,7 @@ func (i Instance) Check() error {
 			continue
 		}
 		if !c.form.MatchString(c.value) {
-			return fmt.Errorf("the %s %q is not of the form %s", c.name, c.value, c.form)
+			return fmt.Errorf("the %s %+q is not of the form %s", c.name, c.value, c.form)
 		}
 	}
 	return nil

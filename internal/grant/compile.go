@@ -3,12 +3,14 @@ package grant
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 )
 
 // compiler parses every template of a profile and gathers all that is wrong with them.
 type compiler struct {
 	profile *Profile
+	folder  string
 	read    func(name string) (string, error) // a file beside profile.yaml
 	faults  []error
 }
@@ -53,7 +55,7 @@ func (c *compiler) body(o *Output) {
 		c.fault("outputs.%s: reading the template: %w", o.Name, err)
 		return
 	}
-	if o.body = c.text(o.Template, text); o.body == nil {
+	if o.body = c.text(path.Join(c.folder, o.Template), text); o.body == nil {
 		return
 	}
 	if o.Type == KindPKIRole && o.body.fields["Tag"] {
@@ -81,6 +83,9 @@ func (c *compiler) names(o *Output) {
 	o.commonName = c.name(where+".common_name", o.CommonName)
 	for _, t := range o.DNSNames {
 		o.dnsNames = append(o.dnsNames, c.name(where+".dns_names", t))
+	}
+	for _, t := range o.SharedDNSNames {
+		o.dnsNames = append(o.dnsNames, c.name(where+".shared_dns_names", t))
 	}
 	if o.IPAddresses != nil {
 		o.addresses = []*compiled{} // an empty list in the profile means none, not all

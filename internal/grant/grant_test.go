@@ -165,6 +165,8 @@ func TestAProfileThatErrsIsRefusedWhenItLoads(t *testing.T) {
 		"a PKI role as a generic object":         {replace(host, `"key_type"`, `"allow_any_name": true, "key_type"`), "use type pki-role"},
 		"a generic object in KV version 2":       {replace(profile, "path: ssh/roles", "path: kv/data/hosts"), "KV engine"},
 		"a second document":                      {replace(profile, "name: alice_cluster-worker", "name: alice_cluster-worker\n---\nname: x"), "second document"},
+		"a client style that is none":            {replace(profile, "base_path:", "client_style: chatty\nbase_path:"), "client_style"},
+		"a shared name from a tag":               {replace(profile, "template: kubelet.json.tmpl", `shared_dns_names: ["{{ .Tag \"name\" }}"], template: kubelet.json.tmpl`), "through fqdn"},
 		"an empty pattern for a tag":             {replace(profile, "{iam_role_arn:", `{tags: {a: ""}, iam_role_arn:`), "can never match"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -229,6 +231,59 @@ func TestNestedJSONAndParametersAreNoTemplateMarks(t *testing.T) {
 	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)}
 	if _, err := load(fs); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAFaultInAPolicyTemplateIsNamedByFileLineAndRule(t *testing.T) {
+	fs := files()
+	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`# line 1
+{{ pkiAccess "kubelet" }}
+
+path "alice_cluster/kv/x" {
+  capabilities = ["read"]
+}
+path "sys/mounts" {
+  capabilities = ["read"]
+}
+`)}
+	_, err := load(fs)
+	if err == nil || !strings.Contains(err.Error(), "worker/policy.hcl.tmpl:7: ") || !strings.Contains(err.Error(), `lies outside the base path "alice_cluster"`) {
+		t.Errorf("want file, line 7 of the template and the rule, got %v", err)
+	}
+}
+
+func TestACompleteClientsEmptyFieldsAreLetInAndNothingButEmpty(t *testing.T) {
+	fs := files()
+	replace("worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")(fs)
+	g, err := render(t, fs, baseline())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprint(g.Objects[0].Fields["policy"])
+	for _, line := range []string{`"uri_sans" = [""]`, `"not_after" = [""]`, `"serial_number" = [""]`, `"ip_sans" = ["10.1.1.4", ""]`, `"exclude_cn_from_sans" = [true, false, "true", "false"]`} {
+		if strings.Count(text, line) != 2 {
+			t.Errorf("want %s for issue and for sign, got\n%s", line, text)
+		}
+	}
+}
+
+func TestASharedNameIsForEveryInstanceOfTheProfile(t *testing.T) {
+	fs := files()
+	replace("worker/profile.yaml", "template: kubelet.json.tmpl", "shared_dns_names: [api.corp.example], template: kubelet.json.tmpl")(fs)
+	for _, last := range []string{"4", "5"} {
+		f := baseline()
+		f.PrivateDNSName = "ip-10-1-1-" + last + ".ec2.internal"
+		g, err := render(t, fs, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := `"alt_names" = ["api.corp.example", "` + f.PrivateDNSName + `", "api.corp.example,` + f.PrivateDNSName + `"]`
+		if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Count(text, want) != 2 {
+			t.Errorf("want %s, got\n%s", want, text)
+		}
+		if domains := g.Objects[1].Fields["allowed_domains"].([]string); !slices.Contains(domains, "api.corp.example") {
+			t.Errorf("the PKI role lets in %v", domains)
+		}
 	}
 }
 
@@ -551,6 +606,32 @@ func FuzzNoTagChangesTheStructureOfWhatIsRendered(f *testing.F) {
 		text := fmt.Sprint(g.Objects[0].Fields["policy"])
 		if strings.Count(text, "path ") != 3 || strings.Count(text, "capabilities") != 3 || !strings.Contains(text, `"alice_cluster/kv/data/`+tag+`"`) {
 			t.Errorf("tag %q gave\n%s", tag, text)
+		}
+	})
+}
+
+func FuzzAMarkerIsNeverReadFromBehindTheLeadingComment(f *testing.F) {
+	m := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
+	for _, s := range []string{"", m, "\n" + m, "path \"x\" {}\n" + m, m + m, "# a: b\n" + m, strings.ReplaceAll(m, "\n", "\r\n"), "#" + m, "# deployment: x\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, ok := grant.ParseMarker(text)
+		if !ok {
+			return
+		}
+		// Only what leads the text may count: all else is the template's, and a template must not claim ownership.
+		leading := text
+		for i, line := range strings.SplitAfter(text, "\n") {
+			if !strings.HasPrefix(line, "# ") {
+				leading = strings.Join(strings.SplitAfter(text, "\n")[:i], "")
+				break
+			}
+		}
+		for _, part := range []string{"# managed-by: " + grant.Program, "# deployment: " + got.Deployment, "# instance: " + got.InstanceID, "# profile: " + got.Profile} {
+			if strings.Count(leading, part) < 1 {
+				t.Errorf("%q gave %+v, but %q does not lead it", text, got, part)
+			}
 		}
 	})
 }

@@ -181,7 +181,7 @@ func sameType(standard, given any) (any, error) {
 //
 // Vault up to 1.20 compares a list as a whole and from 1.21 each element, so each value stands alone and once all
 // together in canonical order. Values are compared as text and none holds a glob.
-func accessRules(mount, role string, id identity) []rule {
+func accessRules(mount, role string, id identity, style ClientStyle) []rule {
 	issue := map[string][]any{
 		"common_name":        anyList([]string{id.commonName}),
 		"alt_names":          anyList(withJoin(id.dnsNames)),
@@ -194,6 +194,9 @@ func accessRules(mount, role string, id identity) []rule {
 	delete(sign, "private_key_format")
 	sign["csr"] = []any{}
 	for _, parameters := range []map[string][]any{issue, sign} {
+		if style == ClientComplete {
+			letEmptyIn(parameters)
+		}
 		// An empty list lets any value in; with no address of its own a role must not see the parameter at all.
 		for _, k := range []string{"alt_names", "ip_sans"} {
 			if len(parameters[k]) == 0 {
@@ -205,6 +208,17 @@ func accessRules(mount, role string, id identity) []rule {
 		{Path: mount + "/issue/" + role, Capabilities: []string{"update"}, Allowed: issue},
 		{Path: mount + "/sign/" + role, Capabilities: []string{"update"}, Allowed: sign},
 	}
+}
+
+// letEmptyIn lets the fields in that complete clients send without meaning anything by them: empty, and nothing but
+// empty, where a value would name something.
+func letEmptyIn(parameters map[string][]any) {
+	for _, k := range []string{"alt_names", "ip_sans", "uri_sans", "other_sans", "user_ids", "serial_number", "not_after"} {
+		parameters[k] = append(slices.Clone(parameters[k]), "")
+	}
+	// Either way the common name is the instance's own.
+	parameters["exclude_cn_from_sans"] = []any{true, false, "true", "false"}
+	parameters["remove_roots_from_chain"] = []any{}
 }
 
 // withJoin is each value alone and, for more than one, all of them as one comma string.
@@ -230,7 +244,7 @@ func writeRule(r rule) string {
 	for _, k := range slices.Sorted(maps.Keys(r.Allowed)) {
 		quoted := make([]string, len(r.Allowed[k]))
 		for i, v := range r.Allowed[k] {
-			quoted[i] = fmt.Sprintf("%q", v)
+			quoted[i] = fmt.Sprintf("%#v", v)
 		}
 		fmt.Fprintf(&out, "    %q = [%s]\n", k, strings.Join(quoted, ", "))
 	}

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl"
 	"github.com/hashicorp/hcl/hcl/ast"
+	"github.com/hashicorp/hcl/hcl/parser"
 	"github.com/hashicorp/hcl/hcl/token"
 )
 
@@ -35,6 +37,9 @@ var capabilities = []string{"create", "read", "update", "patch", "delete", "list
 func parsePolicy(text string) ([]rule, error) {
 	root, err := hcl.Parse(text)
 	if err != nil {
+		if at := (*parser.PosError)(nil); errors.As(err, &at) {
+			return nil, atLine(at.Pos.Line, fmt.Errorf("not HCL: %w", at.Err))
+		}
 		return nil, fmt.Errorf("not HCL: %w", err)
 	}
 	list, ok := root.Node.(*ast.ObjectList)
@@ -49,7 +54,7 @@ func parsePolicy(text string) ([]rule, error) {
 			return nil, err
 		}
 		if seen[r.Path] {
-			return nil, fmt.Errorf("line %d: the path %q stands twice", r.Line, r.Path)
+			return nil, atLine(r.Line, fmt.Errorf("the path %q stands twice", r.Path))
 		}
 		seen[r.Path] = true
 		rules = append(rules, r)
@@ -60,27 +65,58 @@ func parsePolicy(text string) ([]rule, error) {
 func parseRule(item *ast.ObjectItem) (rule, error) {
 	line := item.Pos().Line
 	if len(item.Keys) != 2 || item.Keys[0].Token.Text != "path" || item.Keys[1].Token.Type != token.STRING {
-		return rule{}, fmt.Errorf(`line %d: only blocks of the form path "..." { } are let in`, line)
+		return rule{}, atLine(line, errors.New(`only blocks of the form path "..." { } are let in`))
 	}
 	path, err := strconv.Unquote(item.Keys[1].Token.Text)
 	if err != nil {
-		return rule{}, fmt.Errorf("line %d: the path %s: %w", line, item.Keys[1].Token.Text, err)
+		return rule{}, atLine(line, fmt.Errorf("the path %s: %w", item.Keys[1].Token.Text, err))
 	}
 	body, ok := item.Val.(*ast.ObjectType)
 	if !ok {
-		return rule{}, fmt.Errorf("line %d: path %q has no block", line, path)
+		return rule{}, atLine(line, fmt.Errorf("path %q has no block", path))
 	}
 	for _, kv := range body.List.Items {
 		if key := strings.Trim(kv.Keys[0].Token.Text, `"`); !slices.Contains(ruleKeys, key) {
-			return rule{}, fmt.Errorf("line %d: unknown key %q in path %q", kv.Pos().Line, key, path)
+			return rule{}, atLine(kv.Pos().Line, fmt.Errorf("unknown key %q in path %q", key, path))
 		}
 	}
 	r := rule{}
 	if err := hcl.DecodeObject(&r, item.Val); err != nil {
-		return rule{}, fmt.Errorf("line %d: path %q: %w", line, path, err)
+		return rule{}, atLine(line, fmt.Errorf("path %q: %w", path, err))
 	}
 	r.Path, r.Line = path, line
 	return r, nil
+}
+
+// lineError is a fault at a line of a rendered policy, counted from 1.
+type lineError struct {
+	line int
+	err  error
+}
+
+func atLine(line int, err error) error { return &lineError{line: line, err: err} }
+
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
+func (e *lineError) Unwrap() error { return e.err }
+
+// templateLine takes a line of rendered text back to the template's: what pkiAccess put in stands on one line there.
+// Lines behind a range or an if are counted as rendered.
+func templateLine(text string, blocks []string, line int) int {
+	at, taken := 0, 0
+	for _, b := range blocks {
+		i := strings.Index(text[at:], b)
+		if i < 0 {
+			break
+		}
+		first := strings.Count(text[:at+i], "\n") + 1
+		last := first + strings.Count(b, "\n")
+		if line < first {
+			break
+		}
+		taken += min(line, last) - first
+		at += i + len(b)
+	}
+	return line - taken
 }
 
 // bounds is what the rules of a profile's policies are held against.
@@ -110,7 +146,7 @@ var publicPKI = []string{"ca", "ca/pem", "ca_chain", "cert/ca", "cert/ca_chain",
 func (b bounds) check(rules []rule) error {
 	for _, r := range rules {
 		if err := b.checkRule(r); err != nil {
-			return fmt.Errorf("line %d: path %q: %w", r.Line, r.Path, err)
+			return atLine(r.Line, fmt.Errorf("path %q: %w", r.Path, err))
 		}
 	}
 	return nil

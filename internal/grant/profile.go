@@ -28,7 +28,9 @@ type Profile struct {
 	FQDN         string   `yaml:"fqdn"`
 	FQDNSuffixes []string `yaml:"fqdn_suffixes"`
 	Auth         Auth     `yaml:"auth"`
-	Outputs      []Output `yaml:"outputs"`
+	// ClientStyle is how the instances' clients ask for certificates: ClientMinimal (default) or ClientComplete.
+	ClientStyle ClientStyle `yaml:"client_style"`
+	Outputs     []Output    `yaml:"outputs"`
 
 	// Digest is the hex SHA-256 over the profile's files: it changes when any of them does.
 	Digest string `yaml:"-"`
@@ -56,15 +58,26 @@ type Auth struct {
 	ExtraPolicies         []string      `yaml:"extra_policies"`
 }
 
+// ClientStyle is how a client fills in a request for a certificate.
+type ClientStyle string
+
+// The client styles. A closed parameter list refuses a field that is not on it, even an empty one.
+const (
+	ClientMinimal  ClientStyle = "minimal"  // sends what it asks for: the vault command, Vault Agent, consul-template
+	ClientComplete ClientStyle = "complete" // sends every field, empty where it has nothing: cert-manager and its like
+)
+
 // Output is one object that is rendered for each instance.
 type Output struct {
-	Name        string   `yaml:"name"`
-	Type        Kind     `yaml:"type"` // KindPolicy, KindPKIRole or KindGeneric
-	Path        string   `yaml:"path"` // below the base path; empty for a policy
-	CommonName  string   `yaml:"common_name"`
-	DNSNames    []string `yaml:"dns_names"`
-	IPAddresses []string `yaml:"ip_addresses"`
-	Template    string   `yaml:"template"`
+	Name       string   `yaml:"name"`
+	Type       Kind     `yaml:"type"` // KindPolicy, KindPKIRole or KindGeneric
+	Path       string   `yaml:"path"` // below the base path; empty for a policy
+	CommonName string   `yaml:"common_name"`
+	DNSNames   []string `yaml:"dns_names"`
+	// SharedDNSNames are names that every instance of the profile may hold: a load balancer's, a cluster service's.
+	SharedDNSNames []string `yaml:"shared_dns_names"`
+	IPAddresses    []string `yaml:"ip_addresses"`
+	Template       string   `yaml:"template"`
 
 	body       *compiled
 	commonName *compiled
@@ -151,7 +164,7 @@ func loadProfile(fsys fs.FS, file string) (*Profile, error) {
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s", len(text), text)
-	c := compiler{profile: p, read: func(name string) (string, error) {
+	c := compiler{profile: p, folder: path.Dir(file), read: func(name string) (string, error) {
 		body, err := fs.ReadFile(fsys, path.Join(path.Dir(file), name))
 		fmt.Fprintf(sum, "%s %d\n%s", name, len(body), body)
 		return string(body), err
@@ -188,6 +201,10 @@ func (p *Profile) check() error {
 	if p.Auth.Type == "" {
 		p.Auth.Type = "ec2"
 	}
+	if p.ClientStyle == "" {
+		p.ClientStyle = ClientMinimal
+	}
+	want(p.ClientStyle == ClientMinimal || p.ClientStyle == ClientComplete, "client_style: %q is neither minimal nor complete", p.ClientStyle)
 	want(p.Auth.Type == "ec2" || p.Auth.Type == "iam", "auth.type: %q is neither ec2 nor iam", p.Auth.Type)
 	want(p.Auth.TokenTTL > 0, "auth.token_ttl: is required and positive")
 	want(p.Auth.TokenMaxTTL >= p.Auth.TokenTTL, "auth.token_max_ttl: is shorter than token_ttl")
@@ -207,7 +224,7 @@ func (p *Profile) check() error {
 		want(!names[o.Name], "%s: the name stands twice", where)
 		names[o.Name] = true
 		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template is the name of a file beside profile.yaml", where)
-		identity := o.CommonName != "" || o.DNSNames != nil || o.IPAddresses != nil
+		identity := o.CommonName != "" || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil
 		switch o.Type {
 		case KindPolicy:
 			want(o.Path == "" && !identity, "%s: a policy has neither path nor names", where)

@@ -150,14 +150,26 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 	v.TemplateName, v.OutputPath = o.Name, o.Path
 	name := ObjectName(v.InstanceID, o.Name)
 	generated := map[string]rule{}
-	text, err := o.body.execute(v, func(target string) (string, error) { return r.access(target, generated) })
+	var blocks []string // what pkiAccess put in, in order
+	text, err := o.body.execute(v, func(target string) (string, error) {
+		block, err := r.access(target, generated)
+		blocks = append(blocks, block)
+		return block, err
+	})
 	if err != nil {
 		return Object{}, nil, err
 	}
 	path := r.profile.BasePath + "/" + o.Path + "/" + name
 	switch o.Type {
 	case KindPolicy:
-		return r.policy(o, text, generated)
+		object, shape, err := r.policy(o, text, generated)
+		if at := (*lineError)(nil); errors.As(err, &at) {
+			return Object{}, nil, fmt.Errorf("%s:%d: %w", o.body.file, templateLine(text, blocks, at.line), at.err)
+		}
+		if err != nil {
+			return Object{}, nil, fmt.Errorf("%s, rendered: %w", o.body.file, err)
+		}
+		return object, shape, nil
 	case KindPKIRole:
 		id, err := r.identity(o.Name)
 		if err != nil {
@@ -165,7 +177,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		}
 		fields, err := pkiRoleFields(text, id)
 		if err != nil {
-			return Object{}, nil, fmt.Errorf("%s: %w", o.Template, err)
+			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
 		}
 		free, err := decodeObject(text)
 		return Object{Kind: KindPKIRole, Path: path, Fields: fields}, jsonShape("", free), err
@@ -177,7 +189,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		}
 		fields, err := decodeObject(text)
 		if err != nil {
-			return Object{}, nil, fmt.Errorf("%s: %w", o.Template, err)
+			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
 		}
 		for _, name := range onlyPKI {
 			if _, ok := fields[name]; ok {
@@ -191,11 +203,11 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 func (r *rendering) policy(o Output, text string, generated map[string]rule) (Object, []string, error) {
 	rules, err := parsePolicy(text)
 	if err != nil {
-		return Object{}, nil, fmt.Errorf("%s, rendered: %w", o.Template, err)
+		return Object{}, nil, err
 	}
 	b := bounds{basePath: r.profile.BasePath, pki: generated, mounts: r.profile.mounts}
 	if err := b.check(rules); err != nil {
-		return Object{}, nil, fmt.Errorf("%s, rendered: %w", o.Template, err)
+		return Object{}, nil, err
 	}
 	v := r.values
 	marker := Marker{Deployment: v.Deployment, InstanceID: v.InstanceID, Profile: v.Profile}
@@ -218,7 +230,7 @@ func (r *rendering) access(target string, generated map[string]rule) (string, er
 	}
 	o := r.profile.Outputs[i]
 	var blocks []string
-	for _, rule := range accessRules(o.mount(r.profile.BasePath), ObjectName(r.values.InstanceID, target), id) {
+	for _, rule := range accessRules(o.mount(r.profile.BasePath), ObjectName(r.values.InstanceID, target), id, r.profile.ClientStyle) {
 		generated[rule.Path] = rule
 		blocks = append(blocks, writeRule(rule))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
 // variant is a deployed function with some of its variables changed.
@@ -128,6 +129,11 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 		a := bare(t, function, fleet.Event(second, "running", time.Now()))
 		if a.Kind != "refuse" || !strings.Contains(a.Error, i.ID) {
 			t.Errorf("a second live instance with that name must be refused, naming the holder, got %+v", a)
+		}
+		for _, told := range []string{`"Refused":1`, observe.AuditRefused} {
+			if !strings.Contains(function.Logs(), told) {
+				t.Errorf("the refusal must be told loudly: want %s in the log", told)
+			}
 		}
 		if err := world.Fleet.Terminate(t.Context(), i); err != nil {
 			t.Fatal(err)

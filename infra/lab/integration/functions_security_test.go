@@ -1,0 +1,239 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+)
+
+// wholeLife drives both functions through all they do: a grant, a changed name, another account, a removal. It gives
+// what they logged.
+func wholeLife(t *testing.T) string {
+	t.Helper()
+	byTag := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "Name" }}'`)
+	provisioning := variant(t, provision, map[string]string{"TEMPLATES_DIR": byTag})
+	removing := variant(t, deprovision, nil)
+	unique := strings.ToLower(fmt.Sprintf("life-%d", time.Now().UnixNano()))
+	here := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": unique + "-a.example"}})
+	there := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "222233334444", Tags: map[string]string{"Name": unique + "-b.example"}})
+	expect := func(a answer, action string) {
+		t.Helper()
+		if a.Action != action {
+			t.Fatalf("got %+v, want %s", a, action)
+		}
+	}
+	for _, i := range []fleet.Instance{here, there} {
+		expect(bare(t, provisioning, fleet.Event(i, "running", time.Now())), "provisioned")
+	}
+	if err := world.Fleet.SetTags(t.Context(), here, map[string]string{"Name": unique + "-c.example"}); err != nil {
+		t.Fatal(err)
+	}
+	expect(bare(t, provisioning, fleet.Event(here, "running", time.Now())), "provisioned")
+	if _, err := world.Fleet.Login(t.Context(), "aws", here, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Fleet.Terminate(t.Context(), here, there); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []fleet.Instance{here, there} {
+		expect(bare(t, removing, fleet.Event(i, "terminated", time.Now())), "deprovisioned")
+	}
+	return provisioning.Logs() + removing.Logs()
+}
+
+// byOthers are the actions that Lambda itself uses on a function's role, and not the function.
+var byOthers = []string{
+	"logs:CreateLogStream", "logs:PutLogEvents", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
+	"ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface",
+	"ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses",
+}
+
+func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
+	resetTaps()
+	wholeLife(t)
+	used := map[string]bool{}
+	for _, c := range slices.Concat(world.Taps.AWS.Calls(), world.Taps.Dynamo.Calls()) {
+		for _, action := range actionsOf(t, c) {
+			used[action] = true
+		}
+	}
+	granted := map[string]bool{}
+	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
+	for _, id := range []string{"FunctionsPolicy", "ProvisionFunctionRole", "DeprovisionFunctionRole"} {
+		if resources[id] == nil {
+			t.Fatalf("the template has no %s", id)
+		}
+		collectActions(resources[id], granted)
+	}
+	delete(granted, "sts:AssumeRole") // who may assume the functions' own roles; the member role's is told apart below
+	delete(used, "sts:AssumeRole")
+	for _, action := range byOthers {
+		if !granted[action] {
+			t.Errorf("%s is not granted, and Lambda needs it", action)
+		}
+		delete(granted, action)
+	}
+	got, want := slices.Sorted(maps.Keys(granted)), slices.Sorted(maps.Keys(used))
+	if !slices.Equal(got, want) {
+		t.Errorf("the template grants %v\nthe functions used  %v\nwhat is missing fails in an account, what is too much is a stolen function's", got, want)
+	}
+	text, err := json.Marshal(resources["FunctionsPolicy"])
+	if err != nil || !strings.Contains(string(text), "sts:AssumeRole") {
+		t.Errorf("the member role cannot be assumed (%v)", err)
+	}
+}
+
+// actionsOf are the IAM actions a call needs.
+func actionsOf(t *testing.T, c tap.Call) []string {
+	t.Helper()
+	switch {
+	case c.Action == "GetCallerIdentity": // needs no permission
+		return nil
+	case c.Action != "TransactWriteItems":
+		return []string{c.Service + ":" + c.Action}
+	}
+	// A transaction needs the permission for each of its parts,
+	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
+	var body struct{ TransactItems []map[string]any }
+	if err := json.Unmarshal(c.Body, &body); err != nil {
+		t.Fatal(err)
+	}
+	var actions []string
+	for _, item := range body.TransactItems {
+		for part := range item {
+			actions = append(actions, "dynamodb:"+part+"Item")
+		}
+	}
+	return actions
+}
+
+func collectActions(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, e := range v {
+			if key != "Action" {
+				collectActions(e, into)
+				continue
+			}
+			if one, ok := e.(string); ok {
+				into[one] = true
+			}
+			list, _ := e.([]any)
+			for _, a := range list {
+				into[fmt.Sprint(a)] = true
+			}
+		}
+	case []any:
+		for _, e := range v {
+			collectActions(e, into)
+		}
+	}
+}
+
+func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
+	env, err := world.FunctionEnv(t.Context(), provision)
+	if err != nil || env["LOG_LEVEL"] != "debug" {
+		t.Fatalf("the functions must log at debug level here: %q, %v", env["LOG_LEVEL"], err)
+	}
+	logs := wholeLife(t)
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault { // errors say most
+		if strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") {
+			return &tap.Fault{Status: 500, Body: []byte(`{"errors":["internal error"]}`)}
+		}
+		return nil
+	})
+	failed := tell(t, provision, i, "running")
+	world.Taps.Vault.SetFault(nil)
+	if failed.Failure == "" {
+		t.Fatalf("want a failure to look into, got %+v", failed)
+	}
+	// What a function prints reaches the lab a moment after its answer.
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(world.Functions[provision].Logs(), i.ID); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the log does not even name the instance: it is not the log that was meant")
+		}
+	}
+	texts := map[string]string{"a failed answer": failed.Failure, "the log of a whole life": logs}
+	for name, f := range world.Functions {
+		texts["the log of "+name] = f.Logs()
+	}
+	pages := dynamodb.NewScanPaginator(world.Dynamo, &dynamodb.ScanInput{TableName: aws.String(world.Stack.Tables["Table"])})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range page.Items {
+			for name, value := range item {
+				texts["the ledger's "+name] += fmt.Sprintf("%+v", value)
+			}
+		}
+	}
+	secrets := map[string]string{
+		"a service token": "hvs.", "a batch token": "hvb.", "the root token": world.VaultToken, "a key": "PRIVATE KEY",
+		"a certificate": "BEGIN CERTIFICATE", "a signed request": "iam_request_headers", "an Authorization header": "AWS4-HMAC",
+	}
+	for _, name := range []string{"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+		secrets[name] = env[name]
+	}
+	for where, text := range texts {
+		for what, secret := range secrets {
+			if secret != "" && strings.Contains(text, secret) {
+				t.Errorf("%s holds %s", where, what)
+			}
+		}
+	}
+}
+
+func TestEachClientStyleGetsItsCertificate(t *testing.T) {
+	complete := changed(t, "worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := bare(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": complete}), fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+		t.Fatalf("got %+v", a)
+	}
+	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "alice_cluster/pki/k8s/issue/" + i.ID + "-kubelet"
+	every := func(change map[string]any) map[string]any {
+		fields := map[string]any{
+			"common_name": "system:node:" + i.PrivateDNS, "alt_names": i.PrivateDNS, "ip_sans": i.PrivateIP, "uri_sans": "", "other_sans": "",
+			"user_ids": "", "serial_number": "", "not_after": "", "ttl": "1h", "format": "pem", "private_key_format": "", "exclude_cn_from_sans": false,
+		}
+		maps.Copy(fields, change)
+		return fields
+	}
+	for name, change := range map[string]map[string]any{
+		"every field, empty where there is nothing": nil,
+		"as cert-manager does it":                   {"exclude_cn_from_sans": "true"},
+		"no names beside the common name":           {"alt_names": "", "ip_sans": ""},
+	} {
+		if _, err := session.Logical().WriteWithContext(t.Context(), path, every(change)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, change := range map[string]map[string]any{
+		"a URI":               {"uri_sans": "spiffe://evil"},
+		"an expiry":           {"not_after": "2099-01-01T00:00:00Z"},
+		"a serial number":     {"serial_number": "1"},
+		"another's address":   {"ip_sans": "10.9.9.9"},
+		"another beside none": {"ip_sans": ",10.9.9.9"},
+		"a user ID":           {"user_ids": "root"},
+	} {
+		if _, err := session.Logical().WriteWithContext(t.Context(), path, every(change)); err == nil {
+			t.Errorf("%s: what may be empty may only be empty", name)
+		}
+	}
+}
