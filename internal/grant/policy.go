@@ -184,6 +184,14 @@ func (b bounds) checkRule(r rule) error {
 	if err := checkSegments(r.Path); err != nil {
 		return err
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Allowed)) {
+		for _, v := range r.Allowed[name] {
+			// Vault matches the glob against the raw value before it splits it: 10.0.0.* admits 10.0.0.5,8.8.8.8.
+			if s, ok := v.(string); ok && strings.Contains(s, "*") {
+				return fmt.Errorf("the allowed value %q of parameter %q holds a wildcard, which lets in lists of anything: name each value", s, name)
+			}
+		}
+	}
 	return b.checkPKI(r)
 }
 

@@ -139,9 +139,9 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 	if w.KeepLease {
 		r.LeaseOwner, r.LeaseExpiresAt = w.Owner, now.Add(LeaseTime).UnixMilli()
 	}
-	r.ExpiresAt = 0
+	r.ExpiresAt, r.DeletedAt = 0, nil
 	if r.State == Deleted {
-		r.DeletedAt = now
+		r.DeletedAt = &now
 		r.ExpiresAt = now.Add(tombstoneTime).Unix()
 		if r.Profile == "" {
 			r.ExpiresAt = now.Add(emptyTombstoneTime).Unix()

@@ -44,15 +44,15 @@ type Record struct {
 	BasePath      string `dynamodbav:"base_path"`
 	FQDN          string `dynamodbav:"fqdn"`
 	// Former are names held before and not given up yet: something in Vault may still bear them.
-	Former    []Name    `dynamodbav:"former,omitempty"`
-	Addresses []string  `dynamodbav:"addresses"`
-	Objects   []Object  `dynamodbav:"objects"`
-	EventTime time.Time `dynamodbav:"event_time"`
-	CreatedAt time.Time `dynamodbav:"created_at"`
-	UpdatedAt time.Time `dynamodbav:"updated_at"`
-	DeletedAt time.Time `dynamodbav:"deleted_at"`
-	Attempts  int       `dynamodbav:"attempts"`
-	LastError string    `dynamodbav:"last_error"`
+	Former    []Name     `dynamodbav:"former,omitempty"`
+	Addresses []string   `dynamodbav:"addresses"`
+	Objects   []Object   `dynamodbav:"objects"`
+	EventTime time.Time  `dynamodbav:"event_time"`
+	CreatedAt time.Time  `dynamodbav:"created_at"`
+	UpdatedAt time.Time  `dynamodbav:"updated_at"`
+	DeletedAt *time.Time `dynamodbav:"deleted_at,omitempty"` // nil unless deleted
+	Attempts  int        `dynamodbav:"attempts"`
+	LastError string     `dynamodbav:"last_error"`
 
 	// Set by the ledger at every write.
 	Version        int64  `dynamodbav:"version"`

@@ -46,7 +46,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if old != nil && old.State == ledger.Active && c.same(old, g) {
 		return done, c.settled(ctx, old)
 	}
-	if old != nil && old.State == ledger.Deleted && !f.ObservedAt.After(old.DeletedAt) {
+	if old != nil && old.DeletedAt != nil && !f.ObservedAt.After(*old.DeletedAt) {
 		return Outcome{}, fault.Retryf("instance %s was removed after it was looked at: it is looked at again", f.ID)
 	}
 	if age := c.Now().Sub(f.ObservedAt); age > stale {

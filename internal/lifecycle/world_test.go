@@ -164,8 +164,9 @@ func (w *world) Put(_ context.Context, p ledger.Write) (out *ledger.Record, err 
 		r := p.New
 		r.Objects = slices.Clone(r.Objects)
 		r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt = old.Version+1, w.now, "", 0
-		if r.State == ledger.Deleted {
-			r.DeletedAt = w.now
+		r.DeletedAt = nil
+		if at := w.now; r.State == ledger.Deleted {
+			r.DeletedAt = &at
 		}
 		if p.KeepLease {
 			r.LeaseOwner, r.LeaseExpiresAt = p.Owner, w.now.Add(ledger.LeaseTime).UnixMilli()

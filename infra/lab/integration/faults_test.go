@@ -84,9 +84,7 @@ func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
 			if again := batch(t, row.body, good); len(again) != 0 {
 				t.Errorf("messages %v came back: a body that cannot be read would be retried for ever", again)
 			}
-			if logs := world.Functions[provision].Logs(); !strings.Contains(logs, row.says) {
-				t.Errorf("want the logs to name the fault: %q", row.says)
-			}
+			logged(t, world.Functions[provision], row.says)
 		})
 	}
 	if len(objects(t, i)) == 0 {
@@ -131,9 +129,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 			t.Errorf("a second live instance with that name must be refused, naming the holder, got %+v", a)
 		}
 		for _, told := range []string{`"Refused":1`, observe.AuditRefused} {
-			if !strings.Contains(function.Logs(), told) {
-				t.Errorf("the refusal must be told loudly: want %s in the log", told)
-			}
+			logged(t, function, told)
 		}
 		if err := world.Fleet.Terminate(t.Context(), i); err != nil {
 			t.Fatal(err)
@@ -179,9 +175,7 @@ func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
 				t.Fatalf("want the function not to start, got %+v, %v", result, err)
 			}
 			for _, s := range row.says {
-				if !strings.Contains(f.Logs(), s) {
-					t.Errorf("want %q in the logs, got\n%s", s, f.Logs())
-				}
+				logged(t, f, s)
 			}
 		})
 	}
@@ -326,9 +320,8 @@ func TestAFaultOfOneRegionStaysWithTheInstancesThere(t *testing.T) {
 	if again := batch(t, bodies...); !slices.Equal(again, []string{"0"}) {
 		t.Errorf("want only the throttled region's message back, got %v", again)
 	}
-	if logs := world.Functions[provision].Logs(); !strings.Contains(logs, "region ap-south-1") || !strings.Contains(logs, "RequestLimitExceeded") {
-		t.Error("the log must name the region and the cause")
-	}
+	logged(t, world.Functions[provision], "region ap-south-1")
+	logged(t, world.Functions[provision], "RequestLimitExceeded")
 	if n := len(objects(t, here)); n != 4 {
 		t.Errorf("the other region's instance has %d objects, want 4", n)
 	}

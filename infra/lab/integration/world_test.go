@@ -122,6 +122,17 @@ func batch(t *testing.T, bodies ...string) []string {
 	return again
 }
 
+// logged waits until a function's log holds a text: what it prints reaches the lab a moment after its answer.
+func logged(t *testing.T, f *sandbox.Function, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(f.Logs(), text); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("want %q in the log, got\n%s", text, f.Logs())
+			return
+		}
+	}
+}
+
 func objects(t *testing.T, i fleet.Instance) []string {
 	t.Helper()
 	found, err := world.ObjectsOf(t.Context(), i.ID)
