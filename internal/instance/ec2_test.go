@@ -1,0 +1,87 @@
+package instance
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+)
+
+// described is a running instance with two interfaces, listed in the wrong order, as EC2 may.
+func described() types.Instance {
+	address := func(a string) types.InstancePrivateIpAddress {
+		return types.InstancePrivateIpAddress{PrivateIpAddress: aws.String(a)}
+	}
+	return types.Instance{
+		InstanceId: aws.String("i-0123456789abcdef0"), State: &types.InstanceState{Name: types.InstanceStateNameRunning},
+		PrivateIpAddress: aws.String("10.0.0.5"), PrivateDnsName: aws.String("ip-10-0-0-5.ec2.internal"), VpcId: aws.String("vpc-0a1b2c3d"),
+		Placement:          &types.Placement{AvailabilityZone: aws.String("us-east-1a")},
+		IamInstanceProfile: &types.IamInstanceProfile{Arn: aws.String("arn:aws:iam::123456789012:instance-profile/path/worker")},
+		LaunchTime:         aws.Time(time.Unix(0, 0)), Tags: []types.Tag{{Key: aws.String("Name"), Value: aws.String("x")}},
+		NetworkInterfaces: []types.InstanceNetworkInterface{
+			{
+				Attachment:         &types.InstanceNetworkInterfaceAttachment{DeviceIndex: aws.Int32(1)},
+				PrivateIpAddresses: []types.InstancePrivateIpAddress{address("10.0.1.9")},
+				Ipv6Addresses:      []types.InstanceIpv6Address{{Ipv6Address: aws.String("2001:DB8:0:0::2")}},
+			},
+			{
+				Attachment:         &types.InstanceNetworkInterfaceAttachment{DeviceIndex: aws.Int32(0)},
+				PrivateIpAddresses: []types.InstancePrivateIpAddress{address("10.0.0.5"), address("10.0.0.6")},
+				Ipv6Addresses:      []types.InstanceIpv6Address{{Ipv6Address: aws.String("2001:db8::1")}},
+			},
+		},
+	}
+}
+
+func TestEveryAddressOfEveryInterfaceIsTakenOnceThePrimaryOneFirst(t *testing.T) {
+	f, err := fromEC2(described(), "123456789012", "us-east-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"10.0.0.5", "10.0.0.6", "10.0.1.9", "2001:db8::1", "2001:db8::2"}
+	if got := f.Addresses(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v: certificates are compared with these as text", got, want)
+	}
+	if f.Account != "123456789012" || f.State != facts.Running || f.Tags["Name"] != "x" || f.AvailabilityZone != "us-east-1a" {
+		t.Errorf("got %+v", f)
+	}
+	if err := f.Check(); err != nil {
+		t.Errorf("what EC2 says must pass the forms: %v", err)
+	}
+}
+
+func TestWhatEC2CannotMeanIsAnError(t *testing.T) {
+	for name, row := range map[string]struct {
+		spoil func(*types.Instance)
+		says  string
+	}{
+		"no state":                  {func(i *types.Instance) { i.State = nil }, "no state"},
+		"a state nobody knows":      {func(i *types.Instance) { i.State.Name = "hibernated" }, "hibernated"},
+		"an address that is none":   {func(i *types.Instance) { i.PrivateIpAddress = aws.String("10.0.0.5, 8.8.8.8") }, "8.8.8.8"},
+		"an IPv6 that is not quite": {func(i *types.Instance) { i.Ipv6Address = aws.String("2001::db8::1") }, "2001::db8::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := described()
+			row.spoil(&i)
+			if _, err := fromEC2(i, "123456789012", "us-east-1"); err == nil || !strings.Contains(err.Error(), row.says) {
+				t.Errorf("want an error that says %q, got %v", row.says, err)
+			}
+		})
+	}
+}
+
+func TestOnlyALiveInstanceNeedsItsRole(t *testing.T) {
+	for state, want := range map[facts.State]bool{
+		facts.Pending: true, facts.Running: true, facts.Stopping: false, facts.Stopped: false, facts.ShuttingDown: false, facts.Terminated: false,
+	} {
+		s := Sighting{Found: true, Facts: facts.Instance{State: state, IAMInstanceProfileARN: "arn:aws:iam::123456789012:instance-profile/worker"}}
+		if s.needsRole() != want {
+			t.Errorf("%s: got %v: a removal must not hang on IAM", state, !want)
+		}
+	}
+}
