@@ -31,7 +31,7 @@ type options struct {
 	awsKeys               bool
 	resolveUniqueIDs      bool
 	stsRoles              map[string]string // IAM role ARN by account
-	alsoPaths             []string
+	alsoPaths, alsoMounts []string
 	setAlias              bool
 	revoke                bool
 	pki                   bool
@@ -52,8 +52,14 @@ func main() {
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
 	flag.Func("also-path", "`path`, base path included, that instances still have objects at though no profile names it any more; repeat", func(s string) error {
-		o.alsoPaths = append(o.alsoPaths, strings.Trim(s, "/"))
-		return nil
+		s = strings.Trim(s, "/")
+		o.alsoPaths = append(o.alsoPaths, s)
+		return grant.CheckBasePath(s)
+	})
+	flag.Func("also-auth-mount", "auth `mount` that instances still have roles on though it is no longer -auth-mount; repeat", func(s string) error {
+		s = strings.Trim(s, "/")
+		o.alsoMounts = append(o.alsoMounts, s)
+		return grant.CheckBasePath(s)
 	})
 	flag.BoolVar(&o.setAlias, "set-alias", false, "make the instance ID the alias of logins on an auth mount that was here before, too")
 	flag.BoolVar(&o.revoke, "revoke-certificates", false, "let deprovision revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")

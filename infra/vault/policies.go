@@ -11,26 +11,32 @@ import (
 // functionPolicies are the policies of the functions, by function: the narrowest that work. They reach the object
 // names this program gives (i-… below an output path, ec2-i-… among the policies) and nothing else. Entities cannot
 // be narrowed by name in Vault, so only the function that removes may look them up and delete them.
-func functionPolicies(profiles *grant.Set, authMount string, alsoPaths []string, revoke bool) map[string]string {
+func functionPolicies(profiles *grant.Set, o options) map[string]string {
 	provision := policy{}
 	deprovision := policy{}
 	provision.allow("sys/policies/acl/ec2-i-*", "create", "read", "update", "delete")
 	deprovision.allow("sys/policies/acl/ec2-i-*", "read", "delete")
-	paths := append(outputPaths(profiles), alsoPaths...)
+	paths := append(outputPaths(profiles), o.alsoPaths...)
 	slices.Sort(paths)
-	for _, path := range slices.Compact(paths) {
+	paths = slices.Compact(paths)
+	for _, path := range paths {
 		provision.allow(path+"/i-*", "create", "read", "update", "delete")
 		deprovision.allow(path+"/i-*", "delete")
 	}
-	role := "auth/" + authMount + "/role/i-*"
-	provision.allow(role, "create", "read", "update")
-	// Read tells the role_id, the alias of the logins to cut, where a crash kept it from the ledger.
-	deprovision.allow(role, "read", "delete")
-	deprovision.allow("auth/"+authMount+"/identity-accesslist/i-*", "delete")
+	provision.allow("auth/"+o.authMount+"/role/i-*", "create", "read", "update")
+	for _, mount := range append([]string{o.authMount}, o.alsoMounts...) {
+		// Read tells the role_id, the alias of the logins to cut, where a crash kept it from the ledger.
+		deprovision.allow("auth/"+mount+"/role/i-*", "read", "delete")
+		deprovision.allow("auth/"+mount+"/identity-accesslist/i-*", "delete")
+	}
 	deprovision.allow("identity/lookup/entity", "update")
 	deprovision.allow("identity/entity/id/*", "delete")
-	if revoke {
-		for _, mount := range profiles.PKIMounts() {
+	if o.revoke {
+		for _, path := range paths {
+			mount, isRoles := strings.CutSuffix(path, "/roles")
+			if !isRoles {
+				continue
+			}
 			for _, by := range []string{"issue", "sign"} {
 				deprovision.allow("sys/leases/revoke-prefix/"+mount+"/"+by+"/i-*", "update", "sudo")
 			}

@@ -25,7 +25,7 @@ type setup struct {
 	vault    *api.Logical
 	profiles *grant.Set
 	out      io.Writer
-	made     map[string]bool // auth mounts made by this run
+	made     map[string]bool // the mounts that were not there before this run
 	seen     int
 	changed  int
 }
@@ -50,7 +50,7 @@ func (s *setup) mounts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.made[mount] = made
+		s.made["auth/"+mount] = made
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func (s *setup) client(ctx context.Context) error {
 // that was here before may have other users, whose entities the alias would change: there it is left as it is, and
 // removal goes by the role_id that the ledger holds.
 func (s *setup) identity(ctx context.Context) error {
-	if !s.made[s.authMount] && !s.setAlias {
+	if !s.made["auth/"+s.authMount] && !s.setAlias {
 		return nil
 	}
 	return s.write(ctx, "auth/"+s.authMount+"/config/identity", map[string]any{"ec2_alias": "instance_id", "iam_alias": "role_id"}, nil)
@@ -106,7 +106,7 @@ func (s *setup) accounts(ctx context.Context) error {
 }
 
 func (s *setup) policies(ctx context.Context) error {
-	texts := functionPolicies(s.profiles, s.authMount, s.alsoPaths, s.revoke)
+	texts := functionPolicies(s.profiles, s.options)
 	for _, function := range slices.Sorted(maps.Keys(texts)) {
 		path := grant.PolicyPath(s.rolePrefix + "-" + function)
 		if err := s.write(ctx, path, map[string]any{"policy": texts[function]}, nil); err != nil {
@@ -130,11 +130,11 @@ func (s *setup) roles(ctx context.Context) error {
 			"token_type":              "batch",
 			"token_ttl":               int64(1200),
 			"token_max_ttl":           int64(1200),
-			// Sent empty too: a role write merges, and what is left out keeps what somebody may have put there.
+			// Sent empty too: a role write merges, and what is left out keeps what somebody may have put there. Not so
+			// token_bound_cidrs, which only narrow: they are yours to set.
 			"token_explicit_max_ttl":         int64(0),
 			"token_period":                   int64(0),
 			"token_num_uses":                 int64(0),
-			"token_bound_cidrs":              []string{},
 			"bound_account_id":               []string{},
 			"bound_ec2_instance_id":          []string{},
 			"bound_iam_role_arn":             []string{},
@@ -158,11 +158,13 @@ func (s *setup) pkiMounts(ctx context.Context) error {
 		return nil
 	}
 	for _, mount := range s.profiles.PKIMounts() {
-		if _, err := s.mount(ctx, "sys/mounts", mount, map[string]any{
+		made, err := s.mount(ctx, "sys/mounts", mount, map[string]any{
 			"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"},
-		}); err != nil {
+		})
+		if err != nil {
 			return err
 		}
+		s.made[mount] = made
 		if err := s.root(ctx, mount); err != nil {
 			return err
 		}
@@ -175,7 +177,7 @@ func (s *setup) root(ctx context.Context, mount string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	issuers, err := s.vault.ListWithContext(ctx, path)
-	if err != nil && !s.dryRun {
+	if err != nil && !s.awaits(path) {
 		return fmt.Errorf("listing %s: %w", path, err)
 	}
 	if issuers != nil && issuers.Data["keys"] != nil {
@@ -226,7 +228,7 @@ func (s *setup) write(ctx context.Context, path string, fields, hidden map[strin
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	current, err := s.vault.ReadWithContext(ctx, path)
-	if err != nil && !s.dryRun {
+	if err != nil && !s.awaits(path) {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	verb, why := "create", ""
@@ -252,6 +254,16 @@ func (s *setup) write(ctx context.Context, path string, fields, hidden map[strin
 		return fmt.Errorf("writing %s: vault warns: %s", path, strings.Join(answer.Warnings, "; "))
 	}
 	return nil
+}
+
+// awaits tells whether a path lies on a mount that a dry run would only have made, so that reading it must fail.
+func (s *setup) awaits(path string) bool {
+	for mount, made := range s.made {
+		if s.dryRun && made && strings.HasPrefix(path, mount+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *setup) tell(verb, path, why string) {

@@ -184,6 +184,14 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),
 		observe.KeyProfile, r.outcome.Profile, observe.KeyFQDN, r.outcome.FQDN,
 	}
+	if errors.Is(r.err, lifecycle.ErrSettling) {
+		if r.outcome.Action == lifecycle.Deprovisioned {
+			v.metrics.Count(observe.Deprovisioned)
+			v.metrics.Time(observe.TimeToRemoved, v.Now().Sub(t.Time))
+			log.InfoContext(ctx, "removed, to be looked after once more", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
+		}
+		return r
+	}
 	if r.err != nil {
 		v.failed(ctx, log.With(attributes...), r.err)
 		return r

@@ -26,6 +26,18 @@ func CheckDeployment(id string) error {
 	return nil
 }
 
+// CheckBasePath holds a path against the form of a base path: plain segments, and none of Vault's own first ones.
+func CheckBasePath(path string) error {
+	if !vaultPath.MatchString(path) {
+		return fmt.Errorf("%q is not of the form %s", path, vaultPath)
+	}
+	switch first, _, _ := strings.Cut(path, "/"); first {
+	case "sys", "auth", "identity", "cubbyhole":
+		return fmt.Errorf("%q belongs to Vault itself", path)
+	}
+	return nil
+}
+
 // ObjectName is the last part of the path of a PKI role or generic object.
 func ObjectName(instanceID, output string) string { return instanceID + "-" + output }
 

@@ -299,7 +299,11 @@ func parameterShape(m map[string][]any) string {
 		fmt.Fprintf(&out, "%q:", k)
 		for _, v := range m[k] {
 			s, isString := v.(string)
-			fmt.Fprintf(&out, "%T%v%d,", v, isString, strings.Count(s, "*"))
+			if isString {
+				fmt.Fprintf(&out, "string%d,", strings.Count(s, "*"))
+				continue
+			}
+			fmt.Fprintf(&out, "%T%v,", v, v)
 		}
 	}
 	return out.String()

@@ -189,10 +189,8 @@ func (p *Profile) check() error {
 	for _, a := range p.Match.AccountIDs {
 		want(facts.IsAccount(a), "match.account_ids: %q is not an account ID", a)
 	}
-	want(vaultPath.MatchString(p.BasePath), "base_path: %q is not of the form %s", p.BasePath, vaultPath)
-	switch first, _, _ := strings.Cut(p.BasePath, "/"); first {
-	case "sys", "auth", "identity", "cubbyhole":
-		want(false, "base_path: %q belongs to Vault itself", p.BasePath)
+	if err := CheckBasePath(p.BasePath); err != nil {
+		want(false, "base_path: %w", err)
 	}
 	want(p.FQDN != "", "fqdn: is required")
 	for _, s := range p.FQDNSuffixes {
@@ -232,7 +230,7 @@ func (p *Profile) check() error {
 			want(vaultPath.MatchString(o.Path) && strings.HasSuffix(o.Path, "/roles"), "%s: path %q is not <PKI mount>/roles", where, o.Path)
 		case KindGeneric:
 			want(vaultPath.MatchString(o.Path) && !identity, "%s: a generic object has a path and no names", where)
-			want(!slices.Contains(strings.Split(o.Path, "/"), "data"), "%s: version 2 of the KV engine keeps what is deleted: path %q is not supported", where, o.Path)
+			want(!slices.Contains(strings.Split(p.BasePath+"/"+o.Path, "/"), "data"), "%s: version 2 of the KV engine keeps what is deleted: path %q is not supported", where, o.Path)
 		default:
 			want(false, "%s: type %q is none of policy, pki-role, generic", where, o.Type)
 		}

@@ -3,6 +3,7 @@ package grant
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -134,8 +135,17 @@ func (p *Profile) used() map[string]bool {
 	return used
 }
 
-// onlyPKI are fields that only a PKI role has: a generic object with one of them would be a PKI role without a lock.
-var onlyPKI = []string{"allow_any_name", "allow_ip_sans", "use_csr_sans", "use_csr_common_name", "enforce_hostnames", "server_flag", "client_flag"}
+// onlyPKI are the fields of a PKI role that a role of the SSH engine has not: a generic object with one of them would
+// be a PKI role without a lock. https://developer.hashicorp.com/vault/api-docs/secret/ssh#create-update-role
+func onlyPKI() []string {
+	fields := freeFields()
+	maps.Copy(fields, lockedFields(identity{}))
+	for _, shared := range []string{"allowed_domains", "allowed_domains_template", "allow_bare_domains", "allow_subdomains",
+		"ttl", "max_ttl", "key_type", "key_bits", "not_before_duration"} {
+		delete(fields, shared)
+	}
+	return slices.Sorted(maps.Keys(fields))
+}
 
 // rendering renders the outputs of one profile with one set of values.
 type rendering struct {
@@ -191,7 +201,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		if err != nil {
 			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
 		}
-		for _, name := range onlyPKI {
+		for _, name := range onlyPKI() {
 			if _, ok := fields[name]; ok {
 				return Object{}, nil, fmt.Errorf("%s: the field %q is one of a PKI role: use type pki-role, which locks it", o.Template, name)
 			}
@@ -314,7 +324,7 @@ func jsonShape(at string, v any) []string {
 	case string:
 		return []string{fmt.Sprintf("%s string %d %d", at, strings.Count(v, "*"), strings.Count(v, ","))}
 	}
-	return []string{fmt.Sprintf("%s %T", at, v)}
+	return []string{fmt.Sprintf("%s %T %v", at, v, v)}
 }
 
 // rehearse renders the profile once for an invented instance, with neutral names and tags: a template that parses

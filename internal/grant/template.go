@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"text/template"
 	"text/template/parse"
@@ -76,10 +77,8 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 	case *parse.IfNode:
 		w.branch(&n.BranchNode, atRoot, atRoot)
 	case *parse.RangeNode:
-		if len(n.Pipe.Cmds) == 1 && len(n.Pipe.Cmds[0].Args) == 1 {
-			if number, counts := n.Pipe.Cmds[0].Args[0].(*parse.NumberNode); counts {
-				w.refuse(number, "range counts over no number: range over .IPv4s or .IPv6s")
-			}
+		if !overAddresses(n.Pipe) {
+			w.refuse(n, "range goes over .IPv4s or .IPv6s and nothing else")
 		}
 		w.branch(&n.BranchNode, atRoot, false)
 	case *parse.WithNode:
@@ -87,6 +86,9 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 	case *parse.PipeNode:
 		if n == nil {
 			return
+		}
+		if len(n.Decl) > 0 && usesTag(n) {
+			w.refuse(n, "a tag is written where it stands, not kept in a variable: a branch could hang on it")
 		}
 		for _, c := range n.Cmds {
 			w.command(c, atRoot)
@@ -97,6 +99,9 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 }
 
 func (w *walk) branch(b *parse.BranchNode, atRoot, bodyAtRoot bool) {
+	if usesTag(b.Pipe) {
+		w.refuse(b.Pipe, "no branch hangs on a tag: whoever tags an instance would choose what it is granted")
+	}
 	w.node(b.Pipe, atRoot)
 	w.node(b.List, bodyAtRoot)
 	w.node(b.ElseList, atRoot)
@@ -137,6 +142,49 @@ func (w *walk) command(c *parse.CommandNode, atRoot bool) {
 	}
 }
 
+// usesTag tells whether a tag stands anywhere in a pipe.
+func usesTag(p *parse.PipeNode) bool {
+	if p == nil {
+		return false
+	}
+	for _, c := range p.Cmds {
+		for _, arg := range c.Args {
+			switch arg := arg.(type) {
+			case *parse.FieldNode:
+				if arg.Ident[0] == "Tag" {
+					return true
+				}
+			case *parse.VariableNode:
+				if slices.Contains(arg.Ident, "Tag") {
+					return true
+				}
+			case *parse.PipeNode:
+				if usesTag(arg) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// overAddresses tells whether a range goes over one of the two lists there are.
+func overAddresses(p *parse.PipeNode) bool {
+	if len(p.Cmds) != 1 || len(p.Cmds[0].Args) != 1 {
+		return false
+	}
+	var path []string
+	switch arg := p.Cmds[0].Args[0].(type) {
+	case *parse.FieldNode:
+		path = arg.Ident
+	case *parse.VariableNode:
+		if arg.Ident[0] == "$" {
+			path = arg.Ident[1:]
+		}
+	}
+	return len(path) == 1 && (path[0] == "IPv4s" || path[0] == "IPv6s")
+}
+
 func (w *walk) field(n parse.Node, path []string, args []parse.Node) {
 	name := path[0]
 	switch {
@@ -155,6 +203,13 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 	if _, ours := functions[n.Ident]; !ours && !builtIns[n.Ident] {
 		w.refuse(n, "unknown function %s", n.Ident)
 		return
+	}
+	if builtIns[n.Ident] {
+		for _, arg := range args {
+			if usesTag(&parse.PipeNode{Cmds: []*parse.CommandNode{{Args: []parse.Node{arg}}}}) {
+				w.refuse(n, "%s says nothing about a tag: a tag is only ever written where it stands", n.Ident)
+			}
+		}
 	}
 	if n.Ident != "pkiAccess" {
 		return

@@ -44,15 +44,22 @@ type Record struct {
 	BasePath      string `dynamodbav:"base_path"`
 	FQDN          string `dynamodbav:"fqdn"`
 	// Former are names held before and not given up yet: something in Vault may still bear them.
-	Former    []Name     `dynamodbav:"former,omitempty"`
-	Addresses []string   `dynamodbav:"addresses"`
-	Objects   []Object   `dynamodbav:"objects"`
-	EventTime time.Time  `dynamodbav:"event_time"`
-	CreatedAt time.Time  `dynamodbav:"created_at"`
-	UpdatedAt time.Time  `dynamodbav:"updated_at"`
-	DeletedAt *time.Time `dynamodbav:"deleted_at,omitempty"` // nil unless deleted
-	Attempts  int        `dynamodbav:"attempts"`
-	LastError string     `dynamodbav:"last_error"`
+	Former    []Name   `dynamodbav:"former,omitempty"`
+	Addresses []string `dynamodbav:"addresses"`
+	Objects   []Object `dynamodbav:"objects"`
+	// ExtraPolicies tells that the auth role gives policies that outlive the instance's own objects.
+	ExtraPolicies bool `dynamodbav:"extra_policies,omitempty"`
+	// QuietUntil is when every login that was under way while the auth role went must have ended; nil when nothing has
+	// to be waited for.
+	QuietUntil *time.Time `dynamodbav:"quiet_until,omitempty"`
+	// FormerRoleIDs are role_ids the auth role had before it was made anew: tokens from then hang on them.
+	FormerRoleIDs []string   `dynamodbav:"former_role_ids,omitempty"`
+	EventTime     time.Time  `dynamodbav:"event_time"`
+	CreatedAt     time.Time  `dynamodbav:"created_at"`
+	UpdatedAt     time.Time  `dynamodbav:"updated_at"`
+	DeletedAt     *time.Time `dynamodbav:"deleted_at,omitempty"` // nil unless deleted
+	Attempts      int        `dynamodbav:"attempts"`
+	LastError     string     `dynamodbav:"last_error"`
 
 	// Set by the ledger at every write.
 	Version        int64  `dynamodbav:"version"`
@@ -109,6 +116,20 @@ func (r Record) RoleID(path string) string {
 		}
 	}
 	return ""
+}
+
+// SetRoleID notes the role_id of the auth role at a path. One it had before is kept among the former.
+func (r *Record) SetRoleID(path, roleID string) {
+	for i := range r.Objects {
+		o := &r.Objects[i]
+		if o.Path != path || o.RoleID == roleID {
+			continue
+		}
+		if o.RoleID != "" && !slices.Contains(r.FormerRoleIDs, o.RoleID) {
+			r.FormerRoleIDs = append(slices.Clone(r.FormerRoleIDs), o.RoleID)
+		}
+		o.RoleID = roleID
+	}
 }
 
 func recordKey(instanceID string) string { return "instance#" + instanceID }

@@ -38,6 +38,9 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 	}
 	if record != nil && record.State != ledger.Deleted {
 		_, err = w.remove(ctx, record)
+		if err != nil && fault.KindOf(err) == fault.Conflict {
+			return nil // something of somebody else's is left of it, but not the name
+		}
 		return err
 	}
 	// A claim whose record is gone already: it is all that is left.

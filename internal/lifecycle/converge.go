@@ -16,6 +16,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
+// ErrSettling says that all is removed and every token cut, and that the removal runs once more when no login can be
+// under way any more. It comes with kind fault.Retry.
+var ErrSettling = errors.New("removed; it is looked after once more when no login can be under way")
+
 // Vault is where the objects are.
 type Vault interface {
 	// Read gives what stands at a path; nil when nothing does.
@@ -188,6 +192,9 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 		_, err := c.Ledger.Put(ctx, ledger.Write{New: next, Owner: c.NewOwner()})
 		return Outcome{Action: Unchanged}, err
 	}
+	if old.State == ledger.Deleted {
+		return Outcome{Action: Unchanged}, nil
+	}
 	if old.Account != t.Account || old.Region != t.Region {
 		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
 			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
@@ -230,9 +237,10 @@ func (c *Converger) refused(ctx context.Context, old *ledger.Record, f facts.Ins
 }
 
 // failed gives the lease back and notes why the run broke off, so that the next one need not wait for the lease to
-// run out. A run whose time was up keeps its lease: a call it gave up on may still take effect in Vault.
+// run out. Where time ran out, the run's or a call's, the lease is kept: what was given up on may still take effect in
+// Vault.
 func (c *Converger) failed(ctx context.Context, w ledger.Write, reason error) error {
-	w.KeepLease = ctx.Err() != nil
+	w.KeepLease = ctx.Err() != nil || errors.Is(reason, context.DeadlineExceeded) || errors.Is(reason, context.Canceled)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime-time.Second)
 	defer cancel()
 	w.New.LastError = reason.Error()

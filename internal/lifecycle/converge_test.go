@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -533,5 +534,117 @@ func TestAFaultAtAnyCallIsMendedByTheNextRun(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestACallThatWasGivenUpOnKeepsTheLease(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.fail = func(_ int, call string) (error, bool) {
+		if strings.HasPrefix(call, "vault write "+roleA) {
+			return fmt.Errorf("writing: %w", context.DeadlineExceeded), false
+		}
+		return nil, false
+	}
+	if _, err := w.handle(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running); err == nil {
+		t.Fatal("want an error")
+	}
+	w.fail = nil
+	w.setState(facts.Terminated)
+	deprovision := w.converger(lifecycle.Duties{Remove: true})
+	if _, err := w.handle(deprovision, idA, facts.Terminated); !errors.Is(err, ledger.ErrChanged) {
+		t.Errorf("the write may still land: nobody may remove before the lease has run out, got %v", err)
+	}
+	w.objects[roleA] = map[string]any{"role_id": "late"} // and there it is
+	w.now = w.now.Add(ledger.LeaseTime + time.Second)
+	w.must(deprovision, idA, facts.Terminated, lifecycle.Deprovisioned)
+	if err := w.nothing(idA); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	provision := w.converger(lifecycle.Duties{Make: true})
+	w.must(provision, idA, facts.Running, lifecycle.Provisioned)
+	seen := sighting(f)
+	seen.Facts.ObservedAt = w.now
+	seen.Facts.PrivateDNSName = "ip-10-1-1-88.ec2.internal"
+	w.now = w.now.Add(10 * time.Second)
+	w.objects[policyA] = map[string]any{"policy": "somebody else's"}
+	w.setState(facts.Terminated)
+	if _, err := w.handle(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated); fault.KindOf(err) != fault.Conflict {
+		t.Fatalf("want a conflict, got %v", err)
+	}
+	if _, err := provision.Converge(t.Context(), trigger(idA, facts.Running, start), seen); fault.KindOf(err) != fault.Retry || w.objects[roleA] != nil {
+		t.Errorf("a grant for an instance that is gone would never be removed; got %v", err)
+	}
+}
+
+func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	provision := w.converger(lifecycle.Duties{Make: true})
+	w.must(provision, idA, facts.Running, lifecycle.Provisioned)
+	before := w.records[idA].RoleID(roleA)
+	w.entities[before] = true
+	delete(w.objects, roleA) // by a hand, or by a restore of Vault
+	f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.77"))
+	w.ec2[idA] = f
+	w.must(provision, idA, facts.Running, lifecycle.Provisioned)
+	if w.records[idA].RoleID(roleA) == before {
+		t.Fatal("the new auth role has the old role_id: nothing is tried here")
+	}
+	w.setState(facts.Terminated)
+	w.must(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated, lifecycle.Deprovisioned)
+	if w.entities[before] {
+		t.Error("the entity of the former auth role lives on, and its tokens with it")
+	}
+}
+
+func TestALoginThatEndsAfterTheRemovalIsCutByASecondOne(t *testing.T) {
+	for name, arrange := range map[string]func(*world){
+		"where policies besides the instance's own would outlive it": func(w *world) {
+			r := w.records[idA]
+			r.ExtraPolicies = true
+			w.records[idA] = r
+		},
+		"where one was seen": func(w *world) {
+			w.fail = func(_ int, call string) (error, bool) {
+				if strings.HasPrefix(call, "vault delete auth/aws/identity-accesslist") {
+					w.entities[idA] = true // the login ends here, before the second cut
+				}
+				return nil, false
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+			w.setState(facts.Terminated)
+			arrange(w)
+			c := w.converger(lifecycle.Duties{Remove: true})
+			out, err := w.handle(c, idA, facts.Terminated)
+			if !errors.Is(err, lifecycle.ErrSettling) || fault.KindOf(err) != fault.Retry || out.Action != lifecycle.Deprovisioned {
+				t.Fatalf("want it removed and to be looked after once more, got %+v, %v", out, err)
+			}
+			w.fail = nil
+			if len(w.objects) != 0 || len(w.claims) != 0 || w.records[idA].LeaseOwner != "" {
+				t.Errorf("all must be gone at once: %v, %v", w.objects, w.claims)
+			}
+			w.entities[idA] = true // another that took its time
+			w.now = w.now.Add(time.Minute)
+			w.calls = nil
+			if _, err := w.handle(c, idA, facts.Terminated); !errors.Is(err, lifecycle.ErrSettling) || w.count("vault") != 0 {
+				t.Errorf("a login may still be under way: it is waited for without a call, got %v, %v", err, w.calls)
+			}
+			w.now = w.now.Add(time.Minute)
+			w.must(c, idA, facts.Terminated, lifecycle.Deprovisioned)
+			if err := w.nothing(idA); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -39,15 +39,15 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
+	if removedSince(old, f) {
+		return Outcome{}, fault.Retryf("instance %s was removed after it was looked at: it is looked at again", f.ID)
+	}
 	if err != nil {
 		return Outcome{}, c.refused(ctx, old, f, err)
 	}
 	done := Outcome{Action: Unchanged, Profile: profile.Name, FQDN: g.FQDN}
 	if old != nil && old.State == ledger.Active && c.same(old, g) {
 		return done, c.settled(ctx, old)
-	}
-	if old != nil && old.DeletedAt != nil && !f.ObservedAt.After(*old.DeletedAt) {
-		return Outcome{}, fault.Retryf("instance %s was removed after it was looked at: it is looked at again", f.ID)
 	}
 	if age := c.Now().Sub(f.ObservedAt); age > stale {
 		return Outcome{}, fault.Retryf("what is known of instance %s is %s old: it is looked at again", f.ID, age.Round(1e9))
@@ -68,6 +68,18 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	}
 	done.Action = Provisioned
 	return done, nil
+}
+
+// removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.
+func removedSince(r *ledger.Record, f facts.Instance) bool {
+	switch {
+	case r == nil:
+		return false
+	case r.State == ledger.Deprovisioning:
+		return !f.ObservedAt.After(r.UpdatedAt)
+	default:
+		return r.DeletedAt != nil && !f.ObservedAt.After(*r.DeletedAt)
+	}
 }
 
 // unmatched is for a live instance that no profile fits. What it may have been granted before is taken away by a
@@ -152,13 +164,13 @@ func (c *Converger) look(ctx context.Context, g *grant.Grant, old *ledger.Record
 			foreign = append(foreign, o.Path)
 		}
 	}
-	if current := found[g.AuthRole.Path]; current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] && !c.Duties.Remove {
-		return nil, fault.Refusef("instance %s: %s has auth_type %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it",
-			g.InstanceID, g.AuthRole.Path, current["auth_type"])
-	}
 	if len(foreign) > 0 && !c.Adopt {
 		return nil, fault.Conflictf("instance %s: not made by this deployment (%s) and left alone: %v; remove it, or set CONFLICT_MODE to adopt",
 			g.InstanceID, c.Realm.Deployment, foreign)
+	}
+	if current := found[g.AuthRole.Path]; current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] && !c.Duties.Remove {
+		return nil, fault.Refusef("instance %s: %s has auth_type %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it",
+			g.InstanceID, g.AuthRole.Path, current["auth_type"])
 	}
 	return found, nil
 }
@@ -196,6 +208,7 @@ func (w *work) intend(ctx context.Context, t event.Trigger, f facts.Instance, g 
 	next.InstanceID, next.State, next.Account, next.Region = f.ID, ledger.Provisioning, f.Account, f.Region
 	next.Profile, next.ProfileDigest = g.Profile.Name, g.Profile.Digest
 	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
+	next.ExtraPolicies, next.QuietUntil = len(g.Profile.Auth.ExtraPolicies) > 0, nil
 	next.EventTime, next.LastError = t.Time.UTC(), ""
 	next.Objects = recorded(g, old)
 	if old != nil {
@@ -270,11 +283,7 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 		}
 	}
 	roleID, _ := current["role_id"].(string)
-	for i := range w.record.Objects {
-		if w.record.Objects[i].Path == g.AuthRole.Path {
-			w.record.Objects[i].RoleID = roleID
-		}
-	}
+	w.record.SetRoleID(g.AuthRole.Path, roleID)
 	return written, w.deleteStale(ctx, g)
 }
 
@@ -305,26 +314,28 @@ func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) 
 // instance.
 func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
 	var group errgroup.Group
-	var kept []ledger.Object
+	var logins []ledger.Object
 	n := len(g.Objects) + 1
 	for _, o := range w.record.Objects[n:] {
-		switch {
-		case o.Kind != grant.KindAuthRole:
-			group.Go(func() error { return w.deleteObject(ctx, o) })
-		case w.Duties.Remove:
-			group.Go(func() error {
-				_, err := w.dropLogin(ctx, o.Path, o.RoleID)
-				return err
-			})
-		default:
-			kept = append(kept, o)
+		if o.Kind == grant.KindAuthRole {
+			logins = append(logins, o)
+			continue
 		}
+		group.Go(func() error { return w.deleteObject(ctx, o) })
 	}
-	err := group.Wait()
-	if err == nil {
-		w.record.Objects = append(w.record.Objects[:n:n], kept...)
+	if err := group.Wait(); err != nil {
+		return err
 	}
-	return err
+	if w.Duties.Remove {
+		for _, o := range logins { // one by one: each may note its role_id in the record
+			if _, err := w.dropLogin(ctx, o.Path, o.RoleID); err != nil {
+				return err
+			}
+		}
+		logins = nil
+	}
+	w.record.Objects = append(w.record.Objects[:n:n], logins...)
+	return nil
 }
 
 // activate marks the record active with what is left in it, and gives up the names held before.

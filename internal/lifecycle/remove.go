@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,6 +26,9 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record) (Outcome, er
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
+	if old.QuietUntil != nil && c.Now().Before(*old.QuietUntil) {
+		return Outcome{}, settling(old.InstanceID, *old.QuietUntil)
+	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	next := *old
 	next.State = ledger.Deprovisioning
@@ -33,7 +37,8 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record) (Outcome, er
 		return Outcome{}, err
 	}
 	done := Outcome{Action: Deprovisioned, Profile: old.Profile, FQDN: old.FQDN}
-	if err := w.removeObjects(ctx, &done); err != nil {
+	late, err := w.removeObjects(ctx, &done)
+	if err != nil {
 		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
 		if fault.KindOf(err) == fault.Conflict {
 			// All that could use the names is gone; what is left belongs to somebody else and must not hold them.
@@ -41,15 +46,42 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record) (Outcome, er
 		}
 		return done, c.failed(ctx, write, err)
 	}
+	if old.QuietUntil == nil && (late || old.ExtraPolicies) {
+		return done, w.settle(ctx)
+	}
 	next = *w.record
+	next.QuietUntil = nil
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
-	next.Former = nil
+	next.Former, next.FormerRoleIDs = nil, nil
 	_, err = c.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Names()})
 	return done, err
 }
 
-// removeObjects removes in order. What belongs to somebody else is left, with all the rest removed.
-func (w *work) removeObjects(ctx context.Context, done *Outcome) error {
+// loginTime is how long a login can be under way: Vault ends every request after its default_max_request_duration.
+// https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration
+const loginTime = 95 * time.Second
+
+// settle leaves the record open until no login can be under way any more that began before the auth role went. Such a
+// login has read the role and makes its token when AWS has answered; the removal then runs once more and cuts it. It
+// is waited for where a late token would have power, by policies other than the instance's own, or where one was seen.
+func (w *work) settle(ctx context.Context) error {
+	next := *w.record
+	quiet := w.Now().Round(0).UTC().Add(loginTime)
+	next.QuietUntil = &quiet
+	next.Objects = slices.DeleteFunc(slices.Clone(next.Objects), func(o ledger.Object) bool { return o.Kind != grant.KindAuthRole })
+	if _, err := w.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Names()}); err != nil {
+		return err
+	}
+	return settling(next.InstanceID, quiet)
+}
+
+func settling(instanceID string, until time.Time) error {
+	return fault.New(fault.Retry, fmt.Errorf("instance %s, until %s: %w", instanceID, until.Format(time.RFC3339), ErrSettling))
+}
+
+// removeObjects removes in order. What belongs to somebody else is left, with all the rest removed. late tells that a
+// login was seen that ended after the auth role was gone.
+func (w *work) removeObjects(ctx context.Context, done *Outcome) (late bool, err error) {
 	var logins, rest []ledger.Object // several logins where the auth mount was changed
 	for _, o := range w.record.Objects {
 		if o.Kind == grant.KindAuthRole {
@@ -69,34 +101,36 @@ func (w *work) removeObjects(ctx context.Context, done *Outcome) error {
 	}
 	for _, login := range logins {
 		if err := cut(w.dropLogin(ctx, login.Path, login.RoleID)); err != nil {
-			return err
+			return late, err
 		}
 		done.Objects++
 	}
 	if w.RevokeCertificates {
 		if err := w.revoke(ctx, rest); err != nil {
-			return err
+			return late, err
 		}
 	}
 	foreign, err := w.deleteAll(ctx, rest)
 	if err != nil {
-		return err
+		return late, err
 	}
 	done.Objects += len(rest) - len(foreign)
 	for _, login := range logins {
 		mount, id := loginOf(login.Path)
 		if err := w.erase(ctx, "auth/"+mount+"/identity-accesslist/"+id); err != nil {
-			return err
+			return late, err
 		}
 		// A login that was under way while the auth role went made its entity after the first cut.
-		if err := cut(w.cutOff(ctx, mount, aliases(w.record.RoleID(login.Path), id)...)); err != nil {
-			return err
+		n, err := w.cutOff(ctx, mount, w.aliases(w.record.RoleID(login.Path), id)...)
+		late = late || n > 0
+		if err := cut(n, err); err != nil {
+			return late, err
 		}
 	}
 	if len(foreign) > 0 {
 		err = fmt.Errorf("instance %s: %w", w.record.InstanceID, errors.Join(foreign...))
 	}
-	return errors.Join(err, conflict)
+	return late, errors.Join(err, conflict)
 }
 
 // dropLogin deletes an auth role and cuts the tokens that came from it. The role_id, which can be the alias of its
@@ -107,27 +141,24 @@ func (w *work) dropLogin(ctx context.Context, path, roleID string) (int, error) 
 		if err != nil {
 			return 0, err
 		}
-		if roleID, _ = current["role_id"].(string); roleID != "" {
-			if err := w.noteRoleID(ctx, path, roleID); err != nil {
-				return 0, err
-			}
+		roleID, _ = current["role_id"].(string)
+	}
+	if roleID != "" && roleID != w.record.RoleID(path) {
+		if err := w.noteRoleID(ctx, path, roleID); err != nil {
+			return 0, err
 		}
 	}
 	if err := w.erase(ctx, path); err != nil {
 		return 0, err
 	}
 	mount, id := loginOf(path)
-	return w.cutOff(ctx, mount, aliases(roleID, id)...)
+	return w.cutOff(ctx, mount, w.aliases(roleID, id)...)
 }
 
 func (w *work) noteRoleID(ctx context.Context, path, roleID string) error {
 	next := *w.record
 	next.Objects = slices.Clone(next.Objects)
-	for i := range next.Objects {
-		if next.Objects[i].Path == path {
-			next.Objects[i].RoleID = roleID
-		}
-	}
+	next.SetRoleID(path, roleID)
 	record, err := w.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, KeepLease: true})
 	if err == nil {
 		w.record = record
@@ -149,13 +180,15 @@ func (w *work) cutOff(ctx context.Context, mount string, aliases ...string) (int
 	return w.Cutter.CutOff(ctx, mount, aliases...)
 }
 
-// aliases are the names an instance's entity can have: the role_id, or the instance ID where the mount's
+// aliases are the names an instance's entities can have: each role_id its auth role had, or the instance ID where the
+// mount's
 // ec2_alias says so. https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
-func aliases(roleID, instanceID string) []string {
-	if roleID == "" {
-		return []string{instanceID}
+func (w *work) aliases(roleID, instanceID string) []string {
+	names := append([]string{instanceID}, w.record.FormerRoleIDs...)
+	if roleID != "" {
+		names = append(names, roleID)
 	}
-	return []string{roleID, instanceID}
+	return names
 }
 
 // loginOf takes the path of an auth role apart.
@@ -167,7 +200,7 @@ func loginOf(path string) (mount, instanceID string) {
 
 // revoke revokes what the PKI roles issued, as far as it is leased.
 func (w *work) revoke(ctx context.Context, objects []ledger.Object) error {
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
 	for _, o := range objects {
 		if o.Kind != grant.KindPKIRole {
 			continue
@@ -189,7 +222,8 @@ func (w *work) revoke(ctx context.Context, objects []ledger.Object) error {
 // deleteAll deletes side by side; foreign are the conflicts, one for each object that was left alone.
 func (w *work) deleteAll(ctx context.Context, objects []ledger.Object) (foreign []error, err error) {
 	var mu sync.Mutex
-	group, ctx := errgroup.WithContext(ctx)
+	// As in write, one failure does not cancel the others.
+	var group errgroup.Group
 	for _, o := range objects {
 		group.Go(func() error {
 			err := w.deleteObject(ctx, o)

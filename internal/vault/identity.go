@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -19,6 +20,7 @@ func (c *Client) CutOff(ctx context.Context, authMount string, aliases ...string
 		return 0, err
 	}
 	cut := 0
+	var conflicts []error
 	for _, alias := range aliases {
 		const lookup = "identity/lookup/entity"
 		entity, err := c.write(ctx, "looking up the alias "+alias+" by", lookup, map[string]any{
@@ -34,16 +36,21 @@ func (c *Client) CutOff(ctx context.Context, authMount string, aliases ...string
 		list, _ := entity["aliases"].([]any)
 		for _, a := range list {
 			if fields, _ := a.(map[string]any); fields["mount_accessor"] != accessor {
-				return cut, fault.Conflictf("entity %s has the alias %s on auth/%s and another on %v: it was merged with an identity that is not the instance's; separate them and delete the instance's",
-					id, alias, authMount, fields["mount_path"])
+				conflicts = append(conflicts, fault.Conflictf("entity %s has the alias %s on auth/%s and another on %v: it was merged with an identity that is not the instance's; separate them and delete the instance's",
+					id, alias, authMount, fields["mount_path"]))
+				id = ""
+				break
 			}
+		}
+		if id == "" {
+			continue
 		}
 		if err := c.Delete(ctx, "identity/entity/id/"+id); err != nil {
 			return cut, err
 		}
 		cut++
 	}
-	return cut, nil
+	return cut, errors.Join(conflicts...)
 }
 
 // mountAccessor is the accessor of an auth mount. This path shows a token the mounts it can use at all, so it needs

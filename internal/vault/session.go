@@ -114,7 +114,8 @@ func (s *session) equip(c *api.Client, token string) *api.Client {
 	return c
 }
 
-// ensureToken renews or replaces the token once two thirds of its time are gone, so that it outlasts an invocation.
+// ensureToken renews or replaces the token once two thirds of its time are gone, so that it outlasts an invocation. When
+// neither works, a token that has time left goes on being used.
 func (s *session) ensureToken(ctx context.Context) error {
 	now := s.now()
 	t := s.token
@@ -122,8 +123,21 @@ func (s *session) ensureToken(ctx context.Context) error {
 	if t.value != "" && (t.ttl == 0 || age >= 0 && age < t.ttl*2/3) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	err := s.replace(ctx, t, now)
+	if err != nil && t.value != "" && age >= 0 && age < t.ttl-callTimeout {
+		slog.WarnContext(ctx, "the Vault token could not be replaced and is used to its end", "error", err)
+		return nil
+	}
+	if err != nil {
+		s.token = token{}
+	}
+	return err
+}
+
+func (s *session) replace(caller context.Context, t token, now time.Time) error {
+	ctx, cancel := context.WithTimeout(caller, callTimeout)
 	defer cancel()
+	age := now.Sub(t.obtained)
 	if t.value != "" && t.renewable && age >= 0 && age < t.ttl {
 		secret, err := t.client.Auth().Token().RenewSelfWithContext(ctx, 0)
 		if err == nil && secret != nil && secret.Auth != nil && time.Duration(secret.Auth.LeaseDuration)*time.Second > t.ttl/2 {
@@ -131,7 +145,6 @@ func (s *session) ensureToken(ctx context.Context) error {
 		}
 		slog.WarnContext(ctx, "the Vault token could not be renewed for long and is replaced", "error", err)
 	}
-	s.token = token{}
 	if age := now.Sub(s.failed.at); s.failed.err != nil && age >= 0 && age < failureKept {
 		return s.failed.err
 	}
@@ -141,9 +154,11 @@ func (s *session) ensureToken(ctx context.Context) error {
 	}
 	auth, err := s.options.Login(ctx, s.equip(anonymous, ""))
 	if err != nil {
-		s.failed.err = fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
-		s.failed.at = s.now()
-		return s.failed.err
+		err = fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
+		if caller.Err() == nil { // else it was the caller's time that ended, and says nothing of Vault
+			s.failed.err, s.failed.at = err, s.now()
+		}
+		return err
 	}
 	s.failed.err = nil
 	return s.keep(auth, now)

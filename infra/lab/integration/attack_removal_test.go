@@ -1,0 +1,306 @@
+package integration
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+)
+
+// alive names the tokens that still do something: look at themselves, or get a certificate.
+func alive(t *testing.T, i fleet.Instance, tokens map[string]string) []string {
+	t.Helper()
+	var out []string
+	for name, token := range tokens {
+		client, err := world.Fleet.ClientOn(i, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range []request{
+			{method: http.MethodGet, path: "auth/token/lookup-self"},
+			{path: k8s + "/issue/" + i.ID + "-kubelet", body: `{"common_name":"system:node:` + i.PrivateDNS + `"}`},
+		} {
+			if status, body := send(t, client, r); status != http.StatusForbidden {
+				out = append(out, fmt.Sprintf("%s: %s gave %d %.80s", name, r.path, status, body))
+			}
+		}
+	}
+	return out
+}
+
+// remake makes a policy of the instance's policy name again. A token that is merely without a policy comes back to
+// life with it; one that is dead does not.
+func remake(t *testing.T, i fleet.Instance) (back func()) {
+	t.Helper()
+	name := "ec2-" + i.ID + "-node"
+	policy := fmt.Sprintf("path \"auth/token/lookup-self\" {\n capabilities = [\"read\"]\n}\npath \"%s/issue/*\" {\n capabilities = [\"update\"]\n}\n", k8s)
+	if err := world.Vault.Sys().PutPolicyWithContext(t.Context(), name, policy); err != nil {
+		t.Fatal(err)
+	}
+	control, err := world.Vault.Auth().Token().CreateWithContext(t.Context(), &vaultapi.TokenCreateRequest{Policies: []string{name}, NoParent: true, NoDefaultPolicy: true, TTL: "1m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(alive(t, i, map[string]string{"control": control.Auth.ClientToken})) != 2 {
+		t.Error("a new token with the policy made again can do nothing: that old ones cannot either proves nothing")
+	}
+	return func() {
+		if err := world.Vault.Sys().DeletePolicyWithContext(context.WithoutCancel(t.Context()), name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// mayMakeTokens lets an instance's policy make child tokens, by a hand in Vault.
+func mayMakeTokens(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	name := "ec2-" + i.ID + "-node"
+	policy, err := world.Vault.Sys().GetPolicyWithContext(t.Context(), name)
+	if err == nil {
+		err = world.Vault.Sys().PutPolicyWithContext(t.Context(), name, policy+"\npath \"auth/token/create\" {\n  capabilities = [\"create\", \"update\"]\n}\n")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// everyToken gets an instance's tokens in all the ways there are; wrapped holds tokens that are to be unwrapped.
+func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]string, entity string) {
+	t.Helper()
+	tokens, wrapped = map[string]string{}, map[string]string{}
+	first, err := world.Fleet.Login(t.Context(), "aws", i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(name string) *fleet.Session {
+		t.Helper()
+		s, err := world.Fleet.Login(t.Context(), "aws", i, first.Nonce)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tokens[name] = s.Token()
+		return s
+	}
+	create := func(name string, by *vaultapi.Client, r vaultapi.TokenCreateRequest) string {
+		t.Helper()
+		made, err := by.Auth().Token().CreateWithContext(t.Context(), &r)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tokens[name] = made.Auth.ClientToken
+		return made.Auth.ClientToken
+	}
+	tokens["the first service token"] = first.Token()
+	login("a second service token")
+	renewed := login("a renewed token")
+	if _, err := renewed.Client.Auth().Token().RenewSelfWithContext(t.Context(), 1800); err != nil {
+		t.Fatal(err)
+	}
+	child := create("a child token", first.Client, vaultapi.TokenCreateRequest{TTL: "30m"})
+	client, err := world.Fleet.ClientOn(i, child)
+	if err != nil {
+		t.Fatal(err)
+	}
+	create("a child's child", client, vaultapi.TokenCreateRequest{DisplayName: "x"})
+	create("a batch token made by a service token", first.Client, vaultapi.TokenCreateRequest{Type: "batch", TTL: "30m"})
+	create("a child token with few uses", first.Client, vaultapi.TokenCreateRequest{NumUses: 50})
+
+	wrap := func(name, path string, fields map[string]any) {
+		t.Helper()
+		c, err := world.Fleet.ClientOn(i, first.Token())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetWrappingLookupFunc(func(string, string) string { return "300s" })
+		out, err := c.Logical().WriteWithContext(t.Context(), path, fields)
+		if err != nil || out == nil || out.WrapInfo == nil {
+			t.Fatalf("%s: %+v, %v", name, out, err)
+		}
+		wrapped[name] = out.WrapInfo.Token
+	}
+	wrap("a wrapped login", "auth/aws/login", map[string]any{"role": i.ID, "pkcs7": signed(t, world.Fleet, i), "nonce": first.Nonce})
+	wrap("a wrapped child token", "auth/token/create", map[string]any{"ttl": "30m"})
+
+	if _, err := world.Vault.Logical().WriteWithContext(t.Context(), "auth/aws/role/"+i.ID, map[string]any{"token_type": "batch"}); err != nil {
+		t.Fatal(err)
+	}
+	if s := login("a batch token"); !strings.HasPrefix(s.Token(), "hvb.") {
+		t.Fatalf("want a batch token, got one of another type")
+	}
+	return tokens, wrapped, first.Auth.EntityID
+}
+
+func TestEveryTokenOfATerminatedInstanceIsDeadAtOnce(t *testing.T) {
+	i := provisioned(t)
+	mayMakeTokens(t, i)
+	tokens, wrapped, entity := everyToken(t, i)
+	if entity == "" {
+		t.Fatal("the login made no entity: nothing could be cut")
+	}
+	neighbour := join(t)
+	for name, token := range tokens {
+		if n := len(alive(t, i, map[string]string{name: token})); n != 2 {
+			t.Fatalf("%s works on %d of 2 paths before the removal: that it does not work afterwards would prove nothing", name, n)
+		}
+	}
+	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	must(t, deprovision, i, "terminated", "deprovisioned")
+
+	for name, token := range wrapped {
+		client, err := world.Fleet.ClientOn(i, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The wrapping token is nobody's in particular; what matters is what comes out of it.
+		out, err := client.Logical().UnwrapWithContext(t.Context(), token)
+		if err != nil {
+			t.Logf("%s: unwrapping is refused: %v", name, err)
+			continue
+		}
+		tokens[name+", unwrapped after the removal"] = out.Auth.ClientToken
+	}
+	if len(tokens) < 10 {
+		t.Errorf("want the wrapped tokens to be unwrapped and tried as well, got %d tokens", len(tokens))
+	}
+	for _, works := range alive(t, i, tokens) {
+		t.Errorf("after the removal, %s: want 403: an attacker keeps what the instance had", works)
+	}
+	back := remake(t, i)
+	for _, works := range alive(t, i, tokens) {
+		t.Errorf("with a policy of the same name made again, %s: want 403: the token was asleep and not dead", works)
+	}
+	for name, token := range tokens {
+		client, err := world.Fleet.ClientOn(i, token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"auth/token/renew-self", "auth/token/create"} {
+			if status, body := send(t, client, request{path: path, body: "{}"}); status != http.StatusForbidden {
+				t.Errorf("%s, %s: want 403, got %d %.200s", name, path, status, body)
+			}
+		}
+	}
+	back()
+	nothingLeft(t, i, entity)
+	if len(alive(t, neighbour.Instance, map[string]string{"neighbour": neighbour.session.Token()})) != 2 {
+		t.Error("the neighbour's token died too: the removal cut more than the instance's")
+	}
+}
+
+// nothingLeft looks with the root token for what a removal must not leave.
+func nothingLeft(t *testing.T, i fleet.Instance, entity string) {
+	t.Helper()
+	if left := objects(t, i); len(left) > 0 {
+		t.Errorf("left in Vault: want nothing that bears the instance's ID, got %v", left)
+	}
+	for _, path := range []string{"identity/entity/id/" + entity, "auth/aws/identity-accesslist/" + i.ID, "auth/aws/role/" + i.ID} {
+		if got, err := world.Vault.Logical().ReadWithContext(t.Context(), path); err != nil || got != nil {
+			t.Errorf("want nothing at %s, got %+v, %v: with it an old token or login could come back", path, got, err)
+		}
+	}
+	list, err := world.Vault.Logical().ListWithContext(t.Context(), "identity/entity-alias/id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := json.Marshal(list.Data); err != nil || strings.Contains(string(all), entity) || strings.Contains(string(all), i.ID) {
+		t.Errorf("want no alias of entity %s or instance %s, got %s, %v", entity, i.ID, all, err)
+	}
+}
+
+func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
+	if out, err := world.VaultSetup(t.Context(), "-revoke-certificates"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	defer func() {
+		if out, err := world.VaultSetup(context.WithoutCancel(t.Context())); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	}()
+	templates := changed(t, "worker/kubelet.json.tmpl", `"key_type"`, `"generate_lease": true, "key_type"`)
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
+	serials := func(i fleet.Instance) map[string]*big.Int {
+		t.Helper()
+		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+			t.Fatalf("got %+v", a)
+		}
+		session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]*big.Int{}
+		for op, fields := range map[string]map[string]any{
+			"issue": {"common_name": "system:node:" + i.PrivateDNS},
+			"sign":  {"common_name": "system:node:" + i.PrivateDNS, "csr": csr(t, &x509.CertificateRequest{})},
+		} {
+			status, body := send(t, session.Client, request{path: k8s + "/" + op + "/" + i.ID + "-kubelet", body: text(t, fields)})
+			var answer struct{ Data struct{ Certificate string } }
+			if err := json.Unmarshal(body, &answer); err != nil || status != http.StatusOK {
+				t.Fatalf("%s: %d %s, %v", op, status, body, err)
+			}
+			found[op] = certificate(t, answer.Data.Certificate).SerialNumber
+		}
+		return found
+	}
+	gone, stays := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
+	revoked, good := serials(gone), serials(stays)
+	if err := world.Fleet.Terminate(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	if a := bare(t, variant(t, deprovision, map[string]string{"REVOKE_CERTIFICATES": "true"}), fleet.Event(gone, "terminated", time.Now())); a.Action != "deprovisioned" {
+		t.Fatalf("got %+v", a)
+	}
+
+	client, err := world.Fleet.VaultClient("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As whoever checks a certificate does: without a token.
+	_, der := send(t, client, request{method: http.MethodGet, path: k8s + "/crl", anonymous: true})
+	_, ca := send(t, client, request{method: http.MethodGet, path: k8s + "/ca/pem", anonymous: true})
+	list, err := x509.ParseRevocationList(der)
+	if err != nil {
+		t.Fatalf("reading the CRL: %v", err)
+	}
+	if err := list.CheckSignatureFrom(certificate(t, string(ca))); err != nil {
+		t.Errorf("the CRL's signature: %v", err)
+	}
+	on := map[string]bool{}
+	for _, entry := range list.RevokedCertificateEntries {
+		on[entry.SerialNumber.String()] = true
+	}
+	for op, serial := range revoked {
+		if !on[serial.String()] {
+			t.Errorf("the certificate that %s gave (serial %x) is not on the CRL of %d entries: whoever took its key can go on as the instance", op, serial, len(on))
+		}
+	}
+	for op, serial := range good {
+		if on[serial.String()] {
+			t.Errorf("the certificate that %s gave to an instance that lives (serial %x) is on the CRL", op, serial)
+		}
+	}
+}
+
+func certificate(t *testing.T, text string) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		t.Fatalf("want a certificate in PEM, got %.100s", fmt.Sprint(text))
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
