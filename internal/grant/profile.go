@@ -36,7 +36,8 @@ type Profile struct {
 	Digest string `yaml:"-"`
 
 	fqdn   *compiled
-	mounts []string // every PKI mount of the whole set
+	used   map[string]bool // the values its templates use
+	mounts []string        // every PKI mount of the whole set
 }
 
 // Match are the conditions an instance must meet, all that are given. A * stands for any text.
@@ -172,6 +173,7 @@ func loadProfile(fsys fs.FS, file string) (*Profile, error) {
 	if err := c.compile(); err != nil {
 		return nil, err
 	}
+	p.used = p.usedValues()
 	p.Digest = hex.EncodeToString(sum.Sum(nil))
 	return p, nil
 }

@@ -91,7 +91,7 @@ func (p *Profile) render(f facts.Instance, realm Realm) (*Grant, error) {
 // values are the values for the profile's templates, the FQDN included, all that are used present.
 func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	v := newValues(f, deployment, p)
-	if missing := v.empty(p.used()); len(missing) > 0 {
+	if missing := v.empty(p.used); len(missing) > 0 {
 		return v, fmt.Errorf(".%s is empty: %w", strings.Join(missing, ", ."), ErrNotYet)
 	}
 	if len(f.IPv4s)+len(f.IPv6s) == 0 {
@@ -111,8 +111,8 @@ func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	return v, nil
 }
 
-// used are the names of all values that any template of the profile uses, but for those made while rendering.
-func (p *Profile) used() map[string]bool {
+// usedValues are the names of all values that any template of the profile uses, but for those made while rendering.
+func (p *Profile) usedValues() map[string]bool {
 	used := map[string]bool{}
 	add := func(c *compiled) {
 		for name := range c.fields {

@@ -2,6 +2,7 @@ package instance
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -27,7 +28,7 @@ func fromEC2(i types.Instance, owner, region string) (facts.Instance, error) {
 		Tags:           make(map[string]string, len(i.Tags)),
 	}
 	if i.State == nil {
-		return f, errNoState
+		return f, errors.New("EC2 gave no state")
 	}
 	state, err := facts.ParseState(string(i.State.Name))
 	if err != nil {

@@ -4,7 +4,6 @@ package instance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -202,5 +201,3 @@ func (s Sighting) needsRole() bool {
 	live := s.Facts.State == facts.Pending || s.Facts.State == facts.Running
 	return s.Err == nil && live && s.Facts.IAMInstanceProfileARN != ""
 }
-
-var errNoState = errors.New("EC2 gave no state")

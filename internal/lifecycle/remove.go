@@ -181,8 +181,8 @@ func (w *work) cutOff(ctx context.Context, mount string, aliases ...string) (int
 }
 
 // aliases are the names an instance's entities can have: each role_id its auth role had, or the instance ID where the
-// mount's
-// ec2_alias says so. https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
+// mount's ec2_alias says so.
+// https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
 func (w *work) aliases(roleID, instanceID string) []string {
 	names := append([]string{instanceID}, w.record.FormerRoleIDs...)
 	if roleID != "" {
