@@ -1,5 +1,6 @@
 // Package event reads what reaches a function: one EventBridge event, or an SQS batch of them. An event only says
-// which instance to look at; nothing is decided from it.
+// which instance to look at; nothing is decided from it. It also writes the one event of this program's own, by which
+// reconcile hands an instance to the provision queue.
 package event
 
 import (
@@ -21,6 +22,11 @@ type Trigger struct {
 	Region     string
 	State      facts.State
 	Time       time.Time
+	// Verify asks for a comparison with Vault, whatever the ledger says: reconcile saw a difference.
+	Verify bool
+	// Strays are paths in Vault that bear the instance's name and that no record names. They are taken into the record
+	// and removed where the marker or the ledger shows that they are ours.
+	Strays []string
 }
 
 // Record is one body of a batch: a trigger, or the reason why there is none.
@@ -49,6 +55,27 @@ const (
 	stateChange = "EC2 Instance State-change Notification"
 	version     = "0"
 )
+
+// The event of this program's own: a live instance whose grant was seen to differ.
+const (
+	ownSource = "vault-ec2-provisioner"
+	differs   = "Instance Differs"
+)
+
+type detail struct {
+	InstanceID string `json:"instance-id"`
+	State      string `json:"state"`
+}
+
+// Body is the event by which an instance is handed to the provision queue: t with Verify set. Only live instances are
+// handed on, pending and running ones; what is to be removed never travels through a queue.
+func Body(t Trigger) ([]byte, error) {
+	return json.Marshal(map[string]any{
+		"version": version, "source": ownSource, "detail-type": differs,
+		"account": t.Account, "region": t.Region, "time": t.Time.UTC().Format(time.RFC3339),
+		"detail": detail{InstanceID: t.InstanceID, State: string(t.State)},
+	})
+}
 
 // Parse reads an invocation's payload. It fails, with kind fault.Refuse, only when the payload is neither a batch
 // nor an object; a body that cannot be read becomes a Record with its own error, so that it never holds up the
@@ -87,31 +114,32 @@ func trigger(body []byte) (Trigger, error) {
 	if err := json.Unmarshal(body, &e); err != nil {
 		return Trigger{}, fault.Refusef("reading the event: %w", err)
 	}
-	if e.Version != version || e.Source != source || e.DetailType != stateChange {
+	own := e.Source == ownSource && e.DetailType == differs
+	if e.Version != version || !own && (e.Source != source || e.DetailType != stateChange) {
 		return Trigger{}, fault.New(fault.Refuse, fmt.Errorf("version %q, source %q, detail-type %q: %w", e.Version, e.Source, e.DetailType, ErrIgnored))
 	}
-	var detail struct {
-		InstanceID string `json:"instance-id"`
-		State      string `json:"state"`
-	}
-	if err := json.Unmarshal(e.Detail, &detail); err != nil {
+	var d detail
+	if err := json.Unmarshal(e.Detail, &d); err != nil {
 		return Trigger{}, fault.Refusef("reading the event's detail: %w", err)
 	}
-	if !facts.IsInstanceID(detail.InstanceID) {
-		return Trigger{}, fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", detail.InstanceID)
+	if !facts.IsInstanceID(d.InstanceID) {
+		return Trigger{}, fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", d.InstanceID)
 	}
-	state, err := facts.ParseState(detail.State)
+	state, err := facts.ParseState(d.State)
 	if err != nil {
-		return Trigger{}, fault.Refusef("the event of instance %s: %w", detail.InstanceID, err)
+		return Trigger{}, fault.Refusef("the event of instance %s: %w", d.InstanceID, err)
+	}
+	if own && state != facts.Pending && state != facts.Running {
+		return Trigger{}, fault.Refusef("the event of instance %s: one of this program's own never tells of an instance that is %s", d.InstanceID, state)
 	}
 	if !facts.IsAccount(e.Account) {
-		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not an account ID", detail.InstanceID, e.Account)
+		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not an account ID", d.InstanceID, e.Account)
 	}
 	if !facts.IsRegion(e.Region) {
-		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not a region", detail.InstanceID, e.Region)
+		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not a region", d.InstanceID, e.Region)
 	}
 	if e.Time.IsZero() {
-		return Trigger{}, fault.Refusef("the event of instance %s has no time", detail.InstanceID)
+		return Trigger{}, fault.Refusef("the event of instance %s has no time", d.InstanceID)
 	}
-	return Trigger{InstanceID: detail.InstanceID, Account: e.Account, Region: e.Region, State: state, Time: e.Time}, nil
+	return Trigger{InstanceID: d.InstanceID, Account: e.Account, Region: e.Region, State: state, Time: e.Time, Verify: own}, nil
 }

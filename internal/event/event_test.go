@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -142,4 +143,26 @@ func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, state := range []facts.State{facts.Pending, facts.Running, facts.Stopped, facts.ShuttingDown, facts.Terminated} {
+		sent := event.Trigger{InstanceID: "i-0123456789abcdef0", Account: "123456789012", Region: "us-east-1", State: state, Time: at}
+		body, err := event.Body(sent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := event.Parse(body)
+		if err != nil || len(p.Records) != 1 {
+			t.Fatalf("%s: %+v, %v", body, p, err)
+		}
+		r, live := p.Records[0], state == facts.Pending || state == facts.Running
+		if live && (r.Err != nil || !r.Trigger.Verify || r.Trigger.State != state || !r.Trigger.Time.Equal(at)) {
+			t.Errorf("%s: want it read back to be verified, got %+v", body, r)
+		}
+		if !live && (r.Err == nil || fault.KindOf(r.Err) != fault.Refuse) {
+			t.Errorf("%s: want it refused: what is to be removed never travels through a queue, got %+v", body, r)
+		}
+	}
 }

@@ -37,7 +37,7 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 			instanceID, name.FQDN, name.BasePath, holder.InstanceID, state(s))
 	}
 	if record != nil && record.State != ledger.Deleted {
-		_, err = w.remove(ctx, record)
+		_, err = w.remove(ctx, record, *record)
 		if err != nil && fault.KindOf(err) == fault.Conflict {
 			return nil // something of somebody else's is left of it, but not the name
 		}

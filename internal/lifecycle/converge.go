@@ -185,21 +185,21 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 	if err != nil {
 		return Outcome{}, err
 	}
-	if old == nil {
-		// A tombstone all the same: a provision that looked at EC2 a moment earlier, while the instance still ran, must
-		// find it and not make a grant that nobody would ever remove.
-		next := ledger.Record{InstanceID: t.InstanceID, Account: t.Account, Region: t.Region, State: ledger.Deleted, EventTime: t.Time.UTC()}
-		_, err := c.Ledger.Put(ctx, ledger.Write{New: next, Owner: c.NewOwner()})
-		return Outcome{Action: Unchanged}, err
-	}
-	if old.State == ledger.Deleted {
-		return Outcome{Action: Unchanged}, nil
-	}
-	if old.Account != t.Account || old.Region != t.Region {
+	if old != nil && old.State != ledger.Deleted && (old.Account != t.Account || old.Region != t.Region) {
 		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
 			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
 	}
-	return c.remove(ctx, old)
+	next, err := c.withStrays(ctx, t, old)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if old == nil && len(next.Objects) == 0 {
+		// A tombstone all the same: a provision that looked at EC2 a moment earlier, while the instance still ran, must
+		// find it and not make a grant that nobody would ever remove.
+		_, err := c.Ledger.Put(ctx, ledger.Write{New: next, Owner: c.NewOwner()})
+		return Outcome{Action: Unchanged}, err
+	}
+	return c.remove(ctx, old, next)
 }
 
 // take checks that nobody else is at work on a record.

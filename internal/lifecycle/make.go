@@ -20,7 +20,7 @@ import (
 func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
 	profile, err := c.Profiles.Match(f)
 	if profile == nil && err == nil {
-		return c.unmatched(ctx, f.ID)
+		return c.unmatched(ctx, t)
 	}
 	var g *grant.Grant
 	if err == nil {
@@ -46,7 +46,8 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{}, c.refused(ctx, old, f, err)
 	}
 	done := Outcome{Action: Unchanged, Profile: profile.Name, FQDN: g.FQDN}
-	if old != nil && old.State == ledger.Active && c.same(old, g) {
+	asRecorded := old != nil && old.State == ledger.Active && c.same(old, g)
+	if asRecorded && !t.Verify {
 		return done, c.settled(ctx, old)
 	}
 	if age := c.Now().Sub(f.ObservedAt); age > stale {
@@ -56,8 +57,19 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err != nil {
 		return Outcome{}, c.refused(ctx, old, f, err)
 	}
+	// A path of the grant is no stray, whatever it was when the lists were read.
+	t.Strays = slices.DeleteFunc(slices.Clone(t.Strays), func(path string) bool {
+		return slices.ContainsFunc(g.All(), func(o grant.Object) bool { return o.Path == path })
+	})
+	strays, err := c.strays(ctx, t, old)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if asRecorded && len(strays) == 0 && differing(g, found) == 0 {
+		return done, c.settled(ctx, old)
+	}
 	w := &work{Converger: c, owner: c.NewOwner()}
-	if err := w.intend(ctx, t, f, g, old); err != nil {
+	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
 		return Outcome{}, c.refused(ctx, old, f, err)
 	}
 	if done.Objects, err = w.write(ctx, g, found); err != nil {
@@ -84,15 +96,30 @@ func removedSince(r *ledger.Record, f facts.Instance) bool {
 
 // unmatched is for a live instance that no profile fits. What it may have been granted before is taken away by a
 // function that may remove; the others do not even look.
-func (c *Converger) unmatched(ctx context.Context, instanceID string) (Outcome, error) {
+func (c *Converger) unmatched(ctx context.Context, t event.Trigger) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: Unmatched}, nil
 	}
-	old, err := c.Ledger.Get(ctx, instanceID)
-	if err != nil || old == nil || old.State == ledger.Deleted {
+	old, err := c.Ledger.Get(ctx, t.InstanceID)
+	if err != nil {
 		return Outcome{Action: Unmatched}, err
 	}
-	return c.remove(ctx, old)
+	next, err := c.withStrays(ctx, t, old)
+	if err != nil || next.State == ledger.Deleted && len(next.Objects) == 0 {
+		return Outcome{Action: Unmatched}, err
+	}
+	return c.remove(ctx, old, next)
+}
+
+// differing counts the objects of a grant that are not in Vault as they should be.
+func differing(g *grant.Grant, found map[string]map[string]any) int {
+	n := 0
+	for _, o := range g.All() {
+		if current := found[o.Path]; current == nil || len(o.Differences(current)) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // same tells whether the record says that exactly this grant was made. Auth roles left on another mount are for a
@@ -198,9 +225,18 @@ func (w *work) held() error {
 	return nil
 }
 
+// intent is what a run is about to make, and what it is about to take away besides.
+type intent struct {
+	trigger event.Trigger
+	facts   facts.Instance
+	grant   *grant.Grant
+	strays  []ledger.Object
+}
+
 // intend writes the record with every path that is about to exist, beside those that already may, and takes the
 // claim on the name.
-func (w *work) intend(ctx context.Context, t event.Trigger, f facts.Instance, g *grant.Grant, old *ledger.Record) error {
+func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
+	t, f, g := i.trigger, i.facts, i.grant
 	next := ledger.Record{}
 	if old != nil {
 		next = *old
@@ -218,6 +254,7 @@ func (w *work) intend(ctx context.Context, t event.Trigger, f facts.Instance, g 
 			}
 		}
 	}
+	next.Objects = append(next.Objects, i.strays...)
 	name := next.Name()
 	write := ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true, Claim: &name}
 	if old != nil {

@@ -18,25 +18,25 @@ import (
 
 // remove takes away all that the ledger names for an instance, by the recorded paths. The auth role goes first, so
 // that nobody can log in any more, then the identity entity, which ends every live token at once; only then what
-// the tokens could do.
-func (c *Converger) remove(ctx context.Context, old *ledger.Record) (Outcome, error) {
-	if old.State == ledger.Deleted {
+// the tokens could do. old is the record as it stands, nil for none; next the same with all that is to go.
+func (c *Converger) remove(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
+	if next.State == ledger.Deleted && len(next.Objects) == 0 {
 		return Outcome{Action: Unchanged}, nil
 	}
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
-	if old.QuietUntil != nil && c.Now().Before(*old.QuietUntil) {
-		return Outcome{}, settling(old.InstanceID, *old.QuietUntil)
+	quiet := next.QuietUntil
+	if quiet != nil && c.Now().Before(*quiet) {
+		return Outcome{}, settling(next.InstanceID, *quiet)
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
-	next := *old
 	next.State = ledger.Deprovisioning
 	var err error
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
 		return Outcome{}, err
 	}
-	done := Outcome{Action: Deprovisioned, Profile: old.Profile, FQDN: old.FQDN}
+	done := Outcome{Action: Deprovisioned, Profile: next.Profile, FQDN: next.FQDN}
 	late, err := w.removeObjects(ctx, &done)
 	if err != nil {
 		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
@@ -46,7 +46,7 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record) (Outcome, er
 		}
 		return done, c.failed(ctx, write, err)
 	}
-	if old.QuietUntil == nil && (late || old.ExtraPolicies) {
+	if quiet == nil && (late || next.ExtraPolicies) {
 		return done, w.settle(ctx)
 	}
 	next = *w.record

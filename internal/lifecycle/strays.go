@@ -1,0 +1,97 @@
+package lifecycle
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// strays are those of a trigger's strays that may be taken into the record, to be removed with it. A policy tells by
+// its marker whose it is. What cannot carry one is ours if the record was lost and every policy of the instance's that
+// stands there is marked ours; or if it is only what logins left behind, of an instance that the ledger knows was
+// granted something. All else is somebody's, or nobody can tell whose, and stays.
+func (c *Converger) strays(ctx context.Context, t event.Trigger, old *ledger.Record) ([]ledger.Object, error) {
+	if len(t.Strays) == 0 {
+		return nil, nil
+	}
+	answers := make([]map[string]any, len(t.Strays))
+	group, groupCtx := errgroup.WithContext(ctx)
+	for i, path := range t.Strays {
+		group.Go(func() (err error) {
+			answers[i], err = c.Vault.Read(groupCtx, path)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	marked, foreign := 0, 0
+	for i, path := range t.Strays {
+		switch {
+		case c.kindOf(path) != grant.KindPolicy || answers[i] == nil:
+		case c.ours(answers[i], t.InstanceID):
+			marked++
+		default:
+			foreign++
+		}
+	}
+	lost := (old == nil || len(old.Objects) == 0) && marked > 0 && foreign == 0
+	granted := old != nil && old.Profile != ""
+	var out []ledger.Object
+	for i, path := range t.Strays {
+		kind := c.kindOf(path)
+		var take bool
+		switch {
+		case old != nil && old.Has(path):
+		case c.Adopt:
+			take = true
+		case kind == grant.KindPolicy:
+			take = answers[i] != nil && c.ours(answers[i], t.InstanceID)
+		case kind == grant.KindAuthRole && answers[i] == nil:
+			take = granted || lost // nothing but an identity entity or an accesslist entry
+		default:
+			take = lost
+		}
+		if !take {
+			continue
+		}
+		o := ledger.Object{Kind: kind, Path: path}
+		if kind == grant.KindAuthRole {
+			o.RoleID, _ = answers[i]["role_id"].(string)
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// withStrays is the record, or a new tombstone, with the trigger's strays among what is to go.
+func (c *Converger) withStrays(ctx context.Context, t event.Trigger, old *ledger.Record) (ledger.Record, error) {
+	next := ledger.Record{InstanceID: t.InstanceID, Account: t.Account, Region: t.Region, State: ledger.Deleted, EventTime: t.Time.UTC()}
+	if old != nil {
+		next = *old
+	}
+	strays, err := c.strays(ctx, t, old)
+	next.Objects = slices.Concat(next.Objects, strays)
+	return next, err
+}
+
+// kindOf tells the kind of object that stands at a path.
+func (c *Converger) kindOf(path string) grant.Kind {
+	switch {
+	case strings.HasPrefix(path, grant.PolicyPath("")):
+		return grant.KindPolicy
+	case strings.HasPrefix(path, "auth/"):
+		return grant.KindAuthRole
+	}
+	folder := path[:strings.LastIndexByte(path, '/')+1]
+	if mount, isRoles := strings.CutSuffix(folder, "/roles/"); isRoles && slices.Contains(c.Profiles.PKIMounts(), mount) {
+		return grant.KindPKIRole
+	}
+	return grant.KindGeneric
+}
