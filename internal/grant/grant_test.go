@@ -1,6 +1,7 @@
 package grant_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -540,6 +541,52 @@ func TestDifferencesNormaliseBothSides(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := o.Differences(row.got); !slices.Equal(got, row.want) {
 				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestAGenericObjectsTextsAreComparedAsVaultReadsThem(t *testing.T) {
+	o := grant.Object{Kind: grant.KindGeneric, Path: "x", Fields: map[string]any{"ttl": "1h", "users": "a,b", "note": "x", "none": ""}}
+	for name, row := range map[string]struct {
+		got  map[string]any
+		want []string
+	}{
+		"a duration as a number, a list": {map[string]any{"ttl": json.Number("3600"), "users": []any{"b", "a"}, "note": "x"}, nil},
+		"as they were written":           {map[string]any{"ttl": "1h", "users": "a,b", "note": "x", "none": ""}, nil},
+		"another duration":               {map[string]any{"ttl": json.Number("3601"), "users": "a,b", "note": "x"}, []string{"ttl"}},
+		"a number for a text":            {map[string]any{"ttl": "1h", "users": "a,b", "note": json.Number("0"), "none": json.Number("0")}, []string{"none", "note"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := o.Differences(row.got); !slices.Equal(got, row.want) {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestAPolicyIsComparedByItsMarkerAndItsRules(t *testing.T) {
+	marker := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
+	text := marker + "\npath \"a\" {\n  capabilities = [\"read\", \"list\"]\n}\n\npath \"b\" { capabilities = [\"update\"]\n allowed_parameters = { x = [\"1\"] } }\n"
+	o := grant.Object{Kind: grant.KindPolicy, Path: "x", Fields: map[string]any{"policy": text}}
+	for name, row := range map[string]struct {
+		got  string
+		same bool
+	}{
+		"the same text":            {text, true},
+		"in another layout":        {marker + `path "b" { allowed_parameters = { "x" = ["1"] } capabilities = ["update"] } path "a" { capabilities = ["list", "read"] } # end`, true},
+		"one capability more":      {strings.Replace(text, `"list"`, `"list", "sudo"`, 1), false},
+		"one rule more":            {text + `path "c" { capabilities = ["read"] }`, false},
+		"one value more":           {strings.Replace(text, `["1"]`, `["1", "2"]`, 1), false},
+		"another marker":           {strings.Replace(text, "vault-ec2\n", "other\n", 1), false},
+		"no marker":                {strings.TrimPrefix(text, marker), false},
+		"a rule that stands twice": {text + `path "a" { capabilities = ["read"] }`, false},
+		"what does not parse":      {text + "path {", false},
+		"nothing":                  {"", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := len(o.Differences(map[string]any{"policy": row.got})) == 0; got != row.same {
+				t.Errorf("taken as the same: %v, want %v", got, row.same)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package grant
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -245,6 +246,45 @@ func reaches(path, mount string) bool {
 func (r rule) same(generated rule) bool {
 	return len(r.Capabilities) == 1 && writeRule(r) == writeRule(generated) &&
 		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
+}
+
+// samePolicy tells whether two texts bear the same marker and say the same: layout, comments and order are nothing to
+// Vault. A text with anything in it that this program does not write is another one.
+func samePolicy(want, got any) bool {
+	w, _ := want.(string)
+	g, _ := got.(string)
+	wantMarker, _ := ParseMarker(w)
+	gotMarker, ok := ParseMarker(g)
+	if !ok || wantMarker != gotMarker {
+		return false
+	}
+	wantRules, err := canonical(w)
+	if err != nil {
+		return false
+	}
+	gotRules, err := canonical(g)
+	return err == nil && slices.Equal(wantRules, gotRules)
+}
+
+// canonical is what the rules of a policy say, one line each, sorted.
+func canonical(text string) ([]string, error) {
+	rules, err := parsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		r.Line = 0
+		slices.Sort(r.Capabilities)
+		slices.Sort(r.Required)
+		line, err := json.Marshal(r) // map keys are sorted
+		if err != nil {
+			return nil, fmt.Errorf("path %q: %w", r.Path, err)
+		}
+		out[i] = string(line)
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // shape is what must not depend on a value from EC2: the paths with the literal text between separators and globs

@@ -33,7 +33,7 @@ type clients struct {
 	mu       sync.Mutex
 	own      arn.ARN // the function's own identity; zero until it is known
 	accounts map[string]aws.CredentialsProvider
-	ec2s     map[[2]string]describeInstances
+	ec2s     map[Place]describeInstances
 }
 
 func newClients(o Options) *clients {
@@ -41,25 +41,24 @@ func newClients(o Options) *clients {
 		options:  o,
 		sts:      sts.NewFromConfig(o.Config),
 		accounts: map[string]aws.CredentialsProvider{},
-		ec2s:     map[[2]string]describeInstances{},
+		ec2s:     map[Place]describeInstances{},
 	}
 }
 
-func (c *clients) ec2(ctx context.Context, account, region string) (describeInstances, error) {
-	credentials, err := c.credentials(ctx, account)
+func (c *clients) ec2(ctx context.Context, p Place) (describeInstances, error) {
+	credentials, err := c.credentials(ctx, p.Account)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	key := [2]string{account, region}
-	if c.ec2s[key] == nil {
-		c.ec2s[key] = ec2.NewFromConfig(c.options.Config, func(o *ec2.Options) {
+	if c.ec2s[p] == nil {
+		c.ec2s[p] = ec2.NewFromConfig(c.options.Config, func(o *ec2.Options) {
 			o.Credentials = credentials
-			o.Region = region
+			o.Region = p.Region
 		}).DescribeInstances
 	}
-	return c.ec2s[key], nil
+	return c.ec2s[p], nil
 }
 
 func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, error) {

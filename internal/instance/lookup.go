@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
 // Ref says where an instance is.
@@ -72,10 +71,9 @@ func New(o Options) *Lookup {
 // Look gives one sighting for each ref. A fault of one account and region stays with the instances
 // of that account and region.
 func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
-	type place struct{ account, region string }
-	ids := map[place][]string{}
+	ids := map[Place][]string{}
 	for _, r := range refs {
-		p := place{r.Account, r.Region}
+		p := Place{Account: r.Account, Region: r.Region}
 		if !slices.Contains(ids[p], r.ID) {
 			ids[p] = append(ids[p], r.ID)
 		}
@@ -87,7 +85,7 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
 	g.SetLimit(places)
 	for p, list := range ids {
 		g.Go(func() error {
-			found <- l.lookIn(ctx, p.account, p.region, list)
+			found <- l.lookIn(ctx, p, list)
 			return nil
 		})
 	}
@@ -100,16 +98,16 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
 	return all
 }
 
-func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []string) map[Ref]Sighting {
+func (l *Lookup) lookIn(ctx context.Context, p Place, ids []string) map[Ref]Sighting {
 	out := make(map[Ref]Sighting, len(ids))
-	call, err := l.clients.ec2(ctx, account, region)
+	call, err := l.clients.ec2(ctx, p)
 	for chunk := range slices.Chunk(ids, filterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {
-			seen, err = l.describe(ctx, call, account, region, chunk)
+			seen, err = l.describe(ctx, call, p, chunk)
 		}
 		for _, id := range chunk {
-			ref := Ref{ID: id, Account: account, Region: region}
+			ref := Ref{ID: id, Account: p.Account, Region: p.Region}
 			if err != nil {
 				out[ref] = Sighting{Err: err}
 				continue
@@ -121,38 +119,57 @@ func (l *Lookup) lookIn(ctx context.Context, account, region string, ids []strin
 }
 
 // describe asks by the instance-id filter: one unknown ID would fail a whole call by InstanceIds.
-func (l *Lookup) describe(ctx context.Context, call describeInstances, account, region string, ids []string) (map[string]Sighting, error) {
-	wrap := func(err error) error {
-		return fault.New(fault.KindOf(err), fmt.Errorf("describing %d instances in account %s, region %s: %w", len(ids), account, region, err))
-	}
-	observed := l.now().Round(0) // before the call: what was true then may have changed since
-	input := &ec2.DescribeInstancesInput{
-		Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
-		MaxResults: aws.Int32(pageSize),
-	}
+func (l *Lookup) describe(ctx context.Context, call describeInstances, p Place, ids []string) (map[string]Sighting, error) {
 	seen := map[string]Sighting{}
-	for more := true; more; more = aws.ToString(input.NextToken) != "" {
+	err := l.list(ctx, call, p, ids, func(page []Sighting) error {
+		for _, s := range page {
+			seen[s.Facts.ID] = s
+		}
+		return nil
+	})
+	return seen, err
+}
+
+// list shows the instances of a place, or those of a few IDs, page by page.
+func (l *Lookup) list(ctx context.Context, call describeInstances, p Place, ids []string, each func([]Sighting) error) error {
+	input := &ec2.DescribeInstancesInput{MaxResults: aws.Int32(pageSize)}
+	if ids != nil {
+		input.Filters = []types.Filter{{Name: aws.String("instance-id"), Values: ids}}
+	}
+	for {
+		observed := l.now().Round(0) // before the call: what was true then may have changed since
 		page, err := nextPage(ctx, call, input)
 		if err != nil {
-			return nil, wrap(err)
+			return fmt.Errorf("describing the instances of %s: %w", p, err)
 		}
-		input.NextToken = page.NextToken
+		seen := map[string]Sighting{}
 		for _, r := range page.Reservations {
 			for _, i := range r.Instances {
-				f, err := fromEC2(i, aws.ToString(r.OwnerId), region)
-				if err == nil && f.Account != account {
-					err = fmt.Errorf("it belongs to account %s", f.Account)
-				}
-				f.ObservedAt = observed
-				if err != nil {
-					err = wrap(fmt.Errorf("instance %s: %w", aws.ToString(i.InstanceId), err))
-				}
-				seen[aws.ToString(i.InstanceId)] = Sighting{Found: true, Facts: f, Err: err}
+				s := sight(i, aws.ToString(r.OwnerId), p)
+				s.Facts.ObservedAt = observed
+				seen[s.Facts.ID] = s
 			}
 		}
+		l.addRoles(ctx, p.Account, seen)
+		if err := each(slices.Collect(maps.Values(seen))); err != nil {
+			return err
+		}
+		if aws.ToString(page.NextToken) == "" {
+			return nil
+		}
+		input.NextToken = page.NextToken
 	}
-	l.addRoles(ctx, account, seen)
-	return seen, nil
+}
+
+func sight(i types.Instance, owner string, p Place) Sighting {
+	f, err := fromEC2(i, owner, p.Region)
+	if err == nil && f.Account != p.Account {
+		err = fmt.Errorf("it belongs to account %s", f.Account)
+	}
+	if err != nil {
+		err = fmt.Errorf("describing instance %s of %s: %w", f.ID, p, err)
+	}
+	return Sighting{Found: true, Facts: f, Err: err}
 }
 
 func nextPage(ctx context.Context, call describeInstances, input *ec2.DescribeInstancesInput) (*ec2.DescribeInstancesOutput, error) {

@@ -47,11 +47,12 @@ type API struct {
 	Get      func(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
 	Put      func(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	Transact func(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
+	Scan     func(context.Context, *dynamodb.ScanInput, ...func(*dynamodb.Options)) (*dynamodb.ScanOutput, error)
 }
 
 // NewAPI takes the functions from a client.
 func NewAPI(c *dynamodb.Client) API {
-	return API{Get: c.GetItem, Put: c.PutItem, Transact: c.TransactWriteItems}
+	return API{Get: c.GetItem, Put: c.PutItem, Transact: c.TransactWriteItems, Scan: c.Scan}
 }
 
 // Ledger reads and writes the table. It is safe for concurrent use.

@@ -108,6 +108,16 @@ func (r Record) Has(path string) bool {
 	return false
 }
 
+// SHA256 is the digest of what was written to a path; empty when the record does not name it.
+func (r Record) SHA256(path string) string {
+	for _, o := range r.Objects {
+		if o.Path == path {
+			return o.SHA256
+		}
+	}
+	return ""
+}
+
 // RoleID is the role_id of the auth role recorded at a path; empty when it is not known.
 func (r Record) RoleID(path string) string {
 	for _, o := range r.Objects {
@@ -140,4 +150,13 @@ func claimKey(n Name) string {
 		panic(fmt.Sprintf("claim of %q below %q: grant lets no such name through", n.FQDN, n.BasePath))
 	}
 	return "claim#" + n.BasePath + "#" + n.FQDN
+}
+
+// nameOf takes a claim's key apart.
+func nameOf(key string) (Name, bool) {
+	parts := strings.Split(key, "#")
+	if len(parts) != 3 || parts[0] != "claim" {
+		return Name{}, false
+	}
+	return Name{BasePath: parts[1], FQDN: parts[2]}, true
 }

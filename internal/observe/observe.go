@@ -30,6 +30,15 @@ const (
 	KeyMessage  = "message_id"
 	KeyRequest  = "request_id"
 	KeyAudit    = "audit"
+	KeyObject   = "object"
+	KeyPath     = "path"
+	KeyReason   = "reason"
+	KeyFields   = "fields"
+	KeyDiff     = "diff"
+	KeyMode     = "mode"
+	KeyScanned  = "scanned"
+	KeySummary  = "summary"
+	KeyBlocked  = "blocked"
 )
 
 // The audit lines, by the value of KeyAudit.
@@ -57,6 +66,15 @@ const (
 	Retried        = "Retried"
 	Ignored        = "Ignored"
 	Malformed      = "Malformed"
+	DriftMissing   = "DriftMissing" // rows of reconcile's, by reason
+	DriftChanged   = "DriftChanged"
+	DriftOrphaned  = "DriftOrphaned"
+	DriftConflict  = "DriftConflicting"
+	DriftCorrected = "DriftCorrected" // and by what became of them
+	DriftFailed    = "DriftFailed"
+	DriftEnqueued  = "DriftEnqueued"
+	Reconciled     = "Reconciled"    // runs that came to their end
+	Blocked        = "Blocked"       // runs that deleted nothing because of a doubt
 	TimeToReady    = "TimeToReady"   // from the event's own time to the auth role being active
 	TimeToRemoved  = "TimeToRemoved" // from the event's own time to the instance being cut off and removed
 	metricsSpace   = "VaultEC2Provisioner"
@@ -79,13 +97,16 @@ type Metrics struct {
 }
 
 // Count adds one.
-func (m *Metrics) Count(name string) {
+func (m *Metrics) Count(name string) { m.Add(name, 1) }
+
+// Add adds n; 0 too is told.
+func (m *Metrics) Add(name string, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.counts == nil {
 		m.counts = map[string]int{}
 	}
-	m.counts[name]++
+	m.counts[name] += n
 }
 
 // Time adds a duration.

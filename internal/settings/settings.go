@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -52,7 +54,21 @@ type Settings struct {
 	OnShuttingDown     bool   // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
 	TemplatesDir       string // empty: the profiles that are built in
+	Reconcile          Reconcile
 	LogLevel           slog.Level
+}
+
+// Reconcile is what only the reconcile function goes by.
+type Reconcile struct {
+	DetectOnly bool     // RECONCILE_MODE=detect
+	Accounts   []string // empty: the function's own
+	Regions    []string // empty: the function's own
+	// DeleteLimit is the share of the recorded instances, in percent, past which nothing is deleted.
+	DeleteLimit int
+	// ConvergeQueueURL is the queue that repairs of live instances are sent to; empty: reconcile makes them itself.
+	ConvergeQueueURL string
+	// QueueURL is reconcile's own queue, by which a run goes on that outlasts one invocation; empty for none.
+	QueueURL string
 }
 
 var (
@@ -61,6 +77,7 @@ var (
 	roleName  = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 	iamName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_/-]{1,128}$`)
 	secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
+	queueURL  = regexp.MustCompile(`^https?://[^\s?#]+$`)
 	header    = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -89,7 +106,15 @@ func Load(getenv func(string) string) (Settings, error) {
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
-		LogLevel:           r.level("LOG_LEVEL"),
+		Reconcile: Reconcile{
+			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",
+			Accounts:         r.list("RECONCILE_ACCOUNTS", facts.IsAccount),
+			Regions:          r.list("RECONCILE_REGIONS", facts.IsRegion),
+			DeleteLimit:      r.percent("DELETE_LIMIT_PERCENT", 20),
+			ConvergeQueueURL: r.form("CONVERGE_QUEUE_URL", "", queueURL, optional),
+			QueueURL:         r.form("RECONCILE_QUEUE_URL", "", queueURL, optional),
+		},
+		LogLevel: r.level("LOG_LEVEL"),
 	}
 	if s.DeploymentID != "" {
 		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
@@ -151,6 +176,31 @@ func (r *reader) oneOf(name string, values ...string) string {
 	}
 	r.invalid(name, fmt.Sprintf("%q is none of %s", v, strings.Join(values, ", ")))
 	return values[0]
+}
+
+// list takes values between commas, each once.
+func (r *reader) list(name string, valid func(string) bool) []string {
+	var out []string
+	for v := range strings.SplitSeq(r.text(name, "", optional), ",") {
+		v = strings.TrimSpace(v)
+		switch {
+		case v == "" || slices.Contains(out, v):
+		case !valid(v):
+			r.invalid(name, fmt.Sprintf("%q is not of the right form", v))
+		default:
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (r *reader) percent(name string, standard int) int {
+	v := r.text(name, strconv.Itoa(standard), optional)
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 || n > 100 {
+		r.invalid(name, fmt.Sprintf("%q is not a whole number from 0 to 100", v))
+	}
+	return n
 }
 
 // address takes an http(s) address without user, path or query.

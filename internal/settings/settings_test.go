@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -31,9 +32,10 @@ func TestTheDefaultsAreThoseOfTheContract(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws", LogLevel: slog.LevelInfo,
-		Vault: settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
+		Vault:     settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
+		Reconcile: settings.Reconcile{DeleteLimit: 20},
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
@@ -62,6 +64,11 @@ func TestEachFaultNamesItsVariableAndItsKind(t *testing.T) {
 		"a conflict mode that is none":          {map[string]string{"CONFLICT_MODE": "overwrite"}, settings.ErrInvalid, "CONFLICT_MODE"},
 		"a state to deprovision on":             {map[string]string{"DEPROVISION_ON": "stopped"}, settings.ErrInvalid, "DEPROVISION_ON"},
 		"yes instead of true":                   {map[string]string{"REVOKE_CERTIFICATES": "yes"}, settings.ErrInvalid, "REVOKE_CERTIFICATES"},
+		"a reconcile mode that is none":         {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
+		"an account with eleven digits":         {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a region that is a zone":               {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
+		"a delete limit past everything":        {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
+		"a queue that is no address":            {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
 		"an unknown log level":                  {map[string]string{"LOG_LEVEL": "loud"}, settings.ErrInvalid, "LOG_LEVEL"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,6 +96,9 @@ func TestEverySettingIsRead(t *testing.T) {
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
 		"REVOKE_CERTIFICATES": "true", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
+		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
+		"DELETE_LIMIT_PERCENT": "0", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
+		"RECONCILE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -100,8 +110,13 @@ func TestEverySettingIsRead(t *testing.T) {
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,
 			LoginMount: "approle", LoginRole: "fn", IAMServerID: "vault.example", STSRegion: "eu-central-1", STSEndpoint: "https://sts.amazonaws.com",
 		},
+		Reconcile: settings.Reconcile{
+			DetectOnly: true, Accounts: []string{"123456789012", "210987654321"}, Regions: []string{"us-east-1", "eu-central-1"},
+			ConvergeQueueURL: "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
+			QueueURL:         "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
+		},
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }

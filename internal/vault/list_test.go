@@ -1,0 +1,49 @@
+package vault_test
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+func TestAListIsCompleteOrAnError(t *testing.T) {
+	for name, row := range map[string]struct {
+		status int
+		body   string
+		want   []string
+		says   string // of the error; empty for none
+	}{
+		"some names":                      {http.StatusOK, `{"data":{"keys":["b","a"]}}`, []string{"b", "a"}, ""},
+		"an empty folder":                 {http.StatusNotFound, `{"errors":[]}`, nil, ""},
+		"a path where nothing is mounted": {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry not found."]}`, nil, "no handler"},
+		"no right to list":                {http.StatusForbidden, `{"errors":["permission denied"]}`, nil, "permission denied"},
+		"a storage that is away":          {http.StatusInternalServerError, `{"errors":["away"]}`, nil, "away"},
+		"half an answer":                  {http.StatusOK, `{"data":{"keys":["b",`, nil, "decoding the answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t)
+			s.answer("x/roles", row.status, row.body)
+			got, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login}).List(t.Context(), "x/roles")
+			if row.says == "" && (err != nil || !slices.Equal(got, row.want)) {
+				t.Errorf("want %v, got %v, %v", row.want, got, err)
+			}
+			if row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "listing x/roles")) {
+				t.Errorf("want an error that names the folder and says %q, got %v, %v", row.says, got, err)
+			}
+		})
+	}
+}
+
+func TestOnlyTheAliasesOfTheMountAreListed(t *testing.T) {
+	s := newServer(t)
+	s.answer("sys/internal/ui/mounts/auth/aws", http.StatusOK, `{"data":{"accessor":"auth_aws_1"}}`)
+	s.answer("identity/entity-alias/id", http.StatusOK, `{"data":{"keys":["1","2"],"key_info":{
+		"1":{"name":"i-1","canonical_id":"e-1","mount_accessor":"auth_aws_1"},"2":{"name":"i-2","canonical_id":"e-2","mount_accessor":"auth_ldap_1"}}}}`)
+	got, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login}).Aliases(t.Context(), "aws")
+	if err != nil || len(got) != 1 || got[0].Name != "i-1" || got[0].EntityID != "e-1" {
+		t.Errorf("want the alias on auth/aws alone, got %+v, %v", got, err)
+	}
+}
