@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
 // callTimeout bounds one request to Vault; making a CA's key takes a moment.
@@ -32,8 +33,8 @@ type setup struct {
 
 func (s *setup) apply(ctx context.Context) error {
 	for function := range s.functionRoles {
-		if function != "provision" && function != "deprovision" {
-			return fmt.Errorf("-function-role %s: the functions are provision and deprovision", function)
+		if all := rights.Functions(); !slices.Contains(all, function) {
+			return fmt.Errorf("-function-role %s: the functions are %s", function, strings.Join(all, ", "))
 		}
 	}
 	for _, step := range []func(context.Context) error{s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts} {

@@ -1,0 +1,381 @@
+package doctor_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+)
+
+// names are all the checks of the baseline, in the order of the answer.
+var names = []string{
+	"vault", "vault version", "vault login", "vault rights", "vault bounds",
+	"auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
+	"aws identity", "member role own account", "iam own account", "ec2 own account us-east-1", "ec2 own account eu-central-1",
+	"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1",
+	"ledger table", "ledger recovery", "ledger expiry", "profiles", "profile overlap",
+}
+
+func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.T) {
+	r := healthy(t).examine(t)
+	if r.Mode != "doctor" || !r.OK {
+		t.Errorf("want mode doctor and ok, got %q, %v", r.Mode, r.OK)
+	}
+	var got []string
+	for _, c := range r.Checks {
+		got = append(got, c.Name)
+		if !c.OK || c.Detail == "" || c.Remedy != "" {
+			t.Errorf("want %q in order, with a detail and no remedy; got %+v", c.Name, c)
+		}
+	}
+	if !slices.Equal(got, names) {
+		t.Errorf("the order must be the same each time, for scripts and eyes:\n got %q\nwant %q", got, names)
+	}
+}
+
+func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
+	afterVault := names[1:10]
+	for name, row := range map[string]struct {
+		spoil  func(*world)
+		fails  []string // the first says why
+		says   string
+		remedy string
+	}{
+		"Vault cannot be reached": {
+			func(w *world) { w.healthErr = errors.New("dial tcp: connection refused") },
+			append([]string{"vault"}, afterVault...), "connection refused", "VAULT_ADDR",
+		},
+		"Vault is not initialised": {
+			func(w *world) { w.health.Initialized = false }, append([]string{"vault"}, afterVault...), "not initialised", "operator init",
+		},
+		"Vault is sealed": {
+			func(w *world) { w.health.Sealed = true }, append([]string{"vault"}, afterVault...), "sealed", "unseal",
+		},
+		"Vault waits for a disaster": {
+			func(w *world) { w.health.DRSecondary = true }, append([]string{"vault"}, afterVault...), "disaster", "primary",
+		},
+		"a standby alone": {
+			func(w *world) { w.health.Standby, w.health.Detached = true, true }, append([]string{"vault"}, afterVault...), "active server", "load balancer",
+		},
+		"the login is refused": {
+			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
+			names[2:10], "does not belong", "-function-role reconcile=",
+		},
+		"a right is missing": {
+			func(w *world) { w.capabilities["alice/pki/k8s/roles/i-00000000000000000"] = []string{"read", "update"} },
+			[]string{"vault rights"}, "alice/pki/k8s/roles/i-* (create delete)", "infra/vault",
+		},
+		"a list is missing": {
+			func(w *world) { w.capabilities["sys/policies/acl"] = []string{"deny"} },
+			[]string{"vault rights"}, "sys/policies/acl (list)", "infra/vault",
+		},
+		"more than needed at an own path": {
+			func(w *world) { w.capabilities["auth/aws/config/identity"] = []string{"read", "update"} },
+			[]string{"vault bounds"}, "auth/aws/config/identity (update)", "no other",
+		},
+		"its own policy": {
+			func(w *world) {
+				w.capabilities["sys/policies/acl/ec2-provisioner-reconcile"] = []string{"update"}
+			}, []string{"vault bounds"}, "sys/policies/acl/ec2-provisioner-reconcile (update)", "no other",
+		},
+		"another function's role": {
+			func(w *world) {
+				w.capabilities["auth/aws-functions/role/ec2-provisioner-provision"] = []string{"read"}
+			}, []string{"vault bounds"}, "ec2-provisioner-provision (read)", "no other",
+		},
+		"new tokens": {
+			func(w *world) { w.capabilities["auth/token/create"] = []string{"create"} }, []string{"vault bounds"}, "auth/token/create", "no other",
+		},
+		"certificates without a role": {
+			func(w *world) { w.capabilities[pki+"/sign-verbatim"] = []string{"update"} }, []string{"vault bounds"}, "sign-verbatim", "no other",
+		},
+		"an instance's certificates": {
+			func(w *world) { w.capabilities[pki+"/issue/i-00000000000000000"] = []string{"update"} }, []string{"vault bounds"}, "/issue/", "no other",
+		},
+		"revocation, which is not switched on": {
+			func(w *world) {
+				w.capabilities["sys/leases/revoke-prefix/"+pki+"/issue/i-00000000000000000"] = []string{"sudo", "update"}
+			}, []string{"vault bounds"}, "revoke-prefix", "no other",
+		},
+		"the capabilities cannot be asked for": {
+			func(w *world) { w.capErr = errors.New("status 403") }, []string{"vault rights", "vault bounds"}, "403", "infra/vault",
+		},
+		"no auth mount": {
+			func(w *world) { w.objectErrs["sys/internal/ui/mounts/auth/aws"] = errors.New("status 403: preflight") },
+			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "preflight", "VAULT_AUTH_MOUNT",
+		},
+		"an auth mount of another type": {
+			func(w *world) { w.objects["sys/internal/ui/mounts/auth/aws"]["type"] = "approle" },
+			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "approle", "type aws",
+		},
+		"instances that share an identity by their image": {
+			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_alias"] = "image_id" },
+			[]string{"aliases of auth/aws"}, "ec2_alias=image_id", "ec2_alias=instance_id",
+		},
+		"the alias settings are not there": {
+			func(w *world) { delete(w.objects, "auth/aws/config/identity") }, []string{"aliases of auth/aws"}, "share", "-set-alias",
+		},
+		"the alias settings cannot be read": {
+			func(w *world) { w.objectErrs["auth/aws/config/identity"] = errors.New("status 403") },
+			[]string{"aliases of auth/aws"}, "403", "infra/vault",
+		},
+		"an account Vault cannot look into": {
+			func(w *world) { w.lists["auth/aws/config/sts"] = []string{"999999999999"} },
+			[]string{"accounts of auth/aws"}, foreign, "-sts-role " + foreign + "=",
+		},
+		"Vault's accounts cannot be listed": {
+			func(w *world) { w.objectErrs["auth/aws/config/sts"] = errors.New("status 403") },
+			[]string{"accounts of auth/aws"}, "403", "infra/vault",
+		},
+		"no PKI mount": {
+			func(w *world) { w.objectErrs[pki+"/issuers"] = errors.New("status 404: no handler for route") },
+			[]string{"pki " + pki, "acme " + pki}, "no handler", "-pki",
+		},
+		"a PKI mount without an issuer": {
+			func(w *world) { w.lists[pki+"/issuers"] = nil }, []string{"pki " + pki, "acme " + pki}, "no issuer", "-pki",
+		},
+		"another engine where the PKI should be": {
+			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["type"] = "kv" }, []string{"pki " + pki, "acme " + pki}, "type kv", "PKI engine",
+		},
+		"ACME is on": {
+			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = true }, []string{"acme " + pki}, "no policy applies", "enabled=false",
+		},
+		"ACME is in doubt": {
+			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = "yes" }, []string{"acme " + pki}, "does not say", "by hand",
+		},
+		"STS cannot be reached": {
+			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
+			append([]string{"aws identity", "accounts of auth/aws"}, names[11:18]...), "timeout", "STS",
+		},
+		"a member role that does not let the function in": {
+			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} },
+			[]string{"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1"}, "not authorised", "MEMBER_ROLE_NAME",
+		},
+		"IAM refuses": {
+			func(w *world) { w.profileErrs[own] = refusal{"AccessDenied"} }, []string{"iam own account"}, "AccessDenied", "allow iam:GetInstanceProfile",
+		},
+		"EC2 refuses in one region": {
+			func(w *world) {
+				w.instancesErrs[instance.Place{Account: own, Region: "eu-central-1"}] = fmt.Errorf("describing: %w", refusal{"UnauthorizedOperation"})
+			}, []string{"ec2 own account eu-central-1"}, "UnauthorizedOperation", "allow ec2:DescribeInstances",
+		},
+		"a region that is not enabled": {
+			func(w *world) {
+				w.instancesErrs[instance.Place{Account: foreign, Region: "us-east-1"}] = refusal{"AuthFailure"}
+			}, []string{"ec2 " + foreign + " us-east-1"}, "AuthFailure", "enabled",
+		},
+		"no place at all": {
+			func(w *world) { w.options.Places = nil }, []string{"places"}, "no account", "RECONCILE_REGIONS",
+		},
+		"no table": {
+			func(w *world) { w.shapeErr = errors.New("ResourceNotFoundException") },
+			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "ResourceNotFound", "TABLE_NAME",
+		},
+		"a table that may not be looked at": {
+			func(w *world) { w.shapeErr = refusal{"AccessDeniedException"} },
+			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "AccessDenied", "allow dynamodb:DescribeTable",
+		},
+		"a table that is being made": {
+			func(w *world) { w.shape.Status = "CREATING" }, []string{"ledger table", "ledger recovery", "ledger expiry"}, "CREATING", "wait",
+		},
+		"somebody else's table": {
+			func(w *world) { w.shape.Keys = "id (S), sort (N)" },
+			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "sort (N)", "TABLE_NAME",
+		},
+		"a table that cannot be restored": {
+			func(w *world) { w.recovery = false }, []string{"ledger recovery"}, "off", "update-continuous-backups",
+		},
+		"backups that may not be looked at": {
+			func(w *world) { w.recoveryErr = refusal{"AccessDeniedException"} },
+			[]string{"ledger recovery"}, "AccessDenied", "allow dynamodb:DescribeContinuousBackups",
+		},
+		"nothing expires": {
+			func(w *world) { w.expiry = "" }, []string{"ledger expiry"}, `""`, "update-time-to-live",
+		},
+		"another attribute expires": {
+			func(w *world) { w.expiry = "ttl" }, []string{"ledger expiry"}, `"ttl"`, "update-time-to-live",
+		},
+		"no profile": {
+			func(w *world) { w.options.Profiles.Profiles = nil }, []string{"profiles"}, "no profile", "TEMPLATES_DIR",
+		},
+		"two profiles for one instance": {
+			func(w *world) { w.options.Profiles.Profiles[1].Match.IAMRoleARN = "*" }, []string{"profile overlap"}, "alice-p0 with alice-p1", "exclude",
+		},
+		"a check that panics": {
+			func(w *world) { w.tablePanics = true }, []string{"ledger table", "ledger recovery", "ledger expiry"}, "nil pointer", "fault of the program",
+		},
+		"a check that hangs": {
+			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond },
+			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "deadline", "reaches DynamoDB",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := healthy(t)
+			row.spoil(w)
+			r := w.examine(t)
+			var failed []string
+			for _, c := range r.Checks {
+				if c.OK != (c.Remedy == "") || c.Detail == "" {
+					t.Errorf("a check has a detail, and a remedy exactly when it is not OK; got %+v", c)
+				}
+				if c.OK {
+					continue
+				}
+				failed = append(failed, c.Name)
+				if c.Name == row.fails[0] {
+					if !strings.Contains(c.Detail, row.says) || !strings.Contains(c.Remedy, row.remedy) {
+						t.Errorf("want a detail that says %q and a remedy that says %q, got %+v", row.says, row.remedy, c)
+					}
+				} else if row.fails[0] != "vault rights" && !strings.HasPrefix(c.Detail, "not looked at") {
+					t.Errorf("%q tells of the same fault a second time: %q", c.Name, c.Detail)
+				}
+			}
+			want := slices.Clone(row.fails)
+			slices.Sort(failed)
+			slices.Sort(want)
+			if r.OK || !slices.Equal(failed, want) {
+				t.Errorf("want ok false and these checks to fail: %q\ngot %v and %q", want, r.OK, failed)
+			}
+		})
+	}
+}
+
+func TestWhatEndangersNothingIsToldAndIsInOrder(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*world)
+		check  string
+		says   string
+	}{
+		"lists from 1.21 on":              {func(w *world) { w.health.Version = "1.21.0" }, "vault version", "together; not_after outlives"},
+		"lists up to 1.20":                {func(w *world) { w.health.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
+		"not_after, mended in 1.20.13":    {func(w *world) { w.health.Version = "1.20.13" }, "vault version", "not_after is held"},
+		"not_after, before 1.19.19":       {func(w *world) { w.health.Version = "1.19.18" }, "vault version", "not_after outlives"},
+		"not_after, on a branch that was": {func(w *world) { w.health.Version = "1.18.99" }, "vault version", "not_after outlives"},
+		"not_after, before 2.0.3":         {func(w *world) { w.health.Version = "2.0.2" }, "vault version", "not_after outlives"},
+		"not_after, after 2.0.3":          {func(w *world) { w.health.Version = "2.1.0" }, "vault version", "not_after is held"},
+		"a version nobody knows":          {func(w *world) { w.health.Version = "next" }, "vault version", `"next"`},
+		"a standby":                       {func(w *world) { w.health.Standby = true }, "vault", "standby"},
+		"the alias by role_id": {
+			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_alias"] = "role_id" }, "aliases of auth/aws", "cannot find the entities",
+		},
+		"an iam_alias that no profile uses": {
+			func(w *world) { w.objects["auth/aws/config/identity"]["iam_alias"] = "unique_id" }, "aliases of auth/aws", "unique_id",
+		},
+		"a PKI mount whose type is hidden": {
+			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki " + pki, "could not be seen",
+		},
+		"a Vault without ACME": {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "knows no ACME"},
+		"an endpoint that knows no backups": {
+			func(w *world) { w.recoveryErr = fmt.Errorf("reading: %w", ledger.ErrUnsupported) }, "ledger recovery", "not looked at",
+		},
+		"no account but the own": {func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws", "own AWS identity"},
+		"the own account by its number": {
+			func(w *world) { w.options.Places = []instance.Place{{Account: own, Region: "us-east-1"}} }, "member role " + own, "function's own",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := healthy(t)
+			row.change(w)
+			r := w.examine(t)
+			if !r.OK {
+				t.Errorf("want ok, got %+v", r)
+			}
+			if c := check(t, r, row.check); !strings.Contains(c.Detail, row.says) {
+				t.Errorf("%q must say %q, got %q", row.check, row.says, c.Detail)
+			}
+		})
+	}
+}
+
+func TestWhereInstancesLogInByIAMTheAliasMustBeTheRolesOwn(t *testing.T) {
+	w := healthy(t)
+	w.options.Profiles = load(t, "iam", "arn:aws:iam::*:role/alice-worker")
+	if c := check(t, w.examine(t), "aliases of auth/aws"); !c.OK || !strings.Contains(c.Detail, "cannot find the entities") {
+		t.Errorf("iam_alias=role_id is one instance's alone: want ok with what reconcile cannot do, got %+v", c)
+	}
+	w.objects["auth/aws/config/identity"]["iam_alias"] = "unique_id"
+	if c := check(t, w.examine(t), "aliases of auth/aws"); c.OK || !strings.Contains(c.Detail, "iam_alias=unique_id") {
+		t.Errorf("by unique_id all instances of an IAM role are one identity: want a failed check, got %+v", c)
+	}
+}
+
+func TestARootTokenCanDoWhatItMustAndFarTooMuch(t *testing.T) {
+	w := healthy(t)
+	w.examine(t)
+	for _, p := range w.asked {
+		w.capabilities[p] = []string{"root"}
+	}
+	r := w.examine(t)
+	if c := check(t, r, "vault rights"); !c.OK {
+		t.Errorf("root may do all: %+v", c)
+	}
+	if c := check(t, r, "vault bounds"); c.OK || !strings.Contains(c.Detail, "(root)") || !strings.Contains(c.Detail, "more") {
+		t.Errorf("want it named as more than it must, shortened, got %+v", c)
+	}
+}
+
+func TestWithRevocationSwitchedOnItIsARightAndNotOutOfBounds(t *testing.T) {
+	w := healthy(t)
+	w.options.Rights = rights.ByFunction(rights.Scope{Profiles: w.options.Profiles, AuthMount: "aws", Revoke: true})[rights.Reconcile]
+	if r := w.examine(t); !r.OK {
+		t.Errorf("want ok, got %+v", r)
+	}
+}
+
+func TestAFunctionWhosePolicyIsNamedLikeAnInstancesIsFoundOut(t *testing.T) {
+	w := healthy(t)
+	w.options.RoleNames = []string{"ec2-i-reconcile"}
+	w.capabilities["sys/policies/acl/ec2-i-reconcile"] = []string{"create", "delete", "read", "update"}
+	if c := check(t, w.examine(t), "vault bounds"); c.OK || !strings.Contains(c.Detail, "ec2-i-reconcile") {
+		t.Errorf("sys/policies/acl/ec2-i-* reaches the function's own policy: want it named, got %+v", c)
+	}
+}
+
+func TestAnAnswerIsOneLineOfBoundedLength(t *testing.T) {
+	w := healthy(t)
+	w.shapeErr = errors.New("first line\n\tsecond line " + strings.Repeat("encoded authorisation failure ", 200))
+	c := check(t, w.examine(t), "ledger table")
+	if strings.ContainsAny(c.Detail, "\n\t") || len([]rune(c.Detail)) > 600 || !strings.Contains(c.Detail, "first line second line") {
+		t.Errorf("want one line of at most 600 signs, got %d: %q", len([]rune(c.Detail)), c.Detail)
+	}
+}
+
+func TestAnExaminationWithoutTimeSaysSoOfEveryCheck(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := doctor.Doctor{Options: healthy(t).options}.Examine(ctx)
+	if r.OK || len(r.Checks) != len(names) {
+		t.Errorf("want %d checks and ok false, got %d and %v", len(names), len(r.Checks), r.OK)
+	}
+	for _, c := range r.Checks {
+		if c.OK || !strings.HasPrefix(c.Detail, "not looked at") {
+			t.Errorf("what was not looked at must not pass for in order: %+v", c)
+		}
+	}
+}
+
+func TestTheAnswerHasTheNamesOfTheContract(t *testing.T) {
+	text, err := json.Marshal(doctor.Report{Mode: "doctor", Checks: []doctor.Check{{Name: "n", Detail: "d", Remedy: "r"}}})
+	const want = `{"mode":"doctor","ok":false,"checks":[{"name":"n","ok":false,"detail":"d","remedy":"r"}]}`
+	if err != nil || string(text) != want {
+		t.Errorf("scripts of others lean on these names:\n got %s, %v\nwant %s", text, err, want)
+	}
+}
+
+func check(t *testing.T, r doctor.Report, name string) doctor.Check {
+	t.Helper()
+	i := slices.IndexFunc(r.Checks, func(c doctor.Check) bool { return c.Name == name })
+	if i < 0 {
+		t.Fatalf("no check %q in %+v", name, r.Checks)
+	}
+	return r.Checks[i]
+}

@@ -1,0 +1,181 @@
+package doctor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+const (
+	own     = "123456789012"
+	foreign = "111122223333"
+	pki     = "alice/pki/k8s"
+)
+
+// world is all the doctor looks at, in order. Each test spoils one thing.
+type world struct {
+	mu      sync.Mutex
+	options doctor.Options
+
+	health       vault.Health
+	healthErr    error
+	loginErr     error
+	objects      map[string]map[string]any
+	objectErrs   map[string]error
+	lists        map[string][]string
+	capabilities map[string][]string // beside those of the rights
+	capErr       error
+	asked        []string // paths whose capabilities were asked for
+
+	accountErr    error
+	roleErrs      map[string]error
+	profileErrs   map[string]error
+	instancesErrs map[instance.Place]error
+
+	shape       ledger.Shape
+	shapeErr    error
+	recovery    bool
+	recoveryErr error
+	expiry      string
+	expiryErr   error
+	tablePanics bool
+	tableHangs  bool
+}
+
+func healthy(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		health: vault.Health{Version: "1.21.8", Initialized: true},
+		objects: map[string]map[string]any{
+			"sys/internal/ui/mounts/auth/aws": {"type": "aws", "accessor": "auth_aws_1"},
+			"sys/internal/ui/mounts/" + pki:   {"type": "pki"},
+			"auth/aws/config/identity":        {"ec2_alias": "instance_id", "iam_alias": "role_id"},
+			pki + "/config/acme":              {"enabled": false, "allowed_roles": []any{"*"}},
+		},
+		objectErrs:   map[string]error{},
+		lists:        map[string][]string{pki + "/issuers": {"a"}, "auth/aws/config/sts": {foreign}},
+		capabilities: map[string][]string{},
+		roleErrs:     map[string]error{}, profileErrs: map[string]error{}, instancesErrs: map[instance.Place]error{},
+		shape: ledger.Shape{Status: "ACTIVE", Keys: "pk (S)"}, recovery: true, expiry: "expires_at",
+	}
+	profiles := load(t, "ec2", "arn:aws:iam::*:role/alice-worker", "arn:aws:iam::*:role/alice-etcd")
+	w.options = doctor.Options{
+		Server: w, Objects: w, AWS: w, Table: w,
+		Places:    []instance.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
+		Profiles:  profiles,
+		Rights:    rights.ByFunction(rights.Scope{Profiles: profiles, AuthMount: "aws"})[rights.Reconcile],
+		AuthMount: "aws", LoginMount: "aws-functions",
+		RoleNames: []string{"ec2-provisioner-provision", "ec2-provisioner-deprovision", "ec2-provisioner-reconcile"},
+		Timeout:   5 * time.Second,
+	}
+	return w
+}
+
+// load makes a profile for each role.
+func load(t *testing.T, auth string, roles ...string) *grant.Set {
+	t.Helper()
+	files := fstest.MapFS{}
+	for i, role := range roles {
+		folder := fmt.Sprintf("p%d", i)
+		files[folder+"/profile.yaml"] = &fstest.MapFile{Data: []byte(fmt.Sprintf(`name: alice-p%d
+match: {iam_role_arn: %q}
+base_path: alice
+fqdn: "{{ .PrivateDNSName }}"
+auth: {type: %s, token_ttl: 1h, token_max_ttl: 24h}
+outputs:
+  - {name: node, type: policy, template: policy.hcl.tmpl}
+  - {name: kubelet, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
+`, i, role, auth))}
+		files[folder+"/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`{{ pkiAccess "kubelet" }}`)}
+		files[folder+"/role.json.tmpl"] = &fstest.MapFile{Data: []byte(`{"max_ttl": "24h"}`)}
+	}
+	set, err := grant.Load(files)
+	if err != nil {
+		t.Fatalf("the profiles must load, so that the doctor is what is tested: %v", err)
+	}
+	return set
+}
+
+func (w *world) examine(t *testing.T) doctor.Report {
+	t.Helper()
+	return doctor.Doctor{Options: w.options}.Examine(t.Context())
+}
+
+func (w *world) Health(context.Context) (vault.Health, error) { return w.health, w.healthErr }
+func (w *world) Login(context.Context) error                  { return w.loginErr }
+
+func (w *world) Read(_ context.Context, path string) (map[string]any, error) {
+	return w.objects[path], w.objectErrs[path]
+}
+
+func (w *world) List(_ context.Context, path string) ([]string, error) {
+	return w.lists[path], w.objectErrs[path]
+}
+
+func (w *world) Capabilities(_ context.Context, paths []string) (map[string][]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = append(w.asked, paths...)
+	out := map[string][]string{}
+	for _, p := range paths {
+		if strings.ContainsAny(p, "*+") {
+			return nil, fmt.Errorf("%s: Vault would take the wildcard literally", p)
+		}
+		out[p] = []string{"deny"}
+		for _, r := range w.options.Rights {
+			if r.Example() == p {
+				out[p] = r.Capabilities
+			}
+		}
+		if c, spoilt := w.capabilities[p]; spoilt {
+			out[p] = c
+		}
+	}
+	return out, w.capErr
+}
+
+func (w *world) Account(context.Context) (string, error) { return own, w.accountErr }
+
+func (w *world) TryRole(_ context.Context, account string) error { return w.roleErrs[account] }
+
+func (w *world) TryProfiles(_ context.Context, account string) error { return w.profileErrs[account] }
+
+func (w *world) TryInstances(_ context.Context, p instance.Place) error {
+	if p.Account == "" {
+		return errors.New("the function's own account must be resolved before EC2 is asked")
+	}
+	return w.instancesErrs[p]
+}
+
+func (w *world) Shape(ctx context.Context) (ledger.Shape, error) {
+	if w.tablePanics {
+		var none *ledger.Shape
+		return *none, nil //nolint:govet // the panic is what is wanted
+	}
+	if w.tableHangs {
+		<-ctx.Done()
+		return ledger.Shape{}, ctx.Err()
+	}
+	return w.shape, w.shapeErr
+}
+
+func (w *world) Recovery(context.Context) (bool, error) { return w.recovery, w.recoveryErr }
+func (w *world) Expiry(context.Context) (string, error) { return w.expiry, w.expiryErr }
+
+// refusal is an error as AWS's SDK gives it.
+type refusal struct{ code string }
+
+func (r refusal) Error() string     { return r.code + ": you are not authorised" }
+func (r refusal) ErrorCode() string { return r.code }

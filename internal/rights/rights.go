@@ -1,0 +1,167 @@
+// Package rights says what each function may do in Vault, as data: infra/vault writes it as policies, and the doctor
+// holds the function's token against it. Both start from the same profiles, so neither can drift from the other.
+package rights
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+// The functions, by the names their policies and roles in Vault end in.
+const (
+	Provision   = "provision"
+	Deprovision = "deprovision"
+	Reconcile   = "reconcile"
+)
+
+// Functions are the names of all functions, sorted.
+func Functions() []string { return []string{Deprovision, Provision, Reconcile} }
+
+// Right is what may be done at one path. The path is in the form of a policy's: a * at its end stands for any text.
+// https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
+type Right struct {
+	Path string
+	// Capabilities stand in the order of Vault's documentation, each once.
+	Capabilities []string
+}
+
+// Scope is what the functions' rights depend on.
+type Scope struct {
+	Profiles *grant.Set
+	// AuthMount receives one role per instance.
+	AuthMount string
+	// AlsoPaths, base path included, and AlsoMounts are what instances still have objects at though no setting names
+	// them any more.
+	AlsoPaths, AlsoMounts []string
+	// Revoke is REVOKE_CERTIFICATES. It needs sudo on sys/leases/revoke-prefix.
+	Revoke bool
+}
+
+// ByFunction gives the rights of each function, sorted by path: the narrowest that work. They reach the object names
+// this program gives (i-… below an output path, ec2-i-… among the policies) and nothing else. Entities cannot be
+// narrowed by name in Vault, so only the functions that remove may look them up and delete them.
+func ByFunction(s Scope) map[string][]Right {
+	provision, deprovision := s.provision(), s.deprovision()
+	reconcile := s.look()
+	reconcile.add(provision)
+	reconcile.add(deprovision)
+	return map[string][]Right{
+		Provision:   provision.sorted(),
+		Deprovision: deprovision.sorted(),
+		Reconcile:   reconcile.sorted(),
+	}
+}
+
+// names are the ends of paths that hold the program's own names, as a policy gives them.
+const (
+	policyNames = "sys/policies/acl/ec2-i-*"
+	objectNames = "/i-*"
+)
+
+func (s Scope) provision() set {
+	out := set{}
+	out.allow(policyNames, "create", "read", "update", "delete")
+	for _, path := range s.paths() {
+		out.allow(path+objectNames, "create", "read", "update", "delete")
+	}
+	out.allow("auth/"+s.AuthMount+"/role"+objectNames, "create", "read", "update")
+	return out
+}
+
+func (s Scope) deprovision() set {
+	out := set{}
+	out.allow(policyNames, "read", "delete")
+	for _, path := range s.paths() {
+		out.allow(path+objectNames, "delete")
+	}
+	for _, mount := range append([]string{s.AuthMount}, s.AlsoMounts...) {
+		// Read tells the role_id, the alias of the logins to cut, where a crash kept it from the ledger.
+		out.allow("auth/"+mount+"/role"+objectNames, "read", "delete")
+		out.allow("auth/"+mount+"/identity-accesslist"+objectNames, "delete")
+	}
+	out.allow("identity/lookup/entity", "update")
+	out.allow("identity/entity/id/*", "delete")
+	if s.Revoke {
+		for _, path := range s.paths() {
+			mount, isRoles := strings.CutSuffix(path, "/roles")
+			if !isRoles {
+				continue
+			}
+			for _, by := range []string{"issue", "sign"} {
+				out.allow("sys/leases/revoke-prefix/"+mount+"/"+by+objectNames, "update", "sudo")
+			}
+		}
+	}
+	return out
+}
+
+// look is what reconcile may see besides: the names there are, and the settings the doctor judges. Of the accounts
+// Vault can reach it sees the list and not the settings, which may hold an external ID. The issuers of a PKI mount may
+// be listed by anybody: https://developer.hashicorp.com/vault/api-docs/secret/pki#list-issuers
+func (s Scope) look() set {
+	out := set{}
+	out.allow("sys/policies/acl", "list")
+	for _, path := range s.paths() {
+		out.allow(path, "list")
+	}
+	auth := "auth/" + s.AuthMount
+	out.allow(auth+"/role", "list")
+	out.allow(auth+"/identity-accesslist", "list")
+	out.allow(auth+"/config/identity", "read")
+	out.allow(auth+"/config/sts", "list")
+	out.allow("identity/entity-alias/id", "list")
+	for _, mount := range s.Profiles.PKIMounts() {
+		out.allow(mount+"/config/acme", "read")
+	}
+	out.allow("sys/capabilities-self", "update")
+	return out
+}
+
+// paths are those, base path included, that hold a PKI role or generic object for each instance.
+func (s Scope) paths() []string {
+	paths := slices.Clone(s.AlsoPaths)
+	for _, p := range s.Profiles.Profiles {
+		for _, o := range p.Outputs {
+			if o.Type != grant.KindPolicy {
+				paths = append(paths, p.BasePath+"/"+o.Path)
+			}
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// set are capabilities by path.
+type set map[string]map[string]bool
+
+func (s set) allow(path string, capabilities ...string) {
+	if s[path] == nil {
+		s[path] = map[string]bool{}
+	}
+	for _, c := range capabilities {
+		s[path][c] = true
+	}
+}
+
+func (s set) add(other set) {
+	for path, capabilities := range other {
+		s.allow(path, slices.Collect(maps.Keys(capabilities))...)
+	}
+}
+
+func (s set) sorted() []Right {
+	var out []Right
+	for _, path := range slices.Sorted(maps.Keys(s)) {
+		r := Right{Path: path}
+		for _, c := range []string{"create", "read", "update", "delete", "list", "sudo"} {
+			if s[path][c] {
+				r.Capabilities = append(r.Capabilities, c)
+			}
+		}
+		out = append(out, r)
+	}
+	return out
+}

@@ -1,0 +1,179 @@
+package rights_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/hashicorp/hcl"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+)
+
+// scope is the baseline: one profile with a PKI role and a generic object.
+func scope(t *testing.T) rights.Scope {
+	t.Helper()
+	set, err := grant.Load(fstest.MapFS{
+		"worker/profile.yaml": {Data: []byte(`name: alice-worker
+match: {iam_role_arn: "arn:aws:iam::*:role/worker"}
+base_path: alice
+fqdn: "{{ .PrivateDNSName }}"
+auth: {token_ttl: 1h, token_max_ttl: 24h}
+outputs:
+  - {name: node, type: policy, template: policy.hcl.tmpl}
+  - {name: kubelet, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
+  - {name: proxy, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
+  - {name: host, type: generic, path: ssh/roles, template: role.json.tmpl}
+`)},
+		"worker/policy.hcl.tmpl": {Data: []byte(`{{ pkiAccess "kubelet" }}`)},
+		"worker/role.json.tmpl":  {Data: []byte(`{"max_ttl": "24h"}`)},
+	})
+	if err != nil {
+		t.Fatalf("the profile must load, so that its rights are what is tested: %v", err)
+	}
+	return rights.Scope{Profiles: set, AuthMount: "aws"}
+}
+
+// lines are rights in the form "path: capability capability".
+func lines(list []rights.Right) []string {
+	var out []string
+	for _, r := range list {
+		out = append(out, r.Path+": "+strings.Join(r.Capabilities, " "))
+	}
+	return out
+}
+
+func TestEachFunctionMayDoExactlyThis(t *testing.T) {
+	want := map[string][]string{
+		rights.Provision: {
+			"alice/pki/k8s/roles/i-*: create read update delete",
+			"alice/ssh/roles/i-*: create read update delete",
+			"auth/aws/role/i-*: create read update",
+			"sys/policies/acl/ec2-i-*: create read update delete",
+		},
+		rights.Deprovision: {
+			"alice/pki/k8s/roles/i-*: delete",
+			"alice/ssh/roles/i-*: delete",
+			"auth/aws/identity-accesslist/i-*: delete",
+			"auth/aws/role/i-*: read delete",
+			"identity/entity/id/*: delete",
+			"identity/lookup/entity: update",
+			"sys/policies/acl/ec2-i-*: read delete",
+		},
+		rights.Reconcile: {
+			"alice/pki/k8s/config/acme: read",
+			"alice/pki/k8s/roles: list",
+			"alice/pki/k8s/roles/i-*: create read update delete",
+			"alice/ssh/roles: list",
+			"alice/ssh/roles/i-*: create read update delete",
+			"auth/aws/config/identity: read",
+			"auth/aws/config/sts: list",
+			"auth/aws/identity-accesslist: list",
+			"auth/aws/identity-accesslist/i-*: delete",
+			"auth/aws/role: list",
+			"auth/aws/role/i-*: create read update delete",
+			"identity/entity-alias/id: list",
+			"identity/entity/id/*: delete",
+			"identity/lookup/entity: update",
+			"sys/capabilities-self: update",
+			"sys/policies/acl: list",
+			"sys/policies/acl/ec2-i-*: create read update delete",
+		},
+	}
+	got := rights.ByFunction(scope(t))
+	for _, function := range rights.Functions() {
+		if !slices.Equal(lines(got[function]), want[function]) {
+			t.Errorf("%s: a right more is a way in, a right less a fault in the night:\n got %q\nwant %q", function, lines(got[function]), want[function])
+		}
+	}
+	if len(got) != len(rights.Functions()) {
+		t.Errorf("want the rights of %q, got those of %d functions", rights.Functions(), len(got))
+	}
+}
+
+func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*rights.Scope)
+		want   map[string][]string
+	}{
+		"a path that no profile names any more": {
+			func(s *rights.Scope) { s.AlsoPaths = []string{"old/pki/roles", "alice/ssh/roles"} },
+			map[string][]string{
+				rights.Provision:   {"old/pki/roles/i-*: create read update delete"},
+				rights.Deprovision: {"old/pki/roles/i-*: delete"},
+				rights.Reconcile:   {"old/pki/roles: list", "old/pki/roles/i-*: create read update delete"},
+			},
+		},
+		"a mount that instances still have roles on": {
+			func(s *rights.Scope) { s.AlsoMounts = []string{"aws-old", "aws"} },
+			map[string][]string{
+				rights.Deprovision: {"auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
+				rights.Reconcile:   {"auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
+			},
+		},
+		"revoking certificates, on all that may be a PKI mount": {
+			func(s *rights.Scope) { s.Revoke = true },
+			map[string][]string{
+				rights.Deprovision: {
+					"sys/leases/revoke-prefix/alice/pki/k8s/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/pki/k8s/sign/i-*: update sudo",
+					"sys/leases/revoke-prefix/alice/ssh/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/ssh/sign/i-*: update sudo",
+				},
+				rights.Reconcile: {
+					"sys/leases/revoke-prefix/alice/pki/k8s/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/pki/k8s/sign/i-*: update sudo",
+					"sys/leases/revoke-prefix/alice/ssh/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/ssh/sign/i-*: update sudo",
+				},
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := scope(t)
+			without := rights.ByFunction(s)
+			row.change(&s)
+			with := rights.ByFunction(s)
+			for _, function := range rights.Functions() {
+				before := lines(without[function])
+				added := slices.DeleteFunc(lines(with[function]), func(l string) bool { return slices.Contains(before, l) })
+				if !slices.Equal(added, row.want[function]) {
+					t.Errorf("%s: got these besides %q, want %q", function, added, row.want[function])
+				}
+				if len(with[function]) != len(before)+len(added) {
+					t.Errorf("%s: the option changed a right that was there: before %q, with it %q", function, before, lines(with[function]))
+				}
+			}
+		})
+	}
+}
+
+func TestTheTextOfAPolicyGivesTheRightsItWasMadeFrom(t *testing.T) {
+	for function, list := range rights.ByFunction(scope(t)) {
+		var policy struct {
+			Path map[string]struct{ Capabilities []string }
+		}
+		if err := hcl.Decode(&policy, rights.Policy(list)); err != nil {
+			t.Fatalf("%s: the text must be a policy: %v", function, err)
+		}
+		if len(policy.Path) != len(list) {
+			t.Errorf("%s: %d rights became %d paths", function, len(list), len(policy.Path))
+		}
+		for _, r := range list {
+			if got := policy.Path[r.Path].Capabilities; !slices.Equal(got, r.Capabilities) {
+				t.Errorf("%s: %s: the text gives %q, want %q", function, r.Path, got, r.Capabilities)
+			}
+		}
+	}
+}
+
+func TestTheExampleOfARightIsAPathItCovers(t *testing.T) {
+	for path, want := range map[string]string{
+		"sys/policies/acl":         "sys/policies/acl",
+		"sys/policies/acl/ec2-i-*": "sys/policies/acl/ec2-i-00000000000000000",
+		"auth/aws/role/i-*":        "auth/aws/role/i-00000000000000000",
+		"identity/entity/id/*":     "identity/entity/id/00000000-0000-0000-0000-000000000000",
+	} {
+		if got := (rights.Right{Path: path}).Example(); got != want {
+			t.Errorf("%s: got %s, want %s: Vault takes a wildcard in a question for itself", path, got, want)
+		}
+	}
+}

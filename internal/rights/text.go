@@ -1,0 +1,33 @@
+package rights
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Policy is the text of the policy that gives these rights and no others.
+func Policy(rights []Right) string {
+	blocks := make([]string, len(rights))
+	for i, r := range rights {
+		quoted := make([]string, len(r.Capabilities))
+		for j, c := range r.Capabilities {
+			quoted[j] = fmt.Sprintf("%q", c)
+		}
+		blocks[i] = fmt.Sprintf("path %q {\n  capabilities = [%s]\n}\n", r.Path, strings.Join(quoted, ", "))
+	}
+	return "# Made from the profiles by infra/vault: change those and run it again.\n\n" + strings.Join(blocks, "\n")
+}
+
+// Example is a path that the right is about, without wildcards: an instance ID of zeros stands for every instance's.
+// What a token may do there, it may do at all of them. The path is never read or written, only asked about.
+func (r Right) Example() string {
+	before, wild := strings.CutSuffix(r.Path, "*")
+	switch {
+	case !wild:
+		return r.Path
+	case strings.HasSuffix(before, "i-"):
+		return before + "00000000000000000"
+	default:
+		return before + "00000000-0000-0000-0000-000000000000"
+	}
+}
