@@ -68,15 +68,8 @@ type answer struct {
 // Invoke handles one payload: an SQS batch, answered with the messages to deliver again, or one bare event. A bare
 // event that should be tried again is an error, so that whoever invoked sees it.
 func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
-	run := &invocation{Handler: h, metrics: &observe.Metrics{Deployment: h.Deployment, Function: h.Name}, log: h.Log}
-	if lc, ok := lambdacontext.FromContext(ctx); ok {
-		run.log = run.log.With(observe.KeyRequest, lc.AwsRequestID)
-	}
-	defer func() {
-		if err := run.metrics.Write(h.Metrics, h.Now()); err != nil {
-			run.log.ErrorContext(ctx, "the metrics of this invocation are lost", observe.KeyError, err)
-		}
-	}()
+	run, finish := h.begin(ctx)
+	defer finish()
 	p, err := event.Parse(payload)
 	if err != nil {
 		run.metrics.Count(observe.Malformed)
@@ -96,6 +89,19 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 		a.Kind, a.Error = fault.KindOf(r.err).String(), r.err.Error()
 	}
 	return json.Marshal(a)
+}
+
+// begin starts an invocation; finish writes its metrics.
+func (h *Handler) begin(ctx context.Context) (run *invocation, finish func()) {
+	run = &invocation{Handler: h, metrics: &observe.Metrics{Deployment: h.Deployment, Function: h.Name}, log: h.Log}
+	if lc, ok := lambdacontext.FromContext(ctx); ok {
+		run.log = run.log.With(observe.KeyRequest, lc.AwsRequestID)
+	}
+	return run, func() {
+		if err := run.metrics.Write(h.Metrics, h.Now()); err != nil {
+			run.log.ErrorContext(ctx, "the metrics of this invocation are lost", observe.KeyError, err)
+		}
+	}
 }
 
 // failures names the messages to deliver again.
@@ -136,8 +142,13 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 		}
 		ref := instance.Ref{ID: r.Trigger.InstanceID, Account: r.Trigger.Account, Region: r.Trigger.Region}
 		of[ref] = append(of[ref], i)
-		if known, ok := latest[ref]; !ok || !r.Trigger.Time.Before(known.Time) {
-			latest[ref] = r.Trigger
+		t, known := r.Trigger, latest[ref]
+		t.Verify = t.Verify || known.Verify
+		if !known.Time.After(t.Time) {
+			latest[ref] = t
+		} else if t.Verify {
+			known.Verify = true
+			latest[ref] = known
 		}
 	}
 	if len(latest) == 0 {
@@ -187,7 +198,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	if errors.Is(r.err, lifecycle.ErrSettling) {
 		if r.outcome.Action == lifecycle.Deprovisioned {
 			v.metrics.Count(observe.Deprovisioned)
-			v.metrics.Time(observe.TimeToRemoved, v.Now().Sub(t.Time))
+			v.time(observe.TimeToRemoved, t)
 			log.InfoContext(ctx, "removed, to be looked after once more", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
 		}
 		return r
@@ -200,11 +211,11 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	switch r.outcome.Action {
 	case lifecycle.Provisioned:
 		v.metrics.Count(observe.Provisioned)
-		v.metrics.Time(observe.TimeToReady, v.Now().Sub(t.Time))
+		v.time(observe.TimeToReady, t)
 		log.InfoContext(ctx, "granted", append(attributes, observe.KeyAudit, observe.AuditGranted)...)
 	case lifecycle.Deprovisioned:
 		v.metrics.Count(observe.Deprovisioned)
-		v.metrics.Time(observe.TimeToRemoved, v.Now().Sub(t.Time))
+		v.time(observe.TimeToRemoved, t)
 		log.InfoContext(ctx, "removed", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
 	case lifecycle.Unmatched:
 		v.metrics.Count(observe.Unmatched)
@@ -217,6 +228,13 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 		log.DebugContext(ctx, "left alone", attributes...)
 	}
 	return r
+}
+
+// time measures from AWS's event; a repair has none.
+func (v *invocation) time(name string, t event.Trigger) {
+	if !t.Verify {
+		v.metrics.Time(name, v.Now().Sub(t.Time))
+	}
 }
 
 // safely keeps a panic over one instance, a damaged record for example, from taking the batch with it.

@@ -7,19 +7,25 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
@@ -28,9 +34,84 @@ import (
 // secretTimeout bounds one read of a secret.
 const secretTimeout = 5 * time.Second
 
-// New wires a function from the environment. It reads and checks settings and profiles, so that a wrong deployment
-// fails at once and by name; it calls nobody.
+// New wires provision or deprovision from the environment. It reads and checks settings and profiles, so that a wrong
+// deployment fails at once and by name; it calls nobody.
 func New(ctx context.Context, name string, duties lifecycle.Duties, getenv func(string) string) (*Handler, error) {
+	p, err := newParts(ctx, getenv)
+	if err != nil {
+		return nil, err
+	}
+	h := p.handler(name, duties)
+	return &h, nil
+}
+
+// NewReconcile wires the reconcile function from the environment, as New does.
+func NewReconcile(ctx context.Context, getenv func(string) string) (*ReconcileHandler, error) {
+	p, err := newParts(ctx, getenv)
+	if err != nil {
+		return nil, err
+	}
+	s := p.settings.Reconcile
+	if len(s.Regions) == 0 {
+		s.Regions = []string{p.aws.Region}
+	}
+	o := reconcile.Options{
+		Profiles: p.profiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Instances: p.instances,
+		Accounts: s.Accounts, Regions: s.Regions, DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
+		Adopt: p.settings.Adopt, OnShuttingDown: p.settings.OnShuttingDown, Now: time.Now,
+	}
+	send := queue.API(sqs.NewFromConfig(p.aws).SendMessageBatch)
+	if s.ConvergeQueueURL != "" {
+		o.Queue = queue.New(send, s.ConvergeQueueURL)
+	}
+	h := &ReconcileHandler{
+		Handler:    p.handler("reconcile", lifecycle.Duties{Make: true, Remove: true}),
+		Reconciler: &reconcile.Reconciler{Options: o},
+	}
+	h.Doctor = p.doctor(s)
+	if s.QueueURL != "" {
+		h.Own = queue.New(send, s.QueueURL)
+	}
+	return h, nil
+}
+
+// doctor examines what reconcile leans on, and with it what the other functions do.
+func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
+	var places []instance.Place
+	accounts := s.Accounts
+	if len(accounts) == 0 {
+		accounts = []string{""} // the function's own
+	}
+	for _, a := range accounts {
+		for _, r := range s.Regions {
+			places = append(places, instance.Place{Account: a, Region: r})
+		}
+	}
+	prefix := strings.TrimSuffix(p.settings.Vault.LoginRole, "-"+rights.Reconcile)
+	var names []string
+	for _, f := range rights.Functions() {
+		names = append(names, prefix+"-"+f)
+	}
+	scope := rights.Scope{Profiles: p.profiles, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
+	return doctor.Doctor{Options: doctor.Options{
+		Server: p.vault, Objects: p.vault, AWS: p.instances,
+		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
+		Places: places, Profiles: p.profiles, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount, RoleNames: names,
+	}}
+}
+
+// parts are what every function is wired from.
+type parts struct {
+	settings  settings.Settings
+	profiles  *grant.Set
+	aws       aws.Config
+	vault     *vault.Client
+	ledger    *ledger.Ledger
+	instances *instance.Lookup
+}
+
+func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	s, err := settings.Load(getenv)
 	if err != nil {
 		return nil, err
@@ -50,25 +131,37 @@ func New(ctx context.Context, name string, duties lifecycle.Duties, getenv func(
 	if err != nil {
 		return nil, err
 	}
-	instances := instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.DeploymentID})
+	return &parts{
+		settings: s, profiles: profiles, aws: awsConfig, vault: client,
+		ledger:    ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now),
+		instances: instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.DeploymentID}),
+	}, nil
+}
+
+func (p *parts) realm() grant.Realm {
+	return grant.Realm{Deployment: p.settings.DeploymentID, AuthMount: p.settings.AuthMount}
+}
+
+func (p *parts) handler(name string, duties lifecycle.Duties) Handler {
+	s := p.settings
 	converger := &lifecycle.Converger{Options: lifecycle.Options{
 		Duties:             duties,
-		Profiles:           profiles,
-		Realm:              grant.Realm{Deployment: s.DeploymentID, AuthMount: s.AuthMount},
-		Vault:              client,
-		Cutter:             client,
-		Ledger:             ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now),
-		Instances:          instances,
+		Profiles:           p.profiles,
+		Realm:              p.realm(),
+		Vault:              p.vault,
+		Cutter:             p.vault,
+		Ledger:             p.ledger,
+		Instances:          p.instances,
 		Adopt:              s.Adopt,
 		OnShuttingDown:     s.OnShuttingDown,
 		RevokeCertificates: s.RevokeCertificates,
 		NewOwner:           rand.Text,
 		Now:                time.Now,
 	}}
-	return &Handler{
-		Name: name, Deployment: s.DeploymentID, Instances: instances, Converger: converger,
+	return Handler{
+		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
 		Log: observe.NewLogger(os.Stdout, s.LogLevel), Metrics: os.Stdout, Now: time.Now,
-	}, nil
+	}
 }
 
 func loadProfiles(dir string) (*grant.Set, error) {

@@ -1,0 +1,84 @@
+// Package queue sends messages to this program's own SQS queues.
+package queue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+const (
+	callTimeout = 10 * time.Second
+	// perCall is how many messages one call takes,
+	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
+	perCall = 10
+)
+
+// API is what a Queue needs of SQS, as a function for the reason given in docs/decisions/binary-size.md.
+type API func(context.Context, *sqs.SendMessageBatchInput, ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error)
+
+// Queue sends to one queue. It is safe for concurrent use.
+type Queue struct {
+	send API
+	url  string
+}
+
+// New makes a Queue.
+func New(send API, url string) *Queue { return &Queue{send: send, url: url} }
+
+// Send sends the event of each live instance (event.Body). It gives one error for each, nil for those that SQS took.
+func (q *Queue) Send(ctx context.Context, triggers []event.Trigger) []error {
+	bodies := make([]string, len(triggers))
+	errs := make([]error, len(triggers))
+	for i, t := range triggers {
+		body, err := event.Body(t)
+		bodies[i], errs[i] = string(body), err
+	}
+	sent := 0
+	for part := range slices.Chunk(bodies, perCall) {
+		for i, err := range q.sendAll(ctx, part) {
+			if errs[sent+i] == nil {
+				errs[sent+i] = err
+			}
+		}
+		sent += len(part)
+	}
+	return errs
+}
+
+// SendBody sends one message.
+func (q *Queue) SendBody(ctx context.Context, body []byte) error {
+	return q.sendAll(ctx, []string{string(body)})[0]
+}
+
+func (q *Queue) sendAll(ctx context.Context, bodies []string) []error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	input := &sqs.SendMessageBatchInput{QueueUrl: &q.url}
+	for i, b := range bodies {
+		input.Entries = append(input.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: &b})
+	}
+	errs := make([]error, len(bodies))
+	out, err := q.send(ctx, input)
+	if err != nil {
+		for i := range errs {
+			errs[i] = fmt.Errorf("sending %d messages to %s: %w", len(bodies), q.url, err)
+		}
+		return errs
+	}
+	for _, f := range out.Failed {
+		if i, err := strconv.Atoi(aws.ToString(f.Id)); err == nil && i >= 0 && i < len(errs) {
+			errs[i] = fault.Retryf("sending a message to %s: %s %s", q.url, aws.ToString(f.Code), aws.ToString(f.Message))
+		}
+	}
+	return errs
+}

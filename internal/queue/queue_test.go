@@ -1,0 +1,87 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/queue"
+)
+
+// sender keeps what it was sent, and fails the call, or the message, of these numbers.
+type sender struct {
+	bodies     []string
+	calls      int
+	failCall   int
+	refuseText string
+}
+
+func (s *sender) send(_ context.Context, in *sqs.SendMessageBatchInput, _ ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error) {
+	s.calls++
+	if len(in.Entries) > 10 {
+		return nil, errors.New("more than ten messages")
+	}
+	if s.calls == s.failCall {
+		return nil, errors.New("SQS is away")
+	}
+	out := &sqs.SendMessageBatchOutput{}
+	for _, e := range in.Entries {
+		if s.refuseText != "" && strings.Contains(*e.MessageBody, s.refuseText) {
+			out.Failed = append(out.Failed, types.BatchResultErrorEntry{Id: e.Id, Code: aws.String("Throttled"), Message: aws.String("slow down")})
+			continue
+		}
+		s.bodies = append(s.bodies, *e.MessageBody)
+	}
+	return out, nil
+}
+
+func triggers(n int) []event.Trigger {
+	var out []event.Trigger
+	for i := range n {
+		out = append(out, event.Trigger{
+			InstanceID: fmt.Sprintf("i-%08x", i), Account: "123456789012", Region: "us-east-1", State: facts.Running,
+			Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		})
+	}
+	return out
+}
+
+func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) {
+	s := &sender{}
+	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), triggers(23)) {
+		if err != nil {
+			t.Errorf("message %d: %v", i, err)
+		}
+	}
+	if s.calls != 3 || len(s.bodies) != 23 {
+		t.Fatalf("want 23 messages in 3 calls, got %d in %d", len(s.bodies), s.calls)
+	}
+	for i, body := range s.bodies {
+		p, err := event.Parse([]byte(body))
+		if err != nil || len(p.Records) != 1 || p.Records[0].Err != nil {
+			t.Fatalf("%s: %+v, %v", body, p, err)
+		}
+		got, want := p.Records[0].Trigger, triggers(23)[i]
+		if !got.Verify || got.InstanceID != want.InstanceID || got.State != want.State || !got.Time.Equal(want.Time) {
+			t.Errorf("want %+v to be verified, got %+v", want, got)
+		}
+	}
+}
+
+func TestTheErrorOfOneMessageOrCallStaysWithItsInstances(t *testing.T) {
+	s := &sender{failCall: 2, refuseText: "i-00000003"}
+	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), triggers(23)) {
+		if want := i == 3 || i >= 10 && i < 20; (err != nil) != want {
+			t.Errorf("message %d: failed %v, want %v (%v)", i, err != nil, want, err)
+		}
+	}
+}

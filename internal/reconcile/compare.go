@@ -1,0 +1,321 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// Change is one difference with what is needed to judge it and to put it right.
+type Change struct {
+	Drift
+	place   instance.Place // zero when nothing tells where the instance is, or was
+	profile string
+	// removes tells that all of the instance's is to go, and not one object of a live one.
+	removes bool
+	// absent tells that EC2 does not show the instance at all; written is when the ledger last wrote of it.
+	absent  bool
+	written time.Time
+	// heldBy is the instance that holds the name this one should have.
+	heldBy string
+	// adopt is what is done about a conflicting row where settings say to adopt; empty when nothing can be.
+	adopt Action
+	// here tells that only a function that may remove can put it right.
+	here bool
+	// failed tells that it could not be compared.
+	failed bool
+}
+
+// subject is all that is known of one instance.
+type subject struct {
+	id       string
+	sighting instance.Sighting
+	place    instance.Place
+	record   *ledger.Record // a tombstone included; nil for none
+	paths    []string       // what Vault lists under its name
+	litter   []string       // what its logins left
+	profile  *grant.Profile // nil when none fits
+	grant    *grant.Grant   // nil when none could be rendered
+	refusal  error          // why not
+	holder   string         // who has claimed its name
+	contents map[string]map[string]any
+}
+
+// comparison compares subjects. It does no I/O.
+type comparison struct {
+	deployment string
+	now        time.Time
+}
+
+// live records are those of instances that have, or may have, something in Vault.
+func (s *subject) live() bool { return s.record != nil && s.record.State != ledger.Deleted }
+
+// busy tells that a run is at work on the instance, or will look after it once more: it is left to it.
+func (s *subject) busy(now time.Time) bool {
+	r := s.record
+	return r != nil && (r.LeaseOwner != "" && r.LeaseExpiresAt >= now.UnixMilli() || r.QuietUntil != nil && now.Before(*r.QuietUntil))
+}
+
+func (s *subject) change(d Drift) Change {
+	d.InstanceID = s.id
+	if d.Fields == nil {
+		d.Fields = []string{}
+	}
+	c := Change{Drift: d, place: s.place}
+	if s.profile != nil {
+		c.profile = s.profile.Name
+	} else if s.record != nil {
+		c.profile = s.record.Profile
+	}
+	return c
+}
+
+// whole is a row about the record, which stands for all of the instance's.
+func (s *subject) whole(d Drift) Change {
+	d.Object, d.Path = KindRecord, "instance#"+s.id
+	return s.change(d)
+}
+
+// failure is the row of an instance that could not be compared.
+func (s *subject) failure(err error) Change {
+	c := s.whole(Drift{Reason: Changed, Action: None, Error: "not compared: " + err.Error()})
+	c.failed = true
+	return c
+}
+
+// present compares an instance that EC2 shows as pending or running.
+func (c *comparison) present(s *subject) []Change {
+	switch {
+	case s.busy(c.now), errors.Is(s.refusal, grant.ErrNotYet) && s.sighting.Facts.State == facts.Pending:
+		return nil
+	case s.refusal != nil:
+		reason := Missing
+		if s.live() && len(s.record.Objects) > 0 {
+			reason = Changed
+		}
+		return []Change{s.whole(Drift{Reason: reason, Action: None, Error: s.refusal.Error()})}
+	case s.profile == nil:
+		return c.unmatched(s)
+	case s.holder != "" && s.holder != s.id:
+		row := s.whole(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s below %s is held by instance %s", s.grant.FQDN, s.profile.BasePath, s.holder)})
+		row.heldBy = s.holder
+		return []Change{row}
+	}
+	objects := c.objects(s)
+	record := c.record(s, objects)
+	if record != nil && record.Reason == Missing && !slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return s.contents[o.Path] != nil }) {
+		return []Change{*record} // nothing at all is there: one row says so
+	}
+	strays := c.strays(s)
+	if record != nil {
+		objects = append(objects, *record)
+	}
+	return append(objects, strays...)
+}
+
+// unmatched is an instance that no profile fits, or none any more.
+func (c *comparison) unmatched(s *subject) []Change {
+	var rows []Change
+	if s.live() && len(s.record.Objects) > 0 {
+		row := s.whole(Drift{
+			Reason: Changed, Action: Delete, Fields: []string{"profile"},
+			Diff: sides("profile", "none fits", s.record.Profile),
+		})
+		rows = append(rows, row)
+	}
+	rows = append(rows, c.strays(s)...)
+	for i := range rows {
+		rows[i].removes = rows[i].Action == Delete
+	}
+	return rows
+}
+
+// objects compares the grant with what Vault holds, by the rules lifecycle goes by when it makes one, and names what the
+// record holds beyond it.
+func (c *comparison) objects(s *subject) []Change {
+	all := s.grant.All()
+	policies, marked := 0, 0
+	for _, o := range all {
+		if o.Kind == grant.KindPolicy {
+			policies++
+			if c.ours(s, o.Path) {
+				marked++
+			}
+		}
+	}
+	lost := policies > 0 && policies == marked && (s.record == nil || len(s.record.Objects) == 0)
+	var rows []Change
+	for _, o := range all {
+		if row := c.object(s, o, lost); row != nil {
+			rows = append(rows, *row)
+		}
+	}
+	if s.record == nil {
+		return rows
+	}
+	for _, o := range s.record.Objects {
+		if !slices.ContainsFunc(all, func(w grant.Object) bool { return w.Path == o.Path }) {
+			row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete})
+			row.here = true
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// object compares one object; nil when it is as it should be. lost tells that what no record names is ours all the same.
+func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
+	got := s.contents[o.Path]
+	if got == nil {
+		row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Missing, Action: Create})
+		return &row
+	}
+	recorded := s.record != nil && s.record.Has(o.Path)
+	fields := o.Differences(got)
+	foreign := !recorded && !lost
+	if o.Kind == grant.KindPolicy {
+		foreign = !c.ours(s, o.Path)
+	}
+	if foreign {
+		row := s.change(Drift{
+			Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Fields: fields, Diff: diff(o, fields, got),
+			Error: "not made by this deployment (" + c.deployment + ")",
+		})
+		row.adopt = Update
+		return &row
+	}
+	rewritten := recorded && s.record.State == ledger.Active && s.record.SHA256(o.Path) != o.SHA256()
+	if len(fields) == 0 && !rewritten {
+		return nil
+	}
+	if len(fields) == 0 && o.Kind == grant.KindPolicy {
+		fields = []string{"policy"} // it says the same in other words
+	}
+	row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Changed, Action: Update, Fields: fields, Diff: diff(o, fields, got)})
+	row.here = slices.Contains(fields, "auth_type") // Vault cannot change it in place
+	return &row
+}
+
+// record is the row about the ledger's record of a live instance; nil when it is as it should be, or when the rows of
+// its objects say all there is.
+func (c *comparison) record(s *subject, objects []Change) *Change {
+	r := s.record
+	var row Change
+	switch {
+	case !s.live(), r.State == ledger.Refused && len(r.Objects) == 0:
+		row = s.whole(Drift{Reason: Missing, Action: Create, Diff: sides("profile", s.profile.Name, "no record")})
+	case r.State != ledger.Active:
+		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: sides("state", ledger.Active, r.State)})
+	case len(objects) == 0 && r.Name() != (ledger.Name{BasePath: s.profile.BasePath, FQDN: s.grant.FQDN}):
+		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: sides("fqdn", s.grant.FQDN, r.FQDN)})
+	default:
+		return nil
+	}
+	return &row
+}
+
+// gone compares an instance that EC2 says is gone, or does not show.
+func (c *comparison) gone(s *subject) []Change {
+	if s.busy(c.now) {
+		return nil
+	}
+	var rows []Change
+	if s.live() {
+		state := "not in EC2"
+		if s.sighting.Found {
+			state = string(s.sighting.Facts.State)
+		}
+		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", state, s.record.State)}))
+	}
+	rows = append(rows, c.strays(s)...)
+	for i := range rows {
+		rows[i].removes = rows[i].Action == Delete
+		rows[i].absent = !s.sighting.Found
+		if s.record != nil {
+			rows[i].written = s.record.UpdatedAt
+		}
+	}
+	return rows
+}
+
+// strays are what stands under the instance's name and is neither recorded nor to be granted. Whose a policy is, its
+// marker tells; all else is ours only if the record was lost and every policy that is left bears our marker. What
+// logins left is swept where the ledger knows that the instance was granted something and is gone.
+func (c *comparison) strays(s *subject) []Change {
+	var strays []string
+	marked, foreign := 0, 0
+	for _, path := range s.paths {
+		if s.record != nil && s.record.Has(path) || s.grant != nil && slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return o.Path == path }) {
+			continue
+		}
+		strays = append(strays, path)
+		switch {
+		case folderOf(path) != policyFolder:
+		case c.ours(s, path):
+			marked++
+		default:
+			foreign++
+		}
+	}
+	lost := !s.live() && marked > 0 && foreign == 0
+	var rows []Change
+	for _, path := range strays {
+		ours := lost
+		if folderOf(path) == policyFolder {
+			ours = c.ours(s, path)
+		}
+		if !ours && !s.live() && foreign > 0 && marked == 0 && folderOf(path) != policyFolder {
+			continue // another deployment's instance: the rows of its policies say so
+		}
+		d := Drift{Object: c.kindOf(path), Path: path, Reason: Orphaned, Action: Delete}
+		if !ours {
+			d.Reason, d.Action, d.Error = Conflicting, None, "nothing tells that this deployment ("+c.deployment+") made it"
+		}
+		row := s.change(d)
+		row.here = true
+		if !ours {
+			row.adopt = Delete
+		}
+		rows = append(rows, row)
+	}
+	granted := s.record != nil && s.record.State == ledger.Deleted && s.record.Profile != ""
+	if s.alive() || !granted && !lost {
+		return rows
+	}
+	for _, path := range s.litter {
+		row := s.change(Drift{Object: grant.KindAuthRole, Path: path, Reason: Orphaned, Action: Delete})
+		row.here = true
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (s *subject) alive() bool {
+	return s.sighting.Found && s.sighting.Facts.State != facts.Terminated && s.sighting.Facts.State != facts.ShuttingDown
+}
+
+// ours tells by its marker whether a policy was made by this deployment for this instance.
+func (c *comparison) ours(s *subject, path string) bool {
+	text, _ := s.contents[path]["policy"].(string)
+	m, ok := grant.ParseMarker(text)
+	return ok && m.Deployment == c.deployment && m.InstanceID == s.id
+}
+
+func (c *comparison) kindOf(path string) grant.Kind {
+	switch {
+	case folderOf(path) == policyFolder:
+		return grant.KindPolicy
+	case strings.HasPrefix(path, "auth/"):
+		return grant.KindAuthRole
+	case strings.HasSuffix(folderOf(path), "/roles"):
+		return grant.KindPKIRole
+	}
+	return grant.KindGeneric
+}

@@ -1,0 +1,305 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// Vault is what a comparison reads. It writes nothing.
+type Vault interface {
+	// Read gives what stands at a path; nil when nothing does.
+	Read(ctx context.Context, path string) (map[string]any, error)
+	// List gives the whole of a folder, or fails.
+	List(ctx context.Context, path string) ([]string, error)
+	// Aliases lists the identity aliases on an auth mount.
+	Aliases(ctx context.Context, authMount string) ([]vault.Alias, error)
+}
+
+// Ledger is what was made for whom.
+type Ledger interface {
+	Scan(ctx context.Context, v ledger.Visitor) error
+	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
+}
+
+// Instances are those of EC2.
+type Instances interface {
+	// Account is the function's own.
+	Account(ctx context.Context) (string, error)
+	// List shows the instances of a place page by page, or fails.
+	List(ctx context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error
+	Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting
+}
+
+// Queue hands live instances to the provision function; there is one error for each, nil for those it took.
+type Queue interface {
+	Send(ctx context.Context, triggers []event.Trigger) []error
+}
+
+// Converger puts one instance right.
+type Converger interface {
+	Converge(ctx context.Context, t event.Trigger, s instance.Sighting) (lifecycle.Outcome, error)
+}
+
+// Options are what a Reconciler works with.
+type Options struct {
+	Profiles  *grant.Set
+	Realm     grant.Realm
+	Vault     Vault
+	Ledger    Ledger
+	Instances Instances
+	// Queue takes what provision can repair; nil: all is repaired here.
+	Queue Queue
+	// Accounts are those to compare; empty for the function's own.
+	Accounts []string
+	// Regions are those to compare, in each account.
+	Regions []string
+	// DetectOnly is the mode of runs whose input has none.
+	DetectOnly bool
+	// Adopt takes over what is in conflict.
+	Adopt bool
+	// OnShuttingDown removes as soon as an instance shuts down.
+	OnShuttingDown bool
+	// DeleteLimit is the percentage of the recorded instances past which none is removed.
+	DeleteLimit int
+	Now         func() time.Time
+}
+
+// Reconciler compares and repairs fleets. It holds nothing of a run and is safe for concurrent use.
+type Reconciler struct {
+	Options
+}
+
+const (
+	// reserve is the time before the deadline in which nothing new is begun.
+	reserve = 20 * time.Second
+	// runTime is how long a run may take where nothing sets a deadline.
+	runTime = 15 * time.Minute
+	// stretch is how many recorded instances are held in memory at once, and minStretch how few before a run that gets
+	// nowhere is given up.
+	stretch    = 50_000
+	minStretch = 100
+)
+
+// CheckInput holds an input against its forms.
+func CheckInput(in Input) error {
+	switch in.Mode {
+	case "", Detect, Correct, Doctor:
+	default:
+		return fmt.Errorf("mode: %q is none of %s, %s, %s", in.Mode, Detect, Correct, Doctor)
+	}
+	for _, id := range in.InstanceIDs {
+		if !facts.IsInstanceID(id) {
+			return fmt.Errorf("instanceIds: %+q is not the ID of an EC2 instance", id)
+		}
+	}
+	if in.Cursor != nil && in.Cursor.Limit < 1 {
+		return errors.New("cursor: its limit is not positive: take it from an answer as it is")
+	}
+	return nil
+}
+
+// Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
+// from doing so stands in the answer: a run has no error of its own. Each row is logged; the answer holds the first.
+func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log *slog.Logger) Answer {
+	start := r.Now()
+	until := start.Add(runTime - reserve)
+	if deadline, ok := ctx.Deadline(); ok {
+		until = start.Add(time.Until(deadline) - reserve)
+	}
+	if in.Mode == "" {
+		in.Mode = Correct
+		if r.DetectOnly {
+			in.Mode = Detect
+		}
+	}
+	at := Cursor{Limit: stretch, StartedMs: start.UnixMilli()}
+	if in.Cursor != nil {
+		at = *in.Cursor
+		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
+	}
+	a := Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary}
+	places, err := r.places(ctx)
+	if err != nil {
+		a.block(err.Error())
+	} else {
+		now := &run{converger: converger, log: log, places: places, until: until, removed: at.Removed}
+		for more := true; more; {
+			at, more = r.pass(ctx, now, in, at, &a)
+			if more && !r.Now().Before(until) {
+				at.Removed, at.Summary = now.removed, a.Summary
+				a.Truncated, a.Cursor = true, &at
+				break
+			}
+		}
+	}
+	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
+	r.tell(ctx, log, a)
+	return a
+}
+
+// block notes why nothing is deleted.
+func (a *Answer) block(reason string) {
+	a.Blocked = true
+	if a.BlockedReason == "" {
+		a.BlockedReason = reason
+	}
+}
+
+// places are all accounts and regions to compare.
+func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
+	accounts := r.Accounts
+	if len(accounts) == 0 {
+		own, err := r.Instances.Account(ctx)
+		if err != nil {
+			return nil, err
+		}
+		accounts = []string{own}
+	}
+	var out []instance.Place
+	for _, a := range accounts {
+		for _, region := range r.Regions {
+			out = append(out, instance.Place{Account: a, Region: region})
+		}
+	}
+	return out, nil
+}
+
+// pass compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
+func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
+	names := r.listNames(ctx)
+	if !names.listed[policyFolder] {
+		a.block("nothing is compared: " + errors.Join(names.failed...).Error())
+		return at, false
+	}
+	f, err := r.scan(ctx, names, at.After, at.Limit)
+	if err != nil {
+		a.block("nothing is compared: " + err.Error())
+		return at, false
+	}
+	s, err := r.survey(ctx, f, in, now.places, now.until)
+	first := now.passes == 0
+	now.passes++
+	switch {
+	case errors.Is(err, errOutOfTime) && !first:
+		return at, true // the next invocation gives it all its time
+	case errors.Is(err, errOutOfTime) && at.Limit/2 >= minStretch:
+		at.Limit /= 2 // nothing was done yet: a shorter stretch next time
+		return at, true
+	case err != nil:
+		a.block("the comparison was given up and nothing was repaired: " + err.Error())
+		a.take(s.changes, summarise(s.changes))
+		return at, false
+	}
+	a.Scanned = Scanned{
+		Instances: len(s.states), Records: len(f.recorded),
+		Policies: names.policies, AuthRoles: names.authRoles, PKIRoles: names.pkiRoles,
+	}
+	p := decide(s.changes, s.terms(in, now))
+	if p.blocked != "" {
+		a.block(p.blocked)
+	}
+	next, more = at, f.upTo != ""
+	next.After = f.upTo
+	var done Summary
+	if in.Mode == Correct {
+		upTo, finished := r.repair(ctx, now, p, &done)
+		if !finished {
+			more = true
+			if next.After = max(upTo, at.After); next.After == at.After {
+				next.Limit = max(at.Limit/2, minStretch)
+			}
+			// The rest is found again.
+			p.changes = slices.DeleteFunc(p.changes, func(c Change) bool { return c.InstanceID > next.After })
+		}
+	}
+	done.add(summarise(p.changes))
+	now.tell(ctx, p.changes)
+	a.take(p.changes, done)
+	return next, more
+}
+
+// take puts a pass's rows and counts into the answer.
+func (a *Answer) take(changes []Change, s Summary) {
+	a.Summary.add(s)
+	for _, c := range changes {
+		if len(a.Drift) == maxRows {
+			a.Truncated = true
+			return
+		}
+		a.Drift = append(a.Drift, c.Drift)
+	}
+}
+
+// terms are what decides about the rows of a survey.
+func (s *survey) terms(in Input, now *run) terms {
+	t := terms{
+		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.Adopt, force: in.Force, now: s.Now(),
+		alive:    s.alive,
+		recorded: now.removed, elsewhere: now.removed, limit: s.DeleteLimit,
+	}
+	if in.Profile == "" && len(in.InstanceIDs) == 0 {
+		t.elsewhere += s.elsewhere
+	}
+	for _, err := range s.fleet.names.failed {
+		t.doubts = append(t.doubts, err.Error())
+	}
+	recorded := map[instance.Place]int{}
+	for _, p := range s.fleet.recorded {
+		recorded[p]++
+	}
+	for _, p := range now.places {
+		n := recorded[p]
+		t.recorded += n
+		switch {
+		case s.failed[p] != nil:
+			t.doubts = append(t.doubts, s.failed[p].Error())
+		case len(now.places) > 1 && len(in.InstanceIDs) == 0 && n > 0 && s.counts[p] == 0:
+			t.empty = append(t.empty, fmt.Sprintf("EC2 shows no instance at all in %s, where %d are recorded", p, n))
+		}
+	}
+	return t
+}
+
+// alive tells whether an instance may be there: EC2 shows it, or could not be asked.
+func (s *survey) alive(id string) bool {
+	state, seen := s.states[id]
+	if seen {
+		return !s.isGone(state)
+	}
+	place, recorded := s.fleet.recorded[id]
+	_, asked := s.counts[place]
+	return recorded && (s.failed[place] != nil || !asked)
+}
+
+// tell logs every row.
+func (n *run) tell(ctx context.Context, changes []Change) {
+	for _, c := range changes {
+		n.log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
+			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
+			observe.KeyAction, c.Action, observe.KeyFields, c.Fields, observe.KeyDiff, c.Diff, observe.KeyError, c.Error)
+	}
+}
+
+// tell logs what came out.
+func (r *Reconciler) tell(ctx context.Context, log *slog.Logger, a Answer) {
+	level := slog.LevelInfo
+	if a.Blocked {
+		level = slog.LevelError
+	}
+	log.Log(ctx, level, "reconciled", observe.KeyMode, a.Mode, observe.KeyScanned, a.Scanned, observe.KeySummary, a.Summary,
+		observe.KeyBlocked, a.BlockedReason, observe.KeyDuration, a.DurationMs)
+}

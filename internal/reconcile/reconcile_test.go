@@ -1,0 +1,260 @@
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+func TestAFleetThatIsAsItShouldBeHasNoRows(t *testing.T) {
+	w := newWorld(t, 40)
+	a := w.run(w.reconciler(), Input{Mode: Correct})
+	if len(a.Drift) > 0 || a.Blocked || a.Truncated || a.Scanned != (Scanned{Instances: 40, Records: 40, Policies: 40, AuthRoles: 40, PKIRoles: 80}) {
+		t.Errorf("want nothing but the counts, got %+v", a)
+	}
+	if w.calls["read"] != 160 {
+		t.Errorf("want each of 160 objects read once, got %d reads", w.calls["read"])
+	}
+	if a := w.run(w.reconciler(), Input{NamesOnly: true}); len(a.Drift) > 0 || w.calls["read"] != 160 {
+		t.Errorf("by names only: want no read and no row, got %+v after %d reads", a, w.calls["read"]-160)
+	}
+}
+
+func TestByNamesOnlyWhatIsMissingIsFoundAndWhatIsChangedIsNot(t *testing.T) {
+	w := newWorld(t, 4)
+	w.spoil(4)
+	w.objects[grant.AuthRolePath("aws", id(1))] = map[string]any{"token_ttl": int64(1)}
+	if a := w.run(w.reconciler(), Input{Mode: Detect, NamesOnly: true}); a.Summary != (Summary{Missing: 1}) {
+		t.Errorf("want the missing policy alone, got %+v", a)
+	}
+}
+
+// TestAFleetIsTakenInStretches holds ten records at a time of ninety-five.
+func TestAFleetIsTakenInStretches(t *testing.T) {
+	w := newWorld(t, 95)
+	spoiled := w.spoil(3)
+	a := w.run(w.reconciler(), Input{Mode: Correct, Cursor: &Cursor{Limit: 10}})
+	if a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || a.Cursor != nil {
+		t.Fatalf("want all %d found and repaired once, got %+v", spoiled, a)
+	}
+	if w.calls["scan"] != 10 || w.calls["converge"] != spoiled {
+		t.Errorf("want ten passes and %d repairs, got %d and %d", spoiled, w.calls["scan"], w.calls["converge"])
+	}
+	if !slices.IsSortedFunc(a.Drift, func(x, y Drift) int { return strings.Compare(x.InstanceID, y.InstanceID) }) {
+		t.Error("want the rows in the order of the instances' IDs")
+	}
+	if a := w.run(w.reconciler(), Input{Mode: Detect}); len(a.Drift) > 0 {
+		t.Errorf("want no drift left, got %+v", a)
+	}
+}
+
+// TestARunThatOutlastsItsInvocationGoesOnAtItsCursor lets each repair take five seconds of a fifteen-minute invocation.
+func TestARunThatOutlastsItsInvocationGoesOnAtItsCursor(t *testing.T) {
+	w := newWorld(t, 500)
+	spoiled := w.spoil(1)
+	w.tick["converge"] = 5 * time.Second
+	r := w.reconciler()
+	in, invocations, rows := Input{Mode: Correct}, 0, 0
+	var a Answer
+	for {
+		a = w.run(r, in)
+		invocations++
+		rows += len(a.Drift)
+		if a.Cursor == nil {
+			break
+		}
+		if !a.Truncated || a.Cursor.After == "" || invocations > 5 {
+			t.Fatalf("want a cursor that says how far it came, got %+v after %d invocations", a, invocations)
+		}
+		in.Cursor = a.Cursor
+	}
+	if invocations < 3 || a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || w.calls["converge"] != spoiled {
+		t.Errorf("want %d repairs, each once, over at least three invocations and one summary, got %d over %d: %+v", spoiled, w.calls["converge"], invocations, a.Summary)
+	}
+	if a.DurationMs < int64(spoiled)*5000 {
+		t.Errorf("want the duration of the whole run, got %d ms", a.DurationMs)
+	}
+}
+
+func TestAComparisonThatDoesNotFitIntoAnInvocationIsTriedOnAShorterStretch(t *testing.T) {
+	w := newWorld(t, 420)
+	w.tick["read"] = 2 * time.Second // 1680 reads do not fit into 15 minutes
+	in, invocations := Input{Mode: Detect, Cursor: &Cursor{Limit: 400}}, 0
+	var a Answer
+	for ; invocations < 30; invocations++ {
+		if a = w.run(w.reconciler(), in); a.Cursor == nil {
+			break
+		}
+		in.Cursor = a.Cursor
+	}
+	if a.Cursor != nil || a.Blocked || invocations < 5 || in.Cursor.Limit >= 400 {
+		t.Errorf("want it to end with shorter stretches, got %+v after %d invocations, cursor %+v", a, invocations, in.Cursor)
+	}
+	w.tick["read"] = time.Minute
+	in.Cursor = &Cursor{Limit: 150}
+	if a := w.run(w.reconciler(), in); a.Cursor != nil || !a.Blocked || !strings.Contains(a.BlockedReason, "given up") {
+		t.Errorf("want a run that can get nowhere given up, got %+v", a)
+	}
+}
+
+func TestTheDeleteLimitIsOneForTheWholeRun(t *testing.T) {
+	w := newWorld(t, 100)
+	for n := range 30 {
+		delete(w.ec2, id(n*3))
+	}
+	in := Input{Mode: Correct, Cursor: &Cursor{Limit: 10}} // three to remove in each stretch: below every limit
+	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, "30 instances would be removed of 100") || a.Summary.Corrected > 0 {
+		t.Errorf("want all stretches blocked, got %+v", a)
+	}
+	in.Cursor.Removed = 15 // by an invocation before
+	for n := range 15 {
+		w.remove(id(n * 3))
+	}
+	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, "30 instances would be removed of 100") {
+		t.Errorf("want what was removed before to count, got %+v", a)
+	}
+	in.Force = true
+	if a := w.run(w.reconciler(), in); a.Blocked || a.Summary.Corrected != 15 {
+		t.Errorf("forced: want the last 15 removed, got %+v", a)
+	}
+}
+
+func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
+	w := newWorld(t, 100)
+	w.spoil(2)
+	w.fail["read"] = errStorage
+	a := w.run(w.reconciler(), Input{Mode: Correct})
+	if !a.Blocked || !strings.Contains(a.BlockedReason, "given up") || w.calls["converge"] > 0 {
+		t.Errorf("want the run given up, got %+v", a)
+	}
+	if n := w.calls["read"]; n > maxFailures+2*readers {
+		t.Errorf("want no more than %d tries, got %d", maxFailures+2*readers, n)
+	}
+	for kind, says := range map[string]string{"list " + policyFolder: "storage is away", "scan": "storage is away"} {
+		w := newWorld(t, 5)
+		w.fail[kind] = errStorage
+		if a := w.run(w.reconciler(), Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, says) || w.calls["converge"] > 0 {
+			t.Errorf("%s fails: want nothing compared and the reason told, got %+v", kind, a)
+		}
+	}
+}
+
+// TestWhatSomebodyIsAtWorkOnIsNoDrift has records that were written, or are leased, while the lists were read.
+func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
+	w := newWorld(t, 3)
+	w.spoil(1)
+	leased := w.records[id(0)]
+	leased.LeaseOwner, leased.LeaseExpiresAt = "somebody", start.Add(time.Minute).UnixMilli()
+	w.records[id(0)] = leased
+	r := w.reconciler(func(o *Options) { o.Ledger = writing{w, id(1)} })
+	if a := w.run(r, Input{Mode: Detect}); len(a.Drift) != 1 || a.Drift[0].InstanceID != id(2) {
+		t.Errorf("want a row for the third alone, got %+v", a.Drift)
+	}
+}
+
+// writing is a ledger in which one record is written between the scan and the second read.
+type writing struct {
+	*world
+	id string
+}
+
+func (l writing) Scan(ctx context.Context, v ledger.Visitor) error {
+	err := l.world.Scan(ctx, v)
+	r := l.records[l.id]
+	r.Version++
+	l.records[l.id] = r
+	return err
+}
+
+func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
+	w := newWorld(t, 10)
+	delete(w.objects, grant.AuthRolePath("aws", id(1)))
+	w.objects[grant.AuthRolePath("aws", id(2))]["auth_type"] = "iam" // Vault cannot change it in place
+	f := w.ec2[id(3)]
+	f.State = facts.Terminated
+	w.ec2[id(3)] = f
+	a := w.run(w.reconciler(func(o *Options) { o.Queue = w }), Input{Mode: Correct})
+	if a.Summary.Enqueued != 1 || len(w.sent) != 1 || w.sent[0].InstanceID != id(1) || a.Summary.Corrected != 2 {
+		t.Errorf("want one handed on and two made here, got %+v, sent %+v", a.Summary, w.sent)
+	}
+}
+
+func TestWhatIsDecidedAboutARow(t *testing.T) {
+	var (
+		missing  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPolicy, Path: "a", Reason: Missing, Action: Create}, place: here, profile: "p"}
+		foreign  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPKIRole, Path: "b", Reason: Conflicting, Action: None}, place: here, profile: "p", adopt: Update}
+		orphaned = Change{Drift: Drift{InstanceID: id(2), Object: KindRecord, Path: "c", Reason: Orphaned, Action: Delete}, place: here, profile: "q", removes: true}
+		absent   = Change{Drift: orphaned.Drift, removes: true, absent: true, written: start.Add(-9 * time.Minute)}
+		held     = Change{Drift: Drift{InstanceID: id(3), Object: KindRecord, Path: "d", Reason: Conflicting, Action: None, Error: "held"}, heldBy: id(9)}
+	)
+	old := absent
+	old.written = start.Add(-11 * time.Minute)
+	base := terms{now: start, recorded: 10, limit: 20, alive: func(string) bool { return true }}
+	for name, c := range map[string]struct {
+		rows  []Change
+		terms func(*terms)
+		want  []Action // of the rows that are left
+	}{
+		"what is missing is made":                  {[]Change{missing}, func(*terms) {}, []Action{Create}},
+		"what is orphaned is deleted":              {[]Change{orphaned}, func(*terms) {}, []Action{Delete}},
+		"nothing beside a conflict is touched":     {[]Change{missing, foreign}, func(*terms) {}, []Action{None, None}},
+		"adopted, both are made":                   {[]Change{missing, foreign}, func(t *terms) { t.adopt = true }, []Action{Update, Create}},
+		"another profile's is left out":            {[]Change{missing, orphaned}, func(t *terms) { t.profile = "q" }, []Action{Delete}},
+		"another instance's is left out":           {[]Change{missing, orphaned}, func(t *terms) { t.instanceIDs = []string{id(1)} }, []Action{Create}},
+		"the young are spared":                     {[]Change{absent}, func(*terms) {}, nil},
+		"the old are not":                          {[]Change{old}, func(*terms) {}, []Action{Delete}},
+		"in doubt nothing is deleted":              {[]Change{missing, orphaned}, func(t *terms) { t.doubts = []string{"x"} }, []Action{Create, None}},
+		"in doubt force does not help":             {[]Change{orphaned}, func(t *terms) { t.doubts, t.force = []string{"x"}, true }, []Action{None}},
+		"an empty place stops deletes":             {[]Change{orphaned}, func(t *terms) { t.empty = []string{"x"} }, []Action{None}},
+		"an empty place, forced":                   {[]Change{orphaned}, func(t *terms) { t.empty, t.force = []string{"x"}, true }, []Action{Delete}},
+		"past the limit nothing is deleted":        {[]Change{orphaned}, func(t *terms) { t.elsewhere = 5 }, []Action{None}},
+		"five are below every limit":               {[]Change{orphaned}, func(t *terms) { t.elsewhere, t.recorded = 4, 5 }, []Action{Delete}},
+		"six of thirty are twenty percent":         {[]Change{orphaned}, func(t *terms) { t.elsewhere, t.recorded = 5, 30 }, []Action{Delete}},
+		"six of twenty-nine are more":              {[]Change{orphaned}, func(t *terms) { t.elsewhere, t.recorded = 5, 29 }, []Action{None}},
+		"a name that is held":                      {[]Change{held}, func(*terms) {}, []Action{None}},
+		"a name whose holder is gone":              {[]Change{held}, func(t *terms) { t.alive = func(string) bool { return false } }, []Action{Create}},
+		"an orphan beside its conflict is deleted": {[]Change{{Drift: Drift{InstanceID: id(2), Path: "b", Reason: Conflicting, Action: None}}, orphaned}, func(*terms) {}, []Action{None, Delete}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			terms := base
+			c.terms(&terms)
+			p := decide(slices.Clone(c.rows), terms)
+			var got []Action
+			for _, row := range p.changes {
+				got = append(got, row.Action)
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("want %v, got %v (blocked: %q)", c.want, got, p.blocked)
+			}
+		})
+	}
+}
+
+func TestAnInstanceWhoseStateChangedSinceIsLeftToTheNextRun(t *testing.T) {
+	w := newWorld(t, 2)
+	w.spoil(2)
+	r := w.reconciler(func(o *Options) { o.Instances = stopping{instances{w}} })
+	a := w.run(r, Input{Mode: Correct})
+	if a.Summary != (Summary{Missing: 1, Failed: 1}) || !strings.Contains(a.Drift[0].Error, "left to the next run") || w.calls["converge"] > 0 {
+		t.Errorf("want nothing made for an instance that stopped meanwhile, got %+v", a)
+	}
+}
+
+// stopping is an EC2 in which every instance stops between the listing and the second look.
+type stopping struct{ instances }
+
+func (s stopping) Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+	out := s.instances.Look(ctx, refs)
+	for r, seen := range out {
+		seen.Facts.State = facts.Stopping
+		out[r] = seen
+	}
+	return out
+}

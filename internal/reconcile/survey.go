@@ -1,0 +1,357 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+const (
+	// readers is how many instances are read from Vault side by side. Past a few only the waiting grows.
+	readers = 8
+	// listers is how many accounts and regions are listed side by side.
+	listers = 4
+	// maxFailures is how many comparisons may fail in a row before the pass is given up: Vault or the ledger is down, and
+	// each further instance would wait for its own timeout.
+	maxFailures = 40
+)
+
+var (
+	errOutOfTime = errors.New("the time of this invocation is nearly over")
+	errDown      = errors.New("too many comparisons failed in a row")
+)
+
+// survey is one look at EC2, compared page by page with what Vault and the ledger hold.
+type survey struct {
+	*Reconciler
+	fleet *fleet
+	input Input
+	until time.Time // when to stop
+
+	mu        sync.Mutex
+	states    map[string]facts.State // of every instance EC2 shows
+	counts    map[instance.Place]int // how many, by place
+	failed    map[instance.Place]error
+	changes   []Change
+	elsewhere int // instances to be removed that are outside the stretch
+	failures  int // in a row
+}
+
+// sighted is one instance and where it was seen.
+type sighted struct {
+	instance.Sighting
+	place instance.Place
+}
+
+// survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
+func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, places []instance.Place, until time.Time) (*survey, error) {
+	s := &survey{
+		Reconciler: r, fleet: f, input: in, until: until,
+		states: map[string]facts.State{}, counts: map[instance.Place]int{}, failed: map[instance.Place]error{},
+	}
+	for _, p := range places {
+		s.counts[p] = 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, until.Sub(r.Now()))
+	defer cancel()
+	found := make(chan sighted)
+	var compared, listed errgroup.Group
+	for range readers {
+		compared.Go(func() error { return s.compareAll(ctx, found) })
+	}
+	listed.SetLimit(listers)
+	for _, p := range places {
+		listed.Go(func() error {
+			err := r.Instances.List(ctx, p, in.InstanceIDs, func(page []instance.Sighting) error { return s.page(ctx, p, page, found) })
+			if err != nil {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.failed[p] = err
+			}
+			return nil
+		})
+	}
+	_ = listed.Wait() // a place that failed is noted and keeps to itself
+	close(found)
+	if err := compared.Wait(); err != nil {
+		return s, err
+	}
+	if err := s.outOfTime(ctx); err != nil {
+		return s, err
+	}
+	return s, s.compareGone(ctx, places)
+}
+
+func (s *survey) outOfTime(ctx context.Context) error {
+	if ctx.Err() != nil || !s.Now().Before(s.until) {
+		return errOutOfTime
+	}
+	return nil
+}
+
+// page takes a page of EC2's: notes every instance and hands those to compare on.
+func (s *survey) page(ctx context.Context, p instance.Place, page []instance.Sighting, found chan<- sighted) error {
+	for _, i := range page {
+		id := i.Facts.ID
+		_, recorded := s.fleet.recorded[id]
+		s.mu.Lock()
+		s.states[id] = i.Facts.State
+		s.counts[p]++
+		if recorded && !s.fleet.has(id) && s.toGo(i) {
+			s.elsewhere++
+		}
+		s.mu.Unlock()
+		if !s.fleet.has(id) || !s.present(i) {
+			continue
+		}
+		select {
+		case found <- sighted{Sighting: i, place: p}:
+		case <-ctx.Done():
+			return errOutOfTime
+		}
+	}
+	return nil
+}
+
+// present tells whether an instance is one to compare now: a stopped one is compared when it runs again.
+func (s *survey) present(i instance.Sighting) bool {
+	return i.Err != nil || i.Facts.State == facts.Pending || i.Facts.State == facts.Running
+}
+
+// isGone tells whether EC2 says that an instance has ended.
+func (s *survey) isGone(state facts.State) bool {
+	return state == facts.Terminated || state == facts.ShuttingDown && s.OnShuttingDown
+}
+
+// toGo tells whether an instance that has a record is to be removed.
+func (s *survey) toGo(i instance.Sighting) bool {
+	if i.Err != nil || !s.present(i) {
+		return i.Err == nil && s.isGone(i.Facts.State)
+	}
+	profile, err := s.Profiles.Match(i.Facts)
+	return profile == nil && err == nil
+}
+
+func (s *survey) compareAll(ctx context.Context, found <-chan sighted) error {
+	var gaveUp error
+	for i := range found {
+		if gaveUp == nil {
+			gaveUp = s.note(s.comparePresent(ctx, i))
+		}
+	}
+	return gaveUp
+}
+
+// note keeps what a comparison found. It fails when too many did in a row.
+func (s *survey) note(rows []Change, subject *subject, err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.failures++
+		rows = []Change{subject.failure(err)}
+	} else {
+		s.failures = 0
+	}
+	s.changes = append(s.changes, rows...)
+	if s.failures >= maxFailures {
+		return fmt.Errorf("%w, the last one: %w", errDown, err)
+	}
+	return nil
+}
+
+func (s *survey) comparison() *comparison {
+	return &comparison{deployment: s.Realm.Deployment, now: s.Now()}
+}
+
+// comparePresent compares one instance that is there.
+func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subject, error) {
+	u := s.subject(i.Facts.ID)
+	u.sighting, u.place = i.Sighting, i.place
+	if i.Err != nil {
+		return nil, u, i.Err
+	}
+	c := s.comparison()
+	if u.busy(c.now) {
+		return nil, u, nil
+	}
+	u.profile, u.refusal = s.Profiles.Match(i.Facts)
+	if u.profile != nil && u.refusal == nil {
+		if u.grant, u.refusal = u.profile.Render(i.Facts, s.Realm); u.refusal == nil {
+			u.holder = s.fleet.claims[ledger.Name{BasePath: u.profile.BasePath, FQDN: u.grant.FQDN}]
+		}
+	}
+	if s.input.Profile != "" && (u.profile == nil || u.profile.Name != s.input.Profile) && (u.record == nil || u.record.Profile != s.input.Profile) {
+		return nil, u, nil
+	}
+	if err := s.read(ctx, u); err != nil {
+		return nil, u, err
+	}
+	return s.confirm(ctx, u, c.present(u))
+}
+
+func (s *survey) subject(id string) *subject {
+	n := s.fleet.names
+	return &subject{id: id, record: s.fleet.records[id], paths: n.paths[id], litter: n.litter[id], contents: map[string]map[string]any{}}
+}
+
+// read reads what the grant holds, as far as it exists, and the policies that stand beside it.
+func (s *survey) read(ctx context.Context, u *subject) error {
+	wanted := map[string]bool{}
+	if u.grant != nil {
+		for _, o := range u.grant.All() {
+			wanted[o.Path] = true
+			exists, known := s.fleet.names.exists(u.id, o.Path)
+			if known && !exists {
+				continue
+			}
+			if s.input.NamesOnly && known && u.record != nil && u.record.Has(o.Path) {
+				u.contents[o.Path] = o.Fields // taken to be as it should
+				continue
+			}
+			if err := s.readOne(ctx, u, o.Path); err != nil {
+				return err
+			}
+		}
+	}
+	for _, path := range u.paths {
+		if !wanted[path] && folderOf(path) == policyFolder {
+			if err := s.readOne(ctx, u, path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
+	data, err := s.Vault.Read(ctx, path)
+	if err == nil && data != nil {
+		u.contents[path] = data
+	}
+	return err
+}
+
+// confirm drops the rows of an instance whose record was written since the scan: somebody is at work on it.
+func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, *subject, error) {
+	if len(rows) == 0 {
+		return nil, u, nil
+	}
+	now, err := s.Ledger.Get(ctx, u.id)
+	if err != nil {
+		return nil, u, err
+	}
+	var was, is int64
+	if u.record != nil {
+		was = u.record.Version
+	}
+	if now != nil {
+		is = now.Version
+	}
+	tombstone := u.record == nil && now != nil && now.State == ledger.Deleted // left out of the scan
+	if was != is && !tombstone {
+		return nil, u, nil
+	}
+	return rows, u, nil
+}
+
+// compareGone compares what Vault and the ledger hold of instances that EC2 did not show, or showed as ended.
+func (s *survey) compareGone(ctx context.Context, places []instance.Place) error {
+	complete := map[instance.Place]bool{}
+	for _, p := range places {
+		complete[p] = s.failed[p] == nil
+	}
+	for id, place := range s.fleet.recorded {
+		if _, seen := s.states[id]; !seen && complete[place] && !s.fleet.has(id) && len(s.input.InstanceIDs) == 0 {
+			s.elsewhere++
+		}
+	}
+	ids := s.fleet.ids()
+	if len(s.input.InstanceIDs) > 0 {
+		ids = slices.DeleteFunc(ids, func(id string) bool { return !slices.Contains(s.input.InstanceIDs, id) })
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for _, id := range ids {
+		state, seen := s.states[id]
+		if seen && !s.isGone(state) {
+			continue
+		}
+		group.Go(func() error {
+			u := s.subject(id)
+			u.sighting = instance.Sighting{Found: seen, Facts: facts.Instance{ID: id, State: state}}
+			if err := s.outOfTime(ctx); err != nil {
+				return err
+			}
+			return s.note(s.compareOneGone(ctx, u, complete))
+		})
+	}
+	return group.Wait()
+}
+
+func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[instance.Place]bool) ([]Change, *subject, error) {
+	if u.record != nil {
+		u.place = instance.Place{Account: u.record.Account, Region: u.record.Region}
+	} else {
+		place, err := s.placeOf(ctx, u)
+		if err != nil {
+			return nil, u, err
+		}
+		u.place = place
+	}
+	if u.place != (instance.Place{}) && !complete[u.place] {
+		return nil, u, nil // nobody looked there, or EC2 did not answer for it
+	}
+	if s.input.Profile != "" && (u.record == nil || u.record.Profile != s.input.Profile) {
+		return nil, u, nil
+	}
+	if err := s.read(ctx, u); err != nil {
+		return nil, u, err
+	}
+	return s.confirm(ctx, u, s.comparison().gone(u))
+}
+
+// placeOf tells from its auth role's bindings where an instance is that has no record; zero when there is no such role.
+func (s *survey) placeOf(ctx context.Context, u *subject) (instance.Place, error) {
+	path := grant.AuthRolePath(s.Realm.AuthMount, u.id)
+	if !slices.Contains(u.paths, path) {
+		return instance.Place{}, nil
+	}
+	role, err := s.Vault.Read(ctx, path)
+	if err != nil {
+		return instance.Place{}, err
+	}
+	region := first(role["bound_region"])
+	if region == "" {
+		region = first(role["inferred_aws_region"])
+	}
+	p := instance.Place{Account: first(role["bound_account_id"]), Region: region}
+	if p.Account == "" || p.Region == "" {
+		return instance.Place{}, nil
+	}
+	return p, nil
+}
+
+// first is the first value of what Vault answers for a list.
+func first(v any) string {
+	switch v := v.(type) {
+	case string:
+		f, _, _ := strings.Cut(v, ",")
+		return f
+	case []any:
+		if len(v) > 0 {
+			return fmt.Sprint(v[0])
+		}
+	}
+	return ""
+}
