@@ -2,13 +2,20 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
-FUNCTIONS := provision deprovision
+FUNCTIONS := provision deprovision reconcile
 GO        ?= go
 LAB       := infra/lab
 # Static and without the RPC mode of the old runtime: a smaller binary that starts on any host.
 BUILD_FLAGS := -trimpath -tags lambda.norpc -ldflags '-s -w'
 
-.PHONY: help build test test-unit test-integration lint validate demo lab golden fuzz deploy clean
+# For make reconcile and make doctor; set here so that nothing of the kind comes in from the environment.
+MODE     := detect
+INSTANCE :=
+PROFILE  :=
+FORCE    :=
+STACK    :=
+
+.PHONY: help build test test-unit test-integration lint validate demo lab reconcile doctor golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +47,27 @@ demo: build ## one instance's whole life, told and checked in the terminal
 lab: build ## the same world, left running for you to try things
 	@cd $(LAB) && $(GO) run ./cmd/lab up
 
-golden: ## write what the profiles render into templates/testdata
-	$(GO) test ./templates -update
+# A deployed stack tells its function's name by the AWS CLI, which finds account and region as it always does (its first
+# version does not read AWS_REGION); a lab leaves name and address in .cache/lab.env while it runs.
+ifneq ($(STACK),)
+find-function = function=$$(aws cloudformation describe-stacks $${AWS_REGION:+--region $$AWS_REGION} --stack-name '$(STACK)' --output text \
+    --query "Stacks[0].Outputs[?OutputKey=='ReconcileFunctionName'].OutputValue") || exit 2; \
+  case "$$function" in ""|None) echo "stack $(STACK) has no output ReconcileFunctionName: deploy the present template" >&2; exit 2;; esac
+else
+find-function = [ -r .cache/lab.env ] || { echo "no lab is running: start one with make lab, or name a deployed stack with STACK=<name>" >&2; exit 2; }; \
+  set -a; . .cache/lab.env; set +a; function=$$RECONCILE_FUNCTION
+endif
+ask = @CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o build/vault-reconcile ./infra/reconcile || exit 2; $(find-function); \
+  build/vault-reconcile -function "$$function"
+
+reconcile: ## compare the fleet, MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); of make lab, or of STACK=<name>
+	$(ask) -mode '$(MODE)' $(addprefix -instance ,$(INSTANCE)) $(if $(PROFILE),-profile '$(PROFILE)') $(if $(FORCE),-force='$(FORCE)')
+
+doctor: ## check all that the functions need; of make lab, or of STACK=<name>
+	$(ask) -mode doctor
+
+golden: ## write what the profiles render and what make reconcile prints into testdata
+	$(GO) test ./templates ./infra/reconcile -update
 
 fuzz: ## each fuzz target for a minute
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \

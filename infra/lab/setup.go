@@ -40,6 +40,7 @@ func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) 
 	args := []string{
 		"-function-role", "provision=" + w.Stack.Outputs["ProvisionFunctionRoleArn"],
 		"-function-role", "deprovision=" + w.Stack.Outputs["DeprovisionFunctionRoleArn"],
+		"-function-role", "reconcile=" + w.Stack.Outputs["ReconcileFunctionRoleArn"],
 		"-server-id", ServerID, "-aws-endpoint", w.MotoURL, "-sts-region", w.Region, "-aws-keys", "-pki",
 	}
 	setup := exec.CommandContext(ctx, filepath.Join(w.opts.BuildDir, "vault-setup"), append(args, more...)...)

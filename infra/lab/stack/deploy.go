@@ -68,9 +68,10 @@ type Mapping struct {
 	MaximumConcurrency                int // 0: not set
 }
 
-// Schedule is a rule that invokes a function by the clock.
+// Schedule is a rule that invokes a function by the clock. It stands in moto as deployed and never fires there.
 type Schedule struct {
 	RuleLogicalID, FunctionLogicalID string
+	RuleName                         string
 	Expression                       string
 	Input                            string // the payload; empty: a scheduled event
 }
@@ -107,7 +108,9 @@ func Deploy(ctx context.Context, o Options) (*Stack, error) {
 	if err := s.readMappings(ctx, o, p); err != nil {
 		return nil, err
 	}
-	s.readSchedules(p)
+	if err := s.readSchedules(ctx, o); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -196,19 +199,6 @@ func (s *Stack) readMappings(ctx context.Context, o Options, p *prepared) error 
 	}
 	slices.SortFunc(s.Mappings, func(a, b Mapping) int { return cmp.Compare(a.FunctionLogicalID, b.FunctionLogicalID) })
 	return nil
-}
-
-func (s *Stack) readSchedules(p *prepared) {
-	for id, properties := range p.schedules {
-		targets, _ := properties["Targets"].([]any)
-		for _, target := range targets {
-			function, _ := referred(object(target)["Arn"])
-			expression, _ := properties["ScheduleExpression"].(string)
-			input, _ := object(target)["Input"].(string)
-			s.Schedules = append(s.Schedules, Schedule{RuleLogicalID: id, FunctionLogicalID: function, Expression: expression, Input: input})
-		}
-	}
-	slices.SortFunc(s.Schedules, func(a, b Schedule) int { return cmp.Compare(a.RuleLogicalID, b.RuleLogicalID) })
 }
 
 // ofType returns the properties of the deployed resources of one type.

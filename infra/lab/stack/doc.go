@@ -2,6 +2,6 @@
 // template with AWS's own translator, adapts it to what moto can do, creates the
 // stack, and makes the template's tables in DynamoDB Local.
 //
-// What moto cannot run (event source mappings, schedules) is taken out of the
-// template and handed to the caller, who runs it.
+// What moto cannot run is handed to the caller: event source mappings, which are
+// taken out of the template, and schedules, which stand in moto and never fire.
 package stack

@@ -9,9 +9,8 @@ import (
 
 // prepared is a template that moto can run, and what was taken out of it.
 type prepared struct {
-	template  map[string]any
-	mappings  map[string]map[string]any // event source mappings by logical ID
-	schedules map[string]map[string]any // scheduled rules by logical ID
+	template map[string]any
+	mappings map[string]map[string]any // event source mappings by logical ID
 }
 
 // ec2Event rebuilds an EC2 event inside the target's transformer, because moto's
@@ -25,6 +24,10 @@ var ec2Event = map[string]any{
 		`"time":<time>,"region":"<region>","resources":<resources>,"detail":<detail>}`,
 }
 
+// noEvent keeps a scheduled rule from every event: moto takes a rule without a pattern for one that matches them all,
+// cannot invoke its function, and answers every PutEvents with a 500.
+var noEvent = map[string]any{"source": []any{"lab.schedule-only"}}
+
 // prepare decides conditions and adapts the template to moto; each change states
 // what moto does without it.
 func prepare(expanded map[string]any, d *decider) (*prepared, error) {
@@ -36,7 +39,7 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 	if err != nil {
 		return nil, fmt.Errorf("settling outputs: %w", err)
 	}
-	p := &prepared{template: maps.Clone(expanded), mappings: map[string]map[string]any{}, schedules: map[string]map[string]any{}}
+	p := &prepared{template: maps.Clone(expanded), mappings: map[string]map[string]any{}}
 	for id, r := range resources {
 		resource := object(r)
 		properties := object(resource["Properties"])
@@ -44,15 +47,14 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 		case "AWS::Lambda::Function":
 			// A bucket would have to exist; the code runs outside moto anyway.
 			properties["Code"] = map[string]any{"ZipFile": "x"}
+			spellNumbers(properties, object(expanded["Parameters"]))
 		case "AWS::Lambda::EventSourceMapping":
 			// moto would receive every message itself and look for docker.
 			p.mappings[id] = properties
 			delete(resources, id)
 		case "AWS::Events::Rule":
 			if _, scheduled := properties["ScheduleExpression"]; scheduled {
-				// A rule without a pattern matches every event, and every PutEvents would be a 500.
-				p.schedules[id] = properties
-				delete(resources, id)
+				properties["EventPattern"] = noEvent
 				continue
 			}
 			targets, _ := properties["Targets"].([]any)
@@ -64,7 +66,7 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 			}
 		}
 	}
-	dropDangling(resources, p)
+	dropDangling(resources)
 	p.template["Resources"], p.template["Outputs"] = resources, outputs
 	for _, section := range []string{"Conditions", "Rules", "Metadata"} {
 		delete(p.template, section)
@@ -72,17 +74,22 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 	return p, nil
 }
 
-// dropDangling removes permissions for, and dependencies on, resources that are
-// no longer there.
-func dropDangling(resources map[string]any, p *prepared) {
-	for id, r := range resources {
-		resource := object(r)
-		if resource["Type"] == "AWS::Lambda::Permission" {
-			if source, ok := referred(object(resource["Properties"])["SourceArn"]); ok && p.schedules[source] != nil {
-				delete(resources, id)
-				continue
-			}
+// spellNumbers has a function's variables take parameters of type Number as text, as AWS does: moto hands on a number,
+// and the SDK cannot read the function's configuration any more.
+func spellNumbers(function, parameters map[string]any) {
+	variables := object(object(function["Environment"])["Variables"])
+	for name, value := range variables {
+		parameter, _ := object(value)["Ref"].(string)
+		if object(parameters[parameter])["Type"] == "Number" {
+			variables[name] = map[string]any{"Fn::Sub": "${" + parameter + "}"}
 		}
+	}
+}
+
+// dropDangling removes dependencies on resources that are no longer there.
+func dropDangling(resources map[string]any) {
+	for _, r := range resources {
+		resource := object(r)
 		var wanted []any
 		switch on := resource["DependsOn"].(type) {
 		case string:

@@ -49,6 +49,12 @@ func TestATemplateComesUpWithItsFunctionQueueTableAndEvents(t *testing.T) {
 	if len(s.Schedules) != 1 || s.Schedules[0].Expression != "rate(1 day)" || s.Schedules[0].FunctionLogicalID != "ProvisionFunction" || s.Schedules[0].Input != `{"mode":"detect"}` {
 		t.Errorf("expected the nightly schedule, seen %+v", s.Schedules)
 	}
+	if len(s.Schedules) == 1 {
+		rule, err := eventbridge.NewFromConfig(o.AWS).DescribeRule(t.Context(), &eventbridge.DescribeRuleInput{Name: &s.Schedules[0].RuleName})
+		if err != nil || aws.ToString(rule.ScheduleExpression) != "rate(1 day)" {
+			t.Errorf("the schedule should stand in moto for everybody to see: %+v, %v", rule, err)
+		}
+	}
 	if _, there := s.Resources["OnlyInOneRegion"]; there {
 		t.Error("a resource whose condition is false was created")
 	}
@@ -74,17 +80,39 @@ func TestTheProductsTemplateComesUp(t *testing.T) {
 	o.Expanded = expand(t, filepath.Join("..", "..", "..", "template.yaml"))
 	for name, values := range map[string]map[string]string{
 		"bare": {"VaultAddr": "https://vault.example:8200"},
-		"full": {"VaultAddr": "https://vault.example:8200", "MemberRoleName": "member", "DeprovisionOn": "shutting-down"},
+		"full": {
+			"VaultAddr": "https://vault.example:8200", "MemberRoleName": "member", "DeprovisionOn": "shutting-down",
+			"ReconcileSchedule": "off", "ReconcileRepairs": "queue", "ReconcileAccounts": "111122223333,222233334444",
+		},
 	} {
 		o.Name, o.Parameters = name, values
 		s, err := Deploy(t.Context(), o)
 		if err != nil {
 			t.Fatalf("with parameters %v: %v", values, err)
 		}
-		for _, id := range []string{"ProvisionFunction", "DeprovisionFunction"} {
+		for _, id := range []string{"ProvisionFunction", "DeprovisionFunction", "ReconcileFunction"} {
 			if m, err := s.Mapping(id); err != nil || m.QueueURL == "" || s.Functions[id].RoleARN == "" {
 				t.Errorf("%s of stack %s should have a queue and a role: %+v, %+v, %v", id, name, m, s.Functions[id], err)
 			}
+		}
+		byClock, repairs := 1, ""
+		if values["ReconcileSchedule"] == "off" {
+			byClock, repairs = 0, s.Outputs["ProvisionQueueUrl"]
+		}
+		if len(s.Schedules) != byClock || byClock == 1 && s.Schedules[0].FunctionLogicalID != "ReconcileFunction" {
+			t.Errorf("stack %s should have %d schedules, seen %+v", name, byClock, s.Schedules)
+		}
+		reconcile := s.Functions["ReconcileFunction"]
+		for variable, want := range map[string]string{
+			"CONVERGE_QUEUE_URL": repairs, "RECONCILE_QUEUE_URL": s.Outputs["ReconcileQueueUrl"], "RECONCILE_MODE": "correct",
+			"RECONCILE_ACCOUNTS": values["ReconcileAccounts"], "RECONCILE_REGIONS": "", "DELETE_LIMIT_PERCENT": "20",
+		} {
+			if reconcile.Env[variable] != want {
+				t.Errorf("stack %s: the reconcile function's %s is %q, expected %q", name, variable, reconcile.Env[variable], want)
+			}
+		}
+		if m, err := s.Mapping("ReconcileFunction"); err != nil || m.BatchSize != 1 || m.ReportBatchItemFailures || s.Outputs["ReconcileFunctionName"] != reconcile.Name {
+			t.Errorf("stack %s: the reconcile function should get one message of its own queue at a time: %+v, %v", name, m, err)
 		}
 	}
 }

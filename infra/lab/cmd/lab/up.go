@@ -22,6 +22,11 @@ func runUp(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
+	api, err := serveFunctions(w)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, api.close()) }()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return fmt.Errorf("listening for commands: %w", err)
@@ -49,7 +54,7 @@ The lab is up. For the vault and aws commands in another terminal:
   export VAULT_CACERT=%s
   export VAULT_TOKEN=%s
   export AWS_ENDPOINT_URL=%s
-  export AWS_REGION=%s AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab
+  export AWS_REGION=%[5]s AWS_DEFAULT_REGION=%[5]s AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab
 
 Instances come and go with:
 
@@ -58,8 +63,23 @@ Instances come and go with:
   curl -X POST '%[6]s/login?id=<instance ID>'        # its Vault token, from its signed identity document
   curl -X POST '%[6]s/terminate?id=<instance ID>'
 
-Logs are in %s. Ctrl-C ends it all.
-`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, desk, w.RunDir)
+The fleet is compared, repaired and examined from the repository's root with (the schedule, %[8]s, does not fire here):
+
+  make reconcile                                     # says what differs; MODE=correct repairs it
+  make reconcile MODE=correct INSTANCE=<instance ID>
+  make doctor
+
+Logs are in %[7]s. Ctrl-C ends it all.
+`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, desk, w.RunDir, schedule(w))
+}
+
+func schedule(w *lab.World) string {
+	for _, s := range w.Stack.Schedules {
+		if s.FunctionLogicalID == reconcile {
+			return s.Expression
+		}
+	}
+	return "off"
 }
 
 // desk answers the commands.

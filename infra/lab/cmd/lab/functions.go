@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/lambdaapi"
+)
+
+// reconcile is the function that people invoke, by the template's name for it.
+const reconcile = "ReconcileFunction"
+
+// api serves the stack's functions, and says where in a file that make reconcile and make doctor read.
+type api struct {
+	server *lambdaapi.Server
+	file   string
+	text   []byte
+}
+
+func serveFunctions(w *lab.World) (*api, error) {
+	function, ok := w.Functions[reconcile]
+	if !ok {
+		return nil, fmt.Errorf("the stack has no %s to invoke", reconcile)
+	}
+	var invokers []lambdaapi.Invoker
+	for _, f := range w.Functions {
+		invokers = append(invokers, f)
+	}
+	server, err := lambdaapi.Start(invokers...)
+	if err != nil {
+		return nil, err
+	}
+	a := &api{server: server, file: filepath.Join(root, ".cache", "lab.env")}
+	// The empty ones take a developer's own settings out of the way.
+	a.text = fmt.Appendf(nil, "AWS_ENDPOINT_URL_LAMBDA=%s\nAWS_REGION=%s\nAWS_ACCESS_KEY_ID=lab\nAWS_SECRET_ACCESS_KEY=lab\n"+
+		"AWS_SESSION_TOKEN=\nAWS_PROFILE=\nAWS_IGNORE_CONFIGURED_ENDPOINT_URLS=\nRECONCILE_FUNCTION=%s\n", server.URL, w.Region, function.Name())
+	if err := os.WriteFile(a.file, a.text, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("telling make reconcile where the lab is: %w", err), server.Close())
+	}
+	return a, nil
+}
+
+// close removes the file, unless a lab that started later has written it.
+func (a *api) close() error {
+	err := a.server.Close()
+	if text, reading := os.ReadFile(a.file); reading == nil && bytes.Equal(text, a.text) {
+		err = errors.Join(err, os.Remove(a.file))
+	}
+	return err
+}

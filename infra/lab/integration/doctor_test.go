@@ -1,0 +1,118 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+)
+
+func examine(t *testing.T, f *sandbox.Function) (doctor.Report, map[string]doctor.Check) {
+	t.Helper()
+	result, err := f.Invoke(t.Context(), []byte(`{"mode":"doctor"}`))
+	if err != nil || result.Err() != nil {
+		t.Fatalf("%v, %v", err, result.Err())
+	}
+	var r doctor.Report
+	if err := json.Unmarshal(result.Payload, &r); err != nil {
+		t.Fatalf("the answer %s: %v", result.Payload, err)
+	}
+	checks := map[string]doctor.Check{}
+	for _, c := range r.Checks {
+		checks[c.Name] = c
+	}
+	return r, checks
+}
+
+func TestTheDoctorFindsNothingWrongWithTheLab(t *testing.T) {
+	r, _ := examine(t, world.Functions[reconcile])
+	for _, c := range r.Checks {
+		if !c.OK {
+			t.Errorf("%s: %s (%s)", c.Name, c.Detail, c.Remedy)
+		}
+	}
+	if !r.OK || len(r.Checks) < 20 {
+		t.Errorf("want at least 20 checks, all of them well, got %d", len(r.Checks))
+	}
+}
+
+// TestTheDoctorNamesWhatIsWrongAndItsRemedy spoils one thing at a time on the real parts.
+func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
+	const own, k8s = "sys/policies/acl/ec2-provisioner-reconcile", "alice_cluster/pki/k8s"
+	healthy := fmt.Sprint(vaultRead(t, own)["policy"])
+	for name, c := range map[string]struct {
+		spoil, mend func(*testing.T)
+		env         map[string]string
+		check       string
+		detail      string
+	}{
+		"a right that is missing": {
+			spoil: func(t *testing.T) {
+				vaultWrite(t, own, map[string]any{"policy": strings.ReplaceAll(healthy, `, "delete"`, "")})
+			},
+			mend:   func(t *testing.T) { vaultWrite(t, own, map[string]any{"policy": healthy}) },
+			check:  "vault rights",
+			detail: "delete",
+		},
+		"a right too many": {
+			spoil: func(t *testing.T) {
+				vaultWrite(t, own, map[string]any{"policy": healthy + "\npath \"alice_cluster/pki/k8s/sign-verbatim/*\" { capabilities = [\"update\"] }\n"})
+			},
+			mend:   func(t *testing.T) { vaultWrite(t, own, map[string]any{"policy": healthy}) },
+			check:  "vault bounds",
+			detail: "sign-verbatim",
+		},
+		"ACME that is on": {
+			spoil: func(t *testing.T) {
+				vaultWrite(t, k8s+"/config/cluster", map[string]any{"path": "https://vault.lab/v1/" + k8s})
+				vaultWrite(t, k8s+"/config/acme", map[string]any{"enabled": true})
+			},
+			mend:   func(t *testing.T) { vaultWrite(t, k8s+"/config/acme", map[string]any{"enabled": false}) },
+			check:  "acme " + k8s,
+			detail: "ACME is enabled",
+		},
+		"an alias that all instances share": {
+			spoil: func(t *testing.T) { vaultWrite(t, "auth/aws/config/identity", map[string]any{"ec2_alias": "image_id"}) },
+			mend: func(t *testing.T) {
+				vaultWrite(t, "auth/aws/config/identity", map[string]any{"ec2_alias": "instance_id"})
+			},
+			check:  "aliases of auth/aws",
+			detail: "image_id",
+		},
+		"an account that Vault cannot look into": {
+			env:    map[string]string{"RECONCILE_ACCOUNTS": "123456789012,210987654321"},
+			check:  "accounts of auth/aws",
+			detail: "210987654321",
+		},
+		"a Vault that does not answer": {
+			env:    map[string]string{"VAULT_ADDR": "https://127.0.0.1:1"},
+			check:  "vault",
+			detail: "refused",
+		},
+		"two profiles for one instance": {
+			env:    map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "role/alice-worker", "role/alice-*")},
+			check:  "profile overlap",
+			detail: "alice_cluster-worker",
+		},
+		"a table that is not there": {
+			env:    map[string]string{"TABLE_NAME": "no-such-table"},
+			check:  "ledger table",
+			detail: "no-such-table",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.spoil != nil {
+				c.spoil(t)
+				defer c.mend(t)
+			}
+			r, checks := examine(t, variant(t, reconcile, c.env))
+			got, ok := checks[c.check]
+			if !ok || got.OK || r.OK || !strings.Contains(got.Detail, c.detail) || got.Remedy == "" {
+				t.Errorf("want the check %q to fail with %q and a remedy, got %+v (all: %v)", c.check, c.detail, got, r.OK)
+			}
+		})
+	}
+}

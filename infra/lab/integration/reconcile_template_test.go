@@ -1,0 +1,91 @@
+package integration
+
+import (
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// reconcileLife drives the reconcile function through all it does: a repair by the queue, one in place, a removal, and
+// the doctor.
+func reconcileLife(t *testing.T) {
+	t.Helper()
+	i := launch(t, fleet.Spec{Role: "alice-worker"}) // whose event was lost
+	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}
+	byQueue := variant(t, reconcile, map[string]string{"CONVERGE_QUEUE_URL": world.Stack.Outputs["ProvisionQueueUrl"]})
+	if a := runReconcile(t, byQueue, in); a.Summary.Enqueued == 0 {
+		t.Fatalf("want the repair sent to the queue, got %+v", a)
+	}
+	if err := world.Pollers[provision].Drained(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	vaultDelete(t, pathsOf(i.ID).policy)
+	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected != 1 {
+		t.Fatalf("want the policy made again, got %+v", a)
+	}
+	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected != 1 {
+		t.Fatalf("want the grant removed, got %+v", a)
+	}
+	runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Doctor})
+}
+
+func TestTheTemplateGrantsEveryActionOfTheReconcileFunctionAndNoOther(t *testing.T) {
+	resetTaps()
+	reconcileLife(t)
+	used := map[string]bool{}
+	for _, c := range slices.Concat(world.Taps.AWS.Calls(), world.Taps.Dynamo.Calls()) {
+		for _, action := range actionsOf(t, c) {
+			used[action] = true
+		}
+	}
+	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
+	if used["sqs:SendMessageBatch"] {
+		delete(used, "sqs:SendMessageBatch")
+		used["sqs:SendMessage"] = true
+	}
+	granted := map[string]bool{}
+	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
+	for _, id := range []string{"FunctionsPolicy", "ReconcileFunctionRole"} {
+		collectActions(resources[id], granted)
+	}
+	for _, action := range slices.Concat(byOthers, []string{"sts:AssumeRole"}) {
+		if !granted[action] {
+			t.Errorf("%s is not granted, and is needed", action)
+		}
+		delete(granted, action)
+		delete(used, action)
+	}
+	if got, want := slices.Sorted(maps.Keys(granted)), slices.Sorted(maps.Keys(used)); !slices.Equal(got, want) {
+		t.Errorf("the template grants %v\nthe function used    %v", got, want)
+	}
+}
+
+// What goes on from the queue is taken from there one message at a time, and is gone when it is done.
+func TestARunInTheReconcileQueueIsTakenUpByTheFunction(t *testing.T) {
+	poller := world.Pollers[reconcile]
+	if poller == nil {
+		t.Fatal("nothing feeds the reconcile function from its queue")
+	}
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	body := `{"mode":"correct","instanceIds":["` + i.ID + `"]}`
+	url := world.Stack.Outputs["ReconcileQueueUrl"]
+	if _, err := sqs.NewFromConfig(world.AWS).SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &body}); err != nil {
+		t.Fatal(err)
+	}
+	r, b, err := poller.WaitFor(t.Context(), func(r queue.Record) bool { return r.Body == body })
+	if err != nil || !r.Handled || len(b.Records) != 1 {
+		t.Fatalf("want the message handled alone, got %+v, %v\nlogs:\n%s", b, err, world.Functions[reconcile].Logs())
+	}
+	if made := objects(t, i); len(made) == 0 {
+		t.Error("the message's instance should have its grant")
+	}
+}

@@ -1,0 +1,328 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+const reconcile = "ReconcileFunction"
+
+// run invokes a reconcile function and reads its answer.
+func runReconcile(t *testing.T, f *sandbox.Function, in rec.Input) rec.Answer {
+	t.Helper()
+	payload, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := f.Invoke(t.Context(), payload)
+	if err != nil || result.Err() != nil {
+		t.Fatalf("%v, %v\nlogs:\n%s", err, result.Err(), f.Logs())
+	}
+	var a rec.Answer
+	if err := json.Unmarshal(result.Payload, &a); err != nil {
+		t.Fatalf("the answer %s: %v", result.Payload, err)
+	}
+	return a
+}
+
+// row is what a drift row is compared by.
+func row(d rec.Drift) string {
+	out := fmt.Sprintf("%s %s %s %s", d.Object, d.Reason, d.Action, d.Path)
+	if len(d.Fields) > 0 {
+		out += fmt.Sprint(" ", d.Fields)
+	}
+	return out
+}
+
+func rows(a rec.Answer) []string {
+	var out []string
+	for _, d := range a.Drift {
+		out = append(out, row(d))
+	}
+	return out
+}
+
+// vaultWrite spoils Vault from outside, with the root token.
+func vaultWrite(t *testing.T, path string, fields map[string]any) {
+	t.Helper()
+	if _, err := world.Vault.Logical().WriteWithContext(t.Context(), path, fields); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func vaultDelete(t *testing.T, path string) {
+	t.Helper()
+	if _, err := world.Vault.Logical().DeleteWithContext(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func vaultRead(t *testing.T, path string) map[string]any {
+	t.Helper()
+	s, err := world.Vault.Logical().ReadWithContext(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s == nil {
+		return nil
+	}
+	return s.Data
+}
+
+// setRecord changes attributes of an instance's record behind everybody's back.
+func setRecord(t *testing.T, id string, set map[string]string) {
+	t.Helper()
+	var parts []string
+	values := map[string]types.AttributeValue{}
+	names := map[string]string{}
+	for i, k := range slices.Sorted(maps.Keys(set)) {
+		parts = append(parts, fmt.Sprintf("#k%d = :v%d", i, i))
+		names[fmt.Sprintf("#k%d", i)] = k
+		values[fmt.Sprintf(":v%d", i)] = &types.AttributeValueMemberS{Value: set[k]}
+	}
+	_, err := world.Dynamo.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: aws.String(world.Stack.Tables["Table"]), Key: recordKey(id),
+		UpdateExpression:          aws.String("SET " + strings.Join(parts, ", ")),
+		ExpressionAttributeNames:  names,
+		ExpressionAttributeValues: values,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func recordKey(id string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "instance#" + id}}
+}
+
+func dropRecord(t *testing.T, id string) {
+	t.Helper()
+	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: recordKey(id)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// backdate makes a record old enough for its instance's absence to count.
+func backdate(t *testing.T, id string) {
+	t.Helper()
+	setRecord(t, id, map[string]string{"updated_at": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339Nano)})
+}
+
+// paths of a worker's objects.
+type paths struct{ role, policy, kubelet, proxy, record string }
+
+func pathsOf(id string) paths {
+	return paths{
+		role: "auth/" + world.AuthMount + "/role/" + id, policy: "sys/policies/acl/ec2-" + id + "-node",
+		kubelet: "alice_cluster/pki/k8s/roles/" + id + "-kubelet", proxy: "alice_cluster/pki/k8s/roles/" + id + "-kube_proxy",
+		record: "instance#" + id,
+	}
+}
+
+// TestEachDriftIsToldAsItsRowThenRepairedAndThenGone spoils one thing at a time behind the program's back.
+func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*testing.T, fleet.Instance, paths)
+		want  func(paths) []string
+		diff  string // stands in the diff of the first row
+	}{
+		"a policy edited by hand": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) {
+				text := fmt.Sprint(vaultRead(t, p.policy)["policy"])
+				vaultWrite(t, p.policy, map[string]any{"policy": text + "\npath \"alice_cluster/*\" { capabilities = [\"read\"] }\n"})
+			},
+			want: func(p paths) []string { return []string{"policy changed update " + p.policy + " [policy]"} },
+			diff: `- path "alice_cluster/*" { capabilities = ["read"] }`,
+		},
+		"a policy deleted": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) { vaultDelete(t, p.policy) },
+			want:  func(p paths) []string { return []string{"policy missing create " + p.policy} },
+		},
+		"a PKI role loosened by one boolean": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) {
+				role := vaultRead(t, p.kubelet)
+				role["allow_subdomains"] = true
+				vaultWrite(t, p.kubelet, role)
+			},
+			want: func(p paths) []string {
+				return []string{"pki-role changed update " + p.kubelet + " [allow_subdomains]"}
+			},
+			diff: "- allow_subdomains: true\n+ allow_subdomains: false",
+		},
+		"a PKI role deleted": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) { vaultDelete(t, p.proxy) },
+			want:  func(p paths) []string { return []string{"pki-role missing create " + p.proxy} },
+		},
+		"an auth role's binding widened": {
+			spoil: func(t *testing.T, i fleet.Instance, p paths) {
+				vaultWrite(t, p.role, map[string]any{"bound_ec2_instance_id": []string{i.ID, "i-0fedcba9876543210"}})
+			},
+			want: func(p paths) []string {
+				return []string{"auth-role changed update " + p.role + " [bound_ec2_instance_id]"}
+			},
+			diff: "i-0fedcba9876543210",
+		},
+		"an auth role's TTL changed": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) {
+				vaultWrite(t, p.role, map[string]any{"token_ttl": "2h"})
+			},
+			want: func(p paths) []string { return []string{"auth-role changed update " + p.role + " [token_ttl]"} },
+			diff: "- token_ttl: 7200\n+ token_ttl: 3600",
+		},
+		"an auth role deleted": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) { vaultDelete(t, p.role) },
+			want:  func(p paths) []string { return []string{"auth-role missing create " + p.role} },
+		},
+		"the record lost": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) { dropRecord(t, i.ID) },
+			want:  func(p paths) []string { return []string{"record missing create " + p.record} },
+		},
+		"a record left provisioning by a crash": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) {
+				setRecord(t, i.ID, map[string]string{"state": string(ledger.Provisioning)})
+			},
+			want: func(p paths) []string { return []string{"record changed update " + p.record + " [state]"} },
+		},
+		"a record left deprovisioning by a crash, of an instance that runs": {
+			spoil: func(t *testing.T, i fleet.Instance, p paths) {
+				setRecord(t, i.ID, map[string]string{"state": string(ledger.Deprovisioning)})
+				vaultDelete(t, p.role)
+			},
+			want: func(p paths) []string {
+				return []string{"auth-role missing create " + p.role, "record changed update " + p.record + " [state]"}
+			},
+		},
+		"the event of the termination lost": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) {
+				if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: func(p paths) []string { return []string{"record orphaned delete " + p.record} },
+			diff: "+ instance: terminated",
+		},
+		"an old output's policy left behind": {
+			spoil: func(t *testing.T, _ fleet.Instance, p paths) {
+				old := strings.TrimSuffix(p.policy, "node") + "old"
+				vaultWrite(t, old, map[string]any{"policy": vaultRead(t, p.policy)["policy"]})
+			},
+			want: func(p paths) []string {
+				return []string{"policy orphaned delete " + strings.TrimSuffix(p.policy, "node") + "old"}
+			},
+		},
+		"an instance profile taken away": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) { disassociate(t, i) },
+			want:  func(p paths) []string { return []string{"record changed delete " + p.record + " [profile]"} },
+			diff:  "- profile: alice_cluster-worker\n+ profile: none fits",
+		},
+		"an address more": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) { assignAddress(t, i) },
+			want: func(p paths) []string {
+				return []string{"auth-role changed update " + p.role + " [token_bound_cidrs]", "policy changed update " + p.policy + " [policy]"}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := launch(t, fleet.Spec{Role: "alice-worker"})
+			must(t, provision, i, "running", "provisioned")
+			p, f := pathsOf(i.ID), world.Functions[reconcile]
+			only := rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}
+			if before := runReconcile(t, f, only); len(before.Drift) > 0 {
+				t.Fatalf("want no drift before anything was spoiled, got %v", before.Drift)
+			}
+			c.spoil(t, i, p)
+			repaired(t, f, only, c.want(p), c.diff)
+		})
+	}
+}
+
+// repaired wants exactly these rows, then that correct repairs them, then none.
+func repaired(t *testing.T, f *sandbox.Function, in rec.Input, want []string, diff string) {
+	t.Helper()
+	in.Mode = rec.Detect
+	for range 2 { // a second look finds the same: detect changes nothing
+		found := runReconcile(t, f, in)
+		if !slices.Equal(rows(found), want) || found.Blocked || found.Summary.Failed > 0 {
+			t.Fatalf("detect: want the rows %q, got %q\n%+v", want, rows(found), found)
+		}
+		if diff != "" && !strings.Contains(found.Drift[0].Diff, diff) {
+			t.Errorf("want %q in the diff, got\n%s", diff, found.Drift[0].Diff)
+		}
+	}
+	in.Mode = rec.Correct
+	if fixed := runReconcile(t, f, in); fixed.Summary.Corrected != len(want) || fixed.Summary.Failed > 0 || fixed.Blocked {
+		t.Fatalf("correct: want all %d rows corrected, got %+v", len(want), fixed)
+	}
+	in.Mode = rec.Detect
+	if after := runReconcile(t, f, in); len(after.Drift) > 0 || after.Blocked {
+		t.Errorf("want no drift after the repair, got %+v", after)
+	}
+}
+
+func TestARemovalByReconcileIsAsWholeAsOneByItsEvent(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, i, "running", "provisioned")
+	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	repaired(t, world.Functions[reconcile], rec.Input{InstanceIDs: []string{i.ID}}, []string{"record orphaned delete instance#" + i.ID}, "")
+	if left := objects(t, i); len(left) > 0 {
+		t.Errorf("want nothing left in Vault, got %v", left)
+	}
+	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
+		t.Error("the instance's token still works: it must be cut with the removal")
+	}
+	if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted {
+		t.Errorf("want a tombstone, got %+v, %v", r, err)
+	}
+}
+
+func disassociate(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	client := ec2.NewFromConfig(world.AWS)
+	out, err := client.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{
+		Filters: []ec2types.Filter{{Name: aws.String("instance-id"), Values: []string{i.ID}}},
+	})
+	if err != nil || len(out.IamInstanceProfileAssociations) != 1 {
+		t.Fatalf("the instance profile of %s: %v, %v", i.ID, out, err)
+	}
+	if _, err := client.DisassociateIamInstanceProfile(t.Context(), &ec2.DisassociateIamInstanceProfileInput{
+		AssociationId: out.IamInstanceProfileAssociations[0].AssociationId,
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func assignAddress(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	client := ec2.NewFromConfig(world.AWS)
+	out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.AssignPrivateIpAddresses(t.Context(), &ec2.AssignPrivateIpAddressesInput{
+		NetworkInterfaceId: out.Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId, SecondaryPrivateIpAddressCount: aws.Int32(1),
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/lambda"
+)
+
+// invokeLimit outlasts the longest invocation Lambda knows, which is 15 minutes, and its start.
+const invokeLimit = 16 * time.Minute
+
+// function is the deployed function.
+type function struct {
+	client *lambda.Client
+	name   string
+}
+
+// newFunction makes the client of a function. It retries nothing: an invocation whose answer got lost has run, and
+// would run a second time.
+func newFunction(ctx context.Context, name string) (function, error) {
+	c, err := config.LoadDefaultConfig(ctx,
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(invokeLimit)),
+		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
+	if err != nil {
+		return function{}, fmt.Errorf("loading the AWS configuration: %w", err)
+	}
+	if c.Region == "" {
+		return function{}, errors.New("no AWS region is set: set AWS_REGION, or AWS_PROFILE to a profile with one")
+	}
+	return function{client: lambda.NewFromConfig(c), name: name}, nil
+}
+
+// invoke gives what the function answers, and its failure as an error.
+func (f function) invoke(ctx context.Context, in input) ([]byte, error) {
+	payload, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("writing the input of function %s: %w", f.name, err)
+	}
+	out, err := f.client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &f.name, Payload: payload})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("waiting for the answer of function %s: %w; the function itself runs on to its end", f.name, ctx.Err())
+	case err != nil:
+		return nil, fmt.Errorf("invoking function %s (does it exist, may you invoke it, and does what serves it still run?): %w", f.name, err)
+	case out.FunctionError != nil:
+		return nil, fmt.Errorf("function %s failed: %s; its log says more", f.name, failure(out.Payload))
+	}
+	return out.Payload, nil
+}
+
+// failure is the message of a function's error document.
+func failure(payload []byte) string {
+	var document struct{ ErrorType, ErrorMessage string }
+	if err := json.Unmarshal(payload, &document); err != nil || document.ErrorMessage == "" {
+		return string(payload)
+	}
+	return document.ErrorMessage
+}
+
+// reconcile invokes the function until the run is over: one that outlasts an invocation answers with a cursor from
+// which the next goes on. It gives the answer to the whole run, and the same as JSON.
+func (f function) reconcile(ctx context.Context, in input, progress io.Writer) (answer, []byte, error) {
+	var whole answer
+	for n := 1; ; n++ {
+		raw, err := f.invoke(ctx, in)
+		if err != nil {
+			return answer{}, nil, err
+		}
+		var a answer
+		if err := json.Unmarshal(raw, &a); err != nil {
+			return answer{}, nil, fmt.Errorf("reading the answer of function %s: %w", f.name, err)
+		}
+		whole = whole.then(a)
+		if !a.goesOn() {
+			if n > 1 {
+				if raw, err = json.Marshal(whole); err != nil {
+					return answer{}, nil, fmt.Errorf("writing the answer of %d invocations: %w", n, err)
+				}
+			}
+			return whole, raw, nil
+		}
+		if bytes.Equal(a.Cursor, in.Cursor) {
+			return answer{}, nil, fmt.Errorf("function %s does not get on: invocation %d ended where it began; its log says what it waits for", f.name, n)
+		}
+		in.Cursor = a.Cursor
+		fmt.Fprintf(progress, "reconcile: the run outlasts invocation %d (%d records so far); going on\n", n, a.Scanned.Records)
+	}
+}

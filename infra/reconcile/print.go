@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// What is shown of one difference, whatever was answered.
+const (
+	diffLines = 40
+	lineWidth = 240
+)
+
+// printAnswer prints the fleet's drift: a row for each object with its difference below, then the summary.
+func printAnswer(out io.Writer, a answer) error {
+	var b strings.Builder
+	s := a.Scanned
+	fmt.Fprintf(&b, "%s: compared %s in EC2, %s, %s, %s and %s in %s\n", printable(string(a.Mode)),
+		count(s.Instances, "instance"), count(s.Records, "ledger record"), count(s.Policies, "policy"),
+		count(s.AuthRoles, "auth role"), count(s.PKIRoles, "PKI role"), (time.Duration(a.DurationMs) * time.Millisecond).String())
+	if len(a.Drift) > 0 {
+		b.WriteString("\n")
+		table(&b, a.Drift)
+	}
+	b.WriteString("\n")
+	if said := summed(a.Summary); said != "" {
+		b.WriteString(said + "\n")
+	} else if !a.Blocked { // what was not looked at is not in order
+		b.WriteString("no drift\n")
+	}
+	if a.Truncated {
+		fmt.Fprintf(&b, "only the first %s shown; the function's log has all\n", count(len(a.Drift), "row"))
+	}
+	if a.Summary.Enqueued > 0 {
+		b.WriteString("what was sent to the queue is repaired from there: look again with -mode detect when it is empty\n")
+	}
+	if a.Blocked {
+		indented(&b, "BLOCKED: ", a.BlockedReason)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// table prints the rows with columns as wide as their widest cell; the path stands last and may be long.
+func table(b *strings.Builder, rows []reconcile.Drift) {
+	cells := [][]string{{"INSTANCE", "OBJECT", "REASON", "ACTION", "PATH"}}
+	for _, d := range rows {
+		cells = append(cells, []string{
+			printable(orDash(d.InstanceID)), printable(string(d.Object)), printable(string(d.Reason)), printable(string(d.Action)), printable(orDash(d.Path)),
+		})
+	}
+	widths := make([]int, len(cells[0])-1)
+	for _, row := range cells {
+		for i := range widths {
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+	}
+	for n, row := range cells {
+		for i, width := range widths {
+			fmt.Fprintf(b, "%-*s  ", width, row[i])
+		}
+		b.WriteString(row[len(widths)] + "\n")
+		if n > 0 {
+			details(b, rows[n-1])
+		}
+	}
+}
+
+// details prints what differs in one object, indented below its row.
+func details(b *strings.Builder, d reconcile.Drift) {
+	if len(d.Fields) > 0 {
+		fmt.Fprintf(b, "    fields: %s\n", printable(strings.Join(d.Fields, ", ")))
+	}
+	if diff := strings.Trim(d.Diff, "\n"); diff != "" {
+		lines := strings.Split(diff, "\n")
+		for _, line := range lines[:min(len(lines), diffLines)] {
+			fmt.Fprintf(b, "    %s\n", clip(printable(line), lineWidth))
+		}
+		if more := len(lines) - diffLines; more > 0 {
+			fmt.Fprintf(b, "    … and %s more; -json has all\n", count(more, "line"))
+		}
+	}
+	if d.Error != "" {
+		indented(b, "    error: ", d.Error)
+	}
+}
+
+// indented prints a text behind its label, further lines of it below where it began: several faults come as one text,
+// and a line of one must not look like a line of the table.
+func indented(b *strings.Builder, label, s string) {
+	for line := range strings.SplitSeq(strings.TrimSpace(s), "\n") {
+		b.WriteString(label + printable(line) + "\n")
+		label = strings.Repeat(" ", len(label))
+	}
+}
+
+// summed is the line that tells what there was and what became of it; empty when there was nothing.
+func summed(s reconcile.Summary) string {
+	found := counted(
+		part{s.Missing, "missing"}, part{s.Changed, "changed"}, part{s.Orphaned, "orphaned"}, part{s.Conflicting, "conflicting"})
+	became := counted(part{s.Corrected, "corrected"}, part{s.Failed, "failed"}, part{s.Enqueued, "sent to the queue"})
+	switch {
+	case found == "":
+		return became
+	case became == "":
+		return "drift: " + found
+	}
+	return "drift: " + found + "; " + became
+}
+
+type part struct {
+	n    int
+	what string
+}
+
+// counted lists the parts that are not zero.
+func counted(parts ...part) string {
+	var said []string
+	for _, p := range parts {
+		if p.n > 0 {
+			said = append(said, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	return strings.Join(said, ", ")
+}
+
+// printReport prints doctor's checks, what to do about a failed one on a line of its own.
+func printReport(out io.Writer, r doctor.Report) error {
+	var b strings.Builder
+	width, bad := 0, 0
+	for _, c := range r.Checks {
+		width = max(width, utf8.RuneCountInString(printable(c.Name)))
+	}
+	for _, c := range r.Checks {
+		verdict := "ok"
+		if !c.OK {
+			verdict = "NOT OK"
+			bad++
+		}
+		fmt.Fprintf(&b, "%-6s  %-*s  %s\n", verdict, width, printable(c.Name), printable(c.Detail))
+		if c.Remedy != "" && !c.OK {
+			fmt.Fprintf(&b, "        remedy: %s\n", printable(c.Remedy))
+		}
+	}
+	switch {
+	case bad > 0:
+		fmt.Fprintf(&b, "\n%d of %s not ok\n", bad, count(len(r.Checks), "check"))
+	case !r.OK:
+		b.WriteString("\nno check failed, and the function says that not all is well; its log says why\n")
+	default:
+		fmt.Fprintf(&b, "\n%s, all ok\n", count(len(r.Checks), "check"))
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func count(n int, what string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(what, "y"):
+		what = strings.TrimSuffix(what, "y") + "ies"
+	default:
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

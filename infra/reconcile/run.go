@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// The exit statuses.
+const (
+	done   = 0 // nothing is left to do
+	undone = 1 // something is
+	broken = 2 // the command failed
+)
+
+// options are what the flags say.
+type options struct {
+	function string
+	input    input
+	json     bool
+}
+
+// parse reads the flags, and prints them to out when asked to with -h.
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("reconcile", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.function, "function", "", "name or ARN of the reconcile function: the stack's output ReconcileFunctionName")
+	mode := flags.String("mode", string(reconcile.Detect), "detect tells what differs, correct repairs it, doctor checks what the functions need")
+	flags.Func("instance", "look at this `instance ID` only; repeat", func(s string) error {
+		o.input.InstanceIDs = append(o.input.InstanceIDs, s)
+		return nil
+	})
+	flags.StringVar(&o.input.Profile, "profile", "", "look at the instances of this `profile` only")
+	flags.BoolVar(&o.input.Force, "force", false, "with correct, remove also what is above the delete limit")
+	flags.BoolVar(&o.json, "json", false, "print the answer as JSON, all of it")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(out)
+			flags.PrintDefaults()
+			return options{}, err
+		}
+		return options{}, fmt.Errorf("%w; -h lists the flags", err)
+	}
+	o.input.Mode = reconcile.Mode(*mode)
+	return o, o.check(flags.Args())
+}
+
+func (o options) check(rest []string) error {
+	in := o.input
+	switch {
+	case len(rest) > 0:
+		return fmt.Errorf("%s is not a flag; -h lists them", strings.Join(rest, " "))
+	case o.function == "":
+		return errors.New("-function is missing: the stack's output ReconcileFunctionName; make reconcile STACK=<stack> finds it")
+	case in.Mode != reconcile.Detect && in.Mode != reconcile.Correct && in.Mode != reconcile.Doctor:
+		return fmt.Errorf("-mode %s: the modes are detect, correct and doctor", in.Mode)
+	case in.Force && in.Mode != reconcile.Correct:
+		return fmt.Errorf("-force is for -mode correct: %s deletes nothing", in.Mode)
+	case in.Mode == reconcile.Doctor && (len(in.InstanceIDs) > 0 || in.Profile != ""):
+		return errors.New("-mode doctor checks the deployment as a whole: leave -instance and -profile out")
+	}
+	return nil
+}
+
+// run invokes the function, prints its answer and gives the exit status.
+func run(ctx context.Context, o options, out, progress io.Writer) (int, error) {
+	f, err := newFunction(ctx, o.function)
+	if err != nil {
+		return broken, err
+	}
+	if o.input.Mode == reconcile.Doctor {
+		return examine(ctx, f, o, out)
+	}
+	a, raw, err := f.reconcile(ctx, o.input, progress)
+	if err != nil {
+		return broken, err
+	}
+	if o.json {
+		err = printJSON(out, raw)
+	} else {
+		err = printAnswer(out, a)
+	}
+	if err != nil {
+		return broken, fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+	}
+	return a.status(), nil
+}
+
+// examine prints doctor's checks.
+func examine(ctx context.Context, f function, o options, out io.Writer) (int, error) {
+	raw, err := f.invoke(ctx, o.input)
+	if err != nil {
+		return broken, err
+	}
+	var r doctor.Report
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return broken, fmt.Errorf("reading the answer of function %s: %w", o.function, err)
+	}
+	if o.json {
+		err = printJSON(out, raw)
+	} else {
+		err = printReport(out, r)
+	}
+	if err != nil {
+		return broken, fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+	}
+	if !r.OK {
+		return undone, nil
+	}
+	return done, nil
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// service answers Lambda's Invoke as scripted and remembers what it was sent.
+type service struct {
+	answers  []string // the last one is repeated
+	failing  bool     // X-Amz-Function-Error
+	status   int
+	paths    []string
+	received []string
+}
+
+func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	s.paths = append(s.paths, r.Method+" "+r.URL.Path)
+	s.received = append(s.received, string(body))
+	if s.failing {
+		w.Header().Set("X-Amz-Function-Error", "Unhandled")
+	}
+	if s.status != 0 {
+		w.WriteHeader(s.status)
+	}
+	_, _ = io.WriteString(w, s.answers[min(len(s.received), len(s.answers))-1])
+}
+
+// command runs the command with its flags against the service.
+func command(t *testing.T, s *service, args ...string) (status int, stdout, stderr string, err error) {
+	t.Helper()
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	none := filepath.Join(t.TempDir(), "none")
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL_LAMBDA": server.URL, "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab",
+		"AWS_PROFILE": "", "AWS_CONFIG_FILE": none, "AWS_SHARED_CREDENTIALS_FILE": none,
+	} {
+		t.Setenv(name, value)
+	}
+	o, err := parse(append([]string{"-function", "fleet-Reconcile"}, args...), io.Discard)
+	if err != nil {
+		return broken, "", "", err
+	}
+	var out, progress bytes.Buffer
+	status, err = run(t.Context(), o, &out, &progress)
+	return status, out.String(), progress.String(), err
+}
+
+const (
+	firstPart = `{"mode":"correct","scanned":{"records":2},"drift":[{"instanceId":"i-0a","object":"policy","reason":"missing","action":"create"}],
+		"summary":{"missing":1,"corrected":1},"truncated":true,"durationMs":1000,"cursor":{"after":"i-0a"}}`
+	secondPart = `{"mode":"correct","scanned":{"records":4},"drift":[{"instanceId":"i-0b","object":"policy","reason":"missing","action":"create"}],
+		"summary":{"missing":2,"corrected":2},"truncated":false,"durationMs":1500}`
+)
+
+func TestARunOverSeveralInvocationsIsOneAnswer(t *testing.T) {
+	s := &service{answers: []string{firstPart, secondPart}}
+	status, out, progress, err := command(t, s, "-mode", "correct", "-profile", "worker", "-instance", "i-0a", "-instance", "i-0b", "-force")
+	if err != nil || status != done {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	base := `{"mode":"correct","instanceIds":["i-0a","i-0b"],"profile":"worker","force":true`
+	want := []string{base + "}", base + `,"cursor":{"after":"i-0a"}}`}
+	if len(s.received) != 2 || s.received[0] != want[0] || s.received[1] != want[1] {
+		t.Errorf("sent %q, want the same input with the cursor added: %q", s.received, want)
+	}
+	if s.paths[0] != "POST /2015-03-31/functions/fleet-Reconcile/invocations" {
+		t.Errorf("called %s", s.paths[0])
+	}
+	golden(t, "several-invocations", out)
+	if !strings.Contains(progress, "2 records so far") {
+		t.Errorf("whoever waits should be told that the run goes on, told %q", progress)
+	}
+}
+
+func TestAWholeRunAsJSONHasEveryRowAndNoCursor(t *testing.T) {
+	_, out, _, err := command(t, &service{answers: []string{firstPart, secondPart}}, "-mode", "correct", "-json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a answer
+	if err := json.Unmarshal([]byte(out), &a); err != nil || len(a.Drift) != 2 || a.Cursor != nil || a.Truncated || a.Scanned.Records != 4 || a.DurationMs != 1500 {
+		t.Errorf("want both rows, the last counts and the whole time, got %s (%v)", out, err)
+	}
+}
+
+func TestRowsBeyondTheLimitAreLeftOutAndSaidToBe(t *testing.T) {
+	part := func(rows int, goesOn bool) answer {
+		a := answer{Answer: reconcile.Answer{Mode: reconcile.Detect, Drift: make([]reconcile.Drift, rows), Truncated: goesOn}}
+		if goesOn {
+			a.Cursor = json.RawMessage(`{"n":1}`)
+		}
+		return a
+	}
+	for name, c := range map[string]struct {
+		parts     []answer
+		rows      int
+		truncated bool
+	}{
+		"too many in one invocation":      {[]answer{part(maxRows, true), part(0, false)}, maxRows, true},
+		"too many in several":             {[]answer{part(150, true), part(51, false)}, maxRows, true},
+		"a run that was only interrupted": {[]answer{part(150, true), part(50, false)}, maxRows, false},
+	} {
+		var whole answer
+		for _, p := range c.parts {
+			whole = whole.then(p)
+		}
+		if len(whole.Drift) != c.rows || whole.Truncated != c.truncated {
+			t.Errorf("%s: got %d rows and truncated %v, want %d and %v", name, len(whole.Drift), whole.Truncated, c.rows, c.truncated)
+		}
+	}
+}
+
+func TestWhatBlockedAnEarlierInvocationIsNotForgotten(t *testing.T) {
+	first := answer{Answer: reconcile.Answer{Blocked: true, BlockedReason: "EC2 could not be listed"}, Cursor: json.RawMessage(`{"n":1}`)}
+	if whole := first.then(answer{}); !whole.Blocked || whole.BlockedReason != "EC2 could not be listed" {
+		t.Errorf("got %+v", whole)
+	}
+}
+
+func TestARunThatDoesNotGetOnEnds(t *testing.T) {
+	s := &service{answers: []string{firstPart}}
+	if status, _, _, err := command(t, s, "-mode", "correct"); status != broken || err == nil || !strings.Contains(err.Error(), "does not get on") || len(s.received) != 2 {
+		t.Errorf("want an end after the second equal cursor, got status %d after %d calls: %v", status, len(s.received), err)
+	}
+}
+
+func TestDriftAndFailuresGiveTheirExitStatus(t *testing.T) {
+	for name, c := range map[string]struct {
+		service service
+		args    []string
+		status  int
+		err     string
+	}{
+		"no drift":              {service: service{answers: []string{`{"mode":"detect","drift":[],"cursor":null}`}}, status: done},
+		"drift":                 {service: service{answers: []string{`{"mode":"detect","summary":{"changed":1}}`}}, status: undone},
+		"doctor content":        {service: service{answers: []string{`{"mode":"doctor","ok":true,"checks":[]}`}}, args: []string{"-mode", "doctor"}, status: done},
+		"doctor not content":    {service: service{answers: []string{`{"mode":"doctor","ok":false,"checks":[]}`}}, args: []string{"-mode", "doctor", "-json"}, status: undone},
+		"the function failed":   {service: service{answers: []string{`{"errorType":"errorString","errorMessage":"reading the environment"}`}, failing: true}, status: broken, err: "reading the environment"},
+		"no such function":      {service: service{answers: []string{`{"Message":"Function not found"}`}, status: 404}, status: broken, err: "fleet-Reconcile"},
+		"Lambda is out of step": {service: service{answers: []string{`{}`}, status: 503}, status: broken, err: "503"},
+		"not JSON":              {service: service{answers: []string{`<html>`}}, status: broken, err: "reading the answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := c.service
+			status, _, _, err := command(t, &s, c.args...)
+			if status != c.status || (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("status %d (%v), want %d with %q", status, err, c.status, c.err)
+			}
+			if len(s.received) != 1 {
+				t.Errorf("invoked %d times: a run must never run twice by itself", len(s.received))
+			}
+		})
+	}
+}
+
+func TestFlagsThatMakeNoSenseTogetherAreRefused(t *testing.T) {
+	for name, args := range map[string][]string{
+		"no function":           {"-mode", "detect"},
+		"an unknown mode":       {"-function", "f", "-mode", "repair"},
+		"force to look":         {"-function", "f", "-force"},
+		"doctor of an instance": {"-function", "f", "-mode", "doctor", "-instance", "i-0a"},
+		"a stray word":          {"-function", "f", "i-0a"},
+		"an unknown flag":       {"-function", "f", "-region", "x"},
+	} {
+		if o, err := parse(args, io.Discard); err == nil {
+			t.Errorf("%s: accepted as %+v", name, o)
+		}
+	}
+}
+
+func TestWithoutARegionTheUserIsToldHowToSetOne(t *testing.T) {
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	if _, err := newFunction(t.Context(), "f"); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+		t.Errorf("got %v", err)
+	}
+}
