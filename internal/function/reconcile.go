@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/aws/aws-lambda-go/events"
 
@@ -26,8 +28,15 @@ type Examiner interface {
 
 // Sender sends to reconcile's own queue.
 type Sender interface {
-	SendBody(ctx context.Context, body []byte) error
+	SendBody(ctx context.Context, body []byte, delay time.Duration) error
 }
+
+const (
+	// settleTime is a little more than how long a removal settles: Vault's longest request.
+	settleTime = 100 * time.Second
+	// perMessage is how many instances one message of reconcile's own names.
+	perMessage = 200
+)
 
 // ReconcileHandler answers the invocations of the reconcile function. It holds nothing of an invocation.
 type ReconcileHandler struct {
@@ -54,6 +63,7 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 		return json.Marshal(h.Doctor.Examine(ctx))
 	}
 	answer := h.Reconciler.Run(ctx, in, run, run.log)
+	h.lookAgain(ctx, run, answer.Settling)
 	s := answer.Summary
 	if in.Cursor != nil {
 		s = s.Since(in.Cursor.Summary)
@@ -87,7 +97,23 @@ func (h *ReconcileHandler) goOn(ctx context.Context, in reconcile.Input, at *rec
 	if err != nil {
 		return fmt.Errorf("handing on the rest of the run: %w", err)
 	}
-	return h.Own.SendBody(ctx, body)
+	return h.Own.SendBody(ctx, body, 0)
+}
+
+// lookAgain has removals looked after once more when no login can be under way any more.
+func (h *ReconcileHandler) lookAgain(ctx context.Context, run *invocation, instanceIDs []string) {
+	for part := range slices.Chunk(instanceIDs, perMessage) {
+		body, err := json.Marshal(reconcile.Input{Mode: reconcile.Correct, InstanceIDs: part, Force: true})
+		if err == nil && h.Own == nil {
+			err = errors.New("RECONCILE_QUEUE_URL is not set: the next run does it")
+		}
+		if err == nil {
+			err = h.Own.SendBody(ctx, body, settleTime)
+		}
+		if err != nil {
+			run.log.WarnContext(ctx, "removals are not looked after once more in time", observe.KeyObjects, len(part), observe.KeyError, err)
+		}
+	}
 }
 
 // Converge makes true what one instance's present state asks for, and tells of it as the other functions do.

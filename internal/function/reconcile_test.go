@@ -24,16 +24,17 @@ type empty struct {
 	own   []string
 }
 
-func (e *empty) Read(context.Context, string) (map[string]any, error)   { return nil, nil }
-func (e *empty) List(context.Context, string) ([]string, error)         { return []string{"default"}, nil }
-func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error) { return nil, nil }
-func (e *empty) Scan(context.Context, ledger.Visitor) error             { return nil }
-func (e *empty) Get(context.Context, string) (*ledger.Record, error)    { return nil, nil }
-func (e *empty) Account(context.Context) (string, error)                { return "123456789012", nil }
+func (e *empty) Read(context.Context, string) (map[string]any, error)       { return nil, nil }
+func (e *empty) List(context.Context, string) ([]string, error)             { return []string{"default"}, nil }
+func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error)     { return nil, nil }
+func (e *empty) Scan(context.Context, ledger.Visitor) error                 { return nil }
+func (e *empty) Get(context.Context, string) (*ledger.Record, error)        { return nil, nil }
+func (e *empty) Holder(context.Context, ledger.Name) (*ledger.Claim, error) { return nil, nil }
+func (e *empty) Account(context.Context) (string, error)                    { return "123456789012", nil }
 func (e *empty) Examine(context.Context) doctor.Report {
 	return doctor.Report{Mode: "doctor", OK: true}
 }
-func (e *empty) SendBody(_ context.Context, body []byte) error {
+func (e *empty) SendBody(_ context.Context, body []byte, _ time.Duration) error {
 	e.own = append(e.own, string(body))
 	return nil
 }

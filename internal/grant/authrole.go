@@ -54,6 +54,11 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 	return Object{Kind: KindAuthRole, Path: AuthRolePath(authMount, f.ID), Fields: fields}
 }
 
+// GivesOneOf tells whether an auth role, as Vault answers it, gives one of these policies.
+func GivesOneOf(role map[string]any, policies []string) bool {
+	return slices.ContainsFunc(asList(role["token_policies"]), func(p string) bool { return slices.Contains(policies, p) })
+}
+
 func present(s string) []string {
 	if s == "" {
 		return []string{}

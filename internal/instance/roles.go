@@ -58,6 +58,9 @@ func (r *roles) of(ctx context.Context, account, profileARN string) (string, err
 	for _, r := range answer.InstanceProfile.Roles { // at most one, by IAM's rules
 		found.arn = aws.ToString(r.Arn)
 	}
+	if found.arn == "" {
+		return "", nil // not kept: a role is swapped by taking one out and putting another in
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.known[profileARN] = found

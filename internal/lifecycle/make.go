@@ -66,7 +66,13 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{}, err
 	}
 	if asRecorded && len(strays) == 0 && differing(g, found) == 0 {
-		return done, c.settled(ctx, old)
+		holder, err := c.Ledger.Holder(ctx, old.Name())
+		if err != nil {
+			return Outcome{}, err
+		}
+		if holder != nil && holder.InstanceID == f.ID {
+			return done, c.settled(ctx, old)
+		}
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
@@ -104,11 +110,36 @@ func (c *Converger) unmatched(ctx context.Context, t event.Trigger) (Outcome, er
 	if err != nil {
 		return Outcome{Action: Unmatched}, err
 	}
+	if err := c.takenOver(ctx, old); err != nil {
+		return Outcome{}, err
+	}
 	next, err := c.withStrays(ctx, t, old)
 	if err != nil || next.State == ledger.Deleted && len(next.Objects) == 0 {
 		return Outcome{Action: Unmatched}, err
 	}
 	return c.remove(ctx, old, next)
+}
+
+// takenOver is an error when a recorded policy of a live instance bears another deployment's marker: the instance is
+// that one's now, and what the record names besides may be as well.
+func (c *Converger) takenOver(ctx context.Context, r *ledger.Record) error {
+	if r == nil {
+		return nil
+	}
+	for _, o := range r.Objects {
+		if o.Kind != grant.KindPolicy {
+			continue
+		}
+		current, err := c.Vault.Read(ctx, o.Path)
+		if err != nil {
+			return err
+		}
+		text, _ := current["policy"].(string)
+		if m, ok := grant.ParseMarker(text); ok && m.Deployment != c.Realm.Deployment {
+			return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all beside it is left alone", r.InstanceID, o.Path, m.Deployment)
+		}
+	}
+	return nil
 }
 
 // differing counts the objects of a grant that are not in Vault as they should be.

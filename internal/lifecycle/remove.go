@@ -251,7 +251,7 @@ func (w *work) deleteObject(ctx context.Context, o ledger.Object) error {
 		if current == nil {
 			return nil
 		}
-		if !w.ours(current, w.record.InstanceID) && !w.Adopt {
+		if !w.ours(current, w.record.InstanceID) {
 			return fault.Conflictf("%s does not bear the marker of this deployment (%s) any more and is left alone", o.Path, w.Realm.Deployment)
 		}
 	}

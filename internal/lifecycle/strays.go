@@ -14,8 +14,9 @@ import (
 
 // strays are those of a trigger's strays that may be taken into the record, to be removed with it. A policy tells by
 // its marker whose it is. What cannot carry one is ours if the record was lost and every policy of the instance's that
-// stands there is marked ours; or if it is only what logins left behind, of an instance that the ledger knows was
-// granted something. All else is somebody's, or nobody can tell whose, and stays.
+// stands there is marked ours, and the auth role only if it gives one of them; or if it is only what logins left behind,
+// of an instance that the ledger knows was granted something. All else is somebody's, or nobody can tell whose, and
+// stays, also where settings say to adopt: that is for making.
 func (c *Converger) strays(ctx context.Context, t event.Trigger, old *ledger.Record) ([]ledger.Object, error) {
 	if len(t.Strays) == 0 {
 		return nil, nil
@@ -31,17 +32,18 @@ func (c *Converger) strays(ctx context.Context, t event.Trigger, old *ledger.Rec
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	marked, foreign := 0, 0
+	var marked []string
+	foreign := 0
 	for i, path := range t.Strays {
 		switch {
 		case c.kindOf(path) != grant.KindPolicy || answers[i] == nil:
 		case c.ours(answers[i], t.InstanceID):
-			marked++
+			marked = append(marked, strings.TrimPrefix(path, grant.PolicyPath("")))
 		default:
 			foreign++
 		}
 	}
-	lost := (old == nil || len(old.Objects) == 0) && marked > 0 && foreign == 0
+	lost := (old == nil || len(old.Objects) == 0) && len(marked) > 0 && foreign == 0
 	granted := old != nil && old.Profile != ""
 	var out []ledger.Object
 	for i, path := range t.Strays {
@@ -49,12 +51,12 @@ func (c *Converger) strays(ctx context.Context, t event.Trigger, old *ledger.Rec
 		var take bool
 		switch {
 		case old != nil && old.Has(path):
-		case c.Adopt:
-			take = true
 		case kind == grant.KindPolicy:
 			take = answers[i] != nil && c.ours(answers[i], t.InstanceID)
 		case kind == grant.KindAuthRole && answers[i] == nil:
 			take = granted || lost // nothing but an identity entity or an accesslist entry
+		case kind == grant.KindAuthRole:
+			take = lost && grant.GivesOneOf(answers[i], marked)
 		default:
 			take = lost
 		}
@@ -77,8 +79,19 @@ func (c *Converger) withStrays(ctx context.Context, t event.Trigger, old *ledger
 		next = *old
 	}
 	strays, err := c.strays(ctx, t, old)
+	if err != nil {
+		return next, err
+	}
+	login := grant.AuthRolePath(c.Realm.AuthMount, t.InstanceID)
+	if len(next.Objects) == 0 && len(strays) > 0 && !slices.Contains(t.Strays, login) {
+		// A role that no list showed was made since: somebody is at work there.
+		role, err := c.Vault.Read(ctx, login)
+		if err != nil || role != nil {
+			return next, err
+		}
+	}
 	next.Objects = slices.Concat(next.Objects, strays)
-	return next, err
+	return next, nil
 }
 
 // kindOf tells the kind of object that stands at a path.

@@ -55,7 +55,10 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 		adopt  bool
 	}{
 		"a policy of ours and a role beside it, the record lost": {
-			stands: map[string]map[string]any{oldPolicy: marked("vault-ec2", idA), oldRole: {"x": true}, roleA: {"role_id": "r"}},
+			stands: map[string]map[string]any{oldPolicy: marked("vault-ec2", idA), oldRole: {"x": true}, roleA: {"role_id": "r", "token_policies": []any{"ec2-" + idA + "-old"}}},
+		},
+		"a policy of ours and an auth role that does not give it": {
+			stands: map[string]map[string]any{oldPolicy: marked("vault-ec2", idA), roleA: {"role_id": "r", "token_policies": []any{"admin"}}}, left: []string{roleA},
 		},
 		"a role alone": {stands: map[string]map[string]any{oldRole: {"x": true}}, left: []string{oldRole}},
 		"a policy without a marker, and what stands beside it": {
@@ -68,8 +71,8 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 		"a policy with another instance's marker": {
 			stands: map[string]map[string]any{oldPolicy: marked("vault-ec2", idB)}, left: []string{oldPolicy},
 		},
-		"all of it, adopted": {
-			stands: map[string]map[string]any{oldPolicy: {"policy": "path \"x\" {}"}, oldRole: {"x": true}}, adopt: true,
+		"what is not ours, where settings say to adopt": {
+			stands: map[string]map[string]any{oldPolicy: {"policy": "path \"x\" {}"}, oldRole: {"x": true}}, left: []string{oldRole, oldPolicy}, adopt: true,
 		},
 		"an auth role that somebody made after the removal": {
 			record: &ledger.Record{InstanceID: idA, State: ledger.Deleted, Profile: "a-b", Version: 3},

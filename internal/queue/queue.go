@@ -45,7 +45,7 @@ func (q *Queue) Send(ctx context.Context, triggers []event.Trigger) []error {
 	}
 	sent := 0
 	for part := range slices.Chunk(bodies, perCall) {
-		for i, err := range q.sendAll(ctx, part) {
+		for i, err := range q.sendAll(ctx, part, 0) {
 			if errs[sent+i] == nil {
 				errs[sent+i] = err
 			}
@@ -55,17 +55,17 @@ func (q *Queue) Send(ctx context.Context, triggers []event.Trigger) []error {
 	return errs
 }
 
-// SendBody sends one message.
-func (q *Queue) SendBody(ctx context.Context, body []byte) error {
-	return q.sendAll(ctx, []string{string(body)})[0]
+// SendBody sends one message, to be received after a delay of whole seconds, at most fifteen minutes.
+func (q *Queue) SendBody(ctx context.Context, body []byte, delay time.Duration) error {
+	return q.sendAll(ctx, []string{string(body)}, delay)[0]
 }
 
-func (q *Queue) sendAll(ctx context.Context, bodies []string) []error {
+func (q *Queue) sendAll(ctx context.Context, bodies []string, delay time.Duration) []error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	input := &sqs.SendMessageBatchInput{QueueUrl: &q.url}
 	for i, b := range bodies {
-		input.Entries = append(input.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: &b})
+		input.Entries = append(input.Entries, types.SendMessageBatchRequestEntry{Id: aws.String(strconv.Itoa(i)), MessageBody: &b, DelaySeconds: int32(delay / time.Second)})
 	}
 	errs := make([]error, len(bodies))
 	out, err := q.send(ctx, input)

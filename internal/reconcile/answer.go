@@ -47,6 +47,8 @@ type Cursor struct {
 	Summary Summary `json:"summary"`
 	// StartedMs is when the run began, in Unix time.
 	StartedMs int64 `json:"startedMs"`
+	// BlockedReason is why something was not deleted so far; empty when nothing was withheld.
+	BlockedReason string `json:"blockedReason,omitempty"`
 }
 
 // Answer is what a run found and did.
@@ -61,6 +63,10 @@ type Answer struct {
 	Truncated  bool    `json:"truncated"`
 	Cursor     *Cursor `json:"cursor,omitempty"`
 	DurationMs int64   `json:"durationMs"`
+
+	// Settling are instances whose removal is to be looked after once more when no login can be under way any more:
+	// invoke again for them after lifecycle's time. They are no part of what is answered.
+	Settling []string `json:"-"`
 }
 
 // Scanned is what was looked at.

@@ -18,15 +18,18 @@ type Change struct {
 	Drift
 	place   instance.Place // zero when nothing tells where the instance is, or was
 	profile string
-	// removes tells that all of the instance's is to go, and not one object of a live one.
-	removes bool
+	// removes tells that all of the instance's is to go, and not one object of a live one; counts, that it is one for the
+	// delete limit: not what logins left of an instance that went before.
+	removes, counts bool
 	// absent tells that EC2 does not show the instance at all; written is when the ledger last wrote of it.
 	absent  bool
 	written time.Time
 	// heldBy is the instance that holds the name this one should have.
 	heldBy string
-	// adopt is what is done about a conflicting row where settings say to adopt; empty when nothing can be.
+	// adopt is what is done about a conflicting row where settings say to adopt; empty when nothing is.
 	adopt Action
+	// bars tells that lifecycle would refuse the whole instance for this row's conflict.
+	bars bool
 	// here tells that only a function that may remove can put it right.
 	here bool
 	// failed tells that it could not be compared.
@@ -52,6 +55,7 @@ type subject struct {
 type comparison struct {
 	deployment string
 	now        time.Time
+	pkiFolders map[string]bool
 }
 
 // live records are those of instances that have, or may have, something in Vault.
@@ -105,7 +109,7 @@ func (c *comparison) present(s *subject) []Change {
 		return c.unmatched(s)
 	case s.holder != "" && s.holder != s.id:
 		row := s.whole(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s below %s is held by instance %s", s.grant.FQDN, s.profile.BasePath, s.holder)})
-		row.heldBy = s.holder
+		row.heldBy, row.bars = s.holder, true
 		return []Change{row}
 	}
 	objects := c.objects(s)
@@ -122,6 +126,9 @@ func (c *comparison) present(s *subject) []Change {
 
 // unmatched is an instance that no profile fits, or none any more.
 func (c *comparison) unmatched(s *subject) []Change {
+	if rows := c.foreignPolicies(s); len(rows) > 0 {
+		return rows // another deployment has taken the instance over
+	}
 	var rows []Change
 	if s.live() && len(s.record.Objects) > 0 {
 		row := s.whole(Drift{
@@ -133,6 +140,23 @@ func (c *comparison) unmatched(s *subject) []Change {
 	rows = append(rows, c.strays(s)...)
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
+		rows[i].counts = rows[i].removes
+	}
+	return rows
+}
+
+// foreignPolicies are the rows of recorded policies that bear another marker, or none, by now.
+func (c *comparison) foreignPolicies(s *subject) []Change {
+	if !s.live() {
+		return nil
+	}
+	var rows []Change
+	for _, o := range s.record.Objects {
+		if o.Kind == grant.KindPolicy && s.contents[o.Path] != nil && !c.ours(s, o.Path) {
+			rows = append(rows, s.change(Drift{
+				Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Error: "recorded, and not marked as made by this deployment (" + c.deployment + ")",
+			}))
+		}
 	}
 	return rows
 }
@@ -188,7 +212,7 @@ func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
 			Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Fields: fields, Diff: diff(o, fields, got),
 			Error: "not made by this deployment (" + c.deployment + ")",
 		})
-		row.adopt = Update
+		row.adopt, row.bars = Update, true
 		return &row
 	}
 	rewritten := recorded && s.record.State == ledger.Active && s.record.SHA256(o.Path) != o.SHA256()
@@ -206,14 +230,16 @@ func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
 // record is the row about the ledger's record of a live instance; nil when it is as it should be, or when the rows of
 // its objects say all there is.
 func (c *comparison) record(s *subject, objects []Change) *Change {
-	r := s.record
+	r, name := s.record, ledger.Name{BasePath: s.profile.BasePath, FQDN: s.grant.FQDN}
 	var row Change
 	switch {
 	case !s.live(), r.State == ledger.Refused && len(r.Objects) == 0:
 		row = s.whole(Drift{Reason: Missing, Action: Create, Diff: sides("profile", s.profile.Name, "no record")})
 	case r.State != ledger.Active:
 		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: sides("state", ledger.Active, r.State)})
-	case len(objects) == 0 && r.Name() != (ledger.Name{BasePath: s.profile.BasePath, FQDN: s.grant.FQDN}):
+	case s.holder == "" && r.Name() == name:
+		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: sides("claim", s.grant.FQDN, "not held")})
+	case len(objects) == 0 && r.Name() != name:
 		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: sides("fqdn", s.grant.FQDN, r.FQDN)})
 	default:
 		return nil
@@ -223,11 +249,11 @@ func (c *comparison) record(s *subject, objects []Change) *Change {
 
 // gone compares an instance that EC2 says is gone, or does not show.
 func (c *comparison) gone(s *subject) []Change {
-	if s.busy(c.now) {
-		return nil
+	if s.busy(c.now) || s.record != nil && !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
+		return nil // removed a moment ago: the lists may be older
 	}
-	var rows []Change
-	if s.live() {
+	rows := c.foreignPolicies(s)
+	if s.live() && c.leftOf(s, len(rows)) {
 		state := "not in EC2"
 		if s.sighting.Found {
 			state = string(s.sighting.Facts.State)
@@ -237,6 +263,7 @@ func (c *comparison) gone(s *subject) []Change {
 	rows = append(rows, c.strays(s)...)
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
+		rows[i].counts = rows[i].removes && (s.live() || len(s.paths) > 0)
 		rows[i].absent = !s.sighting.Found
 		if s.record != nil {
 			rows[i].written = s.record.UpdatedAt
@@ -245,12 +272,23 @@ func (c *comparison) gone(s *subject) []Change {
 	return rows
 }
 
+// leftOf tells whether a removal has still something to do: once it has met policies that are somebody else's, it leaves
+// the record with them, and all else gone.
+func (c *comparison) leftOf(s *subject, foreign int) bool {
+	if foreign == 0 || s.record.State != ledger.Deprovisioning {
+		return true
+	}
+	return len(s.paths) > foreign || len(s.litter) > 0
+}
+
 // strays are what stands under the instance's name and is neither recorded nor to be granted. Whose a policy is, its
-// marker tells; all else is ours only if the record was lost and every policy that is left bears our marker. What
-// logins left is swept where the ledger knows that the instance was granted something and is gone.
+// marker tells; all else is ours only if the record was lost and every policy that is left bears our marker, and an auth
+// role only if it gives one of them. What logins left is swept where the ledger knows that the instance was granted
+// something and is gone.
 func (c *comparison) strays(s *subject) []Change {
 	var strays []string
-	marked, foreign := 0, 0
+	var marked []string
+	foreign := 0
 	for _, path := range s.paths {
 		if s.record != nil && s.record.Has(path) || s.grant != nil && slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return o.Path == path }) {
 			continue
@@ -259,19 +297,22 @@ func (c *comparison) strays(s *subject) []Change {
 		switch {
 		case folderOf(path) != policyFolder:
 		case c.ours(s, path):
-			marked++
+			marked = append(marked, path[len(policyFolder)+1:])
 		default:
 			foreign++
 		}
 	}
-	lost := !s.live() && marked > 0 && foreign == 0
+	lost := (s.record == nil || len(s.record.Objects) == 0) && len(marked) > 0 && foreign == 0
 	var rows []Change
 	for _, path := range strays {
 		ours := lost
-		if folderOf(path) == policyFolder {
+		switch c.kindOf(path) {
+		case grant.KindPolicy:
 			ours = c.ours(s, path)
+		case grant.KindAuthRole:
+			ours = lost && grant.GivesOneOf(s.contents[path], marked)
 		}
-		if !ours && !s.live() && foreign > 0 && marked == 0 && folderOf(path) != policyFolder {
+		if !ours && !s.live() && foreign > 0 && len(marked) == 0 && folderOf(path) != policyFolder {
 			continue // another deployment's instance: the rows of its policies say so
 		}
 		d := Drift{Object: c.kindOf(path), Path: path, Reason: Orphaned, Action: Delete}
@@ -280,9 +321,6 @@ func (c *comparison) strays(s *subject) []Change {
 		}
 		row := s.change(d)
 		row.here = true
-		if !ours {
-			row.adopt = Delete
-		}
 		rows = append(rows, row)
 	}
 	granted := s.record != nil && s.record.State == ledger.Deleted && s.record.Profile != ""
@@ -314,7 +352,7 @@ func (c *comparison) kindOf(path string) grant.Kind {
 		return grant.KindPolicy
 	case strings.HasPrefix(path, "auth/"):
 		return grant.KindAuthRole
-	case strings.HasSuffix(folderOf(path), "/roles"):
+	case c.pkiFolders[folderOf(path)]:
 		return grant.KindPKIRole
 	}
 	return grant.KindGeneric

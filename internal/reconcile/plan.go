@@ -51,29 +51,47 @@ func decide(changes []Change, t terms) plan {
 	for i := range changes {
 		c := &changes[i]
 		if c.heldBy != "" && !t.alive(c.heldBy) {
-			c.Reason, c.Action, c.Error = Missing, Create, "" // its holder is gone: the name can be taken over
+			// Its holder is gone, and whoever may remove that one can take the name over.
+			c.Reason, c.Action, c.Error, c.here, c.bars = Missing, Create, "", true, false
 		}
 		if c.adopt != "" && t.adopt {
-			c.Action, c.Error = c.adopt, ""
+			c.Action, c.Error, c.bars = c.adopt, "", false
 		}
 	}
-	p.leaveConflicting()
-	p.blocked = t.blocked(p.removing() + t.elsewhere)
-	if p.blocked != "" {
-		for i := range changes {
-			if changes[i].Action == Delete {
-				changes[i].Action = None
-			}
-		}
+	p.leaveBarred()
+	if p.blocked = t.blocked(p.removing() + t.elsewhere); p.blocked != "" {
+		p.withhold()
 	}
 	return p
 }
 
-// leaveConflicting leaves an instance alone in which something belongs to somebody else: lifecycle would refuse it.
-func (p *plan) leaveConflicting() {
+// withhold takes out what removes anything: whole instances, single objects of live ones, and with them what else would
+// be done for the same instance, since one run of lifecycle's does both; and taking over a name from an instance that is
+// to be removed.
+func (p *plan) withhold() {
+	removing := map[string]bool{}
+	for i := range p.changes {
+		c := &p.changes[i]
+		if c.Action == Delete {
+			c.Action = None
+			removing[c.InstanceID] = true
+		}
+		if c.here && c.Action != None {
+			removing[c.InstanceID] = true
+		}
+	}
+	for i := range p.changes {
+		if c := &p.changes[i]; removing[c.InstanceID] && c.Action != None {
+			c.Action, c.Error = None, "left alone while nothing may be deleted"
+		}
+	}
+}
+
+// leaveBarred leaves an instance alone whose grant meets somebody else's object or name: lifecycle would refuse it.
+func (p *plan) leaveBarred() {
 	conflicts := map[string]string{}
 	for _, c := range p.changes {
-		if c.Reason == Conflicting && c.Action == None {
+		if c.bars {
 			conflicts[c.InstanceID] = c.Path
 		}
 	}
@@ -90,7 +108,7 @@ func (p *plan) leaveConflicting() {
 func (p *plan) removing() int {
 	n, last := 0, ""
 	for _, c := range p.changes {
-		if c.removes && c.Action == Delete && c.InstanceID != last {
+		if c.counts && c.Action == Delete && c.InstanceID != last {
 			n++
 			last = c.InstanceID
 		}

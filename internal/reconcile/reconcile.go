@@ -33,6 +33,8 @@ type Vault interface {
 type Ledger interface {
 	Scan(ctx context.Context, v ledger.Visitor) error
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
+	// Holder gives nil for a name that nobody holds.
+	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
 }
 
 // Instances are those of EC2.
@@ -84,13 +86,14 @@ type Reconciler struct {
 }
 
 const (
-	// reserve is the time before the deadline in which nothing new is begun.
-	reserve = 20 * time.Second
+	// reserve is the time before the deadline in which nothing new is begun; a second more than what the handler keeps for
+	// one instance's work.
+	reserve = 21 * time.Second
 	// runTime is how long a run may take where nothing sets a deadline.
 	runTime = 15 * time.Minute
 	// stretch is how many recorded instances are held in memory at once, and minStretch how few before a run that gets
 	// nowhere is given up.
-	stretch    = 50_000
+	stretch    = 20_000
 	minStretch = 100
 )
 
@@ -131,7 +134,7 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log
 		at = *in.Cursor
 		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
 	}
-	a := Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary}
+	a := Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
 	places, err := r.places(ctx)
 	if err != nil {
 		a.block(err.Error())
@@ -140,11 +143,12 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log
 		for more := true; more; {
 			at, more = r.pass(ctx, now, in, at, &a)
 			if more && !r.Now().Before(until) {
-				at.Removed, at.Summary = now.removed, a.Summary
+				at.Removed, at.Summary, at.BlockedReason = now.removed, a.Summary, a.BlockedReason
 				a.Truncated, a.Cursor = true, &at
 				break
 			}
 		}
+		a.Settling = now.settling
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, log, a)
@@ -201,7 +205,11 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		return at, true
 	case err != nil:
 		a.block("the comparison was given up and nothing was repaired: " + err.Error())
-		a.take(s.changes, summarise(s.changes))
+		t := s.terms(in, now)
+		t.doubts = append(t.doubts, err.Error())
+		p := decide(s.changes, t)
+		now.tell(ctx, p.changes)
+		a.take(p.changes, summarise(p.changes))
 		return at, false
 	}
 	a.Scanned = Scanned{

@@ -189,10 +189,10 @@ func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
 func TestWhatIsDecidedAboutARow(t *testing.T) {
 	var (
 		missing  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPolicy, Path: "a", Reason: Missing, Action: Create}, place: here, profile: "p"}
-		foreign  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPKIRole, Path: "b", Reason: Conflicting, Action: None}, place: here, profile: "p", adopt: Update}
-		orphaned = Change{Drift: Drift{InstanceID: id(2), Object: KindRecord, Path: "c", Reason: Orphaned, Action: Delete}, place: here, profile: "q", removes: true}
-		absent   = Change{Drift: orphaned.Drift, removes: true, absent: true, written: start.Add(-9 * time.Minute)}
-		held     = Change{Drift: Drift{InstanceID: id(3), Object: KindRecord, Path: "d", Reason: Conflicting, Action: None, Error: "held"}, heldBy: id(9)}
+		foreign  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPKIRole, Path: "b", Reason: Conflicting, Action: None}, place: here, profile: "p", adopt: Update, bars: true}
+		orphaned = Change{Drift: Drift{InstanceID: id(2), Object: KindRecord, Path: "c", Reason: Orphaned, Action: Delete}, place: here, profile: "q", removes: true, counts: true}
+		absent   = Change{Drift: orphaned.Drift, removes: true, counts: true, absent: true, written: start.Add(-9 * time.Minute)}
+		held     = Change{Drift: Drift{InstanceID: id(3), Object: KindRecord, Path: "d", Reason: Conflicting, Action: None, Error: "held"}, heldBy: id(9), bars: true}
 	)
 	old := absent
 	old.written = start.Add(-11 * time.Minute)

@@ -23,12 +23,15 @@ const (
 	sideBySide = 8
 	// chunk is how many are looked at once more together, just before.
 	chunk = 50
+	// fresh is how long that look is good for: lifecycle makes no grant from an older one than 30 seconds.
+	fresh = 15 * time.Second
 )
 
 // job is one instance to put right.
 type job struct {
 	rows    []*Change
 	removes bool
+	counts  bool // for the delete limit
 	here    bool // not to be handed to provision, which may not remove
 	strays  []string
 	places  []instance.Place // where it may be
@@ -49,6 +52,7 @@ func (r *Reconciler) jobs(p plan, places []instance.Place) []*job {
 		}
 		last.rows = append(last.rows, c)
 		last.removes = last.removes || c.removes
+		last.counts = last.counts || c.counts
 		last.here = last.here || c.removes || c.here
 		if c.place != (instance.Place{}) {
 			last.places = []instance.Place{c.place}
@@ -88,71 +92,100 @@ func (j *job) end(s *Summary, count *int, err error) {
 // repair puts right what the plan asks for, in the order of the instances' IDs. It gives the last instance that it is
 // done with when time ends before the plan does.
 func (r *Reconciler) repair(ctx context.Context, run *run, p plan, s *Summary) (upTo string, finished bool) {
-	var remote, here []*job
-	for _, j := range r.jobs(p, run.places) {
-		if r.Queue != nil && !j.here {
-			remote = append(remote, j)
-		} else {
-			here = append(here, j)
-		}
-	}
-	r.send(ctx, remote, s)
-	for jobs := range slices.Chunk(here, chunk) {
+	for part := range slices.Chunk(r.jobs(p, run.places), chunk) {
 		if !r.Now().Before(run.until) {
 			return upTo, false
 		}
-		r.repairHere(ctx, run, jobs, s)
-		upTo = jobs[len(jobs)-1].id()
+		var remote, here []*job
+		for _, j := range part {
+			if r.Queue != nil && !j.here {
+				remote = append(remote, j)
+			} else {
+				here = append(here, j)
+			}
+		}
+		if left := r.repairHere(ctx, run, here, s); left != nil {
+			done := slices.Index(part, left)
+			r.send(ctx, slices.DeleteFunc(remote, func(j *job) bool { return j.id() > left.id() }), s)
+			if done > 0 {
+				upTo = part[done-1].id()
+			}
+			return upTo, false
+		}
+		r.send(ctx, remote, s)
+		upTo = part[len(part)-1].id()
 	}
 	return "", true
 }
 
 // send hands live instances to the provision queue.
 func (r *Reconciler) send(ctx context.Context, jobs []*job, s *Summary) {
+	if len(jobs) == 0 {
+		return
+	}
 	triggers := make([]event.Trigger, len(jobs))
 	for i, j := range jobs {
 		p := j.places[0]
 		triggers[i] = event.Trigger{InstanceID: j.id(), Account: p.Account, Region: p.Region, State: facts.Running, Time: r.Now()}
-	}
-	if len(jobs) == 0 {
-		return
 	}
 	for i, err := range r.Queue.Send(ctx, triggers) {
 		jobs[i].end(s, &s.Enqueued, err)
 	}
 }
 
-// repairHere looks at a few instances once more, by their IDs, and converges them.
-func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *Summary) {
-	var refs []instance.Ref
-	for _, j := range jobs {
-		refs = append(refs, j.refs()...)
-	}
-	sightings := r.Instances.Look(ctx, refs)
-	errs := make([]error, len(jobs))
-	var group errgroup.Group
-	group.SetLimit(sideBySide)
-	for i, j := range jobs {
-		group.Go(func() error {
-			errs[i] = r.converge(ctx, run.converger, j, sightings)
-			return nil
-		})
-	}
-	_ = group.Wait() // the functions above keep their errors in errs
-	for i, j := range jobs {
-		j.end(s, &s.Corrected, errs[i])
-		if j.removes && errs[i] == nil {
-			run.removed++
+// repairHere looks at instances once more, by their IDs, and converges them, a few at a time. It gives the first that
+// there was no time to begin; nil for none.
+func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *Summary) (left *job) {
+	var sightings map[instance.Ref]instance.Sighting
+	var looked time.Time
+	for len(jobs) > 0 {
+		now := r.Now()
+		if !now.Before(run.until) {
+			return jobs[0]
+		}
+		if sightings == nil || now.Sub(looked) > fresh {
+			looked = now
+			sightings = r.Instances.Look(ctx, refs(jobs))
+		}
+		few := jobs[:min(sideBySide, len(jobs))]
+		jobs = jobs[len(few):]
+		errs := make([]error, len(few))
+		var group errgroup.Group
+		for i, j := range few {
+			group.Go(func() error {
+				errs[i] = r.converge(ctx, run.converger, j, sightings)
+				return nil
+			})
+		}
+		_ = group.Wait() // the functions above keep their errors in errs
+		for i, j := range few {
+			if errors.Is(errs[i], lifecycle.ErrSettling) {
+				run.settling = append(run.settling, j.id())
+				errs[i] = nil
+			}
+			j.end(s, &s.Corrected, errs[i])
+			if j.counts && errs[i] == nil {
+				run.removed++
+			}
 		}
 	}
+	return nil
+}
+
+func refs(jobs []*job) []instance.Ref {
+	var out []instance.Ref
+	for _, j := range jobs {
+		out = append(out, j.refs()...)
+	}
+	return out
 }
 
 func (j *job) refs() []instance.Ref {
-	refs := make([]instance.Ref, len(j.places))
+	out := make([]instance.Ref, len(j.places))
 	for i, p := range j.places {
-		refs[i] = instance.Ref{ID: j.id(), Account: p.Account, Region: p.Region}
+		out[i] = instance.Ref{ID: j.id(), Account: p.Account, Region: p.Region}
 	}
-	return refs
+	return out
 }
 
 // converge has lifecycle put one instance right, by what the second look shows and not by what the plan says.
@@ -169,21 +202,32 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 		}
 	}
 	t := event.Trigger{InstanceID: ref.ID, Account: ref.Account, Region: ref.Region, State: seen.Facts.State, Time: r.Now(), Verify: true, Strays: j.strays}
-	live := t.State == facts.Running || t.State == facts.Pending
-	switch {
-	case !j.removes && !live:
-		return fmt.Errorf("EC2 does not show instance %s as running any more: left to the next run", ref.ID)
-	case !seen.Found:
+	if !j.removes && !r.stands(seen) {
+		// It was to be made or mended. Taking it away is for a run that plans to, within its limit.
+		return fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
+	}
+	if !seen.Found {
 		t.State = facts.Terminated // by two complete answers of EC2
 	}
 	outcome, err := converger.Converge(ctx, t, seen)
 	switch {
-	case err != nil && !errors.Is(err, lifecycle.ErrSettling):
+	case err != nil:
 		return err
 	case outcome.Action == lifecycle.LeftAlone, outcome.Action == lifecycle.NotYet:
 		return fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, t.State)
+	case outcome.Action == lifecycle.Unchanged && len(j.strays) > 0, outcome.Action == lifecycle.Unmatched:
+		return fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
 	}
 	return nil
+}
+
+// stands tells whether an instance runs and a profile fits it, or more than one does, which lifecycle refuses.
+func (r *Reconciler) stands(s instance.Sighting) bool {
+	if !s.Found || s.Facts.State != facts.Running && s.Facts.State != facts.Pending {
+		return false
+	}
+	profile, err := r.Profiles.Match(s.Facts)
+	return profile != nil || err != nil
 }
 
 // run is one invocation's part of a run.
@@ -194,4 +238,6 @@ type run struct {
 	until     time.Time
 	passes    int // begun in this invocation
 	removed   int // instances, over all invocations of the run
+	// settling are removed instances that are to be looked after once more.
+	settling []string
 }

@@ -38,6 +38,8 @@ type survey struct {
 	fleet *fleet
 	input Input
 	until time.Time // when to stop
+	// folders are those of the profiles' objects, and whether they hold PKI roles.
+	folders map[string]bool
 
 	mu        sync.Mutex
 	states    map[string]facts.State // of every instance EC2 shows
@@ -57,7 +59,7 @@ type sighted struct {
 // survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
 func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, places []instance.Place, until time.Time) (*survey, error) {
 	s := &survey{
-		Reconciler: r, fleet: f, input: in, until: until,
+		Reconciler: r, fleet: f, input: in, until: until, folders: r.outputFolders(),
 		states: map[string]facts.State{}, counts: map[instance.Place]int{}, failed: map[instance.Place]error{},
 	}
 	for _, p := range places {
@@ -90,7 +92,33 @@ func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, places []in
 	if err := s.outOfTime(ctx); err != nil {
 		return s, err
 	}
-	return s, s.compareGone(ctx, places)
+	if err := s.compareGone(ctx, places); err != nil {
+		return s, err
+	}
+	s.lookAtHolders(ctx)
+	return s, nil
+}
+
+// lookAtHolders looks at those that hold a wanted name and that no listing showed: it may not have been theirs to show.
+func (s *survey) lookAtHolders(ctx context.Context) {
+	var refs []instance.Ref
+	for _, c := range s.changes {
+		place, recorded := s.fleet.recorded[c.heldBy]
+		if _, seen := s.states[c.heldBy]; c.heldBy != "" && recorded && !seen {
+			refs = append(refs, instance.Ref{ID: c.heldBy, Account: place.Account, Region: place.Region})
+		}
+	}
+	if len(refs) == 0 {
+		return
+	}
+	for ref, seen := range s.Instances.Look(ctx, refs) {
+		switch {
+		case seen.Err != nil:
+			s.states[ref.ID] = "" // not known, and so not gone
+		case seen.Found:
+			s.states[ref.ID] = seen.Facts.State
+		}
+	}
 }
 
 func (s *survey) outOfTime(ctx context.Context) error {
@@ -171,7 +199,7 @@ func (s *survey) note(rows []Change, subject *subject, err error) error {
 }
 
 func (s *survey) comparison() *comparison {
-	return &comparison{deployment: s.Realm.Deployment, now: s.Now()}
+	return &comparison{deployment: s.Realm.Deployment, now: s.Now(), pkiFolders: s.folders}
 }
 
 // comparePresent compares one instance that is there.
@@ -179,7 +207,7 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	u := s.subject(i.Facts.ID)
 	u.sighting, u.place = i.Sighting, i.place
 	if i.Err != nil {
-		return nil, u, i.Err
+		return []Change{u.failure(i.Err)}, u, nil // AWS's fault with this instance, and nobody else's
 	}
 	c := s.comparison()
 	if u.busy(c.now) {
@@ -212,10 +240,11 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 		for _, o := range u.grant.All() {
 			wanted[o.Path] = true
 			exists, known := s.fleet.names.exists(u.id, o.Path)
-			if known && !exists {
-				continue
-			}
-			if s.input.NamesOnly && known && u.record != nil && u.record.Has(o.Path) {
+			recorded := u.record != nil && u.record.Has(o.Path)
+			switch {
+			case known && !exists && (!recorded || s.input.NamesOnly):
+				continue // what is recorded may have been made since the list
+			case known && recorded && s.input.NamesOnly:
 				u.contents[o.Path] = o.Fields // taken to be as it should
 				continue
 			}
@@ -225,7 +254,8 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 		}
 	}
 	for _, path := range u.paths {
-		if !wanted[path] && folderOf(path) == policyFolder {
+		login := (u.record == nil || len(u.record.Objects) == 0) && path == grant.AuthRolePath(s.Realm.AuthMount, u.id)
+		if !wanted[path] && (folderOf(path) == policyFolder || login) {
 			if err := s.readOne(ctx, u, path); err != nil {
 				return err
 			}
@@ -242,7 +272,8 @@ func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 	return err
 }
 
-// confirm drops the rows of an instance whose record was written since the scan: somebody is at work on it.
+// confirm drops the rows of an instance whose record, or whose name's claim, was written since the scan: somebody is, or
+// was, at work on it.
 func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, *subject, error) {
 	if len(rows) == 0 {
 		return nil, u, nil
@@ -260,6 +291,19 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 	}
 	tombstone := u.record == nil && now != nil && now.State == ledger.Deleted // left out of the scan
 	if was != is && !tombstone {
+		return nil, u, nil
+	}
+	if u.grant == nil {
+		return rows, u, nil
+	}
+	holder, err := s.Ledger.Holder(ctx, ledger.Name{BasePath: u.profile.BasePath, FQDN: u.grant.FQDN})
+	if err != nil {
+		return nil, u, err
+	}
+	if holder == nil {
+		holder = &ledger.Claim{}
+	}
+	if holder.InstanceID != u.holder {
 		return nil, u, nil
 	}
 	return rows, u, nil
@@ -322,13 +366,10 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[in
 }
 
 // placeOf tells from its auth role's bindings where an instance is that has no record; zero when there is no such role.
+// The list does not say that there is none: the role is made last, and may have been made since.
 func (s *survey) placeOf(ctx context.Context, u *subject) (instance.Place, error) {
-	path := grant.AuthRolePath(s.Realm.AuthMount, u.id)
-	if !slices.Contains(u.paths, path) {
-		return instance.Place{}, nil
-	}
-	role, err := s.Vault.Read(ctx, path)
-	if err != nil {
+	role, err := s.Vault.Read(ctx, grant.AuthRolePath(s.Realm.AuthMount, u.id))
+	if err != nil || role == nil {
 		return instance.Place{}, err
 	}
 	region := first(role["bound_region"])

@@ -152,6 +152,17 @@ func (w *world) Get(_ context.Context, instanceID string) (*ledger.Record, error
 	return &r, w.do("get")
 }
 
+func (w *world) Holder(_ context.Context, name ledger.Name) (*ledger.Claim, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.records {
+		if r.Name() == name && r.FQDN != "" {
+			return &ledger.Claim{InstanceID: r.InstanceID}, nil
+		}
+	}
+	return nil, nil
+}
+
 func (w *world) Account(context.Context) (string, error) { return here.Account, nil }
 
 // instances is the world as EC2, since both list.

@@ -327,7 +327,10 @@ func marked(deployment, id string) string {
 func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
 	p, f := pathsOf(orphan), world.Functions[reconcile]
 	in := rec.Input{InstanceIDs: []string{orphan}, Mode: rec.Correct}
-	role := map[string]any{"auth_type": "ec2", "bound_ec2_instance_id": orphan, "bound_account_id": world.AccountID, "bound_region": world.Region}
+	role := map[string]any{
+		"auth_type": "ec2", "bound_ec2_instance_id": orphan, "bound_account_id": world.AccountID, "bound_region": world.Region,
+		"token_policies": strings.TrimPrefix(p.policy, "sys/policies/acl/"),
+	}
 	t.Run("another deployment's", func(t *testing.T) {
 		vaultWrite(t, p.policy, map[string]any{"policy": marked("somebody-else", orphan)})
 		vaultWrite(t, p.role, role)
@@ -348,6 +351,17 @@ func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
 			t.Errorf("want it left alone and told, got %q", got)
 		}
 		vaultDelete(t, p.kubelet)
+	})
+	t.Run("an auth role that does not give our policy", func(t *testing.T) {
+		vaultWrite(t, p.policy, map[string]any{"policy": marked("lab", orphan)})
+		other := maps.Clone(role)
+		other["token_policies"] = "admin"
+		vaultWrite(t, p.role, other)
+		if a := runReconcile(t, f, rec.Input{InstanceIDs: []string{orphan}, Mode: rec.Detect}); !slices.Contains(rows(a), "auth-role conflicting none "+p.role) || vaultRead(t, p.role) == nil {
+			t.Errorf("want it left alone and told, got %q", rows(a))
+		}
+		vaultDelete(t, p.role)
+		vaultDelete(t, p.policy)
 	})
 	t.Run("bound to where nobody looked", func(t *testing.T) {
 		vaultWrite(t, p.policy, map[string]any{"policy": marked("lab", orphan)})

@@ -107,13 +107,15 @@ func setRecord(t *testing.T, id string, set map[string]string) {
 	}
 }
 
-func recordKey(id string) map[string]types.AttributeValue {
-	return map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "instance#" + id}}
+func key(pk string) map[string]types.AttributeValue {
+	return map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: pk}}
 }
 
-func dropRecord(t *testing.T, id string) {
+func recordKey(id string) map[string]types.AttributeValue { return key("instance#" + id) }
+
+func dropItem(t *testing.T, pk string) {
 	t.Helper()
-	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: recordKey(id)}); err != nil {
+	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: key(pk)}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -190,8 +192,18 @@ func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
 			want:  func(p paths) []string { return []string{"auth-role missing create " + p.role} },
 		},
 		"the record lost": {
-			spoil: func(t *testing.T, i fleet.Instance, _ paths) { dropRecord(t, i.ID) },
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) { dropItem(t, "instance#"+i.ID) },
 			want:  func(p paths) []string { return []string{"record missing create " + p.record} },
+		},
+		"its name's claim lost": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) {
+				r, err := world.Record(t.Context(), i.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				dropItem(t, "claim#"+r.BasePath+"#"+r.FQDN)
+			},
+			want: func(p paths) []string { return []string{"record changed update " + p.record + " [claim]"} },
 		},
 		"a record left provisioning by a crash": {
 			spoil: func(t *testing.T, i fleet.Instance, _ paths) {
