@@ -15,7 +15,7 @@ PROFILE  :=
 FORCE    :=
 STACK    :=
 
-.PHONY: help build test test-unit test-integration lint validate demo lab reconcile doctor golden fuzz deploy clean
+.PHONY: help build test test-unit test-integration lint validate soak demo lab reconcile doctor golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ lint: ## the linter, at its pinned version, over the product and the lab
 
 validate: ## template.yaml through cfn-lint, as SAM and expanded
 	cd $(LAB) && $(GO) run ./cmd/lab validate
+
+soak: build ## a fleet comes and goes in bad weather (FOR=30m INSTANCES=500); then all must agree
+	@cd $(LAB) && $(GO) run ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500)
 
 demo: build ## one instance's whole life, told and checked in the terminal
 	@cd $(LAB) && $(GO) run ./cmd/lab demo

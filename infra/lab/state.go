@@ -3,8 +3,9 @@ package lab
 import (
 	"context"
 	"fmt"
+	"maps"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,6 +24,14 @@ const stateLimit = 20 * time.Second
 // what stands at the profiles' output paths, and identity entities. It looks with the root token and by listing, not
 // by what the ledger says.
 func (w *World) ObjectsOf(ctx context.Context, instanceID string) ([]string, error) {
+	all, err := w.Objects(ctx)
+	return all[instanceID], err
+}
+
+var instanceID = regexp.MustCompile(`i-(?:[0-9a-f]{17}|[0-9a-f]{8})`)
+
+// Objects is ObjectsOf for every instance there is anything of.
+func (w *World) Objects(ctx context.Context) (map[string][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
 	profiles, err := grant.Load(templates.FS)
@@ -38,7 +47,7 @@ func (w *World) ObjectsOf(ctx context.Context, instanceID string) ([]string, err
 		}
 	}
 	slices.Sort(folders)
-	var found []string
+	found := map[string][]string{}
 	for _, folder := range slices.Compact(folders) {
 		list, err := w.Vault.Logical().ListWithContext(ctx, folder)
 		if err != nil {
@@ -49,29 +58,28 @@ func (w *World) ObjectsOf(ctx context.Context, instanceID string) ([]string, err
 		}
 		keys, _ := list.Data["keys"].([]any)
 		for _, k := range keys {
-			if name := fmt.Sprint(k); strings.Contains(name, instanceID) {
-				found = append(found, folder+"/"+name)
+			name := fmt.Sprint(k)
+			if id := instanceID.FindString(name); id != "" {
+				found[id] = append(found[id], folder+"/"+name)
 			}
 		}
 	}
-	entities, err := w.entitiesOf(ctx, instanceID)
-	return append(found, entities...), err
+	return found, w.addEntities(ctx, found)
 }
 
-func (w *World) entitiesOf(ctx context.Context, instanceID string) ([]string, error) {
+func (w *World) addEntities(ctx context.Context, found map[string][]string) error {
 	list, err := w.Vault.Logical().ListWithContext(ctx, "identity/entity-alias/id")
 	if err != nil || list == nil {
-		return nil, err
+		return err
 	}
 	info, _ := list.Data["key_info"].(map[string]any)
-	var found []string
-	for id, i := range info {
-		if fields, _ := i.(map[string]any); fields["name"] == instanceID {
-			found = append(found, "identity/entity-alias/id/"+id)
+	for _, id := range slices.Sorted(maps.Keys(info)) {
+		fields, _ := info[id].(map[string]any)
+		if name := fmt.Sprint(fields["name"]); instanceID.MatchString(name) {
+			found[name] = append(found[name], "identity/entity-alias/id/"+id)
 		}
 	}
-	slices.Sort(found)
-	return found, nil
+	return nil
 }
 
 // Record reads an instance's record from the table.

@@ -1,5 +1,6 @@
 // Command lab runs the local world: `lab demo` tells the story and checks it, `lab up` leaves the world running,
-// `lab prepare` builds and fetches what the others need, `lab validate` checks the template.
+// `lab prepare` builds and fetches what the others need, `lab validate` checks the template, `lab soak` lets a fleet come
+// and go in bad weather.
 package main
 
 import (
@@ -22,9 +23,9 @@ var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate}
-	if len(os.Args) != 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate")
+	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak}
+	if len(os.Args) < 2 || len(os.Args) > 2 && os.Args[1] != "soak" || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|soak [-for 30m] [-instances 500] [-seed n]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
 	if err := commands[os.Args[1]](ctx); err != nil {

@@ -1,0 +1,166 @@
+package soak
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+)
+
+// stranger is the role of instances that no profile fits.
+const stranger = "bob"
+
+// churn lets instances come, live and go.
+type churn struct {
+	world *lab.World
+	rng   *rand.Rand // only of the goroutine that launches
+	plan  Options
+
+	mu   sync.Mutex
+	done counts
+	errs []error
+}
+
+// counts are what happened to the instances.
+type counts struct {
+	launched, terminated, stopped, tagged int
+	announced, lost, doubled              int
+	logins, loginsRefused                 int
+}
+
+// life is what one instance will go through, drawn before it begins so that a run can be repeated.
+type life struct {
+	role                                 string
+	lost, doubled, endLost, logsIn, stay bool
+	stops, tags                          bool
+	age                                  time.Duration
+}
+
+func (c *churn) draw(left time.Duration) life {
+	chance := func(p float64) bool { return c.rng.Float64() < p }
+	roles := []string{"alice-worker", "alice-worker", "alice-worker", "alice-etcd", "alice-master", stranger}
+	age := time.Duration(c.rng.Float64() * float64(c.plan.For) / 4)
+	return life{
+		role: roles[c.rng.IntN(len(roles))], lost: chance(0.05), doubled: chance(0.15), endLost: chance(0.05), logsIn: chance(0.7),
+		stops: chance(0.1), tags: chance(0.2), age: max(6*time.Second, age), stay: age > left,
+	}
+}
+
+// run lets the instances begin one after the other until the time is over, and waits for those that end.
+func (c *churn) run(ctx context.Context) {
+	var group sync.WaitGroup
+	begin := time.Now()
+	every := c.plan.For / time.Duration(c.plan.Instances)
+	for n := range c.plan.Instances {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Until(begin.Add(time.Duration(n) * every))):
+			l := c.draw(c.plan.For - time.Since(begin))
+			group.Go(func() { c.live(ctx, l) })
+		}
+	}
+	group.Wait()
+}
+
+func (c *churn) count(f func(*counts)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f(&c.done)
+}
+
+func (c *churn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.errs = append(c.errs, err)
+}
+
+// live is one instance's life. What fails here is the lab's fault, since nothing of the fleet goes through a tap.
+func (c *churn) live(ctx context.Context, l life) {
+	launched, err := c.world.Fleet.Launch(ctx, fleet.Spec{Role: l.role})
+	if err != nil {
+		c.fail(fmt.Errorf("launching: %w", err))
+		return
+	}
+	i := launched[0]
+	c.count(func(n *counts) { n.launched++ })
+	c.announce(ctx, i, "running", l.lost, l.doubled)
+	c.wait(ctx, l.age/3)
+	var session *fleet.Session
+	if l.logsIn {
+		session, err = c.world.Fleet.Login(ctx, c.world.AuthMount, i, "")
+		c.count(func(n *counts) {
+			if n.logins++; err != nil {
+				n.loginsRefused++ // not granted yet, or not one of ours
+			}
+		})
+	}
+	if l.tags {
+		if err := c.world.Fleet.SetTags(ctx, i, map[string]string{"soak": i.ID}); err != nil {
+			c.fail(err)
+		}
+		c.count(func(n *counts) { n.tagged++ })
+	}
+	if l.stops {
+		c.stop(ctx, i)
+	}
+	c.wait(ctx, l.age*2/3)
+	if l.stay || ctx.Err() != nil {
+		return
+	}
+	if err := c.world.Fleet.Terminate(ctx, i); err != nil {
+		c.fail(err)
+		return
+	}
+	c.count(func(n *counts) { n.terminated++ })
+	c.announce(ctx, i, "terminated", l.endLost, l.doubled)
+	if session != nil {
+		c.mu.Lock()
+		c.plan.sessions[i.ID] = session
+		c.mu.Unlock()
+	}
+}
+
+func (c *churn) stop(ctx context.Context, i fleet.Instance) {
+	if err := c.world.Fleet.Stop(ctx, i); err != nil {
+		c.fail(err)
+		return
+	}
+	c.count(func(n *counts) { n.stopped++ })
+	c.announce(ctx, i, "stopped", false, false)
+	c.wait(ctx, time.Second)
+	if err := c.world.Fleet.Start(ctx, i); err != nil {
+		c.fail(err)
+		return
+	}
+	c.announce(ctx, i, "running", false, false)
+}
+
+// announce sends the state's event, twice, or not at all.
+func (c *churn) announce(ctx context.Context, i fleet.Instance, state string, lost, doubled bool) {
+	times := 1
+	switch {
+	case lost:
+		times = 0
+		c.count(func(n *counts) { n.lost++ })
+	case doubled:
+		times = 2
+		c.count(func(n *counts) { n.doubled++ })
+	}
+	for range times {
+		if err := c.world.Fleet.Announce(ctx, i, state); err != nil && ctx.Err() == nil {
+			c.fail(err)
+		}
+		c.count(func(n *counts) { n.announced++ })
+	}
+}
+
+func (c *churn) wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
