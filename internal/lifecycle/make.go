@@ -120,28 +120,6 @@ func (c *Converger) unmatched(ctx context.Context, t event.Trigger) (Outcome, er
 	return c.remove(ctx, old, next)
 }
 
-// takenOver is an error when a recorded policy of a live instance bears another deployment's marker: the instance is
-// that one's now, and what the record names besides may be as well.
-func (c *Converger) takenOver(ctx context.Context, r *ledger.Record) error {
-	if r == nil {
-		return nil
-	}
-	for _, o := range r.Objects {
-		if o.Kind != grant.KindPolicy {
-			continue
-		}
-		current, err := c.Vault.Read(ctx, o.Path)
-		if err != nil {
-			return err
-		}
-		text, _ := current["policy"].(string)
-		if m, ok := grant.ParseMarker(text); ok && m.Deployment != c.Realm.Deployment {
-			return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all beside it is left alone", r.InstanceID, o.Path, m.Deployment)
-		}
-	}
-	return nil
-}
-
 // differing counts the objects of a grant that are not in Vault as they should be.
 func differing(g *grant.Grant, found map[string]map[string]any) int {
 	n := 0

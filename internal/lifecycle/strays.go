@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -92,6 +93,28 @@ func (c *Converger) withStrays(ctx context.Context, t event.Trigger, old *ledger
 	}
 	next.Objects = slices.Concat(next.Objects, strays)
 	return next, nil
+}
+
+// takenOver is an error when a recorded policy of a live instance bears another deployment's marker: the instance is
+// that one's now, and what the record names besides may be as well.
+func (c *Converger) takenOver(ctx context.Context, r *ledger.Record) error {
+	if r == nil {
+		return nil
+	}
+	for _, o := range r.Objects {
+		if o.Kind != grant.KindPolicy {
+			continue
+		}
+		current, err := c.Vault.Read(ctx, o.Path)
+		if err != nil {
+			return err
+		}
+		text, _ := current["policy"].(string)
+		if m, ok := grant.ParseMarker(text); ok && m.Deployment != c.Realm.Deployment {
+			return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all beside it is left alone", r.InstanceID, o.Path, m.Deployment)
+		}
+	}
+	return nil
 }
 
 // kindOf tells the kind of object that stands at a path.

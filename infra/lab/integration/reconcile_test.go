@@ -220,14 +220,19 @@ func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
 				return []string{"auth-role missing create " + p.role, "record changed update " + p.record + " [state]"}
 			},
 		},
-		"the event of the termination lost": {
-			spoil: func(t *testing.T, i fleet.Instance, _ paths) {
-				if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-					t.Fatal(err)
-				}
+		"a record left deprovisioning by a crash, of an instance that is gone": {
+			spoil: func(t *testing.T, i fleet.Instance, p paths) {
+				terminate(t, i)
+				vaultDelete(t, p.role)
+				setRecord(t, i.ID, map[string]string{"state": string(ledger.Deprovisioning)})
 			},
 			want: func(p paths) []string { return []string{"record orphaned delete " + p.record} },
-			diff: "+ instance: terminated",
+			diff: "- instance: deprovisioning",
+		},
+		"the event of the termination lost": {
+			spoil: func(t *testing.T, i fleet.Instance, _ paths) { terminate(t, i) },
+			want:  func(p paths) []string { return []string{"record orphaned delete " + p.record} },
+			diff:  "+ instance: terminated",
 		},
 		"an old output's policy left behind": {
 			spoil: func(t *testing.T, _ fleet.Instance, p paths) {
