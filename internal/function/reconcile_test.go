@@ -4,24 +4,30 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // empty is an account without an instance, and a Vault and a ledger without an object; each listing takes its time.
 type empty struct {
-	bench *bench
-	took  time.Duration
-	own   []string
+	bench  *bench
+	took   time.Duration
+	own    []string
+	delays []time.Duration
+	refuse error // what its own queue answers
 }
 
 func (e *empty) Read(context.Context, string) (map[string]any, error)       { return nil, nil }
@@ -34,9 +40,9 @@ func (e *empty) Account(context.Context) (string, error)                    { re
 func (e *empty) Examine(context.Context) doctor.Report {
 	return doctor.Report{Mode: "doctor", OK: true}
 }
-func (e *empty) SendBody(_ context.Context, body []byte, _ time.Duration) error {
-	e.own = append(e.own, string(body))
-	return nil
+func (e *empty) SendBody(_ context.Context, body []byte, delay time.Duration) error {
+	e.own, e.delays = append(e.own, string(body)), append(e.delays, delay)
+	return e.refuse
 }
 func (e *empty) Look(context.Context, []instance.Ref) map[instance.Ref]instance.Sighting { return nil }
 
@@ -96,6 +102,9 @@ func TestARunThatNobodyWaitsForGoesOnByItsQueueAndOneByHandByItsAnswer(t *testin
 		if (len(e.own) == 1) != byQueue {
 			t.Errorf("%s: sent to the queue %q, want it there: %v", payload, e.own, byQueue)
 		}
+		if byQueue && e.delays[0] != 0 {
+			t.Errorf("%s: want the rest of the run begun at once, got a delay of %s", payload, e.delays[0])
+		}
 		if byQueue && strings.Contains(payload, "force") && !strings.Contains(e.own[0], `"force":true`) {
 			t.Errorf("want the rest of the run to be as forced as its beginning, got %s", e.own[0])
 		}
@@ -128,3 +137,103 @@ func TestARunIsCountedOnceItHasEndedAndABlockedOneApart(t *testing.T) {
 type failing struct{ *empty }
 
 func (failing) Scan(context.Context, ledger.Visitor) error { return errors.New("the table is away") }
+
+// gone is a ledger of n active records of instances that EC2 does not show.
+type gone struct {
+	*empty
+	n int
+}
+
+func (g gone) Scan(_ context.Context, v ledger.Visitor) error {
+	for n := range g.n {
+		v.Record(*g.record(id(n)))
+	}
+	return nil
+}
+
+func (g gone) Get(_ context.Context, instanceID string) (*ledger.Record, error) {
+	return g.record(instanceID), nil
+}
+
+func (g gone) record(instanceID string) *ledger.Record {
+	return &ledger.Record{InstanceID: instanceID, State: ledger.Active, Account: "123456789012", Region: "us-east-1", Version: 1}
+}
+
+// settling has n removals, each of which is to be looked after once more.
+func settling(n int) (*function.ReconcileHandler, *empty) {
+	h, e := newReconcile()
+	h.Reconciler.Ledger = gone{e, n}
+	for i := range n {
+		e.bench.errs[id(i)] = fault.New(fault.Retry, lifecycle.ErrSettling)
+	}
+	return h, e
+}
+
+// TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue has more of them than one message names.
+func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
+	const n = 201
+	h, e := settling(n)
+	if _, err := h.Invoke(t.Context(), []byte(`{"force":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	var named []string
+	for i, body := range e.own {
+		// Vault ends a login 95 seconds after it began; SQS keeps a message back for 15 minutes at most.
+		if e.delays[i] <= 95*time.Second || e.delays[i] > 15*time.Minute {
+			t.Errorf("want the second removal when no login can be under way any more, and no sooner, got it after %s", e.delays[i])
+		}
+		var in reconcile.Input
+		if err := json.Unmarshal([]byte(body), &in); err != nil {
+			t.Fatal(err)
+		}
+		named = append(named, in.InstanceIDs...)
+		in.InstanceIDs = nil
+		if want := (reconcile.Input{Mode: reconcile.Correct, Force: true}); !reflect.DeepEqual(in, want) {
+			t.Errorf("want a run that removes, whatever the settings and the limit say, for the limit has let these go, got %s", body)
+		}
+		payload, err := json.Marshal(map[string]any{"Records": []map[string]string{{"messageId": "1", "body": body}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := newReconcile()
+		if _, err := again.Invoke(t.Context(), payload); err != nil {
+			t.Errorf("want the message taken by the next invocation, got %v", err)
+		}
+	}
+	var want []string
+	for i := range n {
+		want = append(want, id(i))
+	}
+	if slices.Sort(named); !slices.Equal(named, want) || len(e.own) != 2 {
+		t.Errorf("want each of %d instances named once, in two messages, got %d in %d: %q", n, len(named), len(e.own), named)
+	}
+}
+
+// TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore has no queue, or one that does not take the message. All
+// that could be removed is, and the next run does the rest.
+func TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore(t *testing.T) {
+	for says, change := range map[string]func(*function.ReconcileHandler, *empty){
+		"RECONCILE_QUEUE_URL": func(h *function.ReconcileHandler, _ *empty) { h.Own = nil },
+		"the queue is away":   func(_ *function.ReconcileHandler, e *empty) { e.refuse = errors.New("the queue is away") },
+	} {
+		h, e := settling(2)
+		change(h, e)
+		out, err := h.Invoke(t.Context(), nil)
+		var a reconcile.Answer
+		if err != nil || json.Unmarshal(out, &a) != nil || a.Summary.Corrected != 2 || a.Summary.Failed > 0 || a.Blocked {
+			t.Errorf("%s: want the run to end well with two removals, got %s, %v", says, out, err)
+		}
+		log := e.bench.log.String()
+		if strings.Count(log, "not looked after once more") != 1 || !strings.Contains(log, says) || strings.Contains(log, `"level":"ERROR"`) {
+			t.Errorf("%s: want a warning that says why, got %s", says, log)
+		}
+	}
+}
+
+func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
+	h, e := newReconcile()
+	h.Reconciler.Ledger = gone{e, 2}
+	if _, err := h.Invoke(t.Context(), nil); err != nil || len(e.own) > 0 {
+		t.Errorf("want no message after removals that are done with, got %q, %v", e.own, err)
+	}
+}

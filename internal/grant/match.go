@@ -1,7 +1,6 @@
 package grant
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -52,13 +51,23 @@ func glob(pattern, value string) bool {
 	if value == "" {
 		return false
 	}
-	if !strings.Contains(pattern, "*") {
+	first, rest, globbed := strings.Cut(pattern, "*")
+	if !globbed {
 		return pattern == value
 	}
-	parts := strings.Split(pattern, "*")
-	for i, p := range parts {
-		parts[i] = regexp.QuoteMeta(p)
+	if !strings.HasPrefix(value, first) {
+		return false
 	}
-	ok, err := regexp.MatchString("^(?s:"+strings.Join(parts, ".*")+")$", value)
-	return ok && err == nil
+	value = value[len(first):]
+	for {
+		part, more, globbed := strings.Cut(rest, "*")
+		if !globbed {
+			return strings.HasSuffix(value, part)
+		}
+		i := strings.Index(value, part) // the first place leaves the most for what follows
+		if i < 0 {
+			return false
+		}
+		value, rest = value[i+len(part):], more
+	}
 }

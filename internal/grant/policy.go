@@ -258,6 +258,9 @@ func samePolicy(want, got any) bool {
 	if !ok || wantMarker != gotMarker {
 		return false
 	}
+	if strings.TrimSpace(w) == strings.TrimSpace(g) {
+		return true
+	}
 	wantRules, err := canonical(w)
 	if err != nil {
 		return false

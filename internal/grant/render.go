@@ -40,7 +40,22 @@ func (g *Grant) All() []Object { return append(slices.Clone(g.Objects), g.AuthRo
 // that the profile uses is still empty, and else with kind fault.Refuse: a value or a template that does not pass
 // is not better the next time.
 func (p *Profile) Render(f facts.Instance, realm Realm) (*Grant, error) {
-	g, err := p.render(f, realm)
+	return p.try(f, realm, guarded)
+}
+
+// Draft is what Render gives, if it gives anything, for a small part of the work: the guard has not looked at it. It is to
+// be compared with what was made before, and never written.
+func (p *Profile) Draft(f facts.Instance, realm Realm) (*Grant, error) {
+	return p.try(f, realm, unguarded)
+}
+
+const (
+	guarded   = true
+	unguarded = false
+)
+
+func (p *Profile) try(f facts.Instance, realm Realm, guard bool) (*Grant, error) {
+	g, err := p.render(f, realm, guard)
 	if err != nil {
 		kind := fault.Refuse
 		if errors.Is(err, ErrNotYet) {
@@ -51,7 +66,7 @@ func (p *Profile) Render(f facts.Instance, realm Realm) (*Grant, error) {
 	return g, nil
 }
 
-func (p *Profile) render(f facts.Instance, realm Realm) (*Grant, error) {
+func (p *Profile) render(f facts.Instance, realm Realm, guard bool) (*Grant, error) {
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
@@ -63,21 +78,23 @@ func (p *Profile) render(f facts.Instance, realm Realm) (*Grant, error) {
 		return nil, err
 	}
 	g := &Grant{Profile: p, InstanceID: f.ID, FQDN: v.FQDN}
-	actual := rendering{profile: p, values: v, identities: map[string]identity{}}
-	neutral := rendering{profile: p, values: v.neutralised(), identities: map[string]identity{}}
+	actual := rendering{profile: p, values: v, identities: map[string]identity{}, guard: guard}
+	neutral := rendering{profile: p, values: v.neutralised(), identities: map[string]identity{}, guard: guard}
 	var policies []string
 	for _, o := range p.Outputs {
 		object, shape, err := actual.output(o)
 		if err != nil {
 			return nil, fmt.Errorf("output %s: %w", o.Name, err)
 		}
-		_, neutralShape, err := neutral.output(o)
-		if err != nil {
-			return nil, fmt.Errorf("output %s with neutral values: %w", o.Name, err)
-		}
-		if !slices.Equal(shape, neutralShape) {
-			return nil, fmt.Errorf("output %s: a name or tag of the instance changes the structure of %s: %q instead of %q",
-				o.Name, o.Template, shape, neutralShape)
+		if guard {
+			_, neutralShape, err := neutral.output(o)
+			if err != nil {
+				return nil, fmt.Errorf("output %s with neutral values: %w", o.Name, err)
+			}
+			if !slices.Equal(shape, neutralShape) {
+				return nil, fmt.Errorf("output %s: a name or tag of the instance changes the structure of %s: %q instead of %q",
+					o.Name, o.Template, shape, neutralShape)
+			}
 		}
 		g.Objects = append(g.Objects, object)
 		if o.Type == KindPolicy {
@@ -152,6 +169,7 @@ type rendering struct {
 	profile    *Profile
 	values     values
 	identities map[string]identity // of pki-role outputs, by output name
+	guard      bool                // hold what is rendered against the bounds, and tell its shape
 }
 
 // output gives the object and the shape of its template's text.
@@ -189,8 +207,12 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		if err != nil {
 			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
 		}
+		object := Object{Kind: KindPKIRole, Path: path, Fields: fields}
+		if !r.guard {
+			return object, nil, nil
+		}
 		free, err := decodeObject(text)
-		return Object{Kind: KindPKIRole, Path: path, Fields: fields}, jsonShape("", free), err
+		return object, jsonShape("", free), err
 	default:
 		for _, m := range r.profile.mounts {
 			if path == m || strings.HasPrefix(path, m+"/") {
@@ -211,6 +233,16 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 }
 
 func (r *rendering) policy(o Output, text string, generated map[string]rule) (Object, []string, error) {
+	v := r.values
+	marker := Marker{Deployment: v.Deployment, InstanceID: v.InstanceID, Profile: v.Profile}
+	object := Object{
+		Kind:   KindPolicy,
+		Path:   PolicyPath(PolicyName(v.InstanceID, o.Name)),
+		Fields: map[string]any{"policy": marker.String() + "\n" + strings.TrimSpace(text) + "\n"},
+	}
+	if !r.guard {
+		return object, nil, nil
+	}
 	rules, err := parsePolicy(text)
 	if err != nil {
 		return Object{}, nil, err
@@ -219,13 +251,7 @@ func (r *rendering) policy(o Output, text string, generated map[string]rule) (Ob
 	if err := b.check(rules); err != nil {
 		return Object{}, nil, err
 	}
-	v := r.values
-	marker := Marker{Deployment: v.Deployment, InstanceID: v.InstanceID, Profile: v.Profile}
-	return Object{
-		Kind:   KindPolicy,
-		Path:   PolicyPath(PolicyName(v.InstanceID, o.Name)),
-		Fields: map[string]any{"policy": marker.String() + "\n" + strings.TrimSpace(text) + "\n"},
-	}, shape(rules, generated), nil
+	return object, shape(rules, generated), nil
 }
 
 // access is pkiAccess: the text of the lock on one PKI role, which is also kept for the check afterwards.
@@ -344,7 +370,7 @@ func (p *Profile) rehearse() error {
 	if _, err := p.fqdn.execute(v, nil); err != nil {
 		return err
 	}
-	r := rendering{profile: p, values: v, identities: map[string]identity{}}
+	r := rendering{profile: p, values: v, identities: map[string]identity{}, guard: guarded}
 	for _, o := range p.Outputs {
 		if _, _, err := r.output(o); err != nil {
 			return fmt.Errorf("output %s, rehearsed: %w", o.Name, err)

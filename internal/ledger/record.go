@@ -118,6 +118,20 @@ func (r Record) SHA256(path string) string {
 	return ""
 }
 
+// Holds tells whether the record begins with exactly the objects of a grant, in its order.
+func (r Record) Holds(g *grant.Grant) bool {
+	all := g.All()
+	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath {
+		return false
+	}
+	for i, o := range all {
+		if r.Objects[i].Path != o.Path || r.Objects[i].SHA256 != o.SHA256() {
+			return false
+		}
+	}
+	return true
+}
+
 // RoleID is the role_id of the auth role recorded at a path; empty when it is not known.
 func (r Record) RoleID(path string) string {
 	for _, o := range r.Objects {

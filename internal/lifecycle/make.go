@@ -134,16 +134,7 @@ func differing(g *grant.Grant, found map[string]map[string]any) int {
 // same tells whether the record says that exactly this grant was made. Auth roles left on another mount are for a
 // function that may delete them.
 func (c *Converger) same(r *ledger.Record, g *grant.Grant) bool {
-	all := g.All()
-	if len(r.Objects) < len(all) || c.Duties.Remove && len(r.Objects) > len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath {
-		return false
-	}
-	for i, o := range all {
-		if r.Objects[i].Path != o.Path || r.Objects[i].SHA256 != o.SHA256() {
-			return false
-		}
-	}
-	return true
+	return r.Holds(g) && (!c.Duties.Remove || len(r.Objects) == len(g.Objects)+1)
 }
 
 // settled forgets an error that has passed, so that its return is told anew.

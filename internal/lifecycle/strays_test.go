@@ -1,12 +1,14 @@
 package lifecycle_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
@@ -144,5 +146,75 @@ func TestAStrayOfALiveInstanceGoesAndItsGrantStays(t *testing.T) {
 	}
 	if err := w.granted(idA); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched has a running instance that no profile fits any more, as
+// after its move to another deployment: that one has adopted the policy, and with it, as far as anybody can tell, all
+// beside it.
+func TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched(t *testing.T) {
+	old := strings.TrimSuffix(policyA, "node") + "old"
+	for name, asked := range map[string]func(*world) event.Trigger{
+		"by an event":                func(w *world) event.Trigger { return trigger(idA, facts.Running, w.clock()) },
+		"by reconcile":               func(w *world) event.Trigger { return verify(w, facts.Running) },
+		"by reconcile, with a stray": func(w *world) event.Trigger { return verify(w, facts.Running, old) },
+	} {
+		w := newWorld(t)
+		f := w.launch(idA, 4)
+		c := w.converger(both, func(o *lifecycle.Options) { o.Adopt, o.RevokeCertificates = true, true })
+		w.must(c, idA, facts.Running, lifecycle.Provisioned)
+		w.objects[policyA], w.objects[old], w.entities[idA] = marked("other", idA), marked("vault-ec2", idA), true
+		f.IAMRoleARN = "arn:aws:iam::123456789012:role/other"
+		w.ec2[idA] = f
+		w.calls = nil
+		_, err := w.handleAt(c, asked(w))
+		if fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), policyA) || !strings.Contains(fmt.Sprint(err), "deployment other") {
+			t.Errorf("%s: want a conflict that names the policy and whose it is, got %v", name, err)
+		}
+		for _, touches := range []string{"vault write", "vault delete", "vault cut", "vault revoke", "ledger put"} {
+			if w.count(touches) > 0 {
+				t.Errorf("%s: want nothing touched of an instance that works for somebody else, got %q", name, w.calls)
+			}
+		}
+		if !w.entities[idA] || w.objects[roleA] == nil || w.records[idA].State != ledger.Active {
+			t.Errorf("%s: want its login, its tokens and its record as they were, got %v, record %+v", name, w.objects[roleA], w.records[idA])
+		}
+	}
+}
+
+func TestVerifyingTakesALostClaimAgain(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	clear(w.claims)
+	w.calls = nil
+	got, err := w.handleAt(c, verify(w, facts.Running))
+	if err != nil || got.Action != lifecycle.Provisioned || got.Objects != 0 || w.count("vault write")+w.count("vault delete") > 0 {
+		t.Errorf("want the claim taken and Vault, where all is as it should be, left alone, got %+v, %v\n%q", got, err, w.calls)
+	}
+	if err := w.granted(idA); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestALostClaimThatAnotherHoldsByNowStaysWithThatOne has two live instances of one name, which no claim kept apart.
+// Neither may take it from the other.
+func TestALostClaimThatAnotherHoldsByNowStaysWithThatOne(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	clear(w.claims)
+	w.launch(idB, 4)
+	w.must(c, idB, facts.Running, lifecycle.Provisioned)
+	if _, err := w.handleAt(c, verify(w, facts.Running)); fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), idB) {
+		t.Errorf("want it refused, naming the holder, got %v", err)
+	}
+	if err := w.granted(idB); err != nil {
+		t.Errorf("want the holder to keep the name and the grant: %v", err)
+	}
+	if r := w.records[idA]; r.LastError == "" {
+		t.Errorf("want the refusal recorded, got %+v", r)
 	}
 }

@@ -47,8 +47,10 @@ type subject struct {
 	profile  *grant.Profile // nil when none fits
 	grant    *grant.Grant   // nil when none could be rendered
 	refusal  error          // why not
-	holder   string         // who has claimed its name
-	contents map[string]map[string]any
+	// asRecorded tells that the record names exactly this grant.
+	asRecorded bool
+	holder     string // who has claimed its name
+	contents   map[string]map[string]any
 }
 
 // comparison compares subjects. It does no I/O.
@@ -215,7 +217,7 @@ func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
 		row.adopt, row.bars = Update, true
 		return &row
 	}
-	rewritten := recorded && s.record.State == ledger.Active && s.record.SHA256(o.Path) != o.SHA256()
+	rewritten := !s.asRecorded && recorded && s.record.State == ledger.Active && s.record.SHA256(o.Path) != o.SHA256()
 	if len(fields) == 0 && !rewritten {
 		return nil
 	}

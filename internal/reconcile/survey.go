@@ -215,7 +215,7 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	}
 	u.profile, u.refusal = s.Profiles.Match(i.Facts)
 	if u.profile != nil && u.refusal == nil {
-		if u.grant, u.refusal = u.profile.Render(i.Facts, s.Realm); u.refusal == nil {
+		if u.grant, u.refusal = s.render(u, i.Facts); u.refusal == nil {
 			u.holder = s.fleet.claims[ledger.Name{BasePath: u.profile.BasePath, FQDN: u.grant.FQDN}]
 		}
 	}
@@ -226,6 +226,18 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 		return nil, u, err
 	}
 	return s.confirm(ctx, u, c.present(u))
+}
+
+// render gives an instance's grant. What is exactly as it was made and recorded went through the guard then; all else
+// does now, as it will once more before anything is written.
+func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
+	g, err := u.profile.Draft(f, s.Realm)
+	if err == nil {
+		if u.asRecorded = u.record != nil && u.record.State == ledger.Active && u.record.Holds(g); u.asRecorded {
+			return g, nil
+		}
+	}
+	return u.profile.Render(f, s.Realm)
 }
 
 func (s *survey) subject(id string) *subject {
