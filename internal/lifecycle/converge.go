@@ -245,7 +245,12 @@ func (c *Converger) failed(ctx context.Context, w ledger.Write, reason error) er
 	defer cancel()
 	w.New.LastError = reason.Error()
 	w.New.Attempts++
-	if _, err := c.Ledger.Put(ctx, w); err != nil && !errors.Is(err, ledger.ErrChanged) {
+	_, err := c.Ledger.Put(ctx, w)
+	switch {
+	case errors.Is(err, ledger.ErrChanged):
+		// The run was taken over: what it saw may have been the other's work, and says nothing of the instance.
+		return fault.New(fault.Retry, errors.Join(reason, err))
+	case err != nil:
 		return fault.New(fault.KindOf(reason), errors.Join(reason, err))
 	}
 	return reason

@@ -66,11 +66,11 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{}, err
 	}
 	if asRecorded && len(strays) == 0 && differing(g, found) == 0 {
-		holder, err := c.Ledger.Holder(ctx, old.Name())
+		held, err := c.holdsItsName(ctx, old)
 		if err != nil {
 			return Outcome{}, err
 		}
-		if holder != nil && holder.InstanceID == f.ID {
+		if held {
 			return done, c.settled(ctx, old)
 		}
 	}
@@ -118,6 +118,12 @@ func (c *Converger) unmatched(ctx context.Context, t event.Trigger) (Outcome, er
 		return Outcome{Action: Unmatched}, err
 	}
 	return c.remove(ctx, old, next)
+}
+
+// holdsItsName tells whether the claim on the record's name is the instance's.
+func (c *Converger) holdsItsName(ctx context.Context, r *ledger.Record) (bool, error) {
+	holder, err := c.Ledger.Holder(ctx, r.Name())
+	return holder != nil && holder.InstanceID == r.InstanceID, err
 }
 
 // differing counts the objects of a grant that are not in Vault as they should be.

@@ -313,6 +313,7 @@ func (c *comparison) strays(s *subject) []Change {
 			ours = c.ours(s, path)
 		case grant.KindAuthRole:
 			ours = lost && grant.GivesOneOf(s.contents[path], marked)
+		case grant.KindPKIRole, grant.KindGeneric: // they carry no proof of their own
 		}
 		if !ours && !s.live() && foreign > 0 && len(marked) == 0 && folderOf(path) != policyFolder {
 			continue // another deployment's instance: the rows of its policies say so

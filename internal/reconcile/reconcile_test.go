@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -10,7 +9,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
 func TestAFleetThatIsAsItShouldBeHasNoRows(t *testing.T) {
@@ -55,79 +53,72 @@ func TestAFleetIsTakenInStretches(t *testing.T) {
 	}
 }
 
-// TestARunThatOutlastsItsInvocationGoesOnAtItsCursor lets each repair take five seconds of a fifteen-minute invocation.
+// TestARunThatOutlastsItsInvocationGoesOnAtItsCursor lets each repair take twenty-five seconds of a fifteen-minute
+// invocation.
 func TestARunThatOutlastsItsInvocationGoesOnAtItsCursor(t *testing.T) {
-	w := newWorld(t, 500)
+	w := newWorld(t, 100)
 	spoiled := w.spoil(1)
-	w.tick["converge"] = 5 * time.Second
-	r := w.reconciler()
-	in, invocations, rows := Input{Mode: Correct}, 0, 0
-	var a Answer
-	for {
-		a = w.run(r, in)
-		invocations++
+	w.tick["converge"] = 25 * time.Second
+	rows := 0
+	a, invocations := w.goOn(Input{Mode: Correct}, func(a Answer) {
 		rows += len(a.Drift)
-		if a.Cursor == nil {
-			break
+		if a.Cursor != nil && (!a.Truncated || a.Cursor.After == "") {
+			t.Fatalf("want a cursor that says how far it came, got %+v", a)
 		}
-		if !a.Truncated || a.Cursor.After == "" || invocations > 5 {
-			t.Fatalf("want a cursor that says how far it came, got %+v after %d invocations", a, invocations)
-		}
-		in.Cursor = a.Cursor
+	})
+	if invocations < 3 || invocations > 5 || rows != spoiled || a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || w.calls["converge"] != spoiled {
+		t.Errorf("want %d repairs, each once, and a row for each over three to five invocations and one summary, got %d and %d over %d: %+v", spoiled, w.calls["converge"], rows, invocations, a.Summary)
 	}
-	if invocations < 3 || a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || w.calls["converge"] != spoiled {
-		t.Errorf("want %d repairs, each once, over at least three invocations and one summary, got %d over %d: %+v", spoiled, w.calls["converge"], invocations, a.Summary)
-	}
-	if a.DurationMs < int64(spoiled)*5000 {
+	if a.DurationMs < int64(spoiled)*25_000 {
 		t.Errorf("want the duration of the whole run, got %d ms", a.DurationMs)
 	}
 }
 
 func TestAComparisonThatDoesNotFitIntoAnInvocationIsTriedOnAShorterStretch(t *testing.T) {
-	w := newWorld(t, 420)
-	w.tick["read"] = 2 * time.Second // 1680 reads do not fit into 15 minutes
-	in, invocations := Input{Mode: Detect, Cursor: &Cursor{Limit: 400}}, 0
-	var a Answer
-	for ; invocations < 30; invocations++ {
-		if a = w.run(w.reconciler(), in); a.Cursor == nil {
-			break
+	w := newWorld(t, 210)
+	w.tick["read"] = 2 * time.Second // a hundred instances, of four objects each, fit into 15 minutes, and two hundred do not
+	last := 400
+	a, invocations := w.goOn(Input{Mode: Detect, Cursor: &Cursor{Limit: last}}, func(a Answer) {
+		if a.Cursor != nil {
+			last = a.Cursor.Limit
 		}
-		in.Cursor = a.Cursor
-	}
-	if a.Cursor != nil || a.Blocked || invocations < 5 || in.Cursor.Limit >= 400 {
-		t.Errorf("want it to end with shorter stretches, got %+v after %d invocations, cursor %+v", a, invocations, in.Cursor)
+	})
+	if a.Blocked || invocations < 5 || last != minStretch {
+		t.Errorf("want it to end with shorter stretches, the first two tries given up, got %+v after %d invocations, in stretches of %d", a, invocations, last)
 	}
 	w.tick["read"] = time.Minute
-	in.Cursor = &Cursor{Limit: 150}
+	in := Input{Mode: Detect, Cursor: &Cursor{Limit: 150}}
 	if a := w.run(w.reconciler(), in); a.Cursor != nil || !a.Blocked || !strings.Contains(a.BlockedReason, "given up") {
 		t.Errorf("want a run that can get nowhere given up, got %+v", a)
 	}
 }
 
 func TestTheDeleteLimitIsOneForTheWholeRun(t *testing.T) {
-	w := newWorld(t, 100)
-	for n := range 30 {
-		delete(w.ec2, id(n*3))
+	w := newWorld(t, 50)
+	const gone, before = 12, 6
+	for n := range gone {
+		delete(w.ec2, id(n*4))
 	}
-	in := Input{Mode: Correct, Cursor: &Cursor{Limit: 10}} // three to remove in each stretch: below every limit
-	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, "30 instances would be removed of 100") || a.Summary.Corrected > 0 {
+	const says = "12 instances would be removed of 50"
+	in := Input{Mode: Correct, Cursor: &Cursor{Limit: 10}} // two or three to remove in each stretch: below every limit
+	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, says) || a.Summary.Corrected > 0 {
 		t.Errorf("want all stretches blocked, got %+v", a)
 	}
-	in.Cursor.Removed = 15 // by an invocation before
-	for n := range 15 {
-		w.remove(id(n * 3))
+	in.Cursor.Removed = before // by an invocation before
+	for n := range before {
+		w.remove(id(n * 4))
 	}
-	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, "30 instances would be removed of 100") {
+	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, says) {
 		t.Errorf("want what was removed before to count, got %+v", a)
 	}
 	in.Force = true
-	if a := w.run(w.reconciler(), in); a.Blocked || a.Summary.Corrected != 15 {
-		t.Errorf("forced: want the last 15 removed, got %+v", a)
+	if a := w.run(w.reconciler(), in); a.Blocked || a.Summary.Corrected != gone-before {
+		t.Errorf("forced: want the last %d removed, got %+v", gone-before, a)
 	}
 }
 
 func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
-	w := newWorld(t, 100)
+	w := newWorld(t, maxFailures+3*readers)
 	w.spoil(2)
 	w.fail["read"] = errStorage
 	a := w.run(w.reconciler(), Input{Mode: Correct})
@@ -153,33 +144,22 @@ func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
 	leased := w.records[id(0)]
 	leased.LeaseOwner, leased.LeaseExpiresAt = "somebody", start.Add(time.Minute).UnixMilli()
 	w.records[id(0)] = leased
-	r := w.reconciler(func(o *Options) { o.Ledger = writing{w, id(1)} })
+	write := func() {
+		r := w.records[id(1)]
+		r.Version++
+		w.records[id(1)] = r
+	}
+	r := w.reconciler(func(o *Options) { o.Ledger = interrupted{world: w, after: write} })
 	if a := w.run(r, Input{Mode: Detect}); len(a.Drift) != 1 || a.Drift[0].InstanceID != id(2) {
 		t.Errorf("want a row for the third alone, got %+v", a.Drift)
 	}
 }
 
-// writing is a ledger in which one record is written between the scan and the second read.
-type writing struct {
-	*world
-	id string
-}
-
-func (l writing) Scan(ctx context.Context, v ledger.Visitor) error {
-	err := l.world.Scan(ctx, v)
-	r := l.records[l.id]
-	r.Version++
-	l.records[l.id] = r
-	return err
-}
-
 func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
 	w := newWorld(t, 10)
 	delete(w.objects, grant.AuthRolePath("aws", id(1)))
-	w.objects[grant.AuthRolePath("aws", id(2))]["auth_type"] = "iam" // Vault cannot change it in place
-	f := w.ec2[id(3)]
-	f.State = facts.Terminated
-	w.ec2[id(3)] = f
+	w.loosen(grant.AuthRolePath("aws", id(2)), "auth_type", "iam") // Vault cannot change it in place
+	w.terminate(3)
 	a := w.run(w.reconciler(func(o *Options) { o.Queue = w }), Input{Mode: Correct})
 	if a.Summary.Enqueued != 1 || len(w.sent) != 1 || w.sent[0].InstanceID != id(1) || a.Summary.Corrected != 2 {
 		t.Errorf("want one handed on and two made here, got %+v, sent %+v", a.Summary, w.sent)
@@ -240,21 +220,9 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 func TestAnInstanceWhoseStateChangedSinceIsLeftToTheNextRun(t *testing.T) {
 	w := newWorld(t, 2)
 	w.spoil(2)
-	r := w.reconciler(func(o *Options) { o.Instances = stopping{instances{w}} })
-	a := w.run(r, Input{Mode: Correct})
+	stops := func(s *instance.Sighting) { s.Facts.State = facts.Stopping }
+	a := w.run(w.reconciler(func(o *Options) { o.Instances = altered{instances: instances{w}, looked: stops} }), Input{Mode: Correct})
 	if a.Summary != (Summary{Missing: 1, Failed: 1}) || !strings.Contains(a.Drift[0].Error, "left to the next run") || w.calls["converge"] > 0 {
 		t.Errorf("want nothing made for an instance that stopped meanwhile, got %+v", a)
 	}
-}
-
-// stopping is an EC2 in which every instance stops between the listing and the second look.
-type stopping struct{ instances }
-
-func (s stopping) Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
-	out := s.instances.Look(ctx, refs)
-	for r, seen := range out {
-		seen.Facts.State = facts.Stopping
-		out[r] = seen
-	}
-	return out
 }

@@ -147,7 +147,7 @@ func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *S
 			looked = now
 			sightings = r.Instances.Look(ctx, refs(jobs))
 		}
-		few := jobs[:min(sideBySide, len(jobs))]
+		few := apart(jobs[:min(sideBySide, len(jobs))])
 		jobs = jobs[len(few):]
 		errs := make([]error, len(few))
 		var group errgroup.Group
@@ -170,6 +170,21 @@ func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *S
 		}
 	}
 	return nil
+}
+
+// apart ends a group before an instance that takes its name from another in it, or gives its own to one: side by side,
+// both would remove the same holder.
+func apart(jobs []*job) []*job {
+	for i, j := range jobs {
+		if slices.ContainsFunc(jobs[:i], func(o *job) bool { return j.takesFrom(o) || o.takesFrom(j) }) {
+			return jobs[:i]
+		}
+	}
+	return jobs
+}
+
+func (j *job) takesFrom(holder *job) bool {
+	return slices.ContainsFunc(j.rows, func(c *Change) bool { return c.heldBy == holder.id() })
 }
 
 func refs(jobs []*job) []instance.Ref {

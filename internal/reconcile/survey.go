@@ -207,7 +207,7 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	u := s.subject(i.Facts.ID)
 	u.sighting, u.place = i.Sighting, i.place
 	if i.Err != nil {
-		return []Change{u.failure(i.Err)}, u, nil // AWS's fault with this instance, and nobody else's
+		return []Change{u.failure(i.Err)}, u, nil //nolint:nilerr // AWS's fault with this instance, and nobody else's
 	}
 	c := s.comparison()
 	if u.busy(c.now) {

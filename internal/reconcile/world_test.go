@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,7 +24,7 @@ import (
 )
 
 // world is a fleet in memory. What is repaired by lifecycle on real parts is tested in infra/lab; here it is the size,
-// the time and the faults.
+// the time, the order and the faults.
 type world struct {
 	t        *testing.T
 	profiles *grant.Set
@@ -33,11 +33,14 @@ type world struct {
 	mu      sync.Mutex
 	now     time.Time
 	objects map[string]map[string]any
+	litter  []vault.Alias // what logins left
 	records map[string]ledger.Record
+	claims  map[ledger.Name]ledger.Claim
 	ec2     map[string]facts.Instance
-	unseen  map[string]bool // EC2's listings leave them out
 	calls   map[string]int
 	sent    []event.Trigger
+	deleted []string // paths
+	cut     []string // aliases
 	// tick is how much time passes with each call of a kind.
 	tick map[string]time.Duration
 	// fail makes calls of a kind fail.
@@ -49,25 +52,22 @@ var (
 	here  = instance.Place{Account: "123456789012", Region: "us-east-1"}
 )
 
+// builtIn are the profiles of every world. A set is never changed, so the tests share one.
+var builtIn = sync.OnceValues(func() (*grant.Set, error) { return grant.Load(templates.FS) })
+
 func newWorld(t *testing.T, n int) *world {
 	t.Helper()
-	set, err := grant.Load(templates.FS)
+	set, err := builtIn()
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{
 		t: t, profiles: set, realm: grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"}, now: start,
-		objects: map[string]map[string]any{}, records: map[string]ledger.Record{}, ec2: map[string]facts.Instance{}, unseen: map[string]bool{},
-		calls: map[string]int{}, tick: map[string]time.Duration{}, fail: map[string]error{},
+		objects: map[string]map[string]any{}, records: map[string]ledger.Record{}, claims: map[ledger.Name]ledger.Claim{},
+		ec2: map[string]facts.Instance{}, calls: map[string]int{}, tick: map[string]time.Duration{}, fail: map[string]error{},
 	}
 	for i := range n {
-		f := facts.Instance{
-			ID: id(i), State: facts.Running, Account: here.Account, Region: here.Region, VPCID: "vpc-0a1b2c3d",
-			PrivateDNSName: fmt.Sprintf("ip-10-1-%d-%d.ec2.internal", i/250, i%250+1), IPv4s: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, byte(i / 250), byte(i%250 + 1)})},
-			IAMInstanceProfileARN: "arn:aws:iam::123456789012:instance-profile/alice-worker", IAMRoleARN: "arn:aws:iam::123456789012:role/alice-worker",
-		}
-		w.ec2[f.ID] = f
-		w.provision(f)
+		w.provision(w.launch(worker(i)))
 	}
 	return w
 }
@@ -75,32 +75,74 @@ func newWorld(t *testing.T, n int) *world {
 // id is that of the n-th instance, in their order.
 func id(n int) string { return fmt.Sprintf("i-%017x", n*7919+1) }
 
-// provision leaves Vault and the ledger as lifecycle would.
-func (w *world) provision(f facts.Instance) {
+// worker is the n-th instance, running, of a role that a profile fits.
+func worker(n int) facts.Instance {
+	return facts.Instance{
+		ID: id(n), State: facts.Running, Account: here.Account, Region: here.Region, VPCID: "vpc-0a1b2c3d",
+		PrivateDNSName: fmt.Sprintf("ip-10-1-%d-%d.ec2.internal", n/250, n%250+1), IPv4s: []netip.Addr{netip.AddrFrom4([4]byte{10, 1, byte(n / 250), byte(n%250 + 1)})},
+		IAMInstanceProfileARN: "arn:aws:iam::123456789012:instance-profile/alice-worker", IAMRoleARN: "arn:aws:iam::123456789012:role/alice-worker",
+	}
+}
+
+// noRole takes the role from an instance: no profile fits it then.
+func noRole(f facts.Instance) facts.Instance {
+	f.IAMRoleARN = ""
+	return f
+}
+
+// launch has EC2 show an instance.
+func (w *world) launch(f facts.Instance) facts.Instance {
+	w.ec2[f.ID] = f
+	return f
+}
+
+// terminate has EC2 show the n-th instance as terminated.
+func (w *world) terminate(n int) {
+	f := w.ec2[id(n)]
+	f.State = facts.Terminated
+	w.ec2[f.ID] = f
+}
+
+// stand leaves Vault as the provision of a deployment would.
+func (w *world) stand(f facts.Instance, realm grant.Realm) *grant.Grant {
 	p, err := w.profiles.Match(f)
 	if err != nil || p == nil {
 		w.t.Fatalf("matching %s: %v, %v", f.ID, p, err)
 	}
-	g, err := p.Render(f, w.realm)
+	g, err := p.Render(f, realm)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	for _, o := range g.All() {
+		w.objects[o.Path] = o.Fields
+	}
+	return g
+}
+
+// provision leaves Vault and the ledger as lifecycle would.
+func (w *world) provision(f facts.Instance) {
+	g := w.stand(f, w.realm)
 	r := ledger.Record{
-		InstanceID: f.ID, State: ledger.Active, Account: f.Account, Region: f.Region, Profile: p.Name, BasePath: p.BasePath, FQDN: g.FQDN,
+		InstanceID: f.ID, State: ledger.Active, Account: f.Account, Region: f.Region, Profile: g.Profile.Name, BasePath: g.Profile.BasePath, FQDN: g.FQDN,
 		UpdatedAt: start.Add(-time.Hour), Version: 1,
 	}
 	for _, o := range g.All() {
-		w.objects[o.Path] = o.Fields
 		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()})
 	}
 	w.records[f.ID] = r
+	w.claims[r.Name()] = ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}
 }
 
+// remove leaves them as lifecycle would once the instance is gone.
 func (w *world) remove(instanceID string) {
-	for _, o := range w.records[instanceID].Objects {
+	r := w.records[instanceID]
+	for _, o := range r.Objects {
 		delete(w.objects, o.Path)
 	}
-	w.records[instanceID] = ledger.Record{InstanceID: instanceID, State: ledger.Deleted, Version: 2, UpdatedAt: w.now}
+	delete(w.claims, r.Name())
+	at := w.now
+	r.State, r.Objects, r.Version, r.UpdatedAt, r.DeletedAt = ledger.Deleted, nil, r.Version+1, at, &at
+	w.records[instanceID] = r
 }
 
 // do counts a call, lets time pass, and fails where it is to.
@@ -128,16 +170,16 @@ func (w *world) List(_ context.Context, path string) ([]string, error) {
 	return out, w.do("list " + path)
 }
 
-func (w *world) Aliases(context.Context, string) ([]vault.Alias, error) { return nil, nil }
+func (w *world) Aliases(context.Context, string) ([]vault.Alias, error) { return w.litter, nil }
 
 func (w *world) Scan(_ context.Context, v ledger.Visitor) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.records {
 		v.Record(r)
-		if r.FQDN != "" {
-			v.Claim(r.Name(), ledger.Claim{InstanceID: r.InstanceID})
-		}
+	}
+	for name, c := range w.claims {
+		v.Claim(name, c)
 	}
 	return w.do("scan")
 }
@@ -155,10 +197,8 @@ func (w *world) Get(_ context.Context, instanceID string) (*ledger.Record, error
 func (w *world) Holder(_ context.Context, name ledger.Name) (*ledger.Claim, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, r := range w.records {
-		if r.Name() == name && r.FQDN != "" {
-			return &ledger.Claim{InstanceID: r.InstanceID}, nil
-		}
+	if c, held := w.claims[name]; held {
+		return &c, nil
 	}
 	return nil, nil
 }
@@ -173,7 +213,7 @@ func (i instances) List(_ context.Context, p instance.Place, ids []string, each 
 	w.mu.Lock()
 	var all []instance.Sighting
 	for _, f := range w.ec2 {
-		if f.Account == p.Account && f.Region == p.Region && !w.unseen[f.ID] && (len(ids) == 0 || slices.Contains(ids, f.ID)) {
+		if f.Account == p.Account && f.Region == p.Region && (len(ids) == 0 || slices.Contains(ids, f.ID)) {
 			all = append(all, instance.Sighting{Found: true, Facts: f})
 		}
 	}
@@ -194,9 +234,59 @@ func (i instances) Look(_ context.Context, refs []instance.Ref) map[instance.Ref
 	out := map[instance.Ref]instance.Sighting{}
 	for _, r := range refs {
 		f, ok := w.ec2[r.ID]
-		out[r] = instance.Sighting{Found: ok && f.Account == r.Account && f.Region == r.Region, Facts: f}
+		s := instance.Sighting{Found: ok && f.Account == r.Account && f.Region == r.Region}
+		if s.Found {
+			s.Facts = f
+		}
+		s.Facts.ObservedAt = w.now
+		out[r] = s
 	}
 	return out
+}
+
+// altered is an EC2 that answers otherwise than the world is: in its listings, or when it is looked at once more.
+type altered struct {
+	instances
+	listed, looked func(*instance.Sighting)
+}
+
+func (a altered) List(ctx context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error {
+	return a.instances.List(ctx, p, ids, func(page []instance.Sighting) error {
+		for i := range page {
+			if a.listed != nil {
+				a.listed(&page[i])
+			}
+		}
+		return each(page)
+	})
+}
+
+func (a altered) Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+	out := a.instances.Look(ctx, refs)
+	for r, s := range out {
+		if a.looked != nil {
+			a.looked(&s)
+		}
+		out[r] = s
+	}
+	return out
+}
+
+// interrupted is a ledger in which something happens just before the scan, or just after it.
+type interrupted struct {
+	*world
+	before, after func()
+}
+
+func (l interrupted) Scan(ctx context.Context, v ledger.Visitor) error {
+	if l.before != nil {
+		l.before()
+	}
+	err := l.world.Scan(ctx, v)
+	if l.after != nil {
+		l.after()
+	}
+	return err
 }
 
 // Converge does what lifecycle does, at once.
@@ -215,7 +305,12 @@ func (w *world) Converge(_ context.Context, t event.Trigger, s instance.Sighting
 }
 
 func (w *world) Send(_ context.Context, triggers []event.Trigger) []error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.sent = append(w.sent, triggers...)
+	for range slices.Chunk(triggers, 10) { // as many as SQS takes at once
+		_ = w.do("send")
+	}
 	return make([]error, len(triggers))
 }
 
@@ -238,7 +333,30 @@ func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 
 func (w *world) run(r *Reconciler, in Input) Answer {
 	w.t.Helper()
-	return r.Run(w.t.Context(), in, w, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return r.Run(w.t.Context(), in, w, slog.New(slog.DiscardHandler))
+}
+
+// goOn runs invocation after invocation, as the function's own queue does, until one ends without a cursor. each sees
+// every answer.
+func (w *world) goOn(in Input, each func(Answer), change ...func(*Options)) (last Answer, invocations int) {
+	w.t.Helper()
+	for invocations < 20 {
+		last = w.run(w.reconciler(change...), in)
+		invocations++
+		each(last)
+		if last.Cursor == nil {
+			return last, invocations
+		}
+		in.Cursor = last.Cursor
+	}
+	w.t.Fatalf("want the run to end, after %d invocations it is at\n%s", invocations, told(last))
+	return last, invocations
+}
+
+// loosen has an object answer with another value.
+func (w *world) loosen(path, field string, value any) {
+	w.objects[path] = maps.Clone(w.objects[path])
+	w.objects[path][field] = value
 }
 
 // spoil deletes the policies of every n-th instance.

@@ -1,0 +1,227 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+const (
+	killSeed    = 20240611
+	killLives   = 25
+	killWorkers = 5
+)
+
+// killer kills a line's functions at random moments: at a call of theirs, chosen by the seed, and up to 2 ms later, so
+// before the call takes effect, after it, and between two.
+type killer struct {
+	*lab.Line
+	random *rand.Rand     // of the life that it is in
+	calls  map[string]int // how many a run of each kind makes
+	kills  map[string]int // that struck a run of a kind
+}
+
+// during runs do, in which the process is killed. It tells whether the kill came in time.
+func (k *killer) during(t *testing.T, kind string, f *sandbox.Function, do func() sandbox.Result) bool {
+	t.Helper()
+	at, wait := 1+k.random.IntN(k.calls[kind]), time.Duration(k.random.IntN(2000))*time.Microsecond
+	var n atomic.Int64
+	killed := make(chan error, 1)
+	k.SetFault(func(tap.Call) *tap.Fault {
+		if n.Add(1) == int64(at) {
+			go func() {
+				time.Sleep(wait)
+				killed <- f.Kill()
+			}()
+		}
+		return nil
+	})
+	result := do()
+	k.SetFault(nil)
+	if n.Load() >= int64(at) {
+		if err := <-killed; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if result.ErrorType != "Runtime.ExitError" {
+		return false // done before; the process was killed idle, or not at all
+	}
+	k.kills[kind]++
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := k.Quiet(ctx); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // a request whose caller is gone may still be on its way through Vault
+	return true
+}
+
+// stage is a piece of an instance's life, run by a function that is killed in it at least once.
+func (k *killer) stage(t *testing.T, i fleet.Instance, kind, function string, payload []byte, check func()) {
+	t.Helper()
+	f := k.Functions[function]
+	for kills := 1 + k.random.IntN(4)/3; kills > 0; { // one in four is killed in its second delivery too
+		var result sandbox.Result
+		if k.during(t, kind, f, func() sandbox.Result {
+			var err error
+			if result, err = f.Invoke(t.Context(), payload); err != nil {
+				t.Fatal(err)
+			}
+			return result
+		}) {
+			kills--
+		} else if done(t, function, result) {
+			break // it was through before its time; the next stage follows
+		}
+		check()
+		expireLease(t, i.ID)
+	}
+	k.Reset()
+	for n := 0; ; n++ {
+		result, err := f.Invoke(t.Context(), payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done(t, function, result) {
+			return
+		}
+		if n == 20 {
+			t.Fatalf("%s, %s: still not done 20 deliveries after the last kill: %s\nlogs:\n%s", i.ID, kind, result.Payload, lastOf(f.Logs()))
+		}
+		expireLease(t, i.ID)
+	}
+}
+
+// done tells whether an invocation did all it was asked to.
+func done(t *testing.T, function string, result sandbox.Result) bool {
+	t.Helper()
+	if result.Err() != nil {
+		return false
+	}
+	var answer struct {
+		BatchItemFailures []any
+		Summary           rec.Summary
+		Blocked           bool
+	}
+	if err := json.Unmarshal(result.Payload, &answer); err != nil {
+		t.Fatalf("the answer of %s, %s: %v", function, result.Payload, err)
+	}
+	return len(answer.BatchItemFailures) == 0 && answer.Summary.Failed == 0 && !answer.Blocked
+}
+
+// correcting is the payload of a reconcile that sets one instance right.
+func correcting(i fleet.Instance) []byte {
+	payload, _ := json.Marshal(rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}) // cannot fail
+	return payload
+}
+
+// life leads one instance through its life, every stage of which is killed.
+func (k *killer) life(t *testing.T, n int) {
+	k.random = rand.New(rand.NewPCG(killSeed, uint64(n)))
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	whole := func() { nothingHalfMade(t, i) }
+	running := func() []byte { return sqsBatch(fleet.Event(i, "running", time.Now())) }
+
+	k.stage(t, i, "provision", provision, running(), whole)
+	wantGranted(t, i)
+	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	assignAddress(t, i)
+	k.stage(t, i, "re-provision", provision, running(), whole)
+	bothAddresses(t, i)
+
+	p := pathsOf(i.ID)
+	spoiled := []string{p.policy, p.kubelet, p.role}[n%3]
+	vaultDelete(t, spoiled)
+	k.stage(t, i, "repair", reconcile, correcting(i), func() {})
+	wantGranted(t, i)
+
+	terminate(t, i)
+	removal := func() {
+		nothingHalfMade(t, i)
+		noLogin(t, i, session.Nonce)
+	}
+	if n%2 == 0 {
+		k.stage(t, i, "deprovision", deprovision, sqsBatch(fleet.Event(i, "terminated", time.Now())), removal)
+	} else {
+		k.stage(t, i, "removal by reconcile", reconcile, correcting(i), removal)
+	}
+	wantGone(t, i, session)
+}
+
+// count runs each kind of stage once, undisturbed, to learn how many calls it makes.
+func (k *killer) count(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	run := func(function string, payload []byte) int {
+		k.Reset()
+		if result, err := k.Functions[function].Invoke(t.Context(), payload); err != nil || !done(t, function, result) {
+			t.Fatalf("%s: %s, %v", function, result.Payload, err)
+		}
+		return len(k.Taps.AWS.Calls()) + len(k.Taps.Dynamo.Calls()) + len(k.Taps.Vault.Calls())
+	}
+	event := func(state string) []byte { return sqsBatch(fleet.Event(i, state, time.Now())) }
+	k.calls["provision"] = run(provision, event("running"))
+	assignAddress(t, i)
+	k.calls["re-provision"] = run(provision, event("running"))
+	vaultDelete(t, pathsOf(i.ID).kubelet)
+	k.calls["repair"] = run(reconcile, correcting(i))
+	terminate(t, i)
+	k.calls["deprovision"] = run(deprovision, event("terminated"))
+	i = launch(t, fleet.Spec{Role: "alice-worker"})
+	run(provision, event("running"))
+	terminate(t, i)
+	k.calls["removal by reconcile"] = run(reconcile, correcting(i))
+}
+
+func TestAFunctionKilledAtAnyMomentLeavesNothingThatTheNextRunDoesNotSetRight(t *testing.T) {
+	t.Parallel()
+	begun := time.Now()
+	killers := make([]*killer, killWorkers)
+	for n := range killers {
+		killers[n] = &killer{
+			Line:  line(t, lab.LineOptions{Name: fmt.Sprint("kill", n), Functions: []string{provision, deprovision, reconcile}}),
+			calls: map[string]int{}, kills: map[string]int{},
+		}
+		if n == 0 {
+			killers[0].count(t)
+		}
+		killers[n].calls = killers[0].calls
+	}
+	lives := make([]int, killLives)
+	for n := range lives {
+		lives[n] = n
+	}
+	sideBySide(t, killWorkers, lives, func(n int) string { return fmt.Sprintf("life %d", n) }, func(t *testing.T, worker, n int) {
+		killers[worker].life(t, n)
+	})
+	all := 0
+	var kinds []string
+	for _, kind := range slices.Sorted(maps.Keys(killers[0].calls)) {
+		n := 0
+		for _, k := range killers {
+			n += k.kills[kind]
+		}
+		all += n
+		kinds = append(kinds, fmt.Sprintf("%s %d (of %d calls)", kind, n, killers[0].calls[kind]))
+	}
+	t.Logf("seed %d: %d kills struck a run in %d lives and %s: %s", killSeed, all, killLives, time.Since(begun).Round(time.Second), strings.Join(kinds, ", "))
+	if all < 100 {
+		t.Errorf("want at least 100 kills that struck a run, got %d", all)
+	}
+}

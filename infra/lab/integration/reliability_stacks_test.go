@@ -1,0 +1,122 @@
+package integration
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// secondStack is another deployment on the same Vault: its own ID, its own table, the same profiles.
+func secondStack(t *testing.T) (*lab.Line, *ledger.Ledger) {
+	t.Helper()
+	const name = "second-ledger"
+	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
+		TableName: aws.String(name), BillingMode: types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
+		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line(t, lab.LineOptions{
+		Functions: []string{provision, deprovision, reconcile}, Concurrency: 2,
+		Env: map[string]string{"DEPLOYMENT_ID": "second", "TABLE_NAME": name},
+	}), ledger.New(ledger.NewAPI(world.Dynamo), name, time.Now)
+}
+
+// standingFor reads all that stands in Vault for an instance, field by field.
+func standingFor(t *testing.T, i fleet.Instance) map[string]map[string]any {
+	t.Helper()
+	all := map[string]map[string]any{}
+	for _, path := range ofGrant(objects(t, i)) {
+		all[path] = vaultRead(t, path)
+	}
+	return all
+}
+
+func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
+	t.Parallel()
+	second, itsLedger := secondStack(t)
+	mine, its := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, mine, "running", "provisioned")
+	redeliver(t, second.Functions[provision], fleet.Event(its, "running", time.Now()))
+	session, err := world.Fleet.Login(t.Context(), world.AuthMount, mine, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGranted(t, mine)
+	stands := map[string]map[string]map[string]any{mine.ID: standingFor(t, mine), its.ID: standingFor(t, its)}
+	untouched := func(i fleet.Instance, when string) {
+		t.Helper()
+		if now := standingFor(t, i); len(now) != 4 || !reflect.DeepEqual(now, stands[i.ID]) {
+			t.Errorf("%s: want every object of the other stack's %s as it was, got %q", when, i.ID, slices.Sorted(maps.Keys(now)))
+		}
+	}
+	first := world.Functions
+	for _, c := range []struct {
+		when  string
+		other fleet.Instance
+		run   func(fleet.Instance)
+	}{
+		{"the first provisions the second's instance", its, func(i fleet.Instance) { conflict(t, tell(t, provision, i, "running")) }},
+		{"the second provisions the first's instance", mine, func(i fleet.Instance) {
+			conflict(t, bare(t, second.Functions[provision], fleet.Event(i, "running", time.Now())))
+			if r, err := itsLedger.Get(t.Context(), i.ID); err != nil || r == nil || r.State != ledger.Refused || len(r.Objects) > 0 {
+				t.Errorf("want the refusal in the second's ledger, naming no object as its own, got %+v, %v", r, err)
+			}
+			if holder, err := itsLedger.Holder(t.Context(), ledger.Name{BasePath: "alice_cluster", FQDN: i.PrivateDNS}); err != nil || holder != nil {
+				t.Errorf("want no name claimed for a refused instance, got %+v, %v", holder, err)
+			}
+		}},
+		{"the first reconciles both", its, func(i fleet.Instance) {
+			if a := runReconcile(t, first[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{mine.ID, i.ID}}); a.Summary.Corrected > 0 || a.Summary.Conflicting == 0 {
+				t.Errorf("want the second's instance told as conflicting and nothing changed, got %+v", a)
+			}
+		}},
+		{"the second reconciles both", mine, func(i fleet.Instance) {
+			if a := runReconcile(t, second.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{its.ID, i.ID}}); a.Summary.Corrected > 0 || a.Summary.Conflicting == 0 {
+				t.Errorf("want the first's instance told as conflicting and nothing changed, got %+v", a)
+			}
+		}},
+	} {
+		c.run(c.other)
+		untouched(mine, c.when)
+		untouched(its, c.when)
+	}
+
+	terminate(t, mine)
+	redeliver(t, second.Functions[deprovision], fleet.Event(mine, "terminated", time.Now()))
+	untouched(mine, "the second hears of the end of the first's instance")
+	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
+		t.Errorf("the second stack cut a token of the first's instance: %v", err)
+	}
+	runReconcile(t, second.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{mine.ID}})
+	untouched(mine, "the second reconciles the first's instance, which has ended")
+	must(t, deprovision, mine, "terminated", "deprovisioned")
+	wantGone(t, mine, session)
+	untouched(its, "the first's instance is removed")
+
+	terminate(t, its)
+	redeliver(t, second.Functions[deprovision], fleet.Event(its, "terminated", time.Now()))
+	if left := objects(t, its); len(left) > 0 {
+		t.Errorf("want nothing left of the second's instance, got %q", left)
+	}
+}
+
+func conflict(t *testing.T, a answer) {
+	t.Helper()
+	if a.Kind != "conflict" {
+		t.Errorf("want an instance that another stack serves refused as a conflict, got %+v", a)
+	}
+}

@@ -1,0 +1,225 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// What the tests of reliability share. Each has a line of its own, so they neither see nor disturb each other, and
+// run side by side.
+
+// line is a line that ends with the test.
+func line(t *testing.T, o lab.LineOptions) *lab.Line {
+	t.Helper()
+	o.Name = strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(fmt.Sprintf("%.60s-%s-%d", t.Name(), o.Name, time.Now().UnixNano()))
+	l, err := world.Line(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// sideBySide runs a subtest for each row, a number of them at a time, whatever -parallel says: most of them wait.
+func sideBySide[Row any](t *testing.T, atOnce int, rows []Row, name func(Row) string, run func(*testing.T, int, Row)) {
+	t.Helper()
+	next := make(chan Row)
+	var group sync.WaitGroup
+	for worker := range atOnce {
+		group.Go(func() {
+			for row := range next {
+				t.Run(name(row), func(t *testing.T) { run(t, worker, row) })
+			}
+		})
+	}
+	for _, row := range rows {
+		next <- row
+	}
+	close(next)
+	group.Wait()
+}
+
+// sqsBatch is a batch as Lambda hands it over; message n has the ID n.
+func sqsBatch(bodies ...[]byte) []byte {
+	records := []map[string]string{}
+	for n, body := range bodies {
+		records = append(records, map[string]string{"messageId": fmt.Sprint(n), "body": string(body), "eventSource": "aws:sqs"})
+	}
+	payload, _ := json.Marshal(map[string]any{"Records": records}) // strings cannot fail
+	return payload
+}
+
+// deliver hands a batch to a function and gives the indices of the messages that stay in the queue: those it names, or
+// all when the invocation fails.
+func deliver(t *testing.T, f *sandbox.Function, bodies ...[]byte) (again []int, result sandbox.Result) {
+	t.Helper()
+	result, err := f.Invoke(t.Context(), sqsBatch(bodies...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again = []int{}
+	if result.Err() != nil {
+		for n := range bodies {
+			again = append(again, n)
+		}
+		return again, result
+	}
+	var answer struct {
+		BatchItemFailures []struct {
+			ItemIdentifier int `json:",string"`
+		}
+	}
+	if err := json.Unmarshal(result.Payload, &answer); err != nil {
+		t.Fatalf("the answer %s: %v", result.Payload, err)
+	}
+	for _, failed := range answer.BatchItemFailures {
+		again = append(again, failed.ItemIdentifier)
+	}
+	slices.Sort(again)
+	return again, result
+}
+
+// untilDone delivers a message as its queue would, until the function is done with it. The wait for a lease that a
+// killed process left is cut short.
+func untilDone(t *testing.T, f *sandbox.Function, i fleet.Instance, body []byte) {
+	t.Helper()
+	for range 60 {
+		if again, _ := deliver(t, f, body); len(again) == 0 {
+			return
+		}
+		expireLease(t, i.ID)
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("the message of %s still comes back at its 60th delivery: a fault that has passed must not hold an instance up\nlogs:\n%s", i.ID, lastOf(f.Logs()))
+}
+
+// expireLease makes a lease in the ledger run out now: nobody can wait its 75 seconds a hundred times. It tells whether
+// there was one. The lease of a process that lives must not be touched so, since the process goes by the time it was
+// given.
+func expireLease(t *testing.T, id string) bool {
+	t.Helper()
+	_, err := world.Dynamo.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
+		TableName: aws.String(world.Stack.Tables["Table"]), Key: recordKey(id),
+		UpdateExpression:          aws.String("SET lease_expires_at = :past"),
+		ConditionExpression:       aws.String("attribute_exists(lease_owner)"),
+		ExpressionAttributeValues: map[string]types.AttributeValue{":past": &types.AttributeValueMemberN{Value: "1"}},
+	})
+	if err != nil && !strings.Contains(err.Error(), "ConditionalCheckFailed") {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// grantOf are the paths of a worker's grant, and of nothing that a login adds.
+func grantOf(id string) []string {
+	p := pathsOf(id)
+	all := []string{p.role, p.policy, p.kubelet, p.proxy}
+	slices.Sort(all)
+	return all
+}
+
+// ofGrant leaves out of what stands in Vault what logins made: accesslist entry and identity.
+func ofGrant(found []string) []string {
+	found = slices.DeleteFunc(slices.Clone(found), func(path string) bool {
+		return strings.HasPrefix(path, "identity/") || strings.Contains(path, "/identity-accesslist/")
+	})
+	slices.Sort(found)
+	return found
+}
+
+// wantGranted wants the exact state of a worker that runs: its objects as they must be, its record and its claim.
+func wantGranted(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	if got, want := ofGrant(objects(t, i)), grantOf(i.ID); !slices.Equal(got, want) {
+		t.Errorf("want in Vault exactly\n%q, got\n%q", want, got)
+	}
+	r, err := world.Record(t.Context(), i.ID)
+	if err != nil || r.State != ledger.Active || r.LeaseOwner != "" || r.LastError != "" || len(r.Objects) != 4 || len(r.Former) > 0 {
+		t.Errorf("want an active record of 4 objects, free and without an error, got %+v, %v", r, err)
+	}
+	want := []string{"claim#alice_cluster#" + i.PrivateDNS, "instance#" + i.ID}
+	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || !slices.Equal(items, want) {
+		t.Errorf("want the items %q in the ledger, got %q, %v", want, items, err)
+	}
+	if a := runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 || a.Blocked {
+		t.Errorf("want every object to read as it must, got %+v", a)
+	}
+}
+
+// wantGone wants the exact state of an instance that was removed: a tombstone and nothing else, and old tokens dead.
+func wantGone(t *testing.T, i fleet.Instance, tokens ...*fleet.Session) {
+	t.Helper()
+	if left := objects(t, i); len(left) > 0 {
+		t.Errorf("want nothing of a gone instance in Vault, got %q", left)
+	}
+	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || !slices.Equal(items, []string{"instance#" + i.ID}) {
+		t.Errorf("want the tombstone alone in the ledger, got %q, %v", items, err)
+	}
+	if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted || len(r.Objects) > 0 || r.LeaseOwner != "" {
+		t.Errorf("want a tombstone that names nothing, got %+v, %v", r, err)
+	}
+	for n, s := range tokens {
+		noLogin(t, i, s.Nonce)
+		if _, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
+			t.Errorf("token %d of a gone instance still works", n)
+		}
+	}
+}
+
+// noLogin wants a login refused.
+func noLogin(t *testing.T, i fleet.Instance, nonce string) {
+	t.Helper()
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, nonce); err == nil {
+		t.Errorf("%s, which is gone, logs in to Vault", i.ID)
+	}
+}
+
+// nothingHalfMade wants, whatever was broken off: nothing in Vault that the ledger does not name, and no auth role
+// without all that it gives access to.
+func nothingHalfMade(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	found := ofGrant(objects(t, i)) // before the record: what a live process adds in between is named by then
+	r, err := world.Record(t.Context(), i.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range found {
+		if !r.Has(path) {
+			t.Errorf("%s stands in Vault and the ledger does not name it: nobody would ever remove it", path)
+		}
+	}
+	if slices.Contains(found, pathsOf(i.ID).role) && !slices.Equal(found, grantOf(i.ID)) {
+		t.Errorf("the auth role stands beside only %q: a login would find less than its grant, or more after a mistake", found)
+	}
+}
+
+func recordOf(t *testing.T, i fleet.Instance) ledger.Record {
+	t.Helper()
+	r, err := world.Record(t.Context(), i.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// lastOf is the end of a log.
+func lastOf(log string) string { return log[max(0, len(log)-4000):] }

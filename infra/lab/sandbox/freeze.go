@@ -1,0 +1,22 @@
+package sandbox
+
+import "github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+
+// Freeze stops every running process of the function where it stands, as Lambda may between two instants of a
+// sandbox's time: connections stay open, clocks go on, nothing runs. Thaw lets them go on.
+func (f *Function) Freeze() error { return f.eachProcess((*parts.Process).Suspend) }
+
+// Thaw ends Freeze.
+func (f *Function) Thaw() error { return f.eachProcess((*parts.Process).Continue) }
+
+func (f *Function) eachProcess(do func(*parts.Process) error) error {
+	return f.each(func(s *Sandbox) error {
+		s.mu.Lock()
+		proc := s.proc
+		s.mu.Unlock()
+		if proc == nil {
+			return nil
+		}
+		return do(proc)
+	})
+}

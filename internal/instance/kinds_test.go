@@ -1,0 +1,96 @@
+package instance_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+)
+
+const (
+	account = "123456789012"
+	id      = "i-0123456789abcdef0"
+)
+
+// awsAnswers are the bodies of a healthy AWS, by action.
+func awsAnswers() map[string]string {
+	return map[string]string{
+		"GetCallerIdentity":  `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:aws:sts::` + account + `:assumed-role/provision/x</Arn><UserId>x</UserId><Account>` + account + `</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`,
+		"AssumeRole":         `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials><AccessKeyId>a</AccessKeyId><SecretAccessKey>b</SecretAccessKey><SessionToken>c</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
+		"DescribeInstances":  `<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet><item><ownerId>%s</ownerId><instancesSet><item><instanceId>` + id + `</instanceId><instanceState><name>running</name></instanceState><privateIpAddress>10.0.0.1</privateIpAddress><iamInstanceProfile><arn>arn:aws:iam::` + account + `:instance-profile/worker</arn></iamInstanceProfile></item></instancesSet></item></reservationSet></DescribeInstancesResponse>`,
+		"GetInstanceProfile": `<GetInstanceProfileResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetInstanceProfileResult><InstanceProfile><Roles><member><Arn>arn:aws:iam::` + account + `:role/worker</Arn></member></Roles></InstanceProfile></GetInstanceProfileResult></GetInstanceProfileResponse>`,
+	}
+}
+
+// look looks an instance up in an AWS that answers one action with an error.
+func look(t *testing.T, in, member, action, code string) instance.Sighting {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseForm(); err != nil {
+			t.Error(err)
+		}
+		asked := r.Form.Get("Action")
+		w.Header().Set("Content-Type", "text/xml")
+		if asked == action {
+			w.WriteHeader(http.StatusBadRequest)
+			if asked == "DescribeInstances" {
+				fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors></Response>`, code)
+			} else {
+				fmt.Fprintf(w, `<ErrorResponse><Error><Code>%s</Code><Message>no</Message></Error></ErrorResponse>`, code)
+			}
+			return
+		}
+		fmt.Fprint(w, strings.ReplaceAll(awsAnswers()[asked], "%s", in))
+	}))
+	t.Cleanup(server.Close)
+	l := instance.New(instance.Options{MemberRole: member, Config: aws.Config{
+		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+	}})
+	ref := instance.Ref{ID: id, Account: in, Region: "us-east-1"}
+	return l.Look(t.Context(), []instance.Ref{ref})[ref]
+}
+
+// No answer of AWS's says that an instance may be given up: what is throttled or failing passes, and what is denied is
+// mended by a person while the event waits. Only an account that nobody prepared is final.
+func TestEachFaultOfALookUpIsOfOneKindAndNeverAnAbsence(t *testing.T) {
+	const other = "444455556666"
+	for action, codes := range map[string][]string{
+		"DescribeInstances": {
+			"RequestLimitExceeded", "InternalError", "Unavailable", "UnauthorizedOperation", "AuthFailure", "OptInRequired",
+			"InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed", "ExpiredToken", "SomethingNew",
+		},
+		"GetInstanceProfile": {"Throttling", "NoSuchEntity", "AccessDenied", "ServiceFailure", "SomethingNew"},
+		"GetCallerIdentity":  {"Throttling", "InternalFailure", "ExpiredToken", "SomethingNew"},
+		"AssumeRole":         {"Throttling", "AccessDenied", "RegionDisabledException", "ExpiredToken", "SomethingNew"},
+	} {
+		for _, code := range codes {
+			t.Run(action+" "+code, func(t *testing.T) {
+				in := account
+				if action == "AssumeRole" {
+					in = other
+				}
+				s := look(t, in, "member", action, code)
+				if s.Err == nil || fault.KindOf(s.Err) != fault.Retry || !strings.Contains(s.Err.Error(), code) {
+					t.Errorf("want an error of kind retry that names %s: without one an instance that is not seen would count as absent; got %+v", code, s)
+				}
+			})
+		}
+	}
+	t.Run("an account without a member role is refused", func(t *testing.T) {
+		if s := look(t, other, "", "", ""); s.Err == nil || fault.KindOf(s.Err) != fault.Refuse {
+			t.Errorf("want kind refuse, since no delivery will make it better, got %+v", s)
+		}
+	})
+	t.Run("and without a fault it is found", func(t *testing.T) {
+		if s := look(t, account, "", "", ""); s.Err != nil || !s.Found || s.Facts.IAMRoleARN != "arn:aws:iam::"+account+":role/worker" {
+			t.Errorf("want the instance with its role, got %+v", s)
+		}
+	})
+}

@@ -1,0 +1,93 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/smithy-go"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// failing answers every call of the ledger's with one error.
+func failing(err error) *ledger.Ledger {
+	return ledger.New(ledger.API{
+		Get: func(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
+			return nil, err
+		},
+		Put: func(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+			return nil, err
+		},
+		Transact: func(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error) {
+			return nil, err
+		},
+		Scan: func(context.Context, *dynamodb.ScanInput, ...func(*dynamodb.Options)) (*dynamodb.ScanOutput, error) {
+			return nil, err
+		},
+	}, "the-ledger", time.Now)
+}
+
+// The ledger marks no fault as final: what DynamoDB cannot do now, it may do at the next delivery, and what a person
+// must mend waits in the queue. Only a name that is another's (ErrClaimed) is decided further up, by who holds it.
+func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
+	cancelled := func(codes ...string) error {
+		e := &types.TransactionCanceledException{}
+		for _, c := range codes {
+			e.CancellationReasons = append(e.CancellationReasons, types.CancellationReason{Code: aws.String(c)})
+		}
+		return e
+	}
+	for name, row := range map[string]struct {
+		err   error
+		wraps error // what the error of a write is known by; nil for the fault itself
+	}{
+		"throughput exceeded":         {&types.ProvisionedThroughputExceededException{}, nil},
+		"request limit exceeded":      {&types.RequestLimitExceeded{}, nil},
+		"throttling":                  {&smithy.GenericAPIError{Code: "ThrottlingException"}, nil},
+		"an internal error":           {&types.InternalServerError{}, nil},
+		"no such table":               {&types.ResourceNotFoundException{}, nil},
+		"access denied":               {&smithy.GenericAPIError{Code: "AccessDeniedException"}, nil},
+		"an item in a transaction":    {&types.TransactionConflictException{}, nil},
+		"a transaction under way":     {&types.TransactionInProgressException{}, nil},
+		"a transaction conflict":      {cancelled("TransactionConflict", "None"), nil},
+		"a conflict about the claim":  {cancelled("None", "TransactionConflict"), nil},
+		"a throttled transaction":     {cancelled("ThrottlingError", "None"), nil},
+		"cancelled without a reason":  {cancelled(), nil},
+		"a timeout":                   {context.DeadlineExceeded, nil},
+		"something nobody knows":      {errors.New("x"), nil},
+		"the record changed since":    {cancelled("ConditionalCheckFailed", "None"), ledger.ErrChanged},
+		"the name held":               {cancelled("None", "ConditionalCheckFailed"), ledger.ErrClaimed},
+		"both, the record counts":     {cancelled("ConditionalCheckFailed", "ConditionalCheckFailed"), ledger.ErrChanged},
+		"a conflict beside a refusal": {cancelled("TransactionConflict", "ConditionalCheckFailed"), ledger.ErrClaimed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := failing(row.err)
+			claim := ledger.Name{BasePath: "base", FQDN: "a.example"}
+			_, read := l.Get(t.Context(), "i-01234567")
+			_, holder := l.Holder(t.Context(), claim)
+			_, written := l.Put(t.Context(), ledger.Write{New: ledger.Record{InstanceID: "i-01234567"}, Claim: &claim})
+			for doing, err := range map[string]error{"reading a record": read, "reading a claim": holder, "writing": written} {
+				if err == nil || fault.KindOf(err) != fault.Retry {
+					t.Errorf("%s: want an error of kind retry, so that the message comes back, got %v, %v", doing, err, fault.KindOf(err))
+				}
+			}
+			want := row.err
+			if row.wraps != nil {
+				want = row.wraps
+			}
+			if !errors.Is(written, want) {
+				t.Errorf("want the error of a write to be known as %v, got %v", want, written)
+			}
+			if known := errors.Is(written, ledger.ErrChanged) || errors.Is(written, ledger.ErrClaimed); known != (row.wraps != nil) {
+				t.Errorf("want an outage told apart from a lost race, got %v", fmt.Sprint(written))
+			}
+		})
+	}
+}

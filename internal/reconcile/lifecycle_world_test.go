@@ -1,0 +1,178 @@
+package reconcile
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+)
+
+// Here stands what the real lifecycle needs of the world: what reconcile decides and what lifecycle then does are each
+// right by themselves, and what is removed in the end comes of both.
+
+func (w *world) Write(_ context.Context, path string, fields map[string]any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.objects[path] = maps.Clone(fields)
+	return w.do("write")
+}
+
+func (w *world) Delete(_ context.Context, path string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deleted = append(w.deleted, path)
+	delete(w.objects, path)
+	return w.do("delete")
+}
+
+func (w *world) CutOff(_ context.Context, _ string, aliases ...string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = append(w.cut, aliases...)
+	return 0, nil
+}
+
+func (w *world) RevokePrefix(context.Context, string) error { return nil }
+
+// Put holds to the conditions of ledger.Ledger, which infra/lab tests against DynamoDB.
+func (w *world) Put(_ context.Context, p ledger.Write) (*ledger.Record, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old, exists := w.records[p.New.InstanceID]
+	leased := old.LeaseOwner != "" && old.LeaseOwner != p.Owner && old.LeaseExpiresAt >= w.now.UnixMilli()
+	if exists != (p.Old != nil) || exists && (old.Version != p.Old.Version || leased) {
+		return nil, fault.New(fault.Retry, ledger.ErrChanged)
+	}
+	if p.Claim != nil {
+		if c, held := w.claims[*p.Claim]; held && c.InstanceID != p.New.InstanceID {
+			return nil, ledger.ErrClaimed
+		}
+		w.claims[*p.Claim] = ledger.Claim{InstanceID: p.New.InstanceID, Account: p.New.Account, Region: p.New.Region}
+	}
+	r := p.New
+	r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt, r.DeletedAt = old.Version+1, w.now, "", 0, nil
+	if at := w.now; r.State == ledger.Deleted {
+		r.DeletedAt = &at
+	}
+	if p.KeepLease {
+		r.LeaseOwner, r.LeaseExpiresAt = p.Owner, w.now.Add(ledger.LeaseTime).UnixMilli()
+	}
+	w.records[r.InstanceID] = r
+	for _, n := range p.Release {
+		if w.claims[n].InstanceID == r.InstanceID {
+			delete(w.claims, n)
+		}
+	}
+	return &r, w.do("put")
+}
+
+var both = lifecycle.Duties{Make: true, Remove: true}
+
+// converger is the real lifecycle.
+func (w *world) converger(duties lifecycle.Duties, adopt bool) *lifecycle.Converger {
+	return &lifecycle.Converger{Options: lifecycle.Options{
+		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w, Cutter: w, Ledger: w, Instances: instances{w},
+		Adopt: adopt, NewOwner: rand.Text, Now: w.clock,
+	}}
+}
+
+// reconcile runs with the real lifecycle.
+func (w *world) reconcile(in Input, change ...func(*Options)) Answer {
+	w.t.Helper()
+	r := w.reconciler(change...)
+	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), slog.New(slog.DiscardHandler))
+}
+
+func adopting(o *Options) { o.Adopt = true }
+
+// under is what stands in Vault under an instance's name, sorted.
+func (w *world) under(instanceID string) []string {
+	var paths []string
+	for path := range w.objects {
+		if strings.Contains(path, instanceID) {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// touched names what was made, changed or deleted in Vault since it was as before.
+func (w *world) touched(before map[string]map[string]any) []string {
+	var out []string
+	for path, fields := range before {
+		if !reflect.DeepEqual(w.objects[path], fields) {
+			out = append(out, path)
+		}
+	}
+	for path := range w.objects {
+		if before[path] == nil {
+			out = append(out, path)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// granted is an error unless the whole grant of a running worker stands in Vault, recorded and claimed.
+func (w *world) granted(instanceID string) error {
+	r := w.records[instanceID]
+	if c := w.claims[r.Name()]; c.InstanceID != instanceID {
+		return fmt.Errorf("instance %s: its name %v is claimed by %q", instanceID, r.Name(), c.InstanceID)
+	}
+	p, err := w.profiles.Match(w.ec2[instanceID])
+	if err != nil || p == nil {
+		return fmt.Errorf("instance %s: profile %v, %w", instanceID, p, err)
+	}
+	g, err := p.Render(w.ec2[instanceID], w.realm)
+	if err != nil {
+		return err
+	}
+	for _, o := range g.All() {
+		if d := o.Differences(w.objects[o.Path]); w.objects[o.Path] == nil || len(d) > 0 || !r.Has(o.Path) {
+			return fmt.Errorf("instance %s: %s: it stands there: %v, it differs in %v, recorded: %v", instanceID, o.Path, w.objects[o.Path] != nil, d, r.Has(o.Path))
+		}
+	}
+	if r.State != ledger.Active || r.LeaseOwner != "" {
+		return fmt.Errorf("instance %s: want its record active and free, got %+v", instanceID, r)
+	}
+	return nil
+}
+
+// removed is an error if anything but the tombstone is left of an instance.
+func (w *world) removed(instanceID string) error {
+	r := w.records[instanceID]
+	if left := w.under(instanceID); len(left) > 0 || r.State != ledger.Deleted || len(r.Objects) > 0 {
+		return fmt.Errorf("instance %s: %q are left in Vault, the record is %+v", instanceID, left, r)
+	}
+	if c := w.claims[r.Name()]; c.InstanceID == instanceID {
+		return fmt.Errorf("instance %s still holds the name %v", instanceID, r.Name())
+	}
+	if !slices.Contains(w.cut, instanceID) {
+		return fmt.Errorf("instance %s: its tokens were not cut, only %q", instanceID, w.cut)
+	}
+	return nil
+}
+
+// told is an answer as a failure's message shows it: its first rows, and what it counts.
+func told(a Answer) string {
+	const shown = 6
+	var out strings.Builder
+	for i, d := range a.Drift {
+		if i == shown {
+			fmt.Fprintf(&out, "… %d rows in all\n", len(a.Drift))
+			break
+		}
+		fmt.Fprintf(&out, "%s %s %s %s %s %q\n", d.InstanceID, d.Object, d.Reason, d.Action, d.Path, d.Error)
+	}
+	fmt.Fprintf(&out, "%+v blocked: %v %q cursor: %+v", a.Summary, a.Blocked, a.BlockedReason, a.Cursor)
+	return out.String()
+}

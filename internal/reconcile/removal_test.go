@@ -1,0 +1,161 @@
+package reconcile
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// TestARepairThatWasToMakeNeverTakesAway has EC2 tell of no role when the instances are looked at once more: no profile
+// fits them then. Removing them was in no plan and within no limit.
+func TestARepairThatWasToMakeNeverTakesAway(t *testing.T) {
+	for name, doubt := range map[string]error{"all could be read": nil, "a list failed": errStorage} {
+		w := newWorld(t, 2*alwaysDeleted)
+		spoiled := w.spoil(1)
+		w.fail["list auth/aws/role"] = doubt
+		before := maps.Clone(w.objects)
+		loses := func(s *instance.Sighting) { s.Facts = noRole(s.Facts) }
+		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{instances: instances{w}, looked: loses} })
+		if touched := w.touched(before); len(touched)+len(w.cut)+len(w.deleted) > 0 {
+			t.Errorf("%s: want running instances to keep what they have, a run that plans to remove them is held to its limit; touched %q, cut %q\n%s", name, touched, w.cut, told(a))
+		}
+		if a.Blocked != (doubt != nil) || a.Summary != (Summary{Missing: spoiled, Failed: spoiled}) || !strings.Contains(a.Drift[0].Error, "left to the next run") {
+			t.Errorf("%s: want each told as left to the next run, got\n%s", name, told(a))
+		}
+	}
+}
+
+// TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit has both looks at EC2 say so.
+func TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit(t *testing.T) {
+	for n, blocked := range map[int]bool{alwaysDeleted: false, alwaysDeleted + 1: true} {
+		w := newWorld(t, n)
+		for _, f := range w.ec2 {
+			w.launch(noRole(f))
+		}
+		before := maps.Clone(w.objects)
+		a := w.reconcile(Input{Mode: Correct})
+		if a.Blocked != blocked {
+			t.Errorf("%d of %d instances: want removals blocked: %v, got\n%s", n, n, blocked, told(a))
+		}
+		if touched := w.touched(before); blocked && len(touched)+len(w.cut) > 0 {
+			t.Errorf("%d of %d instances: want one wrong answer of AWS's to take nothing from a whole fleet; touched %q, cut %q", n, n, touched, w.cut)
+		}
+		for id := range w.ec2 {
+			if err := w.removed(id); !blocked && err != nil {
+				t.Errorf("want the few removed that no profile fits: %v", err)
+			}
+		}
+	}
+}
+
+// TestWhileNothingMayBeDeletedNoNameIsTakenOver has names pass from instances that are gone to new ones: taking a name
+// over removes its holder, so it is within the same limit.
+func TestWhileNothingMayBeDeletedNoNameIsTakenOver(t *testing.T) {
+	w := newWorld(t, 12)
+	const taken = alwaysDeleted + 1
+	for n := range taken {
+		f := w.ec2[id(n)]
+		delete(w.ec2, id(n))
+		f.ID = id(100 + n)
+		w.launch(f)
+	}
+	before := maps.Clone(w.objects)
+	a := w.reconcile(Input{Mode: Correct})
+	if touched := w.touched(before); !a.Blocked || len(touched)+len(w.cut) > 0 {
+		t.Errorf("want %d removals of 12 blocked in every way, touched %q, cut %q\n%s", taken, touched, w.cut, told(a))
+	}
+	a = w.reconcile(Input{Mode: Correct, Force: true})
+	for n := range taken {
+		if err := w.granted(id(100 + n)); err != nil || len(w.under(id(n))) > 0 {
+			t.Errorf("forced: want the successor granted and nothing left of its predecessor, %q are: %v\n%s", w.under(id(n)), err, told(a))
+		}
+	}
+}
+
+// TestANamePassesToItsSuccessorInOneRun has the removal of a name's holder and the taking over of the name in one plan.
+func TestANamePassesToItsSuccessorInOneRun(t *testing.T) {
+	for _, successor := range []string{id(3), "i-00000000000000000"} { // after the holder in the order of IDs, and before
+		for range 10 {
+			w := newWorld(t, 3)
+			f := w.ec2[id(2)]
+			delete(w.ec2, id(2))
+			f.ID = successor
+			w.launch(f)
+			a := w.reconcile(Input{Mode: Correct})
+			if err := w.granted(f.ID); err != nil || a.Summary != (Summary{Missing: 1, Orphaned: 1, Corrected: 2}) {
+				t.Fatalf("want the holder removed and its successor granted in one run: %v\n%s", err, told(a))
+			}
+		}
+	}
+}
+
+// TestWhileNothingMayBeDeletedNoStaleObjectGoes has a role in a live instance's record that its profile does not make
+// any more, beside a policy that is missing. One run of lifecycle's would do both.
+func TestWhileNothingMayBeDeletedNoStaleObjectGoes(t *testing.T) {
+	w := newWorld(t, 3)
+	stale := "alice_cluster/pki/k8s/roles/" + id(1) + "-old"
+	r := w.records[id(1)]
+	r.Objects = append(slices.Clone(r.Objects), ledger.Object{Kind: grant.KindPKIRole, Path: stale})
+	w.records[id(1)] = r
+	w.objects[stale] = map[string]any{}
+	delete(w.objects, grant.PolicyPath(grant.PolicyName(id(1), "node")))
+	w.fail["list auth/aws/role"] = errStorage
+	before := maps.Clone(w.objects)
+	a := w.reconcile(Input{Mode: Correct})
+	if touched := w.touched(before); !a.Blocked || len(touched) > 0 || a.Summary.Corrected > 0 {
+		t.Errorf("want the instance left alone while nothing may be deleted, touched %q\n%s", touched, told(a))
+	}
+	w.fail["list auth/aws/role"] = nil
+	a = w.reconcile(Input{Mode: Correct})
+	if err := w.granted(id(1)); err != nil || w.objects[stale] != nil || a.Blocked {
+		t.Errorf("want both done once it may be: the stale role stands: %v; %v\n%s", w.objects[stale] != nil, err, told(a))
+	}
+}
+
+// TestWhatLoginsLeftDoesNotCountForTheDeleteLimit has more instances that went long ago and left an entity each than
+// the limit lets go, and one that is to be removed.
+func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
+	w := newWorld(t, 20)
+	for n := range 2 * alwaysDeleted {
+		w.remove(id(n))
+		delete(w.ec2, id(n))
+		w.litter = append(w.litter, vault.Alias{Name: id(n), EntityID: "e" + id(n)})
+	}
+	w.now = w.now.Add(24 * time.Hour)
+	w.terminate(15)
+	a := w.reconcile(Input{Mode: Correct})
+	if err := w.removed(id(15)); err != nil || a.Blocked {
+		t.Errorf("want one removal of ten recorded instances not held up by what was granted to none of them: %v\n%s", err, told(a))
+	}
+	for _, alias := range w.litter {
+		if !slices.Contains(w.cut, alias.Name) {
+			t.Fatalf("want what the logins of %s left swept, cut %q", alias.Name, w.cut)
+		}
+	}
+}
+
+// TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved has two stacks share a deployment name and a Vault, each with
+// a region and a ledger of its own: to this one the other's instances are marked as its own, in no record and in no
+// listing. Only the auth role tells that they are elsewhere, and it is made last.
+func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
+	w := newWorld(t, 10)
+	f := worker(50)
+	f.Region = "eu-west-1"
+	w.stand(w.launch(f), w.realm)
+	role := grant.AuthRolePath("aws", f.ID)
+	w.objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{f.Region}}
+	before := maps.Clone(w.objects)
+	for name, v := range map[string]Vault{"the whole grant is listed": w, "the auth role is made after its list was read": unlisted{w, f.ID}} {
+		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Vault = v })
+		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
+			t.Errorf("%s: want nothing touched of what runs in another region, touched %q, cut %q\n%s", name, touched, w.cut, told(a))
+		}
+	}
+}
