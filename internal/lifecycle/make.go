@@ -62,17 +62,15 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return slices.ContainsFunc(g.All(), func(o grant.Object) bool { return o.Path == path })
 	})
 	strays, err := c.strays(ctx, t, old)
+	stands := err == nil && asRecorded && len(strays) == 0 && differing(g, found) == 0
+	if stands {
+		stands, err = c.holdsItsName(ctx, old)
+	}
 	if err != nil {
 		return Outcome{}, err
 	}
-	if asRecorded && len(strays) == 0 && differing(g, found) == 0 {
-		held, err := c.holdsItsName(ctx, old)
-		if err != nil {
-			return Outcome{}, err
-		}
-		if held {
-			return done, c.settled(ctx, old)
-		}
+	if stands {
+		return done, c.settled(ctx, old)
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
