@@ -211,6 +211,14 @@ func (c *Converger) take(r *ledger.Record) error {
 	return nil
 }
 
+// notStale is an error when what is known of an instance is too old to make a grant from.
+func (c *Converger) notStale(f facts.Instance) error {
+	if age := c.Now().Sub(f.ObservedAt); age > stale {
+		return fault.Retryf("what is known of instance %s is %s old: it is looked at again", f.ID, age.Round(1e9))
+	}
+	return nil
+}
+
 // refused records why an instance gets nothing, or keeps what it had, and gives the reason back.
 func (c *Converger) refused(ctx context.Context, old *ledger.Record, f facts.Instance, reason error) error {
 	if fault.KindOf(reason) == fault.Retry {

@@ -50,8 +50,8 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if asRecorded && !t.Verify {
 		return done, c.settled(ctx, old)
 	}
-	if age := c.Now().Sub(f.ObservedAt); age > stale {
-		return Outcome{}, fault.Retryf("what is known of instance %s is %s old: it is looked at again", f.ID, age.Round(1e9))
+	if err := c.notStale(f); err != nil {
+		return Outcome{}, err
 	}
 	found, err := c.look(ctx, g, old)
 	if err != nil {
@@ -71,6 +71,9 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	}
 	if stands {
 		return done, c.settled(ctx, old)
+	}
+	if err := c.notStale(f); err != nil { // the sandbox may have been frozen since
+		return Outcome{}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
