@@ -19,7 +19,7 @@ import (
 
 const (
 	// readers is how many instances are read from Vault side by side. Past a few only the waiting grows.
-	readers = 8
+	readers = 16
 	// listers is how many accounts and regions are listed side by side.
 	listers = 4
 	// maxFailures is how many comparisons may fail in a row before the pass is given up: Vault or the ledger is down, and
