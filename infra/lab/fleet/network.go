@@ -30,8 +30,12 @@ func (f *Fleet) subnet(ctx context.Context, cfg aws.Config, account string) (str
 	if err != nil {
 		return "", fmt.Errorf("making the loopback network in account %s, %s: %w", account, cfg.Region, err)
 	}
-	// Each account and region has a subnet of its own: two instances never share an address.
-	block := fmt.Sprintf("127.16.%d.0/24", len(f.subnets)+1)
+	// Each account and region has a subnet of its own, of some two thousand addresses: two instances never share one.
+	const places = 32
+	if len(f.subnets) == places {
+		return "", fmt.Errorf("making the loopback network in account %s, %s: it has room for %d accounts and regions", account, cfg.Region, places)
+	}
+	block := fmt.Sprintf("127.16.%d.0/21", len(f.subnets)*256/places)
 	subnet, err := client.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: vpc.Vpc.VpcId, CidrBlock: &block})
 	if err != nil {
 		return "", fmt.Errorf("making the subnet %s in account %s, %s: %w", block, account, cfg.Region, err)
