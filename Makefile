@@ -15,7 +15,7 @@ PROFILE  :=
 FORCE    :=
 STACK    :=
 
-.PHONY: help build test test-unit test-integration lint validate soak demo lab reconcile doctor golden fuzz deploy clean
+.PHONY: help build test test-unit test-integration lint validate soak bench demo lab reconcile doctor golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ validate: ## template.yaml through cfn-lint, as SAM and expanded
 
 soak: build ## a fleet comes and goes in bad weather (FOR=30m INSTANCES=500); then all must agree
 	@cd $(LAB) && $(GO) run ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500)
+
+bench: ## what comparing a fleet costs beside the bare reads of Vault, as a table (FULL=true: 50,000 instances as well)
+	@cd $(LAB) && $(GO) run ./cmd/bench $(if $(FULL),-full)
 
 demo: build ## one instance's whole life, told and checked in the terminal
 	@cd $(LAB) && $(GO) run ./cmd/lab demo

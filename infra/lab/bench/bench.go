@@ -1,0 +1,139 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// Options say what to measure.
+type Options struct {
+	RepoRoot string
+	// Sizes are the fleets to measure, in instances, ascending.
+	Sizes []int
+	// Rounds is how often everything is measured, in turn.
+	Rounds int
+	// Profiles is a folder for CPU profiles of the reconciler's passes; empty for none.
+	Profiles string
+	Progress func(format string, args ...any)
+	Out      io.Writer
+}
+
+// Run measures and prints the table.
+func Run(ctx context.Context, o Options) (err error) {
+	if len(o.Sizes) == 0 || !slices.IsSorted(o.Sizes) || o.Sizes[0] < 1 || o.Rounds < 1 {
+		return fmt.Errorf("measuring fleets of %v in %d rounds: want sizes in ascending order and at least one round", o.Sizes, o.Rounds)
+	}
+	workspace, err := parts.NewWorkspace(o.RepoRoot, "", o.Progress)
+	if err != nil {
+		return err
+	}
+	world, err := startWorld(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, world.close()) }()
+	var fleets []fleet
+	for _, n := range o.Sizes {
+		f := fleet{n: n, results: map[kind][]result{}}
+		rounds := o.Rounds
+		if n > timed && len(fleets) > 0 {
+			rounds, f.fastest = 1, fleets[len(fleets)-1].fastest
+		}
+		if err := o.measure(ctx, world, &f, rounds); err != nil {
+			return err
+		}
+		fleets = append(fleets, f)
+		f.print(o.Out)
+	}
+	printGrowth(o.Out, fleets)
+	fmt.Fprint(o.Out, legend)
+	return nil
+}
+
+// timed is the largest fleet whose times are of interest. Of larger ones it is the memory, for which one round will do.
+const timed = 10_000
+
+// fleet is what was measured of one size.
+type fleet struct {
+	n       int
+	fastest client
+	results map[kind][]result // round by round
+}
+
+// measure measures one size. Its fastest client is looked for where it is not known.
+func (o Options) measure(ctx context.Context, w *world, f *fleet, rounds int) error {
+	o.Progress("%d instances: filling Vault and the ledger", f.n)
+	err := w.fill(ctx, f.n)
+	if err == nil && f.fastest == (client{}) {
+		f.fastest, err = o.tryClients(ctx, w, f.n)
+	}
+	if err != nil {
+		return err
+	}
+	for round := range rounds {
+		o.Progress("%d instances: round %d of %d", f.n, round+1, rounds)
+		for _, pair := range [][2]kind{{rawLists, names}, {rawReads, contents}} {
+			if err := o.round(ctx, w, f, pair[0], pair[1]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// round measures a pass between two measurements of its raw limit, whose mean is taken: what else the machine does
+// comes and goes, and is much the same for both.
+func (o Options) round(ctx context.Context, w *world, f *fleet, raw, pass kind) error {
+	limit := task{Kind: raw, N: f.n, Client: f.fastest}
+	t := task{Kind: pass, N: f.n}
+	if o.Profiles != "" && pass == contents {
+		t.CPUProfile = filepath.Join(o.Profiles, fmt.Sprintf("contents-%d-%d.pprof", f.n, len(f.results[pass])+1))
+	}
+	var all []result
+	for _, t := range []task{limit, t, limit} {
+		r, err := w.measure(ctx, t)
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	f.results[raw] = append(f.results[raw], mean(all[0], all[2]))
+	f.results[pass] = append(f.results[pass], all[1])
+	return nil
+}
+
+// mean is the times between those of two raw measurements.
+func mean(a, b result) result {
+	return result{Time: (a.Time + b.Time) / 2, CPU: (a.CPU + b.CPU) / 2, Vault: (a.Vault + b.Vault) / 2, Dynamo: (a.Dynamo + b.Dynamo) / 2}
+}
+
+// tryClients finds the bare client that reads fastest, with two tries each.
+func (o Options) tryClients(ctx context.Context, w *world, n int) (client, error) {
+	least := map[client]time.Duration{}
+	for range 2 {
+		for _, c := range clients() {
+			r, err := w.measure(ctx, task{Kind: rawReads, N: n, Client: c})
+			if err != nil {
+				return c, err
+			}
+			if t, tried := least[c]; !tried || r.Time < t {
+				least[c] = r.Time
+			}
+		}
+	}
+	fastest := clients()[0]
+	for _, c := range clients() {
+		o.Progress("%d instances: raw reads by %-20s %s", n, c, least[c].Round(time.Millisecond))
+		if least[c] < least[fastest] {
+			fastest = c
+		}
+	}
+	return fastest, nil
+}

@@ -1,0 +1,180 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// ChildArgument is what the program is started with to be a measured process: it then calls Measure and nothing else.
+const ChildArgument = "measure"
+
+// kind is what one process measures.
+type kind string
+
+// The kinds.
+const (
+	rawLists kind = "the raw lists"
+	rawReads kind = "the raw reads"
+	names    kind = "a names-only pass"
+	contents kind = "a full-content pass"
+)
+
+// task is one measurement.
+type task struct {
+	Kind       kind
+	N          int // instances
+	Place      place
+	Client     client // of raw measurements
+	CPUProfile string // file for pprof; empty for none
+}
+
+// result is what came out of one measurement.
+type result struct {
+	Time time.Duration
+	Scan time.Duration // of Time, reading the ledger
+	CPU  time.Duration // of the measured process
+	// Vault and Dynamo are the CPU time that the two servers used meanwhile; 0 where the system does not tell.
+	Vault  time.Duration
+	Dynamo time.Duration
+	Heap   uint64 // the most bytes of objects on the heap
+	RSS    uint64 // the most bytes in memory; 0 where the system does not tell
+}
+
+// measure runs a task in a process of its own, and looks at the servers meanwhile.
+func (b *world) measure(ctx context.Context, t task) (result, error) {
+	t.Place = b.place
+	var r result
+	self, err := os.Executable()
+	if err != nil {
+		return r, fmt.Errorf("finding this program to measure %s: %w", t.Kind, err)
+	}
+	in, err := json.Marshal(t)
+	if err != nil {
+		return r, fmt.Errorf("handing on the task to measure %s: %w", t.Kind, err)
+	}
+	var out, faults bytes.Buffer
+	child := exec.CommandContext(ctx, self, ChildArgument)
+	// By its input and not its arguments: the token is not for the list of processes.
+	child.Stdin, child.Stdout, child.Stderr = bytes.NewReader(in), &out, &faults
+	vault, dynamo := cpuOf(b.vault), cpuOf(b.dynamoDB)
+	if err := child.Run(); err != nil {
+		return r, fmt.Errorf("measuring %s of %d instances: %w: %s", t.Kind, t.N, err, bytes.TrimSpace(faults.Bytes()))
+	}
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		return r, fmt.Errorf("measuring %s of %d instances: reading the result: %w", t.Kind, t.N, err)
+	}
+	if r.Time <= 0 {
+		return r, fmt.Errorf("measuring %s of %d instances: it took no time", t.Kind, t.N)
+	}
+	r.Vault, r.Dynamo = cpuOf(b.vault)-vault, cpuOf(b.dynamoDB)-dynamo
+	return r, nil
+}
+
+// Measure is the measured process: it reads a task, does it and writes the result.
+func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
+	var t task
+	if err := json.NewDecoder(in).Decode(&t); err != nil {
+		return fmt.Errorf("reading the task: %w", err)
+	}
+	var stopProfile func() error
+	work, scan, err := t.work(ctx)
+	if err == nil {
+		stopProfile, err = profile(t.CPUProfile)
+	}
+	if err != nil {
+		return err
+	}
+	memory := watchMemory()
+	cpu, start := cpuTime(), time.Now()
+	err = work()
+	r := result{Time: time.Since(start), CPU: cpuTime() - cpu}
+	r.Heap, r.RSS = memory.peak()
+	if err := errors.Join(err, stopProfile()); err != nil {
+		return err
+	}
+	if scan != nil {
+		r.Scan = *scan
+	}
+	return json.NewEncoder(out).Encode(r)
+}
+
+// work prepares a task. What a warm function has ready, the loaded profiles above all, is made here and not measured.
+func (t task) work(ctx context.Context) (work func() error, scan *time.Duration, err error) {
+	switch t.Kind {
+	case rawLists, rawReads:
+		v, err := newVaultHTTP(t.Place, t.Client)
+		if err != nil {
+			return nil, nil, err
+		}
+		do := v.reads
+		if t.Kind == rawLists {
+			do = v.lists
+		}
+		return func() error { return do(ctx, t.N) }, nil, nil
+	case names, contents:
+		c, err := newComparison(t.Place, t.N)
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error { return c.run(ctx, t.Kind == names) }, &c.ledger.scan, nil
+	}
+	return nil, nil, fmt.Errorf("unknown task %q", t.Kind)
+}
+
+// profile writes a CPU profile until stop is called.
+func profile(file string) (stop func() error, err error) {
+	if file == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, fmt.Errorf("making the CPU profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, fmt.Errorf("writing the CPU profile %s: %w", file, err)
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
+
+// cpuOf is what another process has used so far, by the kernel's count in hundredths of a second.
+// https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
+func cpuOf(p *parts.Process) time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		return 0
+	}
+	// The second field is the program's name in brackets and may hold anything.
+	_, fields, _ := bytes.Cut(text, []byte(") "))
+	var ticks time.Duration
+	for i, f := range strings.Fields(string(fields)) {
+		if n, err := strconv.ParseInt(f, 10, 64); err == nil && (i == 11 || i == 12) {
+			ticks += time.Duration(n)
+		}
+	}
+	return ticks * time.Second / 100
+}
+
+// cpuTime is what this process has used so far, in user and system mode.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

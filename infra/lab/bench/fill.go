@@ -1,0 +1,109 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+const (
+	// fillers is how many instances are made side by side.
+	fillers = 12
+	// batch is how many instances' items one BatchWriteItem holds: a record and a claim each, and at most 25 items.
+	// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
+	batch = 12
+)
+
+// fill makes the world hold n instances as provision leaves them, each having logged in once. What is there stays.
+func (b *world) fill(ctx context.Context, n int) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(fillers)
+	for from := b.filled; from < n; from += batch {
+		group.Go(func() error { return b.fillBatch(groupCtx, from, min(from+batch, n)) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("filling Vault and the ledger: %w", err)
+	}
+	b.filled = n
+	return nil
+}
+
+func (b *world) fillBatch(ctx context.Context, from, to int) error {
+	var writes []types.WriteRequest
+	for n := from; n < to; n++ {
+		f, g, err := render(b.profiles, n)
+		if err != nil {
+			return err
+		}
+		for i, o := range g.All() {
+			if want := pathsOf(n)[i]; o.Path != want {
+				return fmt.Errorf("object %d of the profile is at %s and the raw reads go to %s", i+1, o.Path, want)
+			}
+			if _, err := b.root.call(ctx, http.MethodPost, o.Path, o.Fields); err != nil {
+				return err
+			}
+		}
+		// A login makes an entity with this alias. The accesslist entry it makes too cannot be written from outside.
+		if _, err := b.root.call(ctx, http.MethodPost, "identity/entity-alias", map[string]any{
+			"name": f.ID, "mount_accessor": b.accessor,
+		}); err != nil {
+			return err
+		}
+		items, err := items(f, g)
+		if err != nil {
+			return err
+		}
+		writes = append(writes, items...)
+	}
+	out, err := b.dynamo.BatchWriteItem(ctx, &dynamodb.BatchWriteItemInput{RequestItems: map[string][]types.WriteRequest{table: writes}})
+	if err != nil {
+		return fmt.Errorf("writing records and claims: %w", err)
+	}
+	if left := len(out.UnprocessedItems[table]); left > 0 {
+		return fmt.Errorf("writing records and claims: DynamoDB Local left %d out", left)
+	}
+	return nil
+}
+
+// items are the record and the claim of one instance, as the ledger keeps them. If they were not, the comparison would
+// find drift and the bench fail.
+func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
+	long := time.Now().Add(-24 * time.Hour).UTC()
+	r := ledger.Record{
+		InstanceID: f.ID, State: ledger.Active, Account: f.Account, Region: f.Region,
+		Profile: g.Profile.Name, ProfileDigest: g.Profile.Digest, BasePath: g.Profile.BasePath, FQDN: g.FQDN,
+		Addresses: f.Addresses(), EventTime: long, CreatedAt: long, UpdatedAt: long,
+		Version: 2, WriteID: "00000000000000000000000000000000",
+	}
+	for _, o := range g.All() {
+		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()})
+	}
+	// As long as the role_id that a record holds.
+	r.SetRoleID(g.AuthRole.Path, "00000000-0000-0000-0000-000000000000")
+	var out []types.WriteRequest
+	for _, i := range []struct {
+		key  string
+		item any
+	}{
+		{"instance#" + f.ID, r},
+		{"claim#" + r.BasePath + "#" + r.FQDN, ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}},
+	} {
+		item, err := attributevalue.MarshalMap(i.item)
+		if err != nil {
+			return nil, fmt.Errorf("writing %s: %w", i.key, err)
+		}
+		item["pk"] = &types.AttributeValueMemberS{Value: i.key}
+		out = append(out, types.WriteRequest{PutRequest: &types.PutRequest{Item: item}})
+	}
+	return out, nil
+}

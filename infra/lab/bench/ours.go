@@ -1,0 +1,92 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// comparison is one pass of the reconciler, wired as the function wires it.
+type comparison struct {
+	reconciler *reconcile.Reconciler
+	vault      *countingVault
+	ledger     *timedLedger
+	n          int
+}
+
+func newComparison(p place, n int) (*comparison, error) {
+	profiles, err := loadProfiles()
+	if err != nil {
+		return nil, err
+	}
+	client := vault.New(vault.Options{
+		Addr: p.VaultAddr,
+		CA:   func(context.Context) ([]byte, error) { return []byte(p.VaultCA), nil },
+		// A login takes a few milliseconds and is kept for many runs: it is no part of the measurement.
+		Login: func(context.Context, *api.Client) (*api.SecretAuth, error) {
+			return &api.SecretAuth{ClientToken: p.Token}, nil
+		},
+	})
+	c := &comparison{n: n, vault: &countingVault{Vault: client}}
+	c.ledger = &timedLedger{Ledger: ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(parts.Config(p.DynamoURL, region))), table, time.Now)}
+	c.reconciler = &reconcile.Reconciler{Options: reconcile.Options{
+		Profiles: profiles, Realm: realm(), Vault: c.vault, Ledger: c.ledger, Instances: ec2{n: n},
+		Regions: []string{region}, DetectOnly: true, Now: time.Now,
+	}}
+	return c, nil
+}
+
+// run compares once. A pass that did not see the whole fleet, or found anything wrong with it, measured something else
+// and is an error.
+func (c *comparison) run(ctx context.Context, namesOnly bool) error {
+	a := c.reconciler.Run(ctx, reconcile.Input{Mode: reconcile.Detect, NamesOnly: namesOnly}, nil, slog.New(slog.DiscardHandler))
+	if len(a.Drift) > 0 {
+		d := a.Drift[0]
+		return fmt.Errorf("the comparison found drift where there is none: %+v, the first %s %s %s %v %s", a.Summary, d.Path, d.Reason, d.Action, d.Fields, d.Error)
+	}
+	whole := reconcile.Scanned{Instances: c.n, Records: c.n, Policies: c.n, AuthRoles: c.n, PKIRoles: c.n}
+	if a.Blocked || a.Truncated || a.Scanned != whole || a.Summary != (reconcile.Summary{}) {
+		return fmt.Errorf("the comparison did not see the whole fleet of %d: %+v", c.n, a)
+	}
+	reads := c.n * objectsEach
+	if namesOnly {
+		reads = 0
+	}
+	if got := int(c.vault.reads.Load()); got != reads {
+		return fmt.Errorf("the comparison read %d objects and not %d", got, reads)
+	}
+	return nil
+}
+
+// countingVault tells how many objects were read.
+type countingVault struct {
+	reconcile.Vault
+	reads atomic.Int64
+}
+
+func (v *countingVault) Read(ctx context.Context, path string) (map[string]any, error) {
+	v.reads.Add(1)
+	return v.Vault.Read(ctx, path)
+}
+
+// timedLedger tells how much of a pass is the scan, whose speed is DynamoDB Local's and not DynamoDB's.
+type timedLedger struct {
+	reconcile.Ledger
+	scan time.Duration
+}
+
+func (l *timedLedger) Scan(ctx context.Context, v ledger.Visitor) error {
+	start := time.Now()
+	defer func() { l.scan = time.Since(start) }()
+	return l.Ledger.Scan(ctx, v)
+}
