@@ -27,8 +27,9 @@ build: ## the functions, into build/<function>/bootstrap (GOARCH=arm64 make buil
 
 test: test-unit validate test-integration ## everything: unit tests, template checks, integration tests on real parts
 
-test-unit: ## the tests that need nothing but Go
-	$(GO) test -race ./...
+test-unit: ## the tests that need nothing but Go; the simulation once with the race detector and once in full
+	$(GO) test -race -short ./...
+	$(GO) test -count=1 ./internal/simulation -rapid.checks=$(or $(CHECKS),4000)
 
 test-integration: build ## the tests against real Vault, moto, DynamoDB Local and the built binaries
 	cd $(LAB) && $(GO) run ./cmd/lab prepare

@@ -52,7 +52,8 @@ type Record struct {
 	// QuietUntil is when every login that was under way while the auth role went must have ended; nil when nothing has
 	// to be waited for.
 	QuietUntil *time.Time `dynamodbav:"quiet_until,omitempty"`
-	// FormerRoleIDs are role_ids the auth role had before it was made anew: tokens from then hang on them.
+	// FormerRoleIDs are role_ids of auth roles that are no more: tokens from then hang on them. A tombstone keeps them,
+	// since a login that was under way during the removal can end after it.
 	FormerRoleIDs []string   `dynamodbav:"former_role_ids,omitempty"`
 	EventTime     time.Time  `dynamodbav:"event_time"`
 	CreatedAt     time.Time  `dynamodbav:"created_at"`
@@ -140,6 +141,17 @@ func (r Record) RoleID(path string) string {
 		}
 	}
 	return ""
+}
+
+// RoleIDs are all role_ids that auth roles of the instance are known to have, or to have had.
+func (r Record) RoleIDs() []string {
+	ids := slices.Clone(r.FormerRoleIDs)
+	for _, o := range r.Objects {
+		if o.RoleID != "" && !slices.Contains(ids, o.RoleID) {
+			ids = append(ids, o.RoleID)
+		}
+	}
+	return ids
 }
 
 // SetRoleID notes the role_id of the auth role at a path. One it had before is kept among the former.

@@ -601,6 +601,9 @@ func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
 	if w.entities[before] {
 		t.Error("the entity of the former auth role lives on, and its tokens with it")
 	}
+	if ids := w.records[idA].FormerRoleIDs; len(ids) != 2 {
+		t.Errorf("the tombstone remembers %q, want both role_ids: by them reconcile knows a login that ended late", ids)
+	}
 }
 
 func TestALoginThatEndsAfterTheRemovalIsCutByASecondOne(t *testing.T) {

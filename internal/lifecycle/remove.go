@@ -52,7 +52,7 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record, next ledger.
 	next = *w.record
 	next.QuietUntil = nil
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
-	next.Former, next.FormerRoleIDs = nil, nil
+	next.Former, next.FormerRoleIDs = nil, w.record.RoleIDs()
 	_, err = c.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Names()})
 	return done, err
 }
@@ -184,8 +184,8 @@ func (w *work) cutOff(ctx context.Context, mount string, aliases ...string) (int
 // mount's ec2_alias says so.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
 func (w *work) aliases(roleID, instanceID string) []string {
-	names := append([]string{instanceID}, w.record.FormerRoleIDs...)
-	if roleID != "" {
+	names := append([]string{instanceID}, w.record.RoleIDs()...)
+	if roleID != "" && !slices.Contains(names, roleID) {
 		names = append(names, roleID)
 	}
 	return names

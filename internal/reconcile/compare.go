@@ -266,7 +266,8 @@ func (c *comparison) gone(s *subject) []Change {
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
 		rows[i].counts = rows[i].removes && (s.live() || len(s.paths) > 0)
-		rows[i].absent = !s.sighting.Found
+		// A removal that is only to be looked after once more was decided before: it is not put off again.
+		rows[i].absent = !s.sighting.Found && (s.record == nil || s.record.QuietUntil == nil)
 		if s.record != nil {
 			rows[i].written = s.record.UpdatedAt
 		}

@@ -39,10 +39,13 @@ func (r *Reconciler) scan(ctx context.Context, n *names, after string, limit int
 
 func (f *fleet) take(r ledger.Record) {
 	id := r.InstanceID
-	if r.State != ledger.Deleted {
+	if r.State == ledger.Deleted {
+		f.names.leftBy(id, r.FormerRoleIDs)
+		if len(f.names.paths[id])+len(f.names.litter[id]) == 0 {
+			return
+		}
+	} else {
 		f.recorded[id] = instance.Place{Account: r.Account, Region: r.Region}
-	} else if len(f.names.paths[id])+len(f.names.litter[id]) == 0 {
-		return
 	}
 	if !f.has(id) {
 		return

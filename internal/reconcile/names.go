@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,9 @@ type names struct {
 	paths map[string][]string
 	// litter are the identity entities and accesslist entries that logins leave, by instance.
 	litter map[string][]string
+	// entities are those whose alias is not an instance ID but the role_id of some auth role, by alias: whose they are,
+	// the ledger knows.
+	entities map[string]string
 	// listed are the folders whose list is complete; what is not in one of them may be anywhere.
 	listed map[string]bool
 	// failed are the lists that could not be had.
@@ -44,7 +48,7 @@ const listsAtOnce = 4
 
 // listNames reads every list. One that fails is noted; what only it would tell stays unknown.
 func (r *Reconciler) listNames(ctx context.Context) *names {
-	n := &names{paths: map[string][]string{}, litter: map[string][]string{}, listed: map[string]bool{}}
+	n := &names{paths: map[string][]string{}, litter: map[string][]string{}, entities: map[string]string{}, listed: map[string]bool{}}
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(listsAtOnce)
@@ -73,9 +77,10 @@ func (r *Reconciler) listNames(ctx context.Context) *names {
 	list(roles, n.logins(n.paths, roles), &n.authRoles)
 	entries := "auth/" + r.Realm.AuthMount + "/identity-accesslist"
 	list(entries, n.logins(n.litter, entries), nil)
-	for folder, isPKI := range r.outputFolders() {
+	folders := r.outputFolders()
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
 		var count *int
-		if isPKI {
+		if folders[folder] {
 			count = &n.pkiRoles
 		}
 		list(folder, n.objects(folder), count)
@@ -89,14 +94,27 @@ func (r *Reconciler) listNames(ctx context.Context) *names {
 			return nil
 		}
 		for _, a := range aliases {
+			entity := "identity/entity/id/" + a.EntityID
 			if facts.IsInstanceID(a.Name) {
-				n.litter[a.Name] = append(n.litter[a.Name], "identity/entity/id/"+a.EntityID)
+				n.litter[a.Name] = append(n.litter[a.Name], entity)
+			} else {
+				n.entities[a.Name] = entity
 			}
 		}
 		return nil
 	})
 	_ = group.Wait() // the functions above note their errors
 	return n
+}
+
+// leftBy notes the entities behind role_ids of an instance that was removed.
+func (n *names) leftBy(instanceID string, roleIDs []string) {
+	for _, alias := range roleIDs {
+		if entity := n.entities[alias]; entity != "" {
+			n.litter[instanceID] = append(n.litter[instanceID], entity)
+			delete(n.entities, alias)
+		}
+	}
 }
 
 // objects takes the names <instance ID>-<output> out of a list.

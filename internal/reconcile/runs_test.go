@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,24 +125,51 @@ func TestInstancesWhoseRoleIAMDoesNotTellKeepNoOtherFromRepair(t *testing.T) {
 // TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore has an instance whose tokens have power beyond its own policies: a
 // login that was under way is cut by a second removal, which somebody must come back for.
 func TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore(t *testing.T) {
+	for name, end := range map[string]func(*world){
+		"EC2 shows it as terminated": func(w *world) { w.terminate(1) },
+		"EC2 does not show it":       func(w *world) { delete(w.ec2, id(1)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 3)
+			r := w.records[id(1)]
+			r.ExtraPolicies = true
+			w.records[id(1)] = r
+			end(w)
+			a := w.reconcile(Input{Mode: Correct})
+			if len(a.Settling) != 1 || a.Settling[0] != id(1) || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
+				t.Fatalf("want the removal done and the instance named as settling, got %q\n%s", a.Settling, told(a))
+			}
+			again := Input{Mode: Correct, InstanceIDs: a.Settling, Force: true}
+			if a := w.reconcile(again); len(a.Drift) > 0 || w.records[id(1)].State != ledger.Deprovisioning {
+				t.Errorf("want it left alone while a login may be under way, got %s\n%s", w.records[id(1)].State, told(a))
+			}
+			w.now = w.now.Add(100 * time.Second)
+			w.cut = nil
+			a = w.reconcile(again)
+			if err := w.removed(id(1)); err != nil || len(a.Settling) > 0 {
+				t.Errorf("want what logged in meanwhile cut and the removal ended: %v; settling %q\n%s", err, a.Settling, told(a))
+			}
+		})
+	}
+}
+
+// TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias has the entity under the auth role's role_id, which is the
+// alias unless the mount says otherwise, and which only the tombstone remembers.
+func TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias(t *testing.T) {
 	w := newWorld(t, 3)
+	w.remove(id(1))
+	delete(w.ec2, id(1))
 	r := w.records[id(1)]
-	r.ExtraPolicies = true
+	r.FormerRoleIDs = []string{"role-1"}
 	w.records[id(1)] = r
-	w.terminate(1)
+	w.litter = []vault.Alias{{Name: "role-of-somebody", EntityID: "e1"}, {Name: "role-1", EntityID: "e2"}}
+	w.now = w.now.Add(time.Hour)
 	a := w.reconcile(Input{Mode: Correct})
-	if len(a.Settling) != 1 || a.Settling[0] != id(1) || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
-		t.Fatalf("want the removal done and the instance named as settling, got %q\n%s", a.Settling, told(a))
+	if len(a.Drift) != 1 || a.Drift[0].Path != "identity/entity/id/e2" || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
+		t.Errorf("want the one entity told as orphaned, got\n%s", told(a))
 	}
-	again := Input{Mode: Correct, InstanceIDs: a.Settling, Force: true}
-	if a := w.reconcile(again); len(a.Drift) > 0 || w.records[id(1)].State != ledger.Deprovisioning {
-		t.Errorf("want it left alone while a login may be under way, got %s\n%s", w.records[id(1)].State, told(a))
-	}
-	w.now = w.now.Add(100 * time.Second)
-	w.cut = nil
-	a = w.reconcile(again)
-	if err := w.removed(id(1)); err != nil || len(a.Settling) > 0 {
-		t.Errorf("want what logged in meanwhile cut and the removal ended: %v; settling %q\n%s", err, a.Settling, told(a))
+	if !slices.Contains(w.cut, "role-1") || slices.Contains(w.cut, "role-of-somebody") {
+		t.Errorf("want role-1 cut: its token lives until its time is over; cut were %q", w.cut)
 	}
 }
 

@@ -1,0 +1,384 @@
+package simulation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// blow is what happens to a call.
+type blow int
+
+const (
+	fails       blow = iota // before it takes effect
+	unanswered              // it takes effect, and its answer is lost
+	dies                    // it takes effect, and the process does nothing more
+	freezes                 // it takes effect, and then the process stands still
+	interrupted             // it takes effect, and then something else happens
+	blows
+)
+
+func (b blow) String() string {
+	return [...]string{"fails", "takes effect and its answer is lost", "is the process's last", "is followed by a freeze", "is interrupted"}[b]
+}
+
+// step names one call of a run: what it does to what, and for the how-manieth time. Calls made side by side have no order,
+// but each has a name.
+type step struct {
+	call string
+	nth  int
+}
+
+// strike is a blow to one step; where the step has no call, to the nth call that begins with prefix.
+type strike struct {
+	blow   blow
+	at     step
+	prefix string
+	length time.Duration // of a freeze
+	then   func()        // what happens meanwhile
+}
+
+var (
+	errDown = errors.New("down")
+	errDead = errors.New("this process is dead")
+)
+
+// process is one sandbox of a function at work in the world. Each call is one step.
+type process struct {
+	*world
+	name   string
+	strike *strike
+	lag    time.Duration // how old what EC2 answers may be
+
+	steps  []step
+	seen   map[string]int
+	begun  int // calls with the strike's prefix
+	hit    bool
+	dead   bool
+	owners map[string]bool
+}
+
+func (w *world) process(s *strike) *process {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.processes++
+	return &process{world: w, name: fmt.Sprintf("process-%d", w.processes), strike: s, seen: map[string]int{}, owners: map[string]bool{}}
+}
+
+// struck tells whether this call is the one. The world is locked.
+func (p *process) struck(s step) bool {
+	if p.strike == nil || p.hit {
+		return false
+	}
+	if p.strike.at.call != "" {
+		p.hit = p.strike.at == s
+		return p.hit
+	}
+	if strings.HasPrefix(s.call, p.strike.prefix) {
+		p.begun++
+	}
+	p.hit = p.begun == p.strike.at.nth
+	return p.hit
+}
+
+// do is one call. It takes about a tick, in which others go on; each call its own time, so that the order of those made
+// side by side is always the same. Deadlines do not end it: the clock behind them may have stood still with the sandbox.
+func (p *process) do(call string, effect func() error) error {
+	own := fnv.New32a()
+	_, _ = own.Write([]byte(p.name + call))
+	time.Sleep(tick + time.Duration(own.Sum32()%1_000_000))
+	p.mu.Lock()
+	if p.dead {
+		p.mu.Unlock()
+		return errDead
+	}
+	p.seen[call]++
+	s := step{call, p.seen[call]}
+	p.steps = append(p.steps, s)
+	hit := p.struck(s)
+	if hit && p.strike.blow == fails {
+		p.mu.Unlock()
+		return errDown
+	}
+	err := effect()
+	if err == nil {
+		p.rules()
+	}
+	if hit && p.strike.blow == dies {
+		p.dead = true
+		err = errDead
+	}
+	p.mu.Unlock()
+	if !hit || err != nil {
+		return err
+	}
+	if p.strike.blow == unanswered {
+		return errDown
+	}
+	if p.strike.then != nil {
+		p.strike.then()
+	}
+	time.Sleep(p.strike.length)
+	return nil
+}
+
+func (p *process) Read(_ context.Context, path string) (out map[string]any, err error) {
+	err = p.do("vault read "+path, func() error {
+		out = maps.Clone(p.objects[path])
+		return nil
+	})
+	return out, err
+}
+
+// Write merges, as Vault does for the auth roles of AWS, and resets all else.
+func (p *process) Write(_ context.Context, path string, fields map[string]any) error {
+	return p.do("vault write "+path, func() error {
+		p.ruleWrite(path, fields)
+		stored := maps.Clone(fields)
+		if strings.HasPrefix(path, "auth/") {
+			stored = maps.Clone(p.objects[path])
+			if stored == nil {
+				p.roleIDs++
+				stored = map[string]any{"role_id": fmt.Sprintf("role-%d", p.roleIDs)}
+			}
+			maps.Copy(stored, fields)
+		}
+		p.objects[path] = stored
+		return nil
+	})
+}
+
+func (p *process) Delete(_ context.Context, path string) error {
+	return p.do("vault delete "+path, func() error {
+		if p.foreign[path] != nil {
+			p.breaks("%s is somebody else's and was deleted", path)
+		}
+		delete(p.objects, path)
+		delete(p.bears, path)
+		return nil
+	})
+}
+
+func (p *process) CutOff(_ context.Context, mount string, aliases ...string) (n int, err error) {
+	err = p.do(fmt.Sprintf("vault cut %s %v", mount, aliases), func() error {
+		for _, a := range aliases {
+			if _, ok := p.entities[a]; ok {
+				delete(p.entities, a)
+				n++
+			}
+		}
+		return nil
+	})
+	return n, err
+}
+
+func (p *process) RevokePrefix(_ context.Context, prefix string) error {
+	return p.do("vault revoke "+prefix, func() error { return nil })
+}
+
+func (p *process) List(_ context.Context, path string) (out []string, err error) {
+	err = p.do("vault list "+path, func() error {
+		if path == "sys/policies/acl" {
+			out = append(out, "default", "root") // which every Vault has
+		}
+		for _, at := range slices.Sorted(maps.Keys(p.objects)) {
+			if name, ok := strings.CutPrefix(at, path+"/"); ok && !strings.Contains(name, "/") {
+				out = append(out, name)
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (p *process) Aliases(context.Context, string) (out []vault.Alias, err error) {
+	err = p.do("vault aliases", func() error {
+		for _, name := range slices.Sorted(maps.Keys(p.entities)) {
+			out = append(out, vault.Alias{Name: name, EntityID: "e-" + name})
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (p *process) Get(_ context.Context, id string) (out *ledger.Record, err error) {
+	err = p.do("ledger get "+id, func() error {
+		if r, ok := p.records[id]; ok {
+			r.Objects = slices.Clone(r.Objects)
+			out = &r
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (p *process) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, err error) {
+	err = p.do("ledger holder "+name.FQDN, func() error {
+		if c, ok := p.claims[name]; ok {
+			out = &c
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Put holds to the conditions of ledger.Ledger, which infra/lab tests against DynamoDB.
+func (p *process) Put(_ context.Context, put ledger.Write) (out *ledger.Record, err error) {
+	err = p.do(fmt.Sprintf("ledger put %s %s", put.New.State, put.New.InstanceID), func() error {
+		old, exists := p.records[put.New.InstanceID]
+		leased := old.LeaseOwner != "" && old.LeaseOwner != put.Owner && old.LeaseExpiresAt >= time.Now().UnixMilli()
+		if exists != (put.Old != nil) || exists && (old.Version != put.Old.Version || leased) {
+			return fault.New(fault.Retry, ledger.ErrChanged)
+		}
+		if put.Claim != nil {
+			if c, held := p.claims[*put.Claim]; held && c.InstanceID != put.New.InstanceID {
+				return ledger.ErrClaimed
+			}
+		}
+		r := put.New
+		r.Objects = slices.Clone(r.Objects)
+		r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt, r.DeletedAt = old.Version+1, time.Now(), "", 0, nil
+		if at := time.Now(); r.State == ledger.Deleted {
+			r.DeletedAt = &at
+		}
+		if put.KeepLease {
+			r.LeaseOwner, r.LeaseExpiresAt = put.Owner, time.Now().Add(ledger.LeaseTime).UnixMilli()
+		}
+		p.records[r.InstanceID] = r
+		if put.Claim != nil {
+			p.claims[*put.Claim] = ledger.Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region}
+		}
+		for _, n := range put.Release {
+			if p.claims[n].InstanceID == r.InstanceID {
+				delete(p.claims, n)
+			}
+		}
+		p.rulePut(old.State, r)
+		r.Objects = slices.Clone(r.Objects)
+		out = &r
+		return nil
+	})
+	return out, err
+}
+
+func (p *process) Scan(_ context.Context, v ledger.Visitor) error {
+	return p.do("ledger scan", func() error {
+		for _, id := range slices.Sorted(maps.Keys(p.records)) {
+			v.Record(p.records[id])
+		}
+		for name, c := range p.claims {
+			v.Claim(name, c)
+		}
+		return nil
+	})
+}
+
+// cloud is the process as EC2 serves it; both Vault and EC2 list.
+type cloud struct{ *process }
+
+func (c cloud) Account(context.Context) (string, error) { return here.Account, nil }
+
+func (c cloud) List(_ context.Context, place instance.Place, ids []string, each func([]instance.Sighting) error) error {
+	var page []instance.Sighting
+	err := c.do("ec2 list "+place.Region, func() error {
+		for _, id := range slices.Sorted(maps.Keys(c.ec2)) {
+			if f := c.ec2[id]; len(ids) == 0 || slices.Contains(ids, id) {
+				f.ObservedAt = time.Now()
+				page = append(page, instance.Sighting{Found: true, Facts: f})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return each(page)
+}
+
+func (c cloud) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+	out := map[instance.Ref]instance.Sighting{}
+	for _, ref := range slices.SortedFunc(slices.Values(refs), func(a, b instance.Ref) int { return strings.Compare(a.ID, b.ID) }) {
+		err := c.do("ec2 look "+ref.ID, func() error {
+			s := instance.Sighting{}
+			for _, v := range c.history[ref.ID] {
+				if v.from.After(time.Now().Add(-c.lag)) && c.lag > 0 {
+					break
+				}
+				s.Found, s.Facts = v.found, v.facts
+			}
+			s.Facts.ObservedAt = time.Now()
+			out[ref] = s
+			return nil
+		})
+		if err != nil {
+			out[ref] = instance.Sighting{Err: fault.New(fault.Retry, err)}
+		}
+	}
+	return out
+}
+
+// The functions' duties.
+var (
+	provision   = lifecycle.Duties{Make: true}
+	deprovision = lifecycle.Duties{Remove: true}
+	both        = lifecycle.Duties{Make: true, Remove: true}
+)
+
+func (p *process) converger(d lifecycle.Duties) *lifecycle.Converger {
+	return &lifecycle.Converger{Options: lifecycle.Options{
+		Duties: d, Profiles: profiles(), Realm: realm, Vault: p, Cutter: p, Ledger: p, Instances: cloud{p}, RevokeCertificates: true,
+		NewOwner: func() string {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			owner := fmt.Sprintf("%s-%d", p.name, len(p.owners))
+			p.owners[owner] = true
+			return owner
+		},
+		Now: time.Now,
+	}}
+}
+
+// handle does what a function does with an event: it looks at the instance and converges it.
+func (p *process) handle(d lifecycle.Duties, t event.Trigger) (lifecycle.Outcome, error) {
+	ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
+	s := cloud{p}.Look(context.Background(), []instance.Ref{ref})[ref]
+	out, err := p.converger(d).Converge(context.Background(), t, s)
+	if err == nil {
+		p.ruleDone(t)
+	}
+	return out, err
+}
+
+// reconcile does what the reconcile function does by its schedule.
+func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
+	r := reconcile.Reconciler{Options: reconcile.Options{
+		Profiles: profiles(), Realm: realm, Vault: p, Ledger: p, Instances: cloud{p}, Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
+	}}
+	return r.Run(context.Background(), in, p.converger(both), slog.New(slog.DiscardHandler))
+}
+
+// dutiesFor are those of the function that AWS's rule hands an event to; the states without a rule go to provision.
+func dutiesFor(s facts.State) lifecycle.Duties {
+	if s == facts.ShuttingDown || s == facts.Terminated {
+		return deprovision
+	}
+	return provision
+}
+
+// isRetry tells whether a queue would deliver again.
+func isRetry(err error) bool { return fault.KindOf(err) == fault.Retry }
