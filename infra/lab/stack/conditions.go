@@ -141,15 +141,18 @@ func (d *decider) value(v any) (any, error) {
 // absent marks what AWS::NoValue removes.
 type absent struct{}
 
-// settle returns v with every Fn::If replaced by the branch that holds and every
+// settle returns v with every Fn::If replaced by the branch that holds, every Fn::FindInMap by what it finds, and every
 // AWS::NoValue removed, also from lists, where moto would leave a null.
 func (d *decider) settle(v any) (any, error) {
 	if function, argument, ok := intrinsic(v); ok {
 		if function == "Ref" && argument == "AWS::NoValue" {
 			return absent{}, nil
 		}
-		if function == "Fn::If" {
+		switch function {
+		case "Fn::If":
 			return d.choose(argument)
+		case "Fn::FindInMap": // moto looks a number up by another key than the template's text
+			return d.value(v)
 		}
 	}
 	switch v := v.(type) {
