@@ -12,6 +12,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,7 +53,9 @@ type Handler struct {
 	Converger  Converger
 	Log        *slog.Logger
 	Metrics    io.Writer
-	Now        func() time.Time
+	// Services is what the clients behind the fields above tell of their calls; nil for nothing.
+	Services *observe.Services
+	Now      func() time.Time
 }
 
 // answer is what a bare event is answered with.
@@ -97,11 +100,29 @@ func (h *Handler) begin(ctx context.Context) (run *invocation, finish func()) {
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
 		run.log = run.log.With(observe.KeyRequest, lc.AwsRequestID)
 	}
+	if trace := traceOf(ctx); trace != "" {
+		run.log = run.log.With(observe.KeyTrace, trace)
+	}
 	return run, func() {
+		if h.Services != nil {
+			run.metrics.Take(h.Services)
+		}
 		if err := run.metrics.Write(h.Metrics, h.Now()); err != nil {
 			run.log.ErrorContext(ctx, "the metrics of this invocation are lost", observe.KeyError, err)
 		}
 	}
+}
+
+// traceOf is the invocation's X-Ray trace ID; empty for none. aws-lambda-go keeps the header under a key of its own.
+// https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+func traceOf(ctx context.Context) string {
+	header, _ := ctx.Value("x-amzn-trace-id").(string)
+	for part := range strings.SplitSeq(header, ";") {
+		if root, ok := strings.CutPrefix(part, "Root="); ok {
+			return root
+		}
+	}
+	return ""
 }
 
 // failures names the messages to deliver again.
@@ -135,7 +156,11 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 	results := make([]result, len(records))
 	latest := map[instance.Ref]event.Trigger{}
 	of := map[instance.Ref][]int{}
+	begun := v.Now()
 	for i, r := range records {
+		if !r.Sent.IsZero() {
+			v.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
+		}
 		if r.Err != nil {
 			results[i].err = v.unreadable(ctx, r)
 			continue
@@ -197,9 +222,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	}
 	if errors.Is(r.err, lifecycle.ErrSettling) {
 		if r.outcome.Action == lifecycle.Deprovisioned {
-			v.metrics.Count(observe.Deprovisioned)
-			v.time(observe.TimeToRemoved, t)
-			log.InfoContext(ctx, "removed, to be looked after once more", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
+			v.removed(ctx, log.With(attributes...), t, r.outcome)
 		}
 		return r
 	}
@@ -211,12 +234,12 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	switch r.outcome.Action {
 	case lifecycle.Provisioned:
 		v.metrics.Count(observe.Provisioned)
-		v.time(observe.TimeToReady, t)
+		if !t.Verify { // a repair has no event to measure from
+			v.metrics.Time(observe.TimeToReady, v.Now().Sub(t.Time))
+		}
 		log.InfoContext(ctx, "granted", append(attributes, observe.KeyAudit, observe.AuditGranted)...)
 	case lifecycle.Deprovisioned:
-		v.metrics.Count(observe.Deprovisioned)
-		v.time(observe.TimeToRemoved, t)
-		log.InfoContext(ctx, "removed", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
+		v.removed(ctx, log.With(attributes...), t, r.outcome)
 	case lifecycle.Unmatched:
 		v.metrics.Count(observe.Unmatched)
 		log.DebugContext(ctx, "no profile fits", attributes...)
@@ -230,11 +253,17 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	return r
 }
 
-// time measures from AWS's event; a repair has none.
-func (v *invocation) time(name string, t event.Trigger) {
-	if !t.Verify {
-		v.metrics.Time(name, v.Now().Sub(t.Time))
+// removed tells of a removal, once: not again when it is only looked after once more.
+func (v *invocation) removed(ctx context.Context, log *slog.Logger, t event.Trigger, o lifecycle.Outcome) {
+	if o.Again {
+		log.InfoContext(ctx, "looked after once more, now that no login can be under way", observe.KeyCut, o.Cut)
+		return
 	}
+	v.metrics.Count(observe.Deprovisioned)
+	if !t.Verify {
+		v.metrics.Time(observe.TimeToCutOff, o.CutAt.Sub(t.Time))
+	}
+	log.InfoContext(ctx, "removed", observe.KeyCut, o.Cut, observe.KeyAudit, observe.AuditRemoved)
 }
 
 // safely keeps a panic over one instance, a damaged record for example, from taking the batch with it.

@@ -79,6 +79,9 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	}
 	if answer.Cursor == nil {
 		run.metrics.Count(observe.Reconciled)
+		if answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == "" {
+			run.metrics.Time(observe.SweepAge, time.Duration(answer.DurationMs)*time.Millisecond)
+		}
 	} else if !waitedFor {
 		if err := h.goOn(ctx, in, answer.Cursor); err != nil {
 			return nil, err

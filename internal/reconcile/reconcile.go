@@ -139,6 +139,7 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log
 	if err != nil {
 		a.block(err.Error())
 	} else {
+		a.Compared = true
 		now := &run{converger: converger, log: log, places: places, until: until, removed: at.Removed}
 		for more := true; more; {
 			at, more = r.pass(ctx, now, in, at, &a)
@@ -161,6 +162,12 @@ func (a *Answer) block(reason string) {
 	if a.BlockedReason == "" {
 		a.BlockedReason = reason
 	}
+}
+
+// giveUp notes that not all was compared, and so nothing is deleted.
+func (a *Answer) giveUp(reason string) {
+	a.Compared = false
+	a.block(reason)
 }
 
 // places are all accounts and regions to compare.
@@ -186,12 +193,12 @@ func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
 func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
 	if !names.listed[policyFolder] {
-		a.block("nothing is compared: " + errors.Join(names.failed...).Error())
+		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
 		return at, false
 	}
 	f, err := r.scan(ctx, names, at.After, at.Limit)
 	if err != nil {
-		a.block("nothing is compared: " + err.Error())
+		a.giveUp("nothing is compared: " + err.Error())
 		return at, false
 	}
 	s, err := r.survey(ctx, f, in, now.places, now.until)
@@ -204,7 +211,7 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		at.Limit /= 2 // nothing was done yet: a shorter stretch next time
 		return at, true
 	case err != nil:
-		a.block("the comparison was given up and nothing was repaired: " + err.Error())
+		a.giveUp("the comparison was given up and nothing was repaired: " + err.Error())
 		t := s.terms(in, now)
 		t.doubts = append(t.doubts, err.Error())
 		p := decide(s.changes, t)
