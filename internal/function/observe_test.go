@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
@@ -129,5 +131,59 @@ func TestOnlyTheComparisonOfTheWholeFleetTellsItsAge(t *testing.T) {
 		if strings.Contains(payload, "cursor") && !strings.Contains(m, `"SweepAge":[11000]`) {
 			t.Errorf("want the age since the run's first list, not this invocation's, got %s", m)
 		}
+	}
+}
+
+// bus keeps what it is told, or is down.
+type bus struct {
+	events []audit.Event
+	down   bool
+}
+
+func (b *bus) Put(_ context.Context, events []audit.Event) []error {
+	if b.down {
+		return make([]error, len(events))
+	}
+	b.events = append(b.events, events...)
+	return nil
+}
+
+func TestEachOutcomeOthersCareForIsOneEventOnTheBus(t *testing.T) {
+	b, to := newBench(), &bus{}
+	b.handler.Bus = to
+	b.errs[id(1)], b.errs[id(2)], b.errs[id(3)] = fault.Refusef("two profiles"), fault.Conflictf("not ours"), errors.New("down")
+	b.outcomes[id(4)] = lifecycle.Outcome{Action: lifecycle.Deprovisioned, CutAt: b.now, Paths: []string{"auth/aws/role/i-00000004"}}
+	b.outcomes[id(5)] = lifecycle.Outcome{Action: lifecycle.Unchanged}
+	b.outcomes[id(6)] = lifecycle.Outcome{Action: lifecycle.Deprovisioned, CutAt: b.now, Again: true}
+	var bodies []string
+	for n := range 7 {
+		bodies = append(bodies, body(id(n), "running", at))
+	}
+	b.batch(t.Context(), t, bodies...)
+	got := map[string]string{}
+	for _, e := range to.events {
+		d := e.Detail
+		got[d.InstanceID] += e.Type
+		if d.Deployment != "d" || d.Function != "provision" || d.Account != "123456789012" || d.Region != "us-east-1" || !e.Time.Equal(b.now) {
+			t.Errorf("want deployment, function, place and time in every event, got %+v", e)
+		}
+		if d.InstanceID == id(1) && (d.Kind != "refuse" || d.Error != "two profiles") || d.InstanceID == id(4) && len(d.Objects) != 1 {
+			t.Errorf("got %+v", d)
+		}
+	}
+	want := map[string]string{id(0): observe.AuditGranted, id(1): observe.AuditRefused, id(2): observe.AuditConflict, id(4): observe.AuditRemoved}
+	if !maps.Equal(got, want) {
+		t.Errorf("want %v, got %v: what changes nothing, or is tried again, is no event", want, got)
+	}
+}
+
+func TestABusThatIsDownChangesNoAnswerAndIsCounted(t *testing.T) {
+	b := newBench()
+	b.handler.Bus = &bus{down: true}
+	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); len(again) != 0 {
+		t.Errorf("messages %v came back for an event bus's fault", again)
+	}
+	if m := b.metrics.String(); !strings.Contains(m, `"AuditFailed":2`) || !strings.Contains(m, `"Provisioned":2`) {
+		t.Errorf("want both events counted as lost, got %s", m)
 	}
 }

@@ -14,10 +14,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -161,10 +163,14 @@ func (p *parts) handler(name string, duties lifecycle.Duties) Handler {
 		NewOwner:           rand.Text,
 		Now:                time.Now,
 	}}
-	return Handler{
+	h := Handler{
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
 		Log: p.log, Metrics: os.Stdout, Services: p.services, Now: time.Now,
 	}
+	if s.EventBus != "" {
+		h.Bus = audit.NewEventBridge(eventbridge.NewFromConfig(p.aws).PutEvents, s.EventBus)
+	}
+	return h
 }
 
 func loadProfiles(dir string) (*grant.Set, error) {
