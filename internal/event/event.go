@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -33,7 +34,9 @@ type Trigger struct {
 type Record struct {
 	// MessageID is the SQS message's; empty for a bare event.
 	MessageID string
-	Trigger   Trigger
+	// Sent is when the message was sent to its queue; zero for a bare event.
+	Sent    time.Time
+	Trigger Trigger
 	// Err is ErrIgnored for an event that is none of ours and of kind fault.Refuse for one that cannot be read:
 	// neither gets better by coming again.
 	Err error
@@ -90,7 +93,12 @@ func Parse(payload []byte) (Payload, error) {
 	}
 	p := Payload{Batch: true}
 	for _, m := range *probe.Records {
-		p.Records = append(p.Records, parseEvent(m.MessageId, []byte(m.Body)))
+		r := parseEvent(m.MessageId, []byte(m.Body))
+		// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+		if ms, err := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64); err == nil {
+			r.Sent = time.UnixMilli(ms)
+		}
+		p.Records = append(p.Records, r)
 	}
 	return p, nil
 }

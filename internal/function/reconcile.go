@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -62,7 +63,7 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	if in.Mode == reconcile.Doctor {
 		return json.Marshal(h.Doctor.Examine(ctx))
 	}
-	answer := h.Reconciler.Run(ctx, in, run, run.log)
+	answer := h.Reconciler.Run(ctx, in, run, reconcile.Witness{Log: run.log, Drift: run.drifted})
 	h.lookAgain(ctx, run, answer.Settling)
 	s := answer.Summary
 	if in.Cursor != nil {
@@ -79,6 +80,9 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	}
 	if answer.Cursor == nil {
 		run.metrics.Count(observe.Reconciled)
+		if answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == "" {
+			run.metrics.Time(observe.SweepAge, time.Duration(answer.DurationMs)*time.Millisecond)
+		}
 	} else if !waitedFor {
 		if err := h.goOn(ctx, in, answer.Cursor); err != nil {
 			return nil, err
@@ -114,6 +118,14 @@ func (h *ReconcileHandler) lookAgain(ctx context.Context, run *invocation, insta
 			run.log.WarnContext(ctx, "removals are not looked after once more in time", observe.KeyObjects, len(part), observe.KeyError, err)
 		}
 	}
+}
+
+// drifted keeps the audit event of a row.
+func (v *invocation) drifted(d reconcile.Drift, at instance.Place, profile string) {
+	v.keep(observe.AuditDrift, audit.Detail{
+		InstanceID: d.InstanceID, Account: at.Account, Region: at.Region, Profile: profile, Error: d.Error,
+		Drift: &audit.Drift{Object: string(d.Object), Path: d.Path, Reason: string(d.Reason), Action: string(d.Action), Fields: d.Fields},
+	})
 }
 
 // Converge makes true what one instance's present state asks for, and tells of it as the other functions do.

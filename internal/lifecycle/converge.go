@@ -100,6 +100,12 @@ type Outcome struct {
 	FQDN    string
 	Objects int // written or removed
 	Cut     int // identity entities deleted
+	// Paths are those of the grant, or of what was removed; Addresses the instance's.
+	Paths, Addresses []string
+	// CutAt is when every token of the instance's was refused; zero unless it was removed.
+	CutAt time.Time
+	// Again tells that the removal was done before and was only looked after once more.
+	Again bool
 }
 
 const (

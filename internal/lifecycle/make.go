@@ -85,7 +85,10 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := w.activate(ctx); err != nil {
 		return Outcome{}, err
 	}
-	done.Action = Provisioned
+	done.Action, done.Addresses = Provisioned, w.record.Addresses
+	for _, o := range g.All() {
+		done.Paths = append(done.Paths, o.Path)
+	}
 	return done, nil
 }
 

@@ -67,6 +67,8 @@ type Answer struct {
 	// Settling are instances whose removal is to be looked after once more when no login can be under way any more:
 	// invoke again for them after lifecycle's time. They are no part of what is answered.
 	Settling []string `json:"-"`
+	// Compared tells that no stretch of the fleet was given up.
+	Compared bool `json:"-"`
 }
 
 // Scanned is what was looked at.

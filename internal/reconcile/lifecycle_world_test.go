@@ -88,7 +88,7 @@ func (w *world) converger(duties lifecycle.Duties, adopt bool) *lifecycle.Conver
 func (w *world) reconcile(in Input, change ...func(*Options)) Answer {
 	w.t.Helper()
 	r := w.reconciler(change...)
-	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), slog.New(slog.DiscardHandler))
+	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), Witness{Log: slog.New(slog.DiscardHandler)})
 }
 
 func adopting(o *Options) { o.Adopt = true }

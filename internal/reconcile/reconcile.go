@@ -115,9 +115,17 @@ func CheckInput(in Input) error {
 	return nil
 }
 
+// Witness is told of a run.
+type Witness struct {
+	Log *slog.Logger
+	// Drift is told of each row after what was done about it, and where the instance is; nil for nobody.
+	Drift func(d Drift, at instance.Place, profile string)
+}
+
 // Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
-// from doing so stands in the answer: a run has no error of its own. Each row is logged; the answer holds the first.
-func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log *slog.Logger) Answer {
+// from doing so stands in the answer: a run has no error of its own. The witness is told of each row; the answer holds
+// the first.
+func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Witness) Answer {
 	start := r.Now()
 	until := start.Add(runTime - reserve)
 	if deadline, ok := ctx.Deadline(); ok {
@@ -139,7 +147,8 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log
 	if err != nil {
 		a.block(err.Error())
 	} else {
-		now := &run{converger: converger, log: log, places: places, until: until, removed: at.Removed}
+		a.Compared = true
+		now := &run{converger: converger, witness: w, places: places, until: until, removed: at.Removed}
 		for more := true; more; {
 			at, more = r.pass(ctx, now, in, at, &a)
 			if more && !r.Now().Before(until) {
@@ -151,7 +160,7 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log
 		a.Settling = now.settling
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
-	r.tell(ctx, log, a)
+	r.tell(ctx, w.Log, a)
 	return a
 }
 
@@ -161,6 +170,12 @@ func (a *Answer) block(reason string) {
 	if a.BlockedReason == "" {
 		a.BlockedReason = reason
 	}
+}
+
+// giveUp notes that not all was compared, and so nothing is deleted.
+func (a *Answer) giveUp(reason string) {
+	a.Compared = false
+	a.block(reason)
 }
 
 // places are all accounts and regions to compare.
@@ -186,12 +201,12 @@ func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
 func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
 	if !names.listed[policyFolder] {
-		a.block("nothing is compared: " + errors.Join(names.failed...).Error())
+		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
 		return at, false
 	}
 	f, err := r.scan(ctx, names, at.After, at.Limit)
 	if err != nil {
-		a.block("nothing is compared: " + err.Error())
+		a.giveUp("nothing is compared: " + err.Error())
 		return at, false
 	}
 	s, err := r.survey(ctx, f, in, now.places, now.until)
@@ -204,7 +219,7 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		at.Limit /= 2 // nothing was done yet: a shorter stretch next time
 		return at, true
 	case err != nil:
-		a.block("the comparison was given up and nothing was repaired: " + err.Error())
+		a.giveUp("the comparison was given up and nothing was repaired: " + err.Error())
 		t := s.terms(in, now)
 		t.doubts = append(t.doubts, err.Error())
 		p := decide(s.changes, t)
@@ -293,10 +308,13 @@ func (s *survey) alive(id string) bool {
 	return recorded && (s.failed[place] != nil || !asked)
 }
 
-// tell logs every row.
+// tell tells of every row.
 func (n *run) tell(ctx context.Context, changes []Change) {
 	for _, c := range changes {
-		n.log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
+		if n.witness.Drift != nil {
+			n.witness.Drift(c.Drift, c.place, c.profile)
+		}
+		n.witness.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
 			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
 			observe.KeyAction, c.Action, observe.KeyFields, c.Fields, observe.KeyDiff, c.Diff, observe.KeyError, c.Error)
 	}

@@ -333,7 +333,7 @@ func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 
 func (w *world) run(r *Reconciler, in Input) Answer {
 	w.t.Helper()
-	return r.Run(w.t.Context(), in, w, slog.New(slog.DiscardHandler))
+	return r.Run(w.t.Context(), in, w, Witness{Log: slog.New(slog.DiscardHandler)})
 }
 
 // goOn runs invocation after invocation, as the function's own queue does, until one ends without a cursor. each sees

@@ -54,6 +54,7 @@ type Settings struct {
 	OnShuttingDown     bool   // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
 	TemplatesDir       string // empty: the profiles that are built in
+	EventBus           string // name or ARN; empty: audit events are log lines only
 	Reconcile          Reconcile
 	LogLevel           slog.Level
 }
@@ -78,6 +79,7 @@ var (
 	iamName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_/-]{1,128}$`)
 	secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
 	queueURL  = regexp.MustCompile(`^https?://[^\s?#]+$`)
+	eventBus  = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
 	header    = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -106,6 +108,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
+		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
 		Reconcile: Reconcile{
 			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",
 			Accounts:         r.list("RECONCILE_ACCOUNTS", facts.IsAccount),
