@@ -139,7 +139,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, err
 	}
 	p.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
-	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.DeploymentID})
+	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID})
 	return p, nil
 }
 

@@ -2,6 +2,7 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,6 +51,7 @@ type Settings struct {
 	Vault              Vault
 	AuthMount          string // the mount that receives the per-instance roles
 	MemberRoleName     string // empty: only the function's own account
+	MemberExternalID   string // what the member role's trust policy asks for; the deployment ID where none is set
 	Adopt              bool   // CONFLICT_MODE=adopt
 	OnShuttingDown     bool   // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
@@ -77,10 +79,12 @@ var (
 	mountPath = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`)
 	roleName  = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 	iamName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_/-]{1,128}$`)
-	secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
-	queueURL  = regexp.MustCompile(`^https?://[^\s?#]+$`)
-	eventBus  = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
-	header    = regexp.MustCompile(`^[!-~]+$`)
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+	externalID = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
+	secretARN  = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
+	queueURL   = regexp.MustCompile(`^https?://[^\s?#]+$`)
+	eventBus   = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
+	header     = regexp.MustCompile(`^[!-~]+$`)
 )
 
 // Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
@@ -104,6 +108,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		},
 		AuthMount:          r.form("VAULT_AUTH_MOUNT", "aws", mountPath, optional),
 		MemberRoleName:     r.form("MEMBER_ROLE_NAME", "", iamName, optional),
+		MemberExternalID:   r.form("MEMBER_ROLE_EXTERNAL_ID", "", externalID, optional),
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
@@ -119,6 +124,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		},
 		LogLevel: r.level("LOG_LEVEL"),
 	}
+	s.MemberExternalID = cmp.Or(s.MemberExternalID, s.DeploymentID)
 	if s.DeploymentID != "" {
 		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
 			r.invalid("DEPLOYMENT_ID", err.Error())

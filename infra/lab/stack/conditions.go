@@ -123,6 +123,8 @@ func (d *decider) value(v any) (any, error) {
 			}
 		}
 		return found, nil
+	case "Fn::Sub":
+		return d.substitute(fmt.Sprint(argument))
 	case "Fn::Join":
 		operands, _ := argument.([]any)
 		if len(operands) != 2 {
@@ -136,6 +138,25 @@ func (d *decider) value(v any) (any, error) {
 		return strings.ReplaceAll(fmt.Sprint(list), ",", fmt.Sprint(operands[0])), nil
 	}
 	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; teach it in infra/lab/stack/conditions.go", function)
+}
+
+// substitute fills in the ${…} of an Fn::Sub without variables of its own.
+func (d *decider) substitute(text string) (string, error) {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "${")
+		out.WriteString(before)
+		if !found {
+			return out.String(), nil
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		value, known := d.values[name]
+		if !closed || !known {
+			return "", fmt.Errorf("a condition may refer to parameters only, not to ${%s", rest)
+		}
+		out.WriteString(fmt.Sprint(value))
+		text = after
+	}
 }
 
 // absent marks what AWS::NoValue removes.

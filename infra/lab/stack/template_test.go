@@ -11,12 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
 var root = filepath.Join("..", "..", "..")
 
 // templates are all that are deployed.
-var templates = []string{filepath.Join(root, "template.yaml")}
+var templates = []string{filepath.Join(root, "template.yaml"), memberTemplate}
 
 var expansions sync.Map // by path, since each costs the start of a Python
 
@@ -56,7 +58,9 @@ func settled(t *testing.T, parameters map[string]string) map[string]any {
 
 func settle(t *testing.T, template map[string]any, parameters map[string]string) map[string]any {
 	t.Helper()
-	d, err := newDecider(template, parameters, map[string]string{"AWS::Region": region})
+	d, err := newDecider(template, parameters, map[string]string{
+		"AWS::Region": region, "AWS::AccountId": parts.AccountID, "AWS::Partition": "aws",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
