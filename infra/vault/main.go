@@ -31,6 +31,7 @@ type options struct {
 	awsKeys               bool
 	resolveUniqueIDs      bool
 	stsRoles              map[string]string // IAM role ARN by account
+	stsExternalID         string
 	alsoPaths, alsoMounts []string
 	setAlias              bool
 	revoke                bool
@@ -51,6 +52,7 @@ func main() {
 	flag.BoolVar(&o.awsKeys, "aws-keys", false, "give Vault the AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, where it has no role of its own")
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
+	flag.StringVar(&o.stsExternalID, "sts-external-id", "", "external ID those roles ask for: ExternalId of infra/member-account")
 	flag.Func("also-path", "`path`, base path included, that instances still have objects at though no profile names it any more; repeat", func(s string) error {
 		s = strings.Trim(s, "/")
 		o.alsoPaths = append(o.alsoPaths, s)

@@ -99,7 +99,11 @@ func (s *setup) identity(ctx context.Context) error {
 
 func (s *setup) accounts(ctx context.Context) error {
 	for _, account := range slices.Sorted(maps.Keys(s.stsRoles)) {
-		if err := s.write(ctx, "auth/"+s.authMount+"/config/sts/"+account, map[string]any{"sts_role": s.stsRoles[account]}, nil); err != nil {
+		fields := map[string]any{"sts_role": s.stsRoles[account]}
+		if s.stsExternalID != "" {
+			fields["external_id"] = s.stsExternalID
+		}
+		if err := s.write(ctx, "auth/"+s.authMount+"/config/sts/"+account, fields, nil); err != nil {
 			return err
 		}
 	}
