@@ -38,6 +38,7 @@ type options struct {
 	pki                   bool
 	templatesDir          string
 	dryRun                bool
+	printPolicy           bool
 }
 
 func main() {
@@ -68,6 +69,7 @@ func main() {
 	flag.BoolVar(&o.pki, "pki", false, "make the profiles' PKI mounts that are missing, each with a root of its own")
 	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for those that are built in")
 	flag.BoolVar(&o.dryRun, "dry-run", false, "tell what would be written and write nothing")
+	flag.BoolVar(&o.printPolicy, "print-policy", false, "print the policy that a token needs to run this with the same flags, and ask Vault nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -97,6 +99,10 @@ func run(ctx context.Context, o options) error {
 	profiles, err := grant.Load(files)
 	if err != nil {
 		return fmt.Errorf("loading the profiles: %w", err)
+	}
+	if o.printPolicy {
+		fmt.Print(bootstrapPolicy(profiles, o))
+		return nil
 	}
 	client, err := api.NewClient(nil)
 	if err != nil {
