@@ -154,7 +154,7 @@ func (d *decider) substitute(text string) (string, error) {
 		if !closed || !known {
 			return "", fmt.Errorf("a condition may refer to parameters only, not to ${%s", rest)
 		}
-		out.WriteString(fmt.Sprint(value))
+		fmt.Fprint(&out, value)
 		text = after
 	}
 }
