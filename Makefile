@@ -72,8 +72,8 @@ reconcile: ## compare the fleet, MODE=correct repairs it (INSTANCE=i-… PROFILE
 doctor: ## check all that the functions need; of make lab, or of STACK=<name>
 	$(ask) -mode doctor
 
-golden: ## write what the profiles render and what make reconcile prints into testdata
-	$(GO) test ./templates ./infra/reconcile -update
+golden: ## write what the profiles render, what the commands print and the tables of docs/configuration.md
+	$(GO) test ./templates ./infra/reconcile ./internal/settings -update
 
 fuzz: ## each fuzz target for a minute
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \
