@@ -8,15 +8,16 @@ LAB       := infra/lab
 # Static and without the RPC mode of the old runtime: a smaller binary that starts on any host.
 BUILD_FLAGS := -trimpath -tags lambda.norpc -ldflags '-s -w'
 
-# For make reconcile, doctor and render; set here so that nothing of the kind comes in from the environment.
+# For make reconcile, teardown, doctor and render; set here so that nothing of the kind comes in from the environment.
 MODE     := detect
 INSTANCE :=
 PROFILE  :=
 FORCE    :=
 STACK    :=
 FACTS    :=
+YES      :=
 
-.PHONY: help build test test-unit test-integration lint validate soak bench demo lab reconcile doctor render golden fuzz deploy clean
+.PHONY: help build test test-unit test-integration lint validate soak bench demo lab reconcile teardown doctor render golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +70,9 @@ ask = @CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o build/vault-reconcil
 
 reconcile: ## compare the fleet, MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); of make lab, or of STACK=<name>
 	$(ask) -mode '$(MODE)' $(addprefix -instance ,$(INSTANCE)) $(if $(PROFILE),-profile '$(PROFILE)') $(if $(FORCE),-force='$(FORCE)')
+
+teardown: ## remove all that a deployment made in Vault, of running instances too; asks for its name (YES=<name> answers); of make lab, or of STACK=<name>
+	$(ask) -mode teardown $(if $(YES),-yes '$(YES)')
 
 doctor: ## check all that the functions need; of make lab, or of STACK=<name>
 	$(ask) -mode doctor

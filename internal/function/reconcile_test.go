@@ -36,6 +36,8 @@ func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error)     { re
 func (e *empty) Scan(context.Context, ledger.Visitor) error                 { return nil }
 func (e *empty) Get(context.Context, string) (*ledger.Record, error)        { return nil, nil }
 func (e *empty) Holder(context.Context, ledger.Name) (*ledger.Claim, error) { return nil, nil }
+func (e *empty) TearDown(context.Context) (time.Time, error)                { return time.Time{}, nil }
+func (e *empty) TornDown(context.Context) (*time.Time, error)               { return nil, nil }
 func (e *empty) Account(context.Context) (string, error)                    { return "123456789012", nil }
 func (e *empty) Examine(context.Context) doctor.Report {
 	return doctor.Report{Mode: "doctor", OK: true}
