@@ -239,3 +239,29 @@ func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
 		t.Errorf("want no message after removals that are done with, got %q, %v", e.own, err)
 	}
 }
+
+func TestATeardownIsOnlyBegunWithTheDeploymentsOwnName(t *testing.T) {
+	for payload, begun := range map[string]bool{
+		`{"mode":"teardown","confirm":"d"}`: true, `{"mode":"teardown"}`: false, `{"mode":"teardown","confirm":"D"}`: false,
+		`{"mode":"teardown","confirm":"other"}`: false, `{"mode":"teardown","confirm":"d","force":true}`: false, `{"mode":"correct","confirm":"d"}`: false,
+	} {
+		h, e := newReconcile()
+		h.Reconciler.Ledger = gone{e, 2}
+		out, err := h.Invoke(t.Context(), []byte(payload))
+		if (err == nil) != begun || (len(e.bench.triggers) > 0) != begun {
+			t.Errorf("%s: want it begun: %v, got %s, %v, %v", payload, begun, out, err, e.bench.triggers)
+		}
+	}
+}
+
+func TestWhatATeardownLeavesSettlingIsTakenAwayOnceMoreAndNotSetRight(t *testing.T) {
+	h, e := settling(3)
+	out, err := h.Invoke(t.Context(), []byte(`{"mode":"teardown","confirm":"d"}`))
+	var a reconcile.Answer
+	if err != nil || json.Unmarshal(out, &a) != nil || a.Unsettled != 3 || a.Summary.Failed > 0 {
+		t.Fatalf("want three removed and told as settling, got %s, %v", out, err)
+	}
+	if len(e.own) != 1 || !strings.Contains(e.own[0], `"mode":"teardown"`) || !strings.Contains(e.own[0], `"confirm":"d"`) {
+		t.Errorf("want the queue to go on with the teardown, got %q", e.own)
+	}
+}
