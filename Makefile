@@ -9,14 +9,16 @@ BUILD_DIR := build
 # Static and without the RPC mode of the old runtime: a smaller binary that starts on any host.
 BUILD_FLAGS := -trimpath -tags lambda.norpc -ldflags '-s -w'
 
-# For make reconcile and make doctor; set here so that nothing of the kind comes in from the environment.
+# For make reconcile, teardown, doctor and render; set here so that nothing of the kind comes in from the environment.
 MODE     := detect
 INSTANCE :=
 PROFILE  :=
 FORCE    :=
 STACK    :=
+FACTS    :=
+YES      :=
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench demo lab reconcile doctor golden fuzz deploy clean
+.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench demo lab reconcile teardown doctor render golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,11 +78,17 @@ ask = @CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o build/vault-reconcil
 reconcile: ## compare the fleet, MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); of make lab, or of STACK=<name>
 	$(ask) -mode '$(MODE)' $(addprefix -instance ,$(INSTANCE)) $(if $(PROFILE),-profile '$(PROFILE)') $(if $(FORCE),-force='$(FORCE)')
 
+teardown: ## remove all that a deployment made in Vault, of running instances too; asks for its name (YES=<name> answers); of make lab, or of STACK=<name>
+	$(ask) -mode teardown $(if $(YES),-yes '$(YES)')
+
 doctor: ## check all that the functions need; of make lab, or of STACK=<name>
 	$(ask) -mode doctor
 
-golden: ## write what the profiles render and what make reconcile prints into testdata
-	$(GO) test ./templates ./infra/reconcile -update
+render: ## what a PROFILE would write to Vault, and what the guard says: for INSTANCE=i-… in EC2, FACTS=file.json, or a made-up one
+	@$(GO) run ./infra/render $(addprefix -profile ,$(PROFILE)) $(addprefix -instance ,$(INSTANCE)) $(addprefix -facts ,$(FACTS))
+
+golden: ## write what the profiles render, what the commands print and the tables of docs/configuration.md
+	$(GO) test ./templates ./infra/reconcile ./infra/render ./internal/settings -update
 
 fuzz: ## each fuzz target for a minute
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \

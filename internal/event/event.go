@@ -25,6 +25,8 @@ type Trigger struct {
 	Time       time.Time
 	// Verify asks for a comparison with Vault, whatever the ledger says: reconcile saw a difference.
 	Verify bool
+	// Retire takes away all that the instance holds, whatever EC2 shows of it: the deployment is torn down.
+	Retire bool
 	// Strays are paths in Vault that bear the instance's name and that no record names. They are taken into the record
 	// and removed where the marker or the ledger shows that they are ours.
 	Strays []string

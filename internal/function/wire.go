@@ -133,6 +133,8 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, errors.New("loading the AWS configuration: AWS_REGION is not set")
 	}
 	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
+	// The runtime's library tells of a handler's error by the log package: it, too, is to be a line of JSON.
+	slog.SetDefault(p.log)
 	measure(&awsConfig, p.services)
 	p.aws = awsConfig
 	if p.vault, err = p.newVault(ctx); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -60,6 +61,9 @@ type Ledger struct {
 	api   API
 	table string
 	now   func() time.Time
+
+	mu     sync.Mutex
+	openAt time.Time // when the ledger last said that grants are made
 }
 
 // New makes a Ledger on a table. now is time.Now outside tests.

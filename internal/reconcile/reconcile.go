@@ -35,6 +35,10 @@ type Ledger interface {
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	// Holder gives nil for a name that nobody holds.
 	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
+	// TearDown notes that nothing is to be granted any more, and gives since when.
+	TearDown(ctx context.Context) (time.Time, error)
+	// TornDown gives the same without noting it; nil while grants are made.
+	TornDown(ctx context.Context) (*time.Time, error)
 }
 
 // Instances are those of EC2.
@@ -101,8 +105,15 @@ const (
 func CheckInput(in Input) error {
 	switch in.Mode {
 	case "", Detect, Correct, Doctor:
+		if in.Confirm != "" {
+			return fmt.Errorf("confirm is for mode %s", Teardown)
+		}
+	case Teardown:
+		if in.Profile != "" || in.Force || in.NamesOnly {
+			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
+		}
 	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s", in.Mode, Detect, Correct, Doctor)
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown)
 	}
 	for _, id := range in.InstanceIDs {
 		if !facts.IsInstanceID(id) {
@@ -127,23 +138,18 @@ type Witness struct {
 // the first.
 func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Witness) Answer {
 	start := r.Now()
-	until := start.Add(runTime - reserve)
-	if deadline, ok := ctx.Deadline(); ok {
-		until = start.Add(time.Until(deadline) - reserve)
-	}
+	until := r.until(ctx, start)
 	if in.Mode == "" {
 		in.Mode = Correct
 		if r.DetectOnly {
 			in.Mode = Detect
 		}
 	}
-	at := Cursor{Limit: stretch, StartedMs: start.UnixMilli()}
-	if in.Cursor != nil {
-		at = *in.Cursor
-		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
-	}
-	a := Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
+	at, a := begin(in, start)
 	places, err := r.places(ctx)
+	if err == nil && in.Mode == Correct {
+		err = r.isOpen(ctx)
+	}
 	if err != nil {
 		a.block(err.Error())
 	} else {
@@ -162,6 +168,33 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, w.Log, a)
 	return a
+}
+
+// until is when a run stops to begin anything new.
+func (r *Reconciler) until(ctx context.Context, start time.Time) time.Time {
+	if deadline, ok := ctx.Deadline(); ok {
+		return start.Add(time.Until(deadline) - reserve)
+	}
+	return start.Add(runTime - reserve)
+}
+
+// begin gives where a run begins or goes on, and its answer so far.
+func begin(in Input, start time.Time) (Cursor, Answer) {
+	at := Cursor{Limit: stretch, StartedMs: start.UnixMilli()}
+	if in.Cursor != nil {
+		at = *in.Cursor
+		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
+	}
+	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
+}
+
+// isOpen is an error when the deployment was torn down: what would be made again is to be gone.
+func (r *Reconciler) isOpen(ctx context.Context) error {
+	since, err := r.Ledger.TornDown(ctx)
+	if err != nil || since == nil {
+		return err
+	}
+	return fmt.Errorf("nothing is repaired: this deployment was torn down at %s; delete the item teardown from the ledger's table to take it up again", since.Format(time.RFC3339))
 }
 
 // block notes why nothing is deleted.

@@ -30,17 +30,18 @@ type world struct {
 	profiles *grant.Set
 	realm    grant.Realm
 
-	mu      sync.Mutex
-	now     time.Time
-	objects map[string]map[string]any
-	litter  []vault.Alias // what logins left
-	records map[string]ledger.Record
-	claims  map[ledger.Name]ledger.Claim
-	ec2     map[string]facts.Instance
-	calls   map[string]int
-	sent    []event.Trigger
-	deleted []string // paths
-	cut     []string // aliases
+	mu       sync.Mutex
+	now      time.Time
+	objects  map[string]map[string]any
+	litter   []vault.Alias // what logins left
+	tornDown *time.Time
+	records  map[string]ledger.Record
+	claims   map[ledger.Name]ledger.Claim
+	ec2      map[string]facts.Instance
+	calls    map[string]int
+	sent     []event.Trigger
+	deleted  []string // paths
+	cut      []string // aliases
 	// tick is how much time passes with each call of a kind.
 	tick map[string]time.Duration
 	// fail makes calls of a kind fail.

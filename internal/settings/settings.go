@@ -91,6 +91,14 @@ var (
 // error joins every fault there is, each naming its variable, around ErrMissing or ErrInvalid.
 func Load(getenv func(string) string) (Settings, error) {
 	r := reader{getenv: getenv}
+	s := read(&r)
+	if len(r.faults) > 0 {
+		return Settings{}, fmt.Errorf("reading the environment: %w", errors.Join(r.faults...))
+	}
+	return s, nil
+}
+
+func read(r *reader) Settings {
 	s := Settings{
 		TableName:    r.form("TABLE_NAME", "", tableName, required),
 		DeploymentID: r.text("DEPLOYMENT_ID", "", required),
@@ -133,13 +141,10 @@ func Load(getenv func(string) string) (Settings, error) {
 	if v := s.Vault.STSRegion; v != "" && !facts.IsRegion(v) {
 		r.invalid("VAULT_STS_REGION", fmt.Sprintf("%q is not a region", v))
 	}
-	if s.Vault.LoginMethod != LoginIAM && s.Vault.LoginSecretARN == "" && getenv("VAULT_LOGIN_SECRET_ARN") == "" {
+	if s.Vault.LoginMethod != LoginIAM && s.Vault.LoginSecretARN == "" && r.getenv("VAULT_LOGIN_SECRET_ARN") == "" {
 		r.faults = append(r.faults, fmt.Errorf("VAULT_LOGIN_SECRET_ARN %w when VAULT_LOGIN_METHOD is %s", ErrMissing, s.Vault.LoginMethod))
 	}
-	if len(r.faults) > 0 {
-		return Settings{}, fmt.Errorf("reading the environment: %w", errors.Join(r.faults...))
-	}
-	return s, nil
+	return s
 }
 
 const (
@@ -150,6 +155,7 @@ const (
 type reader struct {
 	getenv func(string) string
 	faults []error
+	seen   *[]Variable // every variable that is read; nil for nobody who asks
 }
 
 func (r *reader) invalid(name, why string) {
@@ -158,6 +164,9 @@ func (r *reader) invalid(name, why string) {
 
 func (r *reader) text(name, standard string, isRequired bool) string {
 	v := strings.TrimSpace(r.getenv(name))
+	if r.seen != nil {
+		*r.seen = append(*r.seen, Variable{Name: name, Required: isRequired, Default: standard})
+	}
 	if v == "" {
 		if isRequired {
 			r.faults = append(r.faults, fmt.Errorf("%s %w", name, ErrMissing))
@@ -178,6 +187,9 @@ func (r *reader) form(name, standard string, form *regexp.Regexp, isRequired boo
 // oneOf takes one of the values; the first is the default.
 func (r *reader) oneOf(name string, values ...string) string {
 	v := r.text(name, values[0], optional)
+	if r.seen != nil {
+		(*r.seen)[len(*r.seen)-1].Values = values
+	}
 	for _, allowed := range values {
 		if v == allowed {
 			return v

@@ -15,6 +15,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
+// ErrLogin marks an error of the login that any call may have had to make first: the call itself was not made.
+var ErrLogin = errors.New("logging in to Vault")
+
 // Login obtains a token over a client that has none. The answer's Auth is what the session lives on.
 type Login func(ctx context.Context, c *api.Client) (*api.SecretAuth, error)
 
@@ -154,7 +157,7 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 	}
 	auth, err := s.options.Login(ctx, s.equip(anonymous, ""))
 	if err != nil {
-		err = fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
+		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
 		if caller.Err() == nil { // else it was the caller's time that ended, and says nothing of Vault
 			s.failed.err, s.failed.at = err, s.now()
 		}
