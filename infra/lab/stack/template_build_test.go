@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -76,4 +77,32 @@ func unexpanded(t *testing.T) map[string]any {
 		t.Fatal(err)
 	}
 	return template
+}
+
+func TestTheSampleConfigurationNamesParametersThatAreThere(t *testing.T) {
+	sample, err := os.ReadFile(filepath.Join(root, "samconfig.example.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := regexp.MustCompile(`"([A-Za-z]+)=([^"]*)"`).FindAllStringSubmatch(string(sample), -1)
+	if len(named) < 3 {
+		t.Fatalf("the sample names only %q", named)
+	}
+	parameters := object(product(t)["Parameters"])
+	for _, n := range named {
+		parameter := object(parameters[n[1]])
+		if parameter == nil {
+			t.Errorf("the sample sets %s, and the template has no such parameter", n[1])
+		}
+		pattern, _ := parameter["AllowedPattern"].(string)
+		values := []string{n[2]}
+		if parameter["Type"] == "CommaDelimitedList" {
+			values = strings.Split(n[2], ",")
+		}
+		for _, v := range values {
+			if pattern != "" && !regexp.MustCompile(pattern).MatchString(v) {
+				t.Errorf("the sample sets %s to %s, which is not of the form %s", n[1], v, pattern)
+			}
+		}
+	}
 }

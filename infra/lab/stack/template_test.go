@@ -42,11 +42,11 @@ func shared(t *testing.T, template string) map[string]any {
 var (
 	bare = map[string]string{"VaultAddr": "https://vault.example:8200"}
 	full = map[string]string{
-		"VaultAddr": "https://vault.example:8200", "VaultCASecretArn": "arn:x:secretsmanager:r:1:secret:ca",
-		"VaultLoginMethod": "approle", "VaultLoginSecretArn": "arn:x:secretsmanager:r:1:secret:login",
+		"VaultAddr": "https://vault.example:8200", "VaultCASecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:ca",
+		"VaultLoginMethod": "approle", "VaultLoginSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:login",
 		"VpcSubnetIds": "subnet-1,subnet-2", "VpcSecurityGroupIds": "sg-1", "MemberRoleName": "member", "MemberAccountIds": "111122223333",
 		"OrganizationId": "o-abcdefghij", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active",
-		"AlarmTopicArn": "arn:x:sns:r:1:t", "KmsKeyArn": "arn:x:kms:r:1:key/k",
+		"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:t", "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k",
 	}
 )
 
