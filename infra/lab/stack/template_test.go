@@ -45,7 +45,7 @@ var (
 		"VaultAddr": "https://vault.example:8200", "VaultCASecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:ca",
 		"VaultLoginMethod": "approle", "VaultLoginSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:login",
 		"VpcSubnetIds": "subnet-1,subnet-2", "VpcSecurityGroupIds": "sg-1", "MemberRoleName": "member", "MemberAccountIds": "111122223333",
-		"OrganizationId": "o-abcdefghij", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active",
+		"OrganizationId": "o-abcdefghij", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active", "ReconcileOverdueSeconds": "86400",
 		"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:t", "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k",
 	}
 )

@@ -159,12 +159,28 @@ func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
 				t.Errorf("alarm %s tells %v", id, actions)
 			}
 		}
-		if number(alarm["EvaluationPeriods"])*max(number(alarm["Period"]), 86400) > 7*86400 {
-			t.Errorf("alarm %s looks back further than CloudWatch does", id)
-		}
+		looksBack(t, id, alarm)
 	}
 	for left := range sections {
 		t.Errorf("the runbook's section %q belongs to no alarm", left)
+	}
+}
+
+// looksBack holds an alarm's periods against what CloudWatch takes: seven days at most, and one with periods under an hour.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+func looksBack(t *testing.T, id string, alarm map[string]any) {
+	t.Helper()
+	period := number(alarm["Period"])
+	metrics, _ := alarm["Metrics"].([]any)
+	for _, m := range metrics {
+		period = max(period, number(object(object(m)["MetricStat"])["Period"]))
+	}
+	most := 86400
+	if period >= 3600 {
+		most = 7 * 86400
+	}
+	if total := period * number(alarm["EvaluationPeriods"]); period == 0 || period%60 != 0 || total > most {
+		t.Errorf("alarm %s looks back %d s in periods of %d s, and CloudWatch %d s at most", id, total, period, most)
 	}
 }
 
