@@ -73,10 +73,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if stands {
 		return done, c.settled(ctx, old)
 	}
-	if err := c.notStale(f); err != nil { // the sandbox may have been frozen since
-		return Outcome{}, err
-	}
-	if since, err := c.Ledger.TornDown(ctx); err != nil || since != nil {
+	if ends, err := c.mustNotBegin(ctx, f); ends {
 		return Outcome{Action: LeftAlone, Profile: profile.Name}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
@@ -94,6 +91,16 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		done.Paths = append(done.Paths, o.Path)
 	}
 	return done, nil
+}
+
+// mustNotBegin tells, with the error if that is why, that no intent may be written now: the facts are too old, the
+// sandbox having been frozen since they were looked at, or the deployment is torn down.
+func (c *Converger) mustNotBegin(ctx context.Context, f facts.Instance) (ends bool, err error) {
+	if err := c.notStale(f); err != nil {
+		return true, err
+	}
+	since, err := c.Ledger.TornDown(ctx)
+	return err != nil || since != nil, err
 }
 
 // removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.

@@ -13,9 +13,9 @@ import (
 )
 
 // tearDown runs with the real lifecycle.
-func (w *world) tearDown(in Input, change ...func(*Options)) Answer {
+func (w *world) tearDown(in Input) Answer {
 	w.t.Helper()
-	r := w.reconciler(change...)
+	r := w.reconciler()
 	in.Mode = Teardown
 	return r.TearDown(w.t.Context(), in, w.converger(both, false), Witness{Log: slog.New(slog.DiscardHandler)})
 }

@@ -27,7 +27,7 @@ type deployment struct {
 }
 
 // deploy makes a deployment that looks after one region only.
-func deploy(t *testing.T, name, region string, change map[string]string) deployment {
+func deploy(t *testing.T, name, region string) deployment {
 	t.Helper()
 	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
 		TableName: &name, BillingMode: types.BillingModePayPerRequest,
@@ -41,7 +41,7 @@ func deploy(t *testing.T, name, region string, change map[string]string) deploym
 		env:    map[string]string{"DEPLOYMENT_ID": name, "TABLE_NAME": name, "RECONCILE_REGIONS": region},
 		ledger: ledger.New(ledger.NewAPI(world.Dynamo), name, time.Now),
 	}
-	return d.with(t, change)
+	return d.with(t, nil)
 }
 
 // with is the deployment after a redeployment with other variables.
@@ -108,14 +108,14 @@ func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
 
 func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone(t *testing.T) {
 	const region = "eu-west-3"
-	old := deploy(t, "old-name", region, nil)
+	old := deploy(t, "old-name", region)
 	all := old.grant(t, region, 2)
 	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := standingFor(t, all[0])
-	renamed := deploy(t, "new-name", region, nil)
+	renamed := deploy(t, "new-name", region)
 	in := rec.Input{Mode: rec.Correct, Profile: worker}
 	if a := runReconcile(t, renamed.comparing, in); a.Summary.Conflicting == 0 || a.Summary.Corrected > 0 {
 		t.Errorf("want the old deployment's instances told as conflicting and left alone, got %+v", a)
@@ -155,7 +155,7 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 
 func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
 	const region = "eu-north-1"
-	moving := deploy(t, "moving", region, nil)
+	moving := deploy(t, "moving", region)
 	all := moving.grant(t, region, 3)
 	gone := all[2]
 	terminate(t, gone) // its event is lost in the move
@@ -193,7 +193,7 @@ func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
 
 func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t *testing.T) {
 	const region = "ca-central-1"
-	d := deploy(t, "retiring", region, nil)
+	d := deploy(t, "retiring", region)
 	all := d.grant(t, region, 4)
 	bystander := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, bystander, "running", "provisioned")
