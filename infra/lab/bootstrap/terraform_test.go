@@ -2,6 +2,7 @@ package bootstrap
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -199,37 +200,82 @@ func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
 	}
 }
 
-// terraform runs Terraform on a copy of the module, where it is installed.
-func terraform(t *testing.T) func(args ...string) (string, error) {
+// The tests' own evaluation against Terraform's, of all that needs no provider.
+func TestTerraformComesToTheSamePolicies(t *testing.T) {
+	run := terraform(t, "variables.tf", "rights.tf")
+	dir := profiles(t)
+	out, err := run(`jsonencode(local.policies)`+"\n", "console", "-no-color", "-var", "templates_dir="+dir, "-var", "revoke_certificates=true", "-var", `also_auth_mounts=["old"]`)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var text string
+	var theirs map[string]string
+	if err := errors.Join(json.Unmarshal([]byte(out), &text), json.Unmarshal([]byte(text), &theirs)); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ours := map[string]string{}
+	for _, r := range evaluate(t, module, map[string]any{"templates_dir": dir, "revoke_certificates": true, "also_auth_mounts": []any{"old"}}) {
+		if r.kind == "vault_policy" {
+			ours[strings.TrimPrefix(fmt.Sprint(r.attributes["name"]), "ec2-provisioner-")] = fmt.Sprint(r.attributes["policy"])
+		}
+	}
+	if len(ours) != 3 || !maps.Equal(ours, theirs) {
+		t.Errorf("these tests come to\n%v\nTerraform to\n%v", ours, theirs)
+	}
+}
+
+func moduleFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(module, "*.tf"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("the module's files: %v, %v", files, err)
+	}
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	return files
+}
+
+// terraform runs Terraform on a copy of some of the module's files, where it is installed.
+func terraform(t *testing.T, files ...string) func(input string, args ...string) (string, error) {
 	t.Helper()
 	program, err := exec.LookPath("terraform")
 	if err != nil {
 		t.Skip("terraform is not on this machine: the module is evaluated by the tests' own means alone")
 	}
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(module)); err != nil {
-		t.Fatal(err)
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(module, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return func(args ...string) (string, error) {
+	return func(input string, args ...string) (string, error) {
+		var out, problems strings.Builder
 		cmd := exec.CommandContext(t.Context(), program, args...)
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+		cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, strings.NewReader(input), &out, &problems
+		if err := cmd.Run(); err != nil {
+			return out.String(), fmt.Errorf("%w: %s", err, problems.String())
+		}
+		return out.String(), nil
 	}
 }
 
 func TestTheModuleIsFormatted(t *testing.T) {
-	if out, err := terraform(t)("fmt", "-check", "-diff"); err != nil {
-		t.Errorf("run terraform fmt in infra/vault/terraform:\n%s", out)
+	if out, err := terraform(t, moduleFiles(t)...)("", "fmt", "-check", "-diff"); err != nil {
+		t.Errorf("run terraform fmt in infra/vault/terraform: %v\n%s", err, out)
 	}
 }
 
 func TestTheModuleIsValidWhereTheProviderCanBeHad(t *testing.T) {
-	run := terraform(t)
-	if out, err := run("init", "-backend=false", "-input=false", "-no-color"); err != nil {
-		t.Skipf("the provider cannot be had, so terraform validate is left out:\n%s", out)
+	run := terraform(t, moduleFiles(t)...)
+	if out, err := run("", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
+		t.Skipf("the provider cannot be had, so terraform validate is left out: %v\n%s", err, out)
 	}
-	if out, err := run("validate", "-no-color"); err != nil {
-		t.Errorf("terraform validate:\n%s", out)
+	if out, err := run("", "validate", "-no-color"); err != nil {
+		t.Errorf("terraform validate: %v\n%s", err, out)
 	}
 }
