@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
@@ -62,8 +63,9 @@ type Ledger struct {
 	table string
 	now   func() time.Time
 
+	asked  singleflight.Group // whether the deployment is torn down
 	mu     sync.Mutex
-	openAt time.Time // when the ledger last said that grants are made
+	openAt time.Time // when the ledger last said that it is not
 }
 
 // New makes a Ledger on a table. now is time.Now outside tests.

@@ -60,13 +60,18 @@ func (l *Ledger) TornDown(ctx context.Context) (*time.Time, error) {
 	if age >= 0 && age < openKept {
 		return nil, nil //nolint:nilnil // no time: it is not torn down
 	}
-	since, err := l.tornDown(ctx)
-	if err == nil && since == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.openAt = now
-	}
-	return since, err
+	// A batch asks for many instances at once; one call answers them all.
+	since, err, _ := l.asked.Do(teardownKey, func() (any, error) {
+		since, err := l.tornDown(ctx)
+		if err == nil && since == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.openAt = now
+		}
+		return since, err
+	})
+	at, _ := since.(*time.Time)
+	return at, err
 }
 
 func (l *Ledger) tornDown(ctx context.Context) (*time.Time, error) {

@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -13,8 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -262,5 +265,35 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	if a := runReconcile(t, d.comparing, rec.Input{Mode: rec.Correct}); a.Blocked || a.Summary.Failed > 0 || standing(t, all) != 4 {
 		answer, _ := json.Marshal(a)
 		t.Errorf("want the four granted again, got %s", answer)
+	}
+}
+
+func TestATeardownThatMeetsAFaultSaysSoAndTheNextOneEndsIt(t *testing.T) {
+	const region = "ap-southeast-2"
+	d := deploy(t, "retiring-badly", region)
+	all := d.grant(t, region, 3)
+	l := line(t, lab.LineOptions{Functions: []string{reconcile}, Env: d.env})
+	l.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
+		switch c.Action {
+		case "DELETE sys/policies/acl/ec2-" + all[1].ID + "-node":
+			return &tap.Fault{Status: http.StatusInternalServerError}
+		case "DELETE auth/aws/role/" + all[2].ID:
+			return &tap.Fault{CutAfter: true} // it is gone, and nobody was told
+		}
+		return nil
+	})
+	confirmed := rec.Input{Mode: rec.Teardown, Confirm: "retiring-badly"}
+	a := runReconcile(t, l.Functions[reconcile], confirmed)
+	if a.Summary.Failed != 2 || a.Summary.Corrected != 1 {
+		t.Errorf("want two told as failed and one removed, got %+v", a)
+	}
+	l.Taps.Vault.SetFault(nil)
+	if a := runReconcile(t, l.Functions[reconcile], confirmed); a.Summary.Corrected != 2 || a.Summary.Failed > 0 || standing(t, all) > 0 {
+		t.Errorf("want the other two removed by the next one, got %+v", a)
+	}
+	for _, i := range all {
+		if r, err := d.ledger.Get(t.Context(), i.ID); err != nil || r.State != ledger.Deleted || len(r.Objects) > 0 {
+			t.Errorf("want a tombstone for %s, got %+v, %v", i.ID, r, err)
+		}
 	}
 }
