@@ -38,6 +38,7 @@ func (a answer) then(next answer) answer {
 	}
 	next.Truncated = next.Truncated || a.Truncated || len(rows) > maxRows
 	next.Drift = rows[:min(len(rows), maxRows)]
+	next.Unsettled += a.Unsettled
 	if a.Blocked && !next.Blocked {
 		next.Blocked, next.BlockedReason = true, a.BlockedReason
 	}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
@@ -33,13 +34,14 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags := flag.NewFlagSet("reconcile", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.function, "function", "", "name or ARN of the reconcile function: the stack's output ReconcileFunctionName")
-	mode := flags.String("mode", string(reconcile.Detect), "detect tells what differs, correct repairs it, doctor checks what the functions need")
+	mode := flags.String("mode", string(reconcile.Detect), "detect tells what differs, correct repairs it, doctor checks what the functions need, teardown removes all")
 	flags.Func("instance", "look at this `instance ID` only; repeat", func(s string) error {
 		o.input.InstanceIDs = append(o.input.InstanceIDs, s)
 		return nil
 	})
 	flags.StringVar(&o.input.Profile, "profile", "", "look at the instances of this `profile` only")
 	flags.BoolVar(&o.input.Force, "force", false, "with correct, remove also what is above the delete limit")
+	flags.StringVar(&o.input.Confirm, "yes", "", "with teardown, the `name` of the deployment, instead of asking for it")
 	flags.BoolVar(&o.json, "json", false, "print the answer as JSON, all of it")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -60,24 +62,29 @@ func (o options) check(rest []string) error {
 		return fmt.Errorf("%s is not a flag; -h lists them", strings.Join(rest, " "))
 	case o.function == "":
 		return errors.New("-function is missing: the stack's output ReconcileFunctionName; make reconcile STACK=<stack> finds it")
-	case in.Mode != reconcile.Detect && in.Mode != reconcile.Correct && in.Mode != reconcile.Doctor:
-		return fmt.Errorf("-mode %s: the modes are detect, correct and doctor", in.Mode)
+	case !slices.Contains([]reconcile.Mode{reconcile.Detect, reconcile.Correct, reconcile.Doctor, reconcile.Teardown}, in.Mode):
+		return fmt.Errorf("-mode %s: the modes are detect, correct, doctor and teardown", in.Mode)
+	case in.Confirm != "" && in.Mode != reconcile.Teardown:
+		return errors.New("-yes is for -mode teardown")
 	case in.Force && in.Mode != reconcile.Correct:
 		return fmt.Errorf("-force is for -mode correct: %s deletes nothing", in.Mode)
-	case in.Mode == reconcile.Doctor && (len(in.InstanceIDs) > 0 || in.Profile != ""):
-		return errors.New("-mode doctor checks the deployment as a whole: leave -instance and -profile out")
+	case (in.Mode == reconcile.Doctor || in.Mode == reconcile.Teardown) && (len(in.InstanceIDs) > 0 || in.Profile != ""):
+		return fmt.Errorf("-mode %s is for the deployment as a whole: leave -instance and -profile out", in.Mode)
 	}
 	return nil
 }
 
 // run invokes the function, prints its answer and gives the exit status.
-func run(ctx context.Context, o options, out, progress io.Writer) (int, error) {
+func run(ctx context.Context, o options, in io.Reader, out, progress io.Writer) (int, error) {
 	f, err := newFunction(ctx, o.function)
 	if err != nil {
 		return broken, err
 	}
 	if o.input.Mode == reconcile.Doctor {
 		return examine(ctx, f, o, out)
+	}
+	if o.input.Mode == reconcile.Teardown {
+		return tearDown(ctx, f, o, in, out, progress)
 	}
 	a, raw, err := f.reconcile(ctx, o.input, progress)
 	if err != nil {

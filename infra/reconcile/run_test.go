@@ -21,7 +21,10 @@ type service struct {
 	status   int
 	paths    []string
 	received []string
+	typing   string // what the person at the terminal types
 }
+
+func (s *service) typed() io.Reader { return strings.NewReader(s.typing) }
 
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
@@ -53,7 +56,7 @@ func command(t *testing.T, s *service, args ...string) (status int, stdout, stde
 		return broken, "", "", err
 	}
 	var out, progress bytes.Buffer
-	status, err = run(t.Context(), o, &out, &progress)
+	status, err = run(t.Context(), o, s.typed(), &out, &progress)
 	return status, out.String(), progress.String(), err
 }
 

@@ -31,12 +31,14 @@ type options struct {
 	awsKeys               bool
 	resolveUniqueIDs      bool
 	stsRoles              map[string]string // IAM role ARN by account
+	stsExternalID         string
 	alsoPaths, alsoMounts []string
 	setAlias              bool
 	revoke                bool
 	pki                   bool
 	templatesDir          string
 	dryRun                bool
+	printPolicy           bool
 }
 
 func main() {
@@ -51,6 +53,7 @@ func main() {
 	flag.BoolVar(&o.awsKeys, "aws-keys", false, "give Vault the AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, where it has no role of its own")
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
+	flag.StringVar(&o.stsExternalID, "sts-external-id", "", "external ID those roles ask for: ExternalId of infra/member-account")
 	flag.Func("also-path", "`path`, base path included, that instances still have objects at though no profile names it any more; repeat", func(s string) error {
 		s = strings.Trim(s, "/")
 		o.alsoPaths = append(o.alsoPaths, s)
@@ -66,6 +69,7 @@ func main() {
 	flag.BoolVar(&o.pki, "pki", false, "make the profiles' PKI mounts that are missing, each with a root of its own")
 	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for those that are built in")
 	flag.BoolVar(&o.dryRun, "dry-run", false, "tell what would be written and write nothing")
+	flag.BoolVar(&o.printPolicy, "print-policy", false, "print the policy that a token needs to run this with the same flags, and ask Vault nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -95,6 +99,10 @@ func run(ctx context.Context, o options) error {
 	profiles, err := grant.Load(files)
 	if err != nil {
 		return fmt.Errorf("loading the profiles: %w", err)
+	}
+	if o.printPolicy {
+		fmt.Print(bootstrapPolicy(profiles, o))
+		return nil
 	}
 	client, err := api.NewClient(nil)
 	if err != nil {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
@@ -14,4 +17,16 @@ func functionPolicies(profiles *grant.Set, o options) map[string]string {
 		texts[function] = rights.Policy(list)
 	}
 	return texts
+}
+
+// bootstrapPolicy is the text of the policy that this very run needs.
+func bootstrapPolicy(profiles *grant.Set, o options) string {
+	b := rights.Bootstrap{
+		AuthMount: o.authMount, LoginMount: o.loginMount, RolePrefix: o.rolePrefix, Accounts: slices.Sorted(maps.Keys(o.stsRoles)),
+		Client: o.asksAWSOtherwise(),
+	}
+	if o.pki {
+		b.PKIMounts = profiles.PKIMounts()
+	}
+	return rights.Policy(rights.ForBootstrap(b))
 }

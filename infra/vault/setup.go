@@ -56,8 +56,16 @@ func (s *setup) mounts(ctx context.Context) error {
 	return nil
 }
 
+// asksAWSOtherwise tells whether anything is to be written to config/client.
+func (o options) asksAWSOtherwise() bool {
+	return o.serverID != "" || o.awsEndpoint != "" || o.stsRegion != "" || o.awsKeys
+}
+
 // client tells Vault how to ask AWS, and which header a login must carry.
 func (s *setup) client(ctx context.Context) error {
+	if !s.asksAWSOtherwise() {
+		return nil
+	}
 	fields := map[string]any{}
 	if s.serverID != "" {
 		fields["iam_server_id_header_value"] = s.serverID
@@ -75,9 +83,6 @@ func (s *setup) client(ctx context.Context) error {
 		if fields["access_key"] == "" || hidden["secret_key"] == "" {
 			return errors.New("-aws-keys: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set")
 		}
-	}
-	if len(fields) == 0 {
-		return nil
 	}
 	for _, mount := range slices.Compact([]string{s.authMount, s.loginMount}) {
 		if err := s.write(ctx, "auth/"+mount+"/config/client", fields, hidden); err != nil {
@@ -99,7 +104,11 @@ func (s *setup) identity(ctx context.Context) error {
 
 func (s *setup) accounts(ctx context.Context) error {
 	for _, account := range slices.Sorted(maps.Keys(s.stsRoles)) {
-		if err := s.write(ctx, "auth/"+s.authMount+"/config/sts/"+account, map[string]any{"sts_role": s.stsRoles[account]}, nil); err != nil {
+		fields := map[string]any{"sts_role": s.stsRoles[account]}
+		if s.stsExternalID != "" {
+			fields["external_id"] = s.stsExternalID
+		}
+		if err := s.write(ctx, "auth/"+s.authMount+"/config/sts/"+account, fields, nil); err != nil {
 			return err
 		}
 	}

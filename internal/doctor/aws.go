@@ -74,7 +74,7 @@ func (d Doctor) memberRole(ctx context.Context, account string) finding {
 		account = own
 	}
 	if err := d.AWS.TryRole(ctx, account); err != nil {
-		return bad("make a role in account "+account+" of the name in MEMBER_ROLE_NAME that trusts this function's role with the external ID DEPLOYMENT_ID, or take the account out of RECONCILE_ACCOUNTS",
+		return bad("make a role in account "+account+" of the name in MEMBER_ROLE_NAME that trusts this function's role with the external ID MEMBER_ROLE_EXTERNAL_ID (DEPLOYMENT_ID where that is not set; infra/member-account makes it), or take the account out of RECONCILE_ACCOUNTS",
 			"%v", err)
 	}
 	if account == own {

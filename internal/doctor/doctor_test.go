@@ -14,6 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // names are all the checks of the baseline, in the order of the answer.
@@ -112,6 +113,11 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		"no auth mount": {
 			func(w *world) { w.objectErrs["sys/internal/ui/mounts/auth/aws"] = errors.New("status 403: preflight") },
 			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "preflight", "VAULT_AUTH_MOUNT",
+		},
+		"the token ended with its auth mount, and ACME's settings are what is asked for next": {
+			func(w *world) {
+				w.objectErrs[pki+"/config/acme"] = fmt.Errorf("reading %s in Vault: %w at https://vault: status 404", pki+"/config/acme", vault.ErrLogin)
+			}, []string{"acme " + pki}, "status 404", "-function-role reconcile=",
 		},
 		"an auth mount of another type": {
 			func(w *world) { w.objects["sys/internal/ui/mounts/auth/aws"]["type"] = "approle" },

@@ -24,7 +24,7 @@ func (d Doctor) authSteps(login, own *step) []*step {
 func (d Doctor) authMount(ctx context.Context) finding {
 	data, err := d.Objects.Read(ctx, shown+"auth/"+d.AuthMount)
 	if err != nil {
-		return bad("run infra/vault with -auth-mount "+d.AuthMount+", or set VAULT_AUTH_MOUNT to the mount there is", "%v", err)
+		return bad(d.loginOr(err, "run infra/vault with -auth-mount "+d.AuthMount+", or set VAULT_AUTH_MOUNT to the mount there is"), "%v", err)
 	}
 	if kind := data["type"]; kind != "aws" {
 		return bad("set VAULT_AUTH_MOUNT to a mount of type aws", "auth/%s is of type %v", d.AuthMount, kind)
@@ -39,7 +39,7 @@ func (d Doctor) aliases(ctx context.Context) finding {
 	path := "auth/" + d.AuthMount + "/config/identity"
 	data, err := d.Objects.Read(ctx, path)
 	if err != nil {
-		return bad(runSetup, "%v", err)
+		return bad(d.remedyFor(err), "%v", err)
 	}
 	ec2, iam := fmt.Sprint(data["ec2_alias"]), fmt.Sprint(data["iam_alias"])
 	found := fmt.Sprintf("ec2_alias is %s, iam_alias is %s", ec2, iam)
@@ -83,7 +83,7 @@ func (d Doctor) accountsOfVault(ctx context.Context) finding {
 	}
 	known, err := d.Objects.List(ctx, "auth/"+d.AuthMount+"/config/sts")
 	if err != nil {
-		return bad(runSetup, "%v", err)
+		return bad(d.remedyFor(err), "%v", err)
 	}
 	missing := slices.DeleteFunc(slices.Clone(foreign), func(a string) bool { return slices.Contains(known, a) })
 	if len(missing) > 0 {
@@ -115,7 +115,7 @@ func (d Doctor) pki(ctx context.Context, mount string) finding {
 	switch {
 	case err != nil:
 		// Anybody may list them, so this is no missing grant.
-		return bad(remedy, "%s is no PKI engine that answers: %v", mount, err)
+		return bad(d.loginOr(err, remedy), "%s is no PKI engine that answers: %v", mount, err)
 	case len(issuers) == 0:
 		return bad(remedy, "%s has no issuer: no instance gets a certificate", mount)
 	case hidden != nil:
@@ -131,7 +131,7 @@ func (d Doctor) acme(ctx context.Context, mount string) finding {
 	path := mount + "/config/acme"
 	data, err := d.Objects.Read(ctx, path)
 	if err != nil {
-		return bad(runSetup, "%v", err)
+		return bad(d.remedyFor(err), "%v", err)
 	}
 	if data == nil {
 		return good("this Vault knows no ACME on %s", mount)

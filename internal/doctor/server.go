@@ -3,9 +3,12 @@ package doctor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // server tells whether Vault is there and can serve. A standby can: it hands requests on.
@@ -58,10 +61,25 @@ func (d Doctor) version(ctx context.Context) finding {
 // login tells whether the function's own identity is let in.
 func (d Doctor) login(ctx context.Context) finding {
 	if err := d.Server.Login(ctx); err != nil {
-		return bad("run infra/vault with -function-role reconcile=<the function's IAM role> and compare VAULT_LOGIN_ROLE, VAULT_IAM_SERVER_ID and VAULT_STS_REGION with auth/"+
-			d.LoginMount+"; with approle or token renew the secret of VAULT_LOGIN_SECRET_ARN", "%v", err)
+		return bad(d.loginRemedy(), "%v", err)
 	}
 	return good("the function logs in at auth/%s", d.LoginMount)
+}
+
+func (d Doctor) loginRemedy() string {
+	return "run infra/vault with -function-role reconcile=<the function's IAM role> and compare VAULT_LOGIN_ROLE, VAULT_IAM_SERVER_ID and VAULT_STS_REGION with auth/" +
+		d.LoginMount + "; with approle or token renew the secret of VAULT_LOGIN_SECRET_ARN"
+}
+
+// remedyFor is what to do about a call to Vault that failed for want of a grant; or of a login: a token can end while
+// the doctor is at work, or have ended before, with its auth mount for one, and only the next call finds out.
+func (d Doctor) remedyFor(err error) string { return d.loginOr(err, runSetup) }
+
+func (d Doctor) loginOr(err error, remedy string) string {
+	if errors.Is(err, vault.ErrLogin) {
+		return d.loginRemedy()
+	}
+	return remedy
 }
 
 type version [3]int

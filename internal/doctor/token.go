@@ -19,7 +19,7 @@ const (
 func (d Doctor) mayWhatItMust(ctx context.Context) finding {
 	has, err := d.Objects.Capabilities(ctx, d.examples())
 	if err != nil {
-		return bad(runSetup, "%v", err)
+		return bad(d.remedyFor(err), "%v", err)
 	}
 	var lacking []string
 	for _, r := range d.Rights {
@@ -45,7 +45,7 @@ func (d Doctor) mayNoMore(ctx context.Context) finding {
 	outside := d.outOfBounds()
 	has, err := d.Objects.Capabilities(ctx, append(d.examples(), outside...))
 	if err != nil {
-		return bad(runSetup, "%v", err)
+		return bad(d.remedyFor(err), "%v", err)
 	}
 	var extra []string
 	for _, r := range d.Rights {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -24,6 +25,8 @@ type Trigger struct {
 	Time       time.Time
 	// Verify asks for a comparison with Vault, whatever the ledger says: reconcile saw a difference.
 	Verify bool
+	// Retire takes away all that the instance holds, whatever EC2 shows of it: the deployment is torn down.
+	Retire bool
 	// Strays are paths in Vault that bear the instance's name and that no record names. They are taken into the record
 	// and removed where the marker or the ledger shows that they are ours.
 	Strays []string
@@ -33,7 +36,9 @@ type Trigger struct {
 type Record struct {
 	// MessageID is the SQS message's; empty for a bare event.
 	MessageID string
-	Trigger   Trigger
+	// Sent is when the message was sent to its queue; zero for a bare event.
+	Sent    time.Time
+	Trigger Trigger
 	// Err is ErrIgnored for an event that is none of ours and of kind fault.Refuse for one that cannot be read:
 	// neither gets better by coming again.
 	Err error
@@ -90,7 +95,12 @@ func Parse(payload []byte) (Payload, error) {
 	}
 	p := Payload{Batch: true}
 	for _, m := range *probe.Records {
-		p.Records = append(p.Records, parseEvent(m.MessageId, []byte(m.Body)))
+		r := parseEvent(m.MessageId, []byte(m.Body))
+		// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
+		if ms, err := strconv.ParseInt(m.Attributes["SentTimestamp"], 10, 64); err == nil {
+			r.Sent = time.UnixMilli(ms)
+		}
+		p.Records = append(p.Records, r)
 	}
 	return p, nil
 }

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -52,7 +54,11 @@ type Handler struct {
 	Converger  Converger
 	Log        *slog.Logger
 	Metrics    io.Writer
-	Now        func() time.Time
+	// Services is what the clients behind the fields above tell of their calls; nil for nothing.
+	Services *observe.Services
+	// Bus is told of what was granted, removed, refused and found; nil for none.
+	Bus audit.Bus
+	Now func() time.Time
 }
 
 // answer is what a bare event is answered with.
@@ -91,17 +97,40 @@ func (h *Handler) Invoke(ctx context.Context, payload []byte) ([]byte, error) {
 	return json.Marshal(a)
 }
 
-// begin starts an invocation; finish writes its metrics.
+// begin starts an invocation; finish sends its audit events and writes its metrics.
 func (h *Handler) begin(ctx context.Context) (run *invocation, finish func()) {
-	run = &invocation{Handler: h, metrics: &observe.Metrics{Deployment: h.Deployment, Function: h.Name}, log: h.Log}
+	run = &invocation{Handler: h, trail: audit.NewTrail(h.Bus), metrics: &observe.Metrics{Deployment: h.Deployment, Function: h.Name}, log: h.Log}
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
-		run.log = run.log.With(observe.KeyRequest, lc.AwsRequestID)
+		run.requestID = lc.AwsRequestID
+		run.log = run.log.With(observe.KeyRequest, run.requestID)
+	}
+	if trace := traceOf(ctx); trace != "" {
+		run.log = run.log.With(observe.KeyTrace, trace)
 	}
 	return run, func() {
+		if failed, err := run.trail.Send(ctx); failed > 0 {
+			run.metrics.Add(observe.AuditFailed, failed)
+			run.log.ErrorContext(ctx, "audit events did not reach the event bus; the log lines with the key audit or drift tell the same", observe.KeyEvents, failed, observe.KeyError, err)
+		}
+		if h.Services != nil {
+			run.metrics.Take(h.Services)
+		}
 		if err := run.metrics.Write(h.Metrics, h.Now()); err != nil {
 			run.log.ErrorContext(ctx, "the metrics of this invocation are lost", observe.KeyError, err)
 		}
 	}
+}
+
+// traceOf is the invocation's X-Ray trace ID; empty for none. aws-lambda-go keeps the header under a key of its own.
+// https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+func traceOf(ctx context.Context) string {
+	header, _ := ctx.Value("x-amzn-trace-id").(string)
+	for part := range strings.SplitSeq(header, ";") {
+		if root, ok := strings.CutPrefix(part, "Root="); ok {
+			return root
+		}
+	}
+	return ""
 }
 
 // failures names the messages to deliver again.
@@ -125,8 +154,10 @@ type result struct {
 // invocation is one run of a Handler.
 type invocation struct {
 	*Handler
-	metrics *observe.Metrics
-	log     *slog.Logger
+	metrics   *observe.Metrics
+	trail     *audit.Trail
+	log       *slog.Logger
+	requestID string // Lambda's; empty outside of it
 }
 
 // handle converges each instance of the records once, whatever the number of its events, and gives one result for
@@ -135,7 +166,11 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 	results := make([]result, len(records))
 	latest := map[instance.Ref]event.Trigger{}
 	of := map[instance.Ref][]int{}
+	begun := v.Now()
 	for i, r := range records {
+		if !r.Sent.IsZero() {
+			v.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
+		}
 		if r.Err != nil {
 			results[i].err = v.unreadable(ctx, r)
 			continue
@@ -197,26 +232,25 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	}
 	if errors.Is(r.err, lifecycle.ErrSettling) {
 		if r.outcome.Action == lifecycle.Deprovisioned {
-			v.metrics.Count(observe.Deprovisioned)
-			v.time(observe.TimeToRemoved, t)
-			log.InfoContext(ctx, "removed, to be looked after once more", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
+			v.removed(ctx, log.With(attributes...), t, r)
 		}
 		return r
 	}
 	if r.err != nil {
-		v.failed(ctx, log.With(attributes...), r.err)
+		v.failed(ctx, log.With(attributes...), t, r)
 		return r
 	}
 	attributes = append(attributes, observe.KeyAction, r.outcome.Action, observe.KeyObjects, r.outcome.Objects)
 	switch r.outcome.Action {
 	case lifecycle.Provisioned:
 		v.metrics.Count(observe.Provisioned)
-		v.time(observe.TimeToReady, t)
+		if !t.Verify { // a repair has no event to measure from
+			v.metrics.Time(observe.TimeToReady, v.Now().Sub(t.Time))
+		}
+		v.audit(observe.AuditGranted, t, r)
 		log.InfoContext(ctx, "granted", append(attributes, observe.KeyAudit, observe.AuditGranted)...)
 	case lifecycle.Deprovisioned:
-		v.metrics.Count(observe.Deprovisioned)
-		v.time(observe.TimeToRemoved, t)
-		log.InfoContext(ctx, "removed", append(attributes, observe.KeyCut, r.outcome.Cut, observe.KeyAudit, observe.AuditRemoved)...)
+		v.removed(ctx, log.With(attributes...), t, r)
 	case lifecycle.Unmatched:
 		v.metrics.Count(observe.Unmatched)
 		log.DebugContext(ctx, "no profile fits", attributes...)
@@ -230,11 +264,19 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	return r
 }
 
-// time measures from AWS's event; a repair has none.
-func (v *invocation) time(name string, t event.Trigger) {
-	if !t.Verify {
-		v.metrics.Time(name, v.Now().Sub(t.Time))
+// removed tells of a removal, once: not again when it is only looked after once more.
+func (v *invocation) removed(ctx context.Context, log *slog.Logger, t event.Trigger, r result) {
+	o := r.outcome
+	if o.Again {
+		log.InfoContext(ctx, "looked after once more, now that no login can be under way", observe.KeyCut, o.Cut)
+		return
 	}
+	v.metrics.Count(observe.Deprovisioned)
+	if !t.Verify {
+		v.metrics.Time(observe.TimeToCutOff, o.CutAt.Sub(t.Time))
+	}
+	v.audit(observe.AuditRemoved, t, result{outcome: o})
+	log.InfoContext(ctx, "removed", observe.KeyCut, o.Cut, observe.KeyAudit, observe.AuditRemoved)
 }
 
 // safely keeps a panic over one instance, a damaged record for example, from taking the batch with it.
@@ -247,15 +289,36 @@ func (v *invocation) safely(ctx context.Context, t event.Trigger, s instance.Sig
 	return v.Converger.Converge(ctx, t, s)
 }
 
-func (v *invocation) failed(ctx context.Context, log *slog.Logger, err error) {
-	kind := fault.KindOf(err)
-	log = log.With(observe.KeyKind, kind.String(), observe.KeyError, fmt.Sprint(err))
+// audit keeps an event of the instance's for the bus.
+func (v *invocation) audit(kind string, t event.Trigger, r result) {
+	o := r.outcome
+	d := audit.Detail{
+		InstanceID: t.InstanceID, Account: t.Account, Region: t.Region,
+		Profile: o.Profile, FQDN: o.FQDN, Addresses: o.Addresses, Objects: o.Paths,
+	}
+	if r.err != nil {
+		d.Kind, d.Error = fault.KindOf(r.err).String(), r.err.Error()
+	}
+	v.keep(kind, d)
+}
+
+// keep fills in what every event tells.
+func (v *invocation) keep(kind string, d audit.Detail) {
+	d.Deployment, d.Function, d.RequestID = v.Deployment, v.Name, v.requestID
+	v.trail.Add(audit.Event{Type: kind, Time: v.Now(), Detail: d})
+}
+
+func (v *invocation) failed(ctx context.Context, log *slog.Logger, t event.Trigger, r result) {
+	kind := fault.KindOf(r.err)
+	log = log.With(observe.KeyKind, kind.String(), observe.KeyError, fmt.Sprint(r.err))
 	switch kind {
 	case fault.Refuse:
 		v.metrics.Count(observe.Refused)
+		v.audit(observe.AuditRefused, t, r)
 		log.ErrorContext(ctx, "refused", observe.KeyAudit, observe.AuditRefused)
 	case fault.Conflict:
 		v.metrics.Count(observe.Conflicting)
+		v.audit(observe.AuditConflict, t, r)
 		log.ErrorContext(ctx, "conflict", observe.KeyAudit, observe.AuditConflict)
 	default:
 		v.metrics.Count(observe.Retried)

@@ -26,6 +26,7 @@ type outside struct {
 	looks    [][]instance.Ref
 	triggers map[string][]event.Trigger
 	errs     map[string]error
+	outcomes map[string]lifecycle.Outcome
 	now      time.Time
 	running  int
 	most     int
@@ -41,7 +42,7 @@ func (o *outside) Converge(_ context.Context, t event.Trigger, _ instance.Sighti
 	o.running++
 	o.most = max(o.most, o.running)
 	o.triggers[t.InstanceID] = append(o.triggers[t.InstanceID], t)
-	err := o.errs[t.InstanceID]
+	err, outcome := o.errs[t.InstanceID], o.outcomes[t.InstanceID]
 	o.mu.Unlock()
 	time.Sleep(2 * time.Millisecond)
 	o.mu.Lock()
@@ -52,6 +53,9 @@ func (o *outside) Converge(_ context.Context, t event.Trigger, _ instance.Sighti
 	}
 	if err != nil {
 		return lifecycle.Outcome{}, err
+	}
+	if outcome.Action != "" {
+		return outcome, nil
 	}
 	return lifecycle.Outcome{Action: lifecycle.Provisioned, Profile: "a-worker", FQDN: "x.example"}, nil
 }
@@ -66,7 +70,7 @@ type bench struct {
 }
 
 func newBench() *bench {
-	b := &bench{outside: &outside{triggers: map[string][]event.Trigger{}, errs: map[string]error{}, now: time.Date(2026, 1, 2, 3, 4, 10, 0, time.UTC)}}
+	b := &bench{outside: &outside{triggers: map[string][]event.Trigger{}, errs: map[string]error{}, outcomes: map[string]lifecycle.Outcome{}, now: time.Date(2026, 1, 2, 3, 4, 10, 0, time.UTC)}}
 	b.handler = &function.Handler{
 		Name: "provision", Deployment: "d", Instances: b.outside, Converger: b.outside,
 		Log: observe.NewLogger(&b.log, slog.LevelDebug), Metrics: &b.metrics, Now: func() time.Time { return b.now },

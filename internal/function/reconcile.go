@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-lambda-go/events"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -62,8 +63,11 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	if in.Mode == reconcile.Doctor {
 		return json.Marshal(h.Doctor.Examine(ctx))
 	}
-	answer := h.Reconciler.Run(ctx, in, run, run.log)
-	h.lookAgain(ctx, run, answer.Settling)
+	if in.Mode == reconcile.Teardown {
+		return h.tearDown(ctx, run, in, waitedFor)
+	}
+	answer := h.Reconciler.Run(ctx, in, run, reconcile.Witness{Log: run.log, Drift: run.drifted})
+	h.lookAgain(ctx, run, reconcile.Input{Mode: reconcile.Correct, Force: true}, answer.Settling)
 	s := answer.Summary
 	if in.Cursor != nil {
 		s = s.Since(in.Cursor.Summary)
@@ -79,7 +83,27 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	}
 	if answer.Cursor == nil {
 		run.metrics.Count(observe.Reconciled)
+		if answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == "" {
+			run.metrics.Time(observe.SweepAge, time.Duration(answer.DurationMs)*time.Millisecond)
+		}
 	} else if !waitedFor {
+		if err := h.goOn(ctx, in, answer.Cursor); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(answer)
+}
+
+// tearDown removes what the deployment made, once it is clear that this one is meant.
+func (h *ReconcileHandler) tearDown(ctx context.Context, run *invocation, in reconcile.Input, waitedFor bool) ([]byte, error) {
+	if in.Confirm != h.Deployment {
+		err := fault.Refusef("confirm is %+q, and this deployment is %q: nothing was touched", in.Confirm, h.Deployment)
+		run.log.ErrorContext(ctx, "teardown refused", observe.KeyError, err)
+		return nil, err
+	}
+	answer := h.Reconciler.TearDown(ctx, in, run, reconcile.Witness{Log: run.log, Drift: run.drifted})
+	h.lookAgain(ctx, run, reconcile.Input{Mode: reconcile.Teardown, Confirm: in.Confirm}, answer.Settling)
+	if answer.Cursor != nil && !waitedFor {
 		if err := h.goOn(ctx, in, answer.Cursor); err != nil {
 			return nil, err
 		}
@@ -100,10 +124,12 @@ func (h *ReconcileHandler) goOn(ctx context.Context, in reconcile.Input, at *rec
 	return h.Own.SendBody(ctx, body, 0)
 }
 
-// lookAgain has removals looked after once more when no login can be under way any more.
-func (h *ReconcileHandler) lookAgain(ctx context.Context, run *invocation, instanceIDs []string) {
+// lookAgain has removals looked after once more, by this input for these instances, when no login can be under way any
+// more.
+func (h *ReconcileHandler) lookAgain(ctx context.Context, run *invocation, in reconcile.Input, instanceIDs []string) {
 	for part := range slices.Chunk(instanceIDs, perMessage) {
-		body, err := json.Marshal(reconcile.Input{Mode: reconcile.Correct, InstanceIDs: part, Force: true})
+		in.InstanceIDs = part
+		body, err := json.Marshal(in)
 		if err == nil && h.Own == nil {
 			err = errors.New("RECONCILE_QUEUE_URL is not set: the next run does it")
 		}
@@ -114,6 +140,14 @@ func (h *ReconcileHandler) lookAgain(ctx context.Context, run *invocation, insta
 			run.log.WarnContext(ctx, "removals are not looked after once more in time", observe.KeyObjects, len(part), observe.KeyError, err)
 		}
 	}
+}
+
+// drifted keeps the audit event of a row.
+func (v *invocation) drifted(d reconcile.Drift, at instance.Place, profile string) {
+	v.keep(observe.AuditDrift, audit.Detail{
+		InstanceID: d.InstanceID, Account: at.Account, Region: at.Region, Profile: profile, Error: d.Error,
+		Drift: &audit.Drift{Object: string(d.Object), Path: d.Path, Reason: string(d.Reason), Action: string(d.Action), Fields: d.Fields},
+	})
 }
 
 // Converge makes true what one instance's present state asks for, and tells of it as the other functions do.

@@ -36,6 +36,8 @@ func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error)     { re
 func (e *empty) Scan(context.Context, ledger.Visitor) error                 { return nil }
 func (e *empty) Get(context.Context, string) (*ledger.Record, error)        { return nil, nil }
 func (e *empty) Holder(context.Context, ledger.Name) (*ledger.Claim, error) { return nil, nil }
+func (e *empty) TearDown(context.Context) (time.Time, error)                { return time.Time{}, nil }
+func (e *empty) TornDown(context.Context) (*time.Time, error)               { return nil, nil }
 func (e *empty) Account(context.Context) (string, error)                    { return "123456789012", nil }
 func (e *empty) Examine(context.Context) doctor.Report {
 	return doctor.Report{Mode: "doctor", OK: true}
@@ -235,5 +237,31 @@ func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
 	h.Reconciler.Ledger = gone{e, 2}
 	if _, err := h.Invoke(t.Context(), nil); err != nil || len(e.own) > 0 {
 		t.Errorf("want no message after removals that are done with, got %q, %v", e.own, err)
+	}
+}
+
+func TestATeardownIsOnlyBegunWithTheDeploymentsOwnName(t *testing.T) {
+	for payload, begun := range map[string]bool{
+		`{"mode":"teardown","confirm":"d"}`: true, `{"mode":"teardown"}`: false, `{"mode":"teardown","confirm":"D"}`: false,
+		`{"mode":"teardown","confirm":"other"}`: false, `{"mode":"teardown","confirm":"d","force":true}`: false, `{"mode":"correct","confirm":"d"}`: false,
+	} {
+		h, e := newReconcile()
+		h.Reconciler.Ledger = gone{e, 2}
+		out, err := h.Invoke(t.Context(), []byte(payload))
+		if (err == nil) != begun || (len(e.bench.triggers) > 0) != begun {
+			t.Errorf("%s: want it begun: %v, got %s, %v, %v", payload, begun, out, err, e.bench.triggers)
+		}
+	}
+}
+
+func TestWhatATeardownLeavesSettlingIsTakenAwayOnceMoreAndNotSetRight(t *testing.T) {
+	h, e := settling(3)
+	out, err := h.Invoke(t.Context(), []byte(`{"mode":"teardown","confirm":"d"}`))
+	var a reconcile.Answer
+	if err != nil || json.Unmarshal(out, &a) != nil || a.Unsettled != 3 || a.Summary.Failed > 0 {
+		t.Fatalf("want three removed and told as settling, got %s, %v", out, err)
+	}
+	if len(e.own) != 1 || !strings.Contains(e.own[0], `"mode":"teardown"`) || !strings.Contains(e.own[0], `"confirm":"d"`) {
+		t.Errorf("want the queue to go on with the teardown, got %q", e.own)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -13,10 +14,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -109,6 +112,8 @@ type parts struct {
 	vault     *vault.Client
 	ledger    *ledger.Ledger
 	instances *instance.Lookup
+	services  *observe.Services
+	log       *slog.Logger
 }
 
 func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
@@ -127,15 +132,17 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	if awsConfig.Region == "" {
 		return nil, errors.New("loading the AWS configuration: AWS_REGION is not set")
 	}
-	client, err := newVault(ctx, s.Vault, awsConfig)
-	if err != nil {
+	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
+	// The runtime's library tells of a handler's error by the log package: it, too, is to be a line of JSON.
+	slog.SetDefault(p.log)
+	measure(&awsConfig, p.services)
+	p.aws = awsConfig
+	if p.vault, err = p.newVault(ctx); err != nil {
 		return nil, err
 	}
-	return &parts{
-		settings: s, profiles: profiles, aws: awsConfig, vault: client,
-		ledger:    ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now),
-		instances: instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.DeploymentID}),
-	}, nil
+	p.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
+	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID})
+	return p, nil
 }
 
 func (p *parts) realm() grant.Realm {
@@ -158,10 +165,14 @@ func (p *parts) handler(name string, duties lifecycle.Duties) Handler {
 		NewOwner:           rand.Text,
 		Now:                time.Now,
 	}}
-	return Handler{
+	h := Handler{
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
-		Log: observe.NewLogger(os.Stdout, s.LogLevel), Metrics: os.Stdout, Now: time.Now,
+		Log: p.log, Metrics: os.Stdout, Services: p.services, Now: time.Now,
 	}
+	if s.EventBus != "" {
+		h.Bus = audit.NewEventBridge(eventbridge.NewFromConfig(p.aws).PutEvents, s.EventBus)
+	}
+	return h
 }
 
 func loadProfiles(dir string) (*grant.Set, error) {
@@ -172,9 +183,10 @@ func loadProfiles(dir string) (*grant.Set, error) {
 	return grant.Load(profiles)
 }
 
-func newVault(ctx context.Context, s settings.Vault, c aws.Config) (*vault.Client, error) {
+func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
+	s, c := p.settings.Vault, p.aws
 	secrets := secretsmanager.NewFromConfig(c)
-	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace}
+	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: p.services.Vault.Call, Log: p.log}
 	if s.CASecretARN != "" {
 		o.CA = readSecret(secrets, s.CASecretARN)
 	}

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
@@ -60,6 +62,10 @@ type Ledger struct {
 	api   API
 	table string
 	now   func() time.Time
+
+	asked  singleflight.Group // whether the deployment is torn down
+	mu     sync.Mutex
+	openAt time.Time // when the ledger last said that it is not
 }
 
 // New makes a Ledger on a table. now is time.Now outside tests.

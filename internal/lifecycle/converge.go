@@ -41,6 +41,8 @@ type Ledger interface {
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
 	Put(ctx context.Context, w ledger.Write) (*ledger.Record, error)
+	// TornDown gives since when nothing is to be granted any more; nil while grants are made.
+	TornDown(ctx context.Context) (*time.Time, error)
 }
 
 // Instances looks at instances again when a name is claimed twice.
@@ -100,6 +102,12 @@ type Outcome struct {
 	FQDN    string
 	Objects int // written or removed
 	Cut     int // identity entities deleted
+	// Paths are those of the grant, or of what was removed; Addresses the instance's.
+	Paths, Addresses []string
+	// CutAt is when every token of the instance's was refused; zero unless it was removed.
+	CutAt time.Time
+	// Again tells that the removal was done before and was only looked after once more.
+	Again bool
 }
 
 const (
@@ -125,6 +133,9 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	if t.Retire {
+		return c.retire(ctx, t)
+	}
 	if s.Err != nil {
 		return Outcome{}, s.Err
 	}
@@ -198,6 +209,25 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 		// find it and not make a grant that nobody would ever remove.
 		_, err := c.Ledger.Put(ctx, ledger.Write{New: next, Owner: c.NewOwner()})
 		return Outcome{Action: Unchanged}, err
+	}
+	return c.remove(ctx, old, next)
+}
+
+// retire removes what an instance holds though it may run. What another deployment has taken over stays.
+func (c *Converger) retire(ctx context.Context, t event.Trigger) (Outcome, error) {
+	if !c.Duties.Remove {
+		return Outcome{Action: LeftAlone}, nil
+	}
+	old, err := c.Ledger.Get(ctx, t.InstanceID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if err := c.takenOver(ctx, old); err != nil {
+		return Outcome{}, err
+	}
+	next, err := c.withStrays(ctx, t, old)
+	if err != nil {
+		return Outcome{}, err
 	}
 	return c.remove(ctx, old, next)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -72,8 +73,8 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if stands {
 		return done, c.settled(ctx, old)
 	}
-	if err := c.notStale(f); err != nil { // the sandbox may have been frozen since
-		return Outcome{}, err
+	if ends, err := c.mustNotBegin(ctx, f); ends {
+		return Outcome{Action: LeftAlone, Profile: profile.Name}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
@@ -85,8 +86,21 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := w.activate(ctx); err != nil {
 		return Outcome{}, err
 	}
-	done.Action = Provisioned
+	done.Action, done.Addresses = Provisioned, w.record.Addresses
+	for _, o := range g.All() {
+		done.Paths = append(done.Paths, o.Path)
+	}
 	return done, nil
+}
+
+// mustNotBegin tells, with the error if that is why, that no intent may be written now: the facts are too old, the
+// sandbox having been frozen since they were looked at, or the deployment is torn down.
+func (c *Converger) mustNotBegin(ctx context.Context, f facts.Instance) (ends bool, err error) {
+	if err := c.notStale(f); err != nil {
+		return true, err
+	}
+	since, err := c.Ledger.TornDown(ctx)
+	return err != nil || since != nil, err
 }
 
 // removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.
@@ -271,11 +285,23 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	record, err := w.Ledger.Put(ctx, write)
 	if errors.Is(err, ledger.ErrClaimed) {
 		if err = w.takeOver(ctx, f.ID, name); err == nil {
-			record, err = w.Ledger.Put(ctx, write)
+			record, err = w.putIfOpen(ctx, write)
 		}
 	}
 	w.record = record
 	return err
+}
+
+// putIfOpen writes an intent some time after it was begun: the deployment may have been torn down meanwhile.
+func (w *work) putIfOpen(ctx context.Context, write ledger.Write) (*ledger.Record, error) {
+	since, err := w.Ledger.TornDown(ctx)
+	if err == nil && since != nil {
+		err = fault.Retryf("instance %s: this deployment was torn down at %s: nothing is granted", write.New.InstanceID, since.Format(time.RFC3339))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w.Ledger.Put(ctx, write)
 }
 
 // recorded is the grant as the record keeps it; a role_id that is known stays.

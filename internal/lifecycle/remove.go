@@ -36,7 +36,10 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record, next ledger.
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
 		return Outcome{}, err
 	}
-	done := Outcome{Action: Deprovisioned, Profile: next.Profile, FQDN: next.FQDN}
+	done := Outcome{Action: Deprovisioned, Profile: next.Profile, FQDN: next.FQDN, Addresses: next.Addresses, Again: quiet != nil}
+	for _, o := range next.Objects {
+		done.Paths = append(done.Paths, o.Path)
+	}
 	late, err := w.removeObjects(ctx, &done)
 	if err != nil {
 		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
@@ -105,6 +108,7 @@ func (w *work) removeObjects(ctx context.Context, done *Outcome) (late bool, err
 		}
 		done.Objects++
 	}
+	done.CutAt = w.Now()
 	if w.RevokeCertificates {
 		if err := w.revoke(ctx, rest); err != nil {
 			return late, err

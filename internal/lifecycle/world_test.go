@@ -36,6 +36,7 @@ type world struct {
 	ec2      map[string]facts.Instance
 	calls    []string
 	roles    int
+	tornDown *time.Time
 	// fail is asked at every call; its error is given before (took false) or after (took true) the call's effect.
 	fail func(n int, call string) (err error, took bool)
 	// check is run after every effect.
@@ -143,6 +144,14 @@ func (w *world) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, 
 		if c, ok := w.claims[name]; ok {
 			out = &c
 		}
+		return nil
+	})
+	return out, err
+}
+
+func (w *world) TornDown(context.Context) (out *time.Time, err error) {
+	err = w.do("ledger torn down", func() error {
+		out = w.tornDown
 		return nil
 	})
 	return out, err

@@ -29,6 +29,8 @@ const (
 	KeyDuration = "duration_ms"
 	KeyMessage  = "message_id"
 	KeyRequest  = "request_id"
+	KeyTrace    = "trace_id" // X-Ray's, where the invocation has one
+	KeyEvents   = "events"
 	KeyAudit    = "audit"
 	KeyObject   = "object"
 	KeyPath     = "path"
@@ -41,12 +43,23 @@ const (
 	KeyBlocked  = "blocked"
 )
 
+// Keys are all keys a log line can have; the first three are those of every line.
+func Keys() []string {
+	return []string{
+		slog.TimeKey, slog.LevelKey, slog.MessageKey,
+		KeyInstance, KeyAccount, KeyRegion, KeyProfile, KeyFQDN, KeyState, KeyAction, KeyKind, KeyError, KeyObjects, KeyCut,
+		KeyDuration, KeyMessage, KeyRequest, KeyTrace, KeyEvents, KeyAudit, KeyObject, KeyPath, KeyReason, KeyFields, KeyDiff,
+		KeyMode, KeyScanned, KeySummary, KeyBlocked,
+	}
+}
+
 // The audit lines, by the value of KeyAudit.
 const (
 	AuditGranted  = "Vault Access Granted"
 	AuditRemoved  = "Vault Access Removed"
 	AuditRefused  = "Vault Access Refused"
 	AuditConflict = "Vault Access Conflict"
+	AuditDrift    = "Vault Access Drift"
 )
 
 // NewLogger writes JSON lines of a level and above.
@@ -54,29 +67,42 @@ func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// The metrics, by name; counts but for the last two, which are in milliseconds.
+// The metrics, by name: counts, and below them times in milliseconds.
 const (
-	Provisioned    = "Provisioned"
-	Deprovisioned  = "Deprovisioned"
-	Unchanged      = "Unchanged"
-	Unmatched      = "Unmatched"
-	LeftAlone      = "LeftAlone"
-	Refused        = "Refused"
-	Conflicting    = "Conflicting"
-	Retried        = "Retried"
-	Ignored        = "Ignored"
-	Malformed      = "Malformed"
-	DriftMissing   = "DriftMissing" // rows of reconcile's, by reason
-	DriftChanged   = "DriftChanged"
-	DriftOrphaned  = "DriftOrphaned"
-	DriftConflict  = "DriftConflicting"
-	DriftCorrected = "DriftCorrected" // and by what became of them
-	DriftFailed    = "DriftFailed"
-	DriftEnqueued  = "DriftEnqueued"
-	Reconciled     = "Reconciled"    // runs that came to their end
-	Blocked        = "Blocked"       // runs that deleted nothing because of a doubt
-	TimeToReady    = "TimeToReady"   // from the event's own time to the auth role being active
-	TimeToRemoved  = "TimeToRemoved" // from the event's own time to the instance being cut off and removed
+	Provisioned       = "Provisioned"
+	Deprovisioned     = "Deprovisioned"
+	Unchanged         = "Unchanged"
+	Unmatched         = "Unmatched"
+	LeftAlone         = "LeftAlone"
+	Refused           = "Refused"
+	Conflicting       = "Conflicting"
+	Retried           = "Retried"
+	Ignored           = "Ignored"
+	Malformed         = "Malformed"
+	DriftMissing      = "DriftMissing" // rows of reconcile's, by reason
+	DriftChanged      = "DriftChanged"
+	DriftOrphaned     = "DriftOrphaned"
+	DriftConflict     = "DriftConflicting"
+	DriftCorrected    = "DriftCorrected" // and by what became of them
+	DriftFailed       = "DriftFailed"
+	DriftEnqueued     = "DriftEnqueued"
+	Reconciled        = "Reconciled"     // runs that came to their end
+	Blocked           = "Blocked"        // runs that deleted nothing because of a doubt
+	VaultThrottles    = "VaultThrottles" // calls refused for coming too often
+	EC2Throttles      = "EC2Throttles"
+	DynamoDBThrottles = "DynamoDBThrottles"
+	AuditFailed       = "AuditFailed" // audit events that did not reach the event bus
+
+	TimeToReady     = "TimeToReady"  // from the event's own time to the auth role being active
+	TimeToCutOff    = "TimeToCutOff" // from the event's own time to the instance's tokens being refused
+	VaultLatency    = "VaultLatency" // of each call, a retry being a call of its own
+	EC2Latency      = "EC2Latency"
+	DynamoDBLatency = "DynamoDBLatency"
+	QueueAge        = "QueueAge" // from the message being sent to the work on it being begun
+	SweepAge        = "SweepAge" // how old the first list of a whole fleet is when its comparison ends
+)
+
+const (
 	metricsSpace   = "VaultEC2Provisioner"
 	maxPerMetric   = 100 // values in one line, by the format's rules
 	unitCount      = "Count"
@@ -91,9 +117,10 @@ type Metrics struct {
 	Deployment string
 	Function   string
 
-	mu     sync.Mutex
-	counts map[string]int
-	times  map[string][]int64
+	mu         sync.Mutex
+	counts     map[string]int
+	times      map[string][]int64
+	histograms map[string]values
 }
 
 // Count adds one.
@@ -125,14 +152,18 @@ func (m *Metrics) Time(name string, d time.Duration) {
 func (m *Metrics) Write(w io.Writer, now time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.counts)+len(m.times) > 0 {
+	for len(m.counts)+len(m.times)+len(m.histograms) > 0 {
 		line := map[string]any{dimDeployment: m.Deployment, dimFunction: m.Function}
 		var metrics []map[string]string
 		for _, name := range slices.Sorted(maps.Keys(m.counts)) {
 			line[name] = m.counts[name]
 			metrics = append(metrics, map[string]string{"Name": name, "Unit": unitCount})
 		}
-		m.counts = nil
+		for _, name := range slices.Sorted(maps.Keys(m.histograms)) {
+			line[name] = m.histograms[name]
+			metrics = append(metrics, map[string]string{"Name": name, "Unit": unitMillis})
+		}
+		m.counts, m.histograms = nil, nil
 		for _, name := range slices.Sorted(maps.Keys(m.times)) {
 			values := m.times[name]
 			n := min(len(values), maxPerMetric)

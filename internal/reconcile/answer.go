@@ -20,6 +20,8 @@ const (
 	Detect  Mode = "detect"  // tells
 	Correct Mode = "correct" // tells and repairs
 	Doctor  Mode = "doctor"  // examines the surroundings instead of the fleet
+	// Teardown removes all that the deployment made, of instances that run too, and nothing is granted afterwards.
+	Teardown Mode = "teardown"
 )
 
 // Input is what the function is invoked with. The zero value stands for the whole fleet, in the mode of the settings.
@@ -29,6 +31,8 @@ type Input struct {
 	Profile     string   `json:"profile,omitempty"`
 	// Force deletes past the delete limit, and though an account or region came empty.
 	Force bool `json:"force,omitempty"`
+	// Confirm is the deployment's ID, for mode teardown: nobody tears down another one than meant.
+	Confirm string `json:"confirm,omitempty"`
 	// NamesOnly compares what exists and reads no contents: a check that costs next to nothing.
 	NamesOnly bool `json:"namesOnly,omitempty"`
 	// Cursor is where a run that outlasted its invocation goes on: as its answer had it.
@@ -64,9 +68,14 @@ type Answer struct {
 	Cursor     *Cursor `json:"cursor,omitempty"`
 	DurationMs int64   `json:"durationMs"`
 
+	// Unsettled counts the instances of which something is looked after once more, in a teardown.
+	Unsettled int `json:"unsettled,omitempty"`
+
 	// Settling are instances whose removal is to be looked after once more when no login can be under way any more:
 	// invoke again for them after lifecycle's time. They are no part of what is answered.
 	Settling []string `json:"-"`
+	// Compared tells that no stretch of the fleet was given up.
+	Compared bool `json:"-"`
 }
 
 // Scanned is what was looked at.

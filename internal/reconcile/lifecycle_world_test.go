@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -38,6 +39,23 @@ func (w *world) CutOff(_ context.Context, _ string, aliases ...string) (int, err
 	defer w.mu.Unlock()
 	w.cut = append(w.cut, aliases...)
 	return 0, nil
+}
+
+// TearDown is in force at once: what waits is not tested here.
+func (w *world) TearDown(context.Context) (time.Time, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.tornDown == nil {
+		since := w.now.Add(-ledger.TeardownTime)
+		w.tornDown = &since
+	}
+	return *w.tornDown, w.do("tear down")
+}
+
+func (w *world) TornDown(context.Context) (*time.Time, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tornDown, w.do("torn down")
 }
 
 func (w *world) RevokePrefix(context.Context, string) error { return nil }
@@ -88,7 +106,7 @@ func (w *world) converger(duties lifecycle.Duties, adopt bool) *lifecycle.Conver
 func (w *world) reconcile(in Input, change ...func(*Options)) Answer {
 	w.t.Helper()
 	r := w.reconciler(change...)
-	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), slog.New(slog.DiscardHandler))
+	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), Witness{Log: slog.New(slog.DiscardHandler)})
 }
 
 func adopting(o *Options) { o.Adopt = true }

@@ -91,7 +91,7 @@ func TestWhatWaitsLongForItsRepairIsLookedAtOnceMore(t *testing.T) {
 	w := newWorld(t, chunk)
 	spoiled := w.spoil(1)
 	slow := slowly{w.converger(both, false), w}
-	a := w.reconciler().Run(t.Context(), Input{Mode: Correct}, slow, slog.New(slog.DiscardHandler))
+	a := w.reconciler().Run(t.Context(), Input{Mode: Correct}, slow, Witness{Log: slog.New(slog.DiscardHandler)})
 	if a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) {
 		t.Errorf("want all %d repaired however long the first take, got\n%s", spoiled, told(a))
 	}

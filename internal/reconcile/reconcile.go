@@ -35,6 +35,10 @@ type Ledger interface {
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	// Holder gives nil for a name that nobody holds.
 	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
+	// TearDown notes that nothing is to be granted any more, and gives since when.
+	TearDown(ctx context.Context) (time.Time, error)
+	// TornDown gives the same without noting it; nil while grants are made.
+	TornDown(ctx context.Context) (*time.Time, error)
 }
 
 // Instances are those of EC2.
@@ -101,8 +105,15 @@ const (
 func CheckInput(in Input) error {
 	switch in.Mode {
 	case "", Detect, Correct, Doctor:
+		if in.Confirm != "" {
+			return fmt.Errorf("confirm is for mode %s", Teardown)
+		}
+	case Teardown:
+		if in.Profile != "" || in.Force || in.NamesOnly {
+			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
+		}
 	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s", in.Mode, Detect, Correct, Doctor)
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown)
 	}
 	for _, id := range in.InstanceIDs {
 		if !facts.IsInstanceID(id) {
@@ -115,31 +126,35 @@ func CheckInput(in Input) error {
 	return nil
 }
 
+// Witness is told of a run.
+type Witness struct {
+	Log *slog.Logger
+	// Drift is told of each row after what was done about it, and where the instance is; nil for nobody.
+	Drift func(d Drift, at instance.Place, profile string)
+}
+
 // Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
-// from doing so stands in the answer: a run has no error of its own. Each row is logged; the answer holds the first.
-func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log *slog.Logger) Answer {
+// from doing so stands in the answer: a run has no error of its own. The witness is told of each row; the answer holds
+// the first.
+func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Witness) Answer {
 	start := r.Now()
-	until := start.Add(runTime - reserve)
-	if deadline, ok := ctx.Deadline(); ok {
-		until = start.Add(time.Until(deadline) - reserve)
-	}
+	until := r.until(ctx, start)
 	if in.Mode == "" {
 		in.Mode = Correct
 		if r.DetectOnly {
 			in.Mode = Detect
 		}
 	}
-	at := Cursor{Limit: stretch, StartedMs: start.UnixMilli()}
-	if in.Cursor != nil {
-		at = *in.Cursor
-		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
-	}
-	a := Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
+	at, a := begin(in, start)
 	places, err := r.places(ctx)
+	if err == nil && in.Mode == Correct {
+		err = r.isOpen(ctx)
+	}
 	if err != nil {
 		a.block(err.Error())
 	} else {
-		now := &run{converger: converger, log: log, places: places, until: until, removed: at.Removed}
+		a.Compared = true
+		now := &run{converger: converger, witness: w, places: places, until: until, removed: at.Removed}
 		for more := true; more; {
 			at, more = r.pass(ctx, now, in, at, &a)
 			if more && !r.Now().Before(until) {
@@ -151,8 +166,35 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, log
 		a.Settling = now.settling
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
-	r.tell(ctx, log, a)
+	r.tell(ctx, w.Log, a)
 	return a
+}
+
+// until is when a run stops to begin anything new.
+func (r *Reconciler) until(ctx context.Context, start time.Time) time.Time {
+	if deadline, ok := ctx.Deadline(); ok {
+		return start.Add(time.Until(deadline) - reserve)
+	}
+	return start.Add(runTime - reserve)
+}
+
+// begin gives where a run begins or goes on, and its answer so far.
+func begin(in Input, start time.Time) (Cursor, Answer) {
+	at := Cursor{Limit: stretch, StartedMs: start.UnixMilli()}
+	if in.Cursor != nil {
+		at = *in.Cursor
+		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
+	}
+	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
+}
+
+// isOpen is an error when the deployment was torn down: what would be made again is to be gone.
+func (r *Reconciler) isOpen(ctx context.Context) error {
+	since, err := r.Ledger.TornDown(ctx)
+	if err != nil || since == nil {
+		return err
+	}
+	return fmt.Errorf("nothing is repaired: this deployment was torn down at %s; delete the item teardown from the ledger's table to take it up again", since.Format(time.RFC3339))
 }
 
 // block notes why nothing is deleted.
@@ -161,6 +203,12 @@ func (a *Answer) block(reason string) {
 	if a.BlockedReason == "" {
 		a.BlockedReason = reason
 	}
+}
+
+// giveUp notes that not all was compared, and so nothing is deleted.
+func (a *Answer) giveUp(reason string) {
+	a.Compared = false
+	a.block(reason)
 }
 
 // places are all accounts and regions to compare.
@@ -186,12 +234,12 @@ func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
 func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
 	if !names.listed[policyFolder] {
-		a.block("nothing is compared: " + errors.Join(names.failed...).Error())
+		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
 		return at, false
 	}
 	f, err := r.scan(ctx, names, at.After, at.Limit)
 	if err != nil {
-		a.block("nothing is compared: " + err.Error())
+		a.giveUp("nothing is compared: " + err.Error())
 		return at, false
 	}
 	s, err := r.survey(ctx, f, in, now.places, now.until)
@@ -204,7 +252,7 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		at.Limit /= 2 // nothing was done yet: a shorter stretch next time
 		return at, true
 	case err != nil:
-		a.block("the comparison was given up and nothing was repaired: " + err.Error())
+		a.giveUp("the comparison was given up and nothing was repaired: " + err.Error())
 		t := s.terms(in, now)
 		t.doubts = append(t.doubts, err.Error())
 		p := decide(s.changes, t)
@@ -293,10 +341,13 @@ func (s *survey) alive(id string) bool {
 	return recorded && (s.failed[place] != nil || !asked)
 }
 
-// tell logs every row.
+// tell tells of every row.
 func (n *run) tell(ctx context.Context, changes []Change) {
 	for _, c := range changes {
-		n.log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
+		if n.witness.Drift != nil {
+			n.witness.Drift(c.Drift, c.place, c.profile)
+		}
+		n.witness.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
 			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
 			observe.KeyAction, c.Action, observe.KeyFields, c.Fields, observe.KeyDiff, c.Diff, observe.KeyError, c.Error)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -248,7 +247,7 @@ func (r *Reconciler) stands(s instance.Sighting) bool {
 // run is one invocation's part of a run.
 type run struct {
 	converger Converger
-	log       *slog.Logger
+	witness   Witness
 	places    []instance.Place
 	until     time.Time
 	passes    int // begun in this invocation

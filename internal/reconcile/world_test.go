@@ -30,17 +30,18 @@ type world struct {
 	profiles *grant.Set
 	realm    grant.Realm
 
-	mu      sync.Mutex
-	now     time.Time
-	objects map[string]map[string]any
-	litter  []vault.Alias // what logins left
-	records map[string]ledger.Record
-	claims  map[ledger.Name]ledger.Claim
-	ec2     map[string]facts.Instance
-	calls   map[string]int
-	sent    []event.Trigger
-	deleted []string // paths
-	cut     []string // aliases
+	mu       sync.Mutex
+	now      time.Time
+	objects  map[string]map[string]any
+	litter   []vault.Alias // what logins left
+	tornDown *time.Time
+	records  map[string]ledger.Record
+	claims   map[ledger.Name]ledger.Claim
+	ec2      map[string]facts.Instance
+	calls    map[string]int
+	sent     []event.Trigger
+	deleted  []string // paths
+	cut      []string // aliases
 	// tick is how much time passes with each call of a kind.
 	tick map[string]time.Duration
 	// fail makes calls of a kind fail.
@@ -333,7 +334,7 @@ func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 
 func (w *world) run(r *Reconciler, in Input) Answer {
 	w.t.Helper()
-	return r.Run(w.t.Context(), in, w, slog.New(slog.DiscardHandler))
+	return r.Run(w.t.Context(), in, w, Witness{Log: slog.New(slog.DiscardHandler)})
 }
 
 // goOn runs invocation after invocation, as the function's own queue does, until one ends without a cursor. each sees

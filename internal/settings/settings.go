@@ -2,6 +2,7 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,10 +51,12 @@ type Settings struct {
 	Vault              Vault
 	AuthMount          string // the mount that receives the per-instance roles
 	MemberRoleName     string // empty: only the function's own account
+	MemberExternalID   string // what the member role's trust policy asks for; the deployment ID where none is set
 	Adopt              bool   // CONFLICT_MODE=adopt
 	OnShuttingDown     bool   // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
 	TemplatesDir       string // empty: the profiles that are built in
+	EventBus           string // name or ARN; empty: audit events are log lines only
 	Reconcile          Reconcile
 	LogLevel           slog.Level
 }
@@ -76,15 +79,26 @@ var (
 	mountPath = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`)
 	roleName  = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
 	iamName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_/-]{1,128}$`)
-	secretARN = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
-	queueURL  = regexp.MustCompile(`^https?://[^\s?#]+$`)
-	header    = regexp.MustCompile(`^[!-~]+$`)
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+	externalID = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
+	secretARN  = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
+	queueURL   = regexp.MustCompile(`^https?://[^\s?#]+$`)
+	eventBus   = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
+	header     = regexp.MustCompile(`^[!-~]+$`)
 )
 
 // Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
 // error joins every fault there is, each naming its variable, around ErrMissing or ErrInvalid.
 func Load(getenv func(string) string) (Settings, error) {
 	r := reader{getenv: getenv}
+	s := read(&r)
+	if len(r.faults) > 0 {
+		return Settings{}, fmt.Errorf("reading the environment: %w", errors.Join(r.faults...))
+	}
+	return s, nil
+}
+
+func read(r *reader) Settings {
 	s := Settings{
 		TableName:    r.form("TABLE_NAME", "", tableName, required),
 		DeploymentID: r.text("DEPLOYMENT_ID", "", required),
@@ -102,10 +116,12 @@ func Load(getenv func(string) string) (Settings, error) {
 		},
 		AuthMount:          r.form("VAULT_AUTH_MOUNT", "aws", mountPath, optional),
 		MemberRoleName:     r.form("MEMBER_ROLE_NAME", "", iamName, optional),
+		MemberExternalID:   r.form("MEMBER_ROLE_EXTERNAL_ID", "", externalID, optional),
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
+		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
 		Reconcile: Reconcile{
 			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",
 			Accounts:         r.list("RECONCILE_ACCOUNTS", facts.IsAccount),
@@ -116,6 +132,7 @@ func Load(getenv func(string) string) (Settings, error) {
 		},
 		LogLevel: r.level("LOG_LEVEL"),
 	}
+	s.MemberExternalID = cmp.Or(s.MemberExternalID, s.DeploymentID)
 	if s.DeploymentID != "" {
 		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
 			r.invalid("DEPLOYMENT_ID", err.Error())
@@ -124,13 +141,10 @@ func Load(getenv func(string) string) (Settings, error) {
 	if v := s.Vault.STSRegion; v != "" && !facts.IsRegion(v) {
 		r.invalid("VAULT_STS_REGION", fmt.Sprintf("%q is not a region", v))
 	}
-	if s.Vault.LoginMethod != LoginIAM && s.Vault.LoginSecretARN == "" && getenv("VAULT_LOGIN_SECRET_ARN") == "" {
+	if s.Vault.LoginMethod != LoginIAM && s.Vault.LoginSecretARN == "" && r.getenv("VAULT_LOGIN_SECRET_ARN") == "" {
 		r.faults = append(r.faults, fmt.Errorf("VAULT_LOGIN_SECRET_ARN %w when VAULT_LOGIN_METHOD is %s", ErrMissing, s.Vault.LoginMethod))
 	}
-	if len(r.faults) > 0 {
-		return Settings{}, fmt.Errorf("reading the environment: %w", errors.Join(r.faults...))
-	}
-	return s, nil
+	return s
 }
 
 const (
@@ -141,6 +155,7 @@ const (
 type reader struct {
 	getenv func(string) string
 	faults []error
+	seen   *[]Variable // every variable that is read; nil for nobody who asks
 }
 
 func (r *reader) invalid(name, why string) {
@@ -149,6 +164,9 @@ func (r *reader) invalid(name, why string) {
 
 func (r *reader) text(name, standard string, isRequired bool) string {
 	v := strings.TrimSpace(r.getenv(name))
+	if r.seen != nil {
+		*r.seen = append(*r.seen, Variable{Name: name, Required: isRequired, Default: standard})
+	}
 	if v == "" {
 		if isRequired {
 			r.faults = append(r.faults, fmt.Errorf("%s %w", name, ErrMissing))
@@ -169,6 +187,9 @@ func (r *reader) form(name, standard string, form *regexp.Regexp, isRequired boo
 // oneOf takes one of the values; the first is the default.
 func (r *reader) oneOf(name string, values ...string) string {
 	v := r.text(name, values[0], optional)
+	if r.seen != nil {
+		(*r.seen)[len(*r.seen)-1].Values = values
+	}
 	for _, allowed := range values {
 		if v == allowed {
 			return v

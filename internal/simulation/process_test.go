@@ -276,6 +276,13 @@ func (p *process) Put(_ context.Context, put ledger.Write) (out *ledger.Record, 
 	return out, err
 }
 
+// TornDown and TearDown: this deployment stays.
+func (p *process) TornDown(context.Context) (*time.Time, error) {
+	return nil, p.do("ledger torn down", func() error { return nil })
+}
+
+func (p *process) TearDown(context.Context) (time.Time, error) { return time.Time{}, errDown }
+
 func (p *process) Scan(_ context.Context, v ledger.Visitor) error {
 	return p.do("ledger scan", func() error {
 		for _, id := range slices.Sorted(maps.Keys(p.records)) {
@@ -369,7 +376,7 @@ func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	r := reconcile.Reconciler{Options: reconcile.Options{
 		Profiles: profiles(), Realm: realm, Vault: p, Ledger: p, Instances: cloud{p}, Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
 	}}
-	return r.Run(context.Background(), in, p.converger(both), slog.New(slog.DiscardHandler))
+	return r.Run(context.Background(), in, p.converger(both), reconcile.Witness{Log: slog.New(slog.DiscardHandler)})
 }
 
 // dutiesFor are those of the function that AWS's rule hands an event to; the states without a rule go to provision.

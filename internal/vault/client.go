@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -30,6 +31,11 @@ type Options struct {
 	CA func(context.Context) ([]byte, error)
 	// Login obtains a token.
 	Login Login
+	// Observe is told of each request: how long it took, and whether Vault refused it for coming too often; nil for
+	// nobody.
+	Observe func(took time.Duration, throttled bool)
+	// Log is told of tokens that could not be renewed; nil for nobody.
+	Log *slog.Logger
 	// Now is time.Now outside tests.
 	Now func() time.Time
 }
@@ -45,6 +51,12 @@ type Client struct {
 func New(o Options) *Client {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Observe == nil {
+		o.Observe = func(time.Duration, bool) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Client{session: newSession(o)}
 }
@@ -147,11 +159,11 @@ func (c *Client) RevokePrefix(ctx context.Context, prefix string) error {
 func (c *Client) do(ctx context.Context, doing, path string, call func(context.Context, *api.Client) error) error {
 	t, err := c.session.good(ctx)
 	if err == nil {
-		err = once(ctx, t.client, call)
+		err = c.once(ctx, t.client, call)
 		if status(err) == http.StatusForbidden {
 			c.session.forget(t.value)
 			if t, err = c.session.good(ctx); err == nil {
-				err = once(ctx, t.client, call)
+				err = c.once(ctx, t.client, call)
 			}
 		}
 		if err == nil {
@@ -166,10 +178,14 @@ func (c *Client) do(ctx context.Context, doing, path string, call func(context.C
 	return fmt.Errorf("%s %s in Vault: %w", doing, path, err)
 }
 
-func once(ctx context.Context, client *api.Client, call func(context.Context, *api.Client) error) error {
+func (c *Client) once(ctx context.Context, client *api.Client, call func(context.Context, *api.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	return call(ctx, client)
+	start := time.Now() // by the monotonic clock, whatever Now is
+	err := call(ctx, client)
+	// What Vault answers over a rate limit quota: https://developer.hashicorp.com/vault/docs/concepts/resource-quotas
+	c.session.options.Observe(time.Since(start), status(err) == http.StatusTooManyRequests)
+	return err
 }
 
 func status(err error) int {

@@ -26,7 +26,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	var answer *api.HealthResponse
 	anonymous, err := c.session.anonymous(ctx)
 	if err == nil {
-		err = once(ctx, anonymous, func(ctx context.Context, v *api.Client) error {
+		err = c.once(ctx, anonymous, func(ctx context.Context, v *api.Client) error {
 			answer, err = v.Sys().HealthWithContext(ctx)
 			return err
 		})

@@ -6,14 +6,17 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
+
+// ErrLogin marks an error of the login that any call may have had to make first: the call itself was not made.
+var ErrLogin = errors.New("logging in to Vault")
 
 // Login obtains a token over a client that has none. The answer's Auth is what the session lives on.
 type Login func(ctx context.Context, c *api.Client) (*api.SecretAuth, error)
@@ -125,7 +128,7 @@ func (s *session) ensureToken(ctx context.Context) error {
 	}
 	err := s.replace(ctx, t, now)
 	if err != nil && t.value != "" && age >= 0 && age < t.ttl-callTimeout {
-		slog.WarnContext(ctx, "the Vault token could not be replaced and is used to its end", "error", err)
+		s.options.Log.WarnContext(ctx, "the Vault token could not be replaced and is used to its end", observe.KeyError, err)
 		return nil
 	}
 	if err != nil {
@@ -143,7 +146,7 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 		if err == nil && secret != nil && secret.Auth != nil && time.Duration(secret.Auth.LeaseDuration)*time.Second > t.ttl/2 {
 			return s.keep(secret.Auth, now)
 		}
-		slog.WarnContext(ctx, "the Vault token could not be renewed for long and is replaced", "error", err)
+		s.options.Log.WarnContext(ctx, "the Vault token could not be renewed for long and is replaced", observe.KeyError, err)
 	}
 	if age := now.Sub(s.failed.at); s.failed.err != nil && age >= 0 && age < failureKept {
 		return s.failed.err
@@ -154,7 +157,7 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 	}
 	auth, err := s.options.Login(ctx, s.equip(anonymous, ""))
 	if err != nil {
-		err = fault.New(fault.Retry, fmt.Errorf("logging in to Vault at %s: %w", s.options.Addr, err))
+		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
 		if caller.Err() == nil { // else it was the caller's time that ended, and says nothing of Vault
 			s.failed.err, s.failed.at = err, s.now()
 		}

@@ -49,7 +49,7 @@ func newComparison(p place, n int) (*comparison, error) {
 // run compares once. A pass that did not see the whole fleet, or found anything wrong with it, measured something else
 // and is an error.
 func (c *comparison) run(ctx context.Context, namesOnly bool) error {
-	a := c.reconciler.Run(ctx, reconcile.Input{Mode: reconcile.Detect, NamesOnly: namesOnly}, nil, slog.New(slog.DiscardHandler))
+	a := c.reconciler.Run(ctx, reconcile.Input{Mode: reconcile.Detect, NamesOnly: namesOnly}, nil, reconcile.Witness{Log: slog.New(slog.DiscardHandler)})
 	if len(a.Drift) > 0 {
 		d := a.Drift[0]
 		return fmt.Errorf("the comparison found drift where there is none: %+v, the first %s %s %s %v %s", a.Summary, d.Path, d.Reason, d.Action, d.Fields, d.Error)

@@ -123,6 +123,8 @@ func (d *decider) value(v any) (any, error) {
 			}
 		}
 		return found, nil
+	case "Fn::Sub":
+		return d.substitute(fmt.Sprint(argument))
 	case "Fn::Join":
 		operands, _ := argument.([]any)
 		if len(operands) != 2 {
@@ -138,18 +140,40 @@ func (d *decider) value(v any) (any, error) {
 	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; teach it in infra/lab/stack/conditions.go", function)
 }
 
+// substitute fills in the ${…} of an Fn::Sub without variables of its own.
+func (d *decider) substitute(text string) (string, error) {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(text, "${")
+		out.WriteString(before)
+		if !found {
+			return out.String(), nil
+		}
+		name, after, closed := strings.Cut(rest, "}")
+		value, known := d.values[name]
+		if !closed || !known {
+			return "", fmt.Errorf("a condition may refer to parameters only, not to ${%s", rest)
+		}
+		fmt.Fprint(&out, value)
+		text = after
+	}
+}
+
 // absent marks what AWS::NoValue removes.
 type absent struct{}
 
-// settle returns v with every Fn::If replaced by the branch that holds and every
+// settle returns v with every Fn::If replaced by the branch that holds, every Fn::FindInMap by what it finds, and every
 // AWS::NoValue removed, also from lists, where moto would leave a null.
 func (d *decider) settle(v any) (any, error) {
 	if function, argument, ok := intrinsic(v); ok {
 		if function == "Ref" && argument == "AWS::NoValue" {
 			return absent{}, nil
 		}
-		if function == "Fn::If" {
+		switch function {
+		case "Fn::If":
 			return d.choose(argument)
+		case "Fn::FindInMap": // moto looks a number up by another key than the template's text
+			return d.value(v)
 		}
 	}
 	switch v := v.(type) {

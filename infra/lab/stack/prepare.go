@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -43,11 +44,14 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 	for id, r := range resources {
 		resource := object(r)
 		properties := object(resource["Properties"])
+		spellNumbers(properties, object(expanded["Parameters"]))
+		if err := d.numbers(properties, object(expanded["Parameters"])); err != nil {
+			return nil, fmt.Errorf("%s: %w", id, err)
+		}
 		switch resource["Type"] {
 		case "AWS::Lambda::Function":
 			// A bucket would have to exist; the code runs outside moto anyway.
 			properties["Code"] = map[string]any{"ZipFile": "x"}
-			spellNumbers(properties, object(expanded["Parameters"]))
 		case "AWS::Lambda::EventSourceMapping":
 			// moto would receive every message itself and look for docker.
 			p.mappings[id] = properties
@@ -84,6 +88,45 @@ func spellNumbers(function, parameters map[string]any) {
 			variables[name] = map[string]any{"Fn::Sub": "${" + parameter + "}"}
 		}
 	}
+}
+
+// numbers puts the value in the place of each property that refers to a parameter of type Number: moto would hand on
+// text where the API has a number.
+func (d *decider) numbers(v any, parameters map[string]any) error {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, entry := range v {
+			number, is, err := d.number(entry, parameters)
+			if err != nil {
+				return err
+			}
+			if is {
+				v[key] = number
+			} else if err := d.numbers(entry, parameters); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for _, entry := range v {
+			if err := d.numbers(entry, parameters); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// number is the value of a Ref to a parameter of type Number.
+func (d *decider) number(v any, parameters map[string]any) (value float64, is bool, err error) {
+	function, name, ok := intrinsic(v)
+	if !ok || function != "Ref" || object(parameters[fmt.Sprint(name)])["Type"] != "Number" {
+		return 0, false, nil
+	}
+	value, err = strconv.ParseFloat(fmt.Sprint(d.values[fmt.Sprint(name)]), 64)
+	if err != nil {
+		return 0, false, fmt.Errorf("parameter %s: %w", name, err)
+	}
+	return value, true, nil
 }
 
 // dropDangling removes dependencies on resources that are no longer there.

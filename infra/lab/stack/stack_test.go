@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -77,13 +78,12 @@ func TestATemplateComesUpWithItsFunctionQueueTableAndEvents(t *testing.T) {
 
 func TestTheProductsTemplateComesUp(t *testing.T) {
 	o := start(t)
-	o.Expanded = expand(t, filepath.Join("..", "..", "..", "template.yaml"))
+	o.Expanded = product(t)
+	everything := maps.Clone(full)
+	maps.Copy(everything, map[string]string{"ReconcileSchedule": "off", "ReconcileAccounts": "111122223333,222233334444"})
 	for name, values := range map[string]map[string]string{
-		"bare": {"VaultAddr": "https://vault.example:8200"},
-		"full": {
-			"VaultAddr": "https://vault.example:8200", "MemberRoleName": "member", "DeprovisionOn": "shutting-down",
-			"ReconcileSchedule": "off", "ReconcileRepairs": "queue", "ReconcileAccounts": "111122223333,222233334444",
-		},
+		"bare": bare,
+		"full": everything,
 	} {
 		o.Name, o.Parameters = name, values
 		s, err := Deploy(t.Context(), o)

@@ -68,6 +68,7 @@ The fleet is compared, repaired and examined from the repository's root with (th
   make reconcile                                     # says what differs; MODE=correct repairs it
   make reconcile MODE=correct INSTANCE=<instance ID>
   make doctor
+  make teardown                                      # removes all of the deployment lab's from Vault
 
 Logs are in %[7]s. Ctrl-C ends it all.
 `, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, desk, w.RunDir, schedule(w))

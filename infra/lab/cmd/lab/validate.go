@@ -7,13 +7,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 )
 
-// validate lints template.yaml as it is and as CloudFormation gets it: each finds what the other does not show.
+// regions are one or two of each partition: what there is of a service differs between them.
+var regions = []string{"us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"}
+
+// validate lints the templates as they are and as CloudFormation gets them: each finds what the other does not show.
 func validate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -26,7 +30,25 @@ func validate(ctx context.Context) error {
 		return err
 	}
 	template := filepath.Join(root, "template.yaml")
-	expanded, err := stack.Expand(ctx, python, template, "us-east-1")
+	expanded := filepath.Join(w.Run, "template.json")
+	if err := expand(ctx, python, template, expanded); err != nil {
+		return err
+	}
+	for _, t := range []string{template, expanded, filepath.Join(root, "infra", "member-account", "template.yaml")} {
+		args := append([]string{"-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r"}, regions...)
+		lint := exec.CommandContext(ctx, python, append(args, "-t", t)...)
+		lint.Stdout, lint.Stderr = os.Stdout, os.Stderr
+		if err := lint.Run(); err != nil {
+			return fmt.Errorf("cfn-lint of %s: %w", t, err)
+		}
+		progress("%s: cfn-lint found nothing for %s", t, strings.Join(regions, ", "))
+	}
+	return nil
+}
+
+// expand writes a template's expansion to a file.
+func expand(ctx context.Context, python, template, file string) error {
+	expanded, err := stack.Expand(ctx, python, template, regions[0])
 	if err != nil {
 		return err
 	}
@@ -34,17 +56,8 @@ func validate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("writing the expanded template: %w", err)
 	}
-	file := filepath.Join(w.Run, "template.json")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		return fmt.Errorf("writing the expanded template: %w", err)
-	}
-	for _, t := range []string{template, file} {
-		lint := exec.CommandContext(ctx, python, "-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r", "us-east-1", "eu-central-1", "-t", t)
-		lint.Stdout, lint.Stderr = os.Stdout, os.Stderr
-		if err := lint.Run(); err != nil {
-			return fmt.Errorf("cfn-lint of %s: %w", t, err)
-		}
-		progress("%s: cfn-lint found nothing", filepath.Base(t))
 	}
 	return nil
 }

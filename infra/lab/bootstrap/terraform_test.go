@@ -1,0 +1,281 @@
+package bootstrap
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var module = filepath.Join(root, "infra", "vault", "terraform")
+
+// write is one object as it reaches Vault.
+type write struct {
+	path   string
+	fields map[string]any
+}
+
+// kinds say where the provider's resources write what: the path, with attributes in braces, and how attributes are
+// called in Vault's API where that is otherwise. What stands in the path is no field.
+// https://registry.terraform.io/providers/hashicorp/vault/latest/docs
+var kinds = map[string]struct {
+	path   string
+	rename map[string]string
+}{
+	"vault_auth_backend":                     {"sys/auth/{path}", nil},
+	"vault_aws_auth_backend_client":          {"auth/{backend}/config/client", map[string]string{"ec2_endpoint": "endpoint"}},
+	"vault_aws_auth_backend_config_identity": {"auth/{backend}/config/identity", nil},
+	"vault_aws_auth_backend_sts_role":        {"auth/{backend}/config/sts/{account_id}", nil},
+	"vault_policy":                           {"sys/policies/acl/{name}", nil},
+	"vault_aws_auth_backend_role":            {"auth/{backend}/role/{role}", map[string]string{"bound_iam_principal_arns": "bound_iam_principal_arn"}},
+	"vault_mount":                            {"sys/mounts/{path}", map[string]string{"max_lease_ttl_seconds": "max_lease_ttl"}},
+	"vault_pki_secret_backend_root_cert":     {"{backend}/root/generate/{type}", nil},
+}
+
+// asWrite is a resource as the provider writes it.
+func asWrite(t *testing.T, r resource) write {
+	t.Helper()
+	kind, known := kinds[r.kind]
+	if !known {
+		t.Fatalf("nothing here says where a %s writes", r.kind)
+	}
+	out := write{path: kind.path, fields: map[string]any{}}
+	for name, value := range r.attributes {
+		if hole := "{" + name + "}"; strings.Contains(out.path, hole) {
+			out.path = strings.ReplaceAll(out.path, hole, fmt.Sprint(value))
+			continue
+		}
+		if value == nil {
+			continue
+		}
+		if other := kind.rename[name]; other != "" {
+			name = other
+		}
+		out.fields[name] = value
+	}
+	if strings.Contains(out.path, "{") {
+		t.Fatalf("%s: an attribute is missing for %s", r.kind, out.path)
+	}
+	return out
+}
+
+// commandWrites are what the command wrote, with what Vault's API has in a nested config beside the rest.
+func commandWrites(t *testing.T, w *world) map[string]map[string]any {
+	t.Helper()
+	out := map[string]map[string]any{}
+	for _, c := range w.tap.Calls() {
+		path, is := strings.CutPrefix(c.Action, "PUT ")
+		if !is {
+			continue
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(c.Body, &fields); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		config, _ := fields["config"].(map[string]any)
+		maps.Copy(fields, config)
+		delete(fields, "config")
+		if fields["max_lease_ttl"] == "87600h" {
+			fields["max_lease_ttl"] = float64(87600 * 3600)
+		}
+		out[path] = fields
+	}
+	return out
+}
+
+// isNothing tells whether a field says what a new object says anyway.
+func isNothing(v any) bool {
+	list, isList := v.([]any)
+	return v == nil || v == "" || v == 0.0 || v == false || isList && len(list) == 0
+}
+
+// The command runs against a real Vault; what it wrote there is compared with what the module's resources say, evaluated
+// with the same options.
+func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
+	dir := profiles(t)
+	roles := map[string]any{"provision": "arn:aws:iam::1:role/p", "deprovision": "arn:aws:iam::1:role/d", "reconcile": "arn:aws:iam::1:role/r"}
+	builtIn := filepath.Join(root, "templates")
+	for name, row := range map[string]struct {
+		args      []string
+		variables map[string]any
+	}{
+		"the least": {
+			[]string{"-resolve-unique-ids=false", "-templates-dir", builtIn}, map[string]any{"resolve_unique_ids": false, "templates_dir": builtIn},
+		},
+		"as README.md has it": {
+			[]string{
+				"-templates-dir", builtIn, "-resolve-unique-ids=false", "-server-id", "vault.example.com", "-function-role", "provision=arn:aws:iam::1:role/p",
+				"-function-role", "deprovision=arn:aws:iam::1:role/d", "-function-role", "reconcile=arn:aws:iam::1:role/r",
+			},
+			map[string]any{"templates_dir": builtIn, "resolve_unique_ids": false, "server_id": "vault.example.com", "function_roles": roles},
+		},
+		"everything": {
+			[]string{
+				"-templates-dir", dir, "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-server-id", "one",
+				"-sts-region", "eu-central-1", "-aws-endpoint", "http://127.0.0.1:1", "-aws-keys", "-resolve-unique-ids=false",
+				"-sts-role", "111122223333=arn:aws:iam::111122223333:role/v", "-sts-external-id", "stack", "-also-path", "old/pki/roles",
+				"-also-path", "bob/ssh/machines", "-also-auth-mount", "old", "-set-alias", "-revoke-certificates", "-pki",
+				"-function-role", "provision=arn:aws:iam::1:role/p", "-function-role", "deprovision=arn:aws:iam::1:role/d", "-function-role", "reconcile=arn:aws:iam::1:role/r",
+			},
+			map[string]any{
+				"templates_dir": dir, "auth_mount": "instances", "login_mount": "functions", "role_prefix": "try", "server_id": "one",
+				"sts_region": "eu-central-1", "aws_endpoint": "http://127.0.0.1:1", "resolve_unique_ids": false,
+				"aws_keys":  map[string]any{"access_key": "AKIDEXAMPLE", "secret_key": "secret"},
+				"sts_roles": map[string]any{"111122223333": "arn:aws:iam::111122223333:role/v"}, "sts_external_id": "stack",
+				"also_paths": []any{"old/pki/roles", "bob/ssh/machines"}, "also_auth_mounts": []any{"old"}, "set_alias": true,
+				"revoke_certificates": true, "pki": true, "function_roles": roles,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t)
+			if out, err := w.run(t, w.token, row.args...); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			command := commandWrites(t, w)
+			var paths []string
+			for _, r := range evaluate(t, module, row.variables) {
+				terraform := asWrite(t, r)
+				paths = append(paths, terraform.path)
+				compare(t, terraform, command[terraform.path])
+			}
+			slices.Sort(paths)
+			if want := slices.Sorted(maps.Keys(command)); !slices.Equal(paths, want) {
+				t.Errorf("the module writes\n%q, the command\n%q", paths, want)
+			}
+		})
+	}
+}
+
+func compare(t *testing.T, terraform write, command map[string]any) {
+	t.Helper()
+	for field, value := range terraform.fields {
+		if isNothing(value) && isNothing(command[field]) {
+			continue
+		}
+		if !reflect.DeepEqual(value, command[field]) {
+			t.Errorf("%s: %s is %v by the module, %v by the command", terraform.path, field, value, command[field])
+		}
+	}
+	for field, value := range command {
+		if _, is := terraform.fields[field]; !is && !isNothing(value) {
+			t.Errorf("%s: the command writes %s: %v, the module does not", terraform.path, field, value)
+		}
+	}
+}
+
+// A flag that the module has no variable for would be something only the command can do.
+func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join(root, "infra", "vault", "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherwise := map[string]string{
+		"function-role": "function_roles", "sts-role": "sts_roles", "also-path": "also_paths", "also-auth-mount": "also_auth_mounts",
+		"dry-run": "", "print-policy": "", // terraform plan; the provider's own token
+	}
+	declared := variables(t, module)
+	for _, flag := range flagNames(t, string(source)) {
+		name, other := otherwise[flag]
+		if !other {
+			name = strings.ReplaceAll(flag, "-", "_")
+		}
+		if name == "" {
+			continue
+		}
+		if _, is := declared[name]; !is {
+			t.Errorf("the flag -%s has no variable %s", flag, name)
+		}
+		delete(declared, name)
+	}
+	for name := range declared {
+		t.Errorf("the variable %s stands for no flag", name)
+	}
+}
+
+// The tests' own evaluation against Terraform's, of all that needs no provider.
+func TestTerraformComesToTheSamePolicies(t *testing.T) {
+	run := terraform(t, "variables.tf", "rights.tf")
+	dir := profiles(t)
+	out, err := run(`jsonencode(local.policies)`+"\n", "console", "-no-color", "-var", "templates_dir="+dir, "-var", "revoke_certificates=true", "-var", `also_auth_mounts=["old"]`)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var text string
+	var theirs map[string]string
+	if err := errors.Join(json.Unmarshal([]byte(out), &text), json.Unmarshal([]byte(text), &theirs)); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ours := map[string]string{}
+	for _, r := range evaluate(t, module, map[string]any{"templates_dir": dir, "revoke_certificates": true, "also_auth_mounts": []any{"old"}}) {
+		if r.kind == "vault_policy" {
+			ours[strings.TrimPrefix(fmt.Sprint(r.attributes["name"]), "ec2-provisioner-")] = fmt.Sprint(r.attributes["policy"])
+		}
+	}
+	if len(ours) != 3 || !maps.Equal(ours, theirs) {
+		t.Errorf("these tests come to\n%v\nTerraform to\n%v", ours, theirs)
+	}
+}
+
+func moduleFiles(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(module, "*.tf"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("the module's files: %v, %v", files, err)
+	}
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	return files
+}
+
+// terraform runs Terraform on a copy of some of the module's files, where it is installed.
+func terraform(t *testing.T, files ...string) func(input string, args ...string) (string, error) {
+	t.Helper()
+	program, err := exec.LookPath("terraform")
+	if err != nil {
+		t.Skip("terraform is not on this machine: the module is evaluated by the tests' own means alone")
+	}
+	dir := t.TempDir()
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(module, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(input string, args ...string) (string, error) {
+		var out, problems strings.Builder
+		cmd := exec.CommandContext(t.Context(), program, args...)
+		cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, strings.NewReader(input), &out, &problems
+		if err := cmd.Run(); err != nil {
+			return out.String(), fmt.Errorf("%w: %s", err, problems.String())
+		}
+		return out.String(), nil
+	}
+}
+
+func TestTheModuleIsFormatted(t *testing.T) {
+	if out, err := terraform(t, moduleFiles(t)...)("", "fmt", "-check", "-diff"); err != nil {
+		t.Errorf("run terraform fmt in infra/vault/terraform: %v\n%s", err, out)
+	}
+}
+
+func TestTheModuleIsValidWhereTheProviderCanBeHad(t *testing.T) {
+	run := terraform(t, moduleFiles(t)...)
+	if out, err := run("", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
+		t.Skipf("the provider cannot be had, so terraform validate is left out: %v\n%s", err, out)
+	}
+	if out, err := run("", "validate", "-no-color"); err != nil {
+		t.Errorf("terraform validate: %v\n%s", err, out)
+	}
+}

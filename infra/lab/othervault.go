@@ -1,0 +1,41 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// OtherVault starts another, empty Vault beside the world's and prepares it as the first one was. It gives the same
+// world as seen from there: stack, EC2 and ledger are shared, functions are not. It ends with the world.
+func (w *World) OtherVault(ctx context.Context) (*World, error) {
+	workspace, err := parts.NewWorkspace(w.opts.RepoRoot, w.opts.CacheDir, w.opts.Progress)
+	if err != nil {
+		return nil, fmt.Errorf("preparing another Vault: %w", err)
+	}
+	vault, err := parts.StartVault(ctx, workspace)
+	if err != nil {
+		return nil, fmt.Errorf("starting another Vault: %w", err)
+	}
+	w.onClose(vault.Process.Stop)
+	other := &World{
+		VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultToken: vault.RootToken, AuditLog: vault.AuditLog, RunDir: workspace.Run,
+		MotoURL: w.MotoURL, AWS: w.AWS, Dynamo: w.Dynamo, Stack: w.Stack,
+		AuthMount: w.AuthMount, Region: w.Region, AccountID: w.AccountID, opts: w.opts, workspace: workspace,
+	}
+	if other.Vault, err = fleet.VaultClient(vault.Address, vault.CAPEM, vault.RootToken); err != nil {
+		return nil, err
+	}
+	other.Fleet, err = fleet.New(fleet.Options{
+		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, QueuesFor: w.Stack.QueuesFor,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := SetupVault(ctx, other); err != nil {
+		return nil, fmt.Errorf("setting the other Vault up: %w", err)
+	}
+	return other, other.Fleet.RegisterCertificate(ctx, other.Vault, w.AuthMount)
+}

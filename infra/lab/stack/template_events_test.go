@@ -1,0 +1,140 @@
+package stack
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The fields an EventBridge event has, and what an EC2 state change has in its detail. A pattern with any other key
+// matches nothing, and EventBridge does not complain.
+// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
+var (
+	eventKeys  = []string{"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
+	detailKeys = []string{"instance-id", "state"}
+)
+
+// matches tells whether an event fits a pattern, of which the templates use fields and lists of exact values. An error
+// says what in the pattern EventBridge would not take, or would never find.
+// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern.html
+func matches(t *testing.T, pattern, event map[string]any, keys []string) bool {
+	t.Helper()
+	fits := true
+	for key, want := range pattern {
+		if !slices.Contains(keys, key) {
+			t.Errorf("the pattern asks for %q, which such an event never has: it matches nothing", key)
+		}
+		switch want := want.(type) {
+		case map[string]any:
+			fits = matches(t, want, object(event[key]), detailKeys) && fits
+		case []any:
+			for _, value := range want {
+				if _, isText := value.(string); !isText {
+					t.Errorf("%s: the test knows exact values only, not %v", key, value)
+				}
+			}
+			fits = slices.Contains(want, event[key]) && fits
+		default:
+			t.Errorf("%s: %v is no list: EventBridge refuses the pattern", key, want)
+		}
+	}
+	return fits
+}
+
+// samples are the events of events/, by file name.
+func samples(t *testing.T) map[string]map[string]any {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
+	if err != nil || len(files) < 7 {
+		t.Fatalf("want at least one sample of each state, got %v, %v", files, err)
+	}
+	out := map[string]map[string]any{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var event map[string]any
+		if err := json.Unmarshal(data, &event); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		out[strings.TrimSuffix(filepath.Base(file), ".json")] = event
+	}
+	return out
+}
+
+// reached are the samples that a stack's rules send to each target.
+func reached(t *testing.T, resources map[string]any) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	for id, rule := range each(t, resources, "AWS::Events::Rule") {
+		pattern := object(rule["EventPattern"])
+		if pattern == nil {
+			continue // by the clock
+		}
+		if rule["State"] != nil && rule["State"] != "ENABLED" {
+			t.Errorf("rule %s is %v", id, rule["State"])
+		}
+		targets, _ := rule["Targets"].([]any)
+		for name, event := range samples(t) {
+			if !matches(t, pattern, event, eventKeys) {
+				continue
+			}
+			for _, target := range targets {
+				arn := object(target)["Arn"]
+				to, ok := referred(arn)
+				if !ok {
+					to = text(t, arn)
+				}
+				out[to] = append(out[to], name)
+			}
+		}
+	}
+	for to := range out {
+		slices.Sort(out[to])
+	}
+	return out
+}
+
+func TestEachSampleEventReachesTheQueuesItShouldAndNoOther(t *testing.T) {
+	earlier := map[string]string{"VaultAddr": "https://vault.example:8200", "DeprovisionOn": "shutting-down"}
+	for name, row := range map[string]struct {
+		parameters map[string]string
+		gone       []string
+	}{
+		"on terminated":    {bare, []string{"terminated"}},
+		"on shutting-down": {earlier, []string{"shutting-down", "terminated"}},
+	} {
+		got := reached(t, settled(t, row.parameters))
+		if !slices.Equal(got["ProvisionQueue"], []string{"running", "running-elsewhere"}) {
+			t.Errorf("%s: provision gets %q, want running of every account alone: at pending the name is not known yet", name, got["ProvisionQueue"])
+		}
+		if !slices.Equal(got["DeprovisionQueue"], row.gone) {
+			t.Errorf("%s: deprovision gets %q, want %q: a stopped instance comes back", name, got["DeprovisionQueue"], row.gone)
+		}
+		if len(got) != 2 {
+			t.Errorf("%s: events go to %v", name, got)
+		}
+	}
+}
+
+func TestAMisspeltPatternIsFound(t *testing.T) {
+	running := samples(t)["running"]
+	for name, pattern := range map[string]string{
+		"a key that no event has":        `{"detail_type": ["x"]}`,
+		"a key that no detail has":       `{"detail": {"State": ["running"]}}`,
+		"text where a list should stand": `{"source": "aws.ec2"}`,
+		"what the test cannot decide":    `{"source": [{"prefix": "aws."}]}`,
+	} {
+		var p map[string]any
+		if err := json.Unmarshal([]byte(pattern), &p); err != nil {
+			t.Fatal(err)
+		}
+		if probe := new(testing.T); matches(probe, p, running, eventKeys) && !probe.Failed() || !probe.Failed() {
+			t.Errorf("%s: %s should be an error", name, pattern)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package stack
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+var memberTemplate = filepath.Join(root, "infra", "member-account", "template.yaml")
+
+// member are the parameters for an account whose roles are made in the lab's region.
+func member() map[string]string {
+	return map[string]string{
+		"CentralEventBusArn": "arn:aws:events:eu-central-1:123456789012:event-bus/default",
+		"FunctionRoleArns":   "arn:aws:iam::123456789012:role/p,arn:aws:iam::123456789012:role/d,arn:aws:iam::123456789012:role/r",
+		"ExternalId":         "the-central-stack", "RolesRegion": region,
+	}
+}
+
+func TestAMemberAccountForwardsWhatTheCentralRulesTake(t *testing.T) {
+	member := settle(t, shared(t, memberTemplate), member())
+	forwarded := reached(t, member)["CentralEventBusArn"]
+	earlier := map[string]string{"VaultAddr": "https://vault.example:8200", "DeprovisionOn": "shutting-down"}
+	central := reached(t, settled(t, earlier))
+	wanted := slices.Concat(central["ProvisionQueue"], central["DeprovisionQueue"])
+	slices.Sort(wanted)
+	if !slices.Equal(forwarded, wanted) {
+		t.Errorf("members forward %q, the central rules take %q: what is missing never arrives, what is more costs", forwarded, wanted)
+	}
+	if got := grants(t, member, "ForwardRole"); !maps.EqualFunc(got, map[string][]string{"events:PutEvents": {`{"Ref":"CentralEventBusArn"}`}}, slices.Equal[[]string]) {
+		t.Errorf("the rule may do %v, want to put events on that one bus", got)
+	}
+}
+
+func TestTheMemberRoleOnlyLooksAndOnlyWithTheExternalID(t *testing.T) {
+	parameters := member()
+	parameters["VaultPrincipalArns"] = "arn:aws:iam::999999999999:role/vault"
+	resources := settle(t, shared(t, memberTemplate), parameters)
+	central := grants(t, settled(t, bare), "ReconcileFunctionRole")
+	for role, principals := range map[string]string{"MemberRole": "FunctionRoleArns", "VaultRole": "VaultPrincipalArns"} {
+		got := grants(t, resources, role)
+		if want := []string{"ec2:DescribeInstances", "iam:GetInstanceProfile"}; !slices.Equal(slices.Sorted(maps.Keys(got)), want) {
+			t.Errorf("%s may do %v, want %q: all the functions ask of EC2 and IAM", role, got, want)
+		}
+		for action, on := range got {
+			if !slices.Equal(on, central[action]) {
+				t.Errorf("%s may do %s on %q, a function in its own account on %q", role, action, on, central[action])
+			}
+		}
+		trust := text(t, object(object(resources[role])["Properties"])["AssumeRolePolicyDocument"])
+		want := `{"Statement":[{"Action":"sts:AssumeRole","Condition":{"StringEquals":{"sts:ExternalId":{"Ref":"ExternalId"}}},` +
+			`"Effect":"Allow","Principal":{"AWS":{"Ref":"` + principals + `"}}}],"Version":"2012-10-17"}`
+		if trust != want {
+			t.Errorf("%s trusts\n%s, want\n%s", role, trust, want)
+		}
+	}
+}
+
+// IAM is one for all regions: in a second region the same role would already be there.
+func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *testing.T) {
+	for name, row := range map[string]struct {
+		change  func(map[string]string)
+		forward bool
+		member  bool
+		vault   bool
+	}{
+		"another account, the roles' region":  {func(map[string]string) {}, true, true, false},
+		"the same with a Vault":               {func(p map[string]string) { p["VaultPrincipalArns"] = "arn:aws:iam::9:role/v" }, true, true, true},
+		"another account, another region":     {func(p map[string]string) { p["RolesRegion"] = "eu-west-1" }, true, false, false},
+		"the central account, another region": {func(p map[string]string) { p["RolesRegion"] = "" }, true, false, false},
+		"the central account and region": {func(p map[string]string) {
+			p["CentralEventBusArn"] = "arn:aws:events:" + region + ":" + parts.AccountID + ":event-bus/default"
+			p["RolesRegion"] = ""
+		}, false, false, false},
+	} {
+		parameters := member()
+		row.change(parameters)
+		resources := settle(t, shared(t, memberTemplate), parameters)
+		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
+			if _, is := resources[id]; is != want {
+				t.Errorf("%s: %s is there: %v, want %v", name, id, is, want)
+			}
+		}
+	}
+}
+
+func TestTheCentralBusTakesEC2EventsFromMembersAndNothingElse(t *testing.T) {
+	resources := settled(t, full)
+	conditions := map[string]string{
+		"MemberAccountsBusPolicy": `{"StringEquals":{"events:detail-type":"EC2 Instance State-change Notification","events:source":"aws.ec2"}}`,
+		"OrganizationBusPolicy": `{"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},` +
+			`"events:detail-type":"EC2 Instance State-change Notification","events:source":"aws.ec2"}}`,
+	}
+	principals := map[string]string{"MemberAccountsBusPolicy": `{"AWS":{"Ref":"MemberAccountIds"}}`, "OrganizationBusPolicy": `"*"`}
+	policies := each(t, resources, "AWS::Events::EventBusPolicy")
+	for id, policy := range policies {
+		s := object(policy["Statement"])
+		if s["Action"] != "events:PutEvents" || s["Effect"] != "Allow" || text(t, s["Condition"]) != conditions[id] || text(t, s["Principal"]) != principals[id] {
+			t.Errorf("%s: %s, want %s to put events under %s", id, text(t, s), principals[id], conditions[id])
+		}
+	}
+	if len(policies) != 2 {
+		t.Errorf("the bus has %d policies, want one for accounts and one for the organization", len(policies))
+	}
+	for id := range settled(t, bare) {
+		if policies[id] != nil {
+			t.Errorf("%s is there though nobody was named", id)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+package stack
+
+import (
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// operations are the calls the product's code makes, by the SDK's name, with the actions IAM asks for.
+var operations = map[string][]string{
+	"dynamodb.GetItem": {"dynamodb:GetItem"},
+	"dynamodb.PutItem": {"dynamodb:PutItem"},
+	// A transaction needs the permission for each of its parts.
+	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
+	"dynamodb.TransactWriteItems":        {"dynamodb:PutItem", "dynamodb:DeleteItem"},
+	"dynamodb.Scan":                      {"dynamodb:Scan"},
+	"dynamodb.DescribeTable":             {"dynamodb:DescribeTable"},
+	"dynamodb.DescribeContinuousBackups": {"dynamodb:DescribeContinuousBackups"},
+	"dynamodb.DescribeTimeToLive":        {"dynamodb:DescribeTimeToLive"},
+	"ec2.DescribeInstances":              {"ec2:DescribeInstances"},
+	"iam.GetInstanceProfile":             {"iam:GetInstanceProfile"},
+	"secretsmanager.GetSecretValue":      {"secretsmanager:GetSecretValue"},
+	"sqs.SendMessageBatch":               {"sqs:SendMessage"},
+	"eventbridge.PutEvents":              {"events:PutEvents"},
+	"sts.GetCallerIdentity":              nil, // needs no permission
+}
+
+// throughLibraries are actions of calls that the SDK makes for the code, with what has it do so.
+var throughLibraries = map[string]string{"sts:AssumeRole": "stscreds.NewAssumeRoleProvider"}
+
+// byServices are actions that AWS's services use on a function's role, and not its code.
+var byServices = map[string]string{
+	"logs:CreateLogStream":          "Lambda writes the log",
+	"logs:PutLogEvents":             "Lambda writes the log",
+	"sqs:ReceiveMessage":            "Lambda polls the queue",
+	"sqs:DeleteMessage":             "Lambda polls the queue",
+	"sqs:GetQueueAttributes":        "Lambda polls the queue",
+	"xray:PutTraceSegments":         "Lambda traces",
+	"xray:PutTelemetryRecords":      "Lambda traces",
+	"kms:Decrypt":                   "SQS and DynamoDB read with the caller's right to the key",
+	"kms:GenerateDataKey":           "SQS encrypts what reconcile sends with the caller's right to the key",
+	"ec2:CreateNetworkInterface":    "Lambda's way into the VPC",
+	"ec2:DescribeNetworkInterfaces": "Lambda's way into the VPC",
+	"ec2:DescribeSubnets":           "Lambda's way into the VPC",
+	"ec2:DeleteNetworkInterface":    "Lambda's way into the VPC",
+	"ec2:AssignPrivateIpAddresses":  "Lambda's way into the VPC", "ec2:UnassignPrivateIpAddresses": "Lambda's way into the VPC",
+}
+
+// grants are the actions of a role with the resources of each, its managed policies' included.
+func grants(t *testing.T, resources map[string]any, role string) map[string][]string {
+	t.Helper()
+	properties := object(object(resources[role])["Properties"])
+	var documents []any
+	inline, _ := properties["Policies"].([]any)
+	for _, p := range inline {
+		documents = append(documents, object(p)["PolicyDocument"])
+	}
+	managed, _ := properties["ManagedPolicyArns"].([]any)
+	for _, m := range managed {
+		id, ok := referred(m)
+		if !ok {
+			t.Errorf("%s has the policy %v, which this template does not hold", role, m)
+		}
+		documents = append(documents, object(object(resources[id])["Properties"])["PolicyDocument"])
+	}
+	out := map[string][]string{}
+	for _, d := range documents {
+		statements, _ := object(d)["Statement"].([]any)
+		for _, s := range statements {
+			s := object(s)
+			actions := list(s["Action"])
+			if one, ok := s["Action"].(string); ok {
+				actions = []string{one}
+			}
+			for _, action := range actions {
+				if s["Effect"] != "Allow" || strings.Contains(action, "*") {
+					t.Errorf("%s: %s: want named actions that are allowed", role, text(t, s))
+				}
+				out[action] = append(out[action], text(t, s["Resource"]))
+			}
+		}
+	}
+	return out
+}
+
+func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
+	common := []string{
+		"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "ec2:DescribeInstances", "events:PutEvents", "iam:GetInstanceProfile",
+		"kms:Decrypt", "kms:GenerateDataKey", "logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue",
+		"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sts:AssumeRole", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
+		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+	}
+	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive", "sqs:SendMessage"}
+	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
+	// These know no narrower resource.
+	everywhere := regexp.MustCompile(`^(ec2|xray):`)
+	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
+		resources := settled(t, parameters)
+		for _, function := range []string{"Provision", "Deprovision", "Reconcile"} {
+			want := slices.Clone(common)
+			if function == "Reconcile" {
+				want = append(want, reconciles...)
+			}
+			if name == "bare" {
+				want = slices.DeleteFunc(want, func(a string) bool {
+					return slices.ContainsFunc(optional, func(prefix string) bool { return strings.HasPrefix(a, prefix) })
+				})
+			}
+			slices.Sort(want)
+			got := grants(t, resources, function+"FunctionRole")
+			if actions := slices.Sorted(maps.Keys(got)); !slices.Equal(actions, want) {
+				t.Errorf("%s, %s may do\n%q, want\n%q", name, function, actions, want)
+			}
+			for action, on := range got {
+				if slices.Contains(on, `"*"`) && !everywhere.MatchString(action) {
+					t.Errorf("%s, %s may do %s everywhere", name, function, action)
+				}
+			}
+		}
+		roles := map[string]string{}
+		for id, f := range each(t, resources, "AWS::Lambda::Function") {
+			role, _ := referred(f["Role"])
+			if other, taken := roles[role]; taken || role == "" {
+				t.Errorf("%s and %s share the role %q: what one function needs the other would have too", id, other, role)
+			}
+			roles[role] = id
+		}
+	}
+}
+
+// Every action that is granted has a call in the code or a service that needs it, and every call has its action.
+func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
+	source := productSource(t)
+	needed := map[string]bool{}
+	for _, m := range regexp.MustCompile(`\b(dynamodb|ec2|iam|sts|sqs|secretsmanager|eventbridge|lambda|sns|kms)\.([A-Z]\w+)Input\b`).FindAllStringSubmatch(source, -1) {
+		call := m[1] + "." + m[2]
+		actions, known := operations[call]
+		if !known {
+			t.Errorf("the code calls %s, and nothing here says which action that needs", call)
+		}
+		for _, a := range actions {
+			needed[a] = true
+		}
+		needed[call] = true
+	}
+	for call := range operations {
+		if !needed[call] {
+			t.Errorf("nothing calls %s any more", call)
+		}
+	}
+	for action, by := range throughLibraries {
+		if needed[action] = strings.Contains(source, by); !needed[action] {
+			t.Errorf("%s is there for %s, which nothing uses", action, by)
+		}
+	}
+	resources := settled(t, full)
+	granted := map[string]bool{}
+	for _, function := range []string{"Provision", "Deprovision", "Reconcile"} {
+		for action := range grants(t, resources, function+"FunctionRole") {
+			granted[action] = true
+			if !needed[action] && byServices[action] == "" {
+				t.Errorf("%s may do %s, and no code does", function, action)
+			}
+		}
+	}
+	for action := range needed {
+		if strings.Contains(action, ":") && !granted[action] {
+			t.Errorf("the code needs %s, and no function may", action)
+		}
+	}
+	for action := range byServices {
+		if !granted[action] {
+			t.Errorf("%s is not granted: %s", action, byServices[action])
+		}
+	}
+}
+
+// productSource is the text of the functions and what they are made of, tests apart.
+func productSource(t *testing.T) string {
+	t.Helper()
+	var all strings.Builder
+	for _, dir := range []string{"functions", "internal"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			all.Write(data)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.String()
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// sweeps is how often the function is asked at most: the last time it must find nothing.
+const sweeps = 4
+
+// tearDown has all removed that the deployment made, and asks again until nothing is found.
+func tearDown(ctx context.Context, f function, o options, in io.Reader, out, progress io.Writer) (int, error) {
+	if o.input.Confirm == "" {
+		fmt.Fprint(progress, "This removes from Vault the access of every instance of the deployment, of those that run too,\n"+
+			"and nothing is granted afterwards. Type the deployment's name (the stack's) to go on: ")
+		line, err := bufio.NewReader(in).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return broken, fmt.Errorf("reading the answer: %w", err)
+		}
+		if o.input.Confirm = strings.TrimSpace(line); o.input.Confirm == "" {
+			return broken, errors.New("no name was typed: nothing was touched")
+		}
+	}
+	removed := 0
+	for range sweeps {
+		a, raw, err := f.reconcile(ctx, o.input, progress)
+		if err != nil {
+			return broken, err
+		}
+		removed += a.Summary.Corrected
+		if o.json {
+			err = printJSON(out, raw)
+		} else {
+			err = printTeardown(out, a)
+		}
+		if err != nil {
+			return broken, fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+		}
+		switch {
+		case a.Blocked || a.Summary.Failed > 0 || a.Unsettled > 0:
+			return undone, nil
+		case a.Summary == (reconcile.Summary{}):
+			if !o.json {
+				fmt.Fprintf(out, "\n%s removed; nothing of the deployment is left\n", count(removed, "instance"))
+			}
+			return done, nil
+		}
+	}
+	return undone, errors.New("there is something to remove each time: is another function still making grants?")
+}
+
+// printTeardown prints what one sweep removed, row by row only where it failed.
+func printTeardown(out io.Writer, a answer) error {
+	var b strings.Builder
+	var failed []reconcile.Drift
+	for _, d := range a.Drift {
+		if d.Error != "" {
+			failed = append(failed, d)
+		}
+	}
+	fmt.Fprintf(&b, "teardown: %s; removed %d, failed %d\n", count(a.Scanned.Records, "ledger record"), a.Summary.Corrected, a.Summary.Failed)
+	if len(failed) > 0 {
+		b.WriteString("\n")
+		table(&b, failed)
+		b.WriteString("\nwhat failed stands as it was; run it again when its reason is gone\n")
+	}
+	if a.Unsettled > 0 {
+		fmt.Fprintf(&b, "%s removed while a login may have been under way: the function looks once more in 100 s; run it again after that\n", count(a.Unsettled, "instance"))
+	}
+	if a.Blocked {
+		indented(&b, "BLOCKED: ", a.BlockedReason)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+const (
+	removedTwo = `{"mode":"teardown","scanned":{"records":2},"drift":[{"instanceId":"i-0a","object":"record","reason":"orphaned","action":"delete"}],
+		"summary":{"orphaned":2,"corrected":2}}`
+	nothingLeft = `{"mode":"teardown","scanned":{},"drift":[],"summary":{}}`
+	oneFailed   = `{"mode":"teardown","scanned":{"records":1},"drift":[{"instanceId":"i-0b","object":"record","path":"instance#i-0b","reason":"orphaned",
+		"action":"delete","error":"it bears the marker of deployment other"}],"summary":{"orphaned":1,"failed":1}}`
+	unsettled = `{"mode":"teardown","scanned":{"records":1},"drift":[],"summary":{"orphaned":1,"corrected":1},"unsettled":1}`
+	blockedTD = `{"mode":"teardown","scanned":{},"drift":[],"summary":{},"blocked":true,"blockedReason":"listing auth/aws/role: status 503"}`
+)
+
+func TestATeardownAsksForTheNameAndGoesOnUntilNothingIsLeft(t *testing.T) {
+	s := &service{answers: []string{removedTwo, nothingLeft}, typing: "prod-vault\n"}
+	status, out, asked, err := command(t, s, "-mode", "teardown")
+	if err != nil || status != done || !strings.Contains(out, "nothing of the deployment is left") || !strings.Contains(out, "2 instances removed") {
+		t.Errorf("want all removed and said so, got %d, %v\n%s", status, err, out)
+	}
+	if !strings.Contains(asked, "Type the deployment's name") {
+		t.Errorf("want the name asked for, got %q", asked)
+	}
+	if len(s.received) != 2 || s.received[0] != `{"mode":"teardown","confirm":"prod-vault"}` {
+		t.Errorf("want the typed name sent, for the function to hold against its own, got %q", s.received)
+	}
+}
+
+func TestATeardownIsNotBegunWithoutAName(t *testing.T) {
+	s := &service{answers: []string{nothingLeft}, typing: "\n"}
+	if status, _, _, err := command(t, s, "-mode", "teardown"); err == nil || status != broken || len(s.received) > 0 {
+		t.Errorf("want nothing sent, got %d, %v, %q", status, err, s.received)
+	}
+	s = &service{answers: []string{nothingLeft}}
+	if status, _, asked, err := command(t, s, "-mode", "teardown", "-yes", "prod"); err != nil || status != done || asked != "" {
+		t.Errorf("want nobody asked with -yes, got %d, %v, %q", status, err, asked)
+	}
+	for _, args := range [][]string{{"-yes", "prod"}, {"-mode", "teardown", "-instance", "i-0a"}, {"-mode", "teardown", "-force"}} {
+		if _, _, _, err := command(t, &service{answers: []string{nothingLeft}}, args...); err == nil {
+			t.Errorf("%q: want it refused", args)
+		}
+	}
+}
+
+func TestATeardownThatLeftSomethingSaysWhatAndDoesNotEndWell(t *testing.T) {
+	for answer, says := range map[string]string{
+		oneFailed: "it bears the marker of deployment other", unsettled: "run it again after that", blockedTD: "BLOCKED: listing auth/aws/role",
+	} {
+		status, out, _, err := command(t, &service{answers: []string{answer}}, "-mode", "teardown", "-yes", "prod")
+		if err != nil || status != undone || !strings.Contains(out, says) || strings.Contains(out, "nothing of the deployment is left") {
+			t.Errorf("want status %d and %q, got %d, %v\n%s", undone, says, status, err, out)
+		}
+	}
+	if status, _, _, err := command(t, &service{answers: []string{removedTwo}}, "-mode", "teardown", "-yes", "prod"); err == nil || status != undone {
+		t.Errorf("want a deployment that goes on making grants told, got %d, %v", status, err)
+	}
+}

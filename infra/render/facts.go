@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+)
+
+// lookTime bounds the look at EC2 and IAM.
+const lookTime = 30 * time.Second
+
+// fromEC2 looks an instance of the caller's own account and region up.
+func fromEC2(ctx context.Context, id string) (facts.Instance, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	c, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return facts.Instance{}, fmt.Errorf("loading the AWS configuration: %w", err)
+	}
+	if c.Region == "" {
+		return facts.Instance{}, errors.New("no AWS region is set: set AWS_REGION, or AWS_PROFILE to a profile with one")
+	}
+	lookup := instance.New(instance.Options{Config: c})
+	account, err := lookup.Account(ctx)
+	if err != nil {
+		return facts.Instance{}, err
+	}
+	ref := instance.Ref{ID: id, Account: account, Region: c.Region}
+	s := lookup.Look(ctx, []instance.Ref{ref})[ref]
+	if s.Err == nil && !s.Found {
+		s.Err = fmt.Errorf("EC2 shows no instance %s in account %s, region %s", id, account, c.Region)
+	}
+	return s.Facts, s.Err
+}
+
+// fromFile reads an instance from JSON: the names of facts.Instance, in whatever case. A name it does not know is
+// refused.
+func fromFile(file string) (facts.Instance, error) {
+	text, err := os.ReadFile(file) //nolint:gosec // the caller's own file
+	if err != nil {
+		return facts.Instance{}, fmt.Errorf("reading the facts: %w", err)
+	}
+	var f facts.Instance
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&f); err != nil {
+		return facts.Instance{}, fmt.Errorf("reading the facts in %s: %w", file, err)
+	}
+	return f, nil
+}
+
+// madeUp is an instance that a profile fits, with the tags it matches on and no others.
+func madeUp(p *grant.Profile) facts.Instance {
+	f := facts.Instance{
+		ID: "i-0123456789abcdef0", State: facts.Running, Account: "123456789012", Region: "us-east-1", VPCID: "vpc-0a1b2c3d",
+		SubnetID: "subnet-0a1b2c3d", ImageID: "ami-0a1b2c3d4e5f60718", Type: "m5.large", PrivateDNSName: "ip-10-1-1-4.ec2.internal",
+		IPv4s: []netip.Addr{netip.MustParseAddr("10.1.1.4")}, LaunchTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tags: map[string]string{},
+	}
+	first := func(into *string, values []string) {
+		if len(values) > 0 {
+			*into = filled(values[0], *into)
+		}
+	}
+	first(&f.Account, p.Match.AccountIDs)
+	first(&f.Region, p.Match.Regions)
+	first(&f.VPCID, p.Match.VPCIDs)
+	f.AvailabilityZone = f.Region + "a"
+	f.IAMRoleARN = arn(p.Match.IAMRoleARN, "role/sample", f.Account)
+	f.IAMInstanceProfileARN = arn(p.Match.IAMInstanceProfileARN, "instance-profile/sample", f.Account)
+	for k, v := range p.Match.Tags {
+		f.Tags[k] = filled(v, "sample")
+	}
+	return f
+}
+
+// arn fills in the account and what else a pattern leaves open.
+func arn(pattern, resource, account string) string {
+	if pattern == "" {
+		return "arn:aws:iam::" + account + ":" + resource
+	}
+	parts := strings.SplitN(pattern, ":", 6)
+	for i, standard := range []string{"arn", "aws", "iam", "", account, resource} {
+		if i < len(parts) {
+			parts[i] = filled(parts[i], standard)
+		}
+	}
+	return strings.Join(parts, ":")
+}
+
+// filled puts something in the place of a pattern's stars.
+func filled(pattern, whole string) string {
+	if pattern == "*" {
+		return whole
+	}
+	return strings.ReplaceAll(pattern, "*", "sample")
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+// The exit statuses.
+const (
+	granted = 0 // the instance would be granted what is shown
+	refused = 1 // it would not
+	broken  = 2 // the command failed
+)
+
+// options are what the flags say.
+type options struct {
+	templates, profile, instance, facts string
+	realm                               grant.Realm
+}
+
+// parse reads the flags, and prints them to out when asked to with -h.
+func parse(args []string, out io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("render", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&o.templates, "templates", "templates", "`folder` of the profiles")
+	flags.StringVar(&o.profile, "profile", "", "render this `profile`; without it, the one that fits the instance")
+	flags.StringVar(&o.instance, "instance", "", "render for this `instance ID` in EC2, in the caller's account and region")
+	flags.StringVar(&o.facts, "facts", "", "render for the instance that this JSON `file` describes")
+	flags.StringVar(&o.realm.Deployment, "deployment", "vault-ec2-provisioner", "`name` for the ownership marker: the stack's")
+	flags.StringVar(&o.realm.AuthMount, "auth-mount", "aws", "auth `mount` that instances log in to")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			flags.SetOutput(out)
+			flags.PrintDefaults()
+			return options{}, err
+		}
+		return options{}, fmt.Errorf("%w; -h lists the flags", err)
+	}
+	switch {
+	case flags.NArg() > 0:
+		return options{}, fmt.Errorf("%q is not a flag; -h lists them", flags.Arg(0))
+	case o.instance != "" && o.facts != "":
+		return options{}, errors.New("-instance and -facts both say which instance: give one")
+	case o.instance != "" && !facts.IsInstanceID(o.instance):
+		return options{}, fmt.Errorf("-instance: %q is not the ID of an EC2 instance", o.instance)
+	case o.profile == "" && o.instance == "" && o.facts == "":
+		return options{}, errors.New("name a profile with -profile, or an instance with -instance or -facts")
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, o options, out io.Writer) (int, error) {
+	set, err := grant.Load(os.DirFS(o.templates))
+	if err != nil {
+		return refused, fmt.Errorf("the profiles in %s are refused: %w", o.templates, err)
+	}
+	var p *grant.Profile
+	if o.profile != "" {
+		if p, err = named(set, o.profile); err != nil {
+			return broken, err
+		}
+	}
+	var f facts.Instance
+	of := "as EC2 shows it"
+	switch {
+	case o.instance != "":
+		f, err = fromEC2(ctx, o.instance)
+	case o.facts != "":
+		f, err = fromFile(o.facts)
+		of = "as " + o.facts + " has it"
+	default:
+		f = madeUp(p)
+		of = "made up"
+	}
+	if err != nil {
+		return broken, err
+	}
+	fits, err := set.Match(f)
+	if p == nil {
+		p = fits
+	}
+	fmt.Fprintf(out, "instance: %s, %s\n", f.ID, of)
+	switch {
+	case err != nil:
+		fmt.Fprintf(out, "REFUSED: %v\n", err)
+		return refused, nil
+	case p == nil:
+		fmt.Fprintln(out, "no profile fits it: it would be left alone")
+		return refused, nil
+	}
+	return show(out, o, p, fits, f)
+}
+
+func named(set *grant.Set, name string) (*grant.Profile, error) {
+	var names []string
+	for _, p := range set.Profiles {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	slices.Sort(names)
+	return nil, fmt.Errorf("there is no profile %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// show renders and prints.
+func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (int, error) {
+	fmt.Fprintf(out, "profile:  %s\n", p.Name)
+	status := granted
+	if fits != p {
+		other := "no profile fits it, and it would be left alone"
+		if fits != nil {
+			other = "profile " + fits.Name + " does"
+		}
+		fmt.Fprintf(out, "NOT THIS: the profile does not fit this instance: %s\n", other)
+		status = refused
+	}
+	g, err := p.Render(f, o.realm)
+	switch {
+	case errors.Is(err, grant.ErrNotYet):
+		fmt.Fprintf(out, "NOT YET:  %v: it would be looked at again\n", err)
+		return refused, nil
+	case err != nil:
+		fmt.Fprintf(out, "REFUSED:  %v\n", err)
+		return refused, nil
+	}
+	fmt.Fprintf(out, "fqdn:     %s\nguard:    passed\n", g.FQDN)
+	for _, object := range g.All() {
+		fmt.Fprintf(out, "\n=== %s %s\n", object.Kind, object.Path)
+		if text, ok := object.Fields["policy"].(string); ok && object.Kind == grant.KindPolicy {
+			fmt.Fprint(out, text)
+			continue
+		}
+		text, err := json.MarshalIndent(object.Fields, "", "  ")
+		if err != nil {
+			return broken, fmt.Errorf("writing %s: %w", object.Path, err)
+		}
+		fmt.Fprintf(out, "%s\n", text)
+	}
+	return status, nil
+}

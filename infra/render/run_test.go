@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write what is printed into testdata")
+
+var templates = filepath.Join("..", "..", "templates")
+
+// rendered runs the command as a person would.
+func rendered(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	o, err := parse(append([]string{"-templates", templates}, args...), &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	status, err := run(t.Context(), o, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status, out.String()
+}
+
+func TestWhatIsPrintedIsWhatWouldBeWritten(t *testing.T) {
+	for name, args := range map[string][]string{
+		"made-up":  {"-profile", "alice_cluster-worker"},
+		"facts":    {"-facts", filepath.Join("testdata", "facts.json")},
+		"not-this": {"-profile", "alice_cluster-etcd", "-facts", filepath.Join("testdata", "facts.json")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, got := rendered(t, args...)
+			if want := map[string]int{"not-this": refused}[name]; status != want {
+				t.Errorf("want the exit status %d, got %d", want, status)
+			}
+			file := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(file)
+			if err != nil || got != string(want) {
+				t.Errorf("%v (make golden writes it)\ngot\n%s\nwant\n%s", err, got, want)
+			}
+		})
+	}
+}
+
+// spoiled is the sample with one text replaced.
+func spoiled(t *testing.T, old, new string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "facts.json"))
+	if err != nil || !strings.Contains(string(text), old) {
+		t.Fatalf("the sample does not hold %q (%v)", old, err)
+	}
+	file := filepath.Join(t.TempDir(), "facts.json")
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), old, new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestWhatWouldNotBeGrantedIsSaidWithItsReason(t *testing.T) {
+	for name, c := range map[string]struct{ old, new, says string }{
+		"a value AWS has not given yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
+		"a name that is none":           {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
+		"a role that nobody knows":      {"role/alice-worker", "role/bob", "left alone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, got := rendered(t, "-facts", spoiled(t, c.old, c.new))
+			if status != refused || !strings.Contains(got, c.says) || strings.Contains(got, "===") {
+				t.Errorf("want status %d, %q and no object, got %d:\n%s", refused, c.says, status, got)
+			}
+		})
+	}
+}
+
+func TestAWrongCallIsRefusedByName(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{nil, "-profile"}, {[]string{"-instance", "x"}, "not the ID"}, {[]string{"-instance", "i-0123456789abcdef0", "-facts", "f"}, "give one"},
+		{[]string{"-profile", "x", "y"}, `"y"`},
+	} {
+		if _, err := parse(c.args, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: want an error with %q, got %v", c.args, c.says, err)
+		}
+	}
+	for says, o := range map[string]options{
+		"there are alice_cluster-etcd": {templates: templates, profile: "x"},
+		"unknown field":                {templates: templates, facts: spoiled(t, `"state"`, `"status"`)},
+		"are refused":                  {templates: t.TempDir(), profile: "x"},
+	} {
+		if _, err := run(t.Context(), o, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("want an error with %q, got %v", says, err)
+		}
+	}
+}
+
+func TestTheFactsOnTheProfilesPageAreTheSample(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "profiles.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```json\n")
+	sample, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/profiles.md shows no facts")
+	}
+	file := filepath.Join(t.TempDir(), "facts.json")
+	if err := os.WriteFile(file, []byte(sample), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, shown := rendered(t, "-facts", file)
+	_, want := rendered(t, "-facts", filepath.Join("testdata", "facts.json"))
+	_, shown, _ = strings.Cut(shown, "\n")
+	_, want, _ = strings.Cut(want, "\n")
+	if shown != want {
+		t.Errorf("the page's facts render as\n%s\nand the sample as\n%s", shown, want)
+	}
+}

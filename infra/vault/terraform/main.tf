@@ -1,0 +1,94 @@
+# Prepares Vault for the functions as the command of infra/vault does. Use one or the other. What is there already is
+# imported first, or else it is an error and nothing is changed:
+#   terraform import 'module.<name>.vault_auth_backend.aws["aws"]' aws
+
+locals {
+  mounts = toset([var.auth_mount, var.login_mount])
+  has_client = (
+    var.server_id != "" || var.sts_region != "" || var.aws_endpoint != "" || nonsensitive(var.aws_keys != null)
+  )
+}
+
+resource "vault_auth_backend" "aws" {
+  for_each = local.mounts
+
+  type = "aws"
+  path = each.key
+}
+
+# How Vault asks AWS, and which header a login must carry.
+resource "vault_aws_auth_backend_client" "aws" {
+  for_each = local.has_client ? local.mounts : toset([])
+
+  backend                    = vault_auth_backend.aws[each.key].path
+  iam_server_id_header_value = var.server_id
+  ec2_endpoint               = var.aws_endpoint
+  iam_endpoint               = var.aws_endpoint
+  sts_endpoint               = var.aws_endpoint
+  sts_region                 = var.sts_region
+  access_key                 = try(var.aws_keys.access_key, null)
+  secret_key                 = try(var.aws_keys.secret_key, null)
+}
+
+# The instance ID as the alias needs no remembering when an instance's logins are cut.
+resource "vault_aws_auth_backend_config_identity" "aws" {
+  for_each = var.set_alias ? toset([var.auth_mount]) : toset([])
+
+  backend   = vault_auth_backend.aws[each.key].path
+  ec2_alias = "instance_id"
+  iam_alias = "role_id"
+}
+
+resource "vault_aws_auth_backend_sts_role" "member" {
+  for_each = var.sts_roles
+
+  backend     = vault_auth_backend.aws[var.auth_mount].path
+  account_id  = each.key
+  sts_role    = each.value
+  external_id = var.sts_external_id == "" ? null : var.sts_external_id
+}
+
+resource "vault_policy" "function" {
+  for_each = local.policies
+
+  name   = "${var.role_prefix}-${each.key}"
+  policy = each.value
+}
+
+# Batch tokens, short, without the default policy, whose templated rules would double Vault's work for every request.
+resource "vault_aws_auth_backend_role" "function" {
+  for_each = var.function_roles
+
+  backend                  = vault_auth_backend.aws[var.login_mount].path
+  role                     = vault_policy.function[each.key].name
+  auth_type                = "iam"
+  bound_iam_principal_arns = [each.value]
+  resolve_aws_unique_ids   = var.resolve_unique_ids
+  token_policies           = [vault_policy.function[each.key].name]
+  token_no_default_policy  = true
+  token_type               = "batch"
+  token_ttl                = 1200
+  token_max_ttl            = 1200
+
+  # Vault may be given the client's settings first only: with unique IDs it asks IAM when the role is written.
+  depends_on = [vault_aws_auth_backend_client.aws]
+}
+
+resource "vault_mount" "pki" {
+  for_each = var.pki ? local.pki_mounts : toset([])
+
+  path                  = each.key
+  type                  = "pki"
+  max_lease_ttl_seconds = 315360000
+}
+
+resource "vault_pki_secret_backend_root_cert" "pki" {
+  for_each = vault_mount.pki
+
+  backend     = each.value.path
+  type        = "internal"
+  common_name = "${replace(each.key, "/", " ")} CA"
+  ttl         = "87600h"
+  key_type    = "ec"
+  key_bits    = 256
+}

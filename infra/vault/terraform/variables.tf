@@ -1,0 +1,109 @@
+# Each stands for the flag of infra/vault of the same name.
+
+variable "function_roles" {
+  description = "IAM role ARN of each function, by provision, deprovision and reconcile: the stack's outputs"
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = length(setsubtract(keys(var.function_roles), ["provision", "deprovision", "reconcile"])) == 0
+    error_message = "The functions are provision, deprovision and reconcile."
+  }
+}
+
+variable "auth_mount" {
+  description = "AWS auth mount that receives one role per instance"
+  type        = string
+  default     = "aws"
+}
+
+variable "login_mount" {
+  description = "AWS auth mount the functions log in to"
+  type        = string
+  default     = "aws"
+}
+
+variable "role_prefix" {
+  description = "Prefix of the functions' policies and roles"
+  type        = string
+  default     = "ec2-provisioner"
+}
+
+variable "server_id" {
+  description = "Value the X-Vault-AWS-IAM-Server-ID header must have; one per Vault cluster"
+  type        = string
+  default     = ""
+}
+
+variable "sts_region" {
+  description = "Region of the STS endpoint Vault asks; empty leaves Vault's setting"
+  type        = string
+  default     = ""
+}
+
+variable "aws_endpoint" {
+  description = "Endpoint for EC2, IAM and STS in place of AWS's own, for tests"
+  type        = string
+  default     = ""
+}
+
+variable "aws_keys" {
+  description = "Keys for Vault where it has no role of its own; they end up in Terraform's state"
+  type        = object({ access_key = string, secret_key = string })
+  default     = null
+  sensitive   = true
+}
+
+variable "resolve_unique_ids" {
+  description = "Bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it"
+  type        = bool
+  default     = true
+}
+
+variable "sts_roles" {
+  description = "By account, the role Vault assumes to check that account's instances"
+  type        = map(string)
+  default     = {}
+}
+
+variable "sts_external_id" {
+  description = "External ID those roles ask for: ExternalId of infra/member-account"
+  type        = string
+  default     = ""
+}
+
+variable "also_paths" {
+  description = "Paths, base path included, that instances still have objects at though no profile names them any more"
+  type        = list(string)
+  default     = []
+}
+
+variable "also_auth_mounts" {
+  description = "Auth mounts that instances still have roles on though none is auth_mount any more"
+  type        = list(string)
+  default     = []
+}
+
+variable "set_alias" {
+  description = "Make the instance ID the alias of logins; set false for an imported mount that others use"
+  type        = bool
+  default     = true
+}
+
+variable "revoke_certificates" {
+  description = "Let deprovision and reconcile revoke certificates (RevokeCertificates=true)"
+  type        = bool
+  default     = false
+}
+
+variable "pki" {
+  description = "Make the profiles' PKI mounts, each with a root of its own: for trying things out"
+  type        = bool
+  default     = false
+}
+
+variable "templates_dir" {
+  description = "Folder of profiles; null for those that are built in"
+  type        = string
+  default     = null
+}

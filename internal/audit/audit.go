@@ -1,0 +1,173 @@
+// Package audit tells others on an EventBridge bus who was granted access, whose access was removed, and what was refused
+// or found to differ. docs/events.md is what they go by, docs/events.schema.json holds its form.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Source is that of every event.
+const Source = "vault-ec2-provisioner"
+
+// Version is that of the detail's form. It grows when a field changes its meaning or goes; a new one may come without.
+const Version = 1
+
+// Event is one thing that happened to one instance.
+type Event struct {
+	Type   string // the detail-type: one of observe's
+	Time   time.Time
+	Detail Detail
+}
+
+// Detail is the event's detail. It holds no secret: paths and names, and never what stands at a path.
+type Detail struct {
+	Version    int    `json:"version"`
+	Deployment string `json:"deployment"`
+	Function   string `json:"function"`
+	RequestID  string `json:"requestId,omitempty"`
+	InstanceID string `json:"instanceId"`
+	// Account and Region are empty where nothing tells where the instance is, or was.
+	Account   string   `json:"account"`
+	Region    string   `json:"region"`
+	Profile   string   `json:"profile,omitempty"`
+	FQDN      string   `json:"fqdn,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+	// Objects are the paths in Vault of what was granted or removed.
+	Objects []string `json:"objects,omitempty"`
+	// Kind and Error are why something was refused or is in conflict.
+	Kind  string `json:"kind,omitempty"`
+	Error string `json:"error,omitempty"`
+	Drift *Drift `json:"drift,omitempty"`
+}
+
+// Drift is one difference that reconcile found. The texts that differ are in reconcile's log and answer only.
+type Drift struct {
+	Object string   `json:"object"`
+	Path   string   `json:"path"`
+	Reason string   `json:"reason"`
+	Action string   `json:"action"`
+	Fields []string `json:"fields"`
+}
+
+// Bus takes events.
+type Bus interface {
+	// Put sends at most PerCall events. It gives one error for each that was not taken.
+	Put(ctx context.Context, events []Event) []error
+}
+
+const (
+	// PerCall is how many events one call takes,
+	// https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
+	PerCall = 10
+	// kept is how many events of one invocation are held. A fleet that drifted as a whole has more; the log has them all.
+	kept = 2000
+	// sendTime bounds the sending of all of them, and it ends this long before the invocation does.
+	sendTime   = 3 * time.Second
+	answerTime = time.Second
+	// sideBySide is how many calls are made at once.
+	sideBySide = 4
+	// maxError is how much of an error's text goes along: ten events must fit in a call.
+	maxError = 1024
+)
+
+// Trail gathers the events of one invocation. It is safe for concurrent use.
+type Trail struct {
+	bus Bus
+
+	mu     sync.Mutex
+	events []Event
+	lost   int
+}
+
+// NewTrail makes a Trail; nil for the bus keeps nothing.
+func NewTrail(bus Bus) *Trail { return &Trail{bus: bus} }
+
+// Add keeps an event to be sent.
+func (t *Trail) Add(e Event) {
+	if t.bus == nil {
+		return
+	}
+	e.Detail.Version = Version
+	if len(e.Detail.Error) > maxError {
+		e.Detail.Error = strings.ToValidUTF8(e.Detail.Error[:maxError], "")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.events) == kept {
+		t.lost++
+		return
+	}
+	t.events = append(t.events, e)
+}
+
+// Send sends what was kept, best effort: it counts what did not reach the bus and gives the first reason. Nothing waits
+// for an answer beyond a few seconds, and never beyond the invocation.
+func (t *Trail) Send(ctx context.Context) (failed int, err error) {
+	t.mu.Lock()
+	events, lost := t.events, t.lost
+	t.events, t.lost = nil, 0
+	t.mu.Unlock()
+	if len(events) == 0 {
+		return 0, nil
+	}
+	limit := sendTime
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)-answerTime)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	errs := t.put(ctx, events)
+	if lost > 0 {
+		errs = append(errs, fmt.Errorf("one invocation tells of at most %d events", kept))
+	}
+	if len(errs) == 0 {
+		return 0, nil
+	}
+	return len(errs) + max(lost-1, 0), errs[0]
+}
+
+// put sends the events in order of their coming, a few calls side by side, and gives one error for each that was not
+// taken.
+func (t *Trail) put(ctx context.Context, events []Event) []error {
+	var parts [][]Event
+	for len(events) > 0 {
+		n := min(PerCall, len(events))
+		parts, events = append(parts, events[:n]), events[n:]
+	}
+	var mu sync.Mutex
+	var errs []error
+	var group sync.WaitGroup
+	next := 0
+	for range min(sideBySide, len(parts)) {
+		group.Go(func() {
+			for {
+				mu.Lock()
+				if next == len(parts) {
+					mu.Unlock()
+					return
+				}
+				part := parts[next]
+				next++
+				mu.Unlock()
+				var failed []error
+				if ctx.Err() == nil {
+					failed = t.bus.Put(ctx, part)
+				} else {
+					for range part {
+						failed = append(failed, errors.New("not sent: the time for it is over"))
+					}
+				}
+				mu.Lock()
+				errs = append(errs, failed...)
+				mu.Unlock()
+			}
+		})
+	}
+	group.Wait()
+	return errs
+}

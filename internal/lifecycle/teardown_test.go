@@ -1,0 +1,52 @@
+package lifecycle_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+)
+
+func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.launch(idB, 5)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	since := w.now
+	w.tornDown = &since
+	w.must(c, idB, facts.Running, lifecycle.LeftAlone)
+	if w.count("vault write") != 4 || w.records[idB].State != "" {
+		t.Errorf("want nothing made and nothing recorded for an instance that starts after the teardown, got\n%s", strings.Join(w.calls, "\n"))
+	}
+	retire := trigger(idA, facts.Terminated, w.now)
+	retire.Retire = true
+	if o, err := c.Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != lifecycle.Deprovisioned || len(o.Paths) != 4 {
+		t.Errorf("want the running instance's grant removed, got %+v, %v", o, err)
+	}
+	if len(w.objects) > 0 || w.records[idA].State != ledger.Deleted || len(w.claims) > 0 {
+		t.Errorf("want nothing left, got %v, %+v, %v", w.objects, w.records[idA], w.claims)
+	}
+	if o, err := w.converger(lifecycle.Duties{Make: true}).Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != lifecycle.LeftAlone {
+		t.Errorf("want a function that may not remove to leave it, got %+v, %v", o, err)
+	}
+}
+
+func TestAGrantIsNotBegunWhenNobodyKnowsWhetherTheDeploymentIsTornDown(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.fail = func(_ int, call string) (error, bool) {
+		if call == "ledger torn down" {
+			return errors.New("down"), false
+		}
+		return nil, false
+	}
+	if _, err := w.handle(w.converger(both), idA, facts.Running); err == nil || fault.KindOf(err) != fault.Retry || len(w.objects) > 0 {
+		t.Errorf("want it tried again and nothing made, got %v, %v", err, w.objects)
+	}
+}

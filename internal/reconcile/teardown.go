@@ -1,0 +1,165 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+)
+
+// TearDown removes all that the ledger records and all that Vault lists of the deployment's, whatever EC2 shows: it is
+// for a deployment that is given up while instances still run. It notes first that nothing is granted any more, and
+// waits until no grant can be begun that does not know of it. Like Run, it has converger do the work, stops in time with a
+// cursor, and removes nothing when a list fails. With instance IDs it only looks after those once more.
+func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, w Witness) Answer {
+	start := r.Now()
+	until := r.until(ctx, start)
+	at, a := begin(in, start)
+	now := &run{converger: converger, witness: w, until: until}
+	a.Compared = true
+	err := r.close(ctx, in)
+	if err != nil {
+		a.giveUp("nothing is removed: " + err.Error())
+	}
+	for more := err == nil; more; {
+		at, more = r.takeAway(ctx, now, in, at, &a)
+		if more && !r.Now().Before(until) {
+			at.Summary = a.Summary
+			a.Truncated, a.Cursor = true, &at
+			break
+		}
+	}
+	a.Settling, a.Unsettled = now.settling, len(now.settling)
+	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
+	r.tell(ctx, w.Log, a)
+	return a
+}
+
+// close notes the teardown and waits until every function goes by it.
+func (r *Reconciler) close(ctx context.Context, in Input) error {
+	if len(in.InstanceIDs) > 0 {
+		since, err := r.Ledger.TornDown(ctx)
+		if err == nil && since == nil {
+			err = errors.New("instanceIds only goes on with a teardown that was begun for the whole deployment")
+		}
+		return err
+	}
+	since, err := r.Ledger.TearDown(ctx)
+	if err != nil {
+		return err
+	}
+	wait := time.NewTimer(since.Add(ledger.TeardownTime).Sub(r.Now()))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting until every function knows of the teardown: %w", ctx.Err())
+	}
+}
+
+// takeAway removes one stretch of the fleet. It gives where to go on, if there is more.
+func (r *Reconciler) takeAway(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
+	names := r.listNames(ctx)
+	if len(names.failed) > 0 {
+		a.giveUp("nothing more is removed: " + errors.Join(names.failed...).Error())
+		return at, false
+	}
+	f, err := r.scan(ctx, names, at.After, at.Limit)
+	if err != nil {
+		a.giveUp("nothing more is removed: " + err.Error())
+		return at, false
+	}
+	a.Scanned = Scanned{Records: len(f.recorded), Policies: names.policies, AuthRoles: names.authRoles, PKIRoles: names.pkiRoles}
+	next = at
+	ids := f.ids()
+	if len(in.InstanceIDs) > 0 {
+		ids = slices.DeleteFunc(ids, func(id string) bool { return !slices.Contains(in.InstanceIDs, id) })
+	}
+	for few := range slices.Chunk(ids, sideBySide) {
+		if !r.Now().Before(now.until) {
+			return next, true
+		}
+		outcomes := make([]retired, len(few))
+		var group errgroup.Group
+		for i, id := range few {
+			group.Go(func() error {
+				outcomes[i] = r.retire(ctx, now.converger, f, id)
+				return nil
+			})
+		}
+		_ = group.Wait() // the functions above keep their errors in outcomes
+		for _, o := range outcomes {
+			if o.row == nil {
+				continue
+			}
+			a.removed(o.row)
+			now.tell(ctx, []Change{*o.row})
+			if o.settling {
+				now.settling = append(now.settling, o.row.InstanceID)
+			}
+		}
+		next.After = few[len(few)-1]
+	}
+	next.After = f.upTo
+	return next, f.upTo != ""
+}
+
+// removed counts a row of a teardown and keeps it.
+func (a *Answer) removed(row *Change) {
+	a.Summary.Orphaned++
+	if row.failed {
+		a.Summary.Failed++
+	} else {
+		a.Summary.Corrected++
+	}
+	if len(a.Drift) == maxRows {
+		a.Truncated = true
+		return
+	}
+	a.Drift = append(a.Drift, row.Drift)
+}
+
+// retired is what became of one instance.
+type retired struct {
+	row      *Change // nil when nothing of it was this deployment's
+	settling bool    // it is to be looked after once more
+}
+
+// retire removes one instance's grant.
+func (r *Reconciler) retire(ctx context.Context, converger Converger, f *fleet, id string) retired {
+	record, strays := f.records[id], slices.Clone(f.names.paths[id])
+	login := grant.AuthRolePath(r.Realm.AuthMount, id)
+	if len(f.names.litter[id]) > 0 && !slices.Contains(strays, login) {
+		strays = append(strays, login)
+	}
+	if record != nil {
+		strays = slices.DeleteFunc(strays, record.Has)
+	}
+	t := event.Trigger{InstanceID: id, State: facts.Terminated, Time: r.Now(), Verify: true, Retire: true, Strays: strays}
+	s := &subject{id: id, record: record}
+	if record != nil {
+		t.Account, t.Region = record.Account, record.Region
+		s.place.Account, s.place.Region = record.Account, record.Region
+	}
+	outcome, err := converger.Converge(ctx, t, instance.Sighting{})
+	if err == nil && outcome.Action != lifecycle.Deprovisioned {
+		return retired{}
+	}
+	row := s.whole(Drift{Reason: Orphaned, Action: Delete})
+	settling := errors.Is(err, lifecycle.ErrSettling)
+	if err != nil && !settling {
+		row.failed, row.Error = true, err.Error()
+	}
+	return retired{row: &row, settling: settling}
+}

@@ -1,0 +1,137 @@
+package reconcile
+
+import (
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// tearDown runs with the real lifecycle.
+func (w *world) tearDown(in Input) Answer {
+	w.t.Helper()
+	r := w.reconciler()
+	in.Mode = Teardown
+	return r.TearDown(w.t.Context(), in, w.converger(both, false), Witness{Log: slog.New(slog.DiscardHandler)})
+}
+
+// live are the instances with a record that is no tombstone.
+func (w *world) live() []string {
+	var ids []string
+	for id, r := range w.records {
+		if r.State != ledger.Deleted {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
+	w := newWorld(t, 30)
+	delete(w.records, id(3)) // its record was lost: the markers tell
+	w.terminate(4)
+	orphan := worker(31) // in Vault by our marker, and nowhere else
+	w.stand(orphan, w.realm)
+	a := w.tearDown(Input{})
+	if a.Blocked || a.Summary.Failed > 0 || a.Summary.Corrected != 31 || a.Cursor != nil {
+		t.Errorf("want 31 instances removed, got %+v", a)
+	}
+	if len(w.objects) > 0 || len(w.live()) > 0 {
+		t.Errorf("want nothing of ours left, got %v in Vault and the records %v", w.objects, w.live())
+	}
+	if again := w.tearDown(Input{}); again.Summary != (Summary{}) || again.Blocked {
+		t.Errorf("want nothing left to do the second time, got %+v", again)
+	}
+}
+
+func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
+	w := newWorld(t, 3)
+	other := grant.Realm{Deployment: "other", AuthMount: "aws"}
+	w.stand(worker(1), other) // another deployment has taken this one over: its record still stands with us
+	w.stand(worker(7), other)
+	w.objects["sys/policies/acl/ec2-"+id(8)+"-node"] = map[string]any{"policy": "# by hand\n"}
+	w.objects["alice_cluster/pki/k8s/roles/"+id(9)+"-kubelet"] = map[string]any{} // nobody can tell whose
+	var theirs []string
+	for _, n := range []int{1, 7, 8, 9} {
+		theirs = append(theirs, w.under(id(n))...)
+	}
+	slices.Sort(theirs)
+	a := w.tearDown(Input{})
+	var left []string
+	for path := range w.objects {
+		left = append(left, path)
+	}
+	slices.Sort(left)
+	if !slices.Equal(left, theirs) {
+		t.Errorf("want exactly what is somebody else's left\n%q\ngot\n%q", theirs, left)
+	}
+	if a.Summary.Failed != 1 || a.Summary.Corrected != 2 || !strings.Contains(a.Drift[1].Error+a.Drift[0].Error+a.Drift[2].Error, "deployment other") {
+		t.Errorf("want the one with a record of ours told as failed, and who has it, got %+v", a)
+	}
+}
+
+func TestATeardownRemovesNothingWhenAListFailsOrItCannotBeNoted(t *testing.T) {
+	for _, call := range []string{"list sys/policies/acl", "list auth/aws/role", "scan", "tear down"} {
+		w := newWorld(t, 3)
+		w.fail[call] = errors.New("down")
+		a := w.tearDown(Input{})
+		if !a.Blocked || !strings.Contains(a.BlockedReason, "down") || len(w.deleted) > 0 || len(w.live()) != 3 {
+			t.Errorf("%s fails: want nothing removed and the reason, got %+v, deleted %q", call, a, w.deleted)
+		}
+	}
+}
+
+func TestATornDownDeploymentIsNotSetRightAgain(t *testing.T) {
+	w := newWorld(t, 3)
+	w.tearDown(Input{})
+	if a := w.reconcile(Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, "torn down") || len(w.objects) > 0 {
+		t.Errorf("want nothing made again, and why, got %+v, %v", a, w.objects)
+	}
+	if a := w.reconcile(Input{Mode: Detect}); a.Blocked || a.Summary.Missing == 0 {
+		t.Errorf("detect still tells what is missing, got %+v", a)
+	}
+	w.tornDown, w.now = nil, w.now.Add(time.Minute) // the item was deleted by hand
+	if a := w.reconcile(Input{Mode: Correct}); a.Blocked || len(w.live()) != 3 {
+		t.Errorf("want all made again once it is taken up, got %+v", a)
+	}
+}
+
+func TestATeardownThatOutlastsItsInvocationGoesOnWhereItWas(t *testing.T) {
+	w := newWorld(t, 240)
+	w.tick["delete"] = 900 * time.Millisecond
+	in, invocations := Input{}, 0
+	var last Answer
+	for ; invocations < 20; invocations++ {
+		last = w.tearDown(in)
+		if last.Cursor == nil {
+			break
+		}
+		if in.Cursor != nil && last.Cursor.After <= in.Cursor.After {
+			t.Fatalf("it does not get on: at %s, then %s", in.Cursor.After, last.Cursor.After)
+		}
+		in.Cursor = last.Cursor
+	}
+	if invocations == 0 || last.Summary.Corrected != 240 || len(w.live()) > 0 || len(w.objects) > 0 {
+		t.Errorf("want 240 removed over several invocations, got %+v after %d, left %v", last.Summary, invocations, w.live())
+	}
+}
+
+func TestATeardownOfSomeInstancesOnlyGoesOnWithOneOfAll(t *testing.T) {
+	w := newWorld(t, 2)
+	if a := w.tearDown(Input{InstanceIDs: []string{id(0)}}); !a.Blocked || len(w.live()) != 2 {
+		t.Errorf("want nothing removed, got %+v", a)
+	}
+	for in, says := range map[*Input]string{
+		{Mode: Teardown, Force: true}: "force", {Mode: Teardown, Profile: "x"}: "profile", {Mode: Correct, Confirm: "x"}: "confirm",
+	} {
+		if err := CheckInput(*in); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v: want it refused for %s, got %v", *in, says, err)
+		}
+	}
+}

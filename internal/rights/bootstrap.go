@@ -1,0 +1,48 @@
+package rights
+
+import "slices"
+
+// Bootstrap is what infra/vault is to write.
+type Bootstrap struct {
+	AuthMount, LoginMount string
+	// RolePrefix begins the names of the functions' policies and roles.
+	RolePrefix string
+	// Accounts are those whose instances Vault checks by a role there.
+	Accounts []string
+	// Client is whether Vault's way to ask AWS is written.
+	Client bool
+	// PKIMounts are the mounts to make; empty for none.
+	PKIMounts []string
+}
+
+// ForBootstrap gives the rights of the person, or the pipeline, that runs infra/vault, sorted by path: those that are
+// needed to write everything for the first time and to change it later, and no others. Enabling an auth mount needs sudo:
+// https://developer.hashicorp.com/vault/api-docs/system/auth#enable-auth-method. The issuers of a PKI mount may be listed
+// by anybody.
+func ForBootstrap(b Bootstrap) []Right {
+	out := set{}
+	out.allow("sys/auth", "read")
+	for _, mount := range slices.Compact([]string{b.AuthMount, b.LoginMount}) {
+		out.allow("sys/auth/"+mount, "update", "sudo")
+		if b.Client {
+			out.allow("auth/"+mount+"/config/client", "create", "read", "update")
+		}
+	}
+	out.allow("auth/"+b.AuthMount+"/config/identity", "read", "update")
+	for _, account := range b.Accounts {
+		out.allow("auth/"+b.AuthMount+"/config/sts/"+account, "create", "read", "update")
+	}
+	for _, function := range Functions() {
+		name := b.RolePrefix + "-" + function
+		out.allow("sys/policies/acl/"+name, "read", "update")
+		out.allow("auth/"+b.LoginMount+"/role/"+name, "create", "read", "update")
+	}
+	if len(b.PKIMounts) > 0 {
+		out.allow("sys/mounts", "read")
+	}
+	for _, mount := range b.PKIMounts {
+		out.allow("sys/mounts/"+mount, "update")
+		out.allow(mount+"/root/generate/internal", "update")
+	}
+	return out.sorted()
+}
