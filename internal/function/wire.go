@@ -3,7 +3,6 @@ package function
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -125,12 +123,9 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
 	}
-	awsConfig, err := config.LoadDefaultConfig(ctx)
+	awsConfig, err := awsFromEnvironment()
 	if err != nil {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
-	}
-	if awsConfig.Region == "" {
-		return nil, errors.New("loading the AWS configuration: AWS_REGION is not set")
 	}
 	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
 	// The runtime's library tells of a handler's error by the log package: it, too, is to be a line of JSON.

@@ -23,12 +23,20 @@ import (
 type (
 	describeInstances  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 	getInstanceProfile func(context.Context, *iam.GetInstanceProfileInput, ...func(*iam.Options)) (*iam.GetInstanceProfileOutput, error)
+	getCallerIdentity  func(context.Context, *sts.GetCallerIdentityInput, ...func(*sts.Options)) (*sts.GetCallerIdentityOutput, error)
+	assumeRole         func(context.Context, *sts.AssumeRoleInput, ...func(*sts.Options)) (*sts.AssumeRoleOutput, error)
 )
+
+// AssumeRole is what stscreds asks for.
+func (f assumeRole) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput, options ...func(*sts.Options)) (*sts.AssumeRoleOutput, error) {
+	return f(ctx, in, options...)
+}
 
 // clients makes and keeps the clients for each account and region.
 type clients struct {
 	options Options
-	sts     *sts.Client
+	who     getCallerIdentity
+	assume  assumeRole
 
 	mu       sync.Mutex
 	own      arn.ARN // the function's own identity; zero until it is known
@@ -37,9 +45,11 @@ type clients struct {
 }
 
 func newClients(o Options) *clients {
+	client := sts.NewFromConfig(o.Config)
 	return &clients{
 		options:  o,
-		sts:      sts.NewFromConfig(o.Config),
+		who:      client.GetCallerIdentity,
+		assume:   client.AssumeRole,
 		accounts: map[string]aws.CredentialsProvider{},
 		ec2s:     map[Place]describeInstances{},
 	}
@@ -85,7 +95,7 @@ func (c *clients) credentials(ctx context.Context, account string) (aws.Credenti
 	defer c.mu.Unlock()
 	if c.accounts[account] == nil {
 		role := arn.ARN{Partition: own.Partition, Service: "iam", AccountID: account, Resource: "role/" + strings.TrimPrefix(c.options.MemberRole, "/")}
-		c.accounts[account] = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.sts, role.String(), func(o *stscreds.AssumeRoleOptions) {
+		c.accounts[account] = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(c.assume, role.String(), func(o *stscreds.AssumeRoleOptions) {
 			o.RoleSessionName = "vault-ec2-provisioner"
 			if c.options.ExternalID != "" {
 				o.ExternalID = aws.String(c.options.ExternalID)
@@ -105,7 +115,7 @@ func (c *clients) identity(ctx context.Context) (arn.ARN, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	who, err := c.sts.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	who, err := c.who(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return arn.ARN{}, fmt.Errorf("asking STS for the function's own account: %w", err)
 	}
