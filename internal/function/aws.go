@@ -19,7 +19,7 @@ import (
 // whole chain looks for shared files, web identities, single sign-on and an instance's metadata besides;
 // docs/decisions/binary-size.md has what that weighs.
 // https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
-func awsFromEnvironment() (aws.Config, error) {
+func awsFromEnvironment(ctx context.Context) (aws.Config, error) {
 	env, err := config.NewEnvConfig()
 	if err != nil {
 		return aws.Config{}, err
@@ -38,7 +38,7 @@ func awsFromEnvironment() (aws.Config, error) {
 		RuntimeEnvironment:    aws.RuntimeEnvironment{EnvironmentIdentifier: aws.ExecutionEnvironmentID(os.Getenv("AWS_EXECUTION_ENV")), Region: env.Region},
 		AccountIDEndpointMode: cmp.Or(env.AccountIDEndpointMode, aws.AccountIDEndpointModePreferred),
 	}
-	if ignored, found, _ := env.GetIgnoreConfiguredEndpoints(context.Background()); env.BaseEndpoint != "" && !(found && ignored) {
+	if ignored, _, err := env.GetIgnoreConfiguredEndpoints(ctx); err == nil && !ignored && env.BaseEndpoint != "" {
 		c.BaseEndpoint = &env.BaseEndpoint
 	}
 	if env.CustomCABundle != "" {

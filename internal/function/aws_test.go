@@ -52,7 +52,7 @@ func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := awsFromEnvironment()
+			got, err := awsFromEnvironment(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +78,7 @@ func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
 // effective is what of a client's options depends on the environment.
 func effective(o dynamodb.Options) [6]any {
 	return [6]any{
-		o.Region, aws.ToString(o.BaseEndpoint), o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint, //nolint:staticcheck // where FIPS and dual stack end up
+		o.Region, aws.ToString(o.BaseEndpoint), o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint,
 		o.RetryMaxAttempts, o.RetryMode,
 	}
 }
@@ -87,7 +87,7 @@ func TestAnEnvironmentThatIsNoFunctionsIsRefusedByName(t *testing.T) {
 	for missing, want := range map[string]string{"AWS_REGION": "AWS_REGION", "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID"} {
 		lambdaEnvironment(t)
 		t.Setenv(missing, "")
-		if _, err := awsFromEnvironment(); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := awsFromEnvironment(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error that names %s, got %v", want, err)
 		}
 	}
@@ -102,7 +102,7 @@ func TestACABundleOfItsOwnIsTrusted(t *testing.T) {
 	}
 	lambdaEnvironment(t)
 	t.Setenv("AWS_CA_BUNDLE", file)
-	c, err := awsFromEnvironment()
+	c, err := awsFromEnvironment(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestACABundleOfItsOwnIsTrusted(t *testing.T) {
 	}
 	_ = answer.Body.Close()
 	t.Setenv("AWS_CA_BUNDLE", "/nowhere")
-	if _, err := awsFromEnvironment(); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
+	if _, err := awsFromEnvironment(t.Context()); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
 		t.Errorf("want a bundle that cannot be read refused by the variable's name, got %v", err)
 	}
 }

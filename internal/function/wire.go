@@ -123,7 +123,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
 	}
-	awsConfig, err := awsFromEnvironment()
+	awsConfig, err := awsFromEnvironment(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 	}
