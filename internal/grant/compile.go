@@ -69,6 +69,12 @@ func (c *compiler) body(o *Output) {
 			c.fault("%s: pkiAccess %q names no pki-role output of this profile", o.Template, target)
 		}
 	}
+	if o.Type == KindPKIRole && len(o.body.fields) == 0 {
+		// What is wrong with it is told where the profile is rehearsed.
+		if given, err := o.body.execute(values{}, nil); err == nil {
+			o.free, _ = freePKIFields(given)
+		}
+	}
 }
 
 // names parses what may stand in the certificates of a PKI role.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -685,4 +686,23 @@ func FuzzAMarkerIsNeverReadFromBehindTheLeadingComment(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestNoTwoSetsOfFieldsHaveOneDigest(t *testing.T) {
+	seen := map[string]string{}
+	for name, fields := range map[string]map[string]any{
+		"nothing": {}, "a text": {"a": "1"}, "a number": {"a": int64(1)}, "another name": {"b": "1"}, "true": {"a": true}, "false": {"a": false},
+		"a list of one": {"a": []string{"1"}}, "of two": {"a": []string{"1", "2"}}, "of one that looks like two": {"a": []string{"1,2"}}, "of one that is written like two": {"a": []string{"11:2"}},
+		"no list": {"a": []string{}}, "two fields": {"a": "1", "b": "2"}, "one that is written like two": {"a": "11:bs1:2"}, "a list between": {"a": []string{"1"}, "b": "2"},
+		"any JSON": {"a": []any{"1", true, 1.5}}, "other JSON": {"a": []any{"1", true, 2.5}}, "null": {"a": nil},
+	} {
+		digest := grant.Object{Fields: fields}.SHA256()
+		if other, taken := seen[digest]; taken {
+			t.Errorf("%s and %s have one digest: a change from one to the other would not be seen", name, other)
+		}
+		seen[digest] = name
+		if again := (grant.Object{Fields: maps.Clone(fields)}).SHA256(); again != digest {
+			t.Errorf("%s: two digests, %s and %s", name, digest, again)
+		}
+	}
 }

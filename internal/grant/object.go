@@ -31,15 +31,47 @@ type Object struct {
 	Fields map[string]any
 }
 
-// SHA256 is the hex digest of what is written: equal digests mean the same write.
+// SHA256 is the hex digest of what is written: equal digests mean the same write. It is taken over the fields in the
+// order of their names, each with its kind and its length, so that no two sets of fields read alike.
 func (o Object) SHA256() string {
-	text, err := json.Marshal(o.Fields) // map keys are sorted
-	if err != nil {
-		// Fields are built from JSON values only.
-		panic(fmt.Sprintf("fields of %s cannot be written as JSON: %v", o.Path, err))
+	names := make([]string, 0, len(o.Fields))
+	for name := range o.Fields {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	text := make([]byte, 0, 4096)
+	for _, name := range names {
+		text = appendValue(appendText(text, name), o.Fields[name])
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:])
+}
+
+func appendText(to []byte, s string) []byte {
+	return append(append(strconv.AppendInt(to, int64(len(s)), 10), ':'), s...)
+}
+
+func appendValue(to []byte, value any) []byte {
+	switch value := value.(type) {
+	case string:
+		return appendText(append(to, 's'), value)
+	case bool:
+		return strconv.AppendBool(append(to, 'b'), value)
+	case int64:
+		return append(strconv.AppendInt(append(to, 'i'), value, 10), ';')
+	case []string:
+		to = append(strconv.AppendInt(append(to, 'l'), int64(len(value)), 10), ';')
+		for _, s := range value {
+			to = appendText(to, s)
+		}
+		return to
+	}
+	text, err := json.Marshal(value) // map keys are sorted
+	if err != nil {
+		// Fields are built from JSON values only.
+		panic(fmt.Sprintf("a value of type %T cannot be written as JSON: %v", value, err))
+	}
+	return appendText(append(to, 'j'), string(text))
 }
 
 // Differences are the names, sorted, of those of o's fields that differ in got, which is what Vault answers for

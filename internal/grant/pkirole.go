@@ -88,14 +88,21 @@ func leftToVault(field string, want any) bool {
 	return (field == "key_bits" || field == "signature_bits") && want == int64(0)
 }
 
-// pkiRoleFields joins a rendered template, a JSON object of free fields, with the locked fields. An unknown field,
-// a locked field and a value of another type than Vault's are errors.
-func pkiRoleFields(text string, id identity) (map[string]any, error) {
+// pkiRoleFields joins the free fields with the locked ones, which have the last word.
+func pkiRoleFields(free map[string]any, id identity) map[string]any {
+	fields := maps.Clone(free)
+	maps.Copy(fields, lockedFields(id))
+	return fields
+}
+
+// freePKIFields reads a rendered template, a JSON object of free fields, and gives all of them. An unknown field, a
+// locked field and a value of another type than Vault's are errors.
+func freePKIFields(text string) (map[string]any, error) {
 	given, err := decodeObject(text)
 	if err != nil {
 		return nil, err
 	}
-	fields, locked := freeFields(), lockedFields(id)
+	fields, locked := freeFields(), lockedFields(identity{})
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ours := locked[name]; ours {
 			return nil, fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names and ip_addresses: remove it", name)
@@ -110,7 +117,6 @@ func pkiRoleFields(text string, id identity) (map[string]any, error) {
 		}
 		fields[name] = value
 	}
-	maps.Copy(fields, locked)
 	return fields, nil
 }
 

@@ -81,6 +81,7 @@ type Output struct {
 	Template       string   `yaml:"template"`
 
 	body       *compiled
+	free       map[string]any // of a PKI role whose template uses no value: what it gives, read once
 	commonName *compiled
 	dnsNames   []*compiled
 	addresses  []*compiled // nil means all of the instance's own

@@ -174,9 +174,12 @@ type rendering struct {
 
 // output gives the object and the shape of its template's text.
 func (r *rendering) output(o Output) (Object, []string, error) {
+	if o.free != nil { // and so of one shape, whatever the values are
+		object, err := r.pkiRole(o, o.free)
+		return object, nil, err
+	}
 	v := r.values
 	v.TemplateName, v.OutputPath = o.Name, o.Path
-	name := ObjectName(v.InstanceID, o.Name)
 	generated := map[string]rule{}
 	var blocks []string // what pkiAccess put in, in order
 	text, err := o.body.execute(v, func(target string) (string, error) {
@@ -187,7 +190,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 	if err != nil {
 		return Object{}, nil, err
 	}
-	path := r.profile.BasePath + "/" + o.Path + "/" + name
+	path := r.path(o)
 	switch o.Type {
 	case KindPolicy:
 		object, shape, err := r.policy(o, text, generated)
@@ -199,17 +202,13 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		}
 		return object, shape, nil
 	case KindPKIRole:
-		id, err := r.identity(o.Name)
-		if err != nil {
-			return Object{}, nil, err
-		}
-		fields, err := pkiRoleFields(text, id)
+		fields, err := freePKIFields(text)
 		if err != nil {
 			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
 		}
-		object := Object{Kind: KindPKIRole, Path: path, Fields: fields}
-		if !r.guard {
-			return object, nil, nil
+		object, err := r.pkiRole(o, fields)
+		if err != nil || !r.guard {
+			return object, nil, err
 		}
 		free, err := decodeObject(text)
 		return object, jsonShape("", free), err
@@ -230,6 +229,16 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 		}
 		return Object{Kind: KindGeneric, Path: path, Fields: fields}, jsonShape("", fields), nil
 	}
+}
+
+// path is that of a PKI role or generic object.
+func (r *rendering) path(o Output) string {
+	return r.profile.BasePath + "/" + o.Path + "/" + ObjectName(r.values.InstanceID, o.Name)
+}
+
+func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
+	id, err := r.identity(o.Name)
+	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id)}, err
 }
 
 func (r *rendering) policy(o Output, text string, generated map[string]rule) (Object, []string, error) {

@@ -2,21 +2,27 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
 	// scanTimeout bounds one page. A page is at most 1 MB; this many items stay below it and are faster to read.
 	// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Scan.html
 	scanTimeout = 15 * time.Second
-	scanPage    = 1000
+	scanPage    = 500
+	// scanSegments are read side by side.
+	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Scan.html#Scan.ParallelScan
+	scanSegments = 4
 )
 
 // Visitor is shown the whole table, item by item. What it is given is its own to keep.
@@ -25,20 +31,40 @@ type Visitor struct {
 	Claim  func(Name, Claim)
 }
 
-// Scan shows every record and claim, tombstones included, page by page and consistently. It fails when any page does:
-// what was shown until then is not the whole.
+// Scan shows every record and claim, tombstones included, page by page and consistently, never two at once. It fails
+// when any page does: what was shown until then is not the whole.
 func (l *Ledger) Scan(ctx context.Context, v Visitor) error {
-	input := &dynamodb.ScanInput{TableName: &l.table, ConsistentRead: aws.Bool(true), Limit: aws.Int32(scanPage)}
+	var mu sync.Mutex
+	group, ctx := errgroup.WithContext(ctx)
+	for segment := range int32(scanSegments) {
+		group.Go(func() error { return l.scanSegment(ctx, segment, &mu, v) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("scanning table %s: %w", l.table, err)
+	}
+	return nil
+}
+
+func (l *Ledger) scanSegment(ctx context.Context, segment int32, mu *sync.Mutex, v Visitor) error {
+	input := &dynamodb.ScanInput{
+		TableName: &l.table, ConsistentRead: aws.Bool(true), Limit: aws.Int32(scanPage), Segment: &segment, TotalSegments: aws.Int32(scanSegments),
+	}
 	for {
 		page, err := l.scanPage(ctx, input)
 		if err != nil {
-			return fmt.Errorf("scanning table %s: %w", l.table, err)
+			return err
 		}
-		for _, item := range page.Items {
-			if err := show(item, v); err != nil {
-				return fmt.Errorf("scanning table %s: %w", l.table, err)
+		items := make([]shown, len(page.Items))
+		for i, item := range page.Items {
+			if items[i], err = read(item); err != nil {
+				return err
 			}
 		}
+		mu.Lock()
+		for _, item := range items {
+			item.to(v)
+		}
+		mu.Unlock()
 		if len(page.LastEvaluatedKey) == 0 {
 			return nil
 		}
@@ -52,25 +78,36 @@ func (l *Ledger) scanPage(ctx context.Context, input *dynamodb.ScanInput) (*dyna
 	return l.api.Scan(ctx, input)
 }
 
-func show(item map[string]types.AttributeValue, v Visitor) error {
+// shown is an item as a visitor is shown it; nothing of it for an item of another kind.
+type shown struct {
+	record *Record
+	name   Name
+	claim  *Claim
+}
+
+func (s shown) to(v Visitor) {
+	if s.record != nil {
+		v.Record(*s.record)
+	}
+	if s.claim != nil {
+		v.Claim(s.name, *s.claim)
+	}
+}
+
+func read(item map[string]types.AttributeValue) (out shown, err error) {
 	pk, _ := item["pk"].(*types.AttributeValueMemberS)
 	if pk == nil {
-		return fmt.Errorf("an item has no key pk: is the table this program's?")
+		return out, errors.New("an item has no key pk: is the table this program's?")
 	}
-	var err error
 	if name, ok := nameOf(pk.Value); ok {
-		var c Claim
-		if err = attributevalue.UnmarshalMap(item, &c); err == nil {
-			v.Claim(name, c)
-		}
+		out.name, out.claim = name, &Claim{}
+		err = attributevalue.UnmarshalMap(item, out.claim)
 	} else if strings.HasPrefix(pk.Value, recordKey("")) {
-		var r Record
-		if err = attributevalue.UnmarshalMap(item, &r); err == nil {
-			v.Record(r)
-		}
+		out.record = &Record{}
+		err = attributevalue.UnmarshalMap(item, out.record)
 	}
 	if err != nil {
-		return fmt.Errorf("item %s is not one of this program's: %w", pk.Value, err)
+		return out, fmt.Errorf("item %s is not one of this program's: %w", pk.Value, err)
 	}
-	return nil
+	return out, nil
 }
