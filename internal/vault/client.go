@@ -66,8 +66,8 @@ func New(o Options) *Client {
 func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) {
 	// Data is any and not a map because the decoder fills a map in a field by reflection, which takes half as long again.
 	var answer struct{ Data any }
-	err := c.do(ctx, "reading", path, func(ctx context.Context, v *api.Client) error {
-		resp, err := v.Logical().ReadRawWithContext(ctx, path)
+	err := c.do(ctx, "reading", path, func(ctx context.Context, v *Conn) error {
+		resp, err := v.read(ctx, path, nil)
 		if resp != nil {
 			defer func() { _ = resp.Body.Close() }() // it was read to its end, or is of no use
 		}
@@ -101,8 +101,8 @@ func (c *Client) Write(ctx context.Context, path string, fields map[string]any) 
 
 func (c *Client) write(ctx context.Context, doing, path string, fields map[string]any) (map[string]any, error) {
 	var data map[string]any
-	err := c.do(ctx, doing, path, func(ctx context.Context, v *api.Client) error {
-		secret, err := v.Logical().WriteWithContext(ctx, path, fields)
+	err := c.do(ctx, doing, path, func(ctx context.Context, v *Conn) error {
+		secret, err := v.write(ctx, path, fields)
 		if err != nil || secret == nil {
 			return err
 		}
@@ -138,8 +138,8 @@ func warned(warnings []string) error {
 
 // Delete removes what stands at path. What is absent, its mount included, counts as deleted.
 func (c *Client) Delete(ctx context.Context, path string) error {
-	return c.do(ctx, "deleting", path, func(ctx context.Context, v *api.Client) error {
-		_, err := v.Logical().DeleteWithContext(ctx, path)
+	return c.do(ctx, "deleting", path, func(ctx context.Context, v *Conn) error {
+		err := v.remove(ctx, path)
 		if status(err) == http.StatusNotFound {
 			return nil
 		}
@@ -156,14 +156,14 @@ func (c *Client) RevokePrefix(ctx context.Context, prefix string) error {
 
 // do runs one call with a deadline and a good token. A 403 is first taken for a token that was revoked under our
 // feet: it is replaced, once.
-func (c *Client) do(ctx context.Context, doing, path string, call func(context.Context, *api.Client) error) error {
+func (c *Client) do(ctx context.Context, doing, path string, call func(context.Context, *Conn) error) error {
 	t, err := c.session.good(ctx)
 	if err == nil {
-		err = c.once(ctx, t.client, call)
+		err = c.once(ctx, t.conn, call)
 		if status(err) == http.StatusForbidden {
 			c.session.forget(t.value)
 			if t, err = c.session.good(ctx); err == nil {
-				err = c.once(ctx, t.client, call)
+				err = c.once(ctx, t.conn, call)
 			}
 		}
 		if err == nil {
@@ -178,11 +178,11 @@ func (c *Client) do(ctx context.Context, doing, path string, call func(context.C
 	return fmt.Errorf("%s %s in Vault: %w", doing, path, err)
 }
 
-func (c *Client) once(ctx context.Context, client *api.Client, call func(context.Context, *api.Client) error) error {
+func (c *Client) once(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	start := time.Now() // by the monotonic clock, whatever Now is
-	err := call(ctx, client)
+	err := call(ctx, conn)
 	// What Vault answers over a rate limit quota: https://developer.hashicorp.com/vault/docs/concepts/resource-quotas
 	c.session.options.Observe(time.Since(start), status(err) == http.StatusTooManyRequests)
 	return err

@@ -65,7 +65,7 @@ type logins struct {
 	err       error
 }
 
-func (l *logins) login(context.Context, *api.Client) (*api.SecretAuth, error) {
+func (l *logins) login(context.Context, *vault.Conn) (*api.SecretAuth, error) {
 	if l.err != nil {
 		return nil, l.err
 	}
@@ -152,7 +152,7 @@ func TestAFailedLoginIsSharedByThoseWhoWaitedForIt(t *testing.T) {
 	l := &logins{err: errors.New("down")}
 	tries := 0
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Now: func() time.Time { return now }, Login: func(ctx context.Context, a *api.Client) (*api.SecretAuth, error) {
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Now: func() time.Time { return now }, Login: func(ctx context.Context, a *vault.Conn) (*api.SecretAuth, error) {
 		tries++
 		return l.login(ctx, a)
 	}})

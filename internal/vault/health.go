@@ -26,8 +26,8 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	var answer *api.HealthResponse
 	anonymous, err := c.session.anonymous(ctx)
 	if err == nil {
-		err = c.once(ctx, anonymous, func(ctx context.Context, v *api.Client) error {
-			answer, err = v.Sys().HealthWithContext(ctx)
+		err = c.once(ctx, anonymous, func(ctx context.Context, v *Conn) error {
+			answer, err = v.health(ctx)
 			return err
 		})
 	}
@@ -85,28 +85,4 @@ func (c *Client) trusted(err error) error {
 	}
 	c.session.disconnect()
 	return fmt.Errorf("%w (VAULT_CA_SECRET_ARN must hold the bundle that Vault's certificate chains to)", err)
-}
-
-// anonymous is a connection without a token and outside any namespace: health is the server's, not a namespace's.
-func (s *session) anonymous(ctx context.Context) (*api.Client, error) {
-	select {
-	case s.lock <- struct{}{}:
-		defer func() { <-s.lock }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the connection to Vault: %w", ctx.Err())
-	}
-	if s.connected == nil {
-		c, err := s.connect(ctx)
-		if err != nil {
-			return nil, err
-		}
-		s.connected = c
-	}
-	c, err := s.connected.Clone()
-	if err != nil {
-		return nil, fmt.Errorf("making the Vault client: %w", err)
-	}
-	c = s.equip(c, "")
-	c.ClearNamespace()
-	return c, nil
 }

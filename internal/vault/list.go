@@ -58,8 +58,8 @@ func (c *Client) Aliases(ctx context.Context, authMount string) ([]Alias, error)
 // list reads the whole answer into one value without the api client's own decoding, which makes a map of a map for each
 // name. Vault lists without pages.
 func (c *Client) list(ctx context.Context, path string, into any) error {
-	return c.do(ctx, "listing", path, func(ctx context.Context, v *api.Client) error {
-		resp, err := v.Logical().ReadRawWithDataWithContext(ctx, path, map[string][]string{"list": {"true"}})
+	return c.do(ctx, "listing", path, func(ctx context.Context, v *Conn) error {
+		resp, err := v.read(ctx, path, map[string][]string{"list": {"true"}})
 		if resp != nil {
 			defer func() { _ = resp.Body.Close() }() // it was read to its end, or the answer is of no use
 		}

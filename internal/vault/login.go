@@ -29,7 +29,7 @@ type IAM struct {
 }
 
 // Login signs and logs in. HashiCorp's own helper for this still needs the first AWS SDK, which doubles the binary.
-func (l IAM) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error) {
+func (l IAM) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	// Headers are signed and not the URL: Vault refuses a POST whose URL has a query.
 	const body = "Action=GetCallerIdentity&Version=2011-06-15"
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.Endpoint, strings.NewReader(body))
@@ -73,7 +73,7 @@ type AppRole struct {
 }
 
 // Login reads the secret and logs in.
-func (l AppRole) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error) {
+func (l AppRole) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	var s struct {
 		RoleID   string `json:"role_id"`
 		SecretID string `json:"secret_id"`
@@ -94,7 +94,7 @@ type Token struct {
 }
 
 // Login reads the token and learns its remaining time.
-func (l Token) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error) {
+func (l Token) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	var s struct {
 		Token string `json:"token"`
 	}
@@ -104,10 +104,12 @@ func (l Token) Login(ctx context.Context, c *api.Client) (*api.SecretAuth, error
 	if s.Token == "" {
 		return nil, errors.New(`the secret of VAULT_LOGIN_SECRET_ARN must be {"token":"…"}`)
 	}
-	c.SetToken(s.Token)
-	self, err := c.Auth().Token().LookupSelfWithContext(ctx)
+	own, err := c.as(s.Token)
 	if err != nil {
-		c.ClearToken()
+		return nil, err
+	}
+	self, err := own.self(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
 	}
 	ttl, err := self.TokenTTL()
@@ -133,8 +135,8 @@ func readSecret(ctx context.Context, read Secret, into any) error {
 	return nil
 }
 
-func login(ctx context.Context, c *api.Client, mount string, fields map[string]any, as string) (*api.SecretAuth, error) {
-	secret, err := c.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", fields)
+func login(ctx context.Context, c *Conn, mount string, fields map[string]any, as string) (*api.SecretAuth, error) {
+	secret, err := c.write(ctx, "auth/"+mount+"/login", fields)
 	if err != nil {
 		return nil, fmt.Errorf("at auth/%s as %s: %w", mount, as, clean(err))
 	}

@@ -19,14 +19,14 @@ import (
 var ErrLogin = errors.New("logging in to Vault")
 
 // Login obtains a token over a client that has none. The answer's Auth is what the session lives on.
-type Login func(ctx context.Context, c *api.Client) (*api.SecretAuth, error)
+type Login func(ctx context.Context, c *Conn) (*api.SecretAuth, error)
 
 // session holds the connection and a token across warm invocations.
 type session struct {
 	options Options
 	// lock has room for one: whoever holds it may log in. A channel, so that waiting ends with the context.
 	lock      chan struct{}
-	connected *api.Client // has no token
+	connected *Conn // has no token
 	token     token
 	// failed is the login that failed last. Whoever waited for it gets the same answer, instead of each waiting for a
 	// failure of its own.
@@ -41,7 +41,7 @@ const failureKept = 3 * time.Second
 
 // token is a token with its times in wall-clock time: the monotonic clock stands still while a sandbox is frozen.
 type token struct {
-	client    *api.Client // carries this token and never another
+	conn      *Conn // carries it
 	value     string
 	renewable bool
 	obtained  time.Time
@@ -63,22 +63,40 @@ func (s *session) good(ctx context.Context) (token, error) {
 	case <-ctx.Done():
 		return token{}, fmt.Errorf("waiting for the login to Vault: %w", ctx.Err())
 	}
-	if s.connected == nil {
-		c, err := s.connect(ctx)
-		if err != nil {
-			return token{}, err
-		}
-		s.connected = c
+	if err := s.ensureConnection(ctx); err != nil {
+		return token{}, err
 	}
 	err := s.ensureToken(ctx)
 	return s.token, err
 }
 
+// anonymous is the connection without a token.
+func (s *session) anonymous(ctx context.Context) (*Conn, error) {
+	select {
+	case s.lock <- struct{}{}:
+		defer func() { <-s.lock }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the connection to Vault: %w", ctx.Err())
+	}
+	err := s.ensureConnection(ctx)
+	return s.connected, err
+}
+
+func (s *session) ensureConnection(ctx context.Context) (err error) {
+	if s.connected == nil {
+		s.connected, err = s.connect(ctx)
+	}
+	return err
+}
+
 // connect makes the client. Nothing of it comes from the environment: VAULT_SKIP_VERIFY and its like are nobody's
 // setting here.
-func (s *session) connect(ctx context.Context) (*api.Client, error) {
+func (s *session) connect(ctx context.Context) (*Conn, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
-	transport.MaxIdleConnsPerHost = 32                           // the default of 2 makes a batch over HTTP/1.1 dial anew
+	// A few connections cost Vault less for each request than one that all share: docs/decisions/http1.md.
+	transport.Protocols = &http.Protocols{}
+	transport.Protocols.SetHTTP1(true)
+	transport.MaxIdleConnsPerHost = 32 // as many as a batch has at work; the default of 2 would dial anew
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.options.CA != nil {
 		bundle, err := s.options.CA(ctx)
@@ -103,18 +121,7 @@ func (s *session) connect(ctx context.Context) (*api.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
 	}
-	return s.equip(c, ""), nil
-}
-
-// equip gives a client the namespace and the token it is to use, and nothing it may have found in the environment.
-func (s *session) equip(c *api.Client, token string) *api.Client {
-	c.SetToken(token)
-	if s.options.Namespace == "" {
-		c.ClearNamespace()
-	} else {
-		c.SetNamespace(s.options.Namespace)
-	}
-	return c
+	return newConn(c, "", s.options.Namespace), nil
 }
 
 // ensureToken renews or replaces the token once two thirds of its time are gone, so that it outlasts an invocation. When
@@ -142,7 +149,7 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 	defer cancel()
 	age := now.Sub(t.obtained)
 	if t.value != "" && t.renewable && age >= 0 && age < t.ttl {
-		secret, err := t.client.Auth().Token().RenewSelfWithContext(ctx, 0)
+		secret, err := t.conn.renew(ctx)
 		if err == nil && secret != nil && secret.Auth != nil && time.Duration(secret.Auth.LeaseDuration)*time.Second > t.ttl/2 {
 			return s.keep(secret.Auth, now)
 		}
@@ -151,11 +158,7 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 	if age := now.Sub(s.failed.at); s.failed.err != nil && age >= 0 && age < failureKept {
 		return s.failed.err
 	}
-	anonymous, err := s.connected.Clone()
-	if err != nil {
-		return fmt.Errorf("making the Vault client: %w", err)
-	}
-	auth, err := s.options.Login(ctx, s.equip(anonymous, ""))
+	auth, err := s.options.Login(ctx, s.connected)
 	if err != nil {
 		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
 		if caller.Err() == nil { // else it was the caller's time that ended, and says nothing of Vault
@@ -168,11 +171,11 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 }
 
 func (s *session) keep(a *api.SecretAuth, now time.Time) error {
-	c, err := s.connected.Clone()
+	c, err := s.connected.as(a.ClientToken)
 	if err != nil {
-		return fmt.Errorf("making the Vault client: %w", err)
+		return err
 	}
-	s.token = token{client: s.equip(c, a.ClientToken), value: a.ClientToken, renewable: a.Renewable, obtained: now,
+	s.token = token{conn: c, value: a.ClientToken, renewable: a.Renewable, obtained: now,
 		ttl: time.Duration(a.LeaseDuration) * time.Second}
 	return nil
 }
