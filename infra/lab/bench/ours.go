@@ -33,7 +33,7 @@ func newComparison(p place, n int) (*comparison, error) {
 		Addr: p.VaultAddr,
 		CA:   func(context.Context) ([]byte, error) { return []byte(p.VaultCA), nil },
 		// A login takes a few milliseconds and is kept for many runs: it is no part of the measurement.
-		Login: func(context.Context, *api.Client) (*api.SecretAuth, error) {
+		Login: func(context.Context, *vault.Conn) (*api.SecretAuth, error) {
 			return &api.SecretAuth{ClientToken: p.Token}, nil
 		},
 	})

@@ -47,15 +47,24 @@ func asFunction(t *testing.T, function, name string) *vaultapi.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	auth, err := vault.IAM{
+	login := vault.IAM{
 		Mount: "aws", Role: "ec2-provisioner-" + name, ServerID: env["VAULT_IAM_SERVER_ID"], Region: "us-east-1",
 		Endpoint:    "https://sts.us-east-1.amazonaws.com/",
 		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]),
-	}.Login(t.Context(), client)
-	if err != nil {
+	}
+	own := vault.New(vault.Options{
+		Addr: client.Address(), CA: func(context.Context) ([]byte, error) { return []byte(world.VaultCAPEM), nil },
+		Login: func(ctx context.Context, c *vault.Conn) (*vaultapi.SecretAuth, error) {
+			auth, err := login.Login(ctx, c)
+			if err == nil {
+				client.SetToken(auth.ClientToken)
+			}
+			return auth, err
+		},
+	})
+	if err := own.Login(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	client.SetToken(auth.ClientToken)
 	return client
 }
 
