@@ -47,25 +47,31 @@ func asFunction(t *testing.T, function, name string) *vaultapi.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	login := vault.IAM{
+	client.SetToken(logIn(t, vault.IAM{
 		Mount: "aws", Role: "ec2-provisioner-" + name, ServerID: env["VAULT_IAM_SERVER_ID"], Region: "us-east-1",
 		Endpoint:    "https://sts.us-east-1.amazonaws.com/",
 		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]),
-	}
-	own := vault.New(vault.Options{
-		Addr: client.Address(), CA: func(context.Context) ([]byte, error) { return []byte(world.VaultCAPEM), nil },
+	}.Login))
+	return client
+}
+
+// logIn makes a login and gives its token; empty when it is refused.
+func logIn(t *testing.T, login vault.Login) (token string) {
+	t.Helper()
+	client := vault.New(vault.Options{
+		Addr: world.VaultAddr, CA: func(context.Context) ([]byte, error) { return []byte(world.VaultCAPEM), nil },
 		Login: func(ctx context.Context, c *vault.Conn) (*vaultapi.SecretAuth, error) {
-			auth, err := login.Login(ctx, c)
+			auth, err := login(ctx, c)
 			if err == nil {
-				client.SetToken(auth.ClientToken)
+				token = auth.ClientToken
 			}
 			return auth, err
 		},
 	})
-	if err := own.Login(t.Context()); err != nil {
-		t.Fatal(err)
+	if err := client.Login(t.Context()); err != nil {
+		t.Log(err)
 	}
-	return client
+	return token
 }
 
 func TestTheFunctionsPoliciesReachTheirOwnNamesAndNothingElse(t *testing.T) {
@@ -120,17 +126,13 @@ func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
 	}
 	other, without := own, own
 	other.Role, without.ServerID = "ec2-provisioner-deprovision", ""
-	client, err := world.Fleet.VaultClient("")
-	if err != nil {
-		t.Fatal(err)
+	if logIn(t, own.Login) == "" {
+		t.Error("it cannot log in to its own role")
 	}
-	if _, err := own.Login(t.Context(), client); err != nil {
-		t.Errorf("its own role: %v", err)
-	}
-	if _, err := other.Login(t.Context(), client); err == nil {
+	if logIn(t, other.Login) != "" {
 		t.Error("provision logged in as deprovision, which may delete entities")
 	}
-	if _, err := without.Login(t.Context(), client); err == nil {
+	if logIn(t, without.Login) != "" {
 		t.Error("a login without the server ID header was let in")
 	}
 }
