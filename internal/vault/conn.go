@@ -22,8 +22,8 @@ type Conn struct {
 	as func(token string) (*Conn, error)
 }
 
-// newConn takes over a client. Nothing stays that it may have found in the environment.
-func newConn(c *api.Client, token, namespace string) *Conn {
+// NewConn takes over a client, with a token or none and in a namespace or none. Nothing stays that it may have found in the environment.
+func NewConn(c *api.Client, token, namespace string) *Conn {
 	c.SetToken(token)
 	if namespace == "" {
 		c.ClearNamespace()
@@ -68,7 +68,7 @@ func newConn(c *api.Client, token, namespace string) *Conn {
 			if err != nil {
 				return nil, err
 			}
-			return newConn(other, token, namespace), nil
+			return NewConn(other, token, namespace), nil
 		},
 	}
 }

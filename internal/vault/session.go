@@ -121,7 +121,7 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
 	}
-	return newConn(c, "", s.options.Namespace), nil
+	return NewConn(c, "", s.options.Namespace), nil
 }
 
 // ensureToken renews or replaces the token once two thirds of its time are gone, so that it outlasts an invocation. When

@@ -47,31 +47,16 @@ func asFunction(t *testing.T, function, name string) *vaultapi.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client.SetToken(logIn(t, vault.IAM{
+	auth, err := vault.IAM{
 		Mount: "aws", Role: "ec2-provisioner-" + name, ServerID: env["VAULT_IAM_SERVER_ID"], Region: "us-east-1",
 		Endpoint:    "https://sts.us-east-1.amazonaws.com/",
 		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], env["AWS_SESSION_TOKEN"]),
-	}.Login))
-	return client
-}
-
-// logIn makes a login and gives its token; empty when it is refused.
-func logIn(t *testing.T, login vault.Login) (token string) {
-	t.Helper()
-	client := vault.New(vault.Options{
-		Addr: world.VaultAddr, CA: func(context.Context) ([]byte, error) { return []byte(world.VaultCAPEM), nil },
-		Login: func(ctx context.Context, c *vault.Conn) (*vaultapi.SecretAuth, error) {
-			auth, err := login(ctx, c)
-			if err == nil {
-				token = auth.ClientToken
-			}
-			return auth, err
-		},
-	})
-	if err := client.Login(t.Context()); err != nil {
-		t.Log(err)
+	}.Login(t.Context(), vault.NewConn(client, "", ""))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return token
+	client.SetToken(auth.ClientToken)
+	return client
 }
 
 func TestTheFunctionsPoliciesReachTheirOwnNamesAndNothingElse(t *testing.T) {
@@ -126,13 +111,17 @@ func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
 	}
 	other, without := own, own
 	other.Role, without.ServerID = "ec2-provisioner-deprovision", ""
-	if logIn(t, own.Login) == "" {
-		t.Error("it cannot log in to its own role")
+	client, err := world.Fleet.VaultClient("")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if logIn(t, other.Login) != "" {
+	if _, err := own.Login(t.Context(), vault.NewConn(client, "", "")); err != nil {
+		t.Errorf("its own role: %v", err)
+	}
+	if _, err := other.Login(t.Context(), vault.NewConn(client, "", "")); err == nil {
 		t.Error("provision logged in as deprovision, which may delete entities")
 	}
-	if logIn(t, without.Login) != "" {
+	if _, err := without.Login(t.Context(), vault.NewConn(client, "", "")); err == nil {
 		t.Error("a login without the server ID header was let in")
 	}
 }
@@ -160,7 +149,7 @@ func TestAProfileOfTypeIAMBindsTheLoginToTheInstanceAsWell(t *testing.T) {
 		_, err = vault.IAM{
 			Mount: "aws", Role: role.ID, ServerID: "vault.lab", Region: "us-east-1", Endpoint: "https://sts.us-east-1.amazonaws.com/",
 			Credentials: credentials.NewStaticCredentialsProvider(aws.ToString(c.AccessKeyId), aws.ToString(c.SecretAccessKey), aws.ToString(c.SessionToken)),
-		}.Login(context.WithoutCancel(t.Context()), client)
+		}.Login(context.WithoutCancel(t.Context()), vault.NewConn(client, "", ""))
 		return err
 	}
 	if err := login(mine, mine); err != nil {
