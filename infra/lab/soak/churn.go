@@ -72,7 +72,11 @@ func (c *churn) count(f func(*counts)) {
 	f(&c.done)
 }
 
-func (c *churn) fail(err error) {
+// fail notes what the lab could not do; not what was broken off because the time was over.
+func (c *churn) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.errs = append(c.errs, err)
@@ -82,7 +86,7 @@ func (c *churn) fail(err error) {
 func (c *churn) live(ctx context.Context, l life) {
 	launched, err := c.world.Fleet.Launch(ctx, fleet.Spec{Role: l.role})
 	if err != nil {
-		c.fail(fmt.Errorf("launching: %w", err))
+		c.fail(ctx, fmt.Errorf("launching: %w", err))
 		return
 	}
 	i := launched[0]
@@ -100,7 +104,7 @@ func (c *churn) live(ctx context.Context, l life) {
 	}
 	if l.tags {
 		if err := c.world.Fleet.SetTags(ctx, i, map[string]string{"soak": i.ID}); err != nil {
-			c.fail(err)
+			c.fail(ctx, err)
 		}
 		c.count(func(n *counts) { n.tagged++ })
 	}
@@ -112,7 +116,7 @@ func (c *churn) live(ctx context.Context, l life) {
 		return
 	}
 	if err := c.world.Fleet.Terminate(ctx, i); err != nil {
-		c.fail(err)
+		c.fail(ctx, err)
 		return
 	}
 	c.count(func(n *counts) { n.terminated++ })
@@ -126,14 +130,14 @@ func (c *churn) live(ctx context.Context, l life) {
 
 func (c *churn) stop(ctx context.Context, i fleet.Instance) {
 	if err := c.world.Fleet.Stop(ctx, i); err != nil {
-		c.fail(err)
+		c.fail(ctx, err)
 		return
 	}
 	c.count(func(n *counts) { n.stopped++ })
 	c.announce(ctx, i, "stopped", false, false)
 	c.wait(ctx, time.Second)
 	if err := c.world.Fleet.Start(ctx, i); err != nil {
-		c.fail(err)
+		c.fail(ctx, err)
 		return
 	}
 	c.announce(ctx, i, "running", false, false)
@@ -151,8 +155,8 @@ func (c *churn) announce(ctx context.Context, i fleet.Instance, state string, lo
 		c.count(func(n *counts) { n.doubled++ })
 	}
 	for range times {
-		if err := c.world.Fleet.Announce(ctx, i, state); err != nil && ctx.Err() == nil {
-			c.fail(err)
+		if err := c.world.Fleet.Announce(ctx, i, state); err != nil {
+			c.fail(ctx, err)
 		}
 		c.count(func(n *counts) { n.announced++ })
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -74,7 +75,10 @@ func Start(o Options) (*Tap, error) {
 			http.Error(w, fmt.Sprintf("tap: %s does not answer: %v", o.Upstream, err), http.StatusBadGateway)
 		},
 	}
-	t.server = &http.Server{Handler: http.HandlerFunc(t.serve), TLSConfig: o.TLS, ReadHeaderTimeout: 10 * time.Second}
+	t.server = &http.Server{
+		Handler: http.HandlerFunc(t.serve), TLSConfig: o.TLS, ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: log.New(io.Discard, "", 0), // of connections that a killed client left: those are made on purpose
+	}
 	if o.TLS != nil {
 		t.URL = "https://" + ln.Addr().String()
 		go func() { _ = t.server.ServeTLS(ln, "", "") }()
