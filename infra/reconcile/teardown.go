@@ -45,7 +45,7 @@ func tearDown(ctx context.Context, f function, o options, in io.Reader, out, pro
 		switch {
 		case a.Blocked || a.Summary.Failed > 0 || a.Unsettled > 0:
 			return undone, nil
-		case a.Summary == (reconcile.Summary{}):
+		case a.Summary.Corrected == 0:
 			if !o.json {
 				fmt.Fprintf(out, "\n%s removed; nothing of the deployment is left\n", count(removed, "instance"))
 			}
@@ -64,10 +64,13 @@ func printTeardown(out io.Writer, a answer) error {
 			failed = append(failed, d)
 		}
 	}
-	fmt.Fprintf(&b, "teardown: %s; removed %d, failed %d\n", count(a.Scanned.Records, "ledger record"), a.Summary.Corrected, a.Summary.Failed)
+	fmt.Fprintf(&b, "teardown: %s; removed %d, failed %d, left alone as another's %d\n",
+		count(a.Scanned.Records, "ledger record"), a.Summary.Corrected, a.Summary.Failed, a.Summary.Conflicting)
 	if len(failed) > 0 {
 		b.WriteString("\n")
 		table(&b, failed)
+	}
+	if a.Summary.Failed > 0 {
 		b.WriteString("\nwhat failed stands as it was; run it again when its reason is gone\n")
 	}
 	if a.Unsettled > 0 {

@@ -5,7 +5,6 @@ package audit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -64,9 +63,10 @@ const (
 	// PerCall is how many events one call takes,
 	// https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 	PerCall = 10
-	// kept is how many events of one invocation are held. A fleet that drifted as a whole has more; the log has them all.
-	kept = 2000
-	// sendTime bounds the sending of all of them, and it ends this long before the invocation does.
+	// kept is how many events are held before they are sent, and not only at the end of the invocation: a fleet that is
+	// changed as a whole has many.
+	kept = 500
+	// sendTime bounds the sending of that many, and at the end it ends this long before the invocation does.
 	sendTime   = 3 * time.Second
 	answerTime = time.Second
 	// sideBySide is how many calls are made at once.
@@ -81,7 +81,7 @@ type Trail struct {
 
 	mu     sync.Mutex
 	events []Event
-	lost   int
+	errs   []error // one for each that did not reach the bus
 }
 
 // NewTrail makes a Trail; nil for the bus keeps nothing.
@@ -97,24 +97,35 @@ func (t *Trail) Add(e Event) {
 		e.Detail.Error = strings.ToValidUTF8(e.Detail.Error[:maxError], "")
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.events) == kept {
-		t.lost++
-		return
-	}
 	t.events = append(t.events, e)
+	var full []Event
+	if len(t.events) >= kept {
+		full, t.events = t.events, nil
+	}
+	t.mu.Unlock()
+	if full != nil {
+		t.send(context.Background(), full)
+	}
 }
 
-// Send sends what was kept, best effort: it counts what did not reach the bus and gives the first reason. Nothing waits
-// for an answer beyond a few seconds, and never beyond the invocation.
+// Send sends what is left, best effort: it counts what did not reach the bus, of all that was added, and gives the first
+// reason. Nothing waits for an answer beyond a few seconds, and never beyond the invocation.
 func (t *Trail) Send(ctx context.Context) (failed int, err error) {
 	t.mu.Lock()
-	events, lost := t.events, t.lost
-	t.events, t.lost = nil, 0
+	events := t.events
+	t.events = nil
 	t.mu.Unlock()
-	if len(events) == 0 {
-		return 0, nil
+	if len(events) > 0 {
+		t.send(ctx, events)
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	failed, err = len(t.errs), errors.Join(t.errs[:min(1, len(t.errs))]...)
+	t.errs = nil
+	return failed, err
+}
+
+func (t *Trail) send(ctx context.Context, events []Event) {
 	limit := sendTime
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline)-answerTime)
@@ -122,13 +133,9 @@ func (t *Trail) Send(ctx context.Context) (failed int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	errs := t.put(ctx, events)
-	if lost > 0 {
-		errs = append(errs, fmt.Errorf("one invocation tells of at most %d events", kept))
-	}
-	if len(errs) == 0 {
-		return 0, nil
-	}
-	return len(errs) + max(lost-1, 0), errs[0]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.errs = append(t.errs, errs...)
 }
 
 // put sends the events in order of their coming, a few calls side by side, and gives one error for each that was not

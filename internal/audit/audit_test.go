@@ -81,14 +81,24 @@ func TestABusThatHangsOrIsDownCostsNoMoreThanItsTimeAndIsCounted(t *testing.T) {
 	}
 }
 
-func TestWhatOneInvocationKeepsIsBoundedAndTheRestCounted(t *testing.T) {
+func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 	b := &bus{}
 	trail := audit.NewTrail(b)
-	for range 2500 {
+	for range 2400 {
 		trail.Add(audit.Event{Type: "t"})
 	}
-	if failed, err := trail.Send(t.Context()); failed != 500 || err == nil || len(b.seen) != 2000 {
-		t.Errorf("want 2000 sent and 500 counted as lost, got %d and %d, %v", len(b.seen), failed, err)
+	if sent := len(b.seen); sent != 2000 {
+		t.Errorf("want all but the last few hundred of 2400 sent on the way, %d were: a fleet's would be held in memory", sent)
+	}
+	if failed, err := trail.Send(t.Context()); failed != 0 || err != nil || len(b.seen) != 2400 {
+		t.Errorf("want all 2400 sent, got %d and %d lost, %v", len(b.seen), failed, err)
+	}
+	b.down = true
+	for range 600 {
+		trail.Add(audit.Event{Type: "t"})
+	}
+	if failed, err := trail.Send(t.Context()); failed != 600 || err == nil {
+		t.Errorf("want those counted that were lost on the way and at the end, got %d of 600, %v", failed, err)
 	}
 }
 

@@ -48,12 +48,19 @@ type Table interface {
 	Expiry(ctx context.Context) (string, error)
 }
 
+// Ledger tells whether grants are made at all.
+type Ledger interface {
+	// TornDown gives since when they are not; nil while they are.
+	TornDown(ctx context.Context) (*time.Time, error)
+}
+
 // Options are what a Doctor needs.
 type Options struct {
 	Server  Server
 	Objects Objects
 	AWS     AWS
 	Table   Table
+	Ledger  Ledger
 	// Places are the accounts and regions whose instances are looked after; an empty account is the function's own.
 	Places   []instance.Place
 	Profiles *grant.Set

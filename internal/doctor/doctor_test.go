@@ -23,7 +23,7 @@ var names = []string{
 	"auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
 	"aws identity", "member role own account", "iam own account", "ec2 own account us-east-1", "ec2 own account eu-central-1",
 	"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1",
-	"ledger table", "ledger recovery", "ledger expiry", "profiles", "profile overlap",
+	"ledger table", "ledger recovery", "ledger expiry", "ledger open", "profiles", "profile overlap",
 }
 
 func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.T) {
@@ -184,18 +184,18 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		},
 		"no table": {
 			func(w *world) { w.shapeErr = errors.New("ResourceNotFoundException") },
-			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "ResourceNotFound", "TABLE_NAME",
+			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "ResourceNotFound", "TABLE_NAME",
 		},
 		"a table that may not be looked at": {
 			func(w *world) { w.shapeErr = refusal{"AccessDeniedException"} },
-			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "AccessDenied", "allow dynamodb:DescribeTable",
+			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "AccessDenied", "allow dynamodb:DescribeTable",
 		},
 		"a table that is being made": {
-			func(w *world) { w.shape.Status = "CREATING" }, []string{"ledger table", "ledger recovery", "ledger expiry"}, "CREATING", "wait",
+			func(w *world) { w.shape.Status = "CREATING" }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "CREATING", "wait",
 		},
 		"somebody else's table": {
 			func(w *world) { w.shape.Keys = "id (S), sort (N)" },
-			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "sort (N)", "TABLE_NAME",
+			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "sort (N)", "TABLE_NAME",
 		},
 		"a table that cannot be restored": {
 			func(w *world) { w.recovery = false }, []string{"ledger recovery"}, "off", "update-continuous-backups",
@@ -210,6 +210,12 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		"another attribute expires": {
 			func(w *world) { w.expiry = "ttl" }, []string{"ledger expiry"}, `"ttl"`, "update-time-to-live",
 		},
+		"a teardown that was begun": {
+			func(w *world) { w.tornDown = &time.Time{} }, []string{"ledger open"}, "torn down", "item teardown",
+		},
+		"a table that says nothing of a teardown": {
+			func(w *world) { w.tornDownErr = refusal{"AccessDeniedException"} }, []string{"ledger open"}, "AccessDenied", "allow dynamodb:GetItem",
+		},
 		"no profile": {
 			func(w *world) { w.options.Profiles.Profiles = nil }, []string{"profiles"}, "no profile", "TEMPLATES_DIR",
 		},
@@ -217,11 +223,11 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 			func(w *world) { w.options.Profiles.Profiles[1].Match.IAMRoleARN = "*" }, []string{"profile overlap"}, "alice-p0 with alice-p1", "exclude",
 		},
 		"a check that panics": {
-			func(w *world) { w.tablePanics = true }, []string{"ledger table", "ledger recovery", "ledger expiry"}, "nil pointer", "fault of the program",
+			func(w *world) { w.tablePanics = true }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "nil pointer", "fault of the program",
 		},
 		"a check that hangs": {
 			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond },
-			[]string{"ledger table", "ledger recovery", "ledger expiry"}, "deadline", "reaches DynamoDB",
+			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "deadline", "reaches DynamoDB",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -16,6 +17,7 @@ func (d Doctor) tableSteps() []*step {
 		table,
 		{name: "ledger recovery", needs: []*step{table}, look: d.tableRecovery},
 		{name: "ledger expiry", needs: []*step{table}, look: d.tableExpiry},
+		{name: "ledger open", needs: []*step{table}, look: d.open},
 	}
 }
 
@@ -54,6 +56,19 @@ func (d Doctor) tableExpiry(ctx context.Context) finding {
 			"items expire by %q and not by %q: the records of removed instances pile up", attribute, ledger.ExpiresAt)
 	}
 	return good("items expire by %s", attribute)
+}
+
+// open looks for the item that a teardown leaves, also one that removed nothing.
+func (d Doctor) open(ctx context.Context) finding {
+	since, err := d.Ledger.TornDown(ctx)
+	switch {
+	case err != nil:
+		return unseen(err, "dynamodb:GetItem")
+	case since != nil:
+		return bad("delete the item teardown from the ledger's table to take the deployment up again, or delete its stack",
+			"this deployment was torn down at %s: no instance is granted anything", since.UTC().Format(time.RFC3339))
+	}
+	return good("the deployment is not torn down: grants are made")
 }
 
 // unseen is for a setting that could not be looked at. Where the endpoint is not AWS and does not know the call, nothing

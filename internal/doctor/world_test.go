@@ -52,7 +52,11 @@ type world struct {
 	expiryErr   error
 	tablePanics bool
 	tableHangs  bool
+	tornDown    *time.Time
+	tornDownErr error
 }
+
+func (w *world) TornDown(context.Context) (*time.Time, error) { return w.tornDown, w.tornDownErr }
 
 func healthy(t *testing.T) *world {
 	t.Helper()
@@ -72,7 +76,7 @@ func healthy(t *testing.T) *world {
 	}
 	profiles := load(t, "ec2", "arn:aws:iam::*:role/alice-worker", "arn:aws:iam::*:role/alice-etcd")
 	w.options = doctor.Options{
-		Server: w, Objects: w, AWS: w, Table: w,
+		Server: w, Objects: w, AWS: w, Table: w, Ledger: w,
 		Places:    []instance.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
 		Profiles:  profiles,
 		Rights:    rights.ByFunction(rights.Scope{Profiles: profiles, AuthMount: "aws"})[rights.Reconcile],

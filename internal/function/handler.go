@@ -257,6 +257,9 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	case lifecycle.Unchanged:
 		v.metrics.Count(observe.Unchanged)
 		log.DebugContext(ctx, "nothing to do", attributes...)
+	case lifecycle.TornDown:
+		v.metrics.Count(observe.LeftAlone)
+		log.WarnContext(ctx, "nothing is granted: this deployment is torn down; delete the item teardown from the ledger's table to take it up again", attributes...)
 	default:
 		v.metrics.Count(observe.LeftAlone)
 		log.DebugContext(ctx, "left alone", attributes...)
@@ -269,6 +272,11 @@ func (v *invocation) removed(ctx context.Context, log *slog.Logger, t event.Trig
 	o := r.outcome
 	if o.Again {
 		log.InfoContext(ctx, "looked after once more, now that no login can be under way", observe.KeyCut, o.Cut)
+		return
+	}
+	if len(o.Paths) == 0 && o.Cut == 0 {
+		v.metrics.Count(observe.Unchanged)
+		log.DebugContext(ctx, "it never had anything: its record is closed")
 		return
 	}
 	v.metrics.Count(observe.Deprovisioned)

@@ -71,14 +71,14 @@ func TestARemovalIsTimedFromItsEventToTheCutAndToldOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Deprovisioned, CutAt: eventTime.Add(1500 * time.Millisecond)}
+	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Deprovisioned, Paths: []string{"auth/aws/role/x"}, CutAt: eventTime.Add(1500 * time.Millisecond)}
 	b.batch(t.Context(), t, body(id(1), "terminated", at))
 	if m := b.metrics.String(); !strings.Contains(m, `"TimeToCutOff":[1500]`) || !strings.Contains(m, `"Deprovisioned":1`) {
 		t.Errorf("want 1.5 s to the cut, whatever the rest of the removal takes, got %s", m)
 	}
 	b.metrics.Reset()
 	b.log.Reset()
-	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Deprovisioned, CutAt: eventTime.Add(time.Minute), Again: true}
+	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Deprovisioned, Paths: []string{"auth/aws/role/x"}, CutAt: eventTime.Add(time.Minute), Again: true}
 	b.batch(t.Context(), t, body(id(1), "terminated", at))
 	if strings.Contains(b.metrics.String(), "Deprovisioned") || strings.Contains(b.log.String(), observe.AuditRemoved) {
 		t.Errorf("a removal that is looked after once more is counted or told a second time: %s%s", b.metrics.String(), b.log.String())

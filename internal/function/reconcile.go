@@ -78,9 +78,11 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	} {
 		run.metrics.Add(name, n)
 	}
+	blocked := 0 // told as well: an alarm that hears nothing would fall silent between two runs
 	if answer.Blocked {
-		run.metrics.Count(observe.Blocked)
+		blocked = 1
 	}
+	run.metrics.Add(observe.Blocked, blocked)
 	if answer.Cursor == nil {
 		run.metrics.Count(observe.Reconciled)
 		if answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == "" {

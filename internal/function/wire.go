@@ -96,6 +96,7 @@ func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
 	scope := rights.Scope{Profiles: p.profiles, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
+		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Places: places, Profiles: p.profiles, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount, RoleNames: names,
@@ -136,7 +137,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, err
 	}
 	p.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
-	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID})
+	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, Accounts: s.AllowedAccounts, ExternalID: s.MemberExternalID})
 	return p, nil
 }
 

@@ -54,9 +54,12 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 	return Object{Kind: KindAuthRole, Path: AuthRolePath(authMount, f.ID), Fields: fields}
 }
 
+// Gives are the policies that an auth role, as Vault answers it, gives.
+func Gives(role map[string]any) []string { return asList(role["token_policies"]) }
+
 // GivesOneOf tells whether an auth role, as Vault answers it, gives one of these policies.
 func GivesOneOf(role map[string]any, policies []string) bool {
-	return slices.ContainsFunc(asList(role["token_policies"]), func(p string) bool { return slices.Contains(policies, p) })
+	return slices.ContainsFunc(Gives(role), func(p string) bool { return slices.Contains(policies, p) })
 }
 
 func present(s string) []string {

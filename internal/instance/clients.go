@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -87,6 +88,9 @@ func (c *clients) credentials(ctx context.Context, account string) (aws.Credenti
 	}
 	if account == own.AccountID {
 		return c.options.Config.Credentials, nil
+	}
+	if !slices.Contains(c.options.Accounts, account) {
+		return nil, fault.Refusef("account %s is neither the function's own (%s) nor one of ALLOWED_ACCOUNTS: add it, or stop forwarding that account's events", account, own.AccountID)
 	}
 	if c.options.MemberRole == "" {
 		return nil, fault.Refusef("account %s is not the function's own (%s) and MEMBER_ROLE_NAME is not set: set it to a role that exists there, or stop forwarding that account's events", account, own.AccountID)

@@ -50,7 +50,7 @@ func look(t *testing.T, in, member, action, code string) instance.Sighting {
 		fmt.Fprint(w, strings.ReplaceAll(awsAnswers()[asked], "%s", in))
 	}))
 	t.Cleanup(server.Close)
-	l := instance.New(instance.Options{MemberRole: member, Config: aws.Config{
+	l := instance.New(instance.Options{MemberRole: member, Accounts: []string{"444455556666"}, Config: aws.Config{
 		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 	}})
 	ref := instance.Ref{ID: id, Account: in, Region: "us-east-1"}
@@ -86,6 +86,12 @@ func TestEachFaultOfALookUpIsOfOneKindAndNeverAnAbsence(t *testing.T) {
 	t.Run("an account without a member role is refused", func(t *testing.T) {
 		if s := look(t, other, "", "", ""); s.Err == nil || fault.KindOf(s.Err) != fault.Refuse {
 			t.Errorf("want kind refuse, since no delivery will make it better, got %+v", s)
+		}
+	})
+	t.Run("an account that nobody allowed is refused before anything is asked of it", func(t *testing.T) {
+		s := look(t, "999999999999", "member", "AssumeRole", "Throttling")
+		if s.Err == nil || fault.KindOf(s.Err) != fault.Refuse || !strings.Contains(s.Err.Error(), "ALLOWED_ACCOUNTS") {
+			t.Errorf("want it refused by what is to be set: whoever may send events could take names for instances of its own, got %+v", s)
 		}
 	})
 	t.Run("and without a fault it is found", func(t *testing.T) {

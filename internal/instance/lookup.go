@@ -58,6 +58,8 @@ type Options struct {
 	Config aws.Config
 	// MemberRole is the name of the role to assume in accounts other than the function's own; empty for none.
 	MemberRole string
+	// Accounts are those other than the function's own whose instances are looked at.
+	Accounts []string
 	// ExternalID is sent with every AssumeRole, for trust policies that ask for it.
 	ExternalID string
 }

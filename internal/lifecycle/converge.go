@@ -93,6 +93,7 @@ const (
 	Unmatched     Action = "unmatched"     // no profile fits: none of our concern
 	NotYet        Action = "not-yet"       // EC2 does not say enough yet; the next event will
 	LeftAlone     Action = "left-alone"    // the present state asks for nothing from this function
+	TornDown      Action = "torn-down"     // the deployment is torn down: nothing is granted
 )
 
 // Outcome says what was done for one instance, and to whom it was granted.

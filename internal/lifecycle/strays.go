@@ -95,24 +95,55 @@ func (c *Converger) withStrays(ctx context.Context, t event.Trigger, old *ledger
 	return next, nil
 }
 
-// takenOver is an error when a recorded policy of a live instance bears another deployment's marker: the instance is
-// that one's now, and what the record names besides may be as well.
+// takenOver is an error when a policy of a live instance bears another deployment's marker, one that is recorded or one
+// that its auth role gives: the instance is that one's now, and what the record names besides may be as well.
 func (c *Converger) takenOver(ctx context.Context, r *ledger.Record) error {
 	if r == nil {
 		return nil
 	}
 	for _, o := range r.Objects {
-		if o.Kind != grant.KindPolicy {
-			continue
+		var err error
+		switch o.Kind {
+		case grant.KindPolicy:
+			err = c.anothers(ctx, r.InstanceID, o.Path)
+		case grant.KindAuthRole:
+			var role map[string]any
+			if role, err = c.Vault.Read(ctx, o.Path); err == nil {
+				err = c.anothersLogin(ctx, r.InstanceID, role, r.Has)
+			}
+		case grant.KindPKIRole, grant.KindGeneric: // they bear no marker
 		}
-		current, err := c.Vault.Read(ctx, o.Path)
 		if err != nil {
 			return err
 		}
-		text, _ := current["policy"].(string)
-		if m, ok := grant.ParseMarker(text); ok && m.Deployment != c.Realm.Deployment {
-			return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all beside it is left alone", r.InstanceID, o.Path, m.Deployment)
+	}
+	return nil
+}
+
+// anothersLogin is an error when an auth role gives a policy of the instance's that is not known, by its path, and bears
+// another deployment's marker: auth roles bear none, and both deployments' stands at one path.
+func (c *Converger) anothersLogin(ctx context.Context, instanceID string, role map[string]any, known func(path string) bool) error {
+	for _, policy := range grant.Gives(role) {
+		path := grant.PolicyPath(policy)
+		if id, _, ours := grant.SplitObjectName(policy); !ours || id != instanceID || known(path) {
+			continue
 		}
+		if err := c.anothers(ctx, instanceID, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// anothers is an error when a policy bears another deployment's marker.
+func (c *Converger) anothers(ctx context.Context, instanceID, path string) error {
+	current, err := c.Vault.Read(ctx, path)
+	if err != nil {
+		return err
+	}
+	text, _ := current["policy"].(string)
+	if m, ok := grant.ParseMarker(text); ok && m.Deployment != c.Realm.Deployment {
+		return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all beside it is left alone", instanceID, path, m.Deployment)
 	}
 	return nil
 }

@@ -2,6 +2,8 @@ package lifecycle_test
 
 import (
 	"errors"
+	"maps"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -20,7 +22,7 @@ func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	since := w.now
 	w.tornDown = &since
-	w.must(c, idB, facts.Running, lifecycle.LeftAlone)
+	w.must(c, idB, facts.Running, lifecycle.TornDown)
 	if w.count("vault write") != 4 || w.records[idB].State != "" {
 		t.Errorf("want nothing made and nothing recorded for an instance that starts after the teardown, got\n%s", strings.Join(w.calls, "\n"))
 	}
@@ -34,6 +36,39 @@ func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
 	}
 	if o, err := w.converger(lifecycle.Duties{Make: true}).Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != lifecycle.LeftAlone {
 		t.Errorf("want a function that may not remove to leave it, got %+v, %v", o, err)
+	}
+}
+
+// The other deployment's profile calls its policy otherwise: only the auth role, at the path of both, tells.
+func TestAnAuthRoleThatGivesAnotherDeploymentsPolicyIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	theirs := "ec2-" + idA + "-node2"
+	w.objects["sys/policies/acl/"+theirs] = marked("another-deployment", idA)
+	role := w.objects[roleA]
+	role["token_policies"] = []string{theirs}
+	before := maps.Clone(role)
+	retire := trigger(idA, facts.Terminated, w.now)
+	retire.Retire = true
+	if _, err := c.Converge(t.Context(), retire, instance.Sighting{}); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a teardown: want a conflict, got %v", err)
+	}
+	verify := trigger(idA, facts.Running, w.now)
+	verify.Verify = true
+	s := sighting(f)
+	s.Facts.ObservedAt = w.now
+	if _, err := c.Converge(t.Context(), verify, s); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a repair: want a conflict, got %v", err)
+	}
+	f.IAMRoleARN = ""
+	w.ec2[idA] = f
+	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a removal because no profile fits: want a conflict, got %v", err)
+	}
+	if !reflect.DeepEqual(w.objects[roleA], before) {
+		t.Errorf("the instance lost its login to the other deployment: %v, before it was %v", w.objects[roleA], before)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -27,7 +28,11 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 	at, a := begin(in, start)
 	now := &run{converger: converger, witness: w, until: until}
 	a.Compared = true
-	err := r.close(ctx, in)
+	// A Vault that cannot be listed is no reason to stop granting: nothing is noted then.
+	err := errors.Join(r.listNames(ctx).failed...)
+	if err == nil {
+		err = r.close(ctx, in)
+	}
 	if err != nil {
 		a.giveUp("nothing is removed: " + err.Error())
 	}
@@ -68,16 +73,19 @@ func (r *Reconciler) close(ctx context.Context, in Input) error {
 	}
 }
 
+// stopped is why a teardown stands in the middle.
+const stopped = "nothing more is removed, and nothing is granted any more either: run it again, or delete the item teardown from the ledger's table to take the deployment up again: "
+
 // takeAway removes one stretch of the fleet. It gives where to go on, if there is more.
 func (r *Reconciler) takeAway(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
 	if len(names.failed) > 0 {
-		a.giveUp("nothing more is removed: " + errors.Join(names.failed...).Error())
+		a.giveUp(stopped + errors.Join(names.failed...).Error())
 		return at, false
 	}
 	f, err := r.scan(ctx, names, at.After, at.Limit)
 	if err != nil {
-		a.giveUp("nothing more is removed: " + err.Error())
+		a.giveUp(stopped + err.Error())
 		return at, false
 	}
 	a.Scanned = Scanned{Records: len(f.recorded), Policies: names.policies, AuthRoles: names.authRoles, PKIRoles: names.pkiRoles}
@@ -117,10 +125,14 @@ func (r *Reconciler) takeAway(ctx context.Context, now *run, in Input, at Cursor
 
 // removed counts a row of a teardown and keeps it.
 func (a *Answer) removed(row *Change) {
-	a.Summary.Orphaned++
-	if row.failed {
+	switch {
+	case row.Reason == Conflicting:
+		a.Summary.Conflicting++
+	case row.failed:
+		a.Summary.Orphaned++
 		a.Summary.Failed++
-	} else {
+	default:
+		a.Summary.Orphaned++
 		a.Summary.Corrected++
 	}
 	if len(a.Drift) == maxRows {
@@ -158,7 +170,11 @@ func (r *Reconciler) retire(ctx context.Context, converger Converger, f *fleet, 
 	}
 	row := s.whole(Drift{Reason: Orphaned, Action: Delete})
 	settling := errors.Is(err, lifecycle.ErrSettling)
-	if err != nil && !settling {
+	switch {
+	case err == nil || settling:
+	case fault.KindOf(err) == fault.Conflict: // another deployment's by now
+		row.Reason, row.Action, row.Error = Conflicting, None, err.Error()
+	default:
 		row.failed, row.Error = true, err.Error()
 	}
 	return retired{row: &row, settling: settling}

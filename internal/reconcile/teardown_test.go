@@ -71,8 +71,8 @@ func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
 	if !slices.Equal(left, theirs) {
 		t.Errorf("want exactly what is somebody else's left\n%q\ngot\n%q", theirs, left)
 	}
-	if a.Summary.Failed != 1 || a.Summary.Corrected != 2 || !strings.Contains(a.Drift[1].Error+a.Drift[0].Error+a.Drift[2].Error, "deployment other") {
-		t.Errorf("want the one with a record of ours told as failed, and who has it, got %+v", a)
+	if a.Summary.Conflicting != 1 || a.Summary.Failed != 0 || a.Summary.Corrected != 2 || !strings.Contains(a.Drift[1].Error+a.Drift[0].Error+a.Drift[2].Error, "deployment other") {
+		t.Errorf("want the one with a record of ours told as left alone, and who has it, got %+v", a)
 	}
 }
 

@@ -48,6 +48,7 @@ func meanings() map[string]string {
 		"TEMPLATES_DIR":           "folder of profiles in place of the built-in ones",
 		"EVENT_BUS_NAME":          "name or ARN of the bus for [audit events](events.md); empty for log lines only",
 		"RECONCILE_MODE":          "what a run does whose input names no mode",
+		"ALLOWED_ACCOUNTS":        "accounts besides the functions' own, and those of RECONCILE_ACCOUNTS, whose instances may be granted anything, commas between",
 		"RECONCILE_ACCOUNTS":      "accounts whose instances are compared, commas between; empty for the function's own",
 		"RECONCILE_REGIONS":       "regions whose instances are compared, commas between; empty for the function's own",
 		"DELETE_LIMIT_PERCENT":    "above this share of the recorded instances reconcile removes none, unless forced; five always may",

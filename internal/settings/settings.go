@@ -49,11 +49,12 @@ type Settings struct {
 	TableName          string
 	DeploymentID       string
 	Vault              Vault
-	AuthMount          string // the mount that receives the per-instance roles
-	MemberRoleName     string // empty: only the function's own account
-	MemberExternalID   string // what the member role's trust policy asks for; the deployment ID where none is set
-	Adopt              bool   // CONFLICT_MODE=adopt
-	OnShuttingDown     bool   // DEPROVISION_ON=shutting-down
+	AuthMount          string   // the mount that receives the per-instance roles
+	MemberRoleName     string   // empty: only the function's own account
+	AllowedAccounts    []string // other than the function's own, whose instances are looked at
+	MemberExternalID   string   // what the member role's trust policy asks for; the deployment ID where none is set
+	Adopt              bool     // CONFLICT_MODE=adopt
+	OnShuttingDown     bool     // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
 	TemplatesDir       string // empty: the profiles that are built in
 	EventBus           string // name or ARN; empty: audit events are log lines only
@@ -116,6 +117,7 @@ func read(r *reader) Settings {
 		},
 		AuthMount:          r.form("VAULT_AUTH_MOUNT", "aws", mountPath, optional),
 		MemberRoleName:     r.form("MEMBER_ROLE_NAME", "", iamName, optional),
+		AllowedAccounts:    r.list("ALLOWED_ACCOUNTS", facts.IsAccount),
 		MemberExternalID:   r.form("MEMBER_ROLE_EXTERNAL_ID", "", externalID, optional),
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
@@ -132,6 +134,7 @@ func read(r *reader) Settings {
 		},
 		LogLevel: r.level("LOG_LEVEL"),
 	}
+	s.AllowedAccounts = append(s.AllowedAccounts, s.Reconcile.Accounts...)
 	s.MemberExternalID = cmp.Or(s.MemberExternalID, s.DeploymentID)
 	if s.DeploymentID != "" {
 		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
