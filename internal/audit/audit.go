@@ -87,8 +87,8 @@ type Trail struct {
 // NewTrail makes a Trail; nil for the bus keeps nothing.
 func NewTrail(bus Bus) *Trail { return &Trail{bus: bus} }
 
-// Add keeps an event to be sent.
-func (t *Trail) Add(e Event) {
+// Add keeps an event to be sent, and sends what was kept when it is much.
+func (t *Trail) Add(ctx context.Context, e Event) {
 	if t.bus == nil {
 		return
 	}
@@ -104,7 +104,7 @@ func (t *Trail) Add(e Event) {
 	}
 	t.mu.Unlock()
 	if full != nil {
-		t.send(context.Background(), full)
+		t.send(ctx, full)
 	}
 }
 

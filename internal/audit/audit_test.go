@@ -42,7 +42,7 @@ func TestEventsGoOutInCallsOfTenAndOnce(t *testing.T) {
 	b := &bus{}
 	trail := audit.NewTrail(b)
 	for range 23 {
-		trail.Add(audit.Event{Type: "t", Detail: audit.Detail{InstanceID: "i-1", Error: strings.Repeat("x", 5000)}})
+		trail.Add(t.Context(), audit.Event{Type: "t", Detail: audit.Detail{InstanceID: "i-1", Error: strings.Repeat("x", 5000)}})
 	}
 	if failed, err := trail.Send(t.Context()); failed != 0 || err != nil {
 		t.Fatalf("want all sent, got %d failed: %v", failed, err)
@@ -67,7 +67,7 @@ func TestABusThatHangsOrIsDownCostsNoMoreThanItsTimeAndIsCounted(t *testing.T) {
 			defer cancel()
 			trail := audit.NewTrail(b)
 			for range 60 {
-				trail.Add(audit.Event{Type: "t"})
+				trail.Add(t.Context(), audit.Event{Type: "t"})
 			}
 			start := time.Now()
 			failed, err := trail.Send(ctx)
@@ -85,7 +85,7 @@ func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 	b := &bus{}
 	trail := audit.NewTrail(b)
 	for range 2400 {
-		trail.Add(audit.Event{Type: "t"})
+		trail.Add(t.Context(), audit.Event{Type: "t"})
 	}
 	if sent := len(b.seen); sent != 2000 {
 		t.Errorf("want all but the last few hundred of 2400 sent on the way, %d were: a fleet's would be held in memory", sent)
@@ -95,7 +95,7 @@ func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 	}
 	b.down = true
 	for range 600 {
-		trail.Add(audit.Event{Type: "t"})
+		trail.Add(t.Context(), audit.Event{Type: "t"})
 	}
 	if failed, err := trail.Send(t.Context()); failed != 600 || err == nil {
 		t.Errorf("want those counted that were lost on the way and at the end, got %d of 600, %v", failed, err)
@@ -104,7 +104,7 @@ func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 
 func TestWithoutABusNothingIsKept(t *testing.T) {
 	trail := audit.NewTrail(nil)
-	trail.Add(audit.Event{Type: "t"})
+	trail.Add(t.Context(), audit.Event{Type: "t"})
 	if failed, err := trail.Send(t.Context()); failed != 0 || err != nil {
 		t.Errorf("got %d, %v", failed, err)
 	}

@@ -247,7 +247,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 		if !t.Verify { // a repair has no event to measure from
 			v.metrics.Time(observe.TimeToReady, v.Now().Sub(t.Time))
 		}
-		v.audit(observe.AuditGranted, t, r)
+		v.audit(ctx, observe.AuditGranted, t, r)
 		log.InfoContext(ctx, "granted", append(attributes, observe.KeyAudit, observe.AuditGranted)...)
 	case lifecycle.Deprovisioned:
 		v.removed(ctx, log.With(attributes...), t, r)
@@ -283,7 +283,7 @@ func (v *invocation) removed(ctx context.Context, log *slog.Logger, t event.Trig
 	if !t.Verify {
 		v.metrics.Time(observe.TimeToCutOff, o.CutAt.Sub(t.Time))
 	}
-	v.audit(observe.AuditRemoved, t, result{outcome: o})
+	v.audit(ctx, observe.AuditRemoved, t, result{outcome: o})
 	log.InfoContext(ctx, "removed", observe.KeyCut, o.Cut, observe.KeyAudit, observe.AuditRemoved)
 }
 
@@ -298,7 +298,7 @@ func (v *invocation) safely(ctx context.Context, t event.Trigger, s instance.Sig
 }
 
 // audit keeps an event of the instance's for the bus.
-func (v *invocation) audit(kind string, t event.Trigger, r result) {
+func (v *invocation) audit(ctx context.Context, kind string, t event.Trigger, r result) {
 	o := r.outcome
 	d := audit.Detail{
 		InstanceID: t.InstanceID, Account: t.Account, Region: t.Region,
@@ -307,13 +307,13 @@ func (v *invocation) audit(kind string, t event.Trigger, r result) {
 	if r.err != nil {
 		d.Kind, d.Error = fault.KindOf(r.err).String(), r.err.Error()
 	}
-	v.keep(kind, d)
+	v.keep(ctx, kind, d)
 }
 
 // keep fills in what every event tells.
-func (v *invocation) keep(kind string, d audit.Detail) {
+func (v *invocation) keep(ctx context.Context, kind string, d audit.Detail) {
 	d.Deployment, d.Function, d.RequestID = v.Deployment, v.Name, v.requestID
-	v.trail.Add(audit.Event{Type: kind, Time: v.Now(), Detail: d})
+	v.trail.Add(ctx, audit.Event{Type: kind, Time: v.Now(), Detail: d})
 }
 
 func (v *invocation) failed(ctx context.Context, log *slog.Logger, t event.Trigger, r result) {
@@ -322,11 +322,11 @@ func (v *invocation) failed(ctx context.Context, log *slog.Logger, t event.Trigg
 	switch kind {
 	case fault.Refuse:
 		v.metrics.Count(observe.Refused)
-		v.audit(observe.AuditRefused, t, r)
+		v.audit(ctx, observe.AuditRefused, t, r)
 		log.ErrorContext(ctx, "refused", observe.KeyAudit, observe.AuditRefused)
 	case fault.Conflict:
 		v.metrics.Count(observe.Conflicting)
-		v.audit(observe.AuditConflict, t, r)
+		v.audit(ctx, observe.AuditConflict, t, r)
 		log.ErrorContext(ctx, "conflict", observe.KeyAudit, observe.AuditConflict)
 	default:
 		v.metrics.Count(observe.Retried)

@@ -145,8 +145,8 @@ func (h *ReconcileHandler) lookAgain(ctx context.Context, run *invocation, in re
 }
 
 // drifted keeps the audit event of a row.
-func (v *invocation) drifted(d reconcile.Drift, at instance.Place, profile string) {
-	v.keep(observe.AuditDrift, audit.Detail{
+func (v *invocation) drifted(ctx context.Context, d reconcile.Drift, at instance.Place, profile string) {
+	v.keep(ctx, observe.AuditDrift, audit.Detail{
 		InstanceID: d.InstanceID, Account: at.Account, Region: at.Region, Profile: profile, Error: d.Error,
 		Drift: &audit.Drift{Object: string(d.Object), Path: d.Path, Reason: string(d.Reason), Action: string(d.Action), Fields: d.Fields},
 	})

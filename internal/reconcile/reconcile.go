@@ -130,7 +130,7 @@ func CheckInput(in Input) error {
 type Witness struct {
 	Log *slog.Logger
 	// Drift is told of each row after what was done about it, and where the instance is; nil for nobody.
-	Drift func(d Drift, at instance.Place, profile string)
+	Drift func(ctx context.Context, d Drift, at instance.Place, profile string)
 }
 
 // Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
@@ -345,7 +345,7 @@ func (s *survey) alive(id string) bool {
 func (n *run) tell(ctx context.Context, changes []Change) {
 	for _, c := range changes {
 		if n.witness.Drift != nil {
-			n.witness.Drift(c.Drift, c.place, c.profile)
+			n.witness.Drift(ctx, c.Drift, c.place, c.profile)
 		}
 		n.witness.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
 			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
