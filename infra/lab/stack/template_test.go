@@ -166,7 +166,7 @@ func TestOnlyTheReconcileFunctionMaySendToItsQueueAndOnlyOverTLS(t *testing.T) {
 	}
 }
 
-func TestEveryQueueRefusesPlainHTTPAndLetsOnlyItsOwnRuleSend(t *testing.T) {
+func TestEveryQueueRefusesPlainHTTPAndAllowsNobodyButARuleOfTheStack(t *testing.T) {
 	resources := settled(t, full)
 	guarded := map[string]bool{}
 	for id, policy := range each(t, resources, "AWS::SQS::QueuePolicy") {
@@ -182,7 +182,7 @@ func TestEveryQueueRefusesPlainHTTPAndLetsOnlyItsOwnRuleSend(t *testing.T) {
 			}
 			rule, _ := referred(object(object(s["Condition"])["ArnEquals"])["aws:SourceArn"])
 			if s["Action"] != "sqs:SendMessage" || text(t, s["Principal"]) != `{"Service":"events.amazonaws.com"}` || object(resources[rule])["Type"] != "AWS::Events::Rule" {
-				t.Errorf("%s allows %s: only a rule of this stack may send, and nobody anything else", id, text(t, s))
+				t.Errorf("%s allows %s: no policy of a queue is to let in but a rule of this stack, to send", id, text(t, s))
 			}
 		}
 		queues, _ := policy["Queues"].([]any)
