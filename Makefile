@@ -96,9 +96,10 @@ fuzz: ## each fuzz target for a minute
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z]+' $$t/*_test.go | cut -c6-); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s ./$$t || exit 1; done; done
 
+# Without its name, sam deploy takes what the last sam build left in .aws-sam, however old that is.
 deploy: ## sam deploy --guided with binaries for arm64 (needs an AWS account and the SAM CLI; sam build is not needed)
 	GOOS=linux GOARCH=arm64 $(MAKE) build
-	sam deploy --guided --capabilities CAPABILITY_IAM
+	sam deploy --template-file template.yaml --guided --capabilities CAPABILITY_IAM
 
 clean: ## what was built; the cache stays (rm -r .cache)
 	rm -rf build

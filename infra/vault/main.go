@@ -48,7 +48,7 @@ func main() {
 	flag.StringVar(&o.rolePrefix, "role-prefix", "ec2-provisioner", "prefix of the functions' policies and roles")
 	pairs(o.functionRoles, "function-role", "`function=ARN`: IAM role of a function, for provision, deprovision and reconcile; repeat")
 	flag.StringVar(&o.serverID, "server-id", "", "value the X-Vault-AWS-IAM-Server-ID header must have; one per Vault cluster")
-	flag.StringVar(&o.stsRegion, "sts-region", "", "region of the STS endpoint Vault asks; empty leaves Vault's setting")
+	flag.StringVar(&o.stsRegion, "sts-region", "", "region whose STS Vault asks: the functions', or VaultSTSRegion; empty leaves Vault's setting, at first sts.amazonaws.com, for which they do not sign")
 	flag.StringVar(&o.awsEndpoint, "aws-endpoint", "", "endpoint for EC2, IAM and STS in place of AWS's own, for tests")
 	flag.BoolVar(&o.awsKeys, "aws-keys", false, "give Vault the AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, where it has no role of its own")
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")

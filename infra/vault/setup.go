@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -75,6 +76,13 @@ func (s *setup) client(ctx context.Context) error {
 	}
 	if s.stsRegion != "" {
 		fields["sts_region"] = s.stsRegion
+		if s.awsEndpoint == "" {
+			endpoint, err := stsEndpoint(ctx, s.stsRegion)
+			if err != nil {
+				return err
+			}
+			fields["sts_endpoint"] = endpoint
+		}
 	}
 	hidden := map[string]any{}
 	if s.awsKeys {
@@ -90,6 +98,17 @@ func (s *setup) client(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// stsEndpoint is the region's own STS, by the SDK's rules, which know each partition's domain. Vault checks a login at the
+// endpoint alone and takes no notice of the region there, and a signature counts at the host only that it was made for.
+// https://developer.hashicorp.com/vault/api-docs/auth/aws#sts_endpoint
+func stsEndpoint(ctx context.Context, region string) (string, error) {
+	resolved, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{Region: &region})
+	if err != nil {
+		return "", fmt.Errorf("finding the STS endpoint of -sts-region %s: %w", region, err)
+	}
+	return resolved.URI.String(), nil
 }
 
 // identity makes the instance ID the alias of an instance's logins: it needs no remembering when they are cut. A mount

@@ -23,20 +23,31 @@ type write struct {
 }
 
 // kinds say where the provider's resources write what: the path, with attributes in braces, and how attributes are
-// called in Vault's API where that is otherwise. What stands in the path is no field.
+// called in Vault's API where that is otherwise. What stands in the path is no field. Always are the fields that are sent
+// even where the module says nothing of them, with what is sent then.
+// https://github.com/hashicorp/terraform-provider-vault/blob/main/vault/resource_aws_auth_backend_client.go
 // https://registry.terraform.io/providers/hashicorp/vault/latest/docs
 var kinds = map[string]struct {
 	path   string
 	rename map[string]string
+	always map[string]any
 }{
-	"vault_auth_backend":                     {"sys/auth/{path}", nil},
-	"vault_aws_auth_backend_client":          {"auth/{backend}/config/client", map[string]string{"ec2_endpoint": "endpoint"}},
-	"vault_aws_auth_backend_config_identity": {"auth/{backend}/config/identity", nil},
-	"vault_aws_auth_backend_sts_role":        {"auth/{backend}/config/sts/{account_id}", nil},
-	"vault_policy":                           {"sys/policies/acl/{name}", nil},
-	"vault_aws_auth_backend_role":            {"auth/{backend}/role/{role}", map[string]string{"bound_iam_principal_arns": "bound_iam_principal_arn"}},
-	"vault_mount":                            {"sys/mounts/{path}", map[string]string{"max_lease_ttl_seconds": "max_lease_ttl"}},
-	"vault_pki_secret_backend_root_cert":     {"{backend}/root/generate/{type}", nil},
+	"vault_auth_backend": {path: "sys/auth/{path}"},
+	"vault_aws_auth_backend_client": {
+		path: "auth/{backend}/config/client", rename: map[string]string{"ec2_endpoint": "endpoint"},
+		always: map[string]any{
+			"endpoint": "", "iam_endpoint": "", "sts_endpoint": "", "sts_region": "", "iam_server_id_header_value": "",
+			"use_sts_region_from_client": false, "max_retries": -1.0, "allowed_sts_header_values": []any{},
+		},
+	},
+	"vault_aws_auth_backend_config_identity": {path: "auth/{backend}/config/identity"},
+	"vault_aws_auth_backend_sts_role":        {path: "auth/{backend}/config/sts/{account_id}"},
+	"vault_policy":                           {path: "sys/policies/acl/{name}"},
+	"vault_aws_auth_backend_role": {
+		path: "auth/{backend}/role/{role}", rename: map[string]string{"bound_iam_principal_arns": "bound_iam_principal_arn"},
+	},
+	"vault_mount":                        {path: "sys/mounts/{path}", rename: map[string]string{"max_lease_ttl_seconds": "max_lease_ttl"}},
+	"vault_pki_secret_backend_root_cert": {path: "{backend}/root/generate/{type}"},
 }
 
 // asWrite is a resource as the provider writes it.
@@ -47,6 +58,7 @@ func asWrite(t *testing.T, r resource) write {
 		t.Fatalf("nothing here says where a %s writes", r.kind)
 	}
 	out := write{path: kind.path, fields: map[string]any{}}
+	maps.Copy(out.fields, kind.always)
 	for name, value := range r.attributes {
 		if hole := "{" + name + "}"; strings.Contains(out.path, hole) {
 			out.path = strings.ReplaceAll(out.path, hole, fmt.Sprint(value))
@@ -107,14 +119,17 @@ func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
 		variables map[string]any
 	}{
 		"the least": {
-			[]string{"-resolve-unique-ids=false", "-templates-dir", builtIn}, map[string]any{"resolve_unique_ids": false, "templates_dir": builtIn},
+			[]string{"-resolve-unique-ids=false", "-templates-dir", builtIn}, map[string]any{"resolve_unique_ids": false, "templates_dir": builtIn, "set_alias": true},
 		},
-		"as README.md has it": {
+		"as docs/deploying.md has it": {
 			[]string{
-				"-templates-dir", builtIn, "-resolve-unique-ids=false", "-server-id", "vault.example.com", "-function-role", "provision=arn:aws:iam::1:role/p",
+				"-templates-dir", builtIn, "-resolve-unique-ids=false", "-server-id", "vault.example.com", "-sts-region", "eu-central-1", "-function-role", "provision=arn:aws:iam::1:role/p",
 				"-function-role", "deprovision=arn:aws:iam::1:role/d", "-function-role", "reconcile=arn:aws:iam::1:role/r",
 			},
-			map[string]any{"templates_dir": builtIn, "resolve_unique_ids": false, "server_id": "vault.example.com", "function_roles": roles},
+			map[string]any{
+				"templates_dir": builtIn, "resolve_unique_ids": false, "server_id": "vault.example.com", "sts_region": "eu-central-1", "set_alias": true,
+				"function_roles": roles,
+			},
 		},
 		"everything": {
 			[]string{
@@ -144,7 +159,7 @@ func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
 			for _, r := range evaluate(t, module, row.variables) {
 				terraform := asWrite(t, r)
 				paths = append(paths, terraform.path)
-				compare(t, terraform, command[terraform.path])
+				compare(t, terraform, command[terraform.path], kinds[r.kind].always)
 			}
 			slices.Sort(paths)
 			if want := slices.Sorted(maps.Keys(command)); !slices.Equal(paths, want) {
@@ -154,19 +169,96 @@ func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
 	}
 }
 
-func compare(t *testing.T, terraform write, command map[string]any) {
+// compare holds what the module writes against what the command does. Empty is a write too: it takes away what an
+// imported object has, where the command leaves it. Only what the provider sends whatever the module says may be so, and
+// docs/deploying.md names it.
+func compare(t *testing.T, terraform write, command, always map[string]any) {
 	t.Helper()
 	for field, value := range terraform.fields {
-		if isNothing(value) && isNothing(command[field]) {
+		theirs, is := command[field]
+		unsaid, sent := always[field]
+		if !is && sent && reflect.DeepEqual(value, unsaid) || is && isNothing(value) && isNothing(theirs) {
 			continue
 		}
-		if !reflect.DeepEqual(value, command[field]) {
-			t.Errorf("%s: %s is %v by the module, %v by the command", terraform.path, field, value, command[field])
+		if !is || !reflect.DeepEqual(value, theirs) {
+			t.Errorf("%s: %s is %#v by the module, %#v by the command (written: %v)", terraform.path, field, value, theirs, is)
 		}
 	}
 	for field, value := range command {
 		if _, is := terraform.fields[field]; !is && !isNothing(value) {
 			t.Errorf("%s: the command writes %s: %v, the module does not", terraform.path, field, value)
+		}
+	}
+}
+
+func TestWhatTheModuleClearsOnAnImportedMountIsDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "deploying.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, k := range kinds {
+		for field := range k.always {
+			if !strings.Contains(string(page), "`"+field+"`") {
+				t.Errorf("%s sends %s whether or not it is given, and docs/deploying.md does not say so: who imports a mount loses it", kind, field)
+			}
+		}
+	}
+}
+
+// Vault checks a login at sts_endpoint; the functions sign for their region's own. The provider refuses one of the two alone.
+func TestTheCommandAndTheModuleHaveVaultAskTheRegionsOwnSTS(t *testing.T) {
+	w := start(t)
+	for region, want := range map[string]string{
+		"eu-central-1": "https://sts.eu-central-1.amazonaws.com", "us-gov-west-1": "https://sts.us-gov-west-1.amazonaws.com",
+		"cn-north-1": "https://sts.cn-north-1.amazonaws.com.cn", "eusc-de-east-1": "https://sts.eusc-de-east-1.amazonaws.eu",
+		"us-iso-east-1": "https://sts.us-iso-east-1.c2s.ic.gov", "us-isob-east-1": "https://sts.us-isob-east-1.sc2s.sgov.gov",
+		"us-isof-south-1": "https://sts.us-isof-south-1.csp.hci.ic.gov", "eu-isoe-west-1": "https://sts.eu-isoe-west-1.cloud.adc-e.uk",
+	} {
+		if out, err := w.run(t, w.token, "-sts-region", region); err != nil {
+			t.Fatalf("%s: %v\n%s", region, err, out)
+		}
+		written := commandWrites(t, w)["auth/aws/config/client"]
+		for _, r := range evaluate(t, module, map[string]any{"sts_region": region}) {
+			if r.kind == "vault_aws_auth_backend_client" {
+				compare(t, asWrite(t, r), written, kinds[r.kind].always)
+			}
+		}
+		if written["sts_endpoint"] != want || written["sts_region"] != region {
+			t.Errorf("%s: Vault is told to ask %v of %v, want %s", region, written["sts_endpoint"], written["sts_region"], want)
+		}
+	}
+	for _, given := range []map[string]any{{}, {"server_id": "one"}, {"aws_endpoint": "http://127.0.0.1:1", "sts_region": "eu-central-1"}} {
+		for _, r := range evaluate(t, module, given) {
+			if r.kind != "vault_aws_auth_backend_client" {
+				continue
+			}
+			if fields := asWrite(t, r).fields; isNothing(fields["sts_endpoint"]) != isNothing(fields["sts_region"]) {
+				t.Errorf("with %v the provider refuses sts_endpoint %v with sts_region %v", given, fields["sts_endpoint"], fields["sts_region"])
+			}
+		}
+	}
+}
+
+// Another alias makes another entity of everybody who logs in there.
+func TestNeitherTheCommandNorTheModuleChangesTheAliasesOfAMountThatWasHereBefore(t *testing.T) {
+	w := start(t)
+	if _, err := w.vault.Logical().WriteWithContext(t.Context(), "sys/auth/aws", map[string]any{"type": "aws"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		args      []string
+		variables map[string]any
+		want      bool
+	}{
+		"unless they are told to": {nil, map[string]any{}, false},
+		"told to":                 {[]string{"-set-alias"}, map[string]any{"set_alias": true}, true},
+	} {
+		if out, err := w.run(t, w.token, append(row.args, "-dry-run")...); err != nil || strings.Contains(out, "auth/aws/config/identity") != row.want {
+			t.Errorf("%s: the command is to write the aliases: %v; %v\n%s", name, row.want, err, out)
+		}
+		module := slices.ContainsFunc(evaluate(t, module, row.variables), func(r resource) bool { return r.kind == "vault_aws_auth_backend_config_identity" })
+		if module != row.want {
+			t.Errorf("%s: the module writes the aliases: %v, want %v", name, module, row.want)
 		}
 	}
 }

@@ -77,6 +77,8 @@ func (d *decider) truth(expression any) (bool, error) {
 			return false, err
 		}
 		return fmt.Sprint(left) == fmt.Sprint(right), nil
+	case "Fn::Contains", "Fn::EachMemberEquals":
+		return d.members(function, operands)
 	case "Fn::Not", "Fn::And", "Fn::Or":
 		all, some := true, false
 		for _, operand := range operands {

@@ -32,6 +32,9 @@ var noEvent = map[string]any{"source": []any{"lab.schedule-only"}}
 // prepare decides conditions and adapts the template to moto; each change states
 // what moto does without it.
 func prepare(expanded map[string]any, d *decider) (*prepared, error) {
+	if err := d.rules(object(expanded["Rules"])); err != nil {
+		return nil, fmt.Errorf("the parameters do not fit together: %w", err)
+	}
 	resources, err := d.prune(object(expanded["Resources"]))
 	if err != nil {
 		return nil, fmt.Errorf("settling resources: %w", err)

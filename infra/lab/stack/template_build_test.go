@@ -27,7 +27,7 @@ func TestSAMBuildsWhatMakeBuilds(t *testing.T) {
 		built++
 		name := strings.ToLower(strings.TrimSuffix(id, "Function"))
 		if uri := object(object(f)["Properties"])["CodeUri"]; uri != "build/"+name+"/" {
-			t.Errorf("%s: sam deploy without sam build would take %v, and make build leaves build/%s/bootstrap", id, uri, name)
+			t.Errorf("%s: make deploy would take %v, and make build leaves build/%s/bootstrap", id, uri, name)
 		}
 		metadata := object(object(f)["Metadata"])
 		if metadata["BuildMethod"] != "makefile" || metadata["ContextPath"] != "." || metadata["WorkingDirectory"] != "." {
@@ -53,6 +53,25 @@ func TestSAMBuildsWhatMakeBuilds(t *testing.T) {
 	}
 	if built != 3 {
 		t.Errorf("the template has %d functions, want 3", built)
+	}
+}
+
+// sam deploy without a template's name prefers .aws-sam/build/template.yaml, which an earlier sam build may have left.
+// https://github.com/aws/aws-sam-cli/blob/develop/samcli/commands/_utils/options.py
+func TestMakeDeployShipsWhatItHasJustBuilt(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "make", "--dry-run", "deploy")
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("make --dry-run deploy: %v\n%s", err, out)
+	}
+	text := string(out)
+	built, deployed := strings.Index(text, "go build"), strings.Index(text, "sam deploy")
+	if built < 0 || deployed < built {
+		t.Errorf("want the functions built, then deployed, seen\n%s", text)
+	}
+	if !strings.Contains(text, "sam deploy --template-file template.yaml ") {
+		t.Errorf("sam deploy is to name template.yaml, or it ships an old build where there is one:\n%s", text)
 	}
 }
 

@@ -90,9 +90,10 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 func TestTheCentralBusTakesEC2EventsFromMembersAndNothingElse(t *testing.T) {
 	resources := settled(t, full)
 	conditions := map[string]string{
-		"MemberAccountsBusPolicy": `{"StringEquals":{"events:detail-type":"EC2 Instance State-change Notification","events:source":"aws.ec2"}}`,
-		"OrganizationBusPolicy": `{"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},` +
-			`"events:detail-type":"EC2 Instance State-change Notification","events:source":"aws.ec2"}}`,
+		"MemberAccountsBusPolicy": `{"ForAllValues:StringEquals":{"events:source":"aws.ec2"},"Null":{"events:source":"false"},` +
+			`"StringEquals":{"events:detail-type":"EC2 Instance State-change Notification"}}`,
+		"OrganizationBusPolicy": `{"ForAllValues:StringEquals":{"events:source":"aws.ec2"},"Null":{"events:source":"false"},` +
+			`"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},"events:detail-type":"EC2 Instance State-change Notification"}}`,
 	}
 	principals := map[string]string{"MemberAccountsBusPolicy": `{"AWS":{"Ref":"MemberAccountIds"}}`, "OrganizationBusPolicy": `"*"`}
 	policies := each(t, resources, "AWS::Events::EventBusPolicy")
@@ -109,5 +110,26 @@ func TestTheCentralBusTakesEC2EventsFromMembersAndNothingElse(t *testing.T) {
 		if policies[id] != nil {
 			t.Errorf("%s is there though nobody was named", id)
 		}
+	}
+}
+
+// One call puts up to ten events, so events:source has several values: a plain StringEquals refuses all of a call that has
+// two, and a set operator alone passes a call that has none.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
+func TestTheFunctionsPutNoEventsButTheirOwn(t *testing.T) {
+	statements, _ := object(object(object(settled(t, bare)["FunctionsPolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
+	found := 0
+	for _, s := range statements {
+		if object(s)["Action"] != "events:PutEvents" {
+			continue
+		}
+		found++
+		want := `{"ForAllValues:StringEquals":{"events:source":"vault-ec2-provisioner"},"Null":{"events:source":"false"}}`
+		if got := text(t, object(s)["Condition"]); got != want {
+			t.Errorf("events are put under %s, want %s: in another's name they would be evidence of what never was", got, want)
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d statements let the functions put events, want one", found)
 	}
 }

@@ -141,7 +141,7 @@ func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 	for _, m := range regexp.MustCompile(`\b(dynamodb|ec2|iam|sts|sqs|secretsmanager|eventbridge|lambda|sns|kms)\.([A-Z]\w+)Input\b`).FindAllStringSubmatch(source, -1) {
 		call := m[1] + "." + m[2]
 		actions, known := operations[call]
-		if !known {
+		if !known && throughLibraries[m[1]+":"+m[2]] == "" {
 			t.Errorf("the code calls %s, and nothing here says which action that needs", call)
 		}
 		for _, a := range actions {

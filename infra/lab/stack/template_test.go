@@ -45,7 +45,7 @@ var (
 		"VaultAddr": "https://vault.example:8200", "VaultCASecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:ca",
 		"VaultLoginMethod": "approle", "VaultLoginSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:login",
 		"VpcSubnetIds": "subnet-1,subnet-2", "VpcSecurityGroupIds": "sg-1", "MemberRoleName": "member", "MemberAccountIds": "111122223333",
-		"OrganizationId": "o-abcdefghij", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active", "ReconcileOverdueSeconds": "86400",
+		"OrganizationId": "o-abcdefghij", "AllowedAccounts": "111122223333,123456789012", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active", "ReconcileOverdueSeconds": "86400",
 		"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:t", "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k",
 	}
 )
@@ -166,7 +166,7 @@ func TestOnlyTheReconcileFunctionMaySendToItsQueueAndOnlyOverTLS(t *testing.T) {
 	}
 }
 
-func TestEveryQueueRefusesPlainHTTPAndLetsOnlyItsOwnRuleSend(t *testing.T) {
+func TestEveryQueueRefusesPlainHTTPAndAllowsNobodyButARuleOfTheStack(t *testing.T) {
 	resources := settled(t, full)
 	guarded := map[string]bool{}
 	for id, policy := range each(t, resources, "AWS::SQS::QueuePolicy") {
@@ -182,7 +182,7 @@ func TestEveryQueueRefusesPlainHTTPAndLetsOnlyItsOwnRuleSend(t *testing.T) {
 			}
 			rule, _ := referred(object(object(s["Condition"])["ArnEquals"])["aws:SourceArn"])
 			if s["Action"] != "sqs:SendMessage" || text(t, s["Principal"]) != `{"Service":"events.amazonaws.com"}` || object(resources[rule])["Type"] != "AWS::Events::Rule" {
-				t.Errorf("%s allows %s: only a rule of this stack may send, and nobody anything else", id, text(t, s))
+				t.Errorf("%s allows %s: no policy of a queue is to let in but a rule of this stack, to send", id, text(t, s))
 			}
 		}
 		queues, _ := policy["Queues"].([]any)
@@ -326,7 +326,7 @@ func TestEverySettingIsWiredToEachFunctionThatReadsIt(t *testing.T) {
 	if len(read) < 20 {
 		t.Fatalf("the settings read only %d variables: the test no longer finds them", len(read))
 	}
-	onlyReconcile := []string{"RECONCILE_MODE", "RECONCILE_ACCOUNTS", "RECONCILE_REGIONS", "RECONCILE_QUEUE_URL", "DELETE_LIMIT_PERCENT", "CONVERGE_QUEUE_URL"}
+	onlyReconcile := []string{"RECONCILE_MODE", "RECONCILE_REGIONS", "RECONCILE_QUEUE_URL", "DELETE_LIMIT_PERCENT", "CONVERGE_QUEUE_URL"}
 	for id, f := range each(t, settled(t, full), "AWS::Lambda::Function") {
 		set := object(object(f["Environment"])["Variables"])
 		for name := range read {

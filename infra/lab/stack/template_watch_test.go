@@ -148,8 +148,11 @@ func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
 		}
 		delete(sections, anchor)
 		missing := "notBreaching"
-		if id == "ReconcileNotRunAlarm" {
+		switch id {
+		case "ReconcileNotRunAlarm":
 			missing = "breaching" // that nothing is told is what it is about
+		case "BlockedAlarm":
+			missing = "ignore" // a run that was blocked is so until another one was not
 		}
 		if alarm["TreatMissingData"] != missing {
 			t.Errorf("alarm %s treats missing data as %v, want %s", id, alarm["TreatMissingData"], missing)
@@ -170,18 +173,24 @@ func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
 func looksBack(t *testing.T, id string, alarm map[string]any) {
 	t.Helper()
+	period := periodOf(alarm)
+	most := 86400
+	if period >= 3600 {
+		most = 7 * 86400
+	}
+	if total := period * number(alarm["EvaluationPeriods"]); period == 0 || period%60 != 0 || period > 86400 || total > most {
+		t.Errorf("alarm %s looks back %d s in periods of %d s, and CloudWatch %d s at most", id, total, period, most)
+	}
+}
+
+// periodOf is an alarm's longest period in seconds.
+func periodOf(alarm map[string]any) int {
 	period := number(alarm["Period"])
 	metrics, _ := alarm["Metrics"].([]any)
 	for _, m := range metrics {
 		period = max(period, number(object(object(m)["MetricStat"])["Period"]))
 	}
-	most := 86400
-	if period >= 3600 {
-		most = 7 * 86400
-	}
-	if total := period * number(alarm["EvaluationPeriods"]); period == 0 || period%60 != 0 || total > most {
-		t.Errorf("alarm %s looks back %d s in periods of %d s, and CloudWatch %d s at most", id, total, period, most)
-	}
+	return period
 }
 
 func TestAlarmsStandWithoutATopicAndTheScheduleHasOneOnlyWhileThereIsOne(t *testing.T) {

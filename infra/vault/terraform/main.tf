@@ -1,12 +1,27 @@
 # Prepares Vault for the functions as the command of infra/vault does. Use one or the other. What is there already is
 # imported first, or else it is an error and nothing is changed:
 #   terraform import 'module.<name>.vault_auth_backend.aws["aws"]' aws
+# An imported mount's config/client loses what is not given here: docs/deploying.md has the list.
 
 locals {
   mounts = toset([var.auth_mount, var.login_mount])
   has_client = (
     var.server_id != "" || var.sts_region != "" || var.aws_endpoint != "" || nonsensitive(var.aws_keys != null)
   )
+
+  # The region's own STS, which the functions sign for. By partition, for all but AWS's first and GovCloud.
+  sts_domains = {
+    cn      = "amazonaws.com.cn"
+    eusc    = "amazonaws.eu"
+    us-iso  = "c2s.ic.gov"
+    us-isob = "sc2s.sgov.gov"
+    us-isof = "csp.hci.ic.gov"
+    eu-isoe = "cloud.adc-e.uk"
+  }
+  sts_partition = try(regex("^(cn|eusc|us-iso[a-z]?|eu-isoe)-", var.sts_region)[0], "aws")
+  sts_domain    = lookup(local.sts_domains, local.sts_partition, "amazonaws.com")
+  sts_own       = var.sts_region == "" ? "" : "https://sts.${var.sts_region}.${local.sts_domain}"
+  sts_endpoint  = var.aws_endpoint == "" ? local.sts_own : var.aws_endpoint
 }
 
 resource "vault_auth_backend" "aws" {
@@ -16,7 +31,8 @@ resource "vault_auth_backend" "aws" {
   path = each.key
 }
 
-# How Vault asks AWS, and which header a login must carry.
+# How Vault asks AWS, and which header a login must carry. The provider takes STS's endpoint and region together or not at
+# all, and sends every field, those that are not given as empty.
 resource "vault_aws_auth_backend_client" "aws" {
   for_each = local.has_client ? local.mounts : toset([])
 
@@ -24,13 +40,21 @@ resource "vault_aws_auth_backend_client" "aws" {
   iam_server_id_header_value = var.server_id
   ec2_endpoint               = var.aws_endpoint
   iam_endpoint               = var.aws_endpoint
-  sts_endpoint               = var.aws_endpoint
+  sts_endpoint               = local.sts_endpoint
   sts_region                 = var.sts_region
   access_key                 = try(var.aws_keys.access_key, null)
   secret_key                 = try(var.aws_keys.secret_key, null)
+
+  lifecycle {
+    precondition {
+      condition     = var.aws_endpoint == "" || var.sts_region != ""
+      error_message = "aws_endpoint needs sts_region: the provider takes STS's endpoint and region together or not at all."
+    }
+  }
 }
 
-# The instance ID as the alias needs no remembering when an instance's logins are cut.
+# The instance ID as the alias needs no remembering when an instance's logins are cut. On a mount with other users it would
+# make new entities of them all.
 resource "vault_aws_auth_backend_config_identity" "aws" {
   for_each = var.set_alias ? toset([var.auth_mount]) : toset([])
 

@@ -36,7 +36,7 @@ variable "server_id" {
 }
 
 variable "sts_region" {
-  description = "Region of the STS endpoint Vault asks; empty leaves Vault's setting"
+  description = "Region whose STS Vault asks: the functions', or VaultSTSRegion. Empty is sts.amazonaws.com, for which they do not sign"
   type        = string
   default     = ""
 }
@@ -85,9 +85,9 @@ variable "also_auth_mounts" {
 }
 
 variable "set_alias" {
-  description = "Make the instance ID the alias of logins; set false for an imported mount that others use"
+  description = "Make the instance ID the alias of logins; true for a mount of its own, never for one that others use"
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "revoke_certificates" {

@@ -1,0 +1,122 @@
+package stack
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// refusal is what CloudFormation says of some parameters; nil where it takes them.
+func refusal(t *testing.T, parameters map[string]string) error {
+	t.Helper()
+	d, err := newDecider(product(t), parameters, map[string]string{
+		"AWS::Region": region, "AWS::AccountId": parts.AccountID, "AWS::Partition": "aws",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.rules(object(product(t)["Rules"]))
+}
+
+// What fits each for itself and not together would come up, and fail or do nothing later.
+func TestParametersThatDoNotFitTogetherAreRefusedBeforeAnythingIsMade(t *testing.T) {
+	secret := full["VaultLoginSecretArn"]
+	for name, row := range map[string]struct {
+		change  map[string]string
+		refused string // empty: taken
+	}{
+		"the least":                                    {nil, ""},
+		"approle without its secret":                   {map[string]string{"VaultLoginMethod": "approle"}, "VaultLoginSecretArn"},
+		"approle with it":                              {map[string]string{"VaultLoginMethod": "approle", "VaultLoginSecretArn": secret}, ""},
+		"subnets without security groups":              {map[string]string{"VpcSubnetIds": "subnet-1,subnet-2"}, "VpcSecurityGroupIds"},
+		"security groups without subnets":              {map[string]string{"VpcSecurityGroupIds": "sg-1"}, "VpcSubnetIds"},
+		"both":                                         {map[string]string{"VpcSubnetIds": "subnet-1", "VpcSecurityGroupIds": "sg-1,sg-2"}, ""},
+		"accounts compared without a member role":      {map[string]string{"ReconcileAccounts": "111122223333"}, "MemberRoleName"},
+		"accounts that forward without a member role":  {map[string]string{"MemberAccountIds": "111122223333,222233334444"}, "MemberRoleName"},
+		"an organization that does without one":        {map[string]string{"OrganizationId": "o-abcdefghij"}, "MemberRoleName"},
+		"an organization whose events nobody acts on":  {map[string]string{"OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, "AllowedAccounts"},
+		"accounts that forward and are allowed":        {map[string]string{"MemberAccountIds": "111122223333", "MemberRoleName": "m", "AllowedAccounts": "111122223333"}, ""},
+		"all of them with a member role":               {map[string]string{"ReconcileAccounts": "111122223333", "MemberAccountIds": "111122223333", "OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, ""},
+		"six hours, watched as if it were one":         {map[string]string{"ReconcileSchedule": "rate(6 hours)"}, "43200"},
+		"six hours, watched as such":                   {map[string]string{"ReconcileSchedule": "rate(6 hours)", "ReconcileOverdueSeconds": "43200"}, ""},
+		"every hour, and an alarm after one":           {map[string]string{"ReconcileOverdueSeconds": "3600"}, "7200"},
+		"by hand, whatever the alarms' period":         {map[string]string{"ReconcileSchedule": "off", "ReconcileOverdueSeconds": "3600"}, ""},
+		"a cron expression, which nobody here reckons": {map[string]string{"ReconcileSchedule": "cron(0 */6 * * ? *)", "ReconcileOverdueSeconds": "43200"}, ""},
+	} {
+		parameters := maps.Clone(bare)
+		maps.Copy(parameters, row.change)
+		err := refusal(t, parameters)
+		if row.refused == "" && err != nil || row.refused != "" && (err == nil || !strings.Contains(err.Error(), row.refused)) {
+			t.Errorf("%s: seen %v, want a refusal that names %q", name, err, row.refused)
+		}
+	}
+	if err := refusal(t, full); err != nil {
+		t.Errorf("the fullest parameters of these tests are refused: %v", err)
+	}
+}
+
+// An alarm's period has at least one run's end in it, however it falls, if it is twice the schedule's: with less,
+// reconcile-not-run goes off between two runs and drift-stays never does.
+func TestEveryRateThatIsTakenHasAPeriodOfTheAlarmsThatHoldsTwoRuns(t *testing.T) {
+	parameters := object(product(t)["Parameters"])
+	pattern := regexp.MustCompile(fmt.Sprint(object(parameters["ReconcileSchedule"])["AllowedPattern"]))
+	periods := map[string]int{}
+	for _, text := range list(object(parameters["ReconcileOverdueSeconds"])["AllowedValues"]) {
+		seconds, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		periods[text] = seconds
+	}
+	for hours := 1; hours <= 48; hours++ {
+		schedule := fmt.Sprintf("rate(%d hours)", hours)
+		if hours == 1 {
+			schedule = "rate(1 hour)"
+		}
+		if taken := pattern.MatchString(schedule); taken != (hours <= 12) {
+			t.Errorf("%s is taken: %v; no alarm can look back on two of more than 12 hours", schedule, taken)
+		}
+		if hours > 12 {
+			continue
+		}
+		fits := 0
+		for period, seconds := range periods {
+			values := maps.Clone(bare)
+			values["ReconcileSchedule"], values["ReconcileOverdueSeconds"] = schedule, period
+			enough := seconds >= 2*3600*hours
+			if err := refusal(t, values); (err == nil) != enough {
+				t.Errorf("%s with periods of %s s: %v, want it taken: %v", schedule, period, err, enough)
+			}
+			if enough {
+				fits++
+			}
+		}
+		if fits == 0 {
+			t.Errorf("%s is taken, and no period fits", schedule)
+		}
+	}
+	for schedule, want := range map[string]bool{
+		"off": true, "rate(1 minute)": true, "rate(30 minutes)": true, "cron(0 2 * * ? *)": true,
+		"rate(1 day)": false, "rate(7 days)": false, "rate(0 hours)": false, "rate(1 hours)": false, "hourly": false, "at(2030-01-01T00:00:00)": false,
+	} {
+		if pattern.MatchString(schedule) != want {
+			t.Errorf("%s is taken: %v, want %v", schedule, !want, want)
+		}
+	}
+	for period, seconds := range periods {
+		values := maps.Clone(full)
+		values["ReconcileOverdueSeconds"], values["ReconcileSchedule"] = period, "rate(30 minutes)"
+		for id, alarm := range each(t, settled(t, values), "AWS::CloudWatch::Alarm") {
+			looksBack(t, id, alarm)
+			if follows := []string{"BlockedAlarm", "DriftStaysAlarm", "ReconcileNotRunAlarm"}; slices.Contains(follows, id) && periodOf(alarm) != seconds {
+				t.Errorf("%s looks at periods of %d s, want %d: one run at least falls into each", id, periodOf(alarm), seconds)
+			}
+		}
+	}
+}
