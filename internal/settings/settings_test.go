@@ -104,7 +104,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings.Settings{
-		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", MemberExternalID: "fleet:7", Adopt: true,
+		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321"}, MemberExternalID: "fleet:7", Adopt: true,
 		OnShuttingDown: true, RevokeCertificates: true, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
 		Vault: settings.Vault{
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,

@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 	defer cancel()
 	parameters := lab.Parameters()
 	parameters["MemberRoleName"] = memberRole
-	parameters["AllowedAccounts"] = "444455556666,111122223333,222233334444"
+	parameters["AllowedAccounts"] = "111122223333,222233334444,333344445555,444455556666,666677778888"
 	parameters["LogLevel"] = "debug"
 	var err error
 	world, err = lab.Start(ctx, lab.Options{
