@@ -40,6 +40,9 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
+	if old.Leaves(f.LaunchTime) {
+		return Outcome{Action: LeftAlone}, nil
+	}
 	if removedSince(old, f) {
 		return Outcome{}, fault.Retryf("instance %s was removed after it was looked at: it is looked at again", f.ID)
 	}
@@ -266,6 +269,7 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.Profile, next.ProfileDigest = g.Profile.Name, g.Profile.Digest
 	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
 	next.ExtraPolicies, next.QuietUntil = len(g.Profile.Auth.ExtraPolicies) > 0, nil
+	next.LeavingSince = nil
 	next.EventTime, next.LastError = t.Time.UTC(), ""
 	next.Objects = recorded(g, old)
 	if old != nil {

@@ -1,0 +1,143 @@
+package lifecycle_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+)
+
+// leave has Auto Scaling terminate an instance that EC2 still shows as running.
+func (w *world) leave(c *lifecycle.Converger, id string) (lifecycle.Outcome, error) {
+	w.t.Helper()
+	t := trigger(id, facts.Running, w.clock())
+	t.Leaving = true
+	return w.handleAt(c, t)
+}
+
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+func TestALeavingInstanceLosesAllWhileItRunsAndGetsNothingAgain(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	w.entities[idA] = true
+	w.pass(time.Minute)
+	if o, err := w.leave(c, idA); err != nil || o.Action != lifecycle.Deprovisioned || o.Cut != 1 {
+		t.Fatalf("want the running instance's grant removed and its tokens cut, got %+v, %v", o, err)
+	}
+	if err := w.nothing(idA); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Minute)
+	for _, state := range []facts.State{facts.Running, facts.Pending} {
+		w.must(c, idA, state, lifecycle.LeftAlone)
+	}
+	again := trigger(idA, facts.Running, w.clock())
+	again.Verify = true // as reconcile hands it on, which sees it run
+	if o, err := w.handleAt(c, again); err != nil || o.Action != lifecycle.LeftAlone {
+		t.Errorf("want an instance on its way out left without a grant, got %+v, %v", o, err)
+	}
+	if err := w.nothing(idA); err != nil {
+		t.Error(err)
+	}
+	w.setState(facts.Terminated)
+	w.must(c, idA, facts.Terminated, lifecycle.Unchanged)
+}
+
+func TestALeavingInstanceThatWasStoppedAndStartedIsGrantedAnew(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	if _, err := w.leave(c, idA); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Minute)
+	f := w.ec2[idA]
+	f.LaunchTime = w.clock()
+	w.ec2[idA] = f
+	w.pass(time.Second)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	if err := w.granted(idA); err != nil || w.records[idA].LeavingSince != nil {
+		t.Errorf("want a whole grant and the mark gone, got %+v, %v", w.records[idA], err)
+	}
+}
+
+func TestAnInstanceThatLeavesBeforeItsGrantIsMadeGetsNone(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	c := w.converger(both)
+	if o, err := w.leave(c, idA); err != nil || o.Action != lifecycle.Unchanged {
+		t.Fatalf("want a tombstone and nothing else, got %+v, %v", o, err)
+	}
+	w.pass(time.Minute)
+	w.must(c, idA, facts.Running, lifecycle.LeftAlone)
+	if len(w.objects) > 0 {
+		t.Errorf("want nothing in Vault, got %v", w.objects)
+	}
+	// A tombstone of an earlier removal is marked as well.
+	w = newWorld(t)
+	w.ec2[idA] = f
+	w.records[idA] = ledger.Record{InstanceID: idA, Account: f.Account, Region: f.Region, State: ledger.Deleted, Version: 1}
+	c = w.converger(both)
+	if _, err := w.leave(c, idA); err != nil || w.records[idA].LeavingSince == nil {
+		t.Errorf("want the tombstone marked, got %+v, %v", w.records[idA], err)
+	}
+}
+
+func TestOnlyWhoMayRemoveAndOnlyFromItsOwnPlaceLetsAnInstanceLeave(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+	if o, err := w.leave(w.converger(lifecycle.Duties{Make: true}), idA); err != nil || o.Action != lifecycle.LeftAlone {
+		t.Errorf("want a function that may not remove to leave it, got %+v, %v", o, err)
+	}
+	elsewhere := trigger(idA, facts.Running, w.clock())
+	elsewhere.Leaving, elsewhere.Region = true, "eu-central-1"
+	if _, err := w.converger(both).Converge(t.Context(), elsewhere, sighting(w.ec2[idA])); err == nil || fault.KindOf(err) != fault.Refuse {
+		t.Errorf("want an end told from another region refused, got %v", err)
+	}
+	for path, o := range w.objects {
+		if text, ok := o["policy"].(string); ok {
+			w.objects[path]["policy"] = strings.Replace(text, "# deployment: vault-ec2\n", "# deployment: another\n", 1)
+		}
+	}
+	if _, err := w.leave(w.converger(both), idA); err == nil || fault.KindOf(err) != fault.Conflict || len(w.objects) != 4 {
+		t.Errorf("want what another deployment has taken over left alone, got %v, %v", err, w.objects)
+	}
+}
+
+func TestARemovalOfALeavingInstanceThatFailedHalfwayGoesOnAndNothingIsMadeMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	w.fail = func(_ int, call string) (error, bool) {
+		if strings.HasPrefix(call, "vault delete sys/policies") {
+			return errDown, false
+		}
+		return nil, false
+	}
+	if _, err := w.leave(c, idA); err == nil || fault.KindOf(err) != fault.Retry {
+		t.Fatalf("want it tried again, got %v", err)
+	}
+	w.fail = nil
+	w.pass(2 * time.Minute)
+	w.must(c, idA, facts.Running, lifecycle.LeftAlone)
+	if _, err := w.leave(c, idA); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.nothing(idA); err != nil {
+		t.Error(err)
+	}
+}
