@@ -88,8 +88,8 @@ doctor: ## check all that the functions need; of make lab, or of STACK=<name>
 render: ## what a PROFILE would write to Vault, and what the guard says: for INSTANCE=i-… in EC2, FACTS=file.json, or a made-up one
 	@$(GO) run ./infra/render $(addprefix -profile ,$(PROFILE)) $(addprefix -instance ,$(INSTANCE)) $(addprefix -facts ,$(FACTS))
 
-golden: ## write what the profiles render, what the commands print and the tables of docs/configuration.md
-	$(GO) test ./templates ./infra/reconcile ./infra/render ./internal/settings -update
+golden: ## write what the profiles render, what the commands print, the user data of instances and the tables of docs/configuration.md
+	$(GO) test ./templates ./infra/reconcile ./infra/render ./infra/instance ./internal/settings -update
 
 fuzz: ## each fuzz target for a minute
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \
