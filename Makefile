@@ -18,7 +18,7 @@ STACK    :=
 FACTS    :=
 YES      :=
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench demo lab reconcile teardown doctor render golden fuzz deploy clean
+.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ soak: build ## a fleet comes and goes in bad weather (FOR=30m INSTANCES=500); th
 
 bench: ## what comparing a fleet costs beside the bare reads of Vault, as a table (FULL=true: 50,000 instances as well)
 	@cd $(LAB) && $(GO) run ./cmd/bench $(if $(FULL),-full)
+
+race: build ## how many instances log in at the first try, and how long the others wait, as a table
+	@cd $(LAB) && $(GO) run ./cmd/lab race
 
 demo: build ## one instance's whole life, told and checked in the terminal
 	@cd $(LAB) && $(GO) run ./cmd/lab demo

@@ -85,7 +85,9 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 	return a, nil
 }
 
-func (a *Agent) path(parts ...string) string { return filepath.Join(append([]string{a.Root}, parts...)...) }
+func (a *Agent) path(parts ...string) string {
+	return filepath.Join(append([]string{a.Root}, parts...)...)
+}
 
 // layOut copies infra/instance below the root, and adds a systemctl that notes what it is asked.
 func (a *Agent) layOut() error {

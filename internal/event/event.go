@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -72,6 +73,26 @@ const (
 	differs   = "Instance Differs"
 )
 
+// tagChange comes when a tag was set or taken away: another profile may fit, or another name.
+// https://docs.aws.amazon.com/tag-editor/latest/userguide/monitor-tag-changes.html
+const (
+	tagSource = "aws.tag"
+	tagChange = "Tag Change on Resource"
+)
+
+// tagged is the instance among a tag event's resources; there is one resource in each.
+func tagged(list json.RawMessage) (instanceID string, err error) {
+	var resources []string
+	if err := json.Unmarshal(list, &resources); err != nil || len(resources) != 1 {
+		return "", fault.Refusef("the event of a tag names %d resources, want the one instance (%v)", len(resources), err)
+	}
+	service, id, found := strings.Cut(resources[0], ":instance/")
+	if !found || !strings.Contains(service, ":ec2:") {
+		return "", fault.New(fault.Refuse, fmt.Errorf("the tag of %+q: %w", resources[0], ErrIgnored))
+	}
+	return id, nil
+}
+
 type detail struct {
 	InstanceID string `json:"instance-id"`
 	State      string `json:"state"`
@@ -124,6 +145,7 @@ func trigger(body []byte) (Trigger, error) {
 		Account    string
 		Region     string
 		Time       time.Time
+		Resources  json.RawMessage
 		Detail     json.RawMessage
 	}
 	if err := json.Unmarshal(body, &e); err != nil {
@@ -144,6 +166,9 @@ func trigger(body []byte) (Trigger, error) {
 		}
 	case kind == [2]string{hookSource, hookLaunch}, kind == [2]string{hookSource, hookTerminate}:
 		t.InstanceID, t.State, t.Hook, err = hook(e.Detail)
+	case kind == [2]string{tagSource, tagChange}:
+		t.InstanceID, err = tagged(e.Resources)
+		t.State = facts.Pending // alive at best; the event does not say
 	default:
 		err = ignored(e.Version, kind)
 	}

@@ -238,3 +238,27 @@ func TestOnlyATerminatingInstanceGoesBackToAWarmPool(t *testing.T) {
 		t.Errorf("want an instance that launches into the pool, got %+v, %v", p, err)
 	}
 }
+
+func TestATagChangeOfAnInstanceHasItLookedAtAndOneOfAnythingElseIsIgnored(t *testing.T) {
+	e := sample(t, "tag-change")
+	p, err := event.Parse(marshal(t, e))
+	if err != nil || p.Records[0].Err != nil || p.Records[0].Trigger.InstanceID != "i-0123456789abcdef0" || p.Records[0].Trigger.State != facts.Pending {
+		t.Errorf("want the instance looked at, got %+v, %v", p, err)
+	}
+	for name, row := range map[string]struct {
+		resources any
+		ignored   bool
+	}{
+		"a volume":          {[]string{"arn:aws:ec2:us-east-1:123456789012:volume/vol-0123456789abcdef0"}, true},
+		"another service's": {[]string{"arn:aws:rds:us-east-1:123456789012:instance/i-0123456789abcdef0"}, true},
+		"none":              {[]string{}, false},
+		"no list":           {"x", false},
+		"a made-up ID":      {[]string{"arn:aws:ec2:us-east-1:123456789012:instance/../x"}, false},
+	} {
+		e["resources"] = row.resources
+		p, err := event.Parse(marshal(t, e))
+		if err != nil || p.Records[0].Err == nil || errors.Is(p.Records[0].Err, event.ErrIgnored) != row.ignored || fault.KindOf(p.Records[0].Err) != fault.Refuse {
+			t.Errorf("%s: ignored %v is wanted, got %+v, %v", name, row.ignored, p, err)
+		}
+	}
+}

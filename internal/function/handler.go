@@ -242,7 +242,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < reserve {
 		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", reserve, t.InstanceID)
 	} else {
-		r.outcome, r.err = v.safely(ctx, t, s)
+		r.outcome, r.err = v.patiently(ctx, t, s)
 	}
 	attributes := []any{
 		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),

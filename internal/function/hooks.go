@@ -12,12 +12,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// standingLag is how long after a hook's event Auto Scaling's answers may still be from before it.
-const standingLag = 10 * time.Minute
+const (
+	// standingLag is how long after a hook's event Auto Scaling's answers may still be from before it.
+	standingLag = 10 * time.Minute
+	// busyTries and busyPause bound the wait for another run on the same instance to ten seconds.
+	busyTries = 20
+	busyPause = 500 * time.Millisecond
+)
 
 // Groups is Auto Scaling, which holds instances back by lifecycle hooks.
 type Groups interface {
@@ -82,6 +88,22 @@ func (v *invocation) leave(ctx context.Context, latest map[instance.Ref]event.Tr
 		}
 	}
 	return unknown
+}
+
+// patiently converges an instance. While a hook holds it back, a run that is at work on it, for its state change, is waited
+// for: from the queue the event would come again only after minutes.
+func (v *invocation) patiently(ctx context.Context, t event.Trigger, s instance.Sighting) (lifecycle.Outcome, error) {
+	for tries := 0; ; tries++ {
+		outcome, err := v.safely(ctx, t, s)
+		if t.Hook == nil || !errors.Is(err, ledger.ErrChanged) || tries == busyTries {
+			return outcome, err
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return outcome, err
+		}
+	}
 }
 
 // answerHook tells Auto Scaling what became of the instance it holds back: the wait ends, or goes on while the work is to

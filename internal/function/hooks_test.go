@@ -15,6 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
@@ -190,5 +191,32 @@ func TestAWaitThatCouldNotBeEndedComesAgain(t *testing.T) {
 	g.err = errors.New("throttled")
 	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
 		t.Errorf("want the message again: the instance would wait until its hook's time is over, got %v", again)
+	}
+}
+
+// busy has another run at work on an instance at the first two tries.
+type busy struct {
+	*outside
+	tries int
+}
+
+func (b *busy) Converge(ctx context.Context, t event.Trigger, s instance.Sighting) (lifecycle.Outcome, error) {
+	if b.tries++; b.tries < 3 {
+		return lifecycle.Outcome{}, fault.New(fault.Retry, ledger.ErrChanged)
+	}
+	return b.outside.Converge(ctx, t, s)
+}
+
+func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
+	b, g := hookBench(makes)
+	b.handler.Converger = &busy{outside: b.outside}
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != "[CONTINUE vault-ready "+id(1)+"]" {
+		t.Errorf("want the wait ended in the same invocation, got %v, %q", again, g.told)
+	}
+	b, _ = hookBench(makes)
+	other := &busy{outside: b.outside}
+	b.handler.Converger = other
+	if again := b.batch(t.Context(), t, body(id(1), "running", at)); fmt.Sprint(again) != "[m0]" || other.tries != 1 {
+		t.Errorf("want a state change left to the queue, got %v after %d tries", again, other.tries)
 	}
 }

@@ -130,7 +130,9 @@ func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWai
 	}
 	world.Taps.AWS.Reset()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault { return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)} })
+	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
+		return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}
+	})
 	defer world.Taps.Vault.SetFault(nil)
 	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-ready", "LAUNCHING"))
 	if got, want := told(), []string{"RecordLifecycleActionHeartbeat vault-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {

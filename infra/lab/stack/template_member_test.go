@@ -84,7 +84,7 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 		parameters := member()
 		row.change(parameters)
 		resources := settle(t, shared(t, memberTemplate), parameters)
-		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardHooksRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
+		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardHooksRule": row.forward, "ForwardTagsRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
 			if _, is := resources[id]; is != want {
 				t.Errorf("%s: %s is there: %v, want %v", name, id, is, want)
 			}
@@ -95,8 +95,8 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 func TestTheCentralBusTakesInstancesEventsFromMembersAndNothingElse(t *testing.T) {
 	resources := settled(t, full)
 	const kinds = `"events:detail-type":["EC2 Instance State-change Notification",` +
-		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action"],` +
-		`"events:source":["aws.ec2","aws.autoscaling"]`
+		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action","Tag Change on Resource"],` +
+		`"events:source":["aws.ec2","aws.autoscaling","aws.tag"]`
 	conditions := map[string]string{
 		"MemberAccountsBusPolicy": `{"StringEquals":{` + kinds + `}}`,
 		"OrganizationBusPolicy": `{"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},` +
