@@ -34,7 +34,7 @@ func mayHave(t *testing.T, i fleet.Instance, address string) bool {
 	return strings.Contains(policy, `"`+address+`"`)
 }
 
-func provisioned(t *testing.T) (fleet.Instance, *fleet.Session) {
+func withToken(t *testing.T) (fleet.Instance, *fleet.Session) {
 	t.Helper()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, i, "running", "provisioned")
@@ -45,19 +45,19 @@ func provisioned(t *testing.T) (fleet.Instance, *fleet.Session) {
 	return i, session
 }
 
-func repaired(t *testing.T, i fleet.Instance) rec.Answer {
+func putRight(t *testing.T, i fleet.Instance) rec.Answer {
 	t.Helper()
 	return runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}})
 }
 
 func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
-	i, session := provisioned(t)
+	i, session := withToken(t)
 	before := objects(t, i)
 	if err := world.Fleet.Stop(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
 	must(t, deprovision, i, "stopped", "left-alone")
-	if a := repaired(t, i); len(a.Drift) > 0 {
+	if a := putRight(t, i); len(a.Drift) > 0 {
 		t.Errorf("reconcile sees drift in a stopped instance: %+v", a.Drift)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
@@ -83,7 +83,7 @@ func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
 
 // Nothing in AWS tells of an address: the next comparison sees it, or the next start.
 func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
-	i, session := provisioned(t)
+	i, session := withToken(t)
 	client := ec2.NewFromConfig(world.AWS)
 	described, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
 	if err != nil {
@@ -141,7 +141,7 @@ func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 			t.Errorf("%s: EC2 shows %q as before, so nothing is tested", change.name, after)
 			continue
 		}
-		if a := repaired(t, i); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+		if a := putRight(t, i); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
 			t.Errorf("%s: want the grant put right, got %+v", change.name, a)
 		}
 		for _, address := range slices.Concat(before, after) {
@@ -178,10 +178,10 @@ func TestATagThatMakesAnotherProfileFitGrantsWithinOneEvent(t *testing.T) {
 	}
 }
 
-// AWS tells of a changed instance profile only through CloudTrail. Vault itself asks EC2 at each login.
-func TestAChangedInstanceProfileShutsTheLoginAtOnceAndCostsTheGrantAtTheNextComparison(t *testing.T) {
-	i, session := provisioned(t)
-	launch(t, fleet.Spec{Role: "somebody-else"}) // makes the profile
+// AWS tells of a changed instance profile only through CloudTrail. Vault itself asks EC2 at each login. moto shows a profile
+// that was taken away, and not one that was replaced.
+func TestAnInstanceProfileTakenAwayShutsTheLoginAtOnceAndCostsTheGrantAtTheNextComparison(t *testing.T) {
+	i, session := withToken(t)
 	client := ec2.NewFromConfig(world.AWS)
 	associations, err := client.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{
 		Filters: []ec2types.Filter{{Name: aws.String("instance-id"), Values: []string{i.ID}}},
@@ -189,18 +189,18 @@ func TestAChangedInstanceProfileShutsTheLoginAtOnceAndCostsTheGrantAtTheNextComp
 	if err != nil || len(associations.IamInstanceProfileAssociations) != 1 {
 		t.Fatalf("%+v, %v", associations, err)
 	}
-	if _, err := client.ReplaceIamInstanceProfileAssociation(t.Context(), &ec2.ReplaceIamInstanceProfileAssociationInput{
-		AssociationId: associations.IamInstanceProfileAssociations[0].AssociationId, IamInstanceProfile: &ec2types.IamInstanceProfileSpecification{Name: aws.String("somebody-else")},
+	if _, err := client.DisassociateIamInstanceProfile(t.Context(), &ec2.DisassociateIamInstanceProfileInput{
+		AssociationId: associations.IamInstanceProfileAssociations[0].AssociationId,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
-		t.Error("it logged in with an instance profile that is not the bound one")
+		t.Error("it logged in without the instance profile that its role is bound to")
 	}
 	if !lives(t, session) {
-		t.Error("its token died before anybody looked: the page says otherwise")
+		t.Error("its token died before anybody looked: infra/instance/README.md says otherwise")
 	}
-	if a := repaired(t, i); a.Summary.Corrected == 0 || len(objects(t, i)) > 0 || lives(t, session) {
+	if a := putRight(t, i); a.Summary.Corrected == 0 || len(objects(t, i)) > 0 || lives(t, session) {
 		t.Errorf("want grant and token gone, got %+v, %q", a, objects(t, i))
 	}
 	must(t, provision, i, "running", "unmatched")
