@@ -215,6 +215,20 @@ func (a *Agent) WaitFor(ctx context.Context, file string) (string, error) {
 	}
 }
 
+// WaitForLog waits until Agent has said something so many times.
+func (a *Agent) WaitForLog(ctx context.Context, text string, times int) (string, error) {
+	for {
+		if log := a.Log(); strings.Count(log, text) >= times {
+			return log, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting for Vault Agent on %s to say %q: %w; it said:\n%s", a.instance.ID, text, ctx.Err(), a.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // forward takes connections on loopback and makes them anew from an instance's address: Agent cannot choose one.
 func forward(from, to string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -21,6 +21,8 @@ const (
 	// side is how many instances one row of the table boots together, and storm how many the last rows do.
 	side  = 5
 	storm = 200
+	// tellers is how many events are put into the queue side by side: moto is one process.
+	tellers = 8
 	// giveUp bounds one instance's tries.
 	giveUp = 3 * time.Minute
 	// What infra/instance gives Vault Agent: waits double from the first to the last, each shortened by up to a quarter.
@@ -78,8 +80,9 @@ func measure(ctx context.Context, w *lab.World, r row) ([]boot, error) {
 	}
 	boots := make([]boot, len(instances))
 	var group sync.WaitGroup
+	gate := make(chan struct{}, tellers)
 	for n, i := range instances {
-		group.Go(func() { boots[n] = bootOne(ctx, w, i, r.first) })
+		group.Go(func() { boots[n] = bootOne(ctx, w, i, r.first, gate) })
 	}
 	group.Wait()
 	for n, b := range boots {
@@ -90,11 +93,14 @@ func measure(ctx context.Context, w *lab.World, r row) ([]boot, error) {
 	return boots, end(ctx, w, instances)
 }
 
-// bootOne has EC2 tell of an instance and then lets it log in.
-func bootOne(ctx context.Context, w *lab.World, i fleet.Instance, first time.Duration) boot {
+// bootOne puts an instance's event into the queue, as soon as the gate lets it, and then lets it log in.
+func bootOne(ctx context.Context, w *lab.World, i fleet.Instance, first time.Duration, gate chan struct{}) boot {
 	ctx, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
-	if err := w.Fleet.Announce(ctx, i, "running"); err != nil {
+	gate <- struct{}{}
+	err := w.Fleet.Deliver(ctx, "running", fleet.Event(i, "running", time.Now()))
+	<-gate
+	if err != nil {
 		return boot{err: err}
 	}
 	if err := sleep(ctx, first); err != nil {
@@ -102,7 +108,7 @@ func bootOne(ctx context.Context, w *lab.World, i fleet.Instance, first time.Dur
 	}
 	begun := time.Now()
 	for wait, tries := minBackoff, 0; ; tries++ {
-		_, err := w.Fleet.Login(ctx, w.AuthMount, i, "")
+		_, err = w.Fleet.Login(ctx, w.AuthMount, i, "")
 		if err == nil {
 			return boot{atOnce: tries == 0, waited: time.Since(begun)}
 		}
@@ -128,7 +134,7 @@ func end(ctx context.Context, w *lab.World, instances []fleet.Instance) error {
 		return err
 	}
 	for _, i := range instances {
-		if err := w.Fleet.Announce(ctx, i, "terminated"); err != nil {
+		if err := w.Fleet.Deliver(ctx, "terminated", fleet.Event(i, "terminated", time.Now())); err != nil {
 			return err
 		}
 	}
