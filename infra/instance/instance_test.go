@@ -143,7 +143,7 @@ func TestTheScriptAndTheUnitPassTheirOwnTools(t *testing.T) {
 			t.Logf("%s is not installed: not checked", command[0])
 			continue
 		}
-		out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
 		text := string(out)
 		if command[0] == "systemd-analyze" {
 			// What the unit starts is on the instance, and not here.

@@ -73,8 +73,10 @@ type Standing struct {
 	Err error
 }
 
-// Terminating tells whether the group is done with the instance. One that goes back to a warm pool never shows so.
-func (s Standing) Terminating() bool { return strings.HasPrefix(s.State, "Terminating") }
+// Terminating tells whether the group, or its warm pool, is done with the instance.
+func (s Standing) Terminating() bool {
+	return strings.HasPrefix(strings.TrimPrefix(s.State, "Warmed:"), "Terminating")
+}
 
 // Stand gives the standing of each instance, by one call for up to 50 of an account and region.
 func (g *Groups) Stand(ctx context.Context, refs []instance.Ref) map[instance.Ref]Standing {

@@ -11,10 +11,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
-// leave has Auto Scaling terminate an instance that EC2 still shows as running.
-func (w *world) leave(c *lifecycle.Converger, id string) (lifecycle.Outcome, error) {
+// leave has Auto Scaling terminate the first instance, which EC2 still shows as running.
+func (w *world) leave(c *lifecycle.Converger) (lifecycle.Outcome, error) {
 	w.t.Helper()
-	t := trigger(id, facts.Running, w.clock())
+	t := trigger(idA, facts.Running, w.clock())
 	t.Leaving = true
 	return w.handleAt(c, t)
 }
@@ -32,7 +32,7 @@ func TestALeavingInstanceLosesAllWhileItRunsAndGetsNothingAgain(t *testing.T) {
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	w.entities[idA] = true
 	w.pass(time.Minute)
-	if o, err := w.leave(c, idA); err != nil || o.Action != lifecycle.Deprovisioned || o.Cut != 1 {
+	if o, err := w.leave(c); err != nil || o.Action != lifecycle.Deprovisioned || o.Cut != 1 {
 		t.Fatalf("want the running instance's grant removed and its tokens cut, got %+v, %v", o, err)
 	}
 	if err := w.nothing(idA); err != nil {
@@ -59,7 +59,7 @@ func TestALeavingInstanceThatWasStoppedAndStartedIsGrantedAnew(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
-	if _, err := w.leave(c, idA); err != nil {
+	if _, err := w.leave(c); err != nil {
 		t.Fatal(err)
 	}
 	w.pass(time.Minute)
@@ -77,7 +77,7 @@ func TestAnInstanceThatLeavesBeforeItsGrantIsMadeGetsNone(t *testing.T) {
 	w := newWorld(t)
 	f := w.launch(idA, 4)
 	c := w.converger(both)
-	if o, err := w.leave(c, idA); err != nil || o.Action != lifecycle.Unchanged {
+	if o, err := w.leave(c); err != nil || o.Action != lifecycle.Unchanged {
 		t.Fatalf("want a tombstone and nothing else, got %+v, %v", o, err)
 	}
 	w.pass(time.Minute)
@@ -90,7 +90,7 @@ func TestAnInstanceThatLeavesBeforeItsGrantIsMadeGetsNone(t *testing.T) {
 	w.ec2[idA] = f
 	w.records[idA] = ledger.Record{InstanceID: idA, Account: f.Account, Region: f.Region, State: ledger.Deleted, Version: 1}
 	c = w.converger(both)
-	if _, err := w.leave(c, idA); err != nil || w.records[idA].LeavingSince == nil {
+	if _, err := w.leave(c); err != nil || w.records[idA].LeavingSince == nil {
 		t.Errorf("want the tombstone marked, got %+v, %v", w.records[idA], err)
 	}
 }
@@ -99,7 +99,7 @@ func TestOnlyWhoMayRemoveAndOnlyFromItsOwnPlaceLetsAnInstanceLeave(t *testing.T)
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
-	if o, err := w.leave(w.converger(lifecycle.Duties{Make: true}), idA); err != nil || o.Action != lifecycle.LeftAlone {
+	if o, err := w.leave(w.converger(lifecycle.Duties{Make: true})); err != nil || o.Action != lifecycle.LeftAlone {
 		t.Errorf("want a function that may not remove to leave it, got %+v, %v", o, err)
 	}
 	elsewhere := trigger(idA, facts.Running, w.clock())
@@ -112,7 +112,7 @@ func TestOnlyWhoMayRemoveAndOnlyFromItsOwnPlaceLetsAnInstanceLeave(t *testing.T)
 			w.objects[path]["policy"] = strings.Replace(text, "# deployment: vault-ec2\n", "# deployment: another\n", 1)
 		}
 	}
-	if _, err := w.leave(w.converger(both), idA); err == nil || fault.KindOf(err) != fault.Conflict || len(w.objects) != 4 {
+	if _, err := w.leave(w.converger(both)); err == nil || fault.KindOf(err) != fault.Conflict || len(w.objects) != 4 {
 		t.Errorf("want what another deployment has taken over left alone, got %v, %v", err, w.objects)
 	}
 }
@@ -128,13 +128,13 @@ func TestARemovalOfALeavingInstanceThatFailedHalfwayGoesOnAndNothingIsMadeMeanwh
 		}
 		return nil, false
 	}
-	if _, err := w.leave(c, idA); err == nil || fault.KindOf(err) != fault.Retry {
+	if _, err := w.leave(c); err == nil || fault.KindOf(err) != fault.Retry {
 		t.Fatalf("want it tried again, got %v", err)
 	}
 	w.fail = nil
 	w.pass(2 * time.Minute)
 	w.must(c, idA, facts.Running, lifecycle.LeftAlone)
-	if _, err := w.leave(c, idA); err != nil {
+	if _, err := w.leave(c); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.nothing(idA); err != nil {
