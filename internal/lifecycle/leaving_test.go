@@ -141,3 +141,43 @@ func TestARemovalOfALeavingInstanceThatFailedHalfwayGoesOnAndNothingIsMadeMeanwh
 		t.Error(err)
 	}
 }
+
+func TestAFaultAtAnyCallOfALeavingInstancesRemovalIsMendedByTheNextAndGivesNothingBack(t *testing.T) {
+	for _, took := range []bool{false, true} {
+		for n := 1; ; n++ {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			c := w.converger(both)
+			w.must(c, idA, facts.Running, lifecycle.Provisioned)
+			w.entities[idA] = true
+			w.calls = nil
+			reached := false
+			w.fail = func(i int, _ string) (error, bool) {
+				reached = reached || i == n
+				return map[bool]error{true: errDown}[i == n], took
+			}
+			_, _ = w.leave(c) // fails, or not where the answer that was lost did not matter
+			if !reached {
+				if n <= 10 {
+					t.Fatalf("only %d calls were made to fail", n-1)
+				}
+				break
+			}
+			w.fail = nil
+			w.pass(ledger.LeaseTime + time.Second)
+			w.calls = nil
+			again := trigger(idA, facts.Running, w.clock())
+			again.Verify = true // reconcile, or a late event, between the two tries
+			marked := w.records[idA].LeavingSince != nil
+			if _, err := w.handleAt(c, again); err != nil || marked && w.count("vault write") > 0 {
+				t.Errorf("call %d failed (effect %v), and then an event of a running instance: %v\n%s", n, took, err, strings.Join(w.calls, "\n"))
+			}
+			if _, err := w.leave(c); err != nil {
+				t.Fatalf("call %d failed (effect %v), and the clean run after it: %v", n, took, err)
+			}
+			if err := w.nothing(idA); err != nil {
+				t.Errorf("call %d failed (effect %v): %v", n, took, err)
+			}
+		}
+	}
+}
