@@ -18,7 +18,7 @@ STACK    :=
 FACTS    :=
 YES      :=
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench demo lab reconcile teardown doctor render golden fuzz deploy clean
+.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ soak: build ## a fleet comes and goes in bad weather (FOR=30m INSTANCES=500); th
 bench: ## what comparing a fleet costs beside the bare reads of Vault, as a table (FULL=true: 50,000 instances as well)
 	@cd $(LAB) && $(GO) run ./cmd/bench $(if $(FULL),-full)
 
+race: build ## how many instances log in at the first try, and how long the others wait, as a table
+	@cd $(LAB) && $(GO) run ./cmd/lab race
+
 demo: build ## one instance's whole life, told and checked in the terminal
 	@cd $(LAB) && $(GO) run ./cmd/lab demo
 
@@ -88,8 +91,8 @@ doctor: ## check all that the functions need; of make lab, or of STACK=<name>
 render: ## what a PROFILE would write to Vault, and what the guard says: for INSTANCE=i-… in EC2, FACTS=file.json, or a made-up one
 	@$(GO) run ./infra/render $(addprefix -profile ,$(PROFILE)) $(addprefix -instance ,$(INSTANCE)) $(addprefix -facts ,$(FACTS))
 
-golden: ## write what the profiles render, what the commands print and the tables of docs/configuration.md
-	$(GO) test ./templates ./infra/reconcile ./infra/render ./internal/settings -update
+golden: ## write what the profiles render, what the commands print, the user data of instances and the tables of docs/configuration.md
+	$(GO) test ./templates ./infra/reconcile ./infra/render ./infra/instance ./internal/settings -update
 
 fuzz: ## each fuzz target for a minute
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
@@ -27,6 +28,11 @@ type Trigger struct {
 	Verify bool
 	// Retire takes away all that the instance holds, whatever EC2 shows of it: the deployment is torn down.
 	Retire bool
+	// Hook is the lifecycle action that waits for this instance; nil for none.
+	Hook *Hook
+	// Leaving takes away all that the instance holds though EC2 shows it as running: Auto Scaling, asked for it, shows it
+	// as terminating. No event sets it.
+	Leaving bool
 	// Strays are paths in Vault that bear the instance's name and that no record names. They are taken into the record
 	// and removed where the marker or the ledger shows that they are ours.
 	Strays []string
@@ -53,7 +59,7 @@ type Payload struct {
 // ErrIgnored marks a well-formed event of a kind that this program does not act on.
 var ErrIgnored = errors.New("event of a kind that is not acted on")
 
-// stateChange is the only kind of event that is read,
+// stateChange is how EC2 tells of an instance,
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-instance-state-changes.html
 const (
 	source      = "aws.ec2"
@@ -66,6 +72,26 @@ const (
 	ownSource = "vault-ec2-provisioner"
 	differs   = "Instance Differs"
 )
+
+// tagChange comes when a tag was set or taken away: another profile may fit, or another name.
+// https://docs.aws.amazon.com/tag-editor/latest/userguide/monitor-tag-changes.html
+const (
+	tagSource = "aws.tag"
+	tagChange = "Tag Change on Resource"
+)
+
+// tagged is the instance among a tag event's resources; there is one resource in each.
+func tagged(list json.RawMessage) (instanceID string, err error) {
+	var resources []string
+	if err := json.Unmarshal(list, &resources); err != nil || len(resources) != 1 {
+		return "", fault.Refusef("the event of a tag names %d resources, want the one instance (%v)", len(resources), err)
+	}
+	service, id, found := strings.Cut(resources[0], ":instance/")
+	if !found || !strings.Contains(service, ":ec2:") {
+		return "", fault.New(fault.Refuse, fmt.Errorf("the tag of %+q: %w", resources[0], ErrIgnored))
+	}
+	return id, nil
+}
 
 type detail struct {
 	InstanceID string `json:"instance-id"`
@@ -119,37 +145,69 @@ func trigger(body []byte) (Trigger, error) {
 		Account    string
 		Region     string
 		Time       time.Time
+		Resources  json.RawMessage
 		Detail     json.RawMessage
 	}
 	if err := json.Unmarshal(body, &e); err != nil {
 		return Trigger{}, fault.Refusef("reading the event: %w", err)
 	}
-	own := e.Source == ownSource && e.DetailType == differs
-	if e.Version != version || !own && (e.Source != source || e.DetailType != stateChange) {
-		return Trigger{}, fault.New(fault.Refuse, fmt.Errorf("version %q, source %q, detail-type %q: %w", e.Version, e.Source, e.DetailType, ErrIgnored))
+	t := Trigger{Account: e.Account, Region: e.Region, Time: e.Time}
+	var err error
+	switch kind := [2]string{e.Source, e.DetailType}; {
+	case e.Version != version:
+		err = ignored(e.Version, kind)
+	case kind == [2]string{source, stateChange}:
+		t.InstanceID, t.State, err = change(e.Detail)
+	case kind == [2]string{ownSource, differs}:
+		t.Verify = true
+		t.InstanceID, t.State, err = change(e.Detail)
+		if err == nil && t.State != facts.Pending && t.State != facts.Running {
+			err = fault.Refusef("the event of instance %s: one of this program's own never tells of an instance that is %s", t.InstanceID, t.State)
+		}
+	case kind == [2]string{hookSource, hookLaunch}, kind == [2]string{hookSource, hookTerminate}:
+		t.InstanceID, t.State, t.Hook, err = hook(e.Detail)
+	case kind == [2]string{tagSource, tagChange}:
+		t.InstanceID, err = tagged(e.Resources)
+		t.State = facts.Pending // alive at best; the event does not say
+	default:
+		err = ignored(e.Version, kind)
 	}
-	var d detail
-	if err := json.Unmarshal(e.Detail, &d); err != nil {
-		return Trigger{}, fault.Refusef("reading the event's detail: %w", err)
+	if err == nil {
+		err = t.check()
 	}
-	if !facts.IsInstanceID(d.InstanceID) {
-		return Trigger{}, fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", d.InstanceID)
-	}
-	state, err := facts.ParseState(d.State)
 	if err != nil {
-		return Trigger{}, fault.Refusef("the event of instance %s: %w", d.InstanceID, err)
+		return Trigger{}, err
 	}
-	if own && state != facts.Pending && state != facts.Running {
-		return Trigger{}, fault.Refusef("the event of instance %s: one of this program's own never tells of an instance that is %s", d.InstanceID, state)
+	return t, nil
+}
+
+func ignored(version string, kind [2]string) error {
+	return fault.New(fault.Refuse, fmt.Errorf("version %q, source %q, detail-type %q: %w", version, kind[0], kind[1], ErrIgnored))
+}
+
+// change reads the detail of a state change.
+func change(text json.RawMessage) (instanceID string, state facts.State, err error) {
+	var d detail
+	if err := json.Unmarshal(text, &d); err != nil {
+		return "", "", fault.Refusef("reading the event's detail: %w", err)
 	}
-	if !facts.IsAccount(e.Account) {
-		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not an account ID", d.InstanceID, e.Account)
+	if state, err = facts.ParseState(d.State); err != nil {
+		return "", "", fault.Refusef("the event of instance %+q: %w", d.InstanceID, err)
 	}
-	if !facts.IsRegion(e.Region) {
-		return Trigger{}, fault.Refusef("the event of instance %s: %+q is not a region", d.InstanceID, e.Region)
+	return d.InstanceID, state, nil
+}
+
+// check holds what every trigger has against its form.
+func (t Trigger) check() error {
+	switch {
+	case !facts.IsInstanceID(t.InstanceID):
+		return fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", t.InstanceID)
+	case !facts.IsAccount(t.Account):
+		return fault.Refusef("the event of instance %s: %+q is not an account ID", t.InstanceID, t.Account)
+	case !facts.IsRegion(t.Region):
+		return fault.Refusef("the event of instance %s: %+q is not a region", t.InstanceID, t.Region)
+	case t.Time.IsZero():
+		return fault.Refusef("the event of instance %s has no time", t.InstanceID)
 	}
-	if e.Time.IsZero() {
-		return Trigger{}, fault.Refusef("the event of instance %s has no time", d.InstanceID)
-	}
-	return Trigger{InstanceID: d.InstanceID, Account: e.Account, Region: e.Region, State: state, Time: e.Time, Verify: own}, nil
+	return nil
 }

@@ -124,7 +124,7 @@ func TestAPayloadThatIsNoObjectIsRefused(t *testing.T) {
 }
 
 func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
-	for _, name := range []string{"running", "terminated"} {
+	for _, name := range []string{"running", "terminated", "launch-hook"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", "events", name+".json"))
 		if err != nil {
 			f.Fatal(err)
@@ -163,6 +163,102 @@ func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
 		}
 		if !live && (r.Err == nil || fault.KindOf(r.Err) != fault.Refuse) {
 			t.Errorf("%s: want it refused: what is to be removed never travels through a queue, got %+v", body, r)
+		}
+	}
+}
+
+func TestALifecycleActionIsReadAsAWaitAndTellsNothingOfTheInstanceItself(t *testing.T) {
+	for file, want := range map[string]event.Hook{
+		"launch-hook":    {Group: "workers", Name: "vault-ready", Token: "87654321-4321-4321-4321-210987654321"},
+		"terminate-hook": {Group: "workers", Name: "vault-gone", Token: "87654321-4321-4321-4321-210987654321", Terminating: true},
+	} {
+		p, err := event.Parse(marshal(t, sample(t, file)))
+		if err != nil || p.Records[0].Err != nil || p.Records[0].Trigger.Hook == nil {
+			t.Fatalf("events/%s.json: %+v, %v", file, p, err)
+		}
+		got := p.Records[0].Trigger
+		if *got.Hook != want || got.State != facts.Running || got.Leaving || got.Verify {
+			t.Errorf("events/%s.json was read as %+v with %+v, want %+v: whether it leaves is for Auto Scaling to say", file, got, *got.Hook, want)
+		}
+	}
+}
+
+func TestALifecycleActionThatCannotBeAnsweredIsRefusedByName(t *testing.T) {
+	detail := func(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
+	for name, row := range map[string]struct {
+		spoil func(map[string]any)
+		says  string
+	}{
+		"no group":           {func(e map[string]any) { detail(e)["AutoScalingGroupName"] = " " }, "names no group"},
+		"no hook":            {func(e map[string]any) { delete(detail(e), "LifecycleHookName") }, "no hook"},
+		"another transition": {func(e map[string]any) { detail(e)["LifecycleTransition"] = "autoscaling:TEST_NOTIFICATION" }, "TEST_NOTIFICATION"},
+		"another instance":   {func(e map[string]any) { detail(e)["EC2InstanceId"] = "i-../x" }, "not the ID of an EC2 instance"},
+		"no detail":          {func(e map[string]any) { delete(e, "detail") }, "detail"},
+	} {
+		e := sample(t, "launch-hook")
+		row.spoil(e)
+		p, err := event.Parse(marshal(t, e))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := p.Records[0].Err
+		if got == nil || fault.KindOf(got) != fault.Refuse || !strings.Contains(got.Error(), row.says) || errors.Is(got, event.ErrIgnored) {
+			t.Errorf("%s: want it refused with %q, got %v", name, row.says, got)
+		}
+	}
+}
+
+// https://docs.aws.amazon.com/autoscaling/ec2/userguide/prepare-for-lifecycle-notifications.html
+func TestAHooksTestNotificationAndItsNoticeOfSuccessAreIgnored(t *testing.T) {
+	success := sample(t, "launch-hook")
+	success["detail-type"] = "EC2 Instance Launch Successful"
+	for name, body := range map[string][]byte{
+		"test notification": []byte(`{"AccountId":"123456789012","RequestId":"7a1b","AutoScalingGroupARN":"arn:aws:autoscaling:x","AutoScalingGroupName":"workers",` +
+			`"Service":"AWS Auto Scaling","Event":"autoscaling:TEST_NOTIFICATION","Time":"2026-01-02T03:04:05.678Z"}`),
+		"successful launch": marshal(t, success),
+	} {
+		p, err := event.Parse(body)
+		if err != nil || len(p.Records) != 1 || !errors.Is(p.Records[0].Err, event.ErrIgnored) {
+			t.Errorf("%s: want it ignored, got %+v, %v", name, p, err)
+		}
+	}
+}
+
+func TestOnlyATerminatingInstanceGoesBackToAWarmPool(t *testing.T) {
+	e := sample(t, "terminate-hook")
+	e["detail"].(map[string]any)["Destination"] = "WarmPool"
+	p, err := event.Parse(marshal(t, e))
+	if err != nil || !p.Records[0].Trigger.Hook.Returns {
+		t.Errorf("want an instance that returns, got %+v, %v", p, err)
+	}
+	e = sample(t, "launch-hook")
+	e["detail"].(map[string]any)["Destination"] = "WarmPool"
+	p, err = event.Parse(marshal(t, e))
+	if err != nil || p.Records[0].Trigger.Hook.Returns {
+		t.Errorf("want an instance that launches into the pool, got %+v, %v", p, err)
+	}
+}
+
+func TestATagChangeOfAnInstanceHasItLookedAtAndOneOfAnythingElseIsIgnored(t *testing.T) {
+	e := sample(t, "tag-change")
+	p, err := event.Parse(marshal(t, e))
+	if err != nil || p.Records[0].Err != nil || p.Records[0].Trigger.InstanceID != "i-0123456789abcdef0" || p.Records[0].Trigger.State != facts.Pending {
+		t.Errorf("want the instance looked at, got %+v, %v", p, err)
+	}
+	for name, row := range map[string]struct {
+		resources any
+		ignored   bool
+	}{
+		"a volume":          {[]string{"arn:aws:ec2:us-east-1:123456789012:volume/vol-0123456789abcdef0"}, true},
+		"another service's": {[]string{"arn:aws:rds:us-east-1:123456789012:instance/i-0123456789abcdef0"}, true},
+		"none":              {[]string{}, false},
+		"no list":           {"x", false},
+		"a made-up ID":      {[]string{"arn:aws:ec2:us-east-1:123456789012:instance/../x"}, false},
+	} {
+		e["resources"] = row.resources
+		p, err := event.Parse(marshal(t, e))
+		if err != nil || p.Records[0].Err == nil || errors.Is(p.Records[0].Err, event.ErrIgnored) != row.ignored || fault.KindOf(p.Records[0].Err) != fault.Refuse {
+			t.Errorf("%s: ignored %v is wanted, got %+v, %v", name, row.ignored, p, err)
 		}
 	}
 }

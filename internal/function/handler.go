@@ -22,6 +22,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
@@ -58,7 +59,9 @@ type Handler struct {
 	Services *observe.Services
 	// Bus is told of what was granted, removed, refused and found; nil for none.
 	Bus audit.Bus
-	Now func() time.Time
+	// Hooks are the lifecycle hooks of Auto Scaling that are answered.
+	Hooks Hooks
+	Now   func() time.Time
 }
 
 // answer is what a bare event is answered with.
@@ -171,41 +174,56 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 		if !r.Sent.IsZero() {
 			v.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
 		}
-		if r.Err != nil {
+		if r = v.Hooks.ours(r); r.Err != nil {
 			results[i].err = v.unreadable(ctx, r)
 			continue
 		}
 		ref := instance.Ref{ID: r.Trigger.InstanceID, Account: r.Trigger.Account, Region: r.Trigger.Region}
 		of[ref] = append(of[ref], i)
-		t, known := r.Trigger, latest[ref]
-		t.Verify = t.Verify || known.Verify
-		if !known.Time.After(t.Time) {
-			latest[ref] = t
-		} else if t.Verify {
-			known.Verify = true
-			latest[ref] = known
-		}
+		latest[ref] = later(latest[ref], r.Trigger)
 	}
 	if len(latest) == 0 {
 		return results
 	}
+	unknown := v.leave(ctx, latest)
 	sightings := v.Instances.Look(ctx, slices.Collect(maps.Keys(latest)))
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(sideBySide)
 	for ref, t := range latest {
 		group.Go(func() error {
-			r := v.converge(ctx, t, sightings[ref])
-			mu.Lock()
-			defer mu.Unlock()
+			s := sightings[ref]
+			if err := unknown[ref]; err != nil && s.Facts.State != facts.Terminated {
+				s.Err = err
+			}
+			r := v.converge(ctx, t, s)
 			for _, i := range of[ref] {
-				results[i] = r
+				one := r
+				if records[i].Trigger.Hook != nil {
+					one = v.answerHook(ctx, records[i].Trigger, r)
+				}
+				mu.Lock()
+				results[i] = one
+				mu.Unlock()
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // the functions above keep their errors as results
 	return results
+}
+
+// later is the trigger that two of one instance make: what the later event tells, the wait of a hook and the wish for a
+// comparison of either. A hook waits for what Vault holds, whatever the ledger says.
+func later(a, b event.Trigger) event.Trigger {
+	if a.Time.After(b.Time) {
+		a, b = b, a
+	}
+	if b.Hook == nil {
+		b.Hook = a.Hook
+	}
+	b.Verify = b.Verify || a.Verify || b.Hook != nil
+	return b
 }
 
 func (v *invocation) unreadable(ctx context.Context, r event.Record) error {
@@ -224,7 +242,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < reserve {
 		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", reserve, t.InstanceID)
 	} else {
-		r.outcome, r.err = v.safely(ctx, t, s)
+		r.outcome, r.err = v.patiently(ctx, t, s)
 	}
 	attributes := []any{
 		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),
@@ -244,7 +262,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	switch r.outcome.Action {
 	case lifecycle.Provisioned:
 		v.metrics.Count(observe.Provisioned)
-		if !t.Verify { // a repair has no event to measure from
+		if !t.Verify || t.Hook != nil { // a repair has no event to measure from
 			v.metrics.Time(observe.TimeToReady, v.Now().Sub(t.Time))
 		}
 		v.audit(ctx, observe.AuditGranted, t, r)
@@ -280,7 +298,7 @@ func (v *invocation) removed(ctx context.Context, log *slog.Logger, t event.Trig
 		return
 	}
 	v.metrics.Count(observe.Deprovisioned)
-	if !t.Verify {
+	if !t.Verify || t.Hook != nil {
 		v.metrics.Time(observe.TimeToCutOff, o.CutAt.Sub(t.Time))
 	}
 	v.audit(ctx, observe.AuditRemoved, t, result{outcome: o})

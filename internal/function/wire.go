@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -43,6 +44,9 @@ func New(ctx context.Context, name string, duties lifecycle.Duties, getenv func(
 		return nil, err
 	}
 	h := p.handler(name, duties)
+	h.Hooks = Hooks{
+		Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
+	}
 	return &h, nil
 }
 

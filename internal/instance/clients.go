@@ -80,6 +80,18 @@ func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, 
 	return iam.NewFromConfig(c.options.Config, func(o *iam.Options) { o.Credentials = credentials }).GetInstanceProfile, nil
 }
 
+// Config is the AWS configuration for calls of others in a place: with the function's own credentials in its own account,
+// and with those of the member role in any other.
+func (l *Lookup) Config(ctx context.Context, p Place) (aws.Config, error) {
+	credentials, err := l.clients.credentials(ctx, p.Account)
+	if err != nil {
+		return aws.Config{}, err
+	}
+	c := l.clients.options.Config.Copy()
+	c.Credentials, c.Region = credentials, p.Region
+	return c, nil
+}
+
 // credentials are the function's own for its own account, and those of the member role for any other.
 func (c *clients) credentials(ctx context.Context, account string) (aws.CredentialsProvider, error) {
 	own, err := c.identity(ctx)

@@ -52,6 +52,9 @@ type Record struct {
 	// QuietUntil is when every login that was under way while the auth role went must have ended; nil when nothing has
 	// to be waited for.
 	QuietUntil *time.Time `dynamodbav:"quiet_until,omitempty"`
+	// LeavingSince is when Auto Scaling was seen to terminate the instance and its removal began, while EC2 still showed it
+	// as running; nil when that was not so.
+	LeavingSince *time.Time `dynamodbav:"leaving_since,omitempty"`
 	// FormerRoleIDs are role_ids of auth roles that are no more: tokens from then hang on them. A tombstone keeps them,
 	// since a login that was under way during the removal can end after it.
 	FormerRoleIDs []string   `dynamodbav:"former_role_ids,omitempty"`
@@ -97,6 +100,12 @@ func (r Record) Names() []Name {
 		}
 	}
 	return names
+}
+
+// Leaves tells whether the instance is on its way out by Auto Scaling's word and is granted nothing more, though it may
+// run for hours yet. Only a start after that, of an instance that was stopped, is a new life.
+func (r *Record) Leaves(launched time.Time) bool {
+	return r != nil && r.LeavingSince != nil && !launched.After(*r.LeavingSince)
 }
 
 // Has tells whether the record names this path.

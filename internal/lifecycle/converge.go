@@ -143,6 +143,9 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 	if !s.Found {
 		return c.absent(ctx, t)
 	}
+	if t.Leaving {
+		return c.gone(ctx, t)
+	}
 	if lags(s.Facts.State, t.State) && c.Now().Sub(t.Time) < young {
 		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 still shows it as %s", t.InstanceID, t.State, s.Facts.State)
 	}
@@ -201,14 +204,24 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
 			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
 	}
+	if t.Leaving {
+		if err := c.takenOver(ctx, old); err != nil {
+			return Outcome{}, err
+		}
+	}
 	next, err := c.withStrays(ctx, t, old)
 	if err != nil {
 		return Outcome{}, err
 	}
-	if old == nil && len(next.Objects) == 0 {
+	unmarked := t.Leaving && next.LeavingSince == nil
+	if unmarked {
+		now := c.Now().Round(0).UTC()
+		next.LeavingSince = &now
+	}
+	if len(next.Objects) == 0 && (old == nil || unmarked && old.State == ledger.Deleted) {
 		// A tombstone all the same: a provision that looked at EC2 a moment earlier, while the instance still ran, must
 		// find it and not make a grant that nobody would ever remove.
-		_, err := c.Ledger.Put(ctx, ledger.Write{New: next, Owner: c.NewOwner()})
+		_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
 		return Outcome{Action: Unchanged}, err
 	}
 	return c.remove(ctx, old, next)

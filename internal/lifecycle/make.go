@@ -40,8 +40,8 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
-	if removedSince(old, f) {
-		return Outcome{}, fault.Retryf("instance %s was removed after it was looked at: it is looked at again", f.ID)
+	if ends, err := removed(old, f); ends {
+		return Outcome{Action: LeftAlone}, err
 	}
 	if err != nil {
 		return Outcome{}, c.refused(ctx, old, f, err)
@@ -101,18 +101,6 @@ func (c *Converger) mustNotBegin(ctx context.Context, f facts.Instance) (ends bo
 	}
 	since, err := c.Ledger.TornDown(ctx)
 	return err != nil || since != nil, err
-}
-
-// removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.
-func removedSince(r *ledger.Record, f facts.Instance) bool {
-	switch {
-	case r == nil:
-		return false
-	case r.State == ledger.Deprovisioning:
-		return !f.ObservedAt.After(r.UpdatedAt)
-	default:
-		return r.DeletedAt != nil && !f.ObservedAt.After(*r.DeletedAt)
-	}
 }
 
 // unmatched is for a live instance that no profile fits. What it may have been granted before is taken away by a
@@ -205,6 +193,7 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.Profile, next.ProfileDigest = g.Profile.Name, g.Profile.Digest
 	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
 	next.ExtraPolicies, next.QuietUntil = len(g.Profile.Auth.ExtraPolicies) > 0, nil
+	next.LeavingSince = nil
 	next.EventTime, next.LastError = t.Time.UTC(), ""
 	next.Objects = recorded(g, old)
 	if old != nil {

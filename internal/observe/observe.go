@@ -41,6 +41,9 @@ const (
 	KeyScanned  = "scanned"
 	KeySummary  = "summary"
 	KeyBlocked  = "blocked"
+	KeyGroup    = "group" // Auto Scaling's
+	KeyHook     = "hook"
+	KeyResult   = "result"
 )
 
 // Keys are all keys a log line can have; the first three are those of every line.
@@ -49,7 +52,7 @@ func Keys() []string {
 		slog.TimeKey, slog.LevelKey, slog.MessageKey,
 		KeyInstance, KeyAccount, KeyRegion, KeyProfile, KeyFQDN, KeyState, KeyAction, KeyKind, KeyError, KeyObjects, KeyCut,
 		KeyDuration, KeyMessage, KeyRequest, KeyTrace, KeyEvents, KeyAudit, KeyObject, KeyPath, KeyReason, KeyFields, KeyDiff,
-		KeyMode, KeyScanned, KeySummary, KeyBlocked,
+		KeyMode, KeyScanned, KeySummary, KeyBlocked, KeyGroup, KeyHook, KeyResult,
 	}
 }
 
@@ -91,7 +94,9 @@ const (
 	VaultThrottles    = "VaultThrottles" // calls refused for coming too often
 	EC2Throttles      = "EC2Throttles"
 	DynamoDBThrottles = "DynamoDBThrottles"
-	AuditFailed       = "AuditFailed" // audit events that did not reach the event bus
+	AuditFailed       = "AuditFailed"   // audit events that did not reach the event bus
+	HookContinued     = "HookContinued" // lifecycle hooks of Auto Scaling, by how their wait was ended
+	HookAbandoned     = "HookAbandoned"
 
 	TimeToReady     = "TimeToReady"  // from the event's own time to the auth role being active
 	TimeToCutOff    = "TimeToCutOff" // from the event's own time to the instance's tokens being refused

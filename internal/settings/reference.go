@@ -47,6 +47,8 @@ func meanings() map[string]string {
 		"REVOKE_CERTIFICATES":     "`true` revokes what the instance's PKI roles issued, as far as it is leased",
 		"TEMPLATES_DIR":           "folder of profiles in place of the built-in ones",
 		"EVENT_BUS_NAME":          "name or ARN of the bus for [audit events](events.md); empty for log lines only",
+		"HOOK_PREFIX":             "what the names of the [lifecycle hooks](auto-scaling.md) begin with that are answered; others are ignored",
+		"HOOK_ON_REFUSAL":         "what becomes of a launching instance whose hook waits and that gets no identity",
 		"RECONCILE_MODE":          "what a run does whose input names no mode",
 		"ALLOWED_ACCOUNTS":        "accounts besides the functions' own, and those of RECONCILE_ACCOUNTS, whose instances may be granted anything, commas between",
 		"RECONCILE_ACCOUNTS":      "accounts whose instances are compared, commas between; empty for the function's own",

@@ -58,6 +58,8 @@ type Settings struct {
 	RevokeCertificates bool
 	TemplatesDir       string // empty: the profiles that are built in
 	EventBus           string // name or ARN; empty: audit events are log lines only
+	HookPrefix         string // what the names of the lifecycle hooks begin with that are answered
+	HookContinues      bool   // HOOK_ON_REFUSAL=continue
 	Reconcile          Reconcile
 	LogLevel           slog.Level
 }
@@ -85,6 +87,8 @@ var (
 	secretARN  = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
 	queueURL   = regexp.MustCompile(`^https?://[^\s?#]+$`)
 	eventBus   = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
+	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
+	hookPrefix = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,200}$`)
 	header     = regexp.MustCompile(`^[!-~]+$`)
 )
 
@@ -124,6 +128,8 @@ func read(r *reader) Settings {
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
 		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
+		HookPrefix:         r.form("HOOK_PREFIX", "vault-", hookPrefix, optional),
+		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
 		Reconcile: Reconcile{
 			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",
 			Accounts:         r.list("RECONCILE_ACCOUNTS", facts.IsAccount),

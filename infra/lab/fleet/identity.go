@@ -49,16 +49,18 @@ func (f *Fleet) CertificatePEM() string {
 }
 
 // RegisterCertificate makes an AWS auth mount trust the fleet's identity
-// documents, under the name "lab".
+// documents in both forms, under the names "lab" and "lab-identity".
 func (f *Fleet) RegisterCertificate(ctx context.Context, client *vaultapi.Client, mount string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	path := "auth/" + mount + "/config/certificate/lab"
-	_, err := client.Logical().WriteWithContext(ctx, path, map[string]any{
-		"type": "pkcs7", "aws_public_cert": base64.StdEncoding.EncodeToString([]byte(f.CertificatePEM())),
-	})
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	for name, form := range map[string]string{"lab": "pkcs7", "lab-identity": "identity"} {
+		path := "auth/" + mount + "/config/certificate/" + name
+		_, err := client.Logical().WriteWithContext(ctx, path, map[string]any{
+			"type": form, "aws_public_cert": base64.StdEncoding.EncodeToString([]byte(f.CertificatePEM())),
+		})
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
 	}
 	return nil
 }

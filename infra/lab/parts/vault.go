@@ -77,23 +77,33 @@ func StartVault(ctx context.Context, w *Workspace) (*Vault, error) {
 // BuildVault returns the path of the lab's Vault server, built on first use from
 // infra/lab/vaultserver and kept under a hash of what went into it.
 func BuildVault(ctx context.Context, w *Workspace) (string, error) {
+	return buildVault(ctx, w, "vaultserver", "building the Vault server (first run only, several minutes)")
+}
+
+// BuildVaultAgent returns the path of Vault Agent, built on first use from
+// infra/lab/vaultagent. Only what runs an instance's side needs it.
+func BuildVaultAgent(ctx context.Context, w *Workspace) (string, error) {
+	return buildVault(ctx, w, "vaultagent", "building Vault Agent (first run only, several minutes)")
+}
+
+func buildVault(ctx context.Context, w *Workspace, name, doing string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, vaultBuildLimit)
 	defer cancel()
-	sources := filepath.Join(w.RepoRoot, "infra", "lab", "vaultserver")
+	sources := filepath.Join(w.RepoRoot, "infra", "lab", name)
 	key, err := buildKey(ctx, sources)
 	if err != nil {
-		return "", fmt.Errorf("hashing the Vault server's sources in %s: %w", sources, err)
+		return "", fmt.Errorf("hashing the sources in %s: %w", sources, err)
 	}
-	store := filepath.Join(w.Cache, "vaultserver")
-	binary := filepath.Join(store, key, "vaultserver")
+	store := filepath.Join(w.Cache, name)
+	binary := filepath.Join(store, key, name)
 	if _, err := os.Stat(binary); err == nil {
 		return binary, nil
 	}
-	err = w.locked(ctx, "vaultserver", func() error {
+	err = w.locked(ctx, name, func() error {
 		if _, err := os.Stat(binary); err == nil {
 			return nil // another lab built it while this one waited
 		}
-		return w.slowly(ctx, "building the Vault server (first run only, several minutes)", func(ctx context.Context) error {
+		return w.slowly(ctx, doing, func(ctx context.Context) error {
 			if err := os.RemoveAll(store); err != nil {
 				return err
 			}

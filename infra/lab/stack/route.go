@@ -3,12 +3,16 @@ package stack
 import "slices"
 
 // QueuesFor returns the URLs of the queues that the stack's rules feed with an
-// EC2 state. It reads the rules' states only: their other fields do not tell
-// state changes apart.
+// EC2 state. Of the rules on EC2 it reads the states only: their other fields do
+// not tell state changes apart.
 func (s *Stack) QueuesFor(state string) []string {
 	var urls []string
 	for _, rule := range s.ofType("AWS::Events::Rule") {
-		states, given := object(object(rule["EventPattern"])["detail"])["state"].([]any)
+		pattern := object(rule["EventPattern"])
+		if sources, given := pattern["source"].([]any); given && !slices.Contains(sources, any("aws.ec2")) {
+			continue
+		}
+		states, given := object(pattern["detail"])["state"].([]any)
 		if given && !slices.Contains(states, any(state)) {
 			continue
 		}

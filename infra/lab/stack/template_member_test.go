@@ -35,15 +35,20 @@ func TestAMemberAccountForwardsWhatTheCentralRulesTake(t *testing.T) {
 	}
 }
 
-func TestTheMemberRoleOnlyLooksAndOnlyWithTheExternalID(t *testing.T) {
+func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.T) {
 	parameters := member()
 	parameters["VaultPrincipalArns"] = "arn:aws:iam::999999999999:role/vault"
 	resources := settle(t, shared(t, memberTemplate), parameters)
-	central := grants(t, settled(t, bare), "ReconcileFunctionRole")
+	central := grants(t, settled(t, bare), "DeprovisionFunctionRole")
+	looks := []string{"ec2:DescribeInstances", "iam:GetInstanceProfile"}
+	may := map[string][]string{
+		"VaultRole":  looks,
+		"MemberRole": append([]string{"autoscaling:CompleteLifecycleAction", "autoscaling:DescribeAutoScalingInstances", "autoscaling:RecordLifecycleActionHeartbeat"}, looks...),
+	}
 	for role, principals := range map[string]string{"MemberRole": "FunctionRoleArns", "VaultRole": "VaultPrincipalArns"} {
 		got := grants(t, resources, role)
-		if want := []string{"ec2:DescribeInstances", "iam:GetInstanceProfile"}; !slices.Equal(slices.Sorted(maps.Keys(got)), want) {
-			t.Errorf("%s may do %v, want %q: all the functions ask of EC2 and IAM", role, got, want)
+		if want := may[role]; !slices.Equal(slices.Sorted(maps.Keys(got)), want) {
+			t.Errorf("%s may do %v, want %q: all that is asked of EC2, IAM and Auto Scaling", role, got, want)
 		}
 		for action, on := range got {
 			if !slices.Equal(on, central[action]) {
@@ -79,7 +84,7 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 		parameters := member()
 		row.change(parameters)
 		resources := settle(t, shared(t, memberTemplate), parameters)
-		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
+		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardHooksRule": row.forward, "ForwardTagsRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
 			if _, is := resources[id]; is != want {
 				t.Errorf("%s: %s is there: %v, want %v", name, id, is, want)
 			}
@@ -87,13 +92,14 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 	}
 }
 
-func TestTheCentralBusTakesEC2EventsFromMembersAndNothingElse(t *testing.T) {
+func TestTheCentralBusTakesInstancesEventsFromMembersAndNothingElse(t *testing.T) {
 	resources := settled(t, full)
+	const kinds = `"events:detail-type":["EC2 Instance State-change Notification",` +
+		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action","Tag Change on Resource"]`
+	const sources = `"ForAllValues:StringEquals":{"events:source":["aws.ec2","aws.autoscaling","aws.tag"]},"Null":{"events:source":"false"}`
 	conditions := map[string]string{
-		"MemberAccountsBusPolicy": `{"ForAllValues:StringEquals":{"events:source":"aws.ec2"},"Null":{"events:source":"false"},` +
-			`"StringEquals":{"events:detail-type":"EC2 Instance State-change Notification"}}`,
-		"OrganizationBusPolicy": `{"ForAllValues:StringEquals":{"events:source":"aws.ec2"},"Null":{"events:source":"false"},` +
-			`"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},"events:detail-type":"EC2 Instance State-change Notification"}}`,
+		"MemberAccountsBusPolicy": `{` + sources + `,"StringEquals":{` + kinds + `}}`,
+		"OrganizationBusPolicy":   `{` + sources + `,"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},` + kinds + `}}`,
 	}
 	principals := map[string]string{"MemberAccountsBusPolicy": `{"AWS":{"Ref":"MemberAccountIds"}}`, "OrganizationBusPolicy": `"*"`}
 	policies := each(t, resources, "AWS::Events::EventBusPolicy")

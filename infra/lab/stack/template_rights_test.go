@@ -17,17 +17,20 @@ var operations = map[string][]string{
 	"dynamodb.PutItem": {"dynamodb:PutItem"},
 	// A transaction needs the permission for each of its parts.
 	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
-	"dynamodb.TransactWriteItems":        {"dynamodb:PutItem", "dynamodb:DeleteItem"},
-	"dynamodb.Scan":                      {"dynamodb:Scan"},
-	"dynamodb.DescribeTable":             {"dynamodb:DescribeTable"},
-	"dynamodb.DescribeContinuousBackups": {"dynamodb:DescribeContinuousBackups"},
-	"dynamodb.DescribeTimeToLive":        {"dynamodb:DescribeTimeToLive"},
-	"ec2.DescribeInstances":              {"ec2:DescribeInstances"},
-	"iam.GetInstanceProfile":             {"iam:GetInstanceProfile"},
-	"secretsmanager.GetSecretValue":      {"secretsmanager:GetSecretValue"},
-	"sqs.SendMessageBatch":               {"sqs:SendMessage"},
-	"eventbridge.PutEvents":              {"events:PutEvents"},
-	"sts.GetCallerIdentity":              nil, // needs no permission
+	"dynamodb.TransactWriteItems":                {"dynamodb:PutItem", "dynamodb:DeleteItem"},
+	"dynamodb.Scan":                              {"dynamodb:Scan"},
+	"dynamodb.DescribeTable":                     {"dynamodb:DescribeTable"},
+	"dynamodb.DescribeContinuousBackups":         {"dynamodb:DescribeContinuousBackups"},
+	"dynamodb.DescribeTimeToLive":                {"dynamodb:DescribeTimeToLive"},
+	"ec2.DescribeInstances":                      {"ec2:DescribeInstances"},
+	"iam.GetInstanceProfile":                     {"iam:GetInstanceProfile"},
+	"secretsmanager.GetSecretValue":              {"secretsmanager:GetSecretValue"},
+	"sqs.SendMessageBatch":                       {"sqs:SendMessage"},
+	"eventbridge.PutEvents":                      {"events:PutEvents"},
+	"autoscaling.DescribeAutoScalingInstances":   {"autoscaling:DescribeAutoScalingInstances"},
+	"autoscaling.CompleteLifecycleAction":        {"autoscaling:CompleteLifecycleAction"},
+	"autoscaling.RecordLifecycleActionHeartbeat": {"autoscaling:RecordLifecycleActionHeartbeat"},
+	"sts.GetCallerIdentity":                      nil, // needs no permission
 }
 
 // throughLibraries are actions of calls that the SDK makes for the code, with what has it do so.
@@ -97,15 +100,22 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 	}
 	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive", "sqs:SendMessage"}
+	answers := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"}
 	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
 	// These know no narrower resource.
-	everywhere := regexp.MustCompile(`^(ec2|xray):`)
+	everywhere := regexp.MustCompile(`^(ec2|xray|autoscaling:Describe)`)
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
 		resources := settled(t, parameters)
 		for _, function := range []string{"Provision", "Deprovision", "Reconcile"} {
 			want := slices.Clone(common)
-			if function == "Reconcile" {
+			switch function {
+			case "Reconcile":
 				want = append(want, reconciles...)
+			case "Deprovision":
+				want = append(want, "autoscaling:DescribeAutoScalingInstances")
+				fallthrough
+			default:
+				want = append(want, answers...)
 			}
 			if name == "bare" {
 				want = slices.DeleteFunc(want, func(a string) bool {
@@ -138,7 +148,7 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 	source := productSource(t)
 	needed := map[string]bool{}
-	for _, m := range regexp.MustCompile(`\b(dynamodb|ec2|iam|sts|sqs|secretsmanager|eventbridge|lambda|sns|kms)\.([A-Z]\w+)Input\b`).FindAllStringSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`\b(autoscaling|dynamodb|ec2|iam|sts|sqs|secretsmanager|eventbridge|lambda|sns|kms)\.([A-Z]\w+)Input\b`).FindAllStringSubmatch(source, -1) {
 		call := m[1] + "." + m[2]
 		actions, known := operations[call]
 		if !known && throughLibraries[m[1]+":"+m[2]] == "" {

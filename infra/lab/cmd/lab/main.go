@@ -1,6 +1,6 @@
 // Command lab runs the local world: `lab demo` tells the story and checks it, `lab up` leaves the world running,
 // `lab prepare` builds and fetches what the others need, `lab validate` checks the template, `lab soak` lets a fleet come
-// and go in bad weather.
+// and go in bad weather, `lab race` measures first logins.
 package main
 
 import (
@@ -23,9 +23,9 @@ var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak}
+	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak, "race": runRace}
 	if len(os.Args) < 2 || len(os.Args) > 2 && os.Args[1] != "soak" || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|soak [-for 30m] [-instances 500] [-seed n]")
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|soak [-for 30m] [-instances 500] [-seed n]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
 	if err := commands[os.Args[1]](ctx); err != nil {

@@ -1,0 +1,267 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// AgentOptions say what an instance's Vault Agent is to be.
+type AgentOptions struct {
+	Role string // worker, master or etcd: which of infra/instance's role files
+	IAM  bool   // log in by the iam type
+	// Wait lets it try its first login so long after the start.
+	Wait time.Duration
+}
+
+// Agent is Vault Agent on one instance, with the files of infra/instance as they are shipped: only the folder they stand in
+// and the owner of what they write are the lab's. Its connections to Vault come from the instance's address.
+type Agent struct {
+	Root     string // stands for / on the instance
+	Metadata *fleet.Metadata
+
+	world    *World
+	options  AgentOptions
+	env      []string
+	forward  net.Listener
+	process  *parts.Process
+	instance fleet.Instance
+	mu       sync.Mutex
+	log      bytes.Buffer
+}
+
+// Write keeps what Agent says.
+func (a *Agent) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.log.Write(p)
+}
+
+// Log is what Agent said so far.
+func (a *Agent) Log() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.log.String()
+}
+
+// NewAgent lays an instance's files out and starts its metadata service. Boot starts Agent itself. It must be closed.
+func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
+	a := &Agent{world: w, options: o, instance: i, Root: filepath.Join(w.RunDir, "instance-"+i.ID)}
+	err := a.layOut()
+	if err == nil {
+		a.Metadata, err = w.Fleet.Metadata(i)
+	}
+	if err == nil {
+		a.forward, err = forward(i.PrivateIP, strings.TrimPrefix(w.VaultAddr, "https://"))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing Vault Agent on %s: %w", i.ID, err), a.Close())
+	}
+	a.env = append(os.Environ(),
+		"PATH="+a.path("usr/bin")+":"+os.Getenv("PATH"),
+		"AWS_EC2_METADATA_V1_DISABLED=true", "AWS_EC2_METADATA_SERVICE_ENDPOINT="+a.Metadata.URL,
+		"VAULT_ADDR=https://"+a.forward.Addr().String(), "VAULT_CACERT="+a.path("etc/vault-agent/vault-ca.pem"),
+		"VAULT_AUTH_MOUNT="+w.AuthMount, "VAULT_IAM_SERVER_ID="+ServerID, "VAULT_STS_REGION="+w.Region,
+		"RUNTIME_DIRECTORY="+a.path("run/vault-agent"), "STATE_DIRECTORY="+a.path("var/lib/vault-agent"),
+	)
+	if o.IAM {
+		a.env = append(a.env, "VAULT_AUTH_TYPE=iam",
+			"AWS_CONTAINER_CREDENTIALS_FULL_URI="+a.Metadata.CredentialsURL, "AWS_CONTAINER_AUTHORIZATION_TOKEN="+a.Metadata.CredentialsToken)
+	}
+	return a, nil
+}
+
+func (a *Agent) path(parts ...string) string {
+	return filepath.Join(append([]string{a.Root}, parts...)...)
+}
+
+// layOut copies infra/instance below the root, and adds a systemctl that notes what it is asked.
+func (a *Agent) layOut() error {
+	owner, err := user.Current()
+	if err != nil {
+		return err
+	}
+	group, err := user.LookupGroupId(owner.Gid)
+	if err != nil {
+		return err
+	}
+	shipped := filepath.Join(a.world.workspace.RepoRoot, "infra", "instance")
+	moved := strings.NewReplacer(
+		`"/etc/`, `"`+a.path("etc")+"/",
+		`user        = "etcd"`, `user = "`+owner.Username+`"`, `group       = "etcd"`, `group = "`+group.Name+`"`,
+	)
+	for _, part := range []string{"etc/vault-agent", "usr/local/lib/vault-agent"} {
+		err := filepath.WalkDir(filepath.Join(shipped, part), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			relative, err := filepath.Rel(shipped, path)
+			if err != nil {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			return write(a.path(relative), moved.Replace(string(text)), info.Mode())
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, folder := range []string{"run/vault-agent", "var/lib/vault-agent"} {
+		if err := os.MkdirAll(a.path(folder), 0o700); err != nil {
+			return err
+		}
+	}
+	return errors.Join(
+		write(a.path("etc/vault-agent/vault-ca.pem"), a.world.VaultCAPEM, 0o644),
+		write(a.path("usr/bin/systemctl"), "#!/bin/sh\necho \"$*\" >>'"+a.path("run/systemctl")+"'\n", 0o755),
+	)
+}
+
+func write(path, text string, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), mode)
+}
+
+// Boot does what systemd does for vault-agent.service: runs identity, and then Agent with what that wrote.
+func (a *Agent) Boot(ctx context.Context) error {
+	binary, err := parts.BuildVaultAgent(ctx, a.world.workspace)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second+a.options.Wait)
+	defer cancel()
+	select {
+	case <-time.After(a.options.Wait):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	identity := exec.CommandContext(ctx, a.path("usr/local/lib/vault-agent/identity"))
+	identity.Env = a.env
+	if out, err := identity.CombinedOutput(); err != nil {
+		return fmt.Errorf("running identity on %s: %w: %s", a.instance.ID, err, out)
+	}
+	values, err := os.ReadFile(a.path("run/vault-agent/instance.env"))
+	if err != nil {
+		return err
+	}
+	a.process, err = parts.Start(parts.Command{
+		Name: "Vault Agent on " + a.instance.ID, Path: binary, Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
+		Args: []string{
+			"-config=" + a.path("etc/vault-agent/agent.hcl"), "-config=" + a.path("etc/vault-agent", a.options.Role+".hcl"),
+			"-config=" + a.path("run/vault-agent/login.hcl"),
+		},
+		Env: append(a.env, strings.Fields(string(values))...),
+	})
+	return err
+}
+
+// Stop ends Agent as a shutdown does; the disk stays.
+func (a *Agent) Stop() error {
+	if a.process == nil {
+		return nil
+	}
+	process := a.process
+	a.process = nil
+	return process.Stop()
+}
+
+// Close ends Agent and what it leans on.
+func (a *Agent) Close() error {
+	err := a.Stop()
+	if a.forward != nil {
+		err = errors.Join(err, a.forward.Close())
+	}
+	if a.Metadata != nil {
+		err = errors.Join(err, a.Metadata.Close())
+	}
+	return err
+}
+
+// WaitFor waits until a file of the instance's is there and gives its text.
+func (a *Agent) WaitFor(ctx context.Context, file string) (string, error) {
+	for {
+		text, err := os.ReadFile(a.path(file))
+		if err == nil && len(text) > 0 {
+			return string(text), nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting for %s of %s: %w; Vault Agent said:\n%s", file, a.instance.ID, ctx.Err(), a.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// WaitForLog waits until Agent has said something so many times.
+func (a *Agent) WaitForLog(ctx context.Context, text string, times int) (string, error) {
+	for {
+		if log := a.Log(); strings.Count(log, text) >= times {
+			return log, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting for Vault Agent on %s to say %q: %w; it said:\n%s", a.instance.ID, text, ctx.Err(), a.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// forward takes connections on loopback and makes them anew from an instance's address: Agent cannot choose one.
+func forward(from, to string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	dialer := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	go func() {
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return // closed
+			}
+			go join(in, func() (net.Conn, error) { return dialer.Dial("tcp", to) })
+		}
+	}()
+	return ln, nil
+}
+
+// join passes what either side says on to the other, until one of them ends.
+func join(in net.Conn, dial func() (net.Conn, error)) {
+	defer in.Close()
+	out, err := dial()
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	done := make(chan struct{}, 2)
+	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
+		go func() {
+			_, _ = io.Copy(way[0], way[1])
+			done <- struct{}{}
+		}()
+	}
+	<-done
+}

@@ -1,0 +1,176 @@
+package fleet
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// Metadata is an instance's metadata service, version 2 alone, as HttpTokens=required makes it: without a session's token
+// it answers 401.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+type Metadata struct {
+	URL string // for AWS_EC2_METADATA_SERVICE_ENDPOINT
+	// CredentialsURL gives the role's credentials to whoever shows CredentialsToken, for
+	// AWS_CONTAINER_CREDENTIALS_FULL_URI: the first AWS SDK, which Vault Agent has, looks for a role's credentials at EC2's
+	// fixed address and nowhere else.
+	CredentialsURL, CredentialsToken string
+
+	fleet    *Fleet
+	instance Instance
+	server   *http.Server
+	mu       sync.Mutex
+	tokens   map[string]time.Time // until when
+	refused  int
+}
+
+// Metadata starts the metadata service of an instance on a loopback port. It must be closed.
+func (f *Fleet) Metadata(i Instance) (*Metadata, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("starting the metadata service of %s: %w", i.ID, err)
+	}
+	m := &Metadata{URL: "http://" + ln.Addr().String(), fleet: f, instance: i, tokens: map[string]time.Time{}}
+	m.CredentialsURL, m.CredentialsToken = m.URL+containerPath, rand.Text()
+	m.server = &http.Server{Handler: m, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = m.server.Serve(ln) }()
+	return m, nil
+}
+
+const containerPath = "/credentials"
+
+// Close stops the service.
+func (m *Metadata) Close() error { return m.server.Close() }
+
+// Refused counts the requests that came without a session's token.
+func (m *Metadata) Refused() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refused
+}
+
+// ServeHTTP answers one request.
+func (m *Metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	const prefix = "/latest/"
+	if r.URL.Path == prefix+"api/token" {
+		m.session(w, r)
+		return
+	}
+	if r.URL.Path == containerPath && r.Header.Get("Authorization") == m.CredentialsToken {
+		m.give(w, r, "meta-data/iam/security-credentials/"+m.instance.Role)
+		return
+	}
+	m.mu.Lock()
+	until := m.tokens[r.Header.Get("X-aws-ec2-metadata-token")]
+	known := time.Now().Before(until)
+	if !known {
+		m.refused++
+	}
+	m.mu.Unlock()
+	if !known {
+		http.Error(w, "401 - Unauthorized", http.StatusUnauthorized)
+		return
+	}
+	m.give(w, r, strings.TrimPrefix(r.URL.Path, prefix))
+}
+
+func (m *Metadata) give(w http.ResponseWriter, r *http.Request, path string) {
+	text, err := m.answer(r.Context(), path)
+	switch {
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+	case text == "":
+		http.NotFound(w, r)
+	default:
+		_, _ = w.Write([]byte(text))
+	}
+}
+
+func (m *Metadata) session(w http.ResponseWriter, r *http.Request) {
+	seconds, err := strconv.Atoi(r.Header.Get("X-aws-ec2-metadata-token-ttl-seconds"))
+	if r.Method != http.MethodPut || err != nil || seconds < 1 || seconds > 21600 {
+		http.Error(w, "400 - Bad Request", http.StatusBadRequest)
+		return
+	}
+	token := rand.Text()
+	m.mu.Lock()
+	m.tokens[token] = time.Now().Add(time.Duration(seconds) * time.Second)
+	m.mu.Unlock()
+	w.Header().Set("X-aws-ec2-metadata-token-ttl-seconds", strconv.Itoa(seconds))
+	_, _ = w.Write([]byte(token))
+}
+
+func (m *Metadata) answer(ctx context.Context, path string) (string, error) {
+	i := m.instance
+	const credentials = "meta-data/iam/security-credentials/"
+	switch path {
+	case "meta-data/instance-id":
+		return i.ID, nil
+	case "meta-data/local-ipv4":
+		return i.PrivateIP, nil
+	case "meta-data/local-hostname":
+		return i.PrivateDNS, nil
+	case "meta-data/placement/region":
+		return i.Region, nil
+	case "dynamic/instance-identity/document":
+		return string(m.fleet.Document(i)), nil
+	case "dynamic/instance-identity/pkcs7":
+		return m.fleet.PKCS7(i)
+	case "dynamic/instance-identity/signature":
+		return m.fleet.Signature(i)
+	case credentials:
+		return i.Role, nil
+	case credentials + i.Role:
+		return m.credentials(ctx)
+	}
+	return "", nil
+}
+
+// credentials are those of the instance's role, whose session bears the instance's ID as EC2's do: that is what Vault
+// infers the instance from.
+func (m *Metadata) credentials(ctx context.Context) (string, error) {
+	if m.instance.RoleARN == "" {
+		return "", errors.New("the instance has no role")
+	}
+	config, err := m.fleet.Config(ctx, m.instance.AccountID, m.instance.Region)
+	if err != nil {
+		return "", err
+	}
+	out, err := sts.NewFromConfig(config).AssumeRole(ctx, &sts.AssumeRoleInput{RoleArn: &m.instance.RoleARN, RoleSessionName: &m.instance.ID})
+	if err != nil {
+		return "", err
+	}
+	c := out.Credentials
+	text, err := json.Marshal(map[string]string{
+		"Code": "Success", "Type": "AWS-HMAC", "LastUpdated": time.Now().UTC().Format(time.RFC3339),
+		"AccessKeyId": aws.ToString(c.AccessKeyId), "SecretAccessKey": aws.ToString(c.SecretAccessKey), "Token": aws.ToString(c.SessionToken),
+		"Expiration": aws.ToTime(c.Expiration).UTC().Format(time.RFC3339),
+	})
+	return string(text), err
+}
+
+// Signature is the signature of an instance's identity document in base64, as the metadata service gives it beside the
+// document; Vault Agent logs in with these two.
+func (f *Fleet) Signature(i Instance) (string, error) {
+	sum := sha256.Sum256(f.Document(i))
+	signed, err := rsa.SignPKCS1v15(rand.Reader, f.signer.key, crypto.SHA256, sum[:])
+	if err != nil {
+		return "", fmt.Errorf("signing the identity document of %s: %w", i.ID, err)
+	}
+	return base64.StdEncoding.EncodeToString(signed), nil
+}

@@ -1,0 +1,207 @@
+package integration
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// lives tells whether a session's token is still good.
+func lives(t *testing.T, s *fleet.Session) bool {
+	t.Helper()
+	_, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context())
+	return err == nil
+}
+
+// mayHave tells whether the worker's policy lets it ask for an address.
+func mayHave(t *testing.T, i fleet.Instance, address string) bool {
+	t.Helper()
+	policy, err := world.Vault.Sys().GetPolicyWithContext(t.Context(), "ec2-"+i.ID+"-node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(policy, `"`+address+`"`)
+}
+
+func withToken(t *testing.T) (fleet.Instance, *fleet.Session) {
+	t.Helper()
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, i, "running", "provisioned")
+	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i, session
+}
+
+func putRight(t *testing.T, i fleet.Instance) rec.Answer {
+	t.Helper()
+	return runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}})
+}
+
+func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
+	i, session := withToken(t)
+	before := objects(t, i)
+	if err := world.Fleet.Stop(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	must(t, deprovision, i, "stopped", "left-alone")
+	if a := putRight(t, i); len(a.Drift) > 0 {
+		t.Errorf("reconcile sees drift in a stopped instance: %+v", a.Drift)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
+		t.Error("somebody logged in as an instance that is stopped")
+	}
+	if err := world.Fleet.Start(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := world.Fleet.Refresh(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	must(t, provision, i, "running", "unchanged")
+	if after := objects(t, i); !slices.Equal(after, before) {
+		t.Errorf("got %q after the start, %q before the stop", after, before)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err != nil {
+		t.Errorf("want the same nonce to open it after the start: %v", err)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err == nil {
+		t.Error("after the start a login without the nonce was let in")
+	}
+}
+
+// Nothing in AWS tells of an address: the next comparison sees it, or the next start.
+func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
+	i, session := withToken(t)
+	client := ec2.NewFromConfig(world.AWS)
+	described, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := described.Reservations[0].Instances[0].NetworkInterfaces[0]
+	addresses := func() []string {
+		t.Helper()
+		out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, n := range out.Reservations[0].Instances[0].NetworkInterfaces {
+			for _, a := range n.PrivateIpAddresses {
+				all = append(all, aws.ToString(a.PrivateIpAddress))
+			}
+			for _, a := range n.Ipv6Addresses {
+				all = append(all, netip.MustParseAddr(aws.ToString(a.Ipv6Address)).String())
+			}
+		}
+		return all
+	}
+	for _, change := range []struct {
+		name string
+		make func() error
+	}{
+		{"a second address", func() error {
+			_, err := client.AssignPrivateIpAddresses(t.Context(), &ec2.AssignPrivateIpAddressesInput{NetworkInterfaceId: first.NetworkInterfaceId, PrivateIpAddresses: []string{"127.16.7.250"}})
+			return err
+		}},
+		{"a second interface", func() error {
+			made, err := client.CreateNetworkInterface(t.Context(), &ec2.CreateNetworkInterfaceInput{SubnetId: &i.SubnetID, PrivateIpAddress: aws.String("127.16.7.251")})
+			if err != nil {
+				return err
+			}
+			_, err = client.AttachNetworkInterface(t.Context(), &ec2.AttachNetworkInterfaceInput{DeviceIndex: aws.Int32(1), InstanceId: &i.ID, NetworkInterfaceId: made.NetworkInterface.NetworkInterfaceId})
+			return err
+		}},
+		{"an IPv6 address", func() error {
+			_, err := client.AssignIpv6Addresses(t.Context(), &ec2.AssignIpv6AddressesInput{NetworkInterfaceId: first.NetworkInterfaceId, Ipv6Addresses: []string{"2001:db8::7"}})
+			return err
+		}},
+		{"the second address given back", func() error {
+			_, err := client.UnassignPrivateIpAddresses(t.Context(), &ec2.UnassignPrivateIpAddressesInput{NetworkInterfaceId: first.NetworkInterfaceId, PrivateIpAddresses: []string{"127.16.7.250"}})
+			return err
+		}},
+	} {
+		before := addresses()
+		if err := change.make(); err != nil {
+			t.Fatalf("%s: %v", change.name, err)
+		}
+		after := addresses()
+		if slices.Equal(before, after) {
+			t.Errorf("%s: EC2 shows %q as before, so nothing is tested", change.name, after)
+			continue
+		}
+		if a := putRight(t, i); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+			t.Errorf("%s: want the grant put right, got %+v", change.name, a)
+		}
+		for _, address := range slices.Concat(before, after) {
+			if is := slices.Contains(after, address); mayHave(t, i, address) != is {
+				t.Errorf("%s: may ask for %s: %v, want %v", change.name, address, !is, is)
+			}
+		}
+		if !lives(t, session) {
+			t.Errorf("%s: the instance lost its token", change.name)
+		}
+	}
+}
+
+func TestATagThatMakesAnotherProfileFitGrantsWithinOneEvent(t *testing.T) {
+	folder := changed(t, "worker/profile.yaml", "match:\n", "match:\n  tags: {vault: \"on\"}\n")
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": folder})
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "unmatched" {
+		t.Fatalf("got %+v", a)
+	}
+	if err := world.Fleet.SetTags(t.Context(), i, map[string]string{"vault": "on"}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "events", "tag-change.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := strings.NewReplacer("i-0123456789abcdef0", i.ID, "2026-01-02T03:04:05Z", time.Now().UTC().Format(time.RFC3339)).Replace(string(text))
+	if a := bare(t, function, []byte(event)); a.Action != "provisioned" {
+		t.Errorf("got %+v", a)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
+		t.Error(err)
+	}
+}
+
+// AWS tells of a changed instance profile only through CloudTrail. Vault itself asks EC2 at each login. moto shows a profile
+// that was taken away, and not one that was replaced.
+func TestAnInstanceProfileTakenAwayShutsTheLoginAtOnceAndCostsTheGrantAtTheNextComparison(t *testing.T) {
+	i, session := withToken(t)
+	client := ec2.NewFromConfig(world.AWS)
+	associations, err := client.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{
+		Filters: []ec2types.Filter{{Name: aws.String("instance-id"), Values: []string{i.ID}}},
+	})
+	if err != nil || len(associations.IamInstanceProfileAssociations) != 1 {
+		t.Fatalf("%+v, %v", associations, err)
+	}
+	if _, err := client.DisassociateIamInstanceProfile(t.Context(), &ec2.DisassociateIamInstanceProfileInput{
+		AssociationId: associations.IamInstanceProfileAssociations[0].AssociationId,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
+		t.Error("it logged in without the instance profile that its role is bound to")
+	}
+	if !lives(t, session) {
+		t.Error("its token died before anybody looked: infra/instance/README.md says otherwise")
+	}
+	if a := putRight(t, i); a.Summary.Corrected == 0 || len(objects(t, i)) > 0 || lives(t, session) {
+		t.Errorf("want grant and token gone, got %+v, %q", a, objects(t, i))
+	}
+	must(t, provision, i, "running", "unmatched")
+}

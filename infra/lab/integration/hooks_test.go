@@ -1,0 +1,190 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// autoScaling answers where moto knows no answer: it has groups, and tells who is in them, but no waits. It keeps what the
+// functions said of each wait.
+type autoScaling struct {
+	state string // of every instance asked for; empty to let moto answer
+	over  bool   // no wait is active any more
+}
+
+func (a *autoScaling) stand(t *testing.T) {
+	t.Helper()
+	world.Taps.AWS.Reset()
+	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
+		if c.Service != "autoscaling" {
+			return nil
+		}
+		form, _ := url.ParseQuery(string(c.Body))
+		body := ""
+		switch {
+		case c.Action == "DescribeAutoScalingInstances" && a.state == "":
+			return nil
+		case c.Action == "DescribeAutoScalingInstances":
+			body = "<AutoScalingInstances><member><InstanceId>" + form.Get("InstanceIds.member.1") + "</InstanceId><AutoScalingGroupName>workers</AutoScalingGroupName>" +
+				"<LifecycleState>" + a.state + "</LifecycleState></member></AutoScalingInstances>"
+		case a.over:
+			return &tap.Fault{Status: 400, Body: []byte(`<ErrorResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><Error><Type>Sender</Type><Code>ValidationError</Code>` +
+				`<Message>No active Lifecycle Action found with instance ID ` + form.Get("InstanceId") + `</Message></Error><RequestId>r</RequestId></ErrorResponse>`)}
+		}
+		return &tap.Fault{Status: 200, Body: []byte(fmt.Sprintf(`<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>`, c.Action, body))}
+	})
+	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
+}
+
+// told is what was said of waits: the action, the hook, the instance and the result of each.
+func told() []string {
+	var out []string
+	for _, c := range world.Taps.AWS.Calls() {
+		form, _ := url.ParseQuery(string(c.Body))
+		if c.Service == "autoscaling" && c.Action != "DescribeAutoScalingInstances" {
+			out = append(out, strings.TrimSpace(strings.Join([]string{c.Action, form.Get("LifecycleHookName"), form.Get("LifecycleActionToken"), form.Get("InstanceId"), form.Get("LifecycleActionResult")}, " ")))
+		}
+	}
+	return out
+}
+
+func hookDetail(i fleet.Instance, hook, transition string) map[string]string {
+	return map[string]string{
+		"LifecycleActionToken": "a-token", "AutoScalingGroupName": "workers", "LifecycleHookName": hook, "EC2InstanceId": i.ID,
+		"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition, "Origin": "EC2", "Destination": "AutoScalingGroup",
+	}
+}
+
+// hookEvent is the event as a function is given it.
+func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
+	t.Helper()
+	kind := map[string]string{"LAUNCHING": "launch", "TERMINATING": "terminate"}[transition]
+	body, err := json.Marshal(map[string]any{
+		"version": "0", "id": "h", "source": "aws.autoscaling", "detail-type": "EC2 Instance-" + kind + " Lifecycle Action",
+		"account": i.AccountID, "region": i.Region, "time": time.Now().UTC().Format(time.RFC3339), "detail": hookDetail(i, hook, transition),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// moto's bus takes the hook's event by the template's rule into the queue; what another team's hook waits for goes nowhere.
+func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
+	(&autoScaling{}).stand(t)
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	for _, hook := range []string{"drain", "vault-ready"} {
+		detail, err := json.Marshal(hookDetail(i, hook, "LAUNCHING"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := eventbridge.NewFromConfig(world.AWS).PutEvents(t.Context(), &eventbridge.PutEventsInput{Entries: []ebtypes.PutEventsRequestEntry{{
+			Source: aws.String("aws.autoscaling"), DetailType: aws.String("EC2 Instance-launch Lifecycle Action"), Time: aws.Time(time.Now()), Detail: aws.String(string(detail)),
+		}}})
+		if err != nil || out.FailedEntryCount > 0 {
+			t.Fatalf("%v, %v", err, out)
+		}
+	}
+	record, _, err := world.Pollers[provision].WaitFor(t.Context(), func(r queue.Record) bool { return strings.Contains(r.Body, i.ID) })
+	if err != nil || !record.Handled {
+		t.Fatalf("%+v, %v\nlogs:\n%s", record, err, world.Functions[provision].Logs())
+	}
+	want := []string{"CompleteLifecycleAction vault-ready a-token " + i.ID + " CONTINUE"}
+	if got := told(); !slices.Equal(got, want) {
+		t.Errorf("Auto Scaling was told %q, want %q", got, want)
+	}
+	for n, c := range world.Taps.AWS.Calls() {
+		if c.Action == "CompleteLifecycleAction" && n == 0 {
+			t.Error("the wait was ended before EC2 was even asked")
+		}
+	}
+	if found := objects(t, i); len(found) != 4 {
+		t.Errorf("want the whole grant when the wait ends, got %q", found)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
+		t.Errorf("want its first login to succeed: %v", err)
+	}
+}
+
+func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWaiting(t *testing.T) {
+	(&autoScaling{}).stand(t)
+	stranger := launch(t, fleet.Spec{Role: "of-no-profile"})
+	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-ready", "LAUNCHING"))
+	if got, want := told(), []string{"CompleteLifecycleAction vault-ready a-token " + stranger.ID + " ABANDON"}; a.Action != "unmatched" || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %q, want %q", a, got, want)
+	}
+	world.Taps.AWS.Reset()
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
+		return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}
+	})
+	defer world.Taps.Vault.SetFault(nil)
+	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-ready", "LAUNCHING"))
+	if got, want := told(), []string{"RecordLifecycleActionHeartbeat vault-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
+		t.Errorf("with Vault sealed: got %+v, %q, want a failure and %q", a, got, want)
+	}
+}
+
+func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t *testing.T) {
+	as := &autoScaling{}
+	as.stand(t)
+	group := autoscaling.NewFromConfig(world.AWS)
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if _, err := group.CreateAutoScalingGroup(t.Context(), &autoscaling.CreateAutoScalingGroupInput{
+		AutoScalingGroupName: aws.String("workers"), InstanceId: &i.ID, MinSize: aws.Int32(0), MaxSize: aws.Int32(1), DesiredCapacity: aws.Int32(0), VPCZoneIdentifier: &i.SubnetID,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := group.AttachInstances(t.Context(), &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String("workers"), InstanceIds: []string{i.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, provision, i, "running", "provisioned")
+	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// moto's own answer: the group has it in service.
+	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-gone", "TERMINATING")); !strings.Contains(a.Failure, "still shows it as InService") {
+		t.Errorf("want the event alone to end nothing, got %+v", a)
+	}
+	if len(objects(t, i)) < 4 {
+		t.Fatalf("an event that Auto Scaling does not bear out removed something: %q", objects(t, i))
+	}
+	world.Taps.AWS.Reset()
+	as.state = "Terminating:Wait"
+	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-gone", "TERMINATING")); a.Action != "deprovisioned" {
+		t.Fatalf("got %+v\nlogs:\n%s", a, world.Functions[deprovision].Logs())
+	}
+	if got, want := told(), []string{"CompleteLifecycleAction vault-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
+		t.Errorf("Auto Scaling was told %q, want %q", got, want)
+	}
+	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
+		t.Error("its token lives on")
+	}
+	must(t, provision, i, "running", "left-alone")
+	if a := runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 {
+		t.Errorf("reconcile sees drift in a running instance that leaves: %+v", a.Drift)
+	}
+	if found := objects(t, i); len(found) > 0 {
+		t.Errorf("%q is there again", found)
+	}
+	as.over = true
+	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-gone", "TERMINATING")); a.Failure+a.Error != "" {
+		t.Errorf("the same event once more, its wait being over: want it taken as done, got %+v", a)
+	}
+}

@@ -1,0 +1,60 @@
+package event
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+// The events of lifecycle hooks. A hook's test notification goes only to a queue or topic that the hook itself names,
+// has no such envelope, and is ignored like anything else that is none of these.
+// https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-event-reference.html
+const (
+	hookSource    = "aws.autoscaling"
+	hookLaunch    = "EC2 Instance-launch Lifecycle Action"
+	hookTerminate = "EC2 Instance-terminate Lifecycle Action"
+	toLaunch      = "autoscaling:EC2_INSTANCE_LAUNCHING"
+	toTerminate   = "autoscaling:EC2_INSTANCE_TERMINATING"
+	warmPool      = "WarmPool"
+)
+
+// Hook is a lifecycle action that an Auto Scaling group waits for with one instance.
+type Hook struct {
+	Group string
+	Name  string
+	Token string // of this one wait; empty when the event bears none
+	// Terminating tells that the instance is on its way out, else on its way in.
+	Terminating bool
+	// Returns tells that a terminating instance goes back to its group's warm pool and may serve again.
+	Returns bool
+}
+
+type hookDetail struct {
+	Token       string `json:"LifecycleActionToken"`
+	Group       string `json:"AutoScalingGroupName"`
+	Name        string `json:"LifecycleHookName"`
+	InstanceID  string `json:"EC2InstanceId"`
+	Transition  string `json:"LifecycleTransition"`
+	Destination string `json:"Destination"`
+}
+
+// hook reads the detail of a lifecycle action. The instance runs, or is about to, whichever way it goes: EC2 shows it so
+// until Auto Scaling acts.
+func hook(detail json.RawMessage) (instanceID string, state facts.State, h *Hook, err error) {
+	var d hookDetail
+	if err := json.Unmarshal(detail, &d); err != nil {
+		return "", "", nil, fault.Refusef("reading the lifecycle action's detail: %w", err)
+	}
+	switch {
+	case d.Transition != toLaunch && d.Transition != toTerminate:
+		return "", "", nil, fault.Refusef("the lifecycle action of instance %+q: unknown transition %+q", d.InstanceID, d.Transition)
+	case strings.TrimSpace(d.Group) == "", strings.TrimSpace(d.Name) == "":
+		return "", "", nil, fault.Refusef("the lifecycle action of instance %+q names no group or no hook", d.InstanceID)
+	}
+	return d.InstanceID, facts.Running, &Hook{
+		Group: d.Group, Name: d.Name, Token: d.Token,
+		Terminating: d.Transition == toTerminate, Returns: d.Transition == toTerminate && d.Destination == warmPool,
+	}, nil
+}
