@@ -33,7 +33,7 @@ type StormOptions struct {
 
 // Storms measures a start, a repetition and an end of all instances at once.
 func (r *Rig) Storms(ctx context.Context, all recipes, o StormOptions) (rows []report.Row, err error) {
-	w, err := r.way(ctx, wayOptions{name: "storm", tapVault: o.Delay > 0})
+	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay), tapVault: o.Delay > 0})
 	if err != nil {
 		return nil, err
 	}
