@@ -28,6 +28,11 @@ type cloud struct {
 	ids       []string // in the order they were added
 	queues    map[string]*messages
 	calls     map[string]int // by action
+	// lastReceive is the latest answer to the poller, which asks one thing after the other.
+	lastReceive struct {
+		asked  string
+		answer map[string]any
+	}
 }
 
 // machine is an instance as EC2 shows it.
@@ -112,7 +117,15 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = instanceProfile(form.Get("InstanceProfileName"))
 	case "PutEvents":
 		answer = took(body)
-	case "ReceiveMessage", "DeleteMessageBatch", "GetQueueAttributes":
+	case "ReceiveMessage":
+		// Whose answer was lost on a broken connection asks once more, and is to have the same messages.
+		asked := r.Header.Get("Amz-Sdk-Invocation-Id")
+		if asked != c.lastReceive.asked {
+			c.lastReceive.asked = asked
+			c.lastReceive.answer, err = c.queue(action, body)
+		}
+		answer = c.lastReceive.answer
+	case "DeleteMessageBatch", "GetQueueAttributes":
 		answer, err = c.queue(action, body)
 	default:
 		err = fmt.Errorf("the bench's cloud knows no %q", action)
