@@ -37,8 +37,10 @@ func Quantile(all []time.Duration, share float64) time.Duration {
 // Median is the middle one.
 func Median(all []time.Duration) time.Duration { return Quantile(all, 0.5) }
 
-// Millis and Seconds write a duration.
-func Millis(d time.Duration) string  { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+// Millis writes a duration in milliseconds.
+func Millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+// Seconds writes a duration in seconds.
 func Seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
 // Rate writes how many there were in a second.

@@ -46,7 +46,7 @@ func All(ctx context.Context, o Options, out io.Writer) error {
 	}
 	o.Raft = true
 	return with(ctx, o, func(r *Rig, all recipes) error {
-		return r.storms(ctx, all, StormOptions{N: fleetSize, Short: true}, "Storms, Vault on Raft with fsync", out)
+		return r.storms(ctx, all, load{N: fleetSize, Short: true}, "Storms, Vault on Raft with fsync", out)
 	})
 }
 
@@ -61,10 +61,10 @@ func inMemory(ctx context.Context, o Options, out io.Writer) error {
 			return err
 		}
 		report.Print(out, "Warm path", rows)
-		if err := r.storms(ctx, all, StormOptions{N: fleetSize}, "Storms, Vault in memory", out); err != nil {
+		if err := r.storms(ctx, all, load{N: fleetSize}, "Storms, Vault in memory", out); err != nil {
 			return err
 		}
-		return r.storms(ctx, all, StormOptions{N: fleetSize, Delay: network, Short: true}, "Storms, 5 ms added to every call to Vault", out)
+		return r.storms(ctx, all, load{N: fleetSize, Delay: network, Short: true}, "Storms, 5 ms added to every call to Vault", out)
 	})
 }
 
@@ -82,7 +82,7 @@ func with(ctx context.Context, o Options, do func(*Rig, recipes) error) (err err
 	return do(r, all)
 }
 
-func (r *Rig) storms(ctx context.Context, all recipes, o StormOptions, heading string, out io.Writer) error {
+func (r *Rig) storms(ctx context.Context, all recipes, o load, heading string, out io.Writer) error {
 	r.opts.Progress("%s: %d instances", heading, o.N)
 	rows, err := r.Storms(ctx, all, o)
 	if err != nil {

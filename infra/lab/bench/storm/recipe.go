@@ -191,20 +191,3 @@ func (s step) fresh(body, id string) string {
 	own := (strings.TrimPrefix(id, "i-") + found[1])[:len(found[1])]
 	return strings.ReplaceAll(body, found[1], own)
 }
-
-// text is the recipe in words, one stage a line.
-func (r recipe) text() []string {
-	var out []string
-	for _, stage := range r.stages {
-		var lanes []string
-		for _, l := range stage {
-			var steps []string
-			for _, s := range l {
-				steps = append(steps, strings.ReplaceAll(s.action, r.of.ID, "<id>"))
-			}
-			lanes = append(lanes, strings.Join(steps, ", "))
-		}
-		out = append(out, strings.Join(lanes, " | "))
-	}
-	return out
-}

@@ -154,7 +154,7 @@ func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
 func (w *way) close() error {
 	var errs []error
 	if w.Line != nil {
-		errs = append(errs, w.Line.Close())
+		errs = append(errs, w.Close())
 	}
 	if w.cloud != nil {
 		errs = append(errs, w.cloud.Close())

@@ -12,7 +12,7 @@ func share(ours, bare time.Duration) string {
 	return fmt.Sprintf("%.2f ×", bare.Seconds()/ours.Seconds())
 }
 
-func (o StormOptions) rows(all recipes, ours lives, vault, withLedger, writes grantAndRemoval) []report.Row {
+func (o load) rows(all recipes, ours lives, vault, withLedger, writes grantAndRemoval) []report.Row {
 	rate := func(what string, bare, ours time.Duration, aim string) report.Row {
 		return report.Row{What: what, Bare: report.Rate(o.N, bare), Ours: report.Rate(o.N, ours), Ratio: share(ours, bare), Target: aim}
 	}

@@ -24,15 +24,15 @@ const (
 	askEvery = 100 * time.Millisecond
 )
 
-// StormOptions say what storm to measure.
-type StormOptions struct {
+// load says what storm to measure.
+type load struct {
 	N     int           // instances
 	Delay time.Duration // added to every call to Vault
 	Short bool          // the start and the end only, beside Vault's own calls
 }
 
 // Storms measures a start, a repetition and an end of all instances at once.
-func (r *Rig) Storms(ctx context.Context, all recipes, o StormOptions) (rows []report.Row, err error) {
+func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Row, err error) {
 	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay), tapVault: o.Delay > 0})
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ type lives struct {
 }
 
 // lives has a fleet start, be told of again, and end.
-func (w *way) lives(ctx context.Context, o StormOptions) (lives, error) {
+func (w *way) lives(ctx context.Context, o load) (lives, error) {
 	var l lives
 	first := w.rig.launch(w.rig.mapping(provision).MaximumConcurrency)
 	if err := w.warm(ctx, provision, "running", first); err != nil {

@@ -37,7 +37,7 @@ func run(ctx context.Context) error {
 	}
 	full := flag.Bool("full", false, "measure a fleet of 50,000 as well")
 	small := flag.Bool("small", false, "measure a fleet of 1,000 only")
-	flag.IntVar(&o.Rounds, "rounds", 5, "how often everything is measured")
+	flag.IntVar(&o.Rounds, "rounds", 3, "how often everything is measured")
 	flag.StringVar(&o.Profiles, "profiles", "", "a folder for CPU profiles of the full-content passes")
 	quick := flag.Bool("quick", false, "count the calls of a small storm and measure no time; exits with 1 when a count is off")
 	only := flag.String("only", "", "storms, peers or comparison, and nothing else")
