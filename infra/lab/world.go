@@ -38,6 +38,7 @@ type Options struct {
 	SetupVault     func(context.Context, *World) error
 	OnBatch        func(function string, b queue.Batch) // told of every batch; may be nil
 	VaultFaultTap  bool                                 // the functions reach Vault through a tap
+	VaultOnRaft    bool                                 // Vault writes to disk, and waits for it
 	DeferFunctions bool                                 // leave functions and pollers to StartFunctions
 }
 
@@ -47,6 +48,9 @@ type Taps struct {
 	Dynamo *tap.Tap
 	Vault  *tap.Tap // nil without VaultFaultTap
 }
+
+// Servers are the processes behind it all, for a look at what they use.
+type Servers struct{ Vault, Moto, DynamoDB *parts.Process }
 
 // World is everything that runs. Maps are keyed by the template's logical IDs.
 type World struct {
@@ -64,6 +68,7 @@ type World struct {
 	Fleet      *fleet.Fleet
 	AuditLog   string // Vault's, JSON lines
 	RunDir     string // this run's logs
+	Servers    Servers
 	AuthMount  string
 	Region     string
 	AccountID  string
@@ -140,7 +145,11 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, e
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		if vault, err = parts.StartVault(ctx, w.workspace); err == nil {
+		start := parts.StartVault
+		if w.opts.VaultOnRaft {
+			start = parts.StartVaultOnRaft
+		}
+		if vault, err = start(ctx, w.workspace); err == nil {
 			w.onClose(vault.Process.Stop)
 		}
 		return err
@@ -169,6 +178,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, e
 		return nil, nil, err
 	}
 	w.VaultAddr, w.VaultCAPEM, w.VaultToken, w.AuditLog = vault.Address, vault.CAPEM, vault.RootToken, vault.AuditLog
+	w.Servers = Servers{Vault: vault.Process, Moto: moto.Process, DynamoDB: dynamo.Process}
 	w.MotoURL, w.AWS, w.Dynamo = moto.URL, parts.Config(moto.URL, w.Region), dynamo.Client(w.Region)
 
 	var err error

@@ -10,12 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime/pprof"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/cpu"
 )
 
 // ChildArgument is what the program is started with to be a measured process: it then calls Measure and nothing else.
@@ -69,7 +66,7 @@ func (b *world) measure(ctx context.Context, t task) (result, error) {
 	child := exec.CommandContext(ctx, self, ChildArgument)
 	// By its input and not its arguments: the token is not for the list of processes.
 	child.Stdin, child.Stdout, child.Stderr = bytes.NewReader(in), &out, &faults
-	vault, dynamo := cpuOf(b.vault), cpuOf(b.dynamoDB)
+	vault, dynamo := cpu.Of(b.vault.PID()), cpu.Of(b.dynamoDB.PID())
 	if err := child.Run(); err != nil {
 		return r, fmt.Errorf("measuring %s of %d instances: %w: %s", t.Kind, t.N, err, bytes.TrimSpace(faults.Bytes()))
 	}
@@ -79,7 +76,7 @@ func (b *world) measure(ctx context.Context, t task) (result, error) {
 	if r.Time <= 0 {
 		return r, fmt.Errorf("measuring %s of %d instances: it took no time", t.Kind, t.N)
 	}
-	r.Vault, r.Dynamo = cpuOf(b.vault)-vault, cpuOf(b.dynamoDB)-dynamo
+	r.Vault, r.Dynamo = cpu.Of(b.vault.PID())-vault, cpu.Of(b.dynamoDB.PID())-dynamo
 	return r, nil
 }
 
@@ -98,9 +95,9 @@ func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
 		return err
 	}
 	memory := watchMemory()
-	cpu, start := cpuTime(), time.Now()
+	used, start := cpu.Self(), time.Now()
 	err = work()
-	r := result{Time: time.Since(start), CPU: cpuTime() - cpu}
+	r := result{Time: time.Since(start), CPU: cpu.Self() - used}
 	r.Heap, r.RSS = memory.peak()
 	if err := errors.Join(err, stopProfile()); err != nil {
 		return err
@@ -150,31 +147,4 @@ func profile(file string) (stop func() error, err error) {
 		pprof.StopCPUProfile()
 		return f.Close()
 	}, nil
-}
-
-// cpuOf is what another process has used so far, by the kernel's count in hundredths of a second.
-// https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
-func cpuOf(p *parts.Process) time.Duration {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
-	if err != nil {
-		return 0
-	}
-	// The second field is the program's name in brackets and may hold anything.
-	_, fields, _ := bytes.Cut(text, []byte(") "))
-	var ticks time.Duration
-	for i, f := range strings.Fields(string(fields)) {
-		if n, err := strconv.ParseInt(f, 10, 64); err == nil && (i == 11 || i == 12) {
-			ticks += time.Duration(n)
-		}
-	}
-	return ticks * time.Second / 100
-}
-
-// cpuTime is what this process has used so far, in user and system mode.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -19,7 +19,7 @@ import (
 // hundred modules.
 const vaultBuildLimit = 45 * time.Minute
 
-// Vault is a running Vault server: unsealed, empty, storage in memory.
+// Vault is a running Vault server: unsealed and empty.
 type Vault struct {
 	Address   string // https://127.0.0.1:<port>
 	CAPEM     string // what a client must trust
@@ -29,8 +29,16 @@ type Vault struct {
 }
 
 // StartVault builds the Vault server unless the cache has this very version of
-// it, and starts it with its audit log in the run folder.
-func StartVault(ctx context.Context, w *Workspace) (*Vault, error) {
+// it, and starts it with its storage in memory and its audit log in the run
+// folder.
+func StartVault(ctx context.Context, w *Workspace) (*Vault, error) { return startVault(ctx, w) }
+
+// StartVaultOnRaft is StartVault with one node of Raft storage in the run folder, which waits for the disk at each write.
+func StartVaultOnRaft(ctx context.Context, w *Workspace) (*Vault, error) {
+	return startVault(ctx, w, "-storage", "raft", "-path", filepath.Join(w.Run, "raft"))
+}
+
+func startVault(ctx context.Context, w *Workspace, more ...string) (*Vault, error) {
 	binary, err := BuildVault(ctx, w)
 	if err != nil {
 		return nil, err
@@ -39,7 +47,7 @@ func StartVault(ctx context.Context, w *Workspace) (*Vault, error) {
 	v := &Vault{AuditLog: filepath.Join(w.Run, "vault-audit.jsonl")}
 	v.Process, err = Start(Command{
 		Name: "the Vault server", Path: binary, Dir: w.Run, Log: w.Log("vault"),
-		Args: []string{"-audit", v.AuditLog, "-ready", readyFile},
+		Args: append([]string{"-audit", v.AuditLog, "-ready", readyFile}, more...),
 	})
 	if err != nil {
 		return nil, err

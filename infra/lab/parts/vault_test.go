@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -133,5 +135,25 @@ func signedLogin(t *testing.T, moto *Moto, role, serverID string) map[string]any
 	return map[string]any{
 		"role": role, "iam_http_request_method": "POST", "iam_request_url": b64([]byte(req.URL.String())),
 		"iam_request_body": b64(body), "iam_request_headers": b64(headers),
+	}
+}
+
+func TestVaultOnRaftKeepsWhatItIsToldOnDisk(t *testing.T) {
+	w := workspace(t)
+	v, err := StartVaultOnRaft(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Process.Stop() })
+	const name, text = "tried", `path "secret/*" { capabilities = ["read"] }`
+	sys := client(t, v).Sys()
+	if err := sys.PutPolicyWithContext(t.Context(), name, text); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := sys.GetPolicyWithContext(t.Context(), name); err != nil || got != text {
+		t.Errorf("want the policy read back as written, got %q, %v", got, err)
+	}
+	if info, err := os.Stat(filepath.Join(w.Run, "raft", "vault.db")); err != nil || info.Size() == 0 {
+		t.Errorf("want Vault's state in a file, or no write waits for the disk: %v", err)
 	}
 }

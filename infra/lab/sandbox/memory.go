@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -32,4 +34,43 @@ func (f *Function) Resident() []int64 {
 		}
 	}
 	return out
+}
+
+// PIDs are the process IDs of the running processes of the function.
+func (f *Function) PIDs() []int {
+	f.mu.Lock()
+	all := append([]*Sandbox(nil), f.all...)
+	f.mu.Unlock()
+	var out []int
+	for _, s := range all {
+		s.mu.Lock()
+		if s.proc != nil {
+			out = append(out, s.proc.PID())
+		}
+		s.mu.Unlock()
+	}
+	return out
+}
+
+// Peak is the most bytes that any running process of the function has had in memory, by the kernel's own record; 0 where
+// there is none to read.
+// https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
+func (f *Function) Peak() int64 {
+	var most int64
+	for _, pid := range f.PIDs() {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			continue
+		}
+		for lines := bufio.NewScanner(bytes.NewReader(status)); lines.Scan(); {
+			value, ok := strings.CutPrefix(lines.Text(), "VmHWM:")
+			if !ok {
+				continue
+			}
+			if kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(value, "kB")), 10, 64); err == nil {
+				most = max(most, kib<<10)
+			}
+		}
+	}
+	return most
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -13,26 +15,50 @@ import (
 	awsauth "github.com/hashicorp/vault/builtin/credential/aws"
 	"github.com/hashicorp/vault/builtin/logical/pki"
 	"github.com/hashicorp/vault/builtin/logical/ssh"
+	"github.com/hashicorp/vault/physical/raft"
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/physical"
 	"github.com/hashicorp/vault/sdk/physical/inmem"
 	"github.com/hashicorp/vault/vault"
 )
 
+// The kinds of storage.
+const (
+	inMemory = "inmem"
+	onRaft   = "raft"
+)
+
+// newStorage makes the storage that the options ask for.
+func newStorage(log hclog.Logger, o options) (physical.Backend, error) {
+	switch o.storage {
+	case inMemory:
+		return inmem.NewInmem(nil, log)
+	case onRaft:
+		if err := os.MkdirAll(o.path, 0o700); err != nil {
+			return nil, err
+		}
+		// BoltDB syncs each commit to disk, as a released server's does.
+		// https://developer.hashicorp.com/vault/docs/configuration/storage/raft
+		return raft.NewRaftBackend(map[string]string{"path": o.path, "node_id": "lab", "performance_multiplier": "1"}, log)
+	}
+	return nil, errors.New("unknown; there are " + inMemory + " and " + onRaft)
+}
+
 // newCore makes a sealed, empty Vault core that holds only the engines the lab
 // uses, as real as in the released server.
-func newCore(log hclog.Logger, address string) (*vault.Core, error) {
-	storage, err := inmem.NewInmem(nil, log.Named("storage"))
+func newCore(log hclog.Logger, address string, o options) (*vault.Core, error) {
+	storage, err := newStorage(log.Named("storage"), o)
 	if err != nil {
-		return nil, fmt.Errorf("making the in-memory storage: %w", err)
+		return nil, fmt.Errorf("making the storage %s: %w", o.storage, err)
 	}
 	engines := registry{
 		consts.PluginTypeCredential: {"aws": awsauth.Factory, "approle": approle.Factory},
 		consts.PluginTypeSecrets:    {"pki": pki.Factory, "kv": kv.Factory, "ssh": ssh.Factory},
 	}
-	return vault.NewCore(&vault.CoreConfig{
+	config := &vault.CoreConfig{
 		Physical:           storage,
-		StorageType:        "inmem",
+		StorageType:        o.storage,
 		CredentialBackends: engines[consts.PluginTypeCredential],
 		LogicalBackends:    engines[consts.PluginTypeSecrets],
 		AuditBackends:      map[string]audit.Factory{"file": audit.NewFileBackend},
@@ -42,7 +68,18 @@ func newCore(log hclog.Logger, address string) (*vault.Core, error) {
 		Logger:             log,
 		DefaultLeaseTTL:    768 * time.Hour,
 		MaxLeaseTTL:        768 * time.Hour,
-	})
+	}
+	if o.storage != onRaft {
+		return vault.NewCore(config)
+	}
+	// A node of Raft becomes the active one by an election, and does not start without a listener for other nodes.
+	config.HAPhysical, _ = storage.(physical.HABackend)
+	config.ClusterAddr = address
+	core, err := vault.NewCore(config)
+	if err == nil {
+		core.SetClusterListenerAddrs([]*net.TCPAddr{{IP: net.IPv4(127, 0, 0, 1)}})
+	}
+	return core, err
 }
 
 // initialise initialises and unseals the core with a single key share and
@@ -59,6 +96,13 @@ func initialise(ctx context.Context, core *vault.Core) (string, error) {
 	}
 	if !unsealed {
 		return "", errors.New("unsealing: the core is still sealed after its only key share")
+	}
+	for standby, err := core.Standby(); standby || err != nil; standby, err = core.Standby() {
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("waiting to become the active node: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 	return res.RootToken, nil
 }

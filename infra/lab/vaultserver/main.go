@@ -1,5 +1,5 @@
-// Command vaultserver runs one real, unsealed Vault on 127.0.0.1 with its
-// storage in memory, for the local lab and the tests. It is a module of its own
+// Command vaultserver runs one real, unsealed Vault on 127.0.0.1 with its storage
+// in memory, or on Raft in a folder, for the local lab and the tests. It is a module of its own
 // because the Vault server pins hundreds of dependencies and bears another
 // licence (BUSL-1.1) than its client.
 //
@@ -39,6 +39,7 @@ type ready struct {
 type options struct {
 	listen, audit, ready, logLevel string
 	cert, key, ca                  string
+	storage, path                  string
 	ignoreStdin                    bool
 }
 
@@ -51,6 +52,8 @@ func main() {
 	flag.StringVar(&o.cert, "cert", "", "server certificate in PEM (made on the spot when empty; needs -key and -ca)")
 	flag.StringVar(&o.key, "key", "", "key of the server certificate in PEM")
 	flag.StringVar(&o.ca, "ca", "", "CA bundle that clients of the given certificate should trust")
+	flag.StringVar(&o.storage, "storage", inMemory, "inmem, or raft: one node that writes to disk and waits for it")
+	flag.StringVar(&o.path, "path", "", "folder of the Raft storage")
 	flag.BoolVar(&o.ignoreStdin, "ignore-stdin", false, "keep running when standard input is closed")
 	flag.Parse()
 
@@ -82,7 +85,7 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("preparing the server certificate: %w", err)
 	}
 
-	core, err := newCore(log, "https://"+ln.Addr().String())
+	core, err := newCore(log, "https://"+ln.Addr().String(), o)
 	if err != nil {
 		return fmt.Errorf("making the Vault core: %w", err)
 	}

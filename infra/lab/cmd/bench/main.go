@@ -1,5 +1,6 @@
-// Command bench measures what comparing a fleet costs beside the raw reads of Vault, and prints a table. `make bench`
-// runs it; see docs/benchmarks.md.
+// Command bench measures storms of starts and ends, the functions' start, the tools people use instead, and comparing a
+// fleet, each beside the least it could cost, and prints tables. With -quick it only counts the calls of a small storm.
+// `make bench` runs it; see BENCHMARKS.md.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/storm"
 )
 
 func main() {
@@ -35,8 +37,10 @@ func run(ctx context.Context) error {
 	}
 	full := flag.Bool("full", false, "measure a fleet of 50,000 as well")
 	small := flag.Bool("small", false, "measure a fleet of 1,000 only")
-	flag.IntVar(&o.Rounds, "rounds", 5, "how often everything is measured")
+	flag.IntVar(&o.Rounds, "rounds", 3, "how often everything is measured")
 	flag.StringVar(&o.Profiles, "profiles", "", "a folder for CPU profiles of the full-content passes")
+	quick := flag.Bool("quick", false, "count the calls of a small storm and measure no time; exits with 1 when a count is off")
+	only := flag.String("only", "", "storms, peers or comparison, and nothing else")
 	flag.Parse()
 	if *full {
 		o.Sizes = append(o.Sizes, 50_000)
@@ -44,5 +48,25 @@ func run(ctx context.Context) error {
 	if *small {
 		o.Sizes = o.Sizes[:1]
 	}
-	return bench.Run(ctx, o)
+	storms := storm.Options{RepoRoot: o.RepoRoot, Progress: o.Progress}
+	if *quick {
+		return storm.Quick(ctx, storms, o.Out)
+	}
+	parts := []struct {
+		name string
+		run  func() error
+	}{
+		{"storms", func() error { return storm.All(ctx, storms, o.Out) }},
+		{"peers", func() error { return storm.Peers(ctx, storms, o.Out) }},
+		{"comparison", func() error { return bench.Run(ctx, o) }},
+	}
+	for _, p := range parts {
+		if *only != "" && *only != p.name {
+			continue
+		}
+		if err := p.run(); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,0 +1,52 @@
+// Package report prints what the benchmarks found, as a table in Markdown.
+package report
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// Row is one comparison. What has no figure beside it has an empty Bare and Ratio.
+type Row struct {
+	What   string
+	Bare   string // the least it could be, measured in the same run
+	Ours   string
+	Ratio  string // ours to bare
+	Target string
+}
+
+// Print writes a table under a heading.
+func Print(out io.Writer, heading string, rows []Row) {
+	fmt.Fprintf(out, "\n%s\n\n| | bare | ours | ratio | aim |\n| --- | --- | --- | --- | --- |\n", heading)
+	for _, r := range rows {
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", r.What, r.Bare, r.Ours, r.Ratio, r.Target)
+	}
+}
+
+// Quantile is the value below which a share of all lie; 0 of nothing.
+func Quantile(all []time.Duration, share float64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Sorted(slices.Values(all))
+	return all[min(len(all)-1, int(share*float64(len(all))))]
+}
+
+// Median is the middle one.
+func Median(all []time.Duration) time.Duration { return Quantile(all, 0.5) }
+
+// Millis writes a duration in milliseconds.
+func Millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+// Seconds writes a duration in seconds.
+func Seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+// Rate writes how many there were in a second.
+func Rate(n int, d time.Duration) string { return fmt.Sprintf("%.0f/s", float64(n)/d.Seconds()) }
+
+// Times writes the ratio of two durations.
+func Times(ours, bare time.Duration) string {
+	return fmt.Sprintf("%.2f ×", float64(ours)/float64(bare))
+}

@@ -1,0 +1,93 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
+)
+
+const (
+	// fleetSize is the storm that is measured, and quickSize the one whose calls are counted.
+	fleetSize = 1000
+	quickSize = 100
+	// network is about what a call to another availability zone and back takes, with some to spare.
+	network    = 5 * time.Millisecond
+	warmRounds = 100
+	coldRounds = 20
+)
+
+// Quick counts the calls of a small storm and prints them. A count that is off is an error.
+func Quick(ctx context.Context, o Options, out io.Writer) (err error) {
+	r, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	counts, err := r.Counts(ctx, quickSize)
+	if err != nil {
+		return err
+	}
+	var off []error
+	for _, c := range counts {
+		fmt.Fprintf(out, "%-60s %5d\n", c.What, c.Seen)
+		off = append(off, c.Err())
+	}
+	return errors.Join(off...)
+}
+
+// All measures everything there is to storms, with Vault's storage in memory and on Raft, and prints a table for each.
+func All(ctx context.Context, o Options, out io.Writer) error {
+	if err := inMemory(ctx, o, out); err != nil {
+		return err
+	}
+	o.Raft = true
+	return with(ctx, o, func(r *Rig, all recipes) error {
+		return r.storms(ctx, all, load{N: fleetSize, Short: true}, "Storms, Vault on Raft with fsync", out)
+	})
+}
+
+func inMemory(ctx context.Context, o Options, out io.Writer) error {
+	return with(ctx, o, func(r *Rig, all recipes) error {
+		rows, err := r.Cold(ctx, coldRounds)
+		if err != nil {
+			return err
+		}
+		report.Print(out, "Cold start", rows)
+		if rows, err = r.Warm(ctx, all, warmRounds); err != nil {
+			return err
+		}
+		report.Print(out, "Warm path", rows)
+		if err := r.storms(ctx, all, load{N: fleetSize}, "Storms, Vault in memory", out); err != nil {
+			return err
+		}
+		return r.storms(ctx, all, load{N: fleetSize, Delay: network, Short: true}, "Storms, 5 ms added to every call to Vault", out)
+	})
+}
+
+// with brings a rig up, has the functions show what they call, and takes it down.
+func with(ctx context.Context, o Options, do func(*Rig, recipes) error) (err error) {
+	r, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	all, err := r.Record(ctx)
+	if err != nil {
+		return err
+	}
+	return do(r, all)
+}
+
+func (r *Rig) storms(ctx context.Context, all recipes, o load, heading string, out io.Writer) error {
+	r.opts.Progress("%s: %d instances", heading, o.N)
+	rows, err := r.Storms(ctx, all, o)
+	if err != nil {
+		return fmt.Errorf("%s: %w", heading, err)
+	}
+	report.Print(out, heading, rows)
+	return nil
+}

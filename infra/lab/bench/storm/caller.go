@@ -1,0 +1,113 @@
+package storm
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+)
+
+// caller is the minimal client: bare HTTP over kept connections, no signature, no retry, no decoding.
+type caller struct {
+	http  *http.Client
+	token string
+	at    map[string]string // address by service
+}
+
+// unsigned is as much of a signature as DynamoDB Local reads: the key that says whose tables these are.
+const unsigned = "AWS4-HMAC-SHA256 Credential=AKIALAB/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
+
+// caller makes a client with a function's own rights in Vault, by a batch token without the default policy, as the
+// functions' are.
+func (w *way) caller(ctx context.Context, function string, direct bool) (*caller, error) {
+	r := w.rig
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(w.CAPEM)) {
+		return nil, errors.New("reading Vault's CA: no certificate in it")
+	}
+	policy := "ec2-provisioner-" + map[string]string{provision: rights.Provision, deprovision: rights.Deprovision}[function]
+	secret, err := r.Vault.Logical().WriteWithContext(ctx, "auth/token/create", map[string]any{
+		"policies": []string{policy}, "no_default_policy": true, "type": "batch", "ttl": "1h",
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making a token with the policy %s: %w", policy, err)
+	}
+	c := &caller{token: secret.Auth.ClientToken, at: map[string]string{
+		vaultService: r.VaultAddr, dynamoService: aws.ToString(r.Dynamo.Options().BaseEndpoint), "": r.cloud.URL,
+	}}
+	if !direct {
+		c.at[vaultService] = w.Taps.Vault.URL
+	}
+	c.http = &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: 128, DisableCompression: true,
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}}
+	return c, nil
+}
+
+func (c *caller) call(ctx context.Context, s step, path, body string) error {
+	address, known := c.at[s.service]
+	if !known {
+		address = c.at[""]
+	}
+	request, err := http.NewRequestWithContext(ctx, s.method, address+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	switch s.service {
+	case vaultService:
+		request.Header.Set("X-Vault-Token", c.token)
+	case dynamoService:
+		request.Header.Set("X-Amz-Target", "DynamoDB_20120810."+s.action)
+		request.Header.Set("Content-Type", "application/x-amz-json-1.0")
+		request.Header.Set("Authorization", unsigned)
+	case "events":
+		request.Header.Set("X-Amz-Target", "AWSEvents."+s.action)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }() // it was read to its end
+	var text bytes.Buffer
+	if _, err := io.Copy(&text, response.Body); err != nil {
+		return fmt.Errorf("%s %s: %w", s.service, s.action, err)
+	}
+	if response.StatusCode != s.status {
+		return fmt.Errorf("%s %s: status %d, where the function was answered %d: %.300s", s.service, s.action, response.StatusCode, s.status, text.String())
+	}
+	return nil
+}
+
+// playAll makes a recipe's calls for many instances, so many at once.
+func (r recipe) playAll(ctx context.Context, c *caller, instances []fleet.Instance, atOnce int) error {
+	group, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range atOnce {
+		group.Go(func() error {
+			for {
+				n := int(next.Add(1)) - 1
+				if n >= len(instances) {
+					return nil
+				}
+				if err := r.play(ctx, c, instances[n]); err != nil {
+					return fmt.Errorf("instance %d of %d: %w", n+1, len(instances), err)
+				}
+			}
+		})
+	}
+	return group.Wait()
+}

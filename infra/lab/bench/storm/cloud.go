@@ -1,0 +1,164 @@
+package storm
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+)
+
+// cloud answers for EC2, IAM, EventBridge and SQS from tables in memory, as far as the functions and the lab's poller ask
+// them. It checks no signature, and a message that is received and not deleted does not come again.
+type cloud struct {
+	URL    string
+	server *http.Server
+
+	mu        sync.Mutex
+	instances map[string]*machine
+	ids       []string // in the order they were added
+	queues    map[string]*messages
+	calls     map[string]int // by action
+	// lastReceive is the latest answer to the poller, which asks one thing after the other.
+	lastReceive struct {
+		asked  string
+		answer map[string]any
+	}
+}
+
+// machine is an instance as EC2 shows it.
+type machine struct {
+	fleet.Instance
+	state string
+}
+
+func startCloud(ctx context.Context) (*cloud, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listening for EC2, IAM, SQS and EventBridge: %w", err)
+	}
+	c := &cloud{
+		URL: "http://" + listener.Addr().String(), instances: map[string]*machine{}, queues: map[string]*messages{}, calls: map[string]int{},
+	}
+	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = c.server.Serve(listener) }() // ends with close
+	return c, nil
+}
+
+func (c *cloud) close() error { return c.server.Close() }
+
+// add makes instances run.
+func (c *cloud) add(instances ...fleet.Instance) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range instances {
+		c.instances[i.ID] = &machine{Instance: i, state: "running"}
+		c.ids = append(c.ids, i.ID)
+	}
+}
+
+// terminate ends instances.
+func (c *cloud) terminate(instances ...fleet.Instance) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, i := range instances {
+		c.instances[i.ID].state = "terminated"
+	}
+}
+
+// forget makes EC2 show no instance any more.
+func (c *cloud) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.instances, c.ids = map[string]*machine{}, nil
+}
+
+// count is how often an action was asked for, the SDK's own second tries apart.
+func (c *cloud) count(action string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[action]
+}
+
+func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	form, err := url.ParseQuery(string(body))
+	action := form.Get("Action")
+	if target := r.Header.Get("X-Amz-Target"); target != "" {
+		action, err = target[strings.LastIndexByte(target, '.')+1:], nil
+	}
+	if action == "ReceiveMessage" {
+		c.await(r.Context(), body)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// A second try of the SDK's, after a connection broke, is no second question.
+	if strings.HasPrefix(r.Header.Get("Amz-Sdk-Request"), "attempt=1;") {
+		c.calls[action]++
+	}
+	var answer any
+	switch action {
+	case "DescribeInstances":
+		answer = c.describe(form)
+	case "GetInstanceProfile":
+		answer = instanceProfile(form.Get("InstanceProfileName"))
+	case "PutEvents":
+		answer = took(body)
+	case "ReceiveMessage":
+		// Whose answer was lost on a broken connection asks once more, and is to have the same messages.
+		asked := r.Header.Get("Amz-Sdk-Invocation-Id")
+		if asked != c.lastReceive.asked {
+			c.lastReceive.asked = asked
+			c.lastReceive.answer, err = c.queue(action, body)
+		}
+		answer = c.lastReceive.answer
+	case "DeleteMessageBatch", "GetQueueAttributes":
+		answer, err = c.queue(action, body)
+	default:
+		err = fmt.Errorf("the bench's cloud knows no %q", action)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	write(w, answer)
+}
+
+// write gives JSON for a map and else XML, in one piece. A client that is gone needs no answer.
+func write(w http.ResponseWriter, answer any) {
+	var text []byte
+	kind := "text/xml"
+	if _, isMap := answer.(map[string]any); isMap {
+		text, _ = json.Marshal(answer) // strings and numbers only: cannot fail
+		kind = "application/x-amz-json-1.0"
+	} else {
+		text, _ = xml.Marshal(answer)
+	}
+	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	_, _ = w.Write(text)
+}
+
+// took is EventBridge's answer to events that it has taken.
+func took(body []byte) map[string]any {
+	var in struct{ Entries []json.RawMessage }
+	_ = json.Unmarshal(body, &in) // what cannot be read has no entries
+	entries := make([]map[string]string, len(in.Entries))
+	for i := range entries {
+		entries[i] = map[string]string{"EventId": fmt.Sprint(i)}
+	}
+	return map[string]any{"FailedEntryCount": 0, "Entries": entries}
+}

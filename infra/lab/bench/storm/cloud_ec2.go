@@ -1,0 +1,104 @@
+package storm
+
+import (
+	"encoding/xml"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// pageSize is how many instances one answer holds at most.
+const pageSize = 1000
+
+// The answers of EC2 and IAM, as far as anybody here reads them.
+// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetInstanceProfile.html
+type (
+	describeAnswer struct {
+		XMLName      xml.Name      `xml:"http://ec2.amazonaws.com/doc/2016-11-15/ DescribeInstancesResponse"`
+		Reservations []reservation `xml:"reservationSet>item"`
+		NextToken    string        `xml:"nextToken,omitempty"`
+	}
+	reservation struct {
+		Owner    string  `xml:"ownerId"`
+		Instance ec2Item `xml:"instancesSet>item"`
+	}
+	ec2Item struct {
+		ID         string      `xml:"instanceId"`
+		Image      string      `xml:"imageId"`
+		State      string      `xml:"instanceState>name"`
+		PrivateDNS string      `xml:"privateDnsName"`
+		Type       string      `xml:"instanceType"`
+		Launched   string      `xml:"launchTime"`
+		Zone       string      `xml:"placement>availabilityZone"`
+		Subnet     string      `xml:"subnetId"`
+		VPC        string      `xml:"vpcId"`
+		PrivateIP  string      `xml:"privateIpAddress"`
+		Profile    *ec2Profile `xml:"iamInstanceProfile"`
+	}
+	ec2Profile struct {
+		ARN string `xml:"arn"`
+		ID  string `xml:"id"`
+	}
+	profileAnswer struct {
+		XMLName xml.Name   `xml:"https://iam.amazonaws.com/doc/2010-05-08/ GetInstanceProfileResponse"`
+		Profile iamProfile `xml:"GetInstanceProfileResult>InstanceProfile"`
+	}
+	iamProfile struct {
+		Name string    `xml:"InstanceProfileName"`
+		ARN  string    `xml:"Arn"`
+		Path string    `xml:"Path"`
+		Role []iamRole `xml:"Roles>member"`
+	}
+	iamRole struct {
+		Name string `xml:"RoleName"`
+		ARN  string `xml:"Arn"`
+		Path string `xml:"Path"`
+	}
+)
+
+// describe shows the instances of a list, of the filter instance-id, or page by page all.
+func (c *cloud) describe(form url.Values) describeAnswer {
+	var answer describeAnswer
+	for _, list := range []string{"InstanceId.", "Filter.1.Value."} {
+		for n := 1; form.Get(list+strconv.Itoa(n)) != ""; n++ {
+			if m, ok := c.instances[form.Get(list+strconv.Itoa(n))]; ok {
+				answer.Reservations = append(answer.Reservations, m.shown())
+			}
+		}
+		if form.Get(list+"1") != "" {
+			return answer
+		}
+	}
+	from, _ := strconv.Atoi(form.Get("NextToken")) // none: from the first
+	to := min(from+pageSize, len(c.ids))
+	for _, id := range c.ids[from:to] {
+		answer.Reservations = append(answer.Reservations, c.instances[id].shown())
+	}
+	if to < len(c.ids) {
+		answer.NextToken = strconv.Itoa(to)
+	}
+	return answer
+}
+
+func (m *machine) shown() reservation {
+	item := ec2Item{
+		ID: m.ID, Image: m.ImageID, State: m.state, PrivateDNS: m.PrivateDNS, Type: m.InstanceType,
+		Launched: m.LaunchTime.UTC().Format(time.RFC3339), Zone: m.AvailabilityZone, Subnet: m.SubnetID, VPC: m.VPCID, PrivateIP: m.PrivateIP,
+	}
+	if m.state == "running" {
+		item.Profile = &ec2Profile{ARN: m.InstanceProfileARN, ID: m.InstanceProfileID}
+	}
+	return reservation{Owner: m.AccountID, Instance: item}
+}
+
+// instanceProfile has the role of its own name in it.
+func instanceProfile(name string) profileAnswer {
+	const iam = "arn:aws:iam::" + parts.AccountID
+	return profileAnswer{Profile: iamProfile{
+		Name: name, ARN: iam + ":instance-profile/" + name, Path: "/",
+		Role: []iamRole{{Name: name, ARN: iam + ":role/" + name, Path: "/"}},
+	}}
+}

@@ -1,0 +1,73 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+)
+
+// sizeLimit is what a function's binary should not exceed, in bytes.
+const sizeLimit = 15_000_000
+
+// Cold measures the start of each function, from the process being started to its first poll for an event, beside that of
+// a function which makes the same AWS clients and nothing else. They take turns.
+func (r *Rig) Cold(ctx context.Context, rounds int) (rows []report.Row, err error) {
+	w, err := r.way(ctx, wayOptions{name: "cold", one: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	binary := filepath.Join(r.RunDir, "emptyhandler")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "lambda.norpc", "-ldflags", "-s -w", "-o", binary, "./bench/storm/emptyhandler")
+	build.Dir, build.Env = filepath.Join(r.opts.RepoRoot, "infra", "lab"), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building the empty handler: %w: %s", err, out)
+	}
+	env, err := r.FunctionEnv(ctx, provision)
+	if err != nil {
+		return nil, err
+	}
+	empty := sandbox.NewFunction(sandbox.Options{Name: "empty", Binary: binary, Env: env, Log: filepath.Join(r.RunDir, "empty.log")}, 1)
+	defer func() { err = errors.Join(err, empty.Close()) }()
+	all := []*sandbox.Function{empty, w.Functions[provision], w.Functions[deprovision], w.Functions[reconcile]}
+	times := make([][]time.Duration, len(all))
+	for range rounds {
+		for n, f := range all {
+			if err := f.Kill(); err != nil {
+				return nil, err
+			}
+			// What it answers does not matter: it has polled before.
+			result, err := f.Invoke(ctx, []byte(idle))
+			if err == nil && result.Init == 0 {
+				err = errors.New("it was not started anew")
+			}
+			if err != nil {
+				return nil, fmt.Errorf("starting %s: %w", f.Name(), err)
+			}
+			times[n] = append(times[n], result.Init)
+		}
+	}
+	least := report.Median(times[0])
+	for n, id := range []string{provision, deprovision, reconcile} {
+		start := report.Median(times[n+1])
+		rows = append(rows, report.Row{
+			What: id + ": start → first poll, with its profiles", Bare: report.Millis(least), Ours: report.Millis(start),
+			Ratio: report.Times(start, least), Target: "≤ 2 ×",
+		})
+		info, err := os.Stat(filepath.Join(r.Stack.Functions[id].CodeDir, "bootstrap"))
+		if err != nil {
+			return nil, fmt.Errorf("looking at the binary of %s: %w", id, err)
+		}
+		rows = append(rows, report.Row{
+			What: id + ": size of the binary", Ours: fmt.Sprintf("%.1f MB", float64(info.Size())/1e6), Target: fmt.Sprintf("≤ %d MB", sizeLimit/1_000_000),
+		})
+	}
+	return rows, nil
+}

@@ -1,0 +1,125 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// Objects are what an instance of the storm's profile has in Vault: a policy, two PKI roles and an auth role.
+const objects = 4
+
+// Count is one number of calls, and what it must be.
+type Count struct {
+	What        string
+	Seen        int
+	Least, Most int
+}
+
+// Err says that a count is off.
+func (c Count) Err() error {
+	if c.Seen >= c.Least && c.Seen <= c.Most {
+		return nil
+	}
+	return fmt.Errorf("%s: %d calls, where the design makes %d to %d", c.What, c.Seen, c.Least, c.Most)
+}
+
+// Counts has n instances start, be told of again and end at once, and counts every call on its way. The error names what
+// was not done; the counts are for the caller to judge.
+func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
+	w, err := r.way(ctx, wayOptions{name: "counts", tapAll: true})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	instances := r.launch(n)
+	for _, part := range []struct {
+		name, function, state string
+		after                 ledger.State
+		writes                int64
+		want                  expected
+	}{
+		{"start", provision, "running", ledger.Active, writesToGrant, expected{
+			reads: 2 * objects * n, writes: objects * n, ledgerReads: n, puts: n, transactions: n,
+		}},
+		{"repetition", provision, "running", ledger.Active, writesToGrant, expected{ledgerReads: n}},
+		{"end", deprovision, "terminated", ledger.Deleted, writesToGrant + writesToRemove, expected{
+			// The policy is read before it is deleted, and the mount's accessor before each of the two cuts.
+			reads: 3 * n,
+			// The objects and the accesslist entry, and two names to look up for each cut.
+			writes: (objects + 1 + 4) * n, ledgerReads: n, puts: n, transactions: n,
+		}},
+	} {
+		if part.state == "terminated" {
+			r.cloud.terminate(instances...)
+		}
+		counts, err := w.counted(ctx, part.function, part.state, instances)
+		if err != nil {
+			return all, err
+		}
+		if err := r.want(ctx, instances, part.after, part.writes); err != nil {
+			return all, err
+		}
+		all = append(all, part.want.beside(counts, fmt.Sprintf("%s of %d, ", part.name, n), n, r.mapping(part.function).MaximumConcurrency)...)
+	}
+	return all, nil
+}
+
+// expected are the calls that n instances take. The batches make some more, which depend on how they are cut.
+type expected struct{ reads, writes, ledgerReads, puts, transactions int }
+
+type counted struct {
+	expected
+	describes, batches, troubles int
+}
+
+// counted drains a storm and counts.
+func (w *way) counted(ctx context.Context, function, state string, instances []fleet.Instance) (counted, error) {
+	w.Reset()
+	s, err := w.drain(ctx, function, state, instances)
+	c := counted{describes: s.describes, batches: s.batches}
+	for _, t := range []*tap.Tap{w.Taps.Vault, w.Taps.Dynamo} {
+		for _, call := range t.Calls() {
+			switch {
+			case call.Status == http.StatusTooManyRequests || call.Status >= http.StatusInternalServerError:
+				c.troubles++
+			case call.Service == vaultService && strings.HasSuffix(call.Path, "/login"):
+			case call.Service == vaultService && call.Method == http.MethodGet:
+				c.reads++
+			case call.Service == vaultService:
+				c.writes++
+			case call.Action == "GetItem":
+				c.ledgerReads++
+			case call.Action == "PutItem":
+				c.puts++
+			case call.Action == "TransactWriteItems":
+				c.transactions++
+			default:
+				return c, fmt.Errorf("a storm of %s events called %s %s, which the design does not", state, call.Service, call.Action)
+			}
+		}
+	}
+	return c, err
+}
+
+func (e expected) beside(c counted, prefix string, n, sandboxes int) []Count {
+	exactly := func(what string, seen, want int) Count {
+		return Count{What: prefix + what, Seen: seen, Least: want, Most: want}
+	}
+	return []Count{
+		{What: prefix + "DescribeInstances", Seen: c.describes, Least: 1, Most: (n + 49) / 50},
+		exactly("reads of Vault", c.reads, e.reads),
+		exactly("writes to Vault", c.writes, e.writes),
+		// Each sandbox asks every ten seconds whether the deployment is torn down.
+		{What: prefix + "reads of the ledger", Seen: c.ledgerReads, Least: e.ledgerReads, Most: e.ledgerReads + 3*sandboxes},
+		exactly("single writes to the ledger", c.puts, e.puts),
+		exactly("transactions of the ledger", c.transactions, e.transactions),
+		exactly("calls refused or failed (429, 5xx)", c.troubles, 0),
+	}
+}

@@ -1,0 +1,148 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// storm is what one storm of events came to.
+type storm struct {
+	took      time.Duration // from the first message being received to the last instance being done
+	each      []time.Duration
+	used      usage
+	describes int
+	batches   int
+	peak      int64 // bytes of memory, of the largest sandbox
+}
+
+// stormLimit is far longer than a storm takes.
+const stormLimit = 90 * time.Second
+
+// warm starts every sandbox of a function, connections and logins included, with an instance each.
+func (w *way) warm(ctx context.Context, function, state string, instances []fleet.Instance) error {
+	var group errgroup.Group
+	for _, i := range instances {
+		group.Go(func() error {
+			_, err := invoke(ctx, w.Functions[function], event(i, state))
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// drain puts one event for each instance into a function's queue at once and lets the poller go.
+func (w *way) drain(ctx context.Context, function, state string, instances []fleet.Instance) (storm, error) {
+	var s storm
+	f := w.Functions[function]
+	p := w.poll(function)
+	bodies := make([][]byte, len(instances))
+	for n, i := range instances {
+		bodies[n] = event(i, state)
+	}
+	w.rig.cloud.send(w.rig.mapping(function).QueueURL, bodies...)
+	describes, before, start := w.rig.cloud.count("DescribeInstances"), w.usage(), time.Now()
+	p.Resume()
+	waiting, cancel := context.WithTimeout(ctx, stormLimit)
+	defer cancel()
+	err := p.Drained(waiting)
+	s.took, s.used = time.Since(start), w.usage().since(before)
+	if err := errors.Join(err, p.Close()); err != nil {
+		return s, err
+	}
+	s.describes, s.peak = w.rig.cloud.count("DescribeInstances")-describes, f.Peak()
+	events := 0
+	for _, b := range p.Batches() {
+		events += len(b.Records)
+		s.batches++
+		if b.Failures > 0 || b.FunctionError != "" {
+			return s, fmt.Errorf("%d of a batch of %d %s events were not done: %s\n%s", b.Failures, len(b.Records), state, b.FunctionError, lastOf(f.Logs()))
+		}
+	}
+	if events != len(instances) {
+		return s, fmt.Errorf("%d %s events were delivered and not %d", events, state, len(instances))
+	}
+	// Refused, throttled or broken calls to Vault are retried by the queue or told as throttles.
+	for _, trouble := range []string{`"VaultThrottles":`, `"Retried":`} {
+		if logs := f.Logs(); told(logs, trouble) {
+			return s, fmt.Errorf("a storm of %s events made Vault refuse calls (%s)\n%s", state, trouble, lastOf(logs))
+		}
+	}
+	records, err := w.rig.records(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.took = 0
+	for _, i := range instances {
+		r, ok := records[i.ID]
+		if !ok {
+			return s, fmt.Errorf("after the storm the ledger does not know instance %s", i.ID)
+		}
+		done := r.UpdatedAt.Sub(start)
+		s.each = append(s.each, done)
+		s.took = max(s.took, done)
+	}
+	return s, nil
+}
+
+// told is whether a count that is not 0 was told.
+func told(logs, metric string) bool {
+	for rest := logs; ; {
+		_, after, found := strings.Cut(rest, metric)
+		if !found {
+			return false
+		}
+		if !strings.HasPrefix(after, "0") {
+			return true
+		}
+		rest = after
+	}
+}
+
+func lastOf(logs string) string { return logs[max(0, len(logs)-2000):] }
+
+// records is the ledger, by instance.
+func (r *Rig) records(ctx context.Context) (map[string]ledger.Record, error) {
+	all := map[string]ledger.Record{}
+	pages := dynamodb.NewScanPaginator(r.Dynamo, &dynamodb.ScanInput{TableName: aws.String(r.Stack.Tables["Table"]), ConsistentRead: aws.Bool(true)})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("scanning the ledger: %w", err)
+		}
+		for _, item := range page.Items {
+			var record ledger.Record
+			if err := attributevalue.UnmarshalMap(item, &record); err != nil {
+				return nil, fmt.Errorf("scanning the ledger: %w", err)
+			}
+			if record.State != "" { // else a claim
+				all[record.InstanceID] = record
+			}
+		}
+	}
+	return all, nil
+}
+
+// want checks that every instance's record has a state and was written so many times.
+func (r *Rig) want(ctx context.Context, instances []fleet.Instance, state ledger.State, writes int64) error {
+	records, err := r.records(ctx)
+	if err != nil {
+		return err
+	}
+	for _, i := range instances {
+		if got := records[i.ID]; got.State != state || got.Version != writes {
+			return fmt.Errorf("the record of instance %s is %s after %d writes, and should be %s after %d: %s", i.ID, got.State, got.Version, state, writes, got.LastError)
+		}
+	}
+	return nil
+}

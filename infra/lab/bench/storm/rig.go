@@ -1,0 +1,202 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+)
+
+// The functions of a storm, by the template's names.
+const (
+	provision   = "ProvisionFunction"
+	deprovision = "DeprovisionFunction"
+	reconcile   = "ReconcileFunction"
+)
+
+// Options say what to bring up.
+type Options struct {
+	RepoRoot string
+	Raft     bool // Vault on Raft with fsync, not in memory
+	Progress func(format string, args ...any)
+}
+
+// Rig is a lab whose EC2, IAM, SQS and EventBridge are the cloud.
+type Rig struct {
+	*lab.World
+	cloud *cloud
+	opts  Options
+	made  int // instances so far
+}
+
+// Start brings a rig up.
+func Start(ctx context.Context, o Options) (*Rig, error) {
+	world, err := lab.Start(ctx, lab.Options{
+		RepoRoot: o.RepoRoot, Progress: o.Progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault,
+		VaultOnRaft: o.Raft, DeferFunctions: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r := &Rig{World: world, opts: o}
+	if err := r.start(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (r *Rig) start(ctx context.Context) (err error) {
+	if r.cloud, err = startCloud(ctx); err != nil {
+		return err
+	}
+	// The log would be most of what is measured, of ours and of bare HTTP alike, and fill the disk.
+	if err := r.Vault.Sys().DisableAuditWithContext(ctx, "file"); err != nil {
+		return fmt.Errorf("switching Vault's audit log off: %w", err)
+	}
+	// Vault asks EC2 for an instance that logs in.
+	client := "auth/" + r.AuthMount + "/config/client"
+	if _, err := r.Vault.Logical().WriteWithContext(ctx, client, map[string]any{"endpoint": r.cloud.URL}); err != nil {
+		return fmt.Errorf("writing %s: %w", client, err)
+	}
+	return nil
+}
+
+// Close ends it all.
+func (r *Rig) Close() error {
+	var err error
+	if r.cloud != nil {
+		err = r.cloud.close()
+	}
+	return errors.Join(err, r.World.Close())
+}
+
+// launch makes n instances run, each with an address, a name and an ID that no other has had.
+func (r *Rig) launch(n int) []fleet.Instance {
+	const role = "alice-worker"
+	instances := make([]fleet.Instance, n)
+	for i := range instances {
+		r.made++
+		// Multiplied by an odd number the IDs lie as scattered as EC2's own.
+		const odd = 0x9e3779b97f4a7c15
+		a, b := 100+r.made/156, 100+r.made%156 // three digits each: no address is the beginning of another
+		instances[i] = fleet.Instance{
+			ID: fmt.Sprintf("i-0%016x", uint64(r.made)*odd), AccountID: parts.AccountID, Region: r.Region, AvailabilityZone: r.Region + "a",
+			VPCID: "vpc-0123456789abcdef0", SubnetID: "subnet-0123456789abcdef0", ImageID: "ami-0123456789abcdef0", InstanceType: "m5.large",
+			PrivateIP: fmt.Sprintf("127.16.%d.%d", a, b), PrivateDNS: fmt.Sprintf("ip-127-16-%d-%d.ec2.internal", a, b),
+			Role: role, RoleARN: "arn:aws:iam::" + parts.AccountID + ":role/" + role, InstanceProfileID: "AIPA0123456789ABCDEF0",
+			InstanceProfileARN: "arn:aws:iam::" + parts.AccountID + ":instance-profile/" + role,
+			LaunchTime:         time.Now().Add(-time.Minute),
+		}
+	}
+	r.cloud.add(instances...)
+	return instances
+}
+
+// way is how the functions get to what they call.
+type way struct {
+	*lab.Line
+	cloud *tap.Tap // before the cloud; nil for none
+	rig   *Rig
+}
+
+// wayOptions say what stands in the way.
+type wayOptions struct {
+	name     string
+	tapAll   bool // taps before Vault, DynamoDB and the cloud
+	tapVault bool // a tap before Vault
+	one      bool // one sandbox of each function
+}
+
+// way makes functions that reach DynamoDB Local, Vault and the cloud directly, or by taps.
+func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
+	w := &way{rig: r}
+	cloudURL := r.cloud.URL
+	if o.tapAll {
+		var err error
+		if w.cloud, err = tap.Start(tap.Options{Upstream: r.cloud.URL}); err != nil {
+			return nil, err
+		}
+		cloudURL = w.cloud.URL
+	}
+	env := map[string]string{
+		"AWS_ENDPOINT_URL": r.MotoURL, "AWS_ENDPOINT_URL_EC2": cloudURL, "AWS_ENDPOINT_URL_IAM": cloudURL, "AWS_ENDPOINT_URL_EVENTBRIDGE": cloudURL,
+	}
+	if !o.tapAll {
+		env["AWS_ENDPOINT_URL_DYNAMODB"] = aws.ToString(r.Dynamo.Options().BaseEndpoint)
+	}
+	if !o.tapAll && !o.tapVault {
+		env["VAULT_ADDR"] = r.VaultAddr
+	}
+	atOnce := r.mapping(provision).MaximumConcurrency
+	if o.one {
+		atOnce = 1
+	}
+	var err error
+	w.Line, err = r.Line(ctx, lab.LineOptions{Name: o.name, Functions: []string{provision, deprovision, reconcile}, Env: env, Concurrency: atOnce})
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+func (w *way) close() error {
+	var errs []error
+	if w.Line != nil {
+		errs = append(errs, w.Close())
+	}
+	if w.cloud != nil {
+		errs = append(errs, w.cloud.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// mapping is how the template has a function's queue polled.
+func (r *Rig) mapping(function string) stack.Mapping {
+	for _, m := range r.Stack.Mappings {
+		if m.FunctionLogicalID == function {
+			return m
+		}
+	}
+	return stack.Mapping{}
+}
+
+// poll starts a poller of a function's queue, paused.
+func (w *way) poll(function string) *queue.Poller {
+	m := w.rig.mapping(function)
+	config := parts.Config(w.rig.cloud.URL, w.rig.Region)
+	config.HTTPClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	p := queue.Start(queue.Options{
+		Client: sqs.NewFromConfig(config), QueueURL: m.QueueURL, QueueARN: m.QueueARN, Function: w.Functions[function],
+		BatchSize: m.BatchSize, Window: m.Window, ReportBatchItemFailures: m.ReportBatchItemFailures,
+		MaximumConcurrency: m.MaximumConcurrency, Logf: w.rig.opts.Progress,
+	})
+	p.Pause()
+	return p
+}
+
+// invoke hands a function one bare event.
+func invoke(ctx context.Context, f *sandbox.Function, body []byte) (sandbox.Result, error) {
+	result, err := f.Invoke(ctx, body)
+	if err == nil {
+		err = result.Err()
+	}
+	if err != nil {
+		err = fmt.Errorf("invoking %s: %w", f.Name(), err)
+	}
+	return result, err
+}
+
+// event is an event of an instance's, as EventBridge delivers it.
+func event(i fleet.Instance, state string) []byte { return fleet.Event(i, state, time.Now()) }

@@ -1,0 +1,173 @@
+package storm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+const (
+	// sideBySide is how many instances of a batch the functions converge at once.
+	sideBySide = 8
+	// writesToGrant and writesToRemove are the ledger writes of an instance: intent and active, tombstone and deleted.
+	writesToGrant, writesToRemove = 2, 2
+	// sample is how many of the instances log in before they end, and askEvery how often each asks whether it still may.
+	sample   = 20
+	askEvery = 100 * time.Millisecond
+)
+
+// load says what storm to measure.
+type load struct {
+	N     int           // instances
+	Delay time.Duration // added to every call to Vault
+	Short bool          // the start and the end only, beside Vault's own calls
+}
+
+// Storms measures a start, a repetition and an end of all instances at once.
+func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Row, err error) {
+	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay), tapVault: o.Delay > 0})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	if o.Delay > 0 {
+		w.Taps.Vault.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: o.Delay} })
+	}
+	b := &bare{way: w, recipes: all, n: o.N, direct: o.Delay == 0}
+	vault, err := b.measure(ctx, toVault)
+	if err != nil {
+		return nil, err
+	}
+	var withLedger, writes grantAndRemoval
+	if !o.Short {
+		if withLedger, err = b.measure(ctx, func(s step) bool { return toVault(s) || toLedger(s) }); err != nil {
+			return nil, err
+		}
+		if writes, err = b.measure(ctx, func(s step) bool { return toVault(s) && isWrite(s) }); err != nil {
+			return nil, err
+		}
+	}
+	ours, err := w.lives(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	again, err := b.measure(ctx, toVault)
+	if err != nil {
+		return nil, err
+	}
+	vault.grant, vault.removal = (vault.grant+again.grant)/2, (vault.removal+again.removal)/2
+	return o.rows(all, ours, vault, withLedger, writes), nil
+}
+
+// lives are the storms that one fleet goes through.
+type lives struct {
+	grant, repeat, removal storm
+	cutOff                 []time.Duration // of the sample
+}
+
+// lives has a fleet start, be told of again, and end.
+func (w *way) lives(ctx context.Context, o load) (lives, error) {
+	var l lives
+	first := w.rig.launch(w.rig.mapping(provision).MaximumConcurrency)
+	if err := w.warm(ctx, provision, "running", first); err != nil {
+		return l, err
+	}
+	fleet := w.rig.launch(o.N)
+	var err error
+	if l.grant, err = w.drain(ctx, provision, "running", fleet); err != nil {
+		return l, err
+	}
+	if err := w.rig.want(ctx, fleet, ledger.Active, writesToGrant); err != nil {
+		return l, err
+	}
+	if !o.Short {
+		if l.repeat, err = w.repeat(ctx, fleet); err != nil {
+			return l, err
+		}
+	}
+	w.rig.cloud.terminate(first...)
+	if err := w.warm(ctx, deprovision, "terminated", first); err != nil {
+		return l, err
+	}
+	tokens, err := w.logIn(ctx, fleet)
+	if err != nil {
+		return l, err
+	}
+	w.rig.cloud.terminate(fleet...)
+	cut := tokens.watch(ctx)
+	if l.removal, err = w.drain(ctx, deprovision, "terminated", fleet); err != nil {
+		return l, err
+	}
+	if l.cutOff, err = cut(); err != nil {
+		return l, err
+	}
+	return l, w.rig.want(ctx, fleet, ledger.Deleted, writesToGrant+writesToRemove)
+}
+
+// repeat tells of instances that are granted already.
+func (w *way) repeat(ctx context.Context, fleet []fleet.Instance) (storm, error) {
+	start := time.Now()
+	s, err := w.drain(ctx, provision, "running", fleet)
+	s.took = time.Since(start) // no record tells when: none was written
+	if err != nil {
+		return s, err
+	}
+	return s, w.rig.want(ctx, fleet, ledger.Active, writesToGrant)
+}
+
+// live are tokens of some of the instances.
+type live struct{ sessions []*fleet.Session }
+
+// logIn has instances all over the queue log in.
+func (w *way) logIn(ctx context.Context, all []fleet.Instance) (live, error) {
+	var l live
+	for n := range min(sample, len(all)) {
+		s, err := w.rig.Fleet.Login(ctx, w.rig.AuthMount, all[n*len(all)/min(sample, len(all))], "")
+		if err != nil {
+			return l, fmt.Errorf("logging in with what was granted: %w", err)
+		}
+		l.sessions = append(l.sessions, s)
+	}
+	return l, nil
+}
+
+// watch asks with each token until Vault refuses it; the answer waits for the last.
+func (l live) watch(ctx context.Context) func() ([]time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	start := time.Now()
+	times, errs := make([]time.Duration, len(l.sessions)), make([]error, len(l.sessions))
+	var group sync.WaitGroup
+	for n, s := range l.sessions {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				response, err := s.Logical().ReadRawWithContext(ctx, "auth/token/lookup-self")
+				if response != nil {
+					_ = response.Body.Close()
+					if response.StatusCode == http.StatusForbidden {
+						times[n] = time.Since(start)
+						return
+					}
+				}
+				if err != nil && response == nil {
+					errs[n] = err
+					return
+				}
+				time.Sleep(askEvery)
+			}
+			errs[n] = errors.New("a token was still good after five minutes")
+		})
+	}
+	return func() ([]time.Duration, error) {
+		defer cancel()
+		group.Wait()
+		return times, errors.Join(errs...)
+	}
+}
