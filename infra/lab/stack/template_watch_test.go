@@ -268,3 +268,25 @@ func TestTheDashboardShowsWhatIsTold(t *testing.T) {
 		t.Errorf("the alarm %s is on no widget", arn)
 	}
 }
+
+// CloudWatch refuses an alarm whose expression names what it does not define, and a series that no expression names is lost.
+func TestEveryAlarmsExpressionNamesExactlyItsOwnSeries(t *testing.T) {
+	name := regexp.MustCompile(`\b[a-z]\w*\b`)
+	for id, alarm := range each(t, settled(t, full), "AWS::CloudWatch::Alarm") {
+		series, _ := alarm["Metrics"].([]any)
+		var defined, named []string
+		for _, m := range series {
+			m := object(m)
+			if expression, ok := m["Expression"].(string); ok {
+				named = append(named, name.FindAllString(expression, -1)...)
+			} else {
+				defined = append(defined, fmt.Sprint(m["Id"]))
+			}
+		}
+		slices.Sort(defined)
+		slices.Sort(named)
+		if named = slices.Compact(named); len(series) > 0 && !slices.Equal(defined, named) {
+			t.Errorf("%s: its expressions name %q, it defines %q", id, named, defined)
+		}
+	}
+}
