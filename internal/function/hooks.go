@@ -145,6 +145,8 @@ func (v *invocation) hookResult(h event.Hook, r result) (outcome autoscaling.Res
 		return autoscaling.Continue, true // what could not be removed does not get better by the instance living on
 	case r.err == nil && (r.outcome.Action == lifecycle.Provisioned || r.outcome.Action == lifecycle.Unchanged):
 		return autoscaling.Continue, true
+	case r.err == nil && r.outcome.Action == lifecycle.TornDown:
+		return autoscaling.Continue, true // a deployment that was given up holds nobody back
 	case v.Hooks.ContinueOnRefusal:
 		return autoscaling.Continue, true
 	default:

@@ -79,6 +79,7 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 		"refused":                          {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
 		"a conflict":                       {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
 		"no profile fits":                  {lifecycle.Unmatched, nil, false, "ABANDON", "[]"},
+		"the deployment is torn down":      {lifecycle.TornDown, nil, false, "CONTINUE", "[]"},
 		"gone meanwhile":                   {lifecycle.LeftAlone, nil, false, "ABANDON", "[]"},
 		"refused, and settings let it go":  {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
 		"unmatched, and settings allow it": {lifecycle.Unmatched, nil, true, "CONTINUE", "[]"},
