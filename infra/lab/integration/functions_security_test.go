@@ -59,6 +59,11 @@ var byOthers = []string{
 	"xray:PutTraceSegments", "xray:PutTelemetryRecords", "kms:Decrypt", "kms:GenerateDataKey",
 }
 
+// byHooks are the actions for groups with a lifecycle hook, which moto cannot make: the tests of the hooks see them called.
+var byHooks = []string{
+	"autoscaling:DescribeAutoScalingInstances", "autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
+}
+
 func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	resetTaps()
 	wholeLife(t)
@@ -78,9 +83,9 @@ func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	}
 	delete(granted, "sts:AssumeRole") // who may assume the functions' own roles; the member role's is told apart below
 	delete(used, "sts:AssumeRole")
-	for _, action := range byOthers {
+	for _, action := range slices.Concat(byOthers, byHooks) {
 		if !granted[action] {
-			t.Errorf("%s is not granted, and Lambda needs it", action)
+			t.Errorf("%s is not granted, and is needed", action)
 		}
 		delete(granted, action)
 	}

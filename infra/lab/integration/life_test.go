@@ -22,7 +22,8 @@ func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
 		n    int
 	}{
 		{"DescribeInstances", world.Taps.AWS.Count("ec2", "DescribeInstances"), 1},
-		{"other AWS calls", len(world.Taps.AWS.Calls()) - world.Taps.AWS.Count("ec2", "DescribeInstances"), 0},
+		{"audit events' calls", world.Taps.AWS.Count("events", "PutEvents"), 1},
+		{"all AWS calls", len(world.Taps.AWS.Calls()), 2},
 		{"ledger reads", world.Taps.Dynamo.Count("dynamodb", "GetItem"), 1},
 		{"ledger intents with claim", world.Taps.Dynamo.Count("dynamodb", "TransactWriteItems"), 1},
 		{"ledger writes to mark it active", world.Taps.Dynamo.Count("dynamodb", "PutItem"), 1},

@@ -17,7 +17,7 @@ import (
 // TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented runs what can happen to an instance and reads every
 // line that was printed.
 func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing.T) {
-	const region = "eu-south-1"
+	const region = "me-central-1"
 	env := map[string]string{"RECONCILE_REGIONS": region}
 	granting, removing, comparing := variant(t, provision, env), variant(t, deprovision, env), variant(t, reconcile, env)
 	i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})

@@ -76,7 +76,7 @@ func (d deployment) grant(t *testing.T, region string, n int) []fleet.Instance {
 }
 
 func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
-	const region = "eu-west-2"
+	const region = "af-south-1"
 	all, _ := workers(t, region, 3, nil)
 	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
 	if err != nil {
@@ -110,7 +110,7 @@ func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
 }
 
 func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone(t *testing.T) {
-	const region = "eu-west-3"
+	const region = "ap-northeast-3"
 	old := deploy(t, "old-name", region)
 	all := old.grant(t, region, 2)
 	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
@@ -157,7 +157,7 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 }
 
 func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
-	const region = "eu-north-1"
+	const region = "eu-south-2"
 	moving := deploy(t, "moving", region)
 	all := moving.grant(t, region, 3)
 	gone := all[2]
@@ -195,7 +195,7 @@ func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
 }
 
 func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t *testing.T) {
-	const region = "ca-central-1"
+	const region = "ap-southeast-3"
 	d := deploy(t, "retiring", region)
 	all := d.grant(t, region, 4)
 	bystander := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -269,7 +269,7 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 }
 
 func TestATeardownThatMeetsAFaultSaysSoAndTheNextOneEndsIt(t *testing.T) {
-	const region = "ap-southeast-2"
+	const region = "ap-south-2"
 	d := deploy(t, "retiring-badly", region)
 	all := d.grant(t, region, 3)
 	l := line(t, lab.LineOptions{Functions: []string{reconcile}, Env: d.env})
