@@ -223,6 +223,9 @@ func later(a, b event.Trigger) event.Trigger {
 		b.Hook = a.Hook
 	}
 	b.Verify = b.Verify || a.Verify || b.Hook != nil
+	if b.Hook != nil && !b.Hook.Terminating && b.State == facts.Pending {
+		b.State = facts.Running // a hook waits: what EC2 does not say yet is tried again and not left to the next event
+	}
 	return b
 }
 

@@ -120,7 +120,10 @@ func (v *invocation) answerHook(ctx context.Context, t event.Trigger, r result) 
 	}
 	if err := v.Hooks.Groups.Complete(ctx, ref, *t.Hook, outcome); err != nil {
 		log.ErrorContext(ctx, "the lifecycle hook could not be completed", observe.KeyKind, fault.KindOf(err).String(), observe.KeyError, err)
-		if r.err == nil {
+		switch {
+		case fault.KindOf(err) == fault.Retry: // also for one that is refused: the wait would go on to its end
+			r.err = fault.New(fault.Retry, errors.Join(r.err, err))
+		case r.err == nil:
 			r.err = err
 		}
 		return r

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -219,5 +220,25 @@ func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
 	b.handler.Converger = other
 	if again := b.batch(t.Context(), t, body(id(1), "running", at)); fmt.Sprint(again) != "[m0]" || other.tries != 1 {
 		t.Errorf("want a state change left to the queue, got %v after %d tries", again, other.tries)
+	}
+}
+
+func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *testing.T) {
+	for name, err := range map[string]error{"granted": nil, "refused": fault.Refusef("two profiles")} {
+		b, g := hookBench(makes)
+		b.handler.Hooks.ContinueOnRefusal = true
+		b.errs[id(1)], g.err = err, errors.New("throttled")
+		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
+			t.Errorf("%s: want the message again, got %v: the wait would go on to its end, and the group's default decide", name, again)
+		}
+	}
+}
+
+// Tags are set right after the launch, and their event tells no more than that the instance is pending.
+func TestALaunchHookBesideALaterEventStillWaitsForWhatEC2DoesNotSayYet(t *testing.T) {
+	b, _ := hookBench(makes)
+	b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING"), body(id(1), "pending", "2026-01-02T03:04:09Z"))
+	if seen := b.triggers[id(1)]; len(seen) != 1 || seen[0].State != facts.Running || seen[0].Hook == nil {
+		t.Errorf("want one run that tries again while a value is missing: at pending it would be left to the next event, and the hook abandoned; got %+v", seen)
 	}
 }
