@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -50,18 +51,26 @@ type Configs func(ctx context.Context, p instance.Place) (aws.Config, error)
 // Groups is Auto Scaling. It is safe for concurrent use.
 type Groups struct {
 	configs Configs
+
+	mu  sync.Mutex
+	all map[instance.Place]calls // a client has connections of its own
 }
 
 // New makes Groups. It calls nobody.
-func New(configs Configs) *Groups { return &Groups{configs: configs} }
+func New(configs Configs) *Groups { return &Groups{configs: configs, all: map[instance.Place]calls{}} }
 
 func (g *Groups) at(ctx context.Context, p instance.Place) (calls, error) {
 	config, err := g.configs(ctx, p)
 	if err != nil {
 		return calls{}, err
 	}
-	c := autoscaling.NewFromConfig(config)
-	return calls{describe: c.DescribeAutoScalingInstances, complete: c.CompleteLifecycleAction, beat: c.RecordLifecycleActionHeartbeat}, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, known := g.all[p]; !known {
+		c := autoscaling.NewFromConfig(config)
+		g.all[p] = calls{describe: c.DescribeAutoScalingInstances, complete: c.CompleteLifecycleAction, beat: c.RecordLifecycleActionHeartbeat}
+	}
+	return g.all[p], nil
 }
 
 // Standing is where an instance stands in its group.
