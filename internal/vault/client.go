@@ -171,11 +171,7 @@ func (c *Client) do(ctx context.Context, doing, path string, call func(context.C
 		}
 		err = fault.New(kindOf(err, doing, path), fmt.Errorf("%w%s", clean(err), remedy(err)))
 	}
-	if untrusted(err) {
-		c.session.disconnect()
-		err = fmt.Errorf("%w (VAULT_CA_SECRET_ARN must hold the bundle that Vault's certificate chains to)", err)
-	}
-	return fmt.Errorf("%s %s in Vault: %w", doing, path, err)
+	return fmt.Errorf("%s %s in Vault: %w", doing, path, c.trusted(err))
 }
 
 func (c *Client) once(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {

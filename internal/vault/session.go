@@ -57,12 +57,10 @@ func (s *session) now() time.Time { return s.options.Now().Round(0) }
 
 // good gives a token with time left.
 func (s *session) good(ctx context.Context) (token, error) {
-	select {
-	case s.lock <- struct{}{}:
-		defer func() { <-s.lock }()
-	case <-ctx.Done():
-		return token{}, fmt.Errorf("waiting for the login to Vault: %w", ctx.Err())
+	if err := s.enter(ctx); err != nil {
+		return token{}, err
 	}
+	defer s.leave()
 	if err := s.ensureConnection(ctx); err != nil {
 		return token{}, err
 	}
@@ -72,15 +70,25 @@ func (s *session) good(ctx context.Context) (token, error) {
 
 // anonymous is the connection without a token.
 func (s *session) anonymous(ctx context.Context) (*Conn, error) {
-	select {
-	case s.lock <- struct{}{}:
-		defer func() { <-s.lock }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the connection to Vault: %w", ctx.Err())
+	if err := s.enter(ctx); err != nil {
+		return nil, err
 	}
+	defer s.leave()
 	err := s.ensureConnection(ctx)
 	return s.connected, err
 }
+
+// enter takes the lock, or fails when the time is over.
+func (s *session) enter(ctx context.Context) error {
+	select {
+	case s.lock <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the login to Vault: %w", ctx.Err())
+	}
+}
+
+func (s *session) leave() { <-s.lock }
 
 func (s *session) ensureConnection(ctx context.Context) (err error) {
 	if s.connected == nil {
@@ -183,7 +191,7 @@ func (s *session) keep(a *api.SecretAuth, now time.Time) error {
 // forget drops a token that Vault refused, unless it was replaced meanwhile.
 func (s *session) forget(refused string) {
 	s.lock <- struct{}{}
-	defer func() { <-s.lock }()
+	defer s.leave()
 	if s.token.value == refused {
 		s.token = token{}
 	}
@@ -192,7 +200,7 @@ func (s *session) forget(refused string) {
 // disconnect drops the connection and its CA bundle; the next call reads the bundle anew.
 func (s *session) disconnect() {
 	s.lock <- struct{}{}
-	defer func() { <-s.lock }()
+	defer s.leave()
 	s.connected = nil
 	s.token = token{}
 	s.failed.err = nil
