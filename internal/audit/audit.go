@@ -5,9 +5,12 @@ package audit
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Source is that of every event.
@@ -140,41 +143,24 @@ func (t *Trail) send(ctx context.Context, events []Event) {
 
 // put sends the events in order of their coming, a few calls side by side, and gives one error for each that was not
 // taken.
-func (t *Trail) put(ctx context.Context, events []Event) []error {
-	var parts [][]Event
-	for len(events) > 0 {
-		n := min(PerCall, len(events))
-		parts, events = append(parts, events[:n]), events[n:]
-	}
+func (t *Trail) put(ctx context.Context, events []Event) (errs []error) {
 	var mu sync.Mutex
-	var errs []error
-	var group sync.WaitGroup
-	next := 0
-	for range min(sideBySide, len(parts)) {
-		group.Go(func() {
-			for {
-				mu.Lock()
-				if next == len(parts) {
-					mu.Unlock()
-					return
-				}
-				part := parts[next]
-				next++
-				mu.Unlock()
-				var failed []error
-				if ctx.Err() == nil {
-					failed = t.bus.Put(ctx, part)
-				} else {
-					for range part {
-						failed = append(failed, errors.New("not sent: the time for it is over"))
-					}
-				}
-				mu.Lock()
-				errs = append(errs, failed...)
-				mu.Unlock()
+	var group errgroup.Group
+	group.SetLimit(sideBySide)
+	for part := range slices.Chunk(events, PerCall) {
+		group.Go(func() error {
+			failed := slices.Repeat([]error{errLate}, len(part))
+			if ctx.Err() == nil {
+				failed = t.bus.Put(ctx, part)
 			}
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, failed...)
+			return nil
 		})
 	}
-	group.Wait()
+	_ = group.Wait() // the functions above keep their errors in errs
 	return errs
 }
+
+var errLate = errors.New("not sent: the time for it is over")
