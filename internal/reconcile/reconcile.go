@@ -155,19 +155,26 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 	} else {
 		a.Compared = true
 		now := &run{converger: converger, witness: w, places: places, until: until, removed: at.Removed}
-		for more := true; more; {
-			at, more = r.pass(ctx, now, in, at, &a)
-			if more && !r.Now().Before(until) {
-				at.Removed, at.Summary, at.BlockedReason = now.removed, a.Summary, a.BlockedReason
-				a.Truncated, a.Cursor = true, &at
-				break
-			}
-		}
-		a.Settling = now.settling
+		at = r.through(now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, w.Log, a)
 	return a
+}
+
+// through goes through the fleet stretch by stretch, until there is no more, or no time: the answer then has a cursor. It
+// gives where it came to.
+func (r *Reconciler) through(now *run, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
+	for more := true; more; {
+		at, more = stretch(at)
+		if more && !r.Now().Before(now.until) {
+			at.Removed, at.Summary, at.BlockedReason = now.removed, a.Summary, a.BlockedReason
+			a.Truncated, a.Cursor = true, &at
+			break
+		}
+	}
+	a.Settling = now.settling
+	return at
 }
 
 // until is when a run stops to begin anything new.

@@ -24,10 +24,8 @@ import (
 // cursor, and removes nothing when a list fails. With instance IDs it only looks after those once more.
 func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, w Witness) Answer {
 	start := r.Now()
-	until := r.until(ctx, start)
 	at, a := begin(in, start)
-	now := &run{converger: converger, witness: w, until: until}
-	a.Compared = true
+	now := &run{converger: converger, witness: w, until: r.until(ctx, start)}
 	// A Vault that cannot be listed is no reason to stop granting: nothing is noted then.
 	err := errors.Join(r.listNames(ctx).failed...)
 	if err == nil {
@@ -35,16 +33,11 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 	}
 	if err != nil {
 		a.giveUp("nothing is removed: " + err.Error())
+	} else {
+		a.Compared = true
+		at = r.through(now, at, &a, func(at Cursor) (Cursor, bool) { return r.takeAway(ctx, now, in, at, &a) })
+		a.Unsettled = len(a.Settling)
 	}
-	for more := err == nil; more; {
-		at, more = r.takeAway(ctx, now, in, at, &a)
-		if more && !r.Now().Before(until) {
-			at.Summary = a.Summary
-			a.Truncated, a.Cursor = true, &at
-			break
-		}
-	}
-	a.Settling, a.Unsettled = now.settling, len(now.settling)
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, w.Log, a)
 	return a
