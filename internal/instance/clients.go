@@ -57,39 +57,40 @@ func newClients(o Options) *clients {
 }
 
 func (c *clients) ec2(ctx context.Context, p Place) (describeInstances, error) {
-	credentials, err := c.credentials(ctx, p.Account)
+	config, err := c.config(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ec2s[p] == nil {
-		c.ec2s[p] = ec2.NewFromConfig(c.options.Config, func(o *ec2.Options) {
-			o.Credentials = credentials
-			o.Region = p.Region
-		}).DescribeInstances
+		c.ec2s[p] = ec2.NewFromConfig(config).DescribeInstances
 	}
 	return c.ec2s[p], nil
 }
 
 func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, error) {
-	credentials, err := c.credentials(ctx, account)
+	config, err := c.config(ctx, Place{Account: account, Region: c.options.Config.Region})
 	if err != nil {
 		return nil, err
 	}
-	return iam.NewFromConfig(c.options.Config, func(o *iam.Options) { o.Credentials = credentials }).GetInstanceProfile, nil
+	return iam.NewFromConfig(config).GetInstanceProfile, nil
 }
 
 // Config is the AWS configuration for calls of others in a place: with the function's own credentials in its own account,
 // and with those of the member role in any other.
 func (l *Lookup) Config(ctx context.Context, p Place) (aws.Config, error) {
-	credentials, err := l.clients.credentials(ctx, p.Account)
+	return l.clients.config(ctx, p)
+}
+
+func (c *clients) config(ctx context.Context, p Place) (aws.Config, error) {
+	credentials, err := c.credentials(ctx, p.Account)
 	if err != nil {
 		return aws.Config{}, err
 	}
-	c := l.clients.options.Config.Copy()
-	c.Credentials, c.Region = credentials, p.Region
-	return c, nil
+	config := c.options.Config.Copy()
+	config.Credentials, config.Region = credentials, p.Region
+	return config, nil
 }
 
 // credentials are the function's own for its own account, and those of the member role for any other.
