@@ -21,6 +21,12 @@ func (m Marker) String() string {
 		Program, m.Deployment, m.InstanceID, m.Profile)
 }
 
+// MarkerOf reads the marker of a policy as Vault answers it.
+func MarkerOf(policy map[string]any) (m Marker, ok bool) {
+	text, _ := policy["policy"].(string)
+	return ParseMarker(text)
+}
+
 // ParseMarker reads the marker from the leading comment block of a policy's text. ok is false when there is none,
 // when it names another program or when a line of it is missing or doubled.
 func ParseMarker(policy string) (m Marker, ok bool) {

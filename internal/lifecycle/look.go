@@ -75,7 +75,6 @@ func (c *Converger) look(ctx context.Context, g *grant.Grant, old *ledger.Record
 
 // ours tells by the marker whether a policy was made by this deployment for this instance.
 func (c *Converger) ours(policy map[string]any, instanceID string) bool {
-	text, _ := policy["policy"].(string)
-	m, ok := grant.ParseMarker(text)
+	m, ok := grant.MarkerOf(policy)
 	return ok && m.Deployment == c.Realm.Deployment && m.InstanceID == instanceID
 }

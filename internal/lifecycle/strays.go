@@ -141,8 +141,7 @@ func (c *Converger) anothers(ctx context.Context, instanceID, path string) error
 	if err != nil {
 		return err
 	}
-	text, _ := current["policy"].(string)
-	if m, ok := grant.ParseMarker(text); ok && m.Deployment != c.Realm.Deployment {
+	if m, ok := grant.MarkerOf(current); ok && m.Deployment != c.Realm.Deployment {
 		return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all beside it is left alone", instanceID, path, m.Deployment)
 	}
 	return nil

@@ -345,8 +345,7 @@ func (s *subject) alive() bool {
 
 // ours tells by its marker whether a policy was made by this deployment for this instance.
 func (c *comparison) ours(s *subject, path string) bool {
-	text, _ := s.contents[path]["policy"].(string)
-	m, ok := grant.ParseMarker(text)
+	m, ok := grant.MarkerOf(s.contents[path])
 	return ok && m.Deployment == c.deployment && m.InstanceID == s.id
 }
 
