@@ -227,7 +227,8 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 	return c.remove(ctx, old, next)
 }
 
-// retire removes what an instance holds though it may run. What another deployment has taken over stays.
+// retire removes what an instance holds though it may run: the deployment is torn down, or no profile fits. What another
+// deployment has taken over stays.
 func (c *Converger) retire(ctx context.Context, t event.Trigger) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil

@@ -563,6 +563,39 @@ func TestACallThatWasGivenUpOnKeepsTheLease(t *testing.T) {
 	}
 }
 
+// The objects of a grant are written side by side: what becomes of it must not hang on which write fails first.
+func TestOfSeveralWritesThatFailEachCounts(t *testing.T) {
+	late := fmt.Errorf("writing: %w", context.DeadlineExceeded)
+	for _, row := range []struct {
+		name         string
+		policy, role error
+	}{
+		{"the policy is refused, the PKI role ran out of time", fault.Refusef("no"), late},
+		{"the policy ran out of time, the PKI role is refused", late, fault.Refusef("no")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.launch(idA, 4)
+			w.fail = func(_ int, call string) (error, bool) {
+				switch call {
+				case "vault write " + policyA:
+					return row.policy, false
+				case "vault write " + pkiA:
+					return row.role, false
+				}
+				return nil, false
+			}
+			_, err := w.handle(w.converger(both), idA, facts.Running)
+			if fault.KindOf(err) != fault.Refuse {
+				t.Errorf("want a refusal, which trying again does not mend, got %s: %v", fault.KindOf(err), err)
+			}
+			if r := w.records[idA]; r.LeaseOwner == "" {
+				t.Errorf("the write that ran out of time may still land: want the lease kept, got %+v", r)
+			}
+		})
+	}
+}
+
 func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
 	w := newWorld(t)
 	f := w.launch(idA, 4)

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -109,18 +108,11 @@ func (c *Converger) unmatched(ctx context.Context, t event.Trigger) (Outcome, er
 	if !c.Duties.Remove {
 		return Outcome{Action: Unmatched}, nil
 	}
-	old, err := c.Ledger.Get(ctx, t.InstanceID)
-	if err != nil {
-		return Outcome{Action: Unmatched}, err
+	done, err := c.retire(ctx, t)
+	if done.Action == Unchanged {
+		done.Action = Unmatched
 	}
-	if err := c.takenOver(ctx, old); err != nil {
-		return Outcome{}, err
-	}
-	next, err := c.withStrays(ctx, t, old)
-	if err != nil || next.State == ledger.Deleted && len(next.Objects) == 0 {
-		return Outcome{Action: Unmatched}, err
-	}
-	return c.remove(ctx, old, next)
+	return done, err
 }
 
 // holdsItsName tells whether the claim on the record's name is the instance's.
@@ -248,21 +240,18 @@ func recorded(g *grant.Grant, old *ledger.Record) []ledger.Object {
 // write makes every object that is not there as it should be, the auth role last, and then removes what the record
 // names but the grant no longer holds. It counts the objects written.
 func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[string]any) (int, error) {
-	written := 0
-	// One failed write does not cancel its neighbours: a cancelled one may still take effect, after the lease is given
-	// back.
-	var group errgroup.Group
+	var wrong []grant.Object
 	for _, o := range g.Objects {
-		if current := found[o.Path]; current != nil && len(o.Differences(current)) == 0 {
-			continue
+		if current := found[o.Path]; current == nil || len(o.Differences(current)) > 0 {
+			wrong = append(wrong, o)
 		}
-		written++
-		group.Go(func() error {
-			_, err := w.put(ctx, o)
-			return err
-		})
 	}
-	if err := group.Wait(); err != nil {
+	written := len(wrong)
+	errs := sideBySide(wrong, func(o grant.Object) error {
+		_, err := w.put(ctx, o)
+		return err
+	})
+	if err := allNeeded(errs); err != nil {
 		return written, err
 	}
 	current := found[g.AuthRole.Path]
@@ -283,6 +272,31 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 	roleID, _ := current["role_id"].(string)
 	w.record.SetRoleID(g.AuthRole.Path, roleID)
 	return written, w.deleteStale(ctx, g)
+}
+
+// allNeeded joins the errors of a grant's objects. A refusal of one refuses the grant, which needs them all, whatever
+// else failed and in whichever order.
+func allNeeded(errs []error) error {
+	kind := fault.Retry
+	for _, err := range errs {
+		if err != nil && fault.KindOf(err) != fault.Retry {
+			kind = fault.KindOf(err)
+		}
+	}
+	return fault.New(kind, errors.Join(errs...))
+}
+
+// sideBySide does the same to all items at once and gives each one's error, in their order. One failure does not cancel
+// its neighbours: a cancelled call may still take effect, after the lease is given back. And every error counts: of
+// two, the second may be the one that ran out of time.
+func sideBySide[T any](items []T, do func(T) error) []error {
+	errs := make([]error, len(items))
+	var group sync.WaitGroup
+	for i, item := range items {
+		group.Go(func() { errs[i] = do(item) })
+	}
+	group.Wait()
+	return errs
 }
 
 // put writes one object, reads it back and compares: Vault drops what it does not know and fills in what was left
@@ -311,17 +325,9 @@ func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) 
 // An auth role on another mount goes only by a function that may delete one; else it stays recorded, to go with the
 // instance.
 func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
-	var group errgroup.Group
-	var logins []ledger.Object
 	n := len(g.Objects) + 1
-	for _, o := range w.record.Objects[n:] {
-		if o.Kind == grant.KindAuthRole {
-			logins = append(logins, o)
-			continue
-		}
-		group.Go(func() error { return w.deleteObject(ctx, o) })
-	}
-	if err := group.Wait(); err != nil {
+	logins, stale := split(w.record.Objects[n:])
+	if err := errors.Join(sideBySide(stale, func(o ledger.Object) error { return w.deleteObject(ctx, o) })...); err != nil {
 		return err
 	}
 	if w.Duties.Remove {

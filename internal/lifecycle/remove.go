@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -85,14 +82,7 @@ func settling(instanceID string, until time.Time) error {
 // removeObjects removes in order. What belongs to somebody else is left, with all the rest removed. late tells that a
 // login was seen that ended after the auth role was gone.
 func (w *work) removeObjects(ctx context.Context, done *Outcome) (late bool, err error) {
-	var logins, rest []ledger.Object // several logins where the auth mount was changed
-	for _, o := range w.record.Objects {
-		if o.Kind == grant.KindAuthRole {
-			logins = append(logins, o)
-			continue
-		}
-		rest = append(rest, o)
-	}
+	logins, rest := split(w.record.Objects)
 	var conflict error // cuts and deletes what it can, and reports it at the end
 	cut := func(n int, err error) error {
 		done.Cut += n
@@ -195,6 +185,18 @@ func (w *work) aliases(roleID, instanceID string) []string {
 	return names
 }
 
+// split takes the auth roles, several where the auth mount was changed, from what they grant.
+func split(objects []ledger.Object) (logins, rest []ledger.Object) {
+	for _, o := range objects {
+		if o.Kind == grant.KindAuthRole {
+			logins = append(logins, o)
+			continue
+		}
+		rest = append(rest, o)
+	}
+	return logins, rest
+}
+
 // loginOf takes the path of an auth role apart.
 func loginOf(path string) (mount, instanceID string) {
 	path = strings.TrimPrefix(path, "auth/")
@@ -204,44 +206,33 @@ func loginOf(path string) (mount, instanceID string) {
 
 // revoke revokes what the PKI roles issued, as far as it is leased.
 func (w *work) revoke(ctx context.Context, objects []ledger.Object) error {
-	var group errgroup.Group
+	var prefixes []string
 	for _, o := range objects {
-		if o.Kind != grant.KindPKIRole {
-			continue
-		}
-		i := strings.LastIndex(o.Path, "/roles/")
-		mount, role := o.Path[:i], o.Path[i+len("/roles/"):]
-		for _, by := range []string{"/issue/", "/sign/"} {
-			group.Go(func() error {
-				if err := w.held(); err != nil {
-					return err
-				}
-				return w.Cutter.RevokePrefix(ctx, mount+by+role)
-			})
+		if o.Kind == grant.KindPKIRole {
+			i := strings.LastIndex(o.Path, "/roles/")
+			mount, role := o.Path[:i], o.Path[i+len("/roles/"):]
+			prefixes = append(prefixes, mount+"/issue/"+role, mount+"/sign/"+role)
 		}
 	}
-	return group.Wait()
+	return errors.Join(sideBySide(prefixes, func(prefix string) error {
+		if err := w.held(); err != nil {
+			return err
+		}
+		return w.Cutter.RevokePrefix(ctx, prefix)
+	})...)
 }
 
 // deleteAll deletes side by side; foreign are the conflicts, one for each object that was left alone.
 func (w *work) deleteAll(ctx context.Context, objects []ledger.Object) (foreign []error, err error) {
-	var mu sync.Mutex
-	// As in write, one failure does not cancel the others.
-	var group errgroup.Group
-	for _, o := range objects {
-		group.Go(func() error {
-			err := w.deleteObject(ctx, o)
-			if err != nil && fault.KindOf(err) == fault.Conflict {
-				mu.Lock()
-				defer mu.Unlock()
-				foreign = append(foreign, err)
-				return nil
-			}
-			return err
-		})
+	var failed []error
+	for _, err := range sideBySide(objects, func(o ledger.Object) error { return w.deleteObject(ctx, o) }) {
+		if err != nil && fault.KindOf(err) == fault.Conflict {
+			foreign = append(foreign, err)
+			continue
+		}
+		failed = append(failed, err)
 	}
-	err = group.Wait()
-	return foreign, err
+	return foreign, errors.Join(failed...)
 }
 
 // deleteObject deletes one recorded object. A policy is read once more just before: one that does not bear our
