@@ -30,8 +30,8 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 		!s.Found && (record == nil || w.Now().Sub(record.UpdatedAt) > young)
 	switch {
 	case gone && w.Duties.Remove:
-	case gone, s.Facts.State == facts.ShuttingDown:
-		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone: its removal is awaited", name.FQDN, name.BasePath, holder.InstanceID)
+	case gone, s.Facts.State == facts.ShuttingDown, beingRemoved(record, s.Facts):
+		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone or on its way out: its removal is awaited", name.FQDN, name.BasePath, holder.InstanceID)
 	default:
 		return fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free once that one is gone",
 			instanceID, name.FQDN, name.BasePath, holder.InstanceID, state(s))
@@ -47,6 +47,12 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 	next := ledger.Record{InstanceID: holder.InstanceID, Account: holder.Account, Region: holder.Region, State: ledger.Deleted}
 	_, err = w.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: w.NewOwner(), Release: []ledger.Name{name}})
 	return err
+}
+
+// beingRemoved tells whether what the holder has is being taken away, or was, though it may run for a while: Auto Scaling
+// terminates it, or no profile fits it any more.
+func beingRemoved(holder *ledger.Record, f facts.Instance) bool {
+	return holder != nil && (holder.State == ledger.Deprovisioning || holder.Leaves(f.LaunchTime))
 }
 
 func state(s instance.Sighting) facts.State {

@@ -144,7 +144,7 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 		return c.absent(ctx, t)
 	}
 	if t.Leaving {
-		return c.gone(ctx, t)
+		return c.leaving(ctx, t, s.Facts)
 	}
 	if lags(s.Facts.State, t.State) && c.Now().Sub(t.Time) < young {
 		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 still shows it as %s", t.InstanceID, t.State, s.Facts.State)
@@ -193,38 +193,63 @@ func (c *Converger) absent(ctx context.Context, t event.Trigger) (Outcome, error
 }
 
 func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) {
-	if !c.Duties.Remove {
-		return Outcome{Action: LeftAlone}, nil
-	}
-	old, err := c.Ledger.Get(ctx, t.InstanceID)
-	if err != nil {
-		return Outcome{}, err
-	}
-	if old != nil && old.State != ledger.Deleted && (old.Account != t.Account || old.Region != t.Region) {
-		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
-			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
-	}
-	if t.Leaving {
-		if err := c.takenOver(ctx, old); err != nil {
-			return Outcome{}, err
-		}
+	old, ends, err := c.toEnd(ctx, t)
+	if ends || err != nil {
+		return Outcome{Action: LeftAlone}, err
 	}
 	next, err := c.withStrays(ctx, t, old)
 	if err != nil {
 		return Outcome{}, err
 	}
-	unmarked := t.Leaving && next.LeavingSince == nil
-	if unmarked {
+	if len(next.Objects) == 0 && old == nil {
+		return c.bury(ctx, old, next)
+	}
+	return c.remove(ctx, old, next)
+}
+
+// leaving is for an instance that EC2 shows as alive and Auto Scaling as terminating. The mark says so from the first write
+// on; one from before the instance was last started is renewed.
+func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
+	old, ends, err := c.toEnd(ctx, t)
+	if ends || err != nil {
+		return Outcome{Action: LeftAlone}, err
+	}
+	if err := c.takenOver(ctx, old); err != nil {
+		return Outcome{}, err
+	}
+	next, err := c.withStrays(ctx, t, old)
+	if err != nil {
+		return Outcome{}, err
+	}
+	marked := next.Leaves(f.LaunchTime)
+	if !marked {
 		now := c.Now().Round(0).UTC()
 		next.LeavingSince = &now
 	}
-	if len(next.Objects) == 0 && (old == nil || unmarked && old.State == ledger.Deleted) {
-		// A tombstone all the same: a provision that looked at EC2 a moment earlier, while the instance still ran, must
-		// find it and not make a grant that nobody would ever remove.
-		_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
-		return Outcome{Action: Unchanged}, err
+	if len(next.Objects) == 0 && (old == nil || !marked && old.State == ledger.Deleted) {
+		return c.bury(ctx, old, next)
 	}
 	return c.remove(ctx, old, next)
+}
+
+// toEnd gives the record of an instance that is to lose all; ends tells that this function may not see to it.
+func (c *Converger) toEnd(ctx context.Context, t event.Trigger) (old *ledger.Record, ends bool, err error) {
+	if !c.Duties.Remove {
+		return nil, true, nil
+	}
+	old, err = c.Ledger.Get(ctx, t.InstanceID)
+	if err == nil && old != nil && old.State != ledger.Deleted && (old.Account != t.Account || old.Region != t.Region) {
+		err = fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
+			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
+	}
+	return old, false, err
+}
+
+// bury writes a tombstone for an instance that has nothing: a provision that looked at EC2 a moment earlier, while the
+// instance still ran, must find it and not make a grant that nobody would ever remove.
+func (c *Converger) bury(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
+	_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
+	return Outcome{Action: Unchanged}, err
 }
 
 // retire removes what an instance holds though it may run: the deployment is torn down, or no profile fits. What another

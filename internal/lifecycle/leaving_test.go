@@ -133,13 +133,66 @@ func TestARemovalOfALeavingInstanceThatFailedHalfwayGoesOnAndNothingIsMadeMeanwh
 	}
 	w.fail = nil
 	w.pass(2 * time.Minute)
-	w.must(c, idA, facts.Running, lifecycle.LeftAlone)
-	if _, err := w.leave(c); err != nil {
-		t.Fatal(err)
-	}
+	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.LeftAlone)
+	w.must(c, idA, facts.Running, lifecycle.Deprovisioned) // whoever may remove takes the broken-off removal up
 	if err := w.nothing(idA); err != nil {
 		t.Error(err)
 	}
+	w.must(c, idA, facts.Running, lifecycle.LeftAlone)
+}
+
+// An instance that its group retained, stopped and started has a new life, and a second end: what no grant of the new
+// life has cleared is the mark of the first.
+func TestASecondLeavingIsMarkedAnew(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	if _, err := w.leave(c); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Hour)
+	f := w.ec2[idA]
+	f.LaunchTime = w.clock()
+	w.ec2[idA] = f
+	w.pass(time.Minute)
+	if _, err := w.leave(c); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(time.Minute)
+	w.must(c, idA, facts.Running, lifecycle.LeftAlone)
+	if err := w.nothing(idA); err != nil {
+		t.Errorf("want an instance that leaves a second time left without a grant: %v", err)
+	}
+}
+
+// Its successor may come before it is gone from EC2: a launch hook of that one waits and is not given up.
+func TestTheNameOfAnInstanceThatLeavesIsAwaitedAndNotRefused(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	b := w.launch(idB, 5)
+	b.PrivateDNSName = w.ec2[idA].PrivateDNSName
+	w.ec2[idB] = b
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	w.fail = func(_ int, call string) (error, bool) {
+		if strings.HasPrefix(call, "vault delete sys/policies") {
+			return errDown, false
+		}
+		return nil, false
+	}
+	if _, err := w.leave(c); err == nil {
+		t.Fatal("want the removal broken off")
+	}
+	w.fail = nil
+	provision := w.converger(lifecycle.Duties{Make: true})
+	if _, err := w.handle(provision, idB, facts.Running); fault.KindOf(err) != fault.Retry || err == nil {
+		t.Errorf("the holder is on its way out: want its successor to wait, got %v", err)
+	}
+	if _, err := w.leave(c); err != nil {
+		t.Fatal(err)
+	}
+	w.must(provision, idB, facts.Running, lifecycle.Provisioned)
 }
 
 func TestAFaultAtAnyCallOfALeavingInstancesRemovalIsMendedByTheNextAndGivesNothingBack(t *testing.T) {

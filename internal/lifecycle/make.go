@@ -39,6 +39,9 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
+	if old.Leaves(f.LaunchTime) && old.State == ledger.Deprovisioning && c.Duties.Remove {
+		return c.leaving(ctx, t, f) // its removal broke off
+	}
 	if ends, err := removed(old, f); ends {
 		return Outcome{Action: LeftAlone}, err
 	}

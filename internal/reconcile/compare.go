@@ -99,7 +99,11 @@ func (s *subject) failure(err error) Change {
 // present compares an instance that EC2 shows as pending or running.
 func (c *comparison) present(s *subject) []Change {
 	switch {
-	case s.busy(c.now), errors.Is(s.refusal, grant.ErrNotYet) && s.sighting.Facts.State == facts.Pending:
+	case s.busy(c.now):
+		return nil
+	case s.record.Leaves(s.sighting.Facts.LaunchTime):
+		return c.leaving(s)
+	case errors.Is(s.refusal, grant.ErrNotYet) && s.sighting.Facts.State == facts.Pending:
 		return nil
 	case s.refusal != nil:
 		reason := Missing
@@ -124,6 +128,18 @@ func (c *comparison) present(s *subject) []Change {
 		objects = append(objects, *record)
 	}
 	return append(objects, strays...)
+}
+
+// leaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
+// where its removal broke off.
+func (c *comparison) leaving(s *subject) []Change {
+	rows := c.foreignPolicies(s)
+	if s.live() && c.leftOf(s, len(rows)) {
+		row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", "terminating by its Auto Scaling group", s.record.State)})
+		row.removes, row.counts = true, true
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // unmatched is an instance that no profile fits, or none any more.

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -28,5 +29,27 @@ func TestARunningInstanceThatItsGroupTerminatesIsNoDriftUntilItIsStartedAnew(t *
 	w.ec2[id(1)] = f
 	if a := w.reconcile(Input{Mode: Correct}); a.Summary.Corrected == 0 || w.removed(id(1)) == nil {
 		t.Errorf("want it granted anew once it was stopped and started, got\n%s", told(a))
+	}
+}
+
+func TestARemovalOfALeavingInstanceThatBrokeOffIsTakenUp(t *testing.T) {
+	w := newWorld(t, 3)
+	f := w.ec2[id(1)]
+	leaves := event.Trigger{InstanceID: f.ID, Account: f.Account, Region: f.Region, State: facts.Running, Time: w.now, Leaving: true}
+	w.fail["delete"] = errors.New("sealed")
+	if _, err := w.converger(both, false).Converge(t.Context(), leaves, instance.Sighting{Found: true, Facts: f}); err == nil {
+		t.Fatal("want the removal broken off")
+	}
+	delete(w.fail, "delete")
+	w.now = w.now.Add(time.Hour)
+	a := w.reconcile(Input{Mode: Correct})
+	if a.Summary.Orphaned != 1 || a.Summary.Corrected != 1 {
+		t.Errorf("want the one row that says what is left, corrected, got %+v\n%s", a.Summary, told(a))
+	}
+	if err := w.removed(id(1)); err != nil {
+		t.Error(err)
+	}
+	if a := w.reconcile(Input{Mode: Correct}); len(a.Drift) > 0 {
+		t.Errorf("want no drift after that, got\n%s", told(a))
 	}
 }

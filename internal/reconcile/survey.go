@@ -285,7 +285,7 @@ func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 }
 
 // confirm drops the rows of an instance whose record, or whose name's claim, was written since the scan: somebody is, or
-// was, at work on it; and those of a running one that has had its identity taken as it leaves.
+// was, at work on it; and those of a running one whose tombstone says that its identity was taken as it leaves.
 func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, *subject, error) {
 	if len(rows) == 0 {
 		return nil, u, nil
@@ -293,9 +293,6 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 	now, err := s.Ledger.Get(ctx, u.id)
 	if err != nil {
 		return nil, u, err
-	}
-	if s.present(u.sighting) && now.Leaves(u.sighting.Facts.LaunchTime) {
-		return nil, u, nil // on its way out by Auto Scaling's word, and what it held removed, or being removed
 	}
 	var was, is int64
 	if u.record != nil {
@@ -305,7 +302,7 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 		is = now.Version
 	}
 	tombstone := u.record == nil && now != nil && now.State == ledger.Deleted // left out of the scan
-	if was != is && !tombstone {
+	if was != is && !tombstone || tombstone && s.present(u.sighting) && now.Leaves(u.sighting.Facts.LaunchTime) {
 		return nil, u, nil
 	}
 	if u.grant == nil {
