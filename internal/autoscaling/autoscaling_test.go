@@ -88,7 +88,7 @@ func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
 			},
 		} {
 			s := &service{status: row.status, body: row.body}
-			err := do(groups(t, s), event.Hook{Group: "workers", Name: "vault-ready", Token: "a-token"})
+			err := do(groups(t, s), event.Hook{Group: "workers", Name: "vault-identity-ready", Token: "a-token"})
 			kind := ""
 			if err != nil {
 				kind = fault.KindOf(err).String()
@@ -96,7 +96,7 @@ func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
 			if kind != row.kind {
 				t.Errorf("%s, %s: got %v, want kind %q", action, name, err, row.kind)
 			}
-			if err != nil && (!strings.Contains(err.Error(), "vault-ready") || !strings.Contains(err.Error(), ref(1).ID)) {
+			if err != nil && (!strings.Contains(err.Error(), "vault-identity-ready") || !strings.Contains(err.Error(), ref(1).ID)) {
 				t.Errorf("%s, %s: the error names neither hook nor instance: %v", action, name, err)
 			}
 			f := s.forms[0]
@@ -109,7 +109,7 @@ func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
 
 func TestAWaitWithoutATokenIsNamedByItsInstance(t *testing.T) {
 	s := &service{}
-	if err := groups(t, s).Complete(t.Context(), ref(1), event.Hook{Group: "workers", Name: "vault-ready"}, autoscaling.Continue); err != nil {
+	if err := groups(t, s).Complete(t.Context(), ref(1), event.Hook{Group: "workers", Name: "vault-identity-ready"}, autoscaling.Continue); err != nil {
 		t.Fatal(err)
 	}
 	if f := s.forms[0]; f.Has("LifecycleActionToken") || f.Get("InstanceId") != ref(1).ID || f.Get("LifecycleActionResult") != "CONTINUE" {

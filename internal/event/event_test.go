@@ -169,8 +169,8 @@ func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
 
 func TestALifecycleActionIsReadAsAWaitAndTellsNothingOfTheInstanceItself(t *testing.T) {
 	for file, want := range map[string]event.Hook{
-		"launch-hook":    {Group: "workers", Name: "vault-ready", Token: "87654321-4321-4321-4321-210987654321"},
-		"terminate-hook": {Group: "workers", Name: "vault-gone", Token: "87654321-4321-4321-4321-210987654321", Terminating: true},
+		"launch-hook":    {Group: "workers", Name: "vault-identity-ready", Token: "87654321-4321-4321-4321-210987654321"},
+		"terminate-hook": {Group: "workers", Name: "vault-identity-gone", Token: "87654321-4321-4321-4321-210987654321", Terminating: true},
 	} {
 		p, err := event.Parse(marshal(t, sample(t, file)))
 		if err != nil || p.Records[0].Err != nil || p.Records[0].Trigger.Hook == nil {

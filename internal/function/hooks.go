@@ -112,6 +112,10 @@ func (v *invocation) answerHook(ctx context.Context, t event.Trigger, r result) 
 	ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
 	log := v.log.With(observe.KeyInstance, t.InstanceID, observe.KeyAccount, t.Account, observe.KeyRegion, t.Region, observe.KeyGroup, t.Hook.Group, observe.KeyHook, t.Hook.Name)
 	outcome, decided := v.hookResult(*t.Hook, r)
+	if !decided && r.err == nil {
+		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook is left to end by its own default result")
+		return r
+	}
 	if !decided {
 		if err := v.Hooks.Groups.Beat(ctx, ref, *t.Hook); err != nil {
 			log.WarnContext(ctx, "the lifecycle hook's wait could not be prolonged", observe.KeyError, err)
@@ -137,7 +141,8 @@ func (v *invocation) answerHook(ctx context.Context, t event.Trigger, r result) 
 	return r
 }
 
-// hookResult is how the wait ends by what became of the instance; decided is false while that is open.
+// hookResult is how the wait ends by what became of the instance; decided is false while that is open, and where it is not
+// for this program to say.
 func (v *invocation) hookResult(h event.Hook, r result) (outcome autoscaling.Result, decided bool) {
 	switch {
 	case errors.Is(r.err, lifecycle.ErrSettling):
@@ -150,6 +155,8 @@ func (v *invocation) hookResult(h event.Hook, r result) (outcome autoscaling.Res
 		return autoscaling.Continue, true
 	case r.err == nil && r.outcome.Action == lifecycle.TornDown:
 		return autoscaling.Continue, true // a deployment that was given up holds nobody back
+	case r.err == nil && r.outcome.Action == lifecycle.Unmatched:
+		return "", false // no profile of ours fits: whoever made the hook said by its default result what then happens
 	case v.Hooks.ContinueOnRefusal:
 		return autoscaling.Continue, true
 	default:

@@ -53,7 +53,7 @@ func (g *groups) Beat(_ context.Context, r instance.Ref, h event.Hook) error {
 
 func hookBench(duties lifecycle.Duties) (*bench, *groups) {
 	b, g := newBench(), &groups{states: map[string]autoscaling.Standing{}}
-	b.handler.Hooks = function.Hooks{Groups: g, Duties: duties, Prefix: "vault-"}
+	b.handler.Hooks = function.Hooks{Groups: g, Duties: duties, Prefix: "vault-identity-"}
 	return b, g
 }
 
@@ -79,18 +79,22 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 		"to be tried again":                {"", errors.New("sealed"), false, "beat", "[m0]"},
 		"refused":                          {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
 		"a conflict":                       {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
-		"no profile fits":                  {lifecycle.Unmatched, nil, false, "ABANDON", "[]"},
+		"no profile fits":                  {lifecycle.Unmatched, nil, false, "", "[]"},
 		"the deployment is torn down":      {lifecycle.TornDown, nil, false, "CONTINUE", "[]"},
 		"gone meanwhile":                   {lifecycle.LeftAlone, nil, false, "ABANDON", "[]"},
 		"refused, and settings let it go":  {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
-		"unmatched, and settings allow it": {lifecycle.Unmatched, nil, true, "CONTINUE", "[]"},
+		"no profile fits, whatever is set": {lifecycle.Unmatched, nil, true, "", "[]"},
 	} {
 		b, g := hookBench(makes)
 		b.handler.Hooks.ContinueOnRefusal = row.continues
 		b.errs[id(1)], b.outcomes[id(1)] = row.err, lifecycle.Outcome{Action: row.outcome}
-		again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING"))
-		if fmt.Sprint(g.told) != "["+row.told+" vault-ready "+id(1)+"]" || fmt.Sprint(again) != row.again {
-			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, row.told, row.again)
+		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"))
+		want := "[]" // Auto Scaling is told nothing
+		if row.told != "" {
+			want = "[" + row.told + " vault-identity-ready " + id(1) + "]"
+		}
+		if fmt.Sprint(g.told) != want || fmt.Sprint(again) != row.again {
+			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, want, row.again)
 		}
 		if seen := b.triggers[id(1)]; len(seen) != 1 || !seen[0].Verify || seen[0].Leaving {
 			t.Errorf("%s: want one comparison with Vault, whatever the ledger says, got %+v", name, seen)
@@ -119,8 +123,8 @@ func TestATerminateHookRemovesOnlyByAutoScalingsOwnWord(t *testing.T) {
 		b.handler.Converger = seesErrors{b.outside}
 		g.states[id(1)] = row.standing
 		b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.LeftAlone}
-		again := b.batch(t.Context(), t, hookBody(id(1), "vault-gone", "TERMINATING"))
-		if fmt.Sprint(g.told) != "["+row.told+" vault-gone "+id(1)+"]" || fmt.Sprint(again) != row.again {
+		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
+		if fmt.Sprint(g.told) != "["+row.told+" vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != row.again {
 			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, row.told, row.again)
 		}
 		if seen := b.triggers[id(1)]; len(seen) > 0 && seen[0].Leaving != row.leaving || row.leaving && len(seen) != 1 {
@@ -143,8 +147,8 @@ func TestAnInstanceThatReturnsToItsWarmPoolKeepsItsGrant(t *testing.T) {
 	b, g := hookBench(removes)
 	g.states[id(1)] = autoscaling.Standing{State: "Terminating:Wait"}
 	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.LeftAlone}
-	b.batch(t.Context(), t, strings.Replace(hookBody(id(1), "vault-gone", "TERMINATING"), `"detail":{`, `"detail":{"Destination":"WarmPool",`, 1))
-	if seen := b.triggers[id(1)]; len(seen) != 1 || seen[0].Leaving || fmt.Sprint(g.told) != "[CONTINUE vault-gone "+id(1)+"]" {
+	b.batch(t.Context(), t, strings.Replace(hookBody(id(1), "vault-identity-gone", "TERMINATING"), `"detail":{`, `"detail":{"Destination":"WarmPool",`, 1))
+	if seen := b.triggers[id(1)]; len(seen) != 1 || seen[0].Leaving || fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" {
 		t.Errorf("want nothing removed and the wait ended, got %+v, %q", seen, g.told)
 	}
 }
@@ -156,8 +160,8 @@ func TestHooksOfOthersAreIgnored(t *testing.T) {
 	}{
 		"another team's name":            {makes, hookBody(id(1), "drain", "LAUNCHING")},
 		"the prefix in another case":     {makes, hookBody(id(1), "Vault-ready", "LAUNCHING")},
-		"a launch, to who removes":       {removes, hookBody(id(1), "vault-ready", "LAUNCHING")},
-		"a termination, to who provides": {makes, hookBody(id(1), "vault-gone", "TERMINATING")},
+		"a launch, to who removes":       {removes, hookBody(id(1), "vault-identity-ready", "LAUNCHING")},
+		"a termination, to who provides": {makes, hookBody(id(1), "vault-identity-gone", "TERMINATING")},
 	} {
 		b, g := hookBench(row.duties)
 		if again := b.batch(t.Context(), t, row.body); len(again)+len(g.told)+len(b.triggers) > 0 {
@@ -171,9 +175,9 @@ func TestHooksOfOthersAreIgnored(t *testing.T) {
 
 func TestAHookAndAStateChangeOfOneInstanceAreOneRunAndEveryWaitIsAnswered(t *testing.T) {
 	b, g := hookBench(makes)
-	b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING"), body(id(1), "running", "2026-01-02T03:04:09Z"), hookBody(id(1), "vault-two", "LAUNCHING"))
+	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "running", "2026-01-02T03:04:09Z"), hookBody(id(1), "vault-identity-two", "LAUNCHING"))
 	slices.Sort(g.told)
-	if seen := b.triggers[id(1)]; len(seen) != 1 || !seen[0].Verify || fmt.Sprint(g.told) != fmt.Sprintf("[CONTINUE vault-ready %s CONTINUE vault-two %s]", id(1), id(1)) {
+	if seen := b.triggers[id(1)]; len(seen) != 1 || !seen[0].Verify || fmt.Sprint(g.told) != fmt.Sprintf("[CONTINUE vault-identity-ready %s CONTINUE vault-identity-two %s]", id(1), id(1)) {
 		t.Errorf("want one comparison and both waits ended, got %+v, %q", seen, g.told)
 	}
 }
@@ -182,8 +186,8 @@ func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.
 	b, g := hookBench(removes)
 	g.states[id(1)] = autoscaling.Standing{State: "Terminating:Wait"}
 	b.errs[id(1)] = fault.New(fault.Retry, lifecycle.ErrSettling)
-	again := b.batch(t.Context(), t, hookBody(id(1), "vault-gone", "TERMINATING"))
-	if fmt.Sprint(g.told) != "[CONTINUE vault-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {
+	again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
+	if fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {
 		t.Errorf("want the wait ended and the message kept for the second look, got %q, %v", g.told, again)
 	}
 }
@@ -191,7 +195,7 @@ func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.
 func TestAWaitThatCouldNotBeEndedComesAgain(t *testing.T) {
 	b, g := hookBench(makes)
 	g.err = errors.New("throttled")
-	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
 		t.Errorf("want the message again: the instance would wait until its hook's time is over, got %v", again)
 	}
 }
@@ -212,7 +216,7 @@ func (b *busy) Converge(ctx context.Context, t event.Trigger, s instance.Sightin
 func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
 	b, g := hookBench(makes)
 	b.handler.Converger = &busy{outside: b.outside}
-	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != "[CONTINUE vault-ready "+id(1)+"]" {
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != "[CONTINUE vault-identity-ready "+id(1)+"]" {
 		t.Errorf("want the wait ended in the same invocation, got %v, %q", again, g.told)
 	}
 	b, _ = hookBench(makes)
@@ -228,7 +232,7 @@ func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *te
 		b, g := hookBench(makes)
 		b.handler.Hooks.ContinueOnRefusal = true
 		b.errs[id(1)], g.err = err, errors.New("throttled")
-		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
+		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
 			t.Errorf("%s: want the message again, got %v: the wait would go on to its end, and the group's default decide", name, again)
 		}
 	}
@@ -237,7 +241,7 @@ func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *te
 // Tags are set right after the launch, and their event tells no more than that the instance is pending.
 func TestALaunchHookBesideALaterEventStillWaitsForWhatEC2DoesNotSayYet(t *testing.T) {
 	b, _ := hookBench(makes)
-	b.batch(t.Context(), t, hookBody(id(1), "vault-ready", "LAUNCHING"), body(id(1), "pending", "2026-01-02T03:04:09Z"))
+	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "pending", "2026-01-02T03:04:09Z"))
 	if seen := b.triggers[id(1)]; len(seen) != 1 || seen[0].State != facts.Running || seen[0].Hook == nil {
 		t.Errorf("want one run that tries again while a value is missing: at pending it would be left to the next event, and the hook abandoned; got %+v", seen)
 	}

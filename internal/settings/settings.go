@@ -128,7 +128,7 @@ func read(r *reader) Settings {
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
 		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
-		HookPrefix:         r.form("HOOK_PREFIX", "vault-", hookPrefix, optional),
+		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
 		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
 		Reconcile: Reconcile{
 			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",

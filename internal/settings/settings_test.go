@@ -32,7 +32,7 @@ func TestTheDefaultsAreThoseOfTheContract(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", MemberExternalID: "vault-ec2", AuthMount: "aws", LogLevel: slog.LevelInfo,
-		HookPrefix: "vault-",
+		HookPrefix: "vault-identity-",
 		Vault:      settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
 		Reconcile:  settings.Reconcile{DeleteLimit: 20},
 	}

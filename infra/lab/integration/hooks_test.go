@@ -88,7 +88,7 @@ func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
 func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 	(&autoScaling{}).stand(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	for _, hook := range []string{"drain", "vault-ready"} {
+	for _, hook := range []string{"drain", "vault-identity-ready"} {
 		detail, err := json.Marshal(hookDetail(i, hook, "LAUNCHING"))
 		if err != nil {
 			t.Fatal(err)
@@ -104,7 +104,7 @@ func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 	if err != nil || !record.Handled {
 		t.Fatalf("%+v, %v\nlogs:\n%s", record, err, world.Functions[provision].Logs())
 	}
-	want := []string{"CompleteLifecycleAction vault-ready a-token " + i.ID + " CONTINUE"}
+	want := []string{"CompleteLifecycleAction vault-identity-ready a-token " + i.ID + " CONTINUE"}
 	if got := told(); !slices.Equal(got, want) {
 		t.Errorf("Auto Scaling was told %q, want %q", got, want)
 	}
@@ -124,8 +124,16 @@ func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWaiting(t *testing.T) {
 	(&autoScaling{}).stand(t)
 	stranger := launch(t, fleet.Spec{Role: "of-no-profile"})
-	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-ready", "LAUNCHING"))
-	if got, want := told(), []string{"CompleteLifecycleAction vault-ready a-token " + stranger.ID + " ABANDON"}; a.Action != "unmatched" || !slices.Equal(got, want) {
+	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-identity-ready", "LAUNCHING"))
+	if got := told(); a.Action != "unmatched" || len(got) > 0 {
+		t.Errorf("no profile fits: want the hook left to its group, got %+v, %q", a, got)
+	}
+	refused := launch(t, fleet.Spec{Role: "alice-worker"})
+	policy := "sys/policies/acl/ec2-" + refused.ID + "-node"
+	vaultWrite(t, policy, map[string]any{"policy": "# of somebody else\n"})
+	defer vaultDelete(t, policy)
+	a = bare(t, world.Functions[provision], hookEvent(t, refused, "vault-identity-ready", "LAUNCHING"))
+	if got, want := told(), []string{"CompleteLifecycleAction vault-identity-ready a-token " + refused.ID + " ABANDON"}; a.Kind != "conflict" || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %q, want %q", a, got, want)
 	}
 	world.Taps.AWS.Reset()
@@ -134,8 +142,8 @@ func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWai
 		return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}
 	})
 	defer world.Taps.Vault.SetFault(nil)
-	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-ready", "LAUNCHING"))
-	if got, want := told(), []string{"RecordLifecycleActionHeartbeat vault-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
+	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-identity-ready", "LAUNCHING"))
+	if got, want := told(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
 		t.Errorf("with Vault sealed: got %+v, %q, want a failure and %q", a, got, want)
 	}
 }
@@ -159,7 +167,7 @@ func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t
 		t.Fatal(err)
 	}
 	// moto's own answer: the group has it in service.
-	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-gone", "TERMINATING")); !strings.Contains(a.Failure, "still shows it as InService") {
+	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); !strings.Contains(a.Failure, "still shows it as InService") {
 		t.Errorf("want the event alone to end nothing, got %+v", a)
 	}
 	if len(objects(t, i)) < 4 {
@@ -167,10 +175,10 @@ func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t
 	}
 	world.Taps.AWS.Reset()
 	as.state = "Terminating:Wait"
-	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-gone", "TERMINATING")); a.Action != "deprovisioned" {
+	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); a.Action != "deprovisioned" {
 		t.Fatalf("got %+v\nlogs:\n%s", a, world.Functions[deprovision].Logs())
 	}
-	if got, want := told(), []string{"CompleteLifecycleAction vault-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
+	if got, want := told(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
 		t.Errorf("Auto Scaling was told %q, want %q", got, want)
 	}
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
@@ -184,7 +192,7 @@ func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t
 		t.Errorf("%q is there again", found)
 	}
 	as.over = true
-	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-gone", "TERMINATING")); a.Failure+a.Error != "" {
+	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); a.Failure+a.Error != "" {
 		t.Errorf("the same event once more, its wait being over: want it taken as done, got %+v", a)
 	}
 }

@@ -51,7 +51,7 @@ func fitsOne(t *testing.T, key string, want, got any) bool {
 	}
 	prefix, isPrefix := object(want)["prefix"].(string)
 	if to, ok := referred(object(want)["prefix"]); ok && to == "HookPrefix" {
-		prefix, isPrefix = "vault-", true
+		prefix, isPrefix = "vault-identity-", true
 	}
 	if !isPrefix || key == "source" {
 		t.Errorf("%s: the test knows exact values, and prefixes of details, not %v", key, want)
