@@ -61,7 +61,9 @@ type Handler struct {
 	Bus audit.Bus
 	// Hooks are the lifecycle hooks of Auto Scaling that are answered.
 	Hooks Hooks
-	Now   func() time.Time
+	// Readiness is the tag that instances are given.
+	Readiness Readiness
+	Now       func() time.Time
 }
 
 // answer is what a bare event is answered with.
@@ -187,6 +189,7 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 	}
 	unknown := v.leave(ctx, latest)
 	sightings := v.Instances.Look(ctx, slices.Collect(maps.Keys(latest)))
+	done := make(map[instance.Ref]result, len(latest))
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(sideBySide)
@@ -197,6 +200,9 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 				s.Err = err
 			}
 			r := v.converge(ctx, t, s)
+			mu.Lock()
+			done[ref] = r
+			mu.Unlock()
 			for _, i := range of[ref] {
 				one := r
 				if records[i].Trigger.Hook != nil {
@@ -210,6 +216,11 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 		})
 	}
 	_ = group.Wait() // the functions above keep their errors as results
+	for ref, err := range v.show(ctx, sightings, done) {
+		for _, i := range of[ref] {
+			results[i].err = errors.Join(results[i].err, err)
+		}
+	}
 	return results
 }
 

@@ -44,6 +44,7 @@ func New(ctx context.Context, name string, duties lifecycle.Duties, getenv func(
 		return nil, err
 	}
 	h := p.handler(name, duties)
+	h.Readiness = Readiness{Tagger: instance.NewTagger(p.instances), Key: p.settings.ReadyTag}
 	h.Hooks = Hooks{
 		Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
 	}
@@ -127,6 +128,11 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	profiles, err := loadProfiles(s.TemplatesDir)
 	if err != nil {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
+	}
+	for _, profile := range profiles.Profiles {
+		if _, matches := profile.Match.Tags[s.ReadyTag]; s.ReadyTag != "" && matches {
+			return nil, fmt.Errorf("READY_TAG: profile %s matches by the tag %s: what the functions write must not decide what they grant", profile.Name, s.ReadyTag)
+		}
 	}
 	awsConfig, err := awsFromEnvironment(ctx)
 	if err != nil {

@@ -18,13 +18,9 @@ import (
 // make sees to it that Vault holds the instance's grant. Every path is in the ledger before it is in Vault, and the
 // auth role comes last: a login is possible only when all it grants exists.
 func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
-	profile, err := c.Profiles.Match(f)
+	profile, g, err := c.wanted(f)
 	if profile == nil && err == nil {
 		return c.unmatched(ctx, t)
-	}
-	var g *grant.Grant
-	if err == nil {
-		g, err = profile.Render(f, c.Realm)
 	}
 	if errors.Is(err, grant.ErrNotYet) && t.State == facts.Pending {
 		return Outcome{Action: NotYet, Profile: profile.Name}, nil
@@ -39,8 +35,8 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
-	if old.Leaves(f.LaunchTime) && old.State == ledger.Deprovisioning && c.Duties.Remove {
-		return c.leaving(ctx, t, f) // its removal broke off
+	if c.goesOn(old, f) {
+		return c.leaving(ctx, t, f)
 	}
 	if ends, err := removed(old, f); ends {
 		return Outcome{Action: LeftAlone}, err
@@ -93,6 +89,16 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		done.Paths = append(done.Paths, o.Path)
 	}
 	return done, nil
+}
+
+// wanted is the profile that fits an instance and the grant it renders; no profile without an error when none fits.
+func (c *Converger) wanted(f facts.Instance) (*grant.Profile, *grant.Grant, error) {
+	profile, err := c.Profiles.Match(f)
+	if profile == nil || err != nil {
+		return nil, nil, err
+	}
+	g, err := profile.Render(f, c.Realm)
+	return profile, g, err
 }
 
 // mustNotBegin tells, with the error if that is why, that no intent may be written now: the facts are too old, the

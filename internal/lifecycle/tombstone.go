@@ -18,6 +18,11 @@ func removed(r *ledger.Record, f facts.Instance) (ends bool, err error) {
 	return false, nil
 }
 
+// goesOn tells that this function is to take up the removal of an instance that leaves and still runs, which broke off.
+func (c *Converger) goesOn(r *ledger.Record, f facts.Instance) bool {
+	return r.Leaves(f.LaunchTime) && r.State == ledger.Deprovisioning && c.Duties.Remove
+}
+
 // removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.
 func removedSince(r *ledger.Record, f facts.Instance) bool {
 	switch {

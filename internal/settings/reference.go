@@ -49,6 +49,7 @@ func meanings() map[string]string {
 		"EVENT_BUS_NAME":          "name or ARN of the bus for [audit events](events.md); empty for log lines only",
 		"HOOK_PREFIX":             "what the names of the [lifecycle hooks](auto-scaling.md) begin with that are answered; others are ignored",
 		"HOOK_ON_REFUSAL":         "what becomes of a launching instance whose hook waits and that gets no identity",
+		"READY_TAG":               "key of a [tag on each instance](auto-scaling.md#without-a-group) that says `ready` once its identity stands; empty for none",
 		"RECONCILE_MODE":          "what a run does whose input names no mode",
 		"ALLOWED_ACCOUNTS":        "accounts besides the functions' own, and those of RECONCILE_ACCOUNTS, whose instances may be granted anything, commas between",
 		"RECONCILE_ACCOUNTS":      "accounts whose instances are compared, commas between; empty for the function's own",

@@ -60,6 +60,7 @@ type Settings struct {
 	EventBus           string // name or ARN; empty: audit events are log lines only
 	HookPrefix         string // what the names of the lifecycle hooks begin with that are answered
 	HookContinues      bool   // HOOK_ON_REFUSAL=continue
+	ReadyTag           string // key of the tag that shows on an instance whether its identity stands; empty: none
 	Reconcile          Reconcile
 	LogLevel           slog.Level
 }
@@ -89,7 +90,10 @@ var (
 	eventBus   = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
 	hookPrefix = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,200}$`)
-	header     = regexp.MustCompile(`^[!-~]+$`)
+	// What a key may hold that the metadata service is to show, and it begins with no word of AWS's own.
+	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#allow-access-to-tags-in-IMDS
+	tagKey = regexp.MustCompile(`^[A-Za-z0-9+=,_:@-][A-Za-z0-9+=.,_:@-]{0,127}$`)
+	header = regexp.MustCompile(`^[!-~]+$`)
 )
 
 // Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
@@ -130,6 +134,7 @@ func read(r *reader) Settings {
 		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
 		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
 		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
+		ReadyTag:           r.form("READY_TAG", "", tagKey, optional),
 		Reconcile: Reconcile{
 			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",
 			Accounts:         r.list("RECONCILE_ACCOUNTS", facts.IsAccount),

@@ -96,7 +96,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"VAULT_LOGIN_METHOD": "approle", "VAULT_LOGIN_SECRET_ARN": secret, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_ROLE": "fn",
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "MEMBER_ROLE_EXTERNAL_ID": "fleet:7", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
-		"REVOKE_CERTIFICATES": "true", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
+		"REVOKE_CERTIFICATES": "true", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
 		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
 		"DELETE_LIMIT_PERCENT": "0", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
 		"RECONCILE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
@@ -107,7 +107,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321"}, MemberExternalID: "fleet:7", Adopt: true,
 		OnShuttingDown: true, RevokeCertificates: true, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
-		HookPrefix: "blue/vault-", HookContinues: true,
+		HookPrefix: "blue/vault-", HookContinues: true, ReadyTag: "vault-identity",
 		Vault: settings.Vault{
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,
 			LoginMount: "approle", LoginRole: "fn", IAMServerID: "vault.example", STSRegion: "eu-central-1", STSEndpoint: "https://sts.amazonaws.com",

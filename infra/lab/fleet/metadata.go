@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
@@ -138,7 +140,26 @@ func (m *Metadata) answer(ctx context.Context, path string) (string, error) {
 	case credentials + i.Role:
 		return m.credentials(ctx)
 	}
+	if key, isTag := strings.CutPrefix(path, "meta-data/tags/instance/"); isTag {
+		return m.tag(ctx, key)
+	}
 	return "", nil
+}
+
+// tag is one of the instance's tags, as launched with InstanceMetadataTags=enabled; empty for none.
+// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
+func (m *Metadata) tag(ctx context.Context, key string) (string, error) {
+	config, err := m.fleet.Config(ctx, m.instance.AccountID, m.instance.Region)
+	if err != nil {
+		return "", err
+	}
+	out, err := ec2.NewFromConfig(config).DescribeTags(ctx, &ec2.DescribeTagsInput{Filters: []ec2types.Filter{
+		{Name: aws.String("resource-id"), Values: []string{m.instance.ID}}, {Name: aws.String("key"), Values: []string{key}},
+	}})
+	if err != nil || len(out.Tags) == 0 {
+		return "", err
+	}
+	return aws.ToString(out.Tags[0].Value), nil
 }
 
 // credentials are those of the instance's role, whose session bears the instance's ID as EC2's do: that is what Vault

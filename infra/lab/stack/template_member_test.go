@@ -37,13 +37,13 @@ func TestAMemberAccountForwardsWhatTheCentralRulesTake(t *testing.T) {
 
 func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.T) {
 	parameters := member()
-	parameters["VaultPrincipalArns"] = "arn:aws:iam::999999999999:role/vault"
+	parameters["VaultPrincipalArns"], parameters["ReadyTag"] = "arn:aws:iam::999999999999:role/vault", full["ReadyTag"]
 	resources := settle(t, shared(t, memberTemplate), parameters)
-	central := grants(t, settled(t, bare), "DeprovisionFunctionRole")
+	central := grants(t, settled(t, full), "DeprovisionFunctionRole")
 	looks := []string{"ec2:DescribeInstances", "iam:GetInstanceProfile"}
 	may := map[string][]string{
 		"VaultRole":  looks,
-		"MemberRole": append([]string{"autoscaling:CompleteLifecycleAction", "autoscaling:DescribeAutoScalingInstances", "autoscaling:RecordLifecycleActionHeartbeat"}, looks...),
+		"MemberRole": append([]string{"autoscaling:CompleteLifecycleAction", "autoscaling:DescribeAutoScalingInstances", "autoscaling:RecordLifecycleActionHeartbeat", "ec2:CreateTags"}, looks...),
 	}
 	for role, principals := range map[string]string{"MemberRole": "FunctionRoleArns", "VaultRole": "VaultPrincipalArns"} {
 		got := grants(t, resources, role)

@@ -23,6 +23,7 @@ var operations = map[string][]string{
 	"dynamodb.DescribeContinuousBackups":         {"dynamodb:DescribeContinuousBackups"},
 	"dynamodb.DescribeTimeToLive":                {"dynamodb:DescribeTimeToLive"},
 	"ec2.DescribeInstances":                      {"ec2:DescribeInstances"},
+	"ec2.CreateTags":                             {"ec2:CreateTags"},
 	"iam.GetInstanceProfile":                     {"iam:GetInstanceProfile"},
 	"secretsmanager.GetSecretValue":              {"secretsmanager:GetSecretValue"},
 	"sqs.SendMessageBatch":                       {"sqs:SendMessage"},
@@ -103,7 +104,7 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 	answers := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"}
 	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
 	// These know no narrower resource.
-	everywhere := regexp.MustCompile(`^(ec2|xray|autoscaling:Describe)`)
+	everywhere := regexp.MustCompile(`^(ec2:(Describe|AssignP|CreateN|DeleteN|UnassignP)|xray|autoscaling:Describe)`)
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
 		resources := settled(t, parameters)
 		for _, function := range []string{"Provision", "Deprovision", "Reconcile"} {
@@ -116,6 +117,7 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 				fallthrough
 			default:
 				want = append(want, answers...)
+				want = append(want, "ec2:CreateTags")
 			}
 			if name == "bare" {
 				want = slices.DeleteFunc(want, func(a string) bool {

@@ -1,0 +1,67 @@
+package integration
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+)
+
+// waiting is what docs/auto-scaling.md has an instance run to wait for its tag.
+func waiting(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "auto-scaling.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "\nimds=")
+	script, _, found := strings.Cut(after, "```")
+	if !found || !strings.Contains(script, "until curl") {
+		t.Fatal("docs/auto-scaling.md shows no script that waits for the tag")
+	}
+	return "imds=" + script
+}
+
+func TestAnInstanceWaitsForItsTagByTheScriptOfTheDocsAndASecondEventTagsNothing(t *testing.T) {
+	l := line(t, lab.LineOptions{Functions: []string{provision}, Env: map[string]string{"READY_TAG": "vault-identity"}})
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	metadata, err := world.Fleet.Metadata(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = metadata.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	script := exec.CommandContext(ctx, "sh", "-c", strings.Replace(waiting(t), "http://169.254.169.254", metadata.URL, 1))
+	if err := script.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- script.Wait() }()
+	select {
+	case err := <-ended:
+		t.Fatalf("want it to wait while there is no tag, it ended with %v", err)
+	case <-time.After(time.Second):
+	}
+	if a := bare(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+		t.Fatalf("want the instance provisioned, got %+v", a)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("want the wait ended by the tag, got %v", err)
+	}
+	l.Taps.AWS.Reset()
+	if a := bare(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); a.Action != "unchanged" {
+		t.Errorf("got %+v, want nothing to do", a)
+	}
+	for _, c := range l.Taps.AWS.Calls() {
+		if c.Action == "CreateTags" {
+			t.Error("an instance that shows what it should was tagged again")
+		}
+	}
+}
