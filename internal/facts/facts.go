@@ -5,8 +5,9 @@ package facts
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // State is the state of an instance, normalised once. The zero value is no state.
@@ -66,26 +67,28 @@ func (i Instance) Addresses() []string {
 }
 
 var (
-	instanceID = regexp.MustCompile(`^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
-	account    = regexp.MustCompile(`^[0-9]{12}$`)
-	region     = regexp.MustCompile(`^[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}$`)
-	zone       = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-	resourceID = regexp.MustCompile(`^[a-z]+-[0-9a-f]{8,17}$`)
-	kind       = regexp.MustCompile(`^[a-z0-9.-]{1,64}$`)
-	hostName   = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
-	profileARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:instance-profile/[A-Za-z0-9+=,.@_/-]+$`)
-	roleARN    = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`)
+	instanceID = form.New(`^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$`, 19)
+	account    = form.New(`^[0-9]{12}$`, 12)
+	region     = form.New(`^[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}$`, 64)
+	zone       = form.New(`^[a-z0-9-]+$`, 64)
+	resourceID = form.New(`^[a-z]+-[0-9a-f]{8,17}$`, 64)
+	kind       = form.New(`^[a-z0-9.-]+$`, 64)
+	hostName   = form.New(`^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$`, 253)
+	// The path of an ARN's name is up to 512 characters, the name up to 128.
+	// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+	profileARN = form.New(`^arn:aws[a-z-]*:iam::[0-9]{12}:instance-profile/[A-Za-z0-9+=,.@_/-]+$`, 1024)
+	roleARN    = form.New(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`, 1024)
 )
 
 // IsInstanceID tells whether s has the form of an EC2 instance ID. Names in Vault are built from it, so nothing
 // else may ever stand in its place.
-func IsInstanceID(s string) bool { return instanceID.MatchString(s) }
+func IsInstanceID(s string) bool { return instanceID.Match(s) }
 
 // IsAccount tells whether s is a twelve-digit AWS account ID.
-func IsAccount(s string) bool { return account.MatchString(s) }
+func IsAccount(s string) bool { return account.Match(s) }
 
 // IsRegion tells whether s has the form of an AWS region's name.
-func IsRegion(s string) bool { return region.MatchString(s) }
+func IsRegion(s string) bool { return region.Match(s) }
 
 // Check holds every value but the tags against the closed form AWS gives it, so that none of them can change the
 // structure of what is rendered from it. Tags are free text and are checked where they are used. The error names
@@ -93,7 +96,7 @@ func IsRegion(s string) bool { return region.MatchString(s) }
 func (i Instance) Check() error {
 	for _, c := range []struct {
 		name, value string
-		form        *regexp.Regexp
+		form        form.Form
 		required    bool
 	}{
 		{"instance ID", i.ID, instanceID, true},
@@ -111,7 +114,7 @@ func (i Instance) Check() error {
 		if c.value == "" && !c.required {
 			continue
 		}
-		if !c.form.MatchString(c.value) {
+		if !c.form.Match(c.value) {
 			return fmt.Errorf("the %s %+q is not of the form %s", c.name, c.value, c.form)
 		}
 	}

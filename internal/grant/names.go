@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // Every name in Vault splits back into its parts one way only: an instance ID has one hyphen and a fixed length,
@@ -14,13 +15,13 @@ var (
 	outputName  = regexp.MustCompile(`^[a-z0-9_]+$`)
 	profileName = regexp.MustCompile(`^[a-z0-9_]+(?:-[a-z0-9_]+)+$`)
 	vaultPath   = regexp.MustCompile(`^[a-z0-9_-]+(?:/[a-z0-9_-]+)*$`)
-	deployment  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$`)
-	hostLabel   = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+	deployment  = form.New(`^[A-Za-z0-9][A-Za-z0-9_-]*$`, 128)
+	hostLabel   = form.New(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`, 63)
 )
 
 // CheckDeployment holds a deployment ID against the form the ownership marker can carry.
 func CheckDeployment(id string) error {
-	if !deployment.MatchString(id) {
+	if !deployment.Match(id) {
 		return fmt.Errorf("the deployment ID %q is not of the form %s", id, deployment)
 	}
 	return nil
@@ -72,7 +73,7 @@ func CheckFQDN(name string) error {
 	}
 	labels := strings.Split(name, ".")
 	for _, l := range labels {
-		if !hostLabel.MatchString(l) {
+		if !hostLabel.Match(l) {
 			return fmt.Errorf("%q is not a valid host name (RFC 1123, lower case): the label %q is not", name, l)
 		}
 	}

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // ErrNotYet marks a value that AWS has not given yet; the error around it names the value.
@@ -283,7 +283,7 @@ func (r *rendering) access(target string, generated map[string]rule) (string, er
 }
 
 // commonNameForm bounds a common name that is not a host name.
-var commonNameForm = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]{0,62}[A-Za-z0-9])?$`)
+var commonNameForm = form.New(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]*[A-Za-z0-9])?$`, 64)
 
 // identity renders what the named output may put into a certificate, and holds each value against its form: names
 // are exact, addresses the instance's own, loopback, or literals of the profile.
@@ -297,7 +297,7 @@ func (r *rendering) identity(output string) (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	if !commonNameForm.MatchString(cn) && CheckFQDN(cn) != nil {
+	if !commonNameForm.Match(cn) && CheckFQDN(cn) != nil {
 		return identity{}, fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
 	}
 	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.

@@ -8,12 +8,12 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -79,21 +79,21 @@ type Reconcile struct {
 }
 
 var (
-	tableName = regexp.MustCompile(`^[A-Za-z0-9_.-]{3,255}$`)
-	mountPath = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`)
-	roleName  = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
-	iamName   = regexp.MustCompile(`^[A-Za-z0-9+=,.@_/-]{1,128}$`)
+	tableName = form.New(`^[A-Za-z0-9_.-]{3,}$`, 255)
+	mountPath = form.New(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`, 1024)
+	roleName  = form.New(`^[A-Za-z0-9_.-]+$`, 512)
+	iamName   = form.New(`^[A-Za-z0-9+=,.@_/-]+$`, 128)
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-	externalID = regexp.MustCompile(`^[A-Za-z0-9_+=,.@:/-]{2,}$`)
-	secretARN  = regexp.MustCompile(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`)
-	queueURL   = regexp.MustCompile(`^https?://[^\s?#]+$`)
-	eventBus   = regexp.MustCompile(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]{1,256}$`)
+	externalID = form.New(`^[A-Za-z0-9_+=,.@:/-]{2,}$`, 1224)
+	secretARN  = form.New(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`, 2048)
+	queueURL   = form.New(`^https?://[^\s?#]+$`, 2048)
+	eventBus   = form.New(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
-	hookPrefix = regexp.MustCompile(`^[A-Za-z0-9_/-]{1,200}$`)
+	hookPrefix = form.New(`^[A-Za-z0-9_/-]+$`, 200)
 	// What a key may hold that the metadata service is to show, and it begins with no word of AWS's own.
 	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#allow-access-to-tags-in-IMDS
-	tagKey = regexp.MustCompile(`^[A-Za-z0-9+=,_:@-][A-Za-z0-9+=.,_:@-]{0,127}$`)
-	header = regexp.MustCompile(`^[!-~]+$`)
+	tagKey = form.New(`^[A-Za-z0-9+=,_:@-][A-Za-z0-9+=.,_:@-]*$`, 128)
+	header = form.New(`^[!-~]+$`, 1024)
 )
 
 // Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
@@ -190,10 +190,10 @@ func (r *reader) text(name, standard string, isRequired bool) string {
 	return v
 }
 
-func (r *reader) form(name, standard string, form *regexp.Regexp, isRequired bool) string {
+func (r *reader) form(name, standard string, want form.Form, isRequired bool) string {
 	v := r.text(name, standard, isRequired)
-	if v != "" && !form.MatchString(v) {
-		r.invalid(name, fmt.Sprintf("%q is not of the form %s", v, form))
+	if v != "" && !want.Match(v) {
+		r.invalid(name, fmt.Sprintf("%q is not of the form %s", v, want))
 	}
 	return v
 }
