@@ -7,7 +7,7 @@ GO        ?= go
 LAB       := infra/lab
 BUILD_DIR := build
 # Static and without the RPC mode of the old runtime: a smaller binary that starts on any host.
-BUILD_FLAGS := -trimpath -tags lambda.norpc -ldflags '-s -w'
+BUILD_FLAGS := -trimpath -tags lambda.norpc,nethttpomithttp2 -ldflags '-s -w'
 
 # For make reconcile, teardown, doctor and render; set here so that nothing of the kind comes in from the environment.
 MODE     := detect

@@ -163,6 +163,7 @@ type invocation struct {
 	trail     *audit.Trail
 	log       *slog.Logger
 	requestID string // Lambda's; empty outside of it
+	signs     signs
 }
 
 // handle converges each instance of the records once, whatever the number of its events, and gives one result for
@@ -189,7 +190,6 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 	}
 	unknown := v.leave(ctx, latest)
 	sightings := v.Instances.Look(ctx, slices.Collect(maps.Keys(latest)))
-	done := make(map[instance.Ref]result, len(latest))
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(sideBySide)
@@ -200,9 +200,6 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 				s.Err = err
 			}
 			r := v.converge(ctx, t, s)
-			mu.Lock()
-			done[ref] = r
-			mu.Unlock()
 			for _, i := range of[ref] {
 				one := r
 				if records[i].Trigger.Hook != nil {
@@ -216,7 +213,7 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 		})
 	}
 	_ = group.Wait() // the functions above keep their errors as results
-	for ref, err := range v.show(ctx, sightings, done) {
+	for ref, err := range v.show(ctx) {
 		for _, i := range of[ref] {
 			results[i].err = errors.Join(results[i].err, err)
 		}
@@ -258,6 +255,7 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 	} else {
 		r.outcome, r.err = v.patiently(ctx, t, s)
 	}
+	v.note(t, s, r)
 	attributes := []any{
 		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),
 		observe.KeyProfile, r.outcome.Profile, observe.KeyFQDN, r.outcome.FQDN,

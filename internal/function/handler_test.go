@@ -52,7 +52,7 @@ func (o *outside) Converge(_ context.Context, t event.Trigger, _ instance.Sighti
 		panic(err)
 	}
 	if err != nil {
-		return lifecycle.Outcome{}, err
+		return outcome, err
 	}
 	if outcome.Action != "" {
 		return outcome, nil

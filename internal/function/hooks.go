@@ -20,6 +20,8 @@ import (
 const (
 	// standingLag is how long after a hook's event Auto Scaling's answers may still be from before it.
 	standingLag = 10 * time.Minute
+	// tagsLate is how long after a launch hook's event the tags may come by which a profile fits.
+	tagsLate = 5 * time.Minute
 	// busyTries and busyPause bound the wait for another run on the same instance to ten seconds.
 	busyTries = 20
 	busyPause = 500 * time.Millisecond
@@ -113,6 +115,9 @@ func (v *invocation) answerHook(ctx context.Context, t event.Trigger, r result) 
 	log := v.log.With(observe.KeyInstance, t.InstanceID, observe.KeyAccount, t.Account, observe.KeyRegion, t.Region, observe.KeyGroup, t.Hook.Group, observe.KeyHook, t.Hook.Name)
 	outcome, decided := v.hookResult(*t.Hook, r)
 	if !decided && r.err == nil {
+		if v.Now().Sub(t.Time) < tagsLate {
+			r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: it is looked at again, for tags that come late", t.InstanceID, t.Hook.Name, t.Hook.Group)
+		}
 		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook is left to end by its own default result")
 		return r
 	}
@@ -155,10 +160,10 @@ func (v *invocation) hookResult(h event.Hook, r result) (outcome autoscaling.Res
 		return autoscaling.Continue, true
 	case r.err == nil && r.outcome.Action == lifecycle.TornDown:
 		return autoscaling.Continue, true // a deployment that was given up holds nobody back
-	case r.err == nil && r.outcome.Action == lifecycle.Unmatched:
-		return "", false // no profile of ours fits: whoever made the hook said by its default result what then happens
 	case v.Hooks.ContinueOnRefusal:
 		return autoscaling.Continue, true
+	case r.err == nil && r.outcome.Action == lifecycle.Unmatched:
+		return "", false // no profile of ours fits: whoever made the hook said by its default result what then happens
 	default:
 		return autoscaling.Abandon, true
 	}

@@ -66,6 +66,15 @@ func hookBody(id, name, transition string) string {
 
 var makes, removes = lifecycle.Duties{Make: true}, lifecycle.Duties{Remove: true}
 
+func TestAHookOfNoProfilesInstanceIsLeftToItsGroupOnceItsTagsHadTimeToCome(t *testing.T) {
+	b, g := hookBench(makes)
+	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Unmatched}
+	b.now = b.now.Add(5 * time.Minute)
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || len(g.told) > 0 {
+		t.Errorf("want nothing said of it and the event done with, got %v back and %q", again, g.told)
+	}
+}
+
 func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 	for name, row := range map[string]struct {
 		outcome   lifecycle.Action
@@ -79,11 +88,11 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 		"to be tried again":                {"", errors.New("sealed"), false, "beat", "[m0]"},
 		"refused":                          {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
 		"a conflict":                       {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
-		"no profile fits":                  {lifecycle.Unmatched, nil, false, "", "[]"},
+		"no profile fits":                  {lifecycle.Unmatched, nil, false, "", "[m0]"}, // its tags may come late
 		"the deployment is torn down":      {lifecycle.TornDown, nil, false, "CONTINUE", "[]"},
 		"gone meanwhile":                   {lifecycle.LeftAlone, nil, false, "ABANDON", "[]"},
 		"refused, and settings let it go":  {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
-		"no profile fits, whatever is set": {lifecycle.Unmatched, nil, true, "", "[]"},
+		"unmatched, and settings allow it": {lifecycle.Unmatched, nil, true, "CONTINUE", "[]"},
 	} {
 		b, g := hookBench(makes)
 		b.handler.Hooks.ContinueOnRefusal = row.continues

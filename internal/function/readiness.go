@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
+	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -19,10 +22,14 @@ const (
 	tagRemoved = "removed"
 )
 
+// answerTime is what is kept of an invocation's time for its answer, its metrics and its audit events.
+const answerTime = 5 * time.Second
+
 // Tagger tags instances.
 type Tagger interface {
-	// Tag gives all instances of a place the same tag. An error of kind fault.Retry may pass.
-	Tag(ctx context.Context, p instance.Place, ids []string, key, value string) error
+	// Tag gives instances of a place the same tag. There is one error for each that it could not be given to; one of kind
+	// fault.Retry may pass.
+	Tag(ctx context.Context, p instance.Place, ids []string, key, value string) map[string]error
 }
 
 // Readiness shows instances by a tag of their own whether their identity stands: what waits for it on the instance asks
@@ -38,47 +45,63 @@ type sign struct {
 	value string
 }
 
-// show tags the instances of a batch by what became of them, those of a place and value by one call, since EC2 allows few
-// writes a second. It gives the errors of what should be tried again.
-func (v *invocation) show(ctx context.Context, sightings map[instance.Ref]instance.Sighting, done map[instance.Ref]result) map[instance.Ref]error {
+// signs are what an invocation has to show, those of a place and value by one call, since EC2 allows few writes a second.
+type signs struct {
+	mu  sync.Mutex
+	all map[sign][]string
+}
+
+// note keeps what an instance should show of what became of it.
+func (v *invocation) note(t event.Trigger, s instance.Sighting, r result) {
 	if v.Readiness.Key == "" {
-		return nil
+		return
 	}
-	signs := map[sign][]string{}
-	for ref, r := range done {
-		if value := r.sign(sightings[ref], v.Readiness.Key); value != "" {
-			s := sign{place: instance.Place{Account: ref.Account, Region: ref.Region}, value: value}
-			signs[s] = append(signs[s], ref.ID)
-		}
+	value := r.sign(t, s, v.Readiness.Key)
+	if value == "" {
+		return
 	}
-	failed := map[instance.Ref]error{}
-	for s, ids := range signs {
+	v.signs.mu.Lock()
+	defer v.signs.mu.Unlock()
+	if v.signs.all == nil {
+		v.signs.all = map[sign][]string{}
+	}
+	k := sign{place: instance.Place{Account: t.Account, Region: t.Region}, value: value}
+	v.signs.all[k] = append(v.signs.all[k], t.InstanceID)
+}
+
+// show tags the instances. It gives the errors of those that should be tried again; all others are told, and left.
+func (v *invocation) show(ctx context.Context) map[instance.Ref]error {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerTime))
+		defer cancel()
+	}
+	again := map[instance.Ref]error{}
+	for s, ids := range v.signs.all {
 		slices.Sort(ids)
-		err := v.Readiness.Tagger.Tag(ctx, s.place, ids, v.Readiness.Key, s.value)
-		if err == nil {
-			continue
-		}
-		v.log.ErrorContext(ctx, "instances could not be tagged with what became of them", observe.KeyAccount, s.place.Account, observe.KeyRegion, s.place.Region,
-			observe.KeyKind, fault.KindOf(err).String(), observe.KeyError, err)
-		if fault.KindOf(err) == fault.Retry {
-			for _, id := range ids {
-				failed[instance.Ref{ID: id, Account: s.place.Account, Region: s.place.Region}] = err
+		for id, err := range v.Readiness.Tagger.Tag(ctx, s.place, ids, v.Readiness.Key, s.value) {
+			v.metrics.Count(observe.TagFailed)
+			v.log.ErrorContext(ctx, "the instance could not be tagged with what became of it", observe.KeyInstance, id, observe.KeyAccount, s.place.Account,
+				observe.KeyRegion, s.place.Region, observe.KeyKind, fault.KindOf(err).String(), observe.KeyError, err)
+			if fault.KindOf(err) == fault.Retry {
+				again[instance.Ref{ID: id, Account: s.place.Account, Region: s.place.Region}] = err
 			}
 		}
 	}
-	return failed
+	return again
 }
 
-// sign is the value an instance should show and does not; empty for none. A refusal is shown where nothing is yet: who was
-// granted something before keeps it.
-func (r result) sign(s instance.Sighting, key string) string {
+// sign is the value that an instance should show and does not; empty for none. A refusal is shown where nothing is yet: who
+// was granted something before keeps it.
+func (r result) sign(t event.Trigger, s instance.Sighting, key string) string {
 	if s.Err != nil || !s.Found || s.Facts.State != facts.Pending && s.Facts.State != facts.Running {
 		return ""
 	}
+	o := r.outcome
 	shown, tagged := s.Facts.Tags[key]
 	value := ""
-	switch o := r.outcome; {
-	case errors.Is(r.err, lifecycle.ErrSettling), r.err == nil && o.Action == lifecycle.Deprovisioned:
+	switch {
+	case !o.CutAt.IsZero(), r.err == nil && t.Leaving, errors.Is(r.err, lifecycle.ErrSettling):
 		if tagged {
 			value = tagRemoved
 		}

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
@@ -18,7 +23,7 @@ import (
 type shown struct {
 	seen map[string]instance.Sighting
 	told []string
-	err  error
+	errs map[string]error
 }
 
 func (s *shown) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
@@ -29,9 +34,9 @@ func (s *shown) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]in
 	return out
 }
 
-func (s *shown) Tag(_ context.Context, p instance.Place, ids []string, key, value string) error {
+func (s *shown) Tag(_ context.Context, p instance.Place, ids []string, key, value string) map[string]error {
 	s.told = append(s.told, fmt.Sprint(p.Region, ids, key, value))
-	return s.err
+	return s.errs
 }
 
 func readyBench() (*bench, *shown) {
@@ -51,7 +56,7 @@ func alive(state facts.State, tag string) instance.Sighting {
 
 func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T) {
 	unchanged := lifecycle.Outcome{Action: lifecycle.Unchanged, Profile: "a-worker"}
-	removed := lifecycle.Outcome{Action: lifecycle.Deprovisioned, Paths: []string{"p"}}
+	removed := lifecycle.Outcome{Action: lifecycle.Deprovisioned, Paths: []string{"p"}, CutAt: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)}
 	for name, row := range map[string]struct {
 		seen    instance.Sighting
 		outcome lifecycle.Outcome
@@ -69,6 +74,7 @@ func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T
 		"to be tried again":                  {alive(facts.Running, ""), lifecycle.Outcome{}, errors.New("sealed"), ""},
 		"removed as its group terminates it": {alive(facts.Running, "ready"), removed, nil, "removed"},
 		"removed, to be looked after":        {alive(facts.Running, "ready"), lifecycle.Outcome{}, fault.New(fault.Retry, lifecycle.ErrSettling), "removed"},
+		"removed, but for another's policy":  {alive(facts.Running, "ready"), removed, fault.Conflictf("another's"), "removed"},
 		"removed, and never tagged":          {alive(facts.Running, ""), removed, nil, ""},
 		"gone":                               {alive(facts.Terminated, "ready"), removed, nil, ""},
 		"not visible":                        {instance.Sighting{}, lifecycle.Outcome{}, nil, ""},
@@ -103,16 +109,54 @@ func TestABatchIsTaggedByOneCallForEachValue(t *testing.T) {
 }
 
 func TestATagThatMayYetBeTakenIsTriedAgainAndOneThatIsDeniedHoldsNothingUp(t *testing.T) {
-	for _, row := range []struct {
-		err   error
-		again string
-	}{{errors.New("RequestLimitExceeded"), "[m0]"}, {fault.Refusef("denied"), "[]"}} {
-		b, s := readyBench()
-		s.seen[id(1)], s.err = alive(facts.Running, ""), row.err
-		if again := b.batch(t.Context(), t, body(id(1), "running", at)); fmt.Sprint(again) != row.again {
-			t.Errorf("%v: want %s back, got %v", row.err, row.again, again)
-		}
+	b, s := readyBench()
+	for n := range 3 {
+		s.seen[id(n)] = alive(facts.Running, "")
 	}
+	s.errs = map[string]error{id(1): errors.New("RequestLimitExceeded"), id(2): fault.Refusef("denied")}
+	again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at))
+	if fmt.Sprint(again) != "[m1]" {
+		t.Errorf("want the throttled one back and no other, got %v", again)
+	}
+	if !strings.Contains(b.metrics.String(), `"TagFailed":2`) {
+		t.Errorf("want both counted, got %s", b.metrics.String())
+	}
+}
+
+// The first try removed it, and the tag was throttled: the second finds nothing to remove.
+func TestALeavingInstanceThatHasNothingLeftIsStillTaggedAsRemoved(t *testing.T) {
+	b, s := readyBench()
+	g := &groups{states: map[string]autoscaling.Standing{id(1): {State: "Terminating:Wait"}}}
+	b.handler.Hooks = function.Hooks{Groups: g, Duties: removes, Prefix: "vault-identity-"}
+	s.seen[id(1)], b.outcomes[id(1)] = alive(facts.Running, "ready"), lifecycle.Outcome{Action: lifecycle.Unchanged}
+	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
+	if want := fmt.Sprint("us-east-1", []string{id(1)}, "identity", "removed"); len(s.told) != 1 || s.told[0] != want {
+		t.Errorf("EC2 was told %q, want %q", s.told, want)
+	}
+}
+
+func TestTaggingLeavesTimeToAnswer(t *testing.T) {
+	b, s := readyBench()
+	slow := &patient{shown: s}
+	b.handler.Readiness.Tagger = slow
+	s.seen[id(1)] = alive(facts.Running, "")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b.now = time.Now()
+	b.batch(ctx, t, body(id(1), "running", at))
+	if end, _ := ctx.Deadline(); slow.deadline.IsZero() || end.Sub(slow.deadline) < 4*time.Second {
+		t.Errorf("want tagging ended well before the invocation at %s, its deadline is %s", end, slow.deadline)
+	}
+}
+
+type patient struct {
+	*shown
+	deadline time.Time
+}
+
+func (p *patient) Tag(ctx context.Context, _ instance.Place, _ []string, _, _ string) map[string]error {
+	p.deadline, _ = ctx.Deadline()
+	return nil
 }
 
 func TestWithoutAKeyNoInstanceIsTagged(t *testing.T) {
@@ -122,5 +166,31 @@ func TestWithoutAKeyNoInstanceIsTagged(t *testing.T) {
 	b.batch(t.Context(), t, body(id(1), "running", at))
 	if len(s.told) > 0 {
 		t.Errorf("EC2 was told %q", s.told)
+	}
+}
+
+func TestWhatTheFunctionsWriteMustNotDecideWhatTheyGrant(t *testing.T) {
+	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
+		t.Setenv(name, value) // the SDK reads its own
+	}
+	dir := t.TempDir()
+	for file, text := range map[string]string{
+		"profile.yaml": "name: a-worker\nmatch: {iam_role_arn: \"arn:aws:iam::*:role/w\", tags: {identity: ready}}\nbase_path: a\n" +
+			"fqdn: \"{{ .PrivateDNSName }}\"\nauth: {token_ttl: 1h, token_max_ttl: 2h}\noutputs:\n  - {name: node, type: policy, template: p.tmpl}\n",
+		"p.tmpl": "path \"a/kv\" {\n  capabilities = [\"read\"]\n}\n",
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, "w"), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "w", file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, wrong := range map[string]bool{"identity": true, "another": false} {
+		env := map[string]string{"TABLE_NAME": "ledger", "DEPLOYMENT_ID": "d", "VAULT_ADDR": "https://vault:8200", "TEMPLATES_DIR": dir, "READY_TAG": key}
+		_, err := function.New(t.Context(), "provision", makes, func(name string) string { return env[name] })
+		if wrong != (err != nil) || wrong && (!strings.Contains(err.Error(), "READY_TAG") || !strings.Contains(err.Error(), "a-worker")) {
+			t.Errorf("READY_TAG=%s: got %v, want it refused by name: %v", key, err, wrong)
+		}
 	}
 }

@@ -44,7 +44,6 @@ func New(ctx context.Context, name string, duties lifecycle.Duties, getenv func(
 		return nil, err
 	}
 	h := p.handler(name, duties)
-	h.Readiness = Readiness{Tagger: instance.NewTagger(p.instances), Key: p.settings.ReadyTag}
 	h.Hooks = Hooks{
 		Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
 	}
@@ -130,8 +129,8 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
 	}
 	for _, profile := range profiles.Profiles {
-		if _, matches := profile.Match.Tags[s.ReadyTag]; s.ReadyTag != "" && matches {
-			return nil, fmt.Errorf("READY_TAG: profile %s matches by the tag %s: what the functions write must not decide what they grant", profile.Name, s.ReadyTag)
+		if s.ReadyTag != "" && profile.UsesTag(s.ReadyTag) {
+			return nil, fmt.Errorf("READY_TAG: profile %s goes by the tag %s: what the functions write must not decide what they grant", profile.Name, s.ReadyTag)
 		}
 	}
 	awsConfig, err := awsFromEnvironment(ctx)
@@ -174,6 +173,7 @@ func (p *parts) handler(name string, duties lifecycle.Duties) Handler {
 	h := Handler{
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
 		Log: p.log, Metrics: os.Stdout, Services: p.services, Now: time.Now,
+		Readiness: Readiness{Tagger: instance.NewTagger(p.instances), Key: s.ReadyTag},
 	}
 	if s.EventBus != "" {
 		h.Bus = audit.NewEventBridge(eventbridge.NewFromConfig(p.aws).PutEvents, s.EventBus)

@@ -706,3 +706,41 @@ func TestNoTwoSetsOfFieldsHaveOneDigest(t *testing.T) {
 		}
 	}
 }
+
+func TestAProfileTellsWhichTagsItGoesBy(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(fstest.MapFS)
+		want   bool
+	}{
+		"by none": {func(fstest.MapFS) {}, false},
+		"by another": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {role: worker}, ")
+		}, false},
+		"it is matched by": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {identity: ready}, ")
+		}, true},
+		"it takes its name from": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/profile.yaml", "{{ .PrivateDNSName }}", `{{ .Tag \"identity\" }}`)
+		}, true},
+		"a template writes it": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag "identity" }}`)
+		}, true},
+		"a template may": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag .Region }}`)
+		}, true},
+	} {
+		f := files()
+		row.change(f)
+		set, err := grant.Load(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := set.Profiles[0].UsesTag("identity"); got != row.want {
+			t.Errorf("%s: the profile goes by the tag: %v, want %v", name, got, row.want)
+		}
+	}
+}
+
+func replaceIn(f fstest.MapFS, file, old, text string) {
+	f[file] = &fstest.MapFile{Data: []byte(strings.Replace(string(f[file].Data), old, text, 1))}
+}

@@ -8,6 +8,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
+// UsesTag tells whether a tag decides whether the profile fits, or what it renders: it is matched by, or a template uses it,
+// or may, its key being no literal.
+func (p *Profile) UsesTag(key string) bool {
+	_, matched := p.Match.Tags[key]
+	return matched || slices.ContainsFunc(p.templates(), func(c *compiled) bool {
+		return slices.Contains(c.tags, key) || slices.Contains(c.tags, "")
+	})
+}
+
 // Match is the one profile that fits an instance; nil when none does, an error of kind fault.Refuse that names them
 // when several do.
 func (s *Set) Match(f facts.Instance) (*Profile, error) {

@@ -128,22 +128,24 @@ func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	return v, nil
 }
 
+// templates are all that are executed for an instance.
+func (p *Profile) templates() []*compiled {
+	all := []*compiled{p.fqdn}
+	for _, o := range p.Outputs {
+		all = append(all, o.body)
+		if o.Type == KindPKIRole {
+			all = slices.Concat(all, []*compiled{o.commonName}, o.dnsNames, o.addresses)
+		}
+	}
+	return all
+}
+
 // usedValues are the names of all values that any template of the profile uses, but for those made while rendering.
 func (p *Profile) usedValues() map[string]bool {
 	used := map[string]bool{}
-	add := func(c *compiled) {
+	for _, c := range p.templates() {
 		for name := range c.fields {
 			used[name] = true
-		}
-	}
-	add(p.fqdn)
-	for _, o := range p.Outputs {
-		add(o.body)
-		if o.Type == KindPKIRole {
-			add(o.commonName)
-			for _, c := range slices.Concat(o.dnsNames, o.addresses) {
-				add(c)
-			}
 		}
 	}
 	for _, made := range []string{"FQDN", "OutputPath", "TemplateName"} {

@@ -31,6 +31,7 @@ type compiled struct {
 	file     string
 	template *template.Template
 	fields   map[string]bool // the values it uses, by name; "Tag" among them
+	tags     []string        // the keys of the tags it uses; empty for one that is not a literal
 	pki      []string        // the outputs it names by pkiAccess
 }
 
@@ -196,6 +197,13 @@ func (w *walk) field(n parse.Node, path []string, args []parse.Node) {
 		w.refuse(n, `.Tag wants the key: .Tag "role"`)
 	default:
 		w.fields[name] = true
+	}
+	if name == "Tag" && len(args) > 0 {
+		key, _ := args[0].(*parse.StringNode)
+		if key == nil {
+			key = &parse.StringNode{}
+		}
+		w.tags = append(w.tags, key.Text)
 	}
 }
 

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
@@ -19,7 +22,7 @@ import (
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateTags.html
 const taggedAtOnce = 500
 
-// Tagger tags instances. It is safe for concurrent use. Only what tags holds one: the call is code that the others need not carry.
+// Tagger tags instances. It is safe for concurrent use.
 type Tagger struct {
 	config func(context.Context, Place) (aws.Config, error)
 
@@ -32,20 +35,24 @@ type createTags func(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options
 // NewTagger makes a Tagger that goes where l looks, with the same credentials.
 func NewTagger(l *Lookup) *Tagger { return &Tagger{config: l.Config, calls: map[Place]createTags{}} }
 
-// Tag gives all instances of a place the same tag, in place of one they may have by that key. What EC2 will not take from
-// this function, or for good, is of kind fault.Refuse; anything else may pass, an instance among them that is gone by now,
-// for which EC2 tags none of a call's.
-func (t *Tagger) Tag(ctx context.Context, p Place, ids []string, key, value string) error {
+// Tag gives instances of a place the same tag, in place of one they may have by that key. There is an error for each that it
+// could not be given to: of kind fault.Retry where EC2 was too busy or did not answer, else of kind fault.Refuse.
+func (t *Tagger) Tag(ctx context.Context, p Place, ids []string, key, value string) map[string]error {
+	failed := map[string]error{}
 	call, err := t.at(ctx, p)
-	if err != nil {
-		return err
-	}
 	for few := range slices.Chunk(ids, taggedAtOnce) {
-		if err := tag(ctx, call, few, types.Tag{Key: &key, Value: &value}); err != nil {
-			return fmt.Errorf("tagging %d instances of %s with %s=%s: %w", len(few), p, key, value, err)
+		if err == nil {
+			tag(ctx, call, few, types.Tag{Key: &key, Value: &value}, failed)
+			continue
+		}
+		for _, id := range few {
+			failed[id] = err
 		}
 	}
-	return nil
+	for id, err := range failed {
+		failed[id] = fmt.Errorf("tagging instance %s of %s with %s=%s: %w", id, p, key, value, err)
+	}
+	return failed
 }
 
 func (t *Tagger) at(ctx context.Context, p Place) (createTags, error) {
@@ -61,18 +68,45 @@ func (t *Tagger) at(ctx context.Context, p Place) (createTags, error) {
 	return t.calls[p], nil
 }
 
-func tag(ctx context.Context, call createTags, ids []string, tag types.Tag) error {
+// tag tags all or none, as EC2 does: for one instance that is gone, or has its 50 tags, it refuses a whole call. Then the
+// halves are tried, so that only that one goes without.
+func tag(ctx context.Context, call createTags, ids []string, what types.Tag, failed map[string]error) {
+	err := once(ctx, call, ids, what)
+	if err == nil {
+		return
+	}
+	if len(ids) > 1 && fault.KindOf(err) == fault.Refuse && !denied(err) {
+		tag(ctx, call, ids[:len(ids)/2], what, failed)
+		tag(ctx, call, ids[len(ids)/2:], what, failed)
+		return
+	}
+	for _, id := range ids {
+		failed[id] = err
+	}
+}
+
+func once(ctx context.Context, call createTags, ids []string, tag types.Tag) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := call(ctx, &ec2.CreateTagsInput{Resources: ids, Tags: []types.Tag{tag}})
-	var told smithy.APIError
-	if errors.As(err, &told) {
-		switch told.ErrorCode() {
-		case "UnauthorizedOperation":
-			return fault.Refusef("%w (the role that tags needs ec2:CreateTags for the key %s: deploy the present template, in member accounts too)", err, aws.ToString(tag.Key))
-		case "InvalidParameterValue", "TagLimitExceeded":
-			return fault.New(fault.Refuse, err)
-		}
+	switch {
+	case passes(err):
+		return err
+	case denied(err):
+		return fault.Refusef("%w (the role that tags needs ec2:CreateTags for the key %s: deploy the present template, in member accounts too)", err, aws.ToString(tag.Key))
 	}
-	return err
+	return fault.New(fault.Refuse, err) // whatever else EC2 has against it, it will have again; and a tag is a hint
+}
+
+// passes tells what EC2 has nothing against, or not now: no answer, its own faults, and calls that came too often.
+func passes(err error) bool {
+	var told smithy.APIError
+	var answer *smithyhttp.ResponseError
+	return !errors.As(err, &told) || errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError ||
+		retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}.IsErrorThrottle(err) == aws.TrueTernary
+}
+
+func denied(err error) bool {
+	var told smithy.APIError
+	return errors.As(err, &told) && told.ErrorCode() == "UnauthorizedOperation"
 }

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,54 +15,88 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
-// tagging tags instances in an EC2 that answers with this error code, or with success.
-func tagging(t *testing.T, code string, ids []string) (forms []url.Values, err error) {
+// tagging tags instances in an EC2 that refuses every call which names spoilt, by this status and code. It gives the
+// instances of each call.
+func tagging(t *testing.T, spoilt string, status int, code string, ids []string) (calls [][]string, failed map[string]error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err != nil {
 			t.Error(err)
 		}
-		switch action := r.Form.Get("Action"); {
-		case action != "CreateTags":
+		if action := r.Form.Get("Action"); action != "CreateTags" {
 			fmt.Fprint(w, awsAnswers()[action])
-		case code != "":
-			w.WriteHeader(http.StatusBadRequest)
-			fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors></Response>`, code)
-		default:
-			forms = append(forms, r.Form)
-			fmt.Fprint(w, `<CreateTagsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><return>true</return></CreateTagsResponse>`)
+			return
 		}
+		var named []string
+		for n := 1; r.Form.Get(fmt.Sprint("ResourceId.", n)) != ""; n++ {
+			named = append(named, r.Form.Get(fmt.Sprint("ResourceId.", n)))
+		}
+		calls = append(calls, named)
+		if r.Form.Get("Tag.1.Key") != "identity" || r.Form.Get("Tag.1.Value") != "ready" || r.Form.Get("Tag.2.Key") != "" {
+			t.Errorf("want the one tag identity=ready, got %v", r.Form)
+		}
+		if slices.Contains(named, spoilt) {
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors></Response>`, code)
+			return
+		}
+		fmt.Fprint(w, `<CreateTagsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><return>true</return></CreateTagsResponse>`)
 	}))
 	defer server.Close()
 	l := instance.New(instance.Options{Config: aws.Config{
-		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+		Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+		Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 	}})
-	err = instance.NewTagger(l).Tag(t.Context(), instance.Place{Account: account, Region: "us-east-1"}, ids, "identity", "ready")
-	return forms, err
+	failed = instance.NewTagger(l).Tag(t.Context(), instance.Place{Account: account, Region: "us-east-1"}, ids, "identity", "ready")
+	return calls, failed
+}
+
+func instances(n int) []string {
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("i-%08x", i)
+	}
+	return ids
 }
 
 func TestATagGoesToManyInstancesByOneCall(t *testing.T) {
-	var ids []string
-	for n := range 501 {
-		ids = append(ids, fmt.Sprintf("i-%08x", n))
-	}
-	forms, err := tagging(t, "", ids)
-	if err != nil || len(forms) != 2 {
-		t.Fatalf("want 501 instances tagged by two calls, got %d, %v", len(forms), err)
-	}
-	if f := forms[0]; f.Get("ResourceId.500") != ids[499] || f.Get("ResourceId.501") != "" || f.Get("Tag.1.Key") != "identity" || f.Get("Tag.1.Value") != "ready" || f.Get("Tag.2.Key") != "" {
-		t.Errorf("the first call says %v, want 500 instances and the one tag", f)
+	calls, failed := tagging(t, "", 0, "", instances(501))
+	if len(failed) > 0 || len(calls) != 2 || len(calls[0]) != 500 || len(calls[1]) != 1 {
+		t.Errorf("want 501 instances tagged by two calls, got %d calls, %v", len(calls), failed)
 	}
 }
 
-func TestWhatEC2WillNeverTakeIsNotTriedAgain(t *testing.T) {
-	for code, want := range map[string]fault.Kind{
-		"UnauthorizedOperation": fault.Refuse, "InvalidParameterValue": fault.Refuse, "TagLimitExceeded": fault.Refuse,
-		"RequestLimitExceeded": fault.Retry, "InternalError": fault.Retry, "InvalidInstanceID.NotFound": fault.Retry,
+func TestAnInstanceThatCannotBeTaggedCostsNoOtherItsTag(t *testing.T) {
+	for _, code := range []string{"TagLimitExceeded", "InvalidInstanceID.NotFound", "SomethingNew"} {
+		all := instances(50)
+		calls, failed := tagging(t, all[31], http.StatusBadRequest, code, all)
+		err := failed[all[31]]
+		if len(failed) != 1 || fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), all[31]) {
+			t.Errorf("%s: want an error for the one, by name, that is not tried again, got %v", code, failed)
+		}
+		if len(calls) > 13 {
+			t.Errorf("%s: want it found by halves, it took %d calls", code, len(calls))
+		}
+	}
+}
+
+func TestWhatPassesIsTriedAgainAndADenialIsAskedForOnce(t *testing.T) {
+	for _, row := range []struct {
+		status int
+		code   string
+		want   fault.Kind
+	}{
+		{400, "UnauthorizedOperation", fault.Refuse}, {400, "RequestLimitExceeded", fault.Retry}, {503, "Unavailable", fault.Retry}, {500, "InternalError", fault.Retry},
 	} {
-		_, err := tagging(t, code, []string{id})
-		if err == nil || fault.KindOf(err) != want || !strings.Contains(err.Error(), "identity=ready") {
-			t.Errorf("%s: got %v of kind %s, want %s and the tag named", code, err, fault.KindOf(err), want)
+		all := instances(3)
+		calls, failed := tagging(t, all[0], row.status, row.code, all)
+		if len(calls) != 1 || len(failed) != 3 {
+			t.Errorf("%s: want one call, and all three told, got %v, %v", row.code, calls, failed)
+		}
+		for _, err := range failed {
+			if fault.KindOf(err) != row.want {
+				t.Errorf("%s: got kind %s, want %s: %v", row.code, fault.KindOf(err), row.want, err)
+			}
 		}
 	}
 }

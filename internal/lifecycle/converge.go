@@ -194,8 +194,11 @@ func (c *Converger) absent(ctx context.Context, t event.Trigger) (Outcome, error
 
 func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) {
 	old, ends, err := c.toEnd(ctx, t)
-	if ends || err != nil {
-		return Outcome{Action: LeftAlone}, err
+	if err != nil {
+		return Outcome{}, err
+	}
+	if ends {
+		return Outcome{Action: LeftAlone}, nil
 	}
 	next, err := c.withStrays(ctx, t, old)
 	if err != nil {
@@ -211,8 +214,11 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 // on; one from before the instance was last started is renewed.
 func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
 	old, ends, err := c.toEnd(ctx, t)
-	if ends || err != nil {
-		return Outcome{Action: LeftAlone}, err
+	if err != nil {
+		return Outcome{}, err
+	}
+	if ends {
+		return Outcome{Action: LeftAlone}, nil
 	}
 	if err := c.takenOver(ctx, old); err != nil {
 		return Outcome{}, err

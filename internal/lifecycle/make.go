@@ -286,13 +286,11 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 // allNeeded joins the errors of a grant's objects. A refusal of one refuses the grant, which needs them all, whatever
 // else failed and in whichever order.
 func allNeeded(errs []error) error {
-	kind := fault.Retry
-	for _, err := range errs {
-		if err != nil && fault.KindOf(err) != fault.Retry {
-			kind = fault.KindOf(err)
-		}
+	final := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil || fault.KindOf(err) == fault.Retry })
+	if len(final) == 0 {
+		return errors.Join(errs...)
 	}
-	return fault.New(kind, errors.Join(errs...))
+	return fault.New(fault.KindOf(errors.Join(final...)), errors.Join(errs...))
 }
 
 // sideBySide does the same to all items at once and gives each one's error, in their order. One failure does not cancel

@@ -6,7 +6,7 @@ func MetricNames() (counts, times []string) {
 		Provisioned, Deprovisioned, Unchanged, Unmatched, LeftAlone, Refused, Conflicting, Retried, Ignored, Malformed,
 		DriftMissing, DriftChanged, DriftOrphaned, DriftConflict, DriftCorrected, DriftFailed, DriftEnqueued,
 		Reconciled, Blocked, VaultThrottles, EC2Throttles, DynamoDBThrottles, AuditFailed,
-		HookContinued, HookAbandoned,
+		HookContinued, HookAbandoned, TagFailed,
 	}
 	times = []string{TimeToReady, TimeToCutOff, VaultLatency, EC2Latency, DynamoDBLatency, QueueAge, SweepAge}
 	return counts, times

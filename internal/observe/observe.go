@@ -97,6 +97,7 @@ const (
 	AuditFailed       = "AuditFailed"   // audit events that did not reach the event bus
 	HookContinued     = "HookContinued" // lifecycle hooks of Auto Scaling, by how their wait was ended
 	HookAbandoned     = "HookAbandoned"
+	TagFailed         = "TagFailed" // instances that could not be tagged with what became of them
 
 	TimeToReady     = "TimeToReady"  // from the event's own time to the auth role being active
 	TimeToCutOff    = "TimeToCutOff" // from the event's own time to the instance's tokens being refused

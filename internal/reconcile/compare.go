@@ -134,6 +134,9 @@ func (c *comparison) present(s *subject) []Change {
 // where its removal broke off.
 func (c *comparison) leaving(s *subject) []Change {
 	rows := c.foreignPolicies(s)
+	if slices.ContainsFunc(rows, func(row Change) bool { return c.anothers(s, row.Path) }) {
+		return rows // taken over: lifecycle leaves it alone
+	}
 	if s.live() && c.leftOf(s, len(rows)) {
 		row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", "terminating by its Auto Scaling group", s.record.State)})
 		row.removes, row.counts = true, true
@@ -363,6 +366,12 @@ func (s *subject) alive() bool {
 func (c *comparison) ours(s *subject, path string) bool {
 	m, ok := grant.MarkerOf(s.contents[path])
 	return ok && m.Deployment == c.deployment && m.InstanceID == s.id
+}
+
+// anothers tells that a policy bears the marker of another deployment.
+func (c *comparison) anothers(s *subject, path string) bool {
+	m, ok := grant.MarkerOf(s.contents[path])
+	return ok && m.Deployment != c.deployment
 }
 
 func (c *comparison) kindOf(path string) grant.Kind {

@@ -90,9 +90,9 @@ var (
 	eventBus   = form.New(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
 	hookPrefix = form.New(`^[A-Za-z0-9_/-]+$`, 200)
-	// What a key may hold that the metadata service is to show, and it begins with no word of AWS's own.
-	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#allow-access-to-tags-in-IMDS
-	tagKey = form.New(`^[A-Za-z0-9+=,_:@-][A-Za-z0-9+=.,_:@-]*$`, 128)
+	// Some of what a key may hold that the metadata service is to show. Without a colon it cannot begin with aws:, which is
+	// AWS's own. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
+	tagKey = form.New(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
 	header = form.New(`^[!-~]+$`, 1024)
 )
 

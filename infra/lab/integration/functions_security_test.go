@@ -64,6 +64,9 @@ var byHooks = []string{
 	"autoscaling:DescribeAutoScalingInstances", "autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
 }
 
+// byTag is what tells each instance whether its identity stands, where settings ask for it: the test of the tag sees it called.
+var byTag = []string{"ec2:CreateTags"}
+
 func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	resetTaps()
 	wholeLife(t)
@@ -83,7 +86,7 @@ func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	}
 	delete(granted, "sts:AssumeRole") // who may assume the functions' own roles; the member role's is told apart below
 	delete(used, "sts:AssumeRole")
-	for _, action := range slices.Concat(byOthers, byHooks) {
+	for _, action := range slices.Concat(byOthers, byHooks, byTag) {
 		if !granted[action] {
 			t.Errorf("%s is not granted, and is needed", action)
 		}

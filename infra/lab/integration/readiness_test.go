@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
 // waiting is what docs/auto-scaling.md has an instance run to wait for its tag.
@@ -22,14 +23,14 @@ func waiting(t *testing.T) string {
 	}
 	_, after, _ := strings.Cut(string(page), "\nimds=")
 	script, _, found := strings.Cut(after, "```")
-	if !found || !strings.Contains(script, "until curl") {
+	if !found || !strings.Contains(script, "until [") {
 		t.Fatal("docs/auto-scaling.md shows no script that waits for the tag")
 	}
 	return "imds=" + script
 }
 
 func TestAnInstanceWaitsForItsTagByTheScriptOfTheDocsAndASecondEventTagsNothing(t *testing.T) {
-	l := line(t, lab.LineOptions{Functions: []string{provision}, Env: map[string]string{"READY_TAG": "vault-identity"}})
+	l := line(t, lab.LineOptions{Functions: []string{provision, reconcile}, Env: map[string]string{"READY_TAG": "vault-identity"}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	metadata, err := world.Fleet.Metadata(i)
 	if err != nil {
@@ -54,6 +55,19 @@ func TestAnInstanceWaitsForItsTagByTheScriptOfTheDocsAndASecondEventTagsNothing(
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("want the wait ended by the tag, got %v", err)
+	}
+	// One whose event was lost is granted by reconcile, and waits for the same tag.
+	lost := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := runReconcile(t, l.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{lost.ID}}); a.Summary.Corrected != 1 {
+		t.Fatalf("want it granted, got %+v", a)
+	}
+	other, err := world.Fleet.Metadata(lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	if out, err := exec.CommandContext(ctx, "sh", "-c", strings.Replace(waiting(t), "http://169.254.169.254", other.URL, 1)).CombinedOutput(); err != nil {
+		t.Errorf("want an instance that reconcile granted tagged as well, got %v: %s", err, out)
 	}
 	l.Taps.AWS.Reset()
 	if a := bare(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); a.Action != "unchanged" {

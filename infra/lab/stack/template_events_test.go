@@ -179,6 +179,12 @@ func TestTheFunctionsOwnTagReachesNoQueue(t *testing.T) {
 		if got := matches(t, object(rule["EventPattern"]), event, eventKeys); got != row.want {
 			t.Errorf("%s: the rule takes it: %v, want %v", name, got, row.want)
 		}
+		elsewhere := member()
+		elsewhere["ReadyTag"] = row.parameters["ReadyTag"]
+		forward := each(t, settle(t, shared(t, memberTemplate), elsewhere), "AWS::Events::Rule")["ForwardTagsRule"]
+		if got := matches(t, object(forward["EventPattern"]), event, eventKeys); got != row.want {
+			t.Errorf("%s: a member account forwards it: %v, want %v", name, got, row.want)
+		}
 	}
 }
 

@@ -117,8 +117,8 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 				fallthrough
 			default:
 				want = append(want, answers...)
-				want = append(want, "ec2:CreateTags")
 			}
+			want = append(want, "ec2:CreateTags")
 			if name == "bare" {
 				want = slices.DeleteFunc(want, func(a string) bool {
 					return slices.ContainsFunc(optional, func(prefix string) bool { return strings.HasPrefix(a, prefix) })
@@ -142,6 +142,41 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 				t.Errorf("%s and %s share the role %q: what one function needs the other would have too", id, other, role)
 			}
 			roles[role] = id
+		}
+	}
+}
+
+// A right to write any tag would be one to choose what an instance is granted.
+func TestOnlyTheOneTagMayBeWritten(t *testing.T) {
+	const only = `{"ForAllValues:StringEquals":{"aws:TagKeys":{"Ref":"ReadyTag"}},"Null":{"aws:TagKeys":"false"}}`
+	parameters := member()
+	parameters["ReadyTag"] = full["ReadyTag"]
+	for name, resources := range map[string]map[string]any{
+		"the stack": settled(t, full), "a member account": settle(t, shared(t, memberTemplate), parameters),
+	} {
+		found := 0
+		for id, r := range resources {
+			properties := object(object(r)["Properties"])
+			documents := []any{properties["PolicyDocument"]}
+			policies, _ := properties["Policies"].([]any)
+			for _, p := range policies {
+				documents = append(documents, object(p)["PolicyDocument"])
+			}
+			for _, d := range documents {
+				statements, _ := object(d)["Statement"].([]any)
+				for _, s := range statements {
+					if object(s)["Action"] != "ec2:CreateTags" {
+						continue
+					}
+					found++
+					if got := text(t, object(s)["Condition"]); got != only {
+						t.Errorf("%s, %s may tag under the condition %s, want %s", name, id, got, only)
+					}
+				}
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: %d statements let tags be written, want one", name, found)
 		}
 	}
 }
