@@ -13,6 +13,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -106,31 +107,52 @@ func Load(fsys fs.FS) (*Set, error) {
 		return nil, errors.New("no profile found: want <folder>/profile.yaml")
 	}
 	set := &Set{}
-	var faults []error
 	seen := map[string]string{}
-	for _, file := range files {
-		p, err := loadProfile(fsys, file)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", file, err))
+	loaded := make([]*Profile, len(files))
+	faults := atOnce(files, func(i int) (err error) {
+		loaded[i], err = loadProfile(fsys, files[i])
+		return err
+	})
+	for i, p := range loaded {
+		if faults[i] != nil {
 			continue
 		}
 		if other, doubled := seen[p.Name]; doubled {
-			faults = append(faults, fmt.Errorf("%s: the name %q stands in %s as well", file, p.Name, other))
+			faults = append(faults, fmt.Errorf("%s: the name %q stands in %s as well", files[i], p.Name, other))
 		}
-		seen[p.Name] = file
+		seen[p.Name] = files[i]
 		set.Profiles = append(set.Profiles, p)
 	}
 	mounts := set.PKIMounts()
 	for _, p := range set.Profiles {
 		p.mounts = mounts
-		if err := p.rehearse(); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", seen[p.Name], err))
-		}
 	}
-	if len(faults) > 0 {
-		return nil, errors.Join(faults...)
+	faults = append(faults, atOnce(files, func(i int) error {
+		if loaded[i] == nil {
+			return nil
+		}
+		return loaded[i].rehearse()
+	})...)
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
 	}
 	return set, nil
+}
+
+// atOnce does something for every file at once, since a function waits for it at every cold start, and gives each one's
+// error with its name.
+func atOnce(files []string, do func(i int) error) []error {
+	errs := make([]error, len(files))
+	var all sync.WaitGroup
+	for i, file := range files {
+		all.Go(func() {
+			if err := do(i); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", file, err)
+			}
+		})
+	}
+	all.Wait()
+	return errs
 }
 
 // PKIMounts are the PKI mounts that the profiles write roles to, base paths included, sorted.

@@ -25,7 +25,7 @@ func (r *Rig) Cold(ctx context.Context, rounds int) (rows []report.Row, err erro
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	binary := filepath.Join(r.RunDir, "emptyhandler")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "lambda.norpc", "-ldflags", "-s -w", "-o", binary, "./bench/storm/emptyhandler")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "lambda.norpc,nethttpomithttp2", "-ldflags", "-s -w", "-o", binary, "./bench/storm/emptyhandler")
 	build.Dir, build.Env = filepath.Join(r.opts.RepoRoot, "infra", "lab"), append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building the empty handler: %w: %s", err, out)
