@@ -46,7 +46,11 @@ func All(ctx context.Context, o Options, out io.Writer) error {
 	}
 	o.Raft = true
 	return with(ctx, o, func(r *Rig, all recipes) error {
-		return r.storms(ctx, all, load{N: fleetSize, Short: true}, "Storms, Vault on Raft with fsync", out)
+		const heading = "Storms, Vault on Raft with fsync"
+		if err := r.storms(ctx, all, load{N: fleetSize, Short: true}, heading, out); err != nil {
+			return err
+		}
+		return r.stormsApart(ctx, all, load{N: fleetSize}, heading, out)
 	})
 }
 
@@ -61,10 +65,21 @@ func inMemory(ctx context.Context, o Options, out io.Writer) error {
 			return err
 		}
 		report.Print(out, "Warm path", rows)
-		if err := r.storms(ctx, all, load{N: fleetSize}, "Storms, Vault in memory", out); err != nil {
-			return err
+		for _, s := range []struct {
+			heading string
+			load    load
+		}{
+			{"Storms, Vault in memory", load{N: fleetSize}},
+			{"Storms, 5 ms added to every call to Vault", load{N: fleetSize, Delay: network, Short: true}},
+		} {
+			if err := r.storms(ctx, all, s.load, s.heading, out); err != nil {
+				return err
+			}
+			if err := r.stormsApart(ctx, all, s.load, s.heading, out); err != nil {
+				return err
+			}
 		}
-		return r.storms(ctx, all, load{N: fleetSize, Delay: network, Short: true}, "Storms, 5 ms added to every call to Vault", out)
+		return nil
 	})
 }
 

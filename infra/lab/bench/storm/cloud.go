@@ -17,8 +17,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// cloud answers for EC2, IAM, EventBridge and SQS from tables in memory, as far as the functions and the lab's poller ask
-// them. It checks no signature, and a message that is received and not deleted does not come again.
+// cloud answers for EC2, IAM, EventBridge and SQS, and for DynamoDB where its share of the cores would be in the way, from
+// tables in memory, as far as the functions and the lab's poller ask them. It checks no signature, and a message that is received and not deleted does not come again.
 type cloud struct {
 	URL    string
 	server *http.Server
@@ -27,7 +27,8 @@ type cloud struct {
 	instances map[string]*machine
 	ids       []string // in the order they were added
 	queues    map[string]*messages
-	calls     map[string]int // by action
+	items     map[string]item // of the ledger, by key; empty where DynamoDB Local is it
+	calls     map[string]int  // by action
 	// lastReceive is the latest answer to the poller, which asks one thing after the other.
 	lastReceive struct {
 		asked  string
@@ -47,7 +48,7 @@ func startCloud(ctx context.Context) (*cloud, error) {
 		return nil, fmt.Errorf("listening for EC2, IAM, SQS and EventBridge: %w", err)
 	}
 	c := &cloud{
-		URL: "http://" + listener.Addr().String(), instances: map[string]*machine{}, queues: map[string]*messages{}, calls: map[string]int{},
+		URL: "http://" + listener.Addr().String(), instances: map[string]*machine{}, queues: map[string]*messages{}, calls: map[string]int{}, items: map[string]item{},
 	}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = c.server.Serve(listener) }() // ends with close
@@ -127,6 +128,8 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = c.lastReceive.answer
 	case "DeleteMessageBatch", "GetQueueAttributes":
 		answer, err = c.queue(action, body)
+	case "GetItem", "PutItem", "TransactWriteItems", "Scan":
+		answer, err = c.table(action, body)
 	default:
 		err = fmt.Errorf("the bench's cloud knows no %q", action)
 	}

@@ -63,7 +63,7 @@ func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
 		if err != nil {
 			return all, err
 		}
-		if err := r.want(ctx, instances, part.after, part.writes); err != nil {
+		if err := w.want(ctx, instances, part.after, part.writes); err != nil {
 			return all, err
 		}
 		all = append(all, part.want.beside(counts, fmt.Sprintf("%s of %d, ", part.name, n), n, r.mapping(part.function).MaximumConcurrency)...)

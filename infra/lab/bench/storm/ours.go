@@ -78,7 +78,7 @@ func (w *way) drain(ctx context.Context, function, state string, instances []fle
 			return s, fmt.Errorf("a storm of %s events made Vault refuse calls (%s)\n%s", state, trouble, lastOf(logs))
 		}
 	}
-	records, err := w.rig.records(ctx)
+	records, err := w.records(ctx)
 	if err != nil {
 		return s, err
 	}
@@ -112,9 +112,9 @@ func told(logs, metric string) bool {
 func lastOf(logs string) string { return logs[max(0, len(logs)-2000):] }
 
 // records is the ledger, by instance.
-func (r *Rig) records(ctx context.Context) (map[string]ledger.Record, error) {
+func (w *way) records(ctx context.Context) (map[string]ledger.Record, error) {
 	all := map[string]ledger.Record{}
-	pages := dynamodb.NewScanPaginator(r.Dynamo, &dynamodb.ScanInput{TableName: aws.String(r.Stack.Tables["Table"]), ConsistentRead: aws.Bool(true)})
+	pages := dynamodb.NewScanPaginator(w.table, &dynamodb.ScanInput{TableName: aws.String(w.rig.Stack.Tables["Table"]), ConsistentRead: aws.Bool(true)})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
@@ -134,8 +134,8 @@ func (r *Rig) records(ctx context.Context) (map[string]ledger.Record, error) {
 }
 
 // want checks that every instance's record has a state and was written so many times.
-func (r *Rig) want(ctx context.Context, instances []fleet.Instance, state ledger.State, writes int64) error {
-	records, err := r.records(ctx)
+func (w *way) want(ctx context.Context, instances []fleet.Instance, state ledger.State, writes int64) error {
+	records, err := w.records(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
@@ -109,6 +110,7 @@ type way struct {
 	*lab.Line
 	cloud *tap.Tap // before the cloud; nil for none
 	rig   *Rig
+	table *dynamodb.Client // the ledger's
 }
 
 // wayOptions say what stands in the way.
@@ -116,12 +118,13 @@ type wayOptions struct {
 	name     string
 	tapAll   bool // taps before Vault, DynamoDB and the cloud
 	tapVault bool // a tap before Vault
+	inMemory bool // the ledger is the cloud's
 	one      bool // one sandbox of each function
 }
 
 // way makes functions that reach DynamoDB Local, Vault and the cloud directly, or by taps.
 func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
-	w := &way{rig: r}
+	w := &way{rig: r, table: r.Dynamo}
 	cloudURL := r.cloud.URL
 	if o.tapAll {
 		var err error
@@ -133,8 +136,11 @@ func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
 	env := map[string]string{
 		"AWS_ENDPOINT_URL": r.MotoURL, "AWS_ENDPOINT_URL_EC2": cloudURL, "AWS_ENDPOINT_URL_IAM": cloudURL, "AWS_ENDPOINT_URL_EVENTBRIDGE": cloudURL,
 	}
+	if o.inMemory {
+		w.table = dynamodb.NewFromConfig(parts.Config(r.cloud.URL, r.Region))
+	}
 	if !o.tapAll {
-		env["AWS_ENDPOINT_URL_DYNAMODB"] = aws.ToString(r.Dynamo.Options().BaseEndpoint)
+		env["AWS_ENDPOINT_URL_DYNAMODB"] = aws.ToString(w.table.Options().BaseEndpoint)
 	}
 	if !o.tapAll && !o.tapVault {
 		env["VAULT_ADDR"] = r.VaultAddr

@@ -29,11 +29,12 @@ type load struct {
 	N     int           // instances
 	Delay time.Duration // added to every call to Vault
 	Short bool          // the start and the end only, beside Vault's own calls
+	Apart bool          // the ledger in memory; Vault is on a core of its own
 }
 
 // Storms measures a start, a repetition and an end of all instances at once.
 func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Row, err error) {
-	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay), tapVault: o.Delay > 0})
+	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay, o.Apart), tapVault: o.Delay > 0, inMemory: o.Apart})
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func (w *way) lives(ctx context.Context, o load) (lives, error) {
 	if l.grant, err = w.drain(ctx, provision, "running", fleet); err != nil {
 		return l, err
 	}
-	if err := w.rig.want(ctx, fleet, ledger.Active, writesToGrant); err != nil {
+	if err := w.want(ctx, fleet, ledger.Active, writesToGrant); err != nil {
 		return l, err
 	}
 	if !o.Short {
@@ -109,7 +110,7 @@ func (w *way) lives(ctx context.Context, o load) (lives, error) {
 	if l.cutOff, err = cut(); err != nil {
 		return l, err
 	}
-	return l, w.rig.want(ctx, fleet, ledger.Deleted, writesToGrant+writesToRemove)
+	return l, w.want(ctx, fleet, ledger.Deleted, writesToGrant+writesToRemove)
 }
 
 // repeat tells of instances that are granted already.
@@ -120,7 +121,7 @@ func (w *way) repeat(ctx context.Context, fleet []fleet.Instance) (storm, error)
 	if err != nil {
 		return s, err
 	}
-	return s, w.rig.want(ctx, fleet, ledger.Active, writesToGrant)
+	return s, w.want(ctx, fleet, ledger.Active, writesToGrant)
 }
 
 // live are tokens of some of the instances.

@@ -36,7 +36,7 @@ func (u usage) of(n int, took time.Duration) string {
 		who  string
 		used time.Duration
 	}{{"Vault", u.vault}, {"DynamoDB Local", u.dynamo}, {"functions", u.functions}, {"bench", u.bench}} {
-		if p.used > 0 {
+		if each(p.used) >= 0.05 {
 			parts = append(parts, fmt.Sprintf("%s %.1f", p.who, each(p.used)))
 		}
 	}
