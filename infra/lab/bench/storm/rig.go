@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
@@ -183,6 +184,8 @@ func (w *way) poll(function string) *queue.Poller {
 	m := w.rig.mapping(function)
 	config := parts.Config(w.rig.cloud.URL, w.rig.Region)
 	config.HTTPClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	// A connection that breaks, which the SDK tries again after up to 20 s, would be a stall of all four sandboxes.
+	config.Retryer = func() aws.Retryer { return retry.AddWithMaxBackoffDelay(retry.NewStandard(), 20*time.Millisecond) }
 	p := queue.Start(queue.Options{
 		Client: sqs.NewFromConfig(config), QueueURL: m.QueueURL, QueueARN: m.QueueARN, Function: w.Functions[function],
 		BatchSize: m.BatchSize, Window: m.Window, ReportBatchItemFailures: m.ReportBatchItemFailures,
