@@ -135,7 +135,7 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if t.Retire {
-		return c.retire(ctx, t)
+		return c.retire(ctx, t, func() error { return nil })
 	}
 	if s.Err != nil {
 		return Outcome{}, s.Err
@@ -227,6 +227,9 @@ func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instan
 	if err != nil {
 		return Outcome{}, err
 	}
+	if err := c.notStale(f); err != nil {
+		return Outcome{}, err // it may have been stopped and started since
+	}
 	marked := next.Leaves(f.LaunchTime)
 	if !marked {
 		now := c.Now().Round(0).UTC()
@@ -259,8 +262,8 @@ func (c *Converger) bury(ctx context.Context, old *ledger.Record, next ledger.Re
 }
 
 // retire removes what an instance holds though it may run: the deployment is torn down, or no profile fits. What another
-// deployment has taken over stays.
-func (c *Converger) retire(ctx context.Context, t event.Trigger) (Outcome, error) {
+// deployment has taken over stays. still is asked last: an error means that the reason may have passed.
+func (c *Converger) retire(ctx context.Context, t event.Trigger, still func() error) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
 	}
@@ -275,6 +278,9 @@ func (c *Converger) retire(ctx context.Context, t event.Trigger) (Outcome, error
 	if err != nil {
 		return Outcome{}, err
 	}
+	if err := still(); err != nil {
+		return Outcome{}, err
+	}
 	return c.remove(ctx, old, next)
 }
 
@@ -287,7 +293,8 @@ func (c *Converger) take(r *ledger.Record) error {
 	return nil
 }
 
-// notStale is an error when what is known of an instance is too old to make a grant from.
+// notStale is an error when what is known of an instance is too old to make a grant from, or to take one away while the
+// instance lives: the sandbox may have been frozen since it looked.
 func (c *Converger) notStale(f facts.Instance) error {
 	if age := c.Now().Sub(f.ObservedAt); age > stale {
 		return fault.Retryf("what is known of instance %s is %s old: it is looked at again", f.ID, age.Round(1e9))

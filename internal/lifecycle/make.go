@@ -20,7 +20,7 @@ import (
 func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
 	profile, g, err := c.wanted(f)
 	if profile == nil && err == nil {
-		return c.unmatched(ctx, t)
+		return c.unmatched(ctx, t, f)
 	}
 	if errors.Is(err, grant.ErrNotYet) && t.State == facts.Pending {
 		return Outcome{Action: NotYet, Profile: profile.Name}, nil
@@ -35,7 +35,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.take(old); err != nil {
 		return Outcome{}, err
 	}
-	if c.goesOn(old, f) {
+	if c.goesOn(t, old, f) {
 		return c.leaving(ctx, t, f)
 	}
 	if ends, err := removed(old, f); ends {
@@ -101,23 +101,23 @@ func (c *Converger) wanted(f facts.Instance) (*grant.Profile, *grant.Grant, erro
 	return profile, g, err
 }
 
-// mustNotBegin tells, with the error if that is why, that no intent may be written now: the facts are too old, the
-// sandbox having been frozen since they were looked at, or the deployment is torn down.
+// mustNotBegin tells, with the error if that is why, that no intent may be written now: the deployment is torn down, or the
+// facts are too old, the sandbox having been frozen since they were looked at. That is asked last, after every call.
 func (c *Converger) mustNotBegin(ctx context.Context, f facts.Instance) (ends bool, err error) {
-	if err := c.notStale(f); err != nil {
-		return true, err
-	}
 	since, err := c.Ledger.TornDown(ctx)
+	if err == nil && since == nil {
+		err = c.notStale(f)
+	}
 	return err != nil || since != nil, err
 }
 
 // unmatched is for a live instance that no profile fits. What it may have been granted before is taken away by a
 // function that may remove; the others do not even look.
-func (c *Converger) unmatched(ctx context.Context, t event.Trigger) (Outcome, error) {
+func (c *Converger) unmatched(ctx context.Context, t event.Trigger, f facts.Instance) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: Unmatched}, nil
 	}
-	done, err := c.retire(ctx, t)
+	done, err := c.retire(ctx, t, func() error { return c.notStale(f) })
 	if done.Action == Unchanged {
 		done.Action = Unmatched
 	}

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -18,9 +19,10 @@ func removed(r *ledger.Record, f facts.Instance) (ends bool, err error) {
 	return false, nil
 }
 
-// goesOn tells that this function is to take up the removal of an instance that leaves and still runs, which broke off.
-func (c *Converger) goesOn(r *ledger.Record, f facts.Instance) bool {
-	return r.Leaves(f.LaunchTime) && r.State == ledger.Deprovisioning && c.Duties.Remove
+// goesOn tells that this function is to take up the removal of an instance that leaves and still runs: it broke off, or
+// something was found that the record does not name.
+func (c *Converger) goesOn(t event.Trigger, r *ledger.Record, f facts.Instance) bool {
+	return c.Duties.Remove && r.Leaves(f.LaunchTime) && (r.State == ledger.Deprovisioning || len(t.Strays) > 0)
 }
 
 // removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.

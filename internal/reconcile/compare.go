@@ -131,16 +131,24 @@ func (c *comparison) present(s *subject) []Change {
 }
 
 // leaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
-// where its removal broke off.
+// where its removal broke off, or where something of its is left that the record does not name.
 func (c *comparison) leaving(s *subject) []Change {
+	if !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
+		return nil // removed a moment ago: the lists may be older
+	}
 	rows := c.foreignPolicies(s)
 	if slices.ContainsFunc(rows, func(row Change) bool { return c.anothers(s, row.Path) }) {
 		return rows // taken over: lifecycle leaves it alone
 	}
 	if s.live() && c.leftOf(s, len(rows)) {
-		row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", "terminating by its Auto Scaling group", s.record.State)})
-		row.removes, row.counts = true, true
-		rows = append(rows, row)
+		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", "terminating by its Auto Scaling group", s.record.State)}))
+	}
+	bare := *s
+	bare.grant = nil // of which nothing is to stand
+	rows = append(rows, c.strays(&bare)...)
+	for i := range rows {
+		rows[i].removes = rows[i].Action == Delete
+		rows[i].counts = rows[i].removes
 	}
 	return rows
 }

@@ -14,6 +14,7 @@ import (
 func TestARunningInstanceThatItsGroupTerminatesIsNoDriftUntilItIsStartedAnew(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.ec2[id(1)]
+	f.ObservedAt = w.now
 	leaves := event.Trigger{InstanceID: f.ID, Account: f.Account, Region: f.Region, State: facts.Running, Time: w.now, Leaving: true}
 	if _, err := w.converger(both, false).Converge(t.Context(), leaves, instance.Sighting{Found: true, Facts: f}); err != nil {
 		t.Fatal(err)
@@ -35,6 +36,7 @@ func TestARunningInstanceThatItsGroupTerminatesIsNoDriftUntilItIsStartedAnew(t *
 func TestARemovalOfALeavingInstanceThatBrokeOffIsTakenUp(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.ec2[id(1)]
+	f.ObservedAt = w.now
 	leaves := event.Trigger{InstanceID: f.ID, Account: f.Account, Region: f.Region, State: facts.Running, Time: w.now, Leaving: true}
 	w.fail["delete"] = errors.New("sealed")
 	if _, err := w.converger(both, false).Converge(t.Context(), leaves, instance.Sighting{Found: true, Facts: f}); err == nil {

@@ -21,8 +21,13 @@ type scene struct {
 
 // happens runs the function that an event of now about the first instance is for.
 func happens(state facts.State) func(*process) {
-	return func(p *process) { _, _ = p.handle(dutiesFor(state), p.told(id(0), state)) }
+	return func(p *process) { t := p.told(id(0), state); _, _ = p.handle(dutiesFor(t), t) }
 }
+
+// hookTells runs the function that the event of a terminate hook is for.
+func hookTells(p *process) { _, _ = p.handle(deprovision, p.hooked(id(0))) }
+
+func leaves(n int) func(*world) { return func(w *world) { w.leave(id(n)) } }
 
 // wholeFleet runs reconcile. What it removed is looked after once more where it says so, as its handler does.
 func wholeFleet(p *process) {
@@ -108,6 +113,10 @@ func scenes() []scene {
 			w.become(named(1, "a"))
 			w.turn(id(1), facts.Running)
 		}, wholeFleet, 25, 0},
+		{"removal from one that its group terminates", then(granted(worker(0)), leaves(0)), hookTells, 12, 0},
+		{"the rest of such a removal by reconcile", then(granted(worker(0), named(1, "a")), leaves(0), func(w *world) {
+			hookTells(w.process(&strike{blow: fails, prefix: "vault delete", at: step{nth: 2}}))
+		}), wholeFleet, 15, 0},
 		{"removal from an instance that fits no more", then(granted(worker(0)), func(w *world) {
 			f := w.ec2[id(0)]
 			f.IAMInstanceProfileARN, f.IAMRoleARN = "", ""

@@ -41,7 +41,7 @@ func TestWhateverHappensNoRuleIsBrokenAndInTheEndAllAgree(t *testing.T) {
 				rt.Log(strings.Join(m.log, "\n"))
 			}()
 			rt.Repeat(map[string]func(*rapid.T){
-				"launch": m.launch, "change": m.change, "turn": m.turnOne, "end": m.end, "deliver": m.deliver, "deliver two": m.deliverTwo,
+				"launch": m.launch, "change": m.change, "turn": m.turnOne, "end": m.end, "leave": m.leaveOne, "deliver": m.deliver, "deliver two": m.deliverTwo,
 				"struck": m.struckDelivery, "reconcile": m.reconcileOnce, "struck reconcile": m.struckReconcile, "login": m.login, "spoil": m.spoilOne,
 				"wait": m.wait, "": m.check,
 			})
@@ -163,6 +163,17 @@ func (m *machine) tell(t *rapid.T, id string, state facts.State) {
 	}
 }
 
+// leaveOne has an instance's group terminate it.
+func (m *machine) leaveOne(t *rapid.T) {
+	i := m.known(t, func(id string) bool { return m.ec2[id].State == facts.Running && !m.leaving[id] })
+	e := m.leave(i)
+	lost := rapid.IntRange(0, 5).Draw(t, "lost") == 5
+	m.say("the group of %s terminates it (event lost: %v)", i, lost)
+	if !lost {
+		m.send(e)
+	}
+}
+
 // draw takes an event from anywhere in the queue. A copy may stay: it comes twice.
 func (m *machine) draw(t *rapid.T) event.Trigger {
 	if len(m.queue) == 0 {
@@ -178,8 +189,8 @@ func (m *machine) draw(t *rapid.T) event.Trigger {
 
 // handleBy runs a process on an event, which goes back to the queue where it is not done with.
 func (m *machine) handleBy(p *process, e event.Trigger, how string) {
-	m.say("deliver: %s is %s%s", e.InstanceID, e.State, how)
-	out, err := p.handle(dutiesFor(e.State), e)
+	m.say("deliver: %s is %s (by a hook: %v)%s", e.InstanceID, e.State, e.Hook != nil, how)
+	out, err := p.handle(dutiesFor(e), e)
 	m.log = append(m.log, fmt.Sprintf("            %s, %v", out.Action, err))
 	if p.dead || err != nil && isRetry(err) {
 		m.send(e)
@@ -197,7 +208,7 @@ func (m *machine) deliverTwo(t *rapid.T) {
 	done := make(chan error)
 	p := m.process(nil)
 	go func() {
-		_, err := p.handle(dutiesFor(b.State), b)
+		_, err := p.handle(dutiesFor(b), b)
 		done <- err
 	}()
 	m.handleBy(m.process(nil), a, fmt.Sprintf(", while another sandbox has: %s is %s", b.InstanceID, b.State))

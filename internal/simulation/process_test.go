@@ -362,6 +362,12 @@ func (p *process) converger(d lifecycle.Duties) *lifecycle.Converger {
 
 // handle does what a function does with an event: it looks at the instance and converges it.
 func (p *process) handle(d lifecycle.Duties, t event.Trigger) (lifecycle.Outcome, error) {
+	if t.Hook != nil {
+		// The function asks Auto Scaling, and an event alone ends nothing.
+		if err := p.do("autoscaling stand "+t.InstanceID, func() error { t.Leaving = p.leaving[t.InstanceID]; return nil }); err != nil {
+			return lifecycle.Outcome{}, err
+		}
+	}
 	ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
 	s := cloud{p}.Look(context.Background(), []instance.Ref{ref})[ref]
 	out, err := p.converger(d).Converge(context.Background(), t, s)
@@ -380,8 +386,8 @@ func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 }
 
 // dutiesFor are those of the function that AWS's rule hands an event to; the states without a rule go to provision.
-func dutiesFor(s facts.State) lifecycle.Duties {
-	if s == facts.ShuttingDown || s == facts.Terminated {
+func dutiesFor(t event.Trigger) lifecycle.Duties {
+	if t.State == facts.ShuttingDown || t.State == facts.Terminated || t.Hook != nil {
 		return deprovision
 	}
 	return provision

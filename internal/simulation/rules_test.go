@@ -42,6 +42,9 @@ func (p *process) ruleWrite(path string, fields map[string]any) {
 	if p.ended[r.InstanceID] && p.lag == 0 {
 		p.breaks("%s was written after the instance was gone and removed", path)
 	}
+	if launched, is := p.left[r.InstanceID]; is && launched.Equal(p.ec2[r.InstanceID].LaunchTime) && p.spoiled[r.InstanceID]&(1<<recordLost) == 0 {
+		p.breaks("%s was written after its group terminated the instance and it was removed", path)
+	}
 	o := grant.Object{Path: path, Fields: fields}
 	switch {
 	case r.State != ledger.Provisioning:
@@ -78,7 +81,7 @@ func (p *process) rulePut(before ledger.State, r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deprovisioning && before != ledger.Deprovisioning {
 		if !p.recently(id, p.lag, func(v version) bool {
-			return !v.found || v.facts.State == facts.Terminated || v.facts.State == facts.ShuttingDown || !v.fits
+			return !v.found || v.facts.State == facts.Terminated || v.facts.State == facts.ShuttingDown || !v.fits || v.leaving
 		}) {
 			p.breaks("the removal of %s was begun, which is %s and fits a profile", id, p.ec2[id].State)
 		}
@@ -87,6 +90,9 @@ func (p *process) rulePut(before ledger.State, r ledger.Record) {
 		return
 	}
 	p.ended[id] = !p.alive(id)
+	if p.leaving[id] && r.Leaves(p.ec2[id].LaunchTime) {
+		p.left[id] = p.ec2[id].LaunchTime
+	}
 	if left := p.under(id); len(left) > 0 {
 		p.breaks("%s counts as removed, and %v is left", id, left)
 	}
@@ -111,6 +117,10 @@ func (p *process) ruleDone(t event.Trigger) {
 		return
 	}
 	switch {
+	case t.Hook != nil:
+		if left := p.under(id); t.Leaving && p.leaving[id] && len(left) > 0 {
+			p.breaks("the hook that holds %s back was answered, and %v is left", id, left)
+		}
 	case t.State == facts.Terminated:
 		p.ended[id] = true
 		if left := p.under(id); len(left) > 0 {
@@ -125,7 +135,7 @@ func (p *process) ruleDone(t event.Trigger) {
 func (p *process) steady(id string) bool {
 	since := time.Now().Add(-p.lag - young)
 	for _, v := range slices.Backward(p.history[id]) {
-		if v.facts.State != facts.Pending && v.want() == nil || !v.fits {
+		if v.facts.State != facts.Pending && v.want() == nil || !v.fits || v.leaving {
 			return false
 		}
 		if v.from.Before(since) {
@@ -193,7 +203,7 @@ func (w *world) settled() []string {
 		gone := !v.found || v.facts.State == facts.Terminated
 		live := v.found && v.facts.State == facts.Running
 		switch want := v.want; {
-		case gone, live && !v.fits:
+		case gone, live && !v.fits, live && r.Leaves(v.facts.LaunchTime):
 			w.checkNothing(id, wrong)
 		case live && want() != nil && !w.contested(id):
 			w.checkGrant(id, want(), wrong)
@@ -290,7 +300,7 @@ func (w *world) contested(id string) bool {
 
 // waiting tells whether a live instance has no claim on the name it should have, and nobody else has.
 func (w *world) waiting() bool {
-	for id := range w.records {
+	for id := range w.ec2 { // also one whose record was lost
 		_, held := w.claims[ledger.Name{BasePath: "sim", FQDN: w.ec2[id].Tags["name"] + ".sim.test"}]
 		if w.alive(id) && w.ec2[id].Tags["name"] != "" && !held {
 			return true

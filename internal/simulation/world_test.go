@@ -32,6 +32,10 @@ type world struct {
 	foreign  map[string]map[string]any
 	// ended are instances whose removal was seen through.
 	ended map[string]bool
+	// leaving are those that their Auto Scaling group terminates while EC2 shows them as running; left those of them whose
+	// removal was seen through, by when they were launched.
+	leaving map[string]bool
+	left    map[string]time.Time
 	// spoiled says of instances in what ways somebody has spoiled them by hand, as bits.
 	spoiled map[string]int
 	broken  []string
@@ -55,6 +59,8 @@ type version struct {
 	from  time.Time
 	want  func() map[string]string // path to digest
 	fits  bool                     // one profile, or several: it is of our concern
+	// leaving tells that its group terminates it.
+	leaving bool
 }
 
 var (
@@ -124,6 +130,7 @@ func newWorld() *world {
 		objects: map[string]map[string]any{}, entities: map[string]entity{}, records: map[string]ledger.Record{},
 		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{}, history: map[string][]version{},
 		bears: map[string]ledger.Name{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, ended: map[string]bool{},
+		leaving: map[string]bool{}, left: map[string]time.Time{},
 	}
 }
 
@@ -157,7 +164,7 @@ func (w *world) become(f facts.Instance) {
 	}
 	w.ec2[f.ID] = f
 	p, err := profiles().Match(f)
-	v := version{found: true, facts: f, from: time.Now(), fits: p != nil || err != nil}
+	v := version{found: true, facts: f, from: time.Now(), fits: p != nil || err != nil, leaving: w.leaving[f.ID]}
 	v.want = sync.OnceValue(func() map[string]string {
 		if p == nil || err != nil {
 			return nil
@@ -178,9 +185,27 @@ func (w *world) become(f facts.Instance) {
 // turn changes the state of an instance and gives the event that AWS would send.
 func (w *world) turn(id string, state facts.State) event.Trigger {
 	f := w.ec2[id]
+	if f.State == facts.Stopped && state == facts.Running {
+		f.LaunchTime = time.Now() // a new life, that its group has nothing against
+		delete(w.leaving, id)
+	}
 	f.State = state
 	w.become(f)
 	return w.told(id, state)
+}
+
+// leave has an instance's group terminate it: EC2 shows it as running still. It gives the event of the group's hook.
+func (w *world) leave(id string) event.Trigger {
+	w.leaving[id] = true
+	w.become(w.ec2[id])
+	return w.hooked(id)
+}
+
+// hooked is the event of a terminate hook, of now.
+func (w *world) hooked(id string) event.Trigger {
+	t := w.told(id, facts.Running)
+	t.Hook = &event.Hook{Terminating: true}
+	return t
 }
 
 // told is an event of now.

@@ -1,0 +1,119 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// read reads what the grant holds, as far as it exists, and the policies that stand beside it.
+func (s *survey) read(ctx context.Context, u *subject) error {
+	wanted := map[string]bool{}
+	if u.grant != nil {
+		for _, o := range u.grant.All() {
+			wanted[o.Path] = true
+			exists, known := s.fleet.names.exists(u.id, o.Path)
+			recorded := u.record != nil && u.record.Has(o.Path)
+			switch {
+			case known && !exists && (!recorded || s.input.NamesOnly):
+				continue // what is recorded may have been made since the list
+			case known && recorded && s.input.NamesOnly:
+				u.contents[o.Path] = o.Fields // taken to be as it should
+				continue
+			}
+			if err := s.readOne(ctx, u, o.Path); err != nil {
+				return err
+			}
+		}
+	}
+	for _, path := range u.paths {
+		login := (u.record == nil || len(u.record.Objects) == 0) && path == grant.AuthRolePath(s.Realm.AuthMount, u.id)
+		if !wanted[path] && (folderOf(path) == policyFolder || login) {
+			if err := s.readOne(ctx, u, path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
+	data, err := s.Vault.Read(ctx, path)
+	if err == nil && data != nil {
+		u.contents[path] = data
+	}
+	return err
+}
+
+// confirm drops the rows of an instance whose record, or whose name's claim, was written since the scan: somebody is, or
+// was, at work on it; and those of a running one whose tombstone says that its identity was taken as it leaves.
+func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, *subject, error) {
+	if len(rows) == 0 {
+		return nil, u, nil
+	}
+	now, err := s.Ledger.Get(ctx, u.id)
+	if err != nil {
+		return nil, u, err
+	}
+	var was, is int64
+	if u.record != nil {
+		was = u.record.Version
+	}
+	if now != nil {
+		is = now.Version
+	}
+	tombstone := u.record == nil && now != nil && now.State == ledger.Deleted // left out of the scan
+	if was != is && !tombstone || tombstone && s.present(u.sighting) && now.Leaves(u.sighting.Facts.LaunchTime) {
+		return nil, u, nil
+	}
+	if u.grant == nil {
+		return rows, u, nil
+	}
+	holder, err := s.Ledger.Holder(ctx, ledger.Name{BasePath: u.profile.BasePath, FQDN: u.grant.FQDN})
+	if err != nil {
+		return nil, u, err
+	}
+	if holder == nil {
+		holder = &ledger.Claim{}
+	}
+	if holder.InstanceID != u.holder {
+		return nil, u, nil
+	}
+	return rows, u, nil
+}
+
+// placeOf tells from its auth role's bindings where an instance is that has no record; zero when there is no such role.
+// The list does not say that there is none: the role is made last, and may have been made since.
+func (s *survey) placeOf(ctx context.Context, u *subject) (instance.Place, error) {
+	role, err := s.Vault.Read(ctx, grant.AuthRolePath(s.Realm.AuthMount, u.id))
+	if err != nil || role == nil {
+		return instance.Place{}, err
+	}
+	region := first(role["bound_region"])
+	if region == "" {
+		region = first(role["inferred_aws_region"])
+	}
+	p := instance.Place{Account: first(role["bound_account_id"]), Region: region}
+	if p.Account == "" || p.Region == "" {
+		return instance.Place{}, nil
+	}
+	return p, nil
+}
+
+// first is the first value of what Vault answers for a list.
+func first(v any) string {
+	switch v := v.(type) {
+	case string:
+		f, _, _ := strings.Cut(v, ",")
+		return f
+	case []any:
+		if len(v) > 0 {
+			return fmt.Sprint(v[0])
+		}
+	}
+	return ""
+}
