@@ -90,15 +90,21 @@ func run(ctx context.Context, o options, in io.Reader, out, progress io.Writer) 
 	if err != nil {
 		return broken, err
 	}
-	if o.json {
-		err = printJSON(out, raw)
-	} else {
-		err = printAnswer(out, a)
-	}
-	if err != nil {
-		return broken, fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+	if err := o.print(out, raw, func() error { return printAnswer(out, a) }); err != nil {
+		return broken, err
 	}
 	return a.status(), nil
+}
+
+// print prints an answer as it came, or as text.
+func (o options) print(out io.Writer, raw []byte, text func() error) error {
+	if o.json {
+		text = func() error { return printJSON(out, raw) }
+	}
+	if err := text(); err != nil {
+		return fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+	}
+	return nil
 }
 
 // examine prints doctor's checks.
@@ -111,13 +117,8 @@ func examine(ctx context.Context, f function, o options, out io.Writer) (int, er
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return broken, fmt.Errorf("reading the answer of function %s: %w", o.function, err)
 	}
-	if o.json {
-		err = printJSON(out, raw)
-	} else {
-		err = printReport(out, r)
-	}
-	if err != nil {
-		return broken, fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+	if err := o.print(out, raw, func() error { return printReport(out, r) }); err != nil {
+		return broken, err
 	}
 	if !r.OK {
 		return undone, nil

@@ -34,13 +34,8 @@ func tearDown(ctx context.Context, f function, o options, in io.Reader, out, pro
 			return broken, err
 		}
 		removed += a.Summary.Corrected
-		if o.json {
-			err = printJSON(out, raw)
-		} else {
-			err = printTeardown(out, a)
-		}
-		if err != nil {
-			return broken, fmt.Errorf("printing the answer of function %s: %w", o.function, err)
+		if err := o.print(out, raw, func() error { return printTeardown(out, a) }); err != nil {
+			return broken, err
 		}
 		switch {
 		case a.Blocked || a.Summary.Failed > 0 || a.Unsettled > 0:

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -36,28 +37,26 @@ func main() {
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) }
 
-func start(ctx context.Context) (*lab.World, error) {
-	begun := time.Now()
-	w, err := lab.Start(ctx, lab.Options{RepoRoot: root, Progress: progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault})
-	if err == nil {
-		progress("up after %.1f s; logs in %s", time.Since(begun).Seconds(), w.RunDir)
-	}
-	return w, err
+// options are those of every world here.
+func options() lab.Options {
+	return lab.Options{RepoRoot: root, Progress: progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault}
 }
 
-func runDemo(ctx context.Context) (err error) {
-	w, err := start(ctx)
+// in brings a world up, has something done in it, and takes it down.
+func in(ctx context.Context, o lab.Options, do func(*lab.World) error) error {
+	begun := time.Now()
+	w, err := lab.Start(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closing := w.Close(); err == nil {
-			err = closing
-		}
-	}()
-	info, statErr := os.Stdout.Stat()
-	colour := statErr == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
-	return demo.Run(ctx, w, os.Stdout, colour)
+	progress("up after %.1f s; logs in %s", time.Since(begun).Seconds(), w.RunDir)
+	return errors.Join(do(w), w.Close())
+}
+
+func runDemo(ctx context.Context) error {
+	info, err := os.Stdout.Stat()
+	colour := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
+	return in(ctx, options(), func(w *lab.World) error { return demo.Run(ctx, w, os.Stdout, colour) })
 }
 
 func prepare(ctx context.Context) error {

@@ -11,7 +11,7 @@ import (
 )
 
 // runSoak brings the world up with taps before everything and soaks it.
-func runSoak(ctx context.Context) (err error) {
+func runSoak(ctx context.Context) error {
 	var o soak.Options
 	flags := flag.NewFlagSet("lab soak", flag.ExitOnError)
 	flags.DurationVar(&o.For, "for", 30*time.Minute, "how long instances come and go")
@@ -20,16 +20,7 @@ func runSoak(ctx context.Context) (err error) {
 	if err := flags.Parse(os.Args[2:]); err != nil {
 		return err
 	}
-	w, err := lab.Start(ctx, lab.Options{
-		RepoRoot: root, Progress: progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault, VaultFaultTap: true,
-	})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closing := w.Close(); err == nil {
-			err = closing
-		}
-	}()
-	return soak.Run(ctx, w, o, os.Stdout)
+	world := options()
+	world.VaultFaultTap = true
+	return in(ctx, world, func(w *lab.World) error { return soak.Run(ctx, w, o, os.Stdout) })
 }

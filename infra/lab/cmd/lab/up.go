@@ -16,12 +16,11 @@ import (
 
 // runUp leaves the world running until Ctrl-C and answers a few commands over HTTP, so that an instance can be
 // launched, logged in and terminated with curl.
-func runUp(ctx context.Context) (err error) {
-	w, err := start(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
+func runUp(ctx context.Context) error {
+	return in(ctx, options(), func(w *lab.World) error { return up(ctx, w) })
+}
+
+func up(ctx context.Context, w *lab.World) (err error) {
 	api, err := serveFunctions(w)
 	if err != nil {
 		return err
