@@ -215,7 +215,9 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 	_ = group.Wait() // the functions above keep their errors as results
 	for ref, err := range v.show(ctx) {
 		for _, i := range of[ref] {
-			results[i].err = errors.Join(results[i].err, err)
+			if results[i].err == nil && records[i].Trigger.Hook == nil {
+				results[i].err = err // all else is done, and is done again at no cost
+			}
 		}
 	}
 	return results

@@ -113,11 +113,12 @@ func (v *invocation) patiently(ctx context.Context, t event.Trigger, s instance.
 func (v *invocation) answerHook(ctx context.Context, t event.Trigger, r result) result {
 	ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
 	log := v.log.With(observe.KeyInstance, t.InstanceID, observe.KeyAccount, t.Account, observe.KeyRegion, t.Region, observe.KeyGroup, t.Hook.Group, observe.KeyHook, t.Hook.Name)
+	if r.err == nil && r.outcome.Action == lifecycle.Unmatched && !t.Hook.Terminating && v.Now().Sub(t.Time) < tagsLate {
+		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: it is looked at again, for tags that come late", t.InstanceID, t.Hook.Name, t.Hook.Group)
+		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
+	}
 	outcome, decided := v.hookResult(*t.Hook, r)
 	if !decided && r.err == nil {
-		if v.Now().Sub(t.Time) < tagsLate {
-			r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: it is looked at again, for tags that come late", t.InstanceID, t.Hook.Name, t.Hook.Group)
-		}
 		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook is left to end by its own default result")
 		return r
 	}

@@ -67,11 +67,14 @@ func hookBody(id, name, transition string) string {
 var makes, removes = lifecycle.Duties{Make: true}, lifecycle.Duties{Remove: true}
 
 func TestAHookOfNoProfilesInstanceIsLeftToItsGroupOnceItsTagsHadTimeToCome(t *testing.T) {
-	b, g := hookBench(makes)
-	b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Unmatched}
-	b.now = b.now.Add(5 * time.Minute)
-	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || len(g.told) > 0 {
-		t.Errorf("want nothing said of it and the event done with, got %v back and %q", again, g.told)
+	for continues, want := range map[bool]string{false: "[]", true: "[CONTINUE vault-identity-ready " + id(1) + "]"} {
+		b, g := hookBench(makes)
+		b.handler.Hooks.ContinueOnRefusal = continues
+		b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Unmatched}
+		b.now = b.now.Add(5 * time.Minute)
+		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != want {
+			t.Errorf("HOOK_ON_REFUSAL=continue: %v: want %s told and the event done with, got %v back and %q", continues, want, again, g.told)
+		}
 	}
 }
 
@@ -83,16 +86,16 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 		told      string
 		again     string
 	}{
-		"granted":                          {lifecycle.Provisioned, nil, false, "CONTINUE", "[]"},
-		"compared and in order":            {lifecycle.Unchanged, nil, false, "CONTINUE", "[]"},
-		"to be tried again":                {"", errors.New("sealed"), false, "beat", "[m0]"},
-		"refused":                          {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
-		"a conflict":                       {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
-		"no profile fits":                  {lifecycle.Unmatched, nil, false, "", "[m0]"}, // its tags may come late
-		"the deployment is torn down":      {lifecycle.TornDown, nil, false, "CONTINUE", "[]"},
-		"gone meanwhile":                   {lifecycle.LeftAlone, nil, false, "ABANDON", "[]"},
-		"refused, and settings let it go":  {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
-		"unmatched, and settings allow it": {lifecycle.Unmatched, nil, true, "CONTINUE", "[]"},
+		"granted":               {lifecycle.Provisioned, nil, false, "CONTINUE", "[]"},
+		"compared and in order": {lifecycle.Unchanged, nil, false, "CONTINUE", "[]"},
+		"to be tried again":     {"", errors.New("sealed"), false, "beat", "[m0]"},
+		"refused":               {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
+		"a conflict":            {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
+		"no profile fits, and tags may come late": {lifecycle.Unmatched, nil, false, "beat", "[m0]"},
+		"the deployment is torn down":             {lifecycle.TornDown, nil, false, "CONTINUE", "[]"},
+		"gone meanwhile":                          {lifecycle.LeftAlone, nil, false, "ABANDON", "[]"},
+		"refused, and settings let it go":         {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
+		"the same, whatever settings allow":       {lifecycle.Unmatched, nil, true, "beat", "[m0]"},
 	} {
 		b, g := hookBench(makes)
 		b.handler.Hooks.ContinueOnRefusal = row.continues

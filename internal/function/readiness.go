@@ -91,8 +91,8 @@ func (v *invocation) show(ctx context.Context) map[instance.Ref]error {
 	return again
 }
 
-// sign is the value that an instance should show and does not; empty for none. A refusal is shown where nothing is yet: who
-// was granted something before keeps it.
+// sign is the value that an instance should show and does not; empty for none. A refusal is shown where nothing is yet, and
+// not to one that was granted something before, which it keeps.
 func (r result) sign(t event.Trigger, s instance.Sighting, key string) string {
 	if s.Err != nil || !s.Found || s.Facts.State != facts.Pending && s.Facts.State != facts.Running {
 		return ""
@@ -106,7 +106,7 @@ func (r result) sign(t event.Trigger, s instance.Sighting, key string) string {
 			value = tagRemoved
 		}
 	case r.err != nil && fault.KindOf(r.err) != fault.Retry:
-		if !tagged {
+		if !tagged && !o.Holds {
 			value = tagRefused
 		}
 	case r.err == nil && (o.Action == lifecycle.Provisioned || o.Action == lifecycle.Unchanged && o.Profile != ""):

@@ -71,6 +71,7 @@ func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T
 		"nothing to remove":                  {alive(facts.Running, ""), lifecycle.Outcome{Action: lifecycle.Unchanged}, nil, ""},
 		"refused":                            {alive(facts.Running, ""), lifecycle.Outcome{}, fault.Refusef("two profiles"), "refused"},
 		"refused, with an earlier grant":     {alive(facts.Running, "ready"), lifecycle.Outcome{}, fault.Conflictf("another's"), ""},
+		"refused, with one never tagged":     {alive(facts.Running, ""), lifecycle.Outcome{Holds: true}, fault.Conflictf("another's"), ""},
 		"to be tried again":                  {alive(facts.Running, ""), lifecycle.Outcome{}, errors.New("sealed"), ""},
 		"removed as its group terminates it": {alive(facts.Running, "ready"), removed, nil, "removed"},
 		"removed, to be looked after":        {alive(facts.Running, "ready"), lifecycle.Outcome{}, fault.New(fault.Retry, lifecycle.ErrSettling), "removed"},

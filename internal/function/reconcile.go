@@ -67,7 +67,7 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 		return h.tearDown(ctx, run, in, waitedFor)
 	}
 	answer := h.Reconciler.Run(ctx, in, run, reconcile.Witness{Log: run.log, Drift: run.drifted})
-	run.show(ctx) // a tag that could not be set is told, and no drift
+	defer run.show(ctx) // a tag that could not be set is told, and no drift
 	h.lookAgain(ctx, run, reconcile.Input{Mode: reconcile.Correct, Force: true}, answer.Settling)
 	s := answer.Summary
 	if in.Cursor != nil {
@@ -105,7 +105,7 @@ func (h *ReconcileHandler) tearDown(ctx context.Context, run *invocation, in rec
 		return nil, err
 	}
 	answer := h.Reconciler.TearDown(ctx, in, run, reconcile.Witness{Log: run.log, Drift: run.drifted})
-	run.show(ctx)
+	defer run.show(ctx)
 	h.lookAgain(ctx, run, reconcile.Input{Mode: reconcile.Teardown, Confirm: in.Confirm}, answer.Settling)
 	if answer.Cursor != nil && !waitedFor {
 		if err := h.goOn(ctx, in, answer.Cursor); err != nil {

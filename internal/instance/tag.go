@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -75,7 +76,7 @@ func tag(ctx context.Context, call createTags, ids []string, what types.Tag, fai
 	if err == nil {
 		return
 	}
-	if len(ids) > 1 && fault.KindOf(err) == fault.Refuse && !denied(err) {
+	if len(ids) > 1 && oneOfThem(err) {
 		tag(ctx, call, ids[:len(ids)/2], what, failed)
 		tag(ctx, call, ids[len(ids)/2:], what, failed)
 		return
@@ -100,13 +101,22 @@ func once(ctx context.Context, call createTags, ids []string, tag types.Tag) err
 
 // passes tells what EC2 has nothing against, or not now: no answer, its own faults, and calls that came too often.
 func passes(err error) bool {
-	var told smithy.APIError
 	var answer *smithyhttp.ResponseError
-	return !errors.As(err, &told) || errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError ||
+	return code(err) == "" || errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError ||
 		retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}.IsErrorThrottle(err) == aws.TrueTernary
 }
 
-func denied(err error) bool {
+func denied(err error) bool { return code(err) == "UnauthorizedOperation" }
+
+// oneOfThem tells that EC2 has something against an instance of a call, and not against the call.
+func oneOfThem(err error) bool {
+	return code(err) == "TagLimitExceeded" || code(err) == "IncorrectState" || strings.HasPrefix(code(err), "InvalidInstanceID.")
+}
+
+func code(err error) string {
 	var told smithy.APIError
-	return errors.As(err, &told) && told.ErrorCode() == "UnauthorizedOperation"
+	if !errors.As(err, &told) {
+		return ""
+	}
+	return told.ErrorCode()
 }

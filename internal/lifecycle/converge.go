@@ -107,6 +107,8 @@ type Outcome struct {
 	Paths, Addresses []string
 	// CutAt is when every token of the instance's was refused; zero unless it was removed.
 	CutAt time.Time
+	// Holds tells, beside an error, that the instance has objects of an earlier grant by the ledger, and keeps them.
+	Holds bool
 	// Again tells that the removal was done before and was only looked after once more.
 	Again bool
 }
@@ -221,7 +223,7 @@ func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instan
 		return Outcome{Action: LeftAlone}, nil
 	}
 	if err := c.takenOver(ctx, old); err != nil {
-		return Outcome{}, err
+		return Outcome{Holds: holds(old)}, err
 	}
 	next, err := c.withStrays(ctx, t, old)
 	if err != nil {
@@ -272,7 +274,7 @@ func (c *Converger) retire(ctx context.Context, t event.Trigger, still func() er
 		return Outcome{}, err
 	}
 	if err := c.takenOver(ctx, old); err != nil {
-		return Outcome{}, err
+		return Outcome{Holds: holds(old)}, err
 	}
 	next, err := c.withStrays(ctx, t, old)
 	if err != nil {
@@ -303,7 +305,13 @@ func (c *Converger) notStale(f facts.Instance) error {
 }
 
 // refused records why an instance gets nothing, or keeps what it had, and gives the reason back.
-func (c *Converger) refused(ctx context.Context, old *ledger.Record, f facts.Instance, reason error) error {
+func (c *Converger) refused(ctx context.Context, old *ledger.Record, f facts.Instance, reason error) (Outcome, error) {
+	return Outcome{Holds: holds(old)}, c.recordRefusal(ctx, old, f, reason)
+}
+
+func holds(r *ledger.Record) bool { return r != nil && len(r.Objects) > 0 }
+
+func (c *Converger) recordRefusal(ctx context.Context, old *ledger.Record, f facts.Instance, reason error) error {
 	if fault.KindOf(reason) == fault.Retry {
 		return reason
 	}

@@ -42,7 +42,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{Action: LeftAlone}, err
 	}
 	if err != nil {
-		return Outcome{}, c.refused(ctx, old, f, err)
+		return c.refused(ctx, old, f, err)
 	}
 	done := Outcome{Action: Unchanged, Profile: profile.Name, FQDN: g.FQDN}
 	asRecorded := old != nil && old.State == ledger.Active && c.same(old, g)
@@ -54,7 +54,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	}
 	found, err := c.look(ctx, g, old)
 	if err != nil {
-		return Outcome{}, c.refused(ctx, old, f, err)
+		return c.refused(ctx, old, f, err)
 	}
 	// A path of the grant is no stray, whatever it was when the lists were read.
 	t.Strays = slices.DeleteFunc(slices.Clone(t.Strays), func(path string) bool {
@@ -76,10 +76,10 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
-		return Outcome{}, c.refused(ctx, old, f, err)
+		return c.refused(ctx, old, f, err)
 	}
 	if done.Objects, err = w.write(ctx, g, found); err != nil {
-		return Outcome{}, c.failed(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
+		return Outcome{Holds: holds(old)}, c.failed(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
 	}
 	if err := w.activate(ctx); err != nil {
 		return Outcome{}, err

@@ -19,7 +19,8 @@ type grantAndRemoval struct{ grant, removal time.Duration }
 // measure makes those calls that pass, for instances that EC2 never hears of.
 func (b *bare) measure(ctx context.Context, pass func(step) bool) (grantAndRemoval, error) {
 	var took grantAndRemoval
-	instances := b.rig.launch(b.n)
+	atOnce := b.rig.mapping(provision).MaximumConcurrency * sideBySide
+	first, instances := b.rig.launch(atOnce), b.rig.launch(b.n)
 	for _, part := range []struct {
 		function string
 		recipe   recipe
@@ -29,7 +30,10 @@ func (b *bare) measure(ctx context.Context, pass func(step) bool) (grantAndRemov
 		if err != nil {
 			return took, err
 		}
-		atOnce := b.rig.mapping(part.function).MaximumConcurrency * sideBySide
+		// Connections are made before, as the functions' are.
+		if err := part.recipe.playAll(ctx, c, first, atOnce); err != nil {
+			return took, fmt.Errorf("making the calls of %s by bare HTTP: %w", part.function, err)
+		}
 		start := time.Now()
 		if err := part.recipe.playAll(ctx, c, instances, atOnce); err != nil {
 			return took, fmt.Errorf("making the calls of %s by bare HTTP: %w", part.function, err)

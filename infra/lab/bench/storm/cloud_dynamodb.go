@@ -59,7 +59,9 @@ func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 
 func (c *cloud) keep(i item) error {
 	pk, err := keyOf(i)
-	c.items[pk] = slices.Clone(i)
+	if err == nil {
+		c.items[pk] = slices.Clone(i)
+	}
 	return err
 }
 
