@@ -190,7 +190,7 @@ func (w *world) settled() []string {
 		v := w.history[id][len(w.history[id])-1]
 		// One that is refused keeps what it had.
 		refused := v.found && v.fits && (v.want() == nil || w.contested(id))
-		if w.obstructed(id) {
+		if w.obstructed(id) || w.unprovable(id) {
 			continue // a person has to look: what is somebody else's is as it was
 		}
 		stopped := v.found && (v.facts.State == facts.Stopping || v.facts.State == facts.Stopped)
@@ -307,6 +307,14 @@ func (w *world) waiting() bool {
 		}
 	}
 	return false
+}
+
+// unprovable tells whether a hand took the record of a grant that was half made: what stands then, without a policy whose
+// marker tells whose it is, may be anybody's, and the instance is in conflict with it.
+func (w *world) unprovable(id string) bool {
+	left := w.under(id)
+	return w.spoiled[id]&(1<<recordLost) != 0 && len(left) > 0 && len(w.records[id].Objects) == 0 &&
+		!slices.ContainsFunc(left, func(path string) bool { return strings.HasPrefix(path, grant.PolicyPath("")) })
 }
 
 // obstructed tells whether somebody else's object stands where one of the instance's is to be.
