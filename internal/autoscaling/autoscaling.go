@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -45,32 +44,17 @@ type calls struct {
 	beat     func(context.Context, *autoscaling.RecordLifecycleActionHeartbeatInput, ...func(*autoscaling.Options)) (*autoscaling.RecordLifecycleActionHeartbeatOutput, error)
 }
 
-// Configs gives the AWS configuration for an account and region: the member role's credentials where it is another's.
-type Configs func(ctx context.Context, p instance.Place) (aws.Config, error)
-
 // Groups is Auto Scaling. It is safe for concurrent use.
 type Groups struct {
-	configs Configs
-
-	mu  sync.Mutex
-	all map[instance.Place]calls // a client has connections of its own
+	calls *instance.ByPlace[calls]
 }
 
 // New makes Groups. It calls nobody.
-func New(configs Configs) *Groups { return &Groups{configs: configs, all: map[instance.Place]calls{}} }
-
-func (g *Groups) at(ctx context.Context, p instance.Place) (calls, error) {
-	config, err := g.configs(ctx, p)
-	if err != nil {
-		return calls{}, err
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if _, known := g.all[p]; !known {
+func New(configs instance.Configs) *Groups {
+	return &Groups{calls: instance.NewByPlace(configs, func(config aws.Config) calls {
 		c := autoscaling.NewFromConfig(config)
-		g.all[p] = calls{describe: c.DescribeAutoScalingInstances, complete: c.CompleteLifecycleAction, beat: c.RecordLifecycleActionHeartbeat}
-	}
-	return g.all[p], nil
+		return calls{describe: c.DescribeAutoScalingInstances, complete: c.CompleteLifecycleAction, beat: c.RecordLifecycleActionHeartbeat}
+	})}
 }
 
 // Standing is where an instance stands in its group.
@@ -107,7 +91,7 @@ func (g *Groups) Stand(ctx context.Context, refs []instance.Ref) map[instance.Re
 }
 
 func (g *Groups) states(ctx context.Context, p instance.Place, ids []string) (map[string]string, error) {
-	c, err := g.at(ctx, p)
+	c, err := g.calls.At(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +111,7 @@ func (g *Groups) states(ctx context.Context, p instance.Place, ids []string) (ma
 // Complete ends the wait of a hook. It succeeds for a wait that is over: somebody completed it, its time ran out, or the
 // instance or the group is gone.
 func (g *Groups) Complete(ctx context.Context, r instance.Ref, h event.Hook, result Result) error {
-	c, err := g.at(ctx, instance.Place{Account: r.Account, Region: r.Region})
+	c, err := g.calls.At(ctx, instance.Place{Account: r.Account, Region: r.Region})
 	if err != nil {
 		return err
 	}
@@ -142,7 +126,7 @@ func (g *Groups) Complete(ctx context.Context, r instance.Ref, h event.Hook, res
 
 // Beat has the wait of a hook begin anew. It succeeds, as Complete does, for a wait that is over.
 func (g *Groups) Beat(ctx context.Context, r instance.Ref, h event.Hook) error {
-	c, err := g.at(ctx, instance.Place{Account: r.Account, Region: r.Region})
+	c, err := g.calls.At(ctx, instance.Place{Account: r.Account, Region: r.Region})
 	if err != nil {
 		return err
 	}

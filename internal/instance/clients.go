@@ -42,31 +42,19 @@ type clients struct {
 	mu       sync.Mutex
 	own      arn.ARN // the function's own identity; zero until it is known
 	accounts map[string]aws.CredentialsProvider
-	ec2s     map[Place]describeInstances
+	ec2s     *ByPlace[describeInstances]
 }
 
 func newClients(o Options) *clients {
 	client := sts.NewFromConfig(o.Config)
-	return &clients{
+	c := &clients{
 		options:  o,
 		who:      client.GetCallerIdentity,
 		assume:   client.AssumeRole,
 		accounts: map[string]aws.CredentialsProvider{},
-		ec2s:     map[Place]describeInstances{},
 	}
-}
-
-func (c *clients) ec2(ctx context.Context, p Place) (describeInstances, error) {
-	config, err := c.config(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ec2s[p] == nil {
-		c.ec2s[p] = ec2.NewFromConfig(config).DescribeInstances
-	}
-	return c.ec2s[p], nil
+	c.ec2s = NewByPlace(c.config, func(config aws.Config) describeInstances { return ec2.NewFromConfig(config).DescribeInstances })
+	return c
 }
 
 func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, error) {

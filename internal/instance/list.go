@@ -24,7 +24,7 @@ func (l *Lookup) Account(ctx context.Context) (string, error) {
 // IDs, only those. It fails when any page does: what was shown until then is not the whole. An error of one instance
 // stays in its sighting. An error of each ends the listing.
 func (l *Lookup) List(ctx context.Context, p Place, ids []string, each func([]Sighting) error) error {
-	call, err := l.clients.ec2(ctx, p)
+	call, err := l.clients.ec2s.At(ctx, p)
 	if err != nil {
 		return fmt.Errorf("describing the instances of %s: %w", p, err)
 	}

@@ -102,7 +102,7 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
 
 func (l *Lookup) lookIn(ctx context.Context, p Place, ids []string) map[Ref]Sighting {
 	out := make(map[Ref]Sighting, len(ids))
-	call, err := l.clients.ec2(ctx, p)
+	call, err := l.clients.ec2s.At(ctx, p)
 	for chunk := range slices.Chunk(ids, filterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {

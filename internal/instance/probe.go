@@ -28,7 +28,7 @@ func (l *Lookup) TryRole(ctx context.Context, account string) error {
 // TryInstances makes the smallest listing of a place's instances that EC2 allows.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 func (l *Lookup) TryInstances(ctx context.Context, p Place) error {
-	call, err := l.clients.ec2(ctx, p)
+	call, err := l.clients.ec2s.At(ctx, p)
 	if err == nil {
 		_, err = call(ctx, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(5)})
 	}

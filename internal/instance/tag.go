@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -25,22 +24,21 @@ const taggedAtOnce = 500
 
 // Tagger tags instances. It is safe for concurrent use.
 type Tagger struct {
-	config func(context.Context, Place) (aws.Config, error)
-
-	mu    sync.Mutex
-	calls map[Place]createTags // a client has connections of its own
+	calls *ByPlace[createTags]
 }
 
 type createTags func(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
 
 // NewTagger makes a Tagger that goes where l looks, with the same credentials.
-func NewTagger(l *Lookup) *Tagger { return &Tagger{config: l.Config, calls: map[Place]createTags{}} }
+func NewTagger(l *Lookup) *Tagger {
+	return &Tagger{calls: NewByPlace(l.Config, func(c aws.Config) createTags { return ec2.NewFromConfig(c).CreateTags })}
+}
 
 // Tag gives instances of a place the same tag, in place of one they may have by that key. There is an error for each that it
 // could not be given to: of kind fault.Retry where EC2 was too busy or did not answer, else of kind fault.Refuse.
 func (t *Tagger) Tag(ctx context.Context, p Place, ids []string, key, value string) map[string]error {
 	failed := map[string]error{}
-	call, err := t.at(ctx, p)
+	call, err := t.calls.At(ctx, p)
 	for few := range slices.Chunk(ids, taggedAtOnce) {
 		if err == nil {
 			tag(ctx, call, few, types.Tag{Key: &key, Value: &value}, failed)
@@ -54,19 +52,6 @@ func (t *Tagger) Tag(ctx context.Context, p Place, ids []string, key, value stri
 		failed[id] = fmt.Errorf("tagging instance %s of %s with %s=%s: %w", id, p, key, value, err)
 	}
 	return failed
-}
-
-func (t *Tagger) at(ctx context.Context, p Place) (createTags, error) {
-	config, err := t.config(ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.calls[p] == nil {
-		t.calls[p] = ec2.NewFromConfig(config).CreateTags
-	}
-	return t.calls[p], nil
 }
 
 // tag tags all or none, as EC2 does: for one instance that is gone, or has its 50 tags, it refuses a whole call. Then the
