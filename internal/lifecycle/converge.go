@@ -194,6 +194,7 @@ func (c *Converger) absent(ctx context.Context, t event.Trigger) (Outcome, error
 	return Outcome{Action: LeftAlone}, nil
 }
 
+// gone is for an instance that has ended, or is ending.
 func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) {
 	old, ends, err := c.toEnd(ctx, t)
 	if err != nil {
@@ -222,15 +223,9 @@ func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instan
 	if ends {
 		return Outcome{Action: LeftAlone}, nil
 	}
-	if err := c.takenOver(ctx, old); err != nil {
-		return Outcome{Holds: holds(old)}, err
-	}
-	next, err := c.withStrays(ctx, t, old)
+	next, err := c.fromTheLiving(ctx, t, old, func() error { return c.notStale(f) }) // it may have been stopped and started since
 	if err != nil {
-		return Outcome{}, err
-	}
-	if err := c.notStale(f); err != nil {
-		return Outcome{}, err // it may have been stopped and started since
+		return Outcome{Holds: holds(old)}, err
 	}
 	marked := next.Leaves(f.LaunchTime)
 	if !marked {
@@ -273,17 +268,24 @@ func (c *Converger) retire(ctx context.Context, t event.Trigger, still func() er
 	if err != nil {
 		return Outcome{}, err
 	}
-	if err := c.takenOver(ctx, old); err != nil {
+	next, err := c.fromTheLiving(ctx, t, old, still)
+	if err != nil {
 		return Outcome{Holds: holds(old)}, err
 	}
-	next, err := c.withStrays(ctx, t, old)
-	if err != nil {
-		return Outcome{}, err
-	}
-	if err := still(); err != nil {
-		return Outcome{}, err
-	}
 	return c.remove(ctx, old, next)
+}
+
+// fromTheLiving is the record, with the strays, of what is to be taken from an instance that may run; an error where
+// another deployment has taken it over. still is asked last, after every call.
+func (c *Converger) fromTheLiving(ctx context.Context, t event.Trigger, old *ledger.Record, still func() error) (ledger.Record, error) {
+	if err := c.takenOver(ctx, old); err != nil {
+		return ledger.Record{}, err
+	}
+	next, err := c.withStrays(ctx, t, old)
+	if err == nil {
+		err = still()
+	}
+	return next, err
 }
 
 // take checks that nobody else is at work on a record.

@@ -19,6 +19,13 @@ func (w *world) leave(c *lifecycle.Converger) (lifecycle.Outcome, error) {
 	return w.handleAt(c, t)
 }
 
+// restart has the first instance stopped and started.
+func (w *world) restart() {
+	f := w.ec2[idA]
+	f.LaunchTime = w.clock()
+	w.ec2[idA] = f
+}
+
 func (w *world) pass(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,9 +70,7 @@ func TestALeavingInstanceThatWasStoppedAndStartedIsGrantedAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.pass(time.Minute)
-	f := w.ec2[idA]
-	f.LaunchTime = w.clock()
-	w.ec2[idA] = f
+	w.restart()
 	w.pass(time.Second)
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	if err := w.granted(idA); err != nil || w.records[idA].LeavingSince != nil {
@@ -152,9 +157,7 @@ func TestASecondLeavingIsMarkedAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.pass(time.Hour)
-	f := w.ec2[idA]
-	f.LaunchTime = w.clock()
-	w.ec2[idA] = f
+	w.restart()
 	w.pass(time.Minute)
 	if _, err := w.leave(c); err != nil {
 		t.Fatal(err)

@@ -145,7 +145,11 @@ func (c *comparison) leaving(s *subject) []Change {
 	}
 	bare := *s
 	bare.grant = nil // of which nothing is to stand
-	rows = append(rows, c.strays(&bare)...)
+	return removing(append(rows, c.strays(&bare)...))
+}
+
+// removing marks rows by which all of a live instance's is to go, which counts for the delete limit.
+func removing(rows []Change) []Change {
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
 		rows[i].counts = rows[i].removes
@@ -166,12 +170,7 @@ func (c *comparison) unmatched(s *subject) []Change {
 		})
 		rows = append(rows, row)
 	}
-	rows = append(rows, c.strays(s)...)
-	for i := range rows {
-		rows[i].removes = rows[i].Action == Delete
-		rows[i].counts = rows[i].removes
-	}
-	return rows
+	return removing(append(rows, c.strays(s)...))
 }
 
 // foreignPolicies are the rows of recorded policies that bear another marker, or none, by now.
