@@ -105,6 +105,7 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	transport.Protocols = &http.Protocols{}
 	transport.Protocols.SetHTTP1(true)
 	transport.MaxIdleConnsPerHost = 32 // as many as a batch has at work; the default of 2 would dial anew
+	transport.DialContext = dialer(transport.DialContext).dial
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.options.CA != nil {
 		bundle, err := s.options.CA(ctx)
