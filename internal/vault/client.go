@@ -178,7 +178,7 @@ func (c *Client) once(ctx context.Context, conn *Conn, call func(context.Context
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	start := time.Now() // by the monotonic clock, whatever Now is
-	err := call(bounded(ctx), conn)
+	err := call(ctx, conn)
 	// What Vault answers over a rate limit quota: https://developer.hashicorp.com/vault/docs/concepts/resource-quotas
 	c.session.options.Observe(time.Since(start), status(err) == http.StatusTooManyRequests)
 	return err

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -49,5 +50,28 @@ func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 				t.Errorf("%s, connected %v: want the next one to go through, got %v", name, connected, err)
 			}
 		}
+	}
+}
+
+func TestTheTimeOfOneRequestDoesNotBindTheNextOnItsConnection(t *testing.T) {
+	t.Parallel()
+	const path = "sys/policies/acl/p"
+	s := newServer(t)
+	var from []string
+	s.answers[path] = func(w http.ResponseWriter, r *http.Request) {
+		from = append(from, r.RemoteAddr)
+		w.WriteHeader(http.StatusNoContent)
+	}
+	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 3600}).login})
+	const short = 200 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), short)
+	defer cancel()
+	first := c.Delete(ctx, path)
+	time.Sleep(short)
+	if second := c.Delete(t.Context(), path); errors.Join(first, second) != nil {
+		t.Fatalf("want both to go through, got %v and %v", first, second)
+	}
+	if len(from) != 2 || from[0] != from[1] {
+		t.Errorf("want the kept connection to serve the second request too, got requests from %v: each one after a pause would dial anew", from)
 	}
 }

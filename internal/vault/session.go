@@ -105,7 +105,6 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	transport.Protocols = &http.Protocols{}
 	transport.Protocols.SetHTTP1(true)
 	transport.MaxIdleConnsPerHost = 32 // as many as a batch has at work; the default of 2 would dial anew
-	transport.DialContext = dialer(transport.DialContext).dial
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.options.CA != nil {
 		bundle, err := s.options.CA(ctx)
@@ -120,7 +119,7 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	c, err := api.NewClient(&api.Config{
 		Address: s.options.Addr,
 		HttpClient: &http.Client{
-			Transport: transport,
+			Transport: newBounded(transport),
 			// The api client follows a standby's redirect itself, once.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
