@@ -175,7 +175,7 @@ func (c *Client) do(ctx context.Context, doing, path string, call func(context.C
 }
 
 func (c *Client) once(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := within(ctx, callTimeout)
 	defer cancel()
 	start := time.Now() // by the monotonic clock, whatever Now is
 	err := call(ctx, conn)

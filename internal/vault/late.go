@@ -13,9 +13,30 @@ import (
 // errLate: the request was not sent, because its time was over by the clock on the wall.
 var errLate = fmt.Errorf("the request did not leave in time: %w", context.DeadlineExceeded)
 
-// bounded has each request leave before its context's deadline by the clock on the wall, or not at all. The timer behind
-// a context is not enough: it stands still with a sandbox that is frozen, and when both wake at once the request may win.
-// Vault has no conditional write, so what has left can only be in time.
+// A sandbox can be frozen at any instruction and wake in somebody else's run, and Vault has no conditional write: what
+// leaves must leave in time. Contexts alone do not see to that. Their timers stand still with the sandbox, and so does the
+// monotonic clock by which they compare deadlines; and when a timer wakes together with a request, the request may win.
+
+// within is context.WithTimeout by the clock on the wall alone: by the monotonic one, a deadline from before a freeze would
+// seem the later of the two.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	end := time.Now().Round(0).Add(limit)
+	if d, ok := ctx.Deadline(); ok && d.Round(0).Before(end) {
+		end = d.Round(0)
+	}
+	return context.WithDeadline(ctx, end)
+}
+
+// spent tells whether the time of ctx is over, whether or not its timer has noticed.
+func spent(ctx context.Context) bool {
+	d, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && over(d.UnixNano())
+}
+
+// over tells whether a Unix time in ns, 0 for none, has passed by the clock on the wall.
+func over(until int64) bool { return until != 0 && time.Now().UnixNano() > until }
+
+// bounded has each request leave before its context's deadline by the clock on the wall, or not at all.
 type bounded struct{ *http.Transport }
 
 // newBounded makes the transport's connections ones that know until when their request may leave.
@@ -61,7 +82,7 @@ type punctual struct {
 
 // Write is the last step of this process before a request is Vault's.
 func (p *punctual) Write(b []byte) (int, error) {
-	if until := p.until.Load(); until != 0 && time.Now().UnixNano() > until {
+	if over(p.until.Load()) {
 		return 0, errLate
 	}
 	return p.Conn.Write(b) //nolint:wrapcheck // the connection's own error is what net/http looks for

@@ -1,53 +1,137 @@
-package vault_test
+package vault
 
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
-	"slices"
+	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // woken is a context as a frozen sandbox has it when it wakes: its time is over by the clock on the wall, and its
 // timer, which stood still, has not noticed.
 type woken struct {
 	context.Context
-	until time.Time
 }
 
-func (w woken) Deadline() (time.Time, bool) { return w.until, true }
+func (woken) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
+
+// watched is a server that counts requests and connections, and a client of it that is logged in.
+type watched struct {
+	*httptest.Server
+	client           *Client
+	requests, opened atomic.Int64
+	now              func() time.Time
+}
+
+func newWatched(t *testing.T) *watched {
+	t.Helper()
+	w := &watched{now: time.Now}
+	w.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		w.requests.Add(1)
+		_, _ = rw.Write([]byte(`{"auth":{"client_token":"token","lease_duration":3600,"renewable":true}}`))
+	}))
+	w.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			w.opened.Add(1)
+		}
+	}
+	w.Start()
+	t.Cleanup(w.Close)
+	w.client = New(Options{Addr: w.URL, Now: func() time.Time { return w.now() }, Login: func(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
+		return login(ctx, c, "approle", nil, "the test")
+	}})
+	if err := w.client.Delete(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
 
 func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 	t.Parallel()
-	const path = "sys/policies/acl/p"
-	calls := map[string]func(context.Context, *vault.Client) error{
-		"write": func(ctx context.Context, c *vault.Client) error {
-			return c.Write(ctx, path, map[string]any{"policy": ""})
+	w := newWatched(t)
+	before := w.requests.Load()
+	for name, call := range map[string]func(context.Context) error{
+		"a write":    func(ctx context.Context) error { return w.client.Write(ctx, "p", map[string]any{"policy": ""}) },
+		"a deletion": func(ctx context.Context) error { return w.client.Delete(ctx, "p") },
+		"a cut-off":  func(ctx context.Context) error { _, err := w.client.CutOff(ctx, "aws", "i-0"); return err },
+		"a login": func(ctx context.Context) error {
+			w.client.session.forget("token")
+			return w.client.Login(ctx)
 		},
-		"delete": func(ctx context.Context, c *vault.Client) error { return c.Delete(ctx, path) },
+	} {
+		err := call(woken{t.Context()})
+		if !errors.Is(err, context.DeadlineExceeded) || fault.KindOf(err) != fault.Retry {
+			t.Errorf("%s: want its time to be over, to be tried again, got %v", name, err)
+		}
 	}
-	for name, call := range calls {
-		for _, connected := range []bool{false, true} {
-			s := newServer(t)
-			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 3600}).login})
-			if connected { // a connection that stands and one that has yet to be made
-				if err := c.Delete(t.Context(), "warm"); err != nil {
-					t.Fatal(err)
-				}
+	if n := w.requests.Load() - before; n > 0 {
+		t.Errorf("want nothing sent by a sandbox that woke too late, got %d requests", n)
+	}
+	if err := w.client.Delete(t.Context(), "p"); err != nil {
+		t.Errorf("want the next run neither held up nor told of a failure that was the other's, got %v", err)
+	}
+}
+
+func TestTheLastLookAtTheWallClockIsWhereARequestLeaves(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	before := w.requests.Load()
+	r, err := http.NewRequestWithContext(woken{t.Context()}, http.MethodDelete, w.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := newBounded(&http.Transport{DialContext: (&net.Dialer{}).DialContext})
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(r)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	if !errors.Is(err, errLate) || w.requests.Load() != before {
+		t.Errorf("want the connection to refuse what every look before it let through, got %v and %d requests", err, w.requests.Load()-before)
+	}
+}
+
+func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
+	t.Parallel()
+	var at time.Time
+	w := newWatched(t)
+	seen := func(ctx context.Context) { at, _ = ctx.Deadline() }
+	w.client.session.options.Login = func(ctx context.Context, _ *Conn) (*api.SecretAuth, error) {
+		seen(ctx)
+		return &api.SecretAuth{ClientToken: "another"}, nil
+	}
+	for name, call := range map[string]func(context.Context) error{
+		"a call": func(ctx context.Context) error {
+			return w.client.once(ctx, nil, func(ctx context.Context, _ *Conn) error {
+				seen(ctx)
+				return nil
+			})
+		},
+		"a login": func(ctx context.Context) error {
+			w.client.session.token = token{}
+			return w.client.Login(ctx)
+		},
+	} {
+		for _, run := range []time.Duration{2 * callTimeout, callTimeout / 2} { // with more time than a call may take, and less
+			ctx, cancel := context.WithTimeout(t.Context(), run)
+			defer cancel()
+			if err := call(ctx); err != nil {
+				t.Fatal(err)
 			}
-			err := call(woken{t.Context(), time.Now().Add(-time.Millisecond)}, c)
-			if !errors.Is(err, context.DeadlineExceeded) || fault.KindOf(err) != fault.Retry {
-				t.Errorf("%s, connected %v: want its time to be over, to be tried again, got %v", name, connected, err)
+			want := min(run, callTimeout)
+			if left := time.Until(at); left > want || left < want-time.Second {
+				t.Errorf("%s of a run of %s: want the sooner of both ends, got %s", name, run, left)
 			}
-			if slices.ContainsFunc(s.calls, func(c string) bool { return c != "DELETE warm token-1" }) {
-				t.Errorf("%s, connected %v: want nothing sent by a sandbox that woke too late, got %v", name, connected, s.calls)
-			}
-			if err := call(t.Context(), c); err != nil {
-				t.Errorf("%s, connected %v: want the next one to go through, got %v", name, connected, err)
+			if at != at.Round(0) { // not the instant: whether there is a monotonic reading
+				t.Errorf("%s of a run of %s: its deadline %s has a monotonic reading: after a freeze it would seem later than it is", name, run, at)
 			}
 		}
 	}
@@ -55,23 +139,20 @@ func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 
 func TestTheTimeOfOneRequestDoesNotBindTheNextOnItsConnection(t *testing.T) {
 	t.Parallel()
-	const path = "sys/policies/acl/p"
-	s := newServer(t)
-	var from []string
-	s.answers[path] = func(w http.ResponseWriter, r *http.Request) {
-		from = append(from, r.RemoteAddr)
-		w.WriteHeader(http.StatusNoContent)
-	}
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 3600}).login})
+	w := newWatched(t)
 	const short = 200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), short)
 	defer cancel()
-	first := c.Delete(ctx, path)
-	time.Sleep(short)
-	if second := c.Delete(t.Context(), path); errors.Join(first, second) != nil {
-		t.Fatalf("want both to go through, got %v and %v", first, second)
+	if err := w.client.Delete(ctx, "p"); err != nil {
+		t.Fatal(err)
 	}
-	if len(from) != 2 || from[0] != from[1] {
-		t.Errorf("want the kept connection to serve the second request too, got requests from %v: each one after a pause would dial anew", from)
+	time.Sleep(short)
+	w.now = func() time.Time { return time.Now().Add(50 * time.Minute) }
+	before := w.requests.Load()
+	if err := w.client.Login(t.Context()); err != nil { // renews
+		t.Fatal(err)
+	}
+	if w.requests.Load() == before || w.opened.Load() != 1 {
+		t.Errorf("want the renewal on the connection that is kept, got %d requests and %d connections: each pause would dial anew", w.requests.Load()-before, w.opened.Load())
 	}
 }

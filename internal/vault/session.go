@@ -153,7 +153,7 @@ func (s *session) ensureToken(ctx context.Context) error {
 }
 
 func (s *session) replace(caller context.Context, t token, now time.Time) error {
-	ctx, cancel := context.WithTimeout(caller, callTimeout)
+	ctx, cancel := within(caller, callTimeout)
 	defer cancel()
 	age := now.Sub(t.obtained)
 	if t.value != "" && t.renewable && age >= 0 && age < t.ttl {
@@ -169,7 +169,7 @@ func (s *session) replace(caller context.Context, t token, now time.Time) error 
 	auth, err := s.options.Login(ctx, s.connected)
 	if err != nil {
 		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
-		if caller.Err() == nil { // else it was the caller's time that ended, and says nothing of Vault
+		if !spent(caller) { // else it was the caller's time that ended, and says nothing of Vault
 			s.failed.err, s.failed.at = err, s.now()
 		}
 		return err
