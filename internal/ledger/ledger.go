@@ -38,8 +38,8 @@ const (
 	// LeaseTime is how long a lease lasts. It is longer than a function may run, so that only a dead sandbox, or one
 	// that was frozen, ever loses one.
 	LeaseTime = 75 * time.Second
-	// tombstoneTime is how long the record of a removed instance is kept, and emptyTombstoneTime that of one that was
-	// never granted anything: only long enough to stop a run that looked at it just before.
+	// tombstoneTime is how long the record of a removed instance is kept, and emptyTombstoneTime that of one of which
+	// nothing was ever seen in Vault: only long enough to stop a run that looked at it just before.
 	tombstoneTime      = 30 * 24 * time.Hour
 	emptyTombstoneTime = time.Hour
 )
@@ -149,10 +149,7 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 	r.ExpiresAt, r.DeletedAt = 0, nil
 	if r.State == Deleted {
 		r.DeletedAt = &now
-		r.ExpiresAt = now.Add(tombstoneTime).Unix()
-		if r.Profile == "" {
-			r.ExpiresAt = now.Add(emptyTombstoneTime).Unix()
-		}
+		r.ExpiresAt = now.Add(kept(w)).Unix()
 	}
 	item, err := attributevalue.MarshalMap(r)
 	if err != nil {
@@ -180,6 +177,17 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 		return nil, fmt.Errorf("writing the record of instance %s (%s) to table %s: %w", r.InstanceID, r.State, l.table, err)
 	}
 	return &r, nil
+}
+
+// kept is how long the tombstone that w writes stands. What had objects, by a grant or as strays of a lost record, may have
+// tokens; and the mark of a leaving instance must outlast a lifecycle hook's two days.
+// https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html
+func kept(w Write) time.Duration {
+	granted := w.New.Profile != "" || len(w.New.FormerRoleIDs) > 0 || w.Old != nil && len(w.Old.Objects) > 0
+	if granted || w.New.LeavingSince != nil {
+		return tombstoneTime
+	}
+	return emptyTombstoneTime
 }
 
 // condition lets a write through if the record is as it was read and its lease is the writer's, free or run out.

@@ -137,3 +137,39 @@ func TestARecordReadsBackAsItWasWritten(t *testing.T) {
 		t.Errorf("an instance without a record: got %+v, %v", missing, err)
 	}
 }
+
+func TestATombstoneStandsForThirtyDaysUnlessNothingWasEverThere(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	l := table(func() time.Time { return now })
+	const hour, month = time.Hour, 30 * 24 * time.Hour
+	for n, row := range []struct {
+		what   string
+		change func(old, next *ledger.Record)
+		want   time.Duration
+	}{
+		{"of which nothing was ever there", func(*ledger.Record, *ledger.Record) {}, hour},
+		{"that had a grant", func(_, next *ledger.Record) { next.Profile = "race-worker" }, month},
+		{"whose strays were removed after its record was lost", func(old, _ *ledger.Record) {
+			old.Objects = []ledger.Object{{Kind: "policy", Path: "sys/policies/acl/x"}}
+		}, month},
+		{"whose auth role's tokens may live", func(_, next *ledger.Record) { next.FormerRoleIDs = []string{"role"} }, month},
+		{"that its group was terminating before its grant was made", func(_, next *ledger.Record) { next.LeavingSince = &now }, month},
+	} {
+		first := record(fmt.Sprintf("i-000000e%d", n), "")
+		first.Profile, first.Objects = "", nil
+		next := first
+		next.State = ledger.Deleted
+		row.change(&first, &next)
+		old, err := l.Put(t.Context(), ledger.Write{New: first})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done, err := l.Put(t.Context(), ledger.Write{Old: old, New: next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Unix(done.ExpiresAt, 0).Sub(now); got != row.want {
+			t.Errorf("the tombstone of an instance %s stands for %s, want %s: after it, the instance can be granted anew, and is forgotten", row.what, got, row.want)
+		}
+	}
+}
