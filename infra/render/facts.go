@@ -73,7 +73,10 @@ func madeUp(p *grant.Profile) facts.Instance {
 			*into = filled(values[0], *into)
 		}
 	}
-	first(&f.Account, p.Match.AccountIDs)
+	if ids := p.Match.AccountIDs; len(ids) > 0 { // as many digits as an account's have
+		zeros := strings.Repeat("0", len(f.Account)-len(strings.ReplaceAll(ids[0], "*", "")))
+		f.Account = strings.ReplaceAll(strings.Replace(ids[0], "*", zeros, 1), "*", "")
+	}
 	first(&f.Region, p.Match.Regions)
 	first(&f.VPCID, p.Match.VPCIDs)
 	f.AvailabilityZone = f.Region + "a"

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 var update = flag.Bool("update", false, "write what is printed into testdata")
@@ -126,5 +128,17 @@ func TestTheFactsOnTheProfilesPageAreTheSample(t *testing.T) {
 	_, want, _ = strings.Cut(want, "\n")
 	if shown != want {
 		t.Errorf("the page's facts render as\n%s\nand the sample as\n%s", shown, want)
+	}
+}
+
+func TestAnInstanceThatIsMadeUpHasAnAccountThatTheProfileFits(t *testing.T) {
+	for pattern, want := range map[string]string{"": "123456789012", "210987654321": "210987654321", "1111*": "111100000000", "*22": "000000000022", "1*2*3": "100000000023", "*": "000000000000"} {
+		p := &grant.Profile{}
+		if pattern != "" {
+			p.Match.AccountIDs = []string{pattern}
+		}
+		if got := madeUp(p).Account; got != want {
+			t.Errorf("account_ids %q: want %q, got %q", pattern, want, got)
+		}
 	}
 }

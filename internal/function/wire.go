@@ -61,7 +61,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*ReconcileHa
 		s.Regions = []string{p.aws.Region}
 	}
 	o := reconcile.Options{
-		Profiles: p.profiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Instances: p.instances,
+		Profiles: p.profiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
 		Accounts: s.Accounts, Regions: s.Regions, DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
 		Adopt: p.settings.Adopt, OnShuttingDown: p.settings.OnShuttingDown, Now: time.Now,
 	}

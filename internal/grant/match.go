@@ -6,6 +6,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // UsesTag tells whether a tag decides whether the profile fits, or what it renders: it is matched by, or a template uses it,
@@ -53,6 +54,9 @@ func (m Match) fits(f facts.Instance) bool {
 	return one(m.IAMRoleARN, f.IAMRoleARN) && one(m.IAMInstanceProfileARN, f.IAMInstanceProfileARN) &&
 		some(m.AccountIDs, f.Account) && some(m.Regions, f.Region) && some(m.VPCIDs, f.VPCID)
 }
+
+// accounts is a pattern of account IDs.
+var accounts = form.New(`^[0-9]*[*][0-9*]*$`, 12)
 
 // glob matches a * against any text and everything else literally. Nothing matches an empty value: an instance
 // without a role has no role, whatever the pattern.

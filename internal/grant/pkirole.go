@@ -45,7 +45,8 @@ func lockedFields(id identity) map[string]any {
 		"allowed_uri_sans_template": false,
 		"allowed_other_sans":        []string{},
 		"allowed_user_ids":          []string{},
-		// Closes the subject's serial number, in the request and in a CSR alike.
+		// Closes the subject's serial number, in the request and in a CSR alike, wherever serial_number_source takes it
+		// from. That field is the one that is not sent: Vault before 1.19 does not know it, and warns.
 		"allowed_serial_numbers": []string{},
 		"not_after":              "",
 	}

@@ -35,6 +35,10 @@ type Ledger interface {
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	// Holder gives nil for a name that nobody holds.
 	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
+}
+
+// Teardowns is the ledger's note that the whole deployment is to go.
+type Teardowns interface {
 	// TearDown notes that nothing is to be granted any more, and gives since when.
 	TearDown(ctx context.Context) (time.Time, error)
 	// TornDown gives the same without noting it; nil while grants are made.
@@ -66,6 +70,7 @@ type Options struct {
 	Realm     grant.Realm
 	Vault     Vault
 	Ledger    Ledger
+	Teardowns Teardowns
 	Instances Instances
 	// Queue takes what provision can repair; nil: all is repaired here.
 	Queue Queue
@@ -197,7 +202,7 @@ func begin(in Input, start time.Time) (Cursor, Answer) {
 
 // isOpen is an error when the deployment was torn down: what would be made again is to be gone.
 func (r *Reconciler) isOpen(ctx context.Context) error {
-	since, err := r.Ledger.TornDown(ctx)
+	since, err := r.Teardowns.TornDown(ctx)
 	if err != nil || since == nil {
 		return err
 	}

@@ -46,13 +46,13 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 // close notes the teardown and waits until every function goes by it.
 func (r *Reconciler) close(ctx context.Context, in Input) error {
 	if len(in.InstanceIDs) > 0 {
-		since, err := r.Ledger.TornDown(ctx)
+		since, err := r.Teardowns.TornDown(ctx)
 		if err == nil && since == nil {
 			err = errors.New("instanceIds only goes on with a teardown that was begun for the whole deployment")
 		}
 		return err
 	}
-	since, err := r.Ledger.TearDown(ctx)
+	since, err := r.Teardowns.TearDown(ctx)
 	if err != nil {
 		return err
 	}

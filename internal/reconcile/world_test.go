@@ -323,7 +323,7 @@ func (w *world) clock() time.Time {
 
 func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 	o := Options{
-		Profiles: w.profiles, Realm: w.realm, Vault: w, Ledger: w, Instances: instances{w}, Regions: []string{here.Region},
+		Profiles: w.profiles, Realm: w.realm, Vault: w, Ledger: w, Teardowns: w, Instances: instances{w}, Regions: []string{here.Region},
 		DeleteLimit: 20, Now: w.clock,
 	}
 	for _, c := range change {

@@ -380,7 +380,7 @@ func (p *process) handle(d lifecycle.Duties, t event.Trigger) (lifecycle.Outcome
 // reconcile does what the reconcile function does by its schedule.
 func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	r := reconcile.Reconciler{Options: reconcile.Options{
-		Profiles: profiles(), Realm: realm, Vault: p, Ledger: p, Instances: cloud{p}, Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
+		Profiles: profiles(), Realm: realm, Vault: p, Ledger: p, Teardowns: p, Instances: cloud{p}, Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
 	}}
 	return r.Run(context.Background(), in, p.converger(both), reconcile.Witness{Log: slog.New(slog.DiscardHandler)})
 }
