@@ -38,10 +38,6 @@ const (
 	// LeaseTime is how long a lease lasts. It is longer than a function may run, so that only a dead sandbox, or one
 	// that was frozen, ever loses one.
 	LeaseTime = 75 * time.Second
-	// tombstoneTime is how long the record of a removed instance is kept, and emptyTombstoneTime that of one of which
-	// nothing was ever seen in Vault: only long enough to stop a run that looked at it just before.
-	tombstoneTime      = 30 * 24 * time.Hour
-	emptyTombstoneTime = time.Hour
 )
 
 // API is what the ledger needs of DynamoDB. They are functions for the reason given in docs/decisions/binary-size.md.
@@ -112,45 +108,12 @@ func (l *Ledger) get(ctx context.Context, key string, into any) (bool, error) {
 	return true, nil
 }
 
-// Write is one change of a record.
-type Write struct {
-	// Old is the record as it was read; nil when there was none. The write is made only if nothing changed since.
-	Old *Record
-	// New is what the record becomes. Version, write ID and lease are the ledger's to set.
-	New Record
-	// Owner is who writes: only whoever holds the lease, or finds it free or run out, may.
-	Owner string
-	// KeepLease takes or prolongs the lease; else the write gives it back.
-	KeepLease bool
-	// Claim is taken in the same transaction, if nobody else holds it.
-	Claim *Name
-	// Release are given up in the same transaction, as far as they are the instance's own.
-	Release []Name
-}
-
 // Put makes a write and gives the record as it now stands. The error wraps ErrChanged or ErrClaimed where one of
 // them is the reason.
 func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 	now := l.now()
-	r := w.New
-	r.Version, r.WriteID = 1, newID()
-	r.UpdatedAt = now
-	if w.Old != nil {
-		r.Version = w.Old.Version + 1
-		r.CreatedAt = w.Old.CreatedAt
-	}
-	if r.CreatedAt.IsZero() {
-		r.CreatedAt = now
-	}
-	r.LeaseOwner, r.LeaseExpiresAt = "", 0
-	if w.KeepLease {
-		r.LeaseOwner, r.LeaseExpiresAt = w.Owner, now.Add(LeaseTime).UnixMilli()
-	}
-	r.ExpiresAt, r.DeletedAt = 0, nil
-	if r.State == Deleted {
-		r.DeletedAt = &now
-		r.ExpiresAt = now.Add(kept(w)).Unix()
-	}
+	r := w.Becomes(now)
+	r.WriteID = newID()
 	item, err := attributevalue.MarshalMap(r)
 	if err != nil {
 		return nil, fmt.Errorf("writing the record of instance %s: %w", r.InstanceID, err)
@@ -177,17 +140,6 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 		return nil, fmt.Errorf("writing the record of instance %s (%s) to table %s: %w", r.InstanceID, r.State, l.table, err)
 	}
 	return &r, nil
-}
-
-// kept is how long the tombstone that w writes stands. What had objects, by a grant or as strays of a lost record, may have
-// tokens; and the mark of a leaving instance must outlast a lifecycle hook's two days.
-// https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html
-func kept(w Write) time.Duration {
-	granted := w.New.Profile != "" || len(w.New.FormerRoleIDs) > 0 || w.Old != nil && len(w.Old.Objects) > 0
-	if granted || w.New.LeavingSince != nil {
-		return tombstoneTime
-	}
-	return emptyTombstoneTime
 }
 
 // condition lets a write through if the record is as it was read and its lease is the writer's, free or run out.

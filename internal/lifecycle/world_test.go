@@ -14,10 +14,10 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
@@ -157,40 +157,10 @@ func (w *world) TornDown(context.Context) (out *time.Time, err error) {
 	return out, err
 }
 
-// Put holds to the conditions of ledger.Ledger, which infra/lab tests against DynamoDB.
 func (w *world) Put(_ context.Context, p ledger.Write) (out *ledger.Record, err error) {
-	err = w.do(fmt.Sprintf("ledger put %s %s", p.New.State, p.New.InstanceID), func() error {
-		old, exists := w.records[p.New.InstanceID]
-		if exists != (p.Old != nil) || exists && (old.Version != p.Old.Version ||
-			old.LeaseOwner != "" && old.LeaseOwner != p.Owner && old.LeaseExpiresAt >= w.now.UnixMilli()) {
-			return fault.New(fault.Retry, ledger.ErrChanged)
-		}
-		if p.Claim != nil {
-			if c, held := w.claims[*p.Claim]; held && c.InstanceID != p.New.InstanceID {
-				return ledger.ErrClaimed
-			}
-		}
-		r := p.New
-		r.Objects = slices.Clone(r.Objects)
-		r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt = old.Version+1, w.now, "", 0
-		r.DeletedAt = nil
-		if at := w.now; r.State == ledger.Deleted {
-			r.DeletedAt = &at
-		}
-		if p.KeepLease {
-			r.LeaseOwner, r.LeaseExpiresAt = p.Owner, w.now.Add(ledger.LeaseTime).UnixMilli()
-		}
-		w.records[r.InstanceID] = r
-		if p.Claim != nil {
-			w.claims[*p.Claim] = ledger.Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region}
-		}
-		for _, n := range p.Release {
-			if w.claims[n].InstanceID == r.InstanceID {
-				delete(w.claims, n)
-			}
-		}
-		out = &r
-		return nil
+	err = w.do(fmt.Sprintf("ledger put %s %s", p.New.State, p.New.InstanceID), func() (err error) {
+		out, err = ledgertest.Table{Records: w.records, Claims: w.claims}.Put(p, w.now)
+		return err
 	})
 	return out, err
 }

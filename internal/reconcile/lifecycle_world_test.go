@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
@@ -60,36 +60,14 @@ func (w *world) TornDown(context.Context) (*time.Time, error) {
 
 func (w *world) RevokePrefix(context.Context, string) error { return nil }
 
-// Put holds to the conditions of ledger.Ledger, which infra/lab tests against DynamoDB.
 func (w *world) Put(_ context.Context, p ledger.Write) (*ledger.Record, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	old, exists := w.records[p.New.InstanceID]
-	leased := old.LeaseOwner != "" && old.LeaseOwner != p.Owner && old.LeaseExpiresAt >= w.now.UnixMilli()
-	if exists != (p.Old != nil) || exists && (old.Version != p.Old.Version || leased) {
-		return nil, fault.New(fault.Retry, ledger.ErrChanged)
+	r, err := ledgertest.Table{Records: w.records, Claims: w.claims}.Put(p, w.now)
+	if err != nil {
+		return nil, err
 	}
-	if p.Claim != nil {
-		if c, held := w.claims[*p.Claim]; held && c.InstanceID != p.New.InstanceID {
-			return nil, ledger.ErrClaimed
-		}
-		w.claims[*p.Claim] = ledger.Claim{InstanceID: p.New.InstanceID, Account: p.New.Account, Region: p.New.Region}
-	}
-	r := p.New
-	r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt, r.DeletedAt = old.Version+1, w.now, "", 0, nil
-	if at := w.now; r.State == ledger.Deleted {
-		r.DeletedAt = &at
-	}
-	if p.KeepLease {
-		r.LeaseOwner, r.LeaseExpiresAt = p.Owner, w.now.Add(ledger.LeaseTime).UnixMilli()
-	}
-	w.records[r.InstanceID] = r
-	for _, n := range p.Release {
-		if w.claims[n].InstanceID == r.InstanceID {
-			delete(w.claims, n)
-		}
-	}
-	return &r, w.do("put")
+	return r, w.do("put")
 }
 
 var both = lifecycle.Duties{Make: true, Remove: true}

@@ -16,6 +16,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -239,39 +240,12 @@ func (p *process) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim
 
 // Put holds to the conditions of ledger.Ledger, which infra/lab tests against DynamoDB.
 func (p *process) Put(_ context.Context, put ledger.Write) (out *ledger.Record, err error) {
-	err = p.do(fmt.Sprintf("ledger put %s %s", put.New.State, put.New.InstanceID), func() error {
-		old, exists := p.records[put.New.InstanceID]
-		leased := old.LeaseOwner != "" && old.LeaseOwner != put.Owner && old.LeaseExpiresAt >= time.Now().UnixMilli()
-		if exists != (put.Old != nil) || exists && (old.Version != put.Old.Version || leased) {
-			return fault.New(fault.Retry, ledger.ErrChanged)
+	err = p.do(fmt.Sprintf("ledger put %s %s", put.New.State, put.New.InstanceID), func() (err error) {
+		from := p.records[put.New.InstanceID].State
+		if out, err = (ledgertest.Table{Records: p.records, Claims: p.claims}).Put(put, time.Now()); err == nil {
+			p.rulePut(from, *out)
 		}
-		if put.Claim != nil {
-			if c, held := p.claims[*put.Claim]; held && c.InstanceID != put.New.InstanceID {
-				return ledger.ErrClaimed
-			}
-		}
-		r := put.New
-		r.Objects = slices.Clone(r.Objects)
-		r.Version, r.UpdatedAt, r.LeaseOwner, r.LeaseExpiresAt, r.DeletedAt = old.Version+1, time.Now(), "", 0, nil
-		if at := time.Now(); r.State == ledger.Deleted {
-			r.DeletedAt = &at
-		}
-		if put.KeepLease {
-			r.LeaseOwner, r.LeaseExpiresAt = put.Owner, time.Now().Add(ledger.LeaseTime).UnixMilli()
-		}
-		p.records[r.InstanceID] = r
-		if put.Claim != nil {
-			p.claims[*put.Claim] = ledger.Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region}
-		}
-		for _, n := range put.Release {
-			if p.claims[n].InstanceID == r.InstanceID {
-				delete(p.claims, n)
-			}
-		}
-		p.rulePut(old.State, r)
-		r.Objects = slices.Clone(r.Objects)
-		out = &r
-		return nil
+		return err
 	})
 	return out, err
 }

@@ -3,12 +3,14 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 )
 
 // table is a ledger on the stack's own table in DynamoDB Local; clock may be moved.
@@ -139,7 +141,7 @@ func TestARecordReadsBackAsItWasWritten(t *testing.T) {
 }
 
 func TestATombstoneStandsForThirtyDaysUnlessNothingWasEverThere(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	now := time.Now().UTC().Truncate(time.Second) // of another day, DynamoDB would take tombstones away meanwhile
 	l := table(func() time.Time { return now })
 	const hour, month = time.Hour, 30 * 24 * time.Hour
 	for n, row := range []struct {
@@ -171,5 +173,73 @@ func TestATombstoneStandsForThirtyDaysUnlessNothingWasEverThere(t *testing.T) {
 		if got := time.Unix(done.ExpiresAt, 0).Sub(now); got != row.want {
 			t.Errorf("the tombstone of an instance %s stands for %s, want %s: after it, the instance can be granted anew, and is forgotten", row.what, got, row.want)
 		}
+	}
+}
+
+// The steps are drawn, so that orders nobody thought of are among them; the seed makes them the same ones in every run.
+func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second) // of another day, DynamoDB would take tombstones away meanwhile
+	l := table(func() time.Time { return now })
+	memory := ledgertest.Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}
+	dice := rand.New(rand.NewPCG(1, 2))
+	of := func(n int) bool { return dice.IntN(n) == 0 }
+	names := []ledger.Name{{BasePath: "memory", FQDN: "a.example"}, {BasePath: "memory", FQDN: "b.example"}, {BasePath: "memory", FQDN: "c.example"}}
+	states := []ledger.State{ledger.Provisioning, ledger.Active, ledger.Deprovisioning, ledger.Deleted}
+	last := map[string]*ledger.Record{} // as read at some time before
+	kinds := map[string]int{}
+	for step := range 600 {
+		now = now.Add(time.Duration(dice.IntN(40)) * time.Second)
+		id := fmt.Sprintf("i-000000f%d", dice.IntN(3))
+		next := record(id, "x.example")
+		next.State = states[dice.IntN(len(states))]
+		if of(2) {
+			next.Profile = "memory-worker"
+		}
+		if of(2) {
+			next.Objects = []ledger.Object{{Kind: "policy", Path: "sys/policies/acl/x"}}
+		}
+		w := ledger.Write{New: next, Owner: []string{"one", "two"}[dice.IntN(2)], KeepLease: of(2)}
+		if !of(12) {
+			w.Old = last[id]
+		}
+		order := dice.Perm(len(names))
+		if of(2) {
+			w.Claim = &names[order[0]]
+		}
+		for _, n := range order[1:] {
+			if of(3) {
+				w.Release = append(w.Release, names[n])
+			}
+		}
+		got, err := l.Put(t.Context(), w)
+		want, wantErr := memory.Put(w, now)
+		kind := func(err error) string {
+			return fmt.Sprintf("changed %v, claimed %v, other %v", errors.Is(err, ledger.ErrChanged), errors.Is(err, ledger.ErrClaimed), err != nil)
+		}
+		kinds[kind(err)]++
+		if kind(err) != kind(wantErr) {
+			t.Fatalf("step %d: %+v: DynamoDB says %v, memory says %v: what the tests in memory show would not hold", step, w, err, wantErr)
+		}
+		if err == nil {
+			got.WriteID = ""
+			if fmt.Sprintf("%+v", *got) != fmt.Sprintf("%+v", *want) {
+				t.Fatalf("step %d: %+v: DynamoDB makes it\n%+v\nmemory\n%+v", step, w, *got, *want)
+			}
+		}
+		for _, n := range names {
+			holder, err := l.Holder(t.Context(), n)
+			c, held := memory.Claims[n]
+			if err != nil || (holder != nil) != held || held && *holder != c {
+				t.Fatalf("step %d: %+v: in DynamoDB %s is held by %+v (%v), in memory by %+v", step, w, n.FQDN, holder, err, c)
+			}
+		}
+		if !of(6) { // else the next write of this instance goes by an older look
+			if last[id], err = l.Get(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(kinds) != 3 {
+		t.Errorf("want successes, changed records and claimed names among the steps, got %v", kinds)
 	}
 }

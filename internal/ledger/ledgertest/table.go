@@ -1,0 +1,42 @@
+// Package ledgertest is the ledger's table in memory, for tests with faults at every call and with millions of steps. A test
+// of infra/lab holds it against the ledger on DynamoDB.
+package ledgertest
+
+import (
+	"slices"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// Table is what a table holds. It is not safe for concurrent use.
+type Table struct {
+	Records map[string]ledger.Record // by instance ID
+	Claims  map[ledger.Name]ledger.Claim
+}
+
+// Put does what ledger.Ledger.Put does, with its errors.
+func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
+	r := w.Becomes(now)
+	old, exists := t.Records[r.InstanceID]
+	leased := old.LeaseOwner != "" && old.LeaseOwner != w.Owner && old.LeaseExpiresAt >= now.UnixMilli()
+	if exists != (w.Old != nil) || exists && (old.Version != w.Old.Version || leased) {
+		return nil, fault.New(fault.Retry, ledger.ErrChanged)
+	}
+	if w.Claim != nil {
+		if c, held := t.Claims[*w.Claim]; held && c.InstanceID != r.InstanceID {
+			return nil, ledger.ErrClaimed
+		}
+		t.Claims[*w.Claim] = ledger.Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region}
+	}
+	for _, n := range w.Release {
+		if t.Claims[n].InstanceID == r.InstanceID {
+			delete(t.Claims, n)
+		}
+	}
+	r.Objects = slices.Clone(r.Objects)
+	t.Records[r.InstanceID] = r
+	r.Objects = slices.Clone(r.Objects)
+	return &r, nil
+}
