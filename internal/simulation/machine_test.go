@@ -13,6 +13,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -316,13 +317,15 @@ func (m *machine) spoilOne(t *rapid.T) {
 	m.spoil(i, what)
 }
 
+// wait lets time pass; after it, the table has dropped what has expired. DynamoDB may take longer for that.
 func (m *machine) wait(t *rapid.T) {
-	d := rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, 2 * time.Minute, 11 * time.Minute}).Draw(t, "for")
+	d := rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, 2 * time.Minute, 11 * time.Minute, 2 * time.Hour}).Draw(t, "for")
 	m.say("%s pass", d)
 	if d > time.Second {
 		m.endLogins()
 	}
 	time.Sleep(d)
+	maps.DeleteFunc(m.records, func(_ string, r ledger.Record) bool { return r.ExpiresAt > 0 && r.ExpiresAt < time.Now().Unix() })
 }
 
 // quiet lets the queue run empty, waits out what is young, and has reconcile run once, as its schedule does. Where that
