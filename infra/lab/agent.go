@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/wire"
 )
 
 // AgentOptions say what an instance's Vault Agent is to be.
@@ -66,7 +66,8 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 		a.Metadata, err = w.Fleet.Metadata(i)
 	}
 	if err == nil {
-		a.forward, err = forward(i.PrivateIP, strings.TrimPrefix(w.VaultAddr, "https://"))
+		// Agent cannot choose the address that it calls from.
+		a.forward, err = wire.Start(wire.Options{To: strings.TrimPrefix(w.VaultAddr, "https://"), From: net.ParseIP(i.PrivateIP)})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing Vault Agent on %s: %w", i.ID, err), a.Close())
@@ -227,41 +228,4 @@ func (a *Agent) WaitForLog(ctx context.Context, text string, times int) (string,
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// forward takes connections on loopback and makes them anew from an instance's address: Agent cannot choose one.
-func forward(from, to string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	dialer := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	go func() {
-		for {
-			in, err := ln.Accept()
-			if err != nil {
-				return // closed
-			}
-			go join(in, func() (net.Conn, error) { return dialer.Dial("tcp", to) })
-		}
-	}()
-	return ln, nil
-}
-
-// join passes what either side says on to the other, until one of them ends.
-func join(in net.Conn, dial func() (net.Conn, error)) {
-	defer in.Close()
-	out, err := dial()
-	if err != nil {
-		return
-	}
-	defer out.Close()
-	done := make(chan struct{}, 2)
-	for _, way := range [][2]net.Conn{{in, out}, {out, in}} {
-		go func() {
-			_, _ = io.Copy(way[0], way[1])
-			done <- struct{}{}
-		}()
-	}
-	<-done
 }

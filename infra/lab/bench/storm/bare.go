@@ -10,8 +10,7 @@ import (
 type bare struct {
 	*way
 	recipes
-	n      int
-	direct bool // past the taps
+	n int
 }
 
 type grantAndRemoval struct{ grant, removal time.Duration }
@@ -26,7 +25,7 @@ func (b *bare) measure(ctx context.Context, pass func(step) bool) (grantAndRemov
 		recipe   recipe
 		took     *time.Duration
 	}{{provision, b.grant.only(pass), &took.grant}, {deprovision, b.removal.only(pass), &took.removal}} {
-		c, err := b.caller(ctx, part.function, b.direct)
+		c, err := b.caller(ctx, part.function)
 		if err != nil {
 			return took, err
 		}

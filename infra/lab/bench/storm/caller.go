@@ -32,7 +32,7 @@ const unsigned = "AWS4-HMAC-SHA256 Credential=AKIALAB/20260101/us-east-1/dynamod
 
 // caller makes a client with a function's own rights in Vault, by a batch token without the default policy, as the
 // functions' are.
-func (w *way) caller(ctx context.Context, function string, direct bool) (*caller, error) {
+func (w *way) caller(ctx context.Context, function string) (*caller, error) {
 	r := w.rig
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM([]byte(w.CAPEM)) {
@@ -46,11 +46,8 @@ func (w *way) caller(ctx context.Context, function string, direct bool) (*caller
 		return nil, fmt.Errorf("making a token with the policy %s: %w", policy, err)
 	}
 	c := &caller{token: secret.Auth.ClientToken, at: map[string]string{
-		vaultService: r.VaultAddr, dynamoService: aws.ToString(r.Dynamo.Options().BaseEndpoint), "": r.cloud.URL,
+		vaultService: w.vaultAddr, dynamoService: aws.ToString(r.Dynamo.Options().BaseEndpoint), "": r.cloud.URL,
 	}}
-	if !direct {
-		c.at[vaultService] = w.Taps.Vault.URL
-	}
 	c.http = &http.Client{Transport: &http.Transport{
 		MaxIdleConnsPerHost: 128, DisableCompression: true,
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -19,6 +21,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/wire"
 )
 
 // The functions of a storm, by the template's names.
@@ -109,23 +112,25 @@ func (r *Rig) launch(n int) []fleet.Instance {
 // way is how the functions get to what they call.
 type way struct {
 	*lab.Line
-	cloud *tap.Tap // before the cloud; nil for none
-	rig   *Rig
-	table *dynamodb.Client // the ledger's
+	cloud     *tap.Tap // before the cloud; nil for none
+	rig       *Rig
+	table     *dynamodb.Client // the ledger's
+	vaultAddr string
+	wire      net.Listener // the longer way to Vault; nil for none
 }
 
 // wayOptions say what stands in the way.
 type wayOptions struct {
 	name     string
-	tapAll   bool // taps before Vault, DynamoDB and the cloud
-	tapVault bool // a tap before Vault
-	inMemory bool // the ledger is the cloud's
-	one      bool // one sandbox of each function
+	tapAll   bool          // taps before Vault, DynamoDB and the cloud
+	delay    time.Duration // added to every call to Vault
+	inMemory bool          // the ledger is the cloud's
+	one      bool          // one sandbox of each function
 }
 
 // way makes functions that reach DynamoDB Local, Vault and the cloud directly, or by taps.
 func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
-	w := &way{rig: r, table: r.Dynamo}
+	w := &way{rig: r, table: r.Dynamo, vaultAddr: r.VaultAddr}
 	cloudURL := r.cloud.URL
 	if o.tapAll {
 		var err error
@@ -140,11 +145,15 @@ func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
 	if o.inMemory {
 		w.table = dynamodb.NewFromConfig(parts.Config(r.cloud.URL, r.Region))
 	}
-	if !o.tapAll {
-		env["AWS_ENDPOINT_URL_DYNAMODB"] = aws.ToString(w.table.Options().BaseEndpoint)
+	if o.delay > 0 {
+		var err error
+		if w.wire, err = wire.Start(wire.Options{To: strings.TrimPrefix(r.VaultAddr, "https://"), Delay: o.delay}); err != nil {
+			return nil, errors.Join(err, w.close())
+		}
+		w.vaultAddr = "https://" + w.wire.Addr().String()
 	}
-	if !o.tapAll && !o.tapVault {
-		env["VAULT_ADDR"] = r.VaultAddr
+	if !o.tapAll {
+		env["AWS_ENDPOINT_URL_DYNAMODB"], env["VAULT_ADDR"] = aws.ToString(w.table.Options().BaseEndpoint), w.vaultAddr
 	}
 	atOnce := r.mapping(provision).MaximumConcurrency
 	if o.one {
@@ -165,6 +174,9 @@ func (w *way) close() error {
 	}
 	if w.cloud != nil {
 		errs = append(errs, w.cloud.Close())
+	}
+	if w.wire != nil {
+		errs = append(errs, w.wire.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -34,15 +33,12 @@ type load struct {
 
 // Storms measures a start, a repetition and an end of all instances at once.
 func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Row, err error) {
-	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay, o.Apart), tapVault: o.Delay > 0, inMemory: o.Apart})
+	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay, o.Apart), delay: o.Delay, inMemory: o.Apart})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if o.Delay > 0 {
-		w.Taps.Vault.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: o.Delay} })
-	}
-	b := &bare{way: w, recipes: all, n: o.N, direct: o.Delay == 0}
+	b := &bare{way: w, recipes: all, n: o.N}
 	vault, err := b.measure(ctx, toVault)
 	if err != nil {
 		return nil, err

@@ -46,7 +46,7 @@ func (r *Rig) Warm(ctx context.Context, all recipes, rounds int) ([]report.Row, 
 		return nil, err
 	}
 	defer func() { _ = w.close() }() // it only measured
-	c, err := w.caller(ctx, provision, true)
+	c, err := w.caller(ctx, provision)
 	if err != nil {
 		return nil, err
 	}
