@@ -127,7 +127,7 @@ func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := min(run, callTimeout)
-			if left := time.Until(at); left > want || left < want-time.Second {
+			if left := time.Until(at); left > want || left < want/2 {
 				t.Errorf("%s of a run of %s: want the sooner of both ends, got %s", name, run, left)
 			}
 			if at != at.Round(0) { // not the instant: whether there is a monotonic reading
@@ -140,7 +140,7 @@ func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
 func TestTheTimeOfOneRequestDoesNotBindTheNextOnItsConnection(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
-	const short = 200 * time.Millisecond
+	const short = time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), short)
 	defer cancel()
 	if err := w.client.Delete(ctx, "p"); err != nil {
