@@ -55,8 +55,8 @@ func (m Match) fits(f facts.Instance) bool {
 		some(m.AccountIDs, f.Account) && some(m.Regions, f.Region) && some(m.VPCIDs, f.VPCID)
 }
 
-// accounts is a pattern of account IDs.
-var accounts = form.New(`^[0-9]*[*][0-9*]*$`, 12)
+// accountPattern is the form of a pattern of account IDs.
+var accountPattern = form.New(`^[0-9]*[*][0-9*]*$`, 12)
 
 // glob matches a * against any text and everything else literally. Nothing matches an empty value: an instance
 // without a role has no role, whatever the pattern.

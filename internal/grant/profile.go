@@ -212,7 +212,7 @@ func (p *Profile) check() error {
 	want(profileName.MatchString(p.Name), "name: %q is not of the form <cluster>-<role> (%s)", p.Name, profileName)
 	want(p.Match.IAMRoleARN != "" || p.Match.IAMInstanceProfileARN != "", "match: iam_role_arn or iam_instance_profile_arn is required")
 	for _, a := range p.Match.AccountIDs {
-		want(facts.IsAccount(a) || accounts.Match(a), "match.account_ids: %q is neither an account ID nor a pattern of one", a)
+		want(facts.IsAccount(a) || accountPattern.Match(a), "match.account_ids: %q is neither an account ID nor a pattern of one", a)
 	}
 	if err := CheckBasePath(p.BasePath); err != nil {
 		want(false, "base_path: %w", err)

@@ -238,7 +238,6 @@ func (p *process) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim
 	return out, err
 }
 
-// Put holds to the conditions of ledger.Ledger, which infra/lab tests against DynamoDB.
 func (p *process) Put(_ context.Context, put ledger.Write) (out *ledger.Record, err error) {
 	err = p.do(fmt.Sprintf("ledger put %s %s", put.New.State, put.New.InstanceID), func() (err error) {
 		from := p.records[put.New.InstanceID].State

@@ -36,7 +36,8 @@ func spent(ctx context.Context) bool {
 // over tells whether a Unix time in ns, 0 for none, has passed by the clock on the wall.
 func over(until int64) bool { return until != 0 && time.Now().UnixNano() > until }
 
-// bounded has each request leave before its context's deadline by the clock on the wall, or not at all.
+// bounded has each request leave before its context's deadline by the clock on the wall, or not at all. net/http tries one
+// that was not let out on each kept connection and on a new one, and none lets it out.
 type bounded struct{ *http.Transport }
 
 // newBounded makes the transport's connections ones that know until when their request may leave.

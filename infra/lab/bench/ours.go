@@ -38,9 +38,10 @@ func newComparison(p place, n int) (*comparison, error) {
 		},
 	})
 	c := &comparison{n: n, vault: &countingVault{Vault: client}}
-	c.ledger = &timedLedger{Ledger: ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(parts.Config(p.DynamoURL, region))), table, time.Now)}
+	own := ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(parts.Config(p.DynamoURL, region))), table, time.Now)
+	c.ledger = &timedLedger{Ledger: own}
 	c.reconciler = &reconcile.Reconciler{Options: reconcile.Options{
-		Profiles: profiles, Realm: realm(), Vault: c.vault, Ledger: c.ledger, Instances: ec2{n: n},
+		Profiles: profiles, Realm: realm(), Vault: c.vault, Ledger: c.ledger, Teardowns: own, Instances: ec2{n: n},
 		Regions: []string{region}, DetectOnly: true, Now: time.Now,
 	}}
 	return c, nil

@@ -11,7 +11,7 @@ import (
 type Options struct {
 	To    string        // host:port
 	From  net.IP        // who To sees; nil for whoever it is
-	Delay time.Duration // how much later To gets what it is sent; what it answers is not delayed
+	Delay time.Duration // how much later To gets a request; its answer is not delayed
 }
 
 // Start opens a wire at an address of its own, until the listener is closed. Connections that stand then go on.
@@ -60,8 +60,8 @@ func join(in net.Conn, dial func() (net.Conn, error), delay time.Duration) {
 	<-done
 }
 
-// late passes on piece by piece, each later than it came by as much. A piece is all that one read gives: one request, where
-// the next is not sent before this one's answer.
+// late passes on piece by piece, each later than it came by delay. A piece is all that one read gives, which is one request
+// where the next is not sent before this one's answer; a second piece of a long one waits twice.
 func late(to io.Writer, from io.Reader, delay time.Duration) {
 	buf := make([]byte, 64<<10)
 	for {
