@@ -128,7 +128,13 @@ func (c *churn) live(ctx context.Context, l life) {
 	}
 }
 
+// stop stops an instance and starts it again, also when the time is over in between: at rest an instance runs or is gone.
 func (c *churn) stop(ctx context.Context, i fleet.Instance) {
+	if ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
 	if err := c.world.Fleet.Stop(ctx, i); err != nil {
 		c.fail(ctx, err)
 		return
