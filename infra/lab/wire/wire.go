@@ -30,16 +30,16 @@ func Start(o Options) (net.Listener, error) {
 			if err != nil {
 				return // closed
 			}
-			go join(in, func() (net.Conn, error) { return dialer.Dial("tcp", o.To) }, o.Delay)
+			go join(in, dialer, o)
 		}
 	}()
 	return ln, nil
 }
 
 // join passes what either side says on to the other, until one of them ends.
-func join(in net.Conn, dial func() (net.Conn, error), delay time.Duration) {
+func join(in net.Conn, dialer net.Dialer, o Options) {
 	defer in.Close()
-	out, err := dial()
+	out, err := dialer.Dial("tcp", o.To)
 	if err != nil {
 		return
 	}
@@ -50,11 +50,7 @@ func join(in net.Conn, dial func() (net.Conn, error), delay time.Duration) {
 		done <- struct{}{}
 	}()
 	go func() {
-		if delay > 0 {
-			late(out, in, delay)
-		} else {
-			_, _ = io.Copy(out, in)
-		}
+		late(out, in, o.Delay)
 		done <- struct{}{}
 	}()
 	<-done
