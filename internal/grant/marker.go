@@ -2,6 +2,7 @@ package grant
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -47,4 +48,23 @@ func ParseMarker(policy string) (m Marker, ok bool) {
 	}
 	m = Marker{Deployment: seen["deployment"], InstanceID: seen["instance"], Profile: seen["profile"]}
 	return m, seen["managed-by"] == Program && m.Deployment != "" && m.InstanceID != "" && m.Profile != ""
+}
+
+// mountMark is the form of the mark that names the deployment a PKI mount belongs to. It stands in the mount's
+// description, beside whatever else stands there.
+var mountMark = regexp.MustCompile(`\bmanaged-by: ` + Program + `, deployment: ([A-Za-z0-9_-]+)`)
+
+// MountMark returns the mark of a PKI mount that belongs to a deployment, for the mount's description. Claims on names
+// are unique within one ledger, so a PKI mount belongs to one deployment.
+func MountMark(deployment string) string {
+	return "managed-by: " + Program + ", deployment: " + deployment
+}
+
+// MountOwner returns the deployment that a mount's description names. ok is false for a description without a mark.
+func MountOwner(description string) (deployment string, ok bool) {
+	found := mountMark.FindStringSubmatch(description)
+	if found == nil {
+		return "", false
+	}
+	return found[1], true
 }
