@@ -52,6 +52,8 @@ type Instance struct {
 	LaunchTime            time.Time
 	Tags                  map[string]string
 	ObservedAt            time.Time
+	// RoleObservedAt is when IAM named the role. Where it lies before ObservedAt, the role is a remembered one.
+	RoleObservedAt time.Time
 }
 
 // Addresses are all addresses of the instance as text in canonical form (RFC 5952 for IPv6), IPv4 first.

@@ -164,6 +164,7 @@ func (p *parts) handler(name string, duties lifecycle.Duties) Handler {
 		Cutter:             p.vault,
 		Ledger:             p.ledger,
 		Instances:          p.instances,
+		Mounts:             &lifecycle.MountMarks{Read: p.vault.Read, Now: time.Now},
 		Adopt:              s.Adopt,
 		OnShuttingDown:     s.OnShuttingDown,
 		RevokeCertificates: s.RevokeCertificates,

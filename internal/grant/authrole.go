@@ -2,12 +2,14 @@ package grant
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// authRole is the instance's auth role. Every list is sent, the empty ones too: an AWS auth role write merges, and
+// authRole is the instance's auth role. It binds the IAM role that the grant was made for, so that Vault asks AWS for
+// that role at each login. Every list is sent, the empty ones too: an AWS auth role write merges, and
 // only an explicit empty list clears an old binding.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#create-update-role
 func authRole(f facts.Instance, p *Profile, authMount string, policies []string) Object {
@@ -19,7 +21,7 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 		"bound_account_id":               []string{f.Account},
 		"bound_vpc_id":                   present(f.VPCID),
 		"bound_iam_instance_profile_arn": present(f.IAMInstanceProfileARN),
-		"bound_iam_role_arn":             []string{},
+		"bound_iam_role_arn":             present(f.IAMRoleARN),
 		"bound_iam_principal_arn":        []string{},
 		"bound_ami_id":                   []string{},
 		"bound_subnet_id":                []string{},
@@ -40,6 +42,10 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 		fields["token_bound_cidrs"] = f.Addresses()
 	}
 	if p.Auth.Type == "iam" {
+		// Vault takes the instance from the session's name, which whoever assumes any role of the account can choose. So
+		// the session must be one of the instance's own role. The unique ID would cost Vault the right iam:GetRole.
+		fields["bound_iam_principal_arn"] = []string{principalARN(f.IAMRoleARN)}
+		fields["resolve_aws_unique_ids"] = false
 		fields["bound_region"] = []string{} // only the ec2 type knows it; the inferred region takes its place
 		fields["inferred_entity_type"] = "ec2_instance"
 		fields["inferred_aws_region"] = f.Region
@@ -52,6 +58,28 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 		fields["disallow_reauthentication"] = false
 	}
 	return Object{Kind: KindAuthRole, Path: AuthRolePath(authMount, f.ID), Fields: fields}
+}
+
+// principalARN returns the ARN of an IAM role without its path, which is how Vault reads the principal of a session.
+// https://developer.hashicorp.com/vault/api-docs/auth/aws#bound_iam_principal_arn
+func principalARN(roleARN string) string {
+	account, name, _ := strings.Cut(roleARN, ":role/")
+	return account + ":role/" + name[strings.LastIndexByte(name, '/')+1:]
+}
+
+// MustReplace reports whether an auth role, as Vault answers it, must be deleted before want can be written: Vault
+// changes neither auth_type, nor resolve_aws_unique_ids from true to false, of a role that exists.
+// https://developer.hashicorp.com/vault/api-docs/auth/aws#resolve_aws_unique_ids
+func MustReplace(current map[string]any, want Object) bool {
+	if current == nil {
+		return false
+	}
+	return ChangesType(current, want) || current["resolve_aws_unique_ids"] == true && want.Fields["resolve_aws_unique_ids"] == false
+}
+
+// ChangesType reports whether an auth role, as Vault answers it, lets instances log in by another way than want.
+func ChangesType(current map[string]any, want Object) bool {
+	return current != nil && current["auth_type"] != want.Fields["auth_type"]
 }
 
 // Gives are the policies that an auth role, as Vault answers it, gives.

@@ -62,6 +62,7 @@ func (c *compiler) body(o *Output) {
 		c.fault("%s: no tag may stand in a certificate: whoever tags an instance would choose its organization", o.Template)
 	}
 	for _, target := range o.body.pki {
+		c.profile.accessed[target] = true
 		if o.Type != KindPolicy {
 			c.fault("%s: pkiAccess is for policies", o.Template)
 		}
@@ -91,7 +92,7 @@ func (c *compiler) names(o *Output) {
 		o.dnsNames = append(o.dnsNames, c.name(where+".dns_names", t))
 	}
 	for _, t := range o.SharedDNSNames {
-		o.dnsNames = append(o.dnsNames, c.name(where+".shared_dns_names", t))
+		o.shared = append(o.shared, c.name(where+".shared_dns_names", t))
 	}
 	if o.IPAddresses != nil {
 		o.addresses = []*compiled{} // an empty list in the profile means none, not all

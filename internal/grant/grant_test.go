@@ -724,7 +724,7 @@ func TestAProfileTellsWhichTagsItGoesBy(t *testing.T) {
 			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {identity: ready}, ")
 		}, true},
 		"it takes its name from": {func(f fstest.MapFS) {
-			replaceIn(f, "worker/profile.yaml", "{{ .PrivateDNSName }}", `{{ .Tag \"identity\" }}`)
+			replaceIn(f, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "identity" }}'`+"\nfqdn_suffixes: [alice.example]")
 		}, true},
 		"a template writes it": {func(f fstest.MapFS) {
 			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag "identity" }}`)

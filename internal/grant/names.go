@@ -15,6 +15,7 @@ var (
 	outputName  = regexp.MustCompile(`^[a-z0-9_]+$`)
 	profileName = regexp.MustCompile(`^[a-z0-9_]+(?:-[a-z0-9_]+)+$`)
 	vaultPath   = regexp.MustCompile(`^[a-z0-9_-]+(?:/[a-z0-9_-]+)*$`)
+	authMount   = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`)
 	deployment  = form.New(`^[A-Za-z0-9][A-Za-z0-9_-]*$`, 128)
 	hostLabel   = form.New(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`, 63)
 )
@@ -63,6 +64,29 @@ func SplitObjectName(name string) (instanceID, output string, ok bool) {
 	}
 	instanceID, output = name[:i], name[i+1:]
 	return instanceID, output, facts.IsInstanceID(instanceID) && outputName.MatchString(output)
+}
+
+// IsPathOf reports whether a path has the form of an object of a kind that is an instance's.
+func IsPathOf(instanceID string, kind Kind, path string) bool {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 || !facts.IsInstanceID(instanceID) {
+		return false
+	}
+	folder, name := path[:i], path[i+1:]
+	if kind == KindAuthRole {
+		mount, isRole := strings.CutSuffix(folder, "/role")
+		mount, isAuth := strings.CutPrefix(mount, "auth/")
+		return isRole && isAuth && authMount.MatchString(mount) && name == instanceID
+	}
+	id, _, ok := SplitObjectName(name)
+	isPolicy := strings.HasPrefix(name, "ec2-")
+	if !ok || id != instanceID || isPolicy != (kind == KindPolicy) {
+		return false
+	}
+	if isPolicy {
+		return folder == strings.TrimSuffix(PolicyPath(""), "/")
+	}
+	return CheckBasePath(folder) == nil
 }
 
 // CheckFQDN holds a name against RFC 1123, in lower case, with a top label that is not a number: an address, or a

@@ -18,6 +18,7 @@ type identity struct {
 	commonName string
 	dnsNames   []string // sorted, without doubles
 	addresses  []string // canonical text, sorted, without doubles
+	own        []string // those names and addresses that the instance alone may hold, as Claim.Text has them
 }
 
 // lockedFields are those fields of a PKI role that decide whose name stands in a certificate. The program sets

@@ -193,7 +193,23 @@ func (b bounds) checkRule(r rule) error {
 			}
 		}
 	}
-	return b.checkPKI(r)
+	if err := b.checkPKI(r); err != nil {
+		return err
+	}
+	return b.checkNamespaces(r.Path)
+}
+
+// checkNamespaces keeps a rule from Vault's own paths in a namespace at or below the base path.
+func (b bounds) checkNamespaces(path string) error {
+	if own := vaultsOwn(path); own != "" {
+		return breaksRule("the segment %q is Vault's own in every namespace", own)
+	}
+	for _, own := range ownSegments {
+		if reaches(path, b.basePath+"/"+own) {
+			return breaksRule("reaches %s/%s, which is Vault's own where %s is a namespace: name the engines below it", b.basePath, own, b.basePath)
+		}
+	}
+	return nil
 }
 
 func checkSegments(path string) error {
@@ -291,12 +307,13 @@ func canonical(text string) ([]string, error) {
 }
 
 // shape is what must not depend on a value from EC2: the paths with the literal text between separators and globs
-// taken out, the capabilities, and the keys and list lengths of the parameters. Rules from pkiAccess are left out;
-// they were held against their exact text.
+// taken out, the capabilities, and the keys and list lengths of the parameters. Of a rule from pkiAccess only its path
+// counts, which names the output; it was held against its exact text.
 func shape(rules []rule, pki map[string]rule) []string {
 	var out []string
 	for _, r := range rules {
 		if _, generated := pki[r.Path]; generated {
+			out = append(out, "pkiAccess "+r.Path)
 			continue
 		}
 		out = append(out, fmt.Sprint(pathShape(r.Path), r.Capabilities, parameterShape(r.Allowed), parameterShape(r.Denied),

@@ -31,14 +31,23 @@ type Profile struct {
 	Auth         Auth     `yaml:"auth"`
 	// ClientStyle is how the instances' clients ask for certificates: ClientMinimal (default) or ClientComplete.
 	ClientStyle ClientStyle `yaml:"client_style"`
-	Outputs     []Output    `yaml:"outputs"`
+	// OverlappingAddresses says that networks with equal addresses use the profile's PKI mounts. An address is then claimed
+	// within its VPC; match.vpc_ids must name the VPCs.
+	OverlappingAddresses bool     `yaml:"overlapping_addresses"`
+	Outputs              []Output `yaml:"outputs"`
 
 	// Digest is the hex SHA-256 over the profile's files: it changes when any of them does.
 	Digest string `yaml:"-"`
+	// Barred joins the rules the profile breaks that earlier versions did not have; nil for none. Load refuses such a
+	// profile. LoadStanding keeps it, so that what was granted by it stands, and Render refuses.
+	Barred error `yaml:"-"`
 
-	fqdn   *compiled
-	used   map[string]bool // the values its templates use
-	mounts []string        // every PKI mount of the whole set
+	fqdn     *compiled
+	used     map[string]bool // the values its templates use
+	mounts   []string        // every PKI mount of the whole set
+	reserved *reservations   // the names of the whole set's profiles
+	accessed map[string]bool // the pki-role outputs that some policy gives access to
+	rules    Rules
 }
 
 // Match are the conditions an instance must meet, all that are given. A * stands for any text.
@@ -78,13 +87,16 @@ type Output struct {
 	DNSNames   []string `yaml:"dns_names"`
 	// SharedDNSNames are names that every instance of the profile may hold: a load balancer's, a cluster service's.
 	SharedDNSNames []string `yaml:"shared_dns_names"`
-	IPAddresses    []string `yaml:"ip_addresses"`
-	Template       string   `yaml:"template"`
+	// SharedCommonName says that several instances hold the common name, which is then not claimed.
+	SharedCommonName bool     `yaml:"shared_common_name"`
+	IPAddresses      []string `yaml:"ip_addresses"`
+	Template         string   `yaml:"template"`
 
 	body       *compiled
 	free       map[string]any // of a PKI role whose template uses no value: what it gives, read once
 	commonName *compiled
-	dnsNames   []*compiled
+	dnsNames   []*compiled // those of the instance
+	shared     []*compiled // those of every instance of the profile
 	addresses  []*compiled // nil means all of the instance's own
 }
 
@@ -96,9 +108,31 @@ func (o Output) mount(basePath string) string {
 // Set is a checked set of profiles.
 type Set struct{ Profiles []*Profile }
 
-// Load reads every <folder>/profile.yaml of fsys with the templates beside it. All faults of all profiles are
-// reported at once, each with its file; a set is either wholly right or not loaded.
-func Load(fsys fs.FS) (*Set, error) {
+// Load reads every <folder>/profile.yaml of fsys with the templates beside it, by the default rules. All faults of all
+// profiles are reported at once, each with its file; a set is either wholly right or not loaded.
+func Load(fsys fs.FS) (*Set, error) { return LoadBy(fsys, DefaultRules()) }
+
+// LoadBy is Load by the rules of a deployment.
+func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
+	set, err := LoadStanding(fsys, rules)
+	if err != nil {
+		return nil, err
+	}
+	var faults []error
+	for _, p := range set.Profiles {
+		if p.Barred != nil {
+			faults = append(faults, fmt.Errorf("profile %s: %w", p.Name, p.Barred))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// LoadStanding is LoadBy for a deployment whose instances may hold grants of an earlier version: a profile that breaks a
+// rule which that version did not have is kept and marked as Barred.
+func LoadStanding(fsys fs.FS, rules Rules) (*Set, error) {
 	files, err := fs.Glob(fsys, "*/profile.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("listing the profiles: %w", err)
@@ -110,7 +144,7 @@ func Load(fsys fs.FS) (*Set, error) {
 	seen := map[string]string{}
 	loaded := make([]*Profile, len(files))
 	faults := atOnce(files, func(i int) (err error) {
-		loaded[i], err = loadProfile(fsys, files[i])
+		loaded[i], err = loadProfile(fsys, files[i], rules)
 		return err
 	})
 	for i, p := range loaded {
@@ -123,9 +157,9 @@ func Load(fsys fs.FS) (*Set, error) {
 		seen[p.Name] = files[i]
 		set.Profiles = append(set.Profiles, p)
 	}
-	mounts := set.PKIMounts()
+	mounts, reserved := set.PKIMounts(), reserve(set.Profiles)
 	for _, p := range set.Profiles {
-		p.mounts = mounts
+		p.mounts, p.reserved = mounts, reserved
 	}
 	faults = append(faults, atOnce(files, func(i int) error {
 		if loaded[i] == nil {
@@ -133,6 +167,7 @@ func Load(fsys fs.FS) (*Set, error) {
 		}
 		return loaded[i].rehearse()
 	})...)
+	faults = append(faults, set.checkTogether()...)
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
 	}
@@ -159,22 +194,30 @@ func atOnce(files []string, do func(i int) error) []error {
 func (s *Set) PKIMounts() []string {
 	var mounts []string
 	for _, p := range s.Profiles {
-		for _, o := range p.Outputs {
-			if o.Type == KindPKIRole {
-				mounts = append(mounts, o.mount(p.BasePath))
-			}
+		mounts = append(mounts, p.PKIMounts()...)
+	}
+	slices.Sort(mounts)
+	return slices.Compact(mounts)
+}
+
+// PKIMounts are the PKI mounts that the profile writes roles to, base path included, sorted.
+func (p *Profile) PKIMounts() []string {
+	var mounts []string
+	for _, o := range p.Outputs {
+		if o.Type == KindPKIRole {
+			mounts = append(mounts, o.mount(p.BasePath))
 		}
 	}
 	slices.Sort(mounts)
 	return slices.Compact(mounts)
 }
 
-func loadProfile(fsys fs.FS, file string) (*Profile, error) {
+func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 	text, err := fs.ReadFile(fsys, file)
 	if err != nil {
 		return nil, fmt.Errorf("reading the profile: %w", err)
 	}
-	p := &Profile{}
+	p := &Profile{rules: rules, accessed: map[string]bool{}}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(p); err != nil {
@@ -196,6 +239,7 @@ func loadProfile(fsys fs.FS, file string) (*Profile, error) {
 	if err := c.compile(); err != nil {
 		return nil, err
 	}
+	p.bar(p.checkRules()...)
 	p.used = p.usedValues()
 	p.Digest = hex.EncodeToString(sum.Sum(nil))
 	return p, nil
@@ -227,6 +271,8 @@ func (p *Profile) check() error {
 	if p.ClientStyle == "" {
 		p.ClientStyle = ClientMinimal
 	}
+	named := len(p.Match.VPCIDs) > 0 && !slices.ContainsFunc(p.Match.VPCIDs, func(id string) bool { return strings.Contains(id, "*") })
+	want(!p.OverlappingAddresses || named, "overlapping_addresses: match.vpc_ids must name each VPC, without *: an address is then told apart by its VPC")
 	want(p.ClientStyle == ClientMinimal || p.ClientStyle == ClientComplete, "client_style: %q is neither minimal nor complete", p.ClientStyle)
 	want(p.Auth.Type == "ec2" || p.Auth.Type == "iam", "auth.type: %q is neither ec2 nor iam", p.Auth.Type)
 	want(p.Auth.TokenTTL > 0, "auth.token_ttl: is required and positive")
@@ -247,7 +293,7 @@ func (p *Profile) check() error {
 		want(!names[o.Name], "%s: the name stands twice", where)
 		names[o.Name] = true
 		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template is the name of a file beside profile.yaml", where)
-		identity := o.CommonName != "" || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil
+		identity := o.CommonName != "" || o.SharedCommonName || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil
 		switch o.Type {
 		case KindPolicy:
 			want(o.Path == "" && !identity, "%s: a policy has neither path nor names", where)

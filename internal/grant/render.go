@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -31,6 +32,10 @@ type Grant struct {
 	Objects []Object
 	// AuthRole is written last and removed first: with it, and only with it, the instance can log in.
 	AuthRole Object
+	// Claims are the names and addresses that the instance alone may hold, sorted.
+	Claims []Claim
+	// CertificateTTL is how long a certificate of the grant's can be good: the longest max_ttl of its PKI roles.
+	CertificateTTL time.Duration
 }
 
 // All is the objects with the auth role at the end.
@@ -67,8 +72,14 @@ func (p *Profile) try(f facts.Instance, realm Realm, guard bool) (*Grant, error)
 }
 
 func (p *Profile) render(f facts.Instance, realm Realm, guard bool) (*Grant, error) {
+	if p.Barred != nil {
+		return nil, fmt.Errorf("nothing new is granted by this profile, and what was granted stands: %w", p.Barred)
+	}
 	if err := f.Check(); err != nil {
 		return nil, err
+	}
+	if p.Auth.Type == "iam" && f.IAMRoleARN == "" {
+		return nil, errors.New("auth.type iam: the instance's profile has no IAM role, and a login would have no principal to be bound to")
 	}
 	if err := CheckDeployment(realm.Deployment); err != nil {
 		return nil, err
@@ -102,6 +113,14 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard bool) (*Grant, err
 		}
 	}
 	g.AuthRole = authRole(f, p, realm.AuthMount, policies)
+	if g.Claims, err = actual.claims(); err != nil {
+		return nil, err
+	}
+	for _, o := range g.Objects {
+		if ttl, ok := o.Fields["max_ttl"].(int64); ok && o.Kind == KindPKIRole {
+			g.CertificateTTL = max(g.CertificateTTL, time.Duration(ttl)*time.Second)
+		}
+	}
 	return g, nil
 }
 
@@ -122,6 +141,9 @@ func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	if err := CheckFQDN(v.FQDN); err != nil {
 		return v, fmt.Errorf("fqdn: %w", err)
 	}
+	if err := p.reserved.check(p, p.BasePath, p.fqdn, v.FQDN); err != nil {
+		return v, fmt.Errorf("fqdn: %w", err)
+	}
 	if len(p.FQDNSuffixes) > 0 && !slices.ContainsFunc(p.FQDNSuffixes, func(s string) bool { return underSuffix(v.FQDN, s) }) {
 		return v, fmt.Errorf("fqdn: %q ends in none of fqdn_suffixes (%s)", v.FQDN, strings.Join(p.FQDNSuffixes, ", "))
 	}
@@ -134,7 +156,7 @@ func (p *Profile) templates() []*compiled {
 	for _, o := range p.Outputs {
 		all = append(all, o.body)
 		if o.Type == KindPKIRole {
-			all = slices.Concat(all, []*compiled{o.commonName}, o.dnsNames, o.addresses)
+			all = slices.Concat(all, []*compiled{o.commonName}, o.dnsNames, o.shared, o.addresses)
 		}
 	}
 	return all
@@ -182,6 +204,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 	}
 	v := r.values
 	v.TemplateName, v.OutputPath = o.Name, o.Path
+	v.plainTags = o.Type == KindGeneric
 	generated := map[string]rule{}
 	var blocks []string // what pkiAccess put in, in order
 	text, err := o.body.execute(v, func(target string) (string, error) {
@@ -239,8 +262,25 @@ func (r *rendering) path(o Output) string {
 }
 
 func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
+	if err := r.checkTTL(o, free); err != nil {
+		return Object{}, err
+	}
 	id, err := r.identity(o.Name)
 	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id)}, err
+}
+
+// checkTTL holds the lifetime of a role's certificates against the bound. A role without max_ttl would have the mount's,
+// which is often years.
+func (r *rendering) checkTTL(o Output, free map[string]any) error {
+	seconds, _ := free["max_ttl"].(int64)
+	longest := r.profile.rules.MaxTTL
+	switch ttl := time.Duration(seconds) * time.Second; {
+	case seconds == 0:
+		return breaksRule("%s: max_ttl is required: without it a certificate lives as long as the PKI mount allows", o.Template)
+	case seconds > int64(longest/time.Second):
+		return breaksRule("%s: max_ttl is %s, longer than MAX_CERTIFICATE_TTL (%s)", o.Template, ttl, longest)
+	}
+	return nil
 }
 
 func (r *rendering) policy(o Output, text string, generated map[string]rule) (Object, []string, error) {
@@ -307,39 +347,101 @@ func (r *rendering) identity(output string) (identity, error) {
 		return identity{}, fmt.Errorf("common_name: %q has more than 64 characters", cn)
 	}
 	id := identity{commonName: cn}
-	for _, c := range o.dnsNames {
-		name, err := c.execute(r.values, nil)
-		if err != nil {
-			return identity{}, err
+	mount := o.mount(r.profile.BasePath)
+	own := func(c *compiled, text string) error {
+		text = strings.ToLower(text)
+		if !c.varies() || r.values.neutral {
+			return nil
 		}
-		name = strings.ToLower(name)
-		if err := CheckFQDN(name); err != nil {
+		id.own = append(id.own, text)
+		return r.profile.reserved.check(r.profile, mount, c, text)
+	}
+	for _, c := range o.dnsNames {
+		name, err := r.dnsName(c)
+		if err == nil {
+			err = own(c, name)
+		}
+		if err != nil {
 			return identity{}, fmt.Errorf("dns_names: %w", err)
 		}
 		id.dnsNames = append(id.dnsNames, name)
 	}
-	addresses := slices.Concat(r.values.IPv4s, r.values.IPv6s)
-	if o.addresses != nil {
-		addresses = nil
-		for _, c := range o.addresses {
-			text, err := c.execute(r.values, nil)
-			if err != nil {
-				return identity{}, err
-			}
-			a, err := netip.ParseAddr(text)
-			if err != nil || a.Zone() != "" || a.Is4In6() {
-				return identity{}, fmt.Errorf("ip_addresses: %+q is not an address", text)
-			}
-			addresses = append(addresses, a.String())
+	if !o.SharedCommonName {
+		if err := own(o.commonName, cn); err != nil {
+			return identity{}, fmt.Errorf("common_name: %w", err)
 		}
 	}
-	id.addresses = addresses
+	if r.profile.accessed[output] { // else nobody asks this role for anything, and it holds the least that a role can
+		for _, c := range o.shared {
+			name, err := r.dnsName(c)
+			if err != nil {
+				return identity{}, fmt.Errorf("shared_dns_names: %w", err)
+			}
+			id.dnsNames = append(id.dnsNames, name)
+			id.own = slices.DeleteFunc(id.own, func(own string) bool { return own == name })
+		}
+		if err := r.addresses(o, &id); err != nil {
+			return identity{}, fmt.Errorf("ip_addresses: %w", err)
+		}
+	}
 	for _, list := range []*[]string{&id.dnsNames, &id.addresses} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
 	r.identities[output] = id
 	return id, nil
+}
+
+// dnsName renders one DNS name in lower case.
+func (r *rendering) dnsName(c *compiled) (string, error) {
+	name, err := c.execute(r.values, nil)
+	if err != nil {
+		return "", err
+	}
+	name = strings.ToLower(name)
+	return name, CheckFQDN(name)
+}
+
+// addresses renders the addresses of a PKI role. Those that are the instance's own, and not the profile's, are claimed.
+func (r *rendering) addresses(o Output, id *identity) error {
+	own := slices.Concat(r.values.IPv4s, r.values.IPv6s)
+	if o.addresses != nil {
+		own = nil
+	}
+	for _, c := range o.addresses {
+		text, err := c.execute(r.values, nil)
+		if err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || a.Is4In6() {
+			return fmt.Errorf("%+q is not an address", text)
+		}
+		if c.varies() {
+			own = append(own, a.String())
+		} else {
+			id.addresses = append(id.addresses, a.String())
+		}
+	}
+	id.addresses = append(id.addresses, own...)
+	for _, address := range own {
+		if r.values.neutral {
+			break
+		}
+		shared, err := r.profile.reserved.foreignAddress(r.profile, o.mount(r.profile.BasePath), address)
+		switch {
+		case err != nil:
+			return err
+		case shared:
+		case !r.profile.OverlappingAddresses:
+			id.own = append(id.own, address)
+		case r.values.VPCID == "":
+			return errors.New("overlapping_addresses: the instance is in no VPC")
+		default:
+			id.own = append(id.own, address+"@"+r.values.VPCID)
+		}
+	}
+	return nil
 }
 
 // jsonShape lists the keys, list lengths and types of a JSON value.
@@ -383,7 +485,12 @@ func (p *Profile) rehearse() error {
 	}
 	r := rendering{profile: p, values: v, identities: map[string]identity{}, guard: guarded}
 	for _, o := range p.Outputs {
-		if _, _, err := r.output(o); err != nil {
+		_, _, err := r.output(o)
+		if broken := (*ruleError)(nil); errors.As(err, &broken) {
+			p.bar(fmt.Errorf("output %s, rehearsed: %w", o.Name, err))
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("output %s, rehearsed: %w", o.Name, err)
 		}
 	}

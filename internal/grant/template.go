@@ -33,6 +33,7 @@ type compiled struct {
 	fields   map[string]bool // the values it uses, by name; "Tag" among them
 	tags     []string        // the keys of the tags it uses; empty for one that is not a literal
 	pki      []string        // the outputs it names by pkiAccess
+	byFQDN   []error         // where it decides by the FQDN, which is a fault when a tag chooses the FQDN
 }
 
 // compile parses text and walks the whole tree: text/template itself finds a wrong field only in a branch that is
@@ -64,6 +65,18 @@ func (w *walk) refuse(n parse.Node, format string, args ...any) {
 	w.faults = append(w.faults, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, args...)))
 }
 
+// refuseTag refuses a pipe that uses a tag. One that uses the FQDN is noted: it is refused where a tag chooses the FQDN.
+// The format takes what was used.
+func (w *walk) refuseTag(at parse.Node, p *parse.PipeNode, format string) {
+	if uses(p, "Tag") {
+		w.refuse(at, format, "a tag")
+	}
+	if uses(p, "FQDN") {
+		where, _ := w.tree.ErrorContext(at)
+		w.byFQDN = append(w.byFQDN, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, "the FQDN, which a tag chooses here")))
+	}
+}
+
 func (w *walk) node(n parse.Node, atRoot bool) {
 	switch n := n.(type) {
 	case *parse.ListNode:
@@ -88,8 +101,8 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 		if n == nil {
 			return
 		}
-		if len(n.Decl) > 0 && usesTag(n) {
-			w.refuse(n, "a tag is written where it stands, not kept in a variable: a branch could hang on it")
+		if len(n.Decl) > 0 {
+			w.refuseTag(n, n, "%s is written where it stands, not kept in a variable: a branch could hang on it")
 		}
 		for _, c := range n.Cmds {
 			w.command(c, atRoot)
@@ -100,9 +113,7 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 }
 
 func (w *walk) branch(b *parse.BranchNode, atRoot, bodyAtRoot bool) {
-	if usesTag(b.Pipe) {
-		w.refuse(b.Pipe, "no branch hangs on a tag: whoever tags an instance would choose what it is granted")
-	}
+	w.refuseTag(b.Pipe, b.Pipe, "no branch hangs on %s: whoever tags an instance would choose what it is granted")
 	w.node(b.Pipe, atRoot)
 	w.node(b.List, bodyAtRoot)
 	w.node(b.ElseList, atRoot)
@@ -143,8 +154,8 @@ func (w *walk) command(c *parse.CommandNode, atRoot bool) {
 	}
 }
 
-// usesTag tells whether a tag stands anywhere in a pipe.
-func usesTag(p *parse.PipeNode) bool {
+// uses reports whether a value stands anywhere in a pipe.
+func uses(p *parse.PipeNode, value string) bool {
 	if p == nil {
 		return false
 	}
@@ -152,15 +163,15 @@ func usesTag(p *parse.PipeNode) bool {
 		for _, arg := range c.Args {
 			switch arg := arg.(type) {
 			case *parse.FieldNode:
-				if arg.Ident[0] == "Tag" {
+				if arg.Ident[0] == value {
 					return true
 				}
 			case *parse.VariableNode:
-				if slices.Contains(arg.Ident, "Tag") {
+				if slices.Contains(arg.Ident, value) {
 					return true
 				}
 			case *parse.PipeNode:
-				if usesTag(arg) {
+				if uses(arg, value) {
 					return true
 				}
 			}
@@ -214,9 +225,8 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 	}
 	if builtIns[n.Ident] {
 		for _, arg := range args {
-			if usesTag(&parse.PipeNode{Cmds: []*parse.CommandNode{{Args: []parse.Node{arg}}}}) {
-				w.refuse(n, "%s says nothing about a tag: a tag is only ever written where it stands", n.Ident)
-			}
+			p := &parse.PipeNode{Cmds: []*parse.CommandNode{{Args: []parse.Node{arg}}}}
+			w.refuseTag(n, p, n.Ident+" says nothing about %s: it is only ever written where it stands")
 		}
 	}
 	if n.Ident != "pkiAccess" {

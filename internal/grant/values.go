@@ -39,6 +39,8 @@ type values struct {
 	tags map[string]string
 	// neutral answers every tag with one harmless word: see neutralised.
 	neutral bool
+	// plainTags lets only plainCharacters in: in a generic object nothing is known of what a character means there.
+	plainTags bool
 }
 
 // Neutral stand-ins for what people choose: names and tags.
@@ -84,6 +86,9 @@ func (v values) neutralised() values {
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
 const tagCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.:/=+-@"
 
+// plainCharacters are those that separate nothing in a path, an ARN, a query or a list.
+const plainCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+
 const maxTagValue = 256
 
 // Tag is the value of the instance's tag with this key. A tag that is missing, empty or that holds a character
@@ -101,11 +106,19 @@ func (v values) Tag(key string) (string, error) {
 	case len(value) > maxTagValue:
 		return "", fmt.Errorf("the tag %q of instance %s has more than %d characters", key, v.InstanceID, maxTagValue)
 	}
-	if i := strings.IndexFunc(value, func(r rune) bool { return !strings.ContainsRune(tagCharacters, r) }); i >= 0 {
+	if !holdsOnly(value, tagCharacters) {
 		return "", fmt.Errorf("the tag %q of instance %s holds %+q: only letters, digits, spaces and _.:/=+-@ are let into a template",
 			key, v.InstanceID, value)
 	}
+	if v.plainTags && !holdsOnly(value, plainCharacters) {
+		return "", fmt.Errorf("the tag %q of instance %s holds %+q: only letters, digits and _.- are let into a generic object",
+			key, v.InstanceID, value)
+	}
 	return value, nil
+}
+
+func holdsOnly(s, characters string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(characters, r) }) < 0
 }
 
 // empty are the names, sorted, of those string values among used that are still empty.

@@ -185,7 +185,7 @@ func nextPage(ctx context.Context, call describeInstances, input *ec2.DescribeIn
 // is gone needs no role: its removal must not hang on IAM.
 func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]Sighting) {
 	type answer struct {
-		role string
+		role role
 		err  error
 	}
 	answers := map[string]*answer{}
@@ -198,7 +198,7 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 	g.SetLimit(places)
 	for profile, a := range answers {
 		g.Go(func() error {
-			a.role, a.err = l.roles.of(ctx, account, profile)
+			a.role, a.err = l.roles.of(ctx, account, profile, time.Time{})
 			return nil
 		})
 	}
@@ -208,12 +208,25 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 			continue
 		}
 		a := answers[s.Facts.IAMInstanceProfileARN]
-		s.Facts.IAMRoleARN = a.role
+		s.Facts.IAMRoleARN, s.Facts.RoleObservedAt = a.role.arn, a.role.at
 		if a.err != nil {
 			s.Err = fmt.Errorf("instance %s: %w", id, a.err)
 		}
 		seen[id] = s
 	}
+}
+
+// RoleNow returns the ARN of the role in an instance's instance profile, asked for after the instance was observed; empty
+// for an instance without a role.
+func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (string, error) {
+	if f.IAMInstanceProfileARN == "" {
+		return "", nil
+	}
+	found, err := l.roles.of(ctx, f.Account, f.IAMInstanceProfileARN, f.ObservedAt)
+	if err != nil {
+		return "", fmt.Errorf("instance %s: %w", f.ID, err)
+	}
+	return found.arn, nil
 }
 
 func (s Sighting) needsRole() bool {

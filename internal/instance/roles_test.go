@@ -9,6 +9,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 const workerProfile = "arn:aws:iam::123456789012:instance-profile/worker"
@@ -56,9 +58,28 @@ func TestAnInstanceProfileWithoutARoleIsAskedAboutAnew(t *testing.T) {
 		{"the next was put in", second, 0, second, 5},
 	} {
 		holds, now = step.holds, now.Add(step.after)
-		got, err := r.of(t.Context(), "123456789012", workerProfile)
-		if err != nil || got != step.want || *asked != step.asks {
-			t.Fatalf("%s: want %q after IAM was asked %d times, got %q, %v after %d: an empty answer that is kept takes grants from running instances", step.why, step.want, step.asks, got, err, *asked)
+		got, err := r.of(t.Context(), "123456789012", workerProfile, time.Time{})
+		if err != nil || got.arn != step.want || *asked != step.asks {
+			t.Fatalf("%s: want %q after IAM was asked %d times, got %q, %v after %d: an empty answer that is kept takes grants from running instances", step.why, step.want, step.asks, got.arn, err, *asked)
+		}
+	}
+}
+
+func TestRoleNow_IsAskedAfterTheInstanceWasObserved(t *testing.T) {
+	const first, second = "arn:aws:iam::123456789012:role/master", "arn:aws:iam::123456789012:role/worker"
+	holds := first
+	r, asked := profileHolding(t, &holds)
+	now := time.Now().Round(0)
+	r.now = func() time.Time { return now }
+	if _, err := r.of(t.Context(), "123456789012", workerProfile, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	holds, now = second, now.Add(time.Minute)
+	l := &Lookup{roles: r}
+	f := facts.Instance{ID: "i-0123456789abcdef0", Account: "123456789012", IAMInstanceProfileARN: workerProfile, ObservedAt: now}
+	for range 2 { // the second time by the first one's answer
+		if got, err := l.RoleNow(t.Context(), f); err != nil || got != second || *asked != 2 {
+			t.Fatalf("want %q after IAM was asked twice, got %q, %v after %d: a role that was swapped would give a first grant", second, got, err, *asked)
 		}
 	}
 }

@@ -69,10 +69,10 @@ func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := failing(row.err)
-			claim := ledger.Name{BasePath: "base", FQDN: "a.example"}
+			claim := ledger.Name{Under: "base", Text: "a.example"}
 			_, read := l.Get(t.Context(), "i-01234567")
 			_, holder := l.Holder(t.Context(), claim)
-			_, written := l.Put(t.Context(), ledger.Write{New: ledger.Record{InstanceID: "i-01234567"}, Claim: &claim})
+			_, written := l.Put(t.Context(), ledger.Write{New: ledger.Record{InstanceID: "i-01234567"}, Claims: []ledger.Name{claim}})
 			for doing, err := range map[string]error{"reading a record": read, "reading a claim": holder, "writing": written} {
 				if err == nil || fault.KindOf(err) != fault.Retry {
 					t.Errorf("%s: want an error of kind retry, so that the message comes back, got %v, %v", doing, err, fault.KindOf(err))

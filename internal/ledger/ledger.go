@@ -18,20 +18,29 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // The reasons a write is not made. All else is an outage and of kind fault.Retry.
 var (
 	// ErrChanged: somebody else wrote the record since it was read, or holds its lease. Of kind fault.Retry.
 	ErrChanged = errors.New("the record was changed by somebody else")
-	// ErrClaimed: another instance holds the name.
+	// ErrClaimed: another instance holds a name. The error is a *ClaimedError.
 	ErrClaimed = errors.New("the name is held by another instance")
 )
 
-// notHeldError: a name to be given up is not the instance's any more, so there is nothing to give up.
-type notHeldError struct{ name Name }
+// ClaimedError names the first claim that another instance holds.
+type ClaimedError struct{ Name Name }
 
-func (e *notHeldError) Error() string { return "the name " + e.name.FQDN + " is not held" }
+func (e *ClaimedError) Error() string { return fmt.Sprintf("claiming %s: %v", e.Name, ErrClaimed) }
+
+// Unwrap makes it an ErrClaimed.
+func (e *ClaimedError) Unwrap() error { return ErrClaimed }
+
+// notHeldError: names to be given up are not the instance's any more, so there is nothing to give up.
+type notHeldError struct{ names []Name }
+
+func (e *notHeldError) Error() string { return fmt.Sprintf("the names %v are not held", e.names) }
 
 const (
 	callTimeout = 5 * time.Second
@@ -126,14 +135,17 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 		TableName: &l.table, Item: item, ConditionExpression: &condition, ExpressionAttributeValues: values,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	}
-	if w.Claim == nil && len(w.Release) == 0 {
+	if n := len(w.Claims) + len(w.Release); n > grant.MaxClaims {
+		return nil, fault.Refusef("writing the record of instance %s: %d names and addresses are to be claimed or given up, and one transaction takes %d", r.InstanceID, n, grant.MaxClaims)
+	}
+	if len(w.Claims) == 0 && len(w.Release) == 0 {
 		err = l.putAlone(ctx, put, r.WriteID)
 	} else {
-		err = l.putWithClaim(ctx, put, w, r)
+		err = l.putWithClaims(ctx, put, w, r)
 	}
 	var lost *notHeldError
 	if errors.As(err, &lost) {
-		w.Release = slices.DeleteFunc(slices.Clone(w.Release), func(n Name) bool { return n == lost.name })
+		w.Release = slices.DeleteFunc(slices.Clone(w.Release), func(n Name) bool { return slices.Contains(lost.names, n) })
 		return l.Put(ctx, w)
 	}
 	if err != nil {
@@ -179,22 +191,21 @@ func changed(item map[string]types.AttributeValue, writeID string) error {
 	return fault.New(fault.Retry, ErrChanged)
 }
 
-func (l *Ledger) putWithClaim(ctx context.Context, put types.Put, w Write, r Record) error {
+func (l *Ledger) putWithClaims(ctx context.Context, put types.Put, w Write, r Record) error {
 	items := []types.TransactWriteItem{{Put: &put}}
 	own := map[string]types.AttributeValue{":id": &types.AttributeValueMemberS{Value: r.InstanceID}}
 	free := aws.String("attribute_not_exists(pk) OR instance_id = :id")
-	if w.Claim != nil {
+	for _, name := range w.Claims {
 		claim, err := attributevalue.MarshalMap(Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region})
 		if err != nil {
-			return fmt.Errorf("claiming %s: %w", w.Claim.FQDN, err)
+			return fmt.Errorf("claiming %s: %w", name, err)
 		}
-		claim["pk"] = &types.AttributeValueMemberS{Value: claimKey(*w.Claim)}
+		claim["pk"] = &types.AttributeValueMemberS{Value: claimKey(name)}
 		items = append(items, types.TransactWriteItem{Put: &types.Put{
 			TableName: &l.table, Item: claim, ConditionExpression: free, ExpressionAttributeValues: own,
 		}})
 	}
-	released := w.Release
-	for _, name := range released {
+	for _, name := range w.Release {
 		items = append(items, types.TransactWriteItem{Delete: &types.Delete{
 			TableName:           &l.table,
 			Key:                 map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: claimKey(name)}},
@@ -208,16 +219,20 @@ func (l *Ledger) putWithClaim(ctx context.Context, put types.Put, w Write, r Rec
 		return err
 	}
 	const refused = "ConditionalCheckFailed"
+	lost := &notHeldError{}
 	for i, reason := range cancelled.CancellationReasons {
 		switch {
 		case aws.ToString(reason.Code) != refused:
 		case i == 0:
 			return changed(reason.Item, r.WriteID)
-		case w.Claim != nil && i == 1:
-			return fmt.Errorf("claiming %s below %s: %w", w.Claim.FQDN, w.Claim.BasePath, ErrClaimed)
+		case i <= len(w.Claims):
+			return &ClaimedError{Name: w.Claims[i-1]}
 		default:
-			return &notHeldError{name: released[len(released)-(len(cancelled.CancellationReasons)-i)]}
+			lost.names = append(lost.names, w.Release[i-1-len(w.Claims)])
 		}
+	}
+	if len(lost.names) > 0 {
+		return lost
 	}
 	return err
 }

@@ -43,10 +43,24 @@ type Record struct {
 	ProfileDigest string `dynamodbav:"profile_digest"`
 	BasePath      string `dynamodbav:"base_path"`
 	FQDN          string `dynamodbav:"fqdn"`
-	// Former are names held before and not given up yet: something in Vault may still bear them.
-	Former    []Name   `dynamodbav:"former,omitempty"`
-	Addresses []string `dynamodbav:"addresses"`
-	Objects   []Object `dynamodbav:"objects"`
+	// Claims are the names and addresses that the instance holds, the FQDN among them. A record from before there were
+	// several has none, and holds its FQDN below its base path.
+	Claims []Name `dynamodbav:"claims,omitempty"`
+	// Former are claims of an earlier grant, which stay while a certificate with them can still be good.
+	Former []FormerName `dynamodbav:"former,omitempty"`
+	// CertificateTTL is the longest that a certificate of any grant of the instance's can be good, in seconds; 0 in a record
+	// from before it was noted.
+	CertificateTTL int64    `dynamodbav:"certificate_ttl,omitempty"`
+	Addresses      []string `dynamodbav:"addresses"`
+	Objects        []Object `dynamodbav:"objects"`
+	// LoginType is the auth role's auth_type, and TokenMaxTTL the longest that one of its tokens can live, in seconds; both
+	// empty in a record from before they were noted.
+	LoginType   string `dynamodbav:"login_type,omitempty"`
+	TokenMaxTTL int64  `dynamodbav:"token_max_ttl,omitempty"`
+	// UncutUntil is when the last token that a removal could not cut has ended; nil when all were cut.
+	UncutUntil *time.Time `dynamodbav:"uncut_until,omitempty"`
+	// Revoking are the paths whose certificates are to be revoked, of an instance whose removal is otherwise done.
+	Revoking []string `dynamodbav:"revoking,omitempty"`
 	// ExtraPolicies tells that the auth role gives policies that outlive the instance's own objects.
 	ExtraPolicies bool `dynamodbav:"extra_policies,omitempty"`
 	// QuietUntil is when every login that was under way while the auth role went must have ended; nil when nothing has
@@ -75,31 +89,80 @@ type Record struct {
 	ExpiresAt int64  `dynamodbav:"expires_at,omitempty"` // Unix time, s: DynamoDB's TTL
 }
 
-// Claim names the one instance that may hold a name below a base path.
+// Claim names the one instance that may hold a name.
 type Claim struct {
 	InstanceID string `dynamodbav:"instance_id"`
 	Account    string `dynamodbav:"account"`
 	Region     string `dynamodbav:"region"`
 }
 
-// Name is a claim's name.
+// Name is what one live instance alone may hold: a name or an address, see grant.Claim. The attributes have the names that
+// fitted when a base path and an FQDN were all there was.
 type Name struct {
-	BasePath string `dynamodbav:"base_path"`
-	FQDN     string `dynamodbav:"fqdn"`
+	Under string `dynamodbav:"base_path"`
+	Text  string `dynamodbav:"fqdn"`
 }
 
-// Name is the name the record's instance holds or is about to hold; zero when it has none.
-func (r Record) Name() Name { return Name{BasePath: r.BasePath, FQDN: r.FQDN} }
+func (n Name) String() string { return n.Text + " below " + n.Under }
 
-// Names are all names the instance may hold: its own and the former ones.
+// FormerName is a name that is held though the grant does not bear it any more.
+type FormerName struct {
+	Name
+	// Until is when the last certificate with it has ended; zero while that is not known, and then the name is held as long
+	// as the instance lives.
+	Until time.Time `dynamodbav:"until,omitempty"`
+}
+
+// NamesOf returns what an instance must hold for a grant.
+func NamesOf(g *grant.Grant) []Name {
+	names := make([]Name, len(g.Claims))
+	for i, c := range g.Claims {
+		names[i] = Name{Under: c.Under, Text: c.Text}
+	}
+	return names
+}
+
+// Held are the names of the record's present grant.
+func (r Record) Held() []Name {
+	if len(r.Claims) > 0 || r.FQDN == "" || len(r.Objects) == 0 {
+		return r.Claims
+	}
+	return []Name{{Under: r.BasePath, Text: r.FQDN}}
+}
+
+// Names are all names the instance may hold, each once: those of its grant and the former ones.
 func (r Record) Names() []Name {
-	var names []Name
-	for _, n := range append([]Name{r.Name()}, r.Former...) {
-		if n.FQDN != "" && !slices.Contains(names, n) {
-			names = append(names, n)
+	names := slices.Clone(r.Held())
+	for _, n := range r.Former {
+		if !slices.Contains(names, n.Name) {
+			names = append(names, n.Name)
 		}
 	}
 	return names
+}
+
+// HeldUntil reports whether a name is a former one of the instance's, and until when.
+func (r *Record) HeldUntil(name Name) (until time.Time, former bool) {
+	if r == nil {
+		return time.Time{}, false
+	}
+	for _, n := range r.Former {
+		if n.Name == name {
+			return n.Until, true
+		}
+	}
+	return time.Time{}, false
+}
+
+// MakeFormer keeps names among the former ones until a time; zero for one that is not known yet.
+func (r *Record) MakeFormer(names []Name, until time.Time) {
+	former := slices.Clone(r.Former)
+	for _, n := range names {
+		if _, known := r.HeldUntil(n); !known {
+			former = append(former, FormerName{Name: n, Until: until})
+		}
+	}
+	r.Former = former
 }
 
 // Leaves tells whether the instance is on its way out by Auto Scaling's word and is granted nothing more, though it may
@@ -128,10 +191,10 @@ func (r Record) SHA256(path string) string {
 	return ""
 }
 
-// Holds tells whether the record begins with exactly the objects of a grant, in its order.
+// Holds reports whether the record begins with exactly the objects of a grant, in its order, and has its claims.
 func (r Record) Holds(g *grant.Grant) bool {
 	all := g.All()
-	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath {
+	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath || !slices.Equal(r.Claims, NamesOf(g)) {
 		return false
 	}
 	for i, o := range all {
@@ -179,12 +242,13 @@ func (r *Record) SetRoleID(path, roleID string) {
 
 func recordKey(instanceID string) string { return "instance#" + instanceID }
 
-// claimKey is injective: neither base paths nor names hold a #.
+// claimKey is injective: neither paths nor names hold a #. Base paths and PKI mounts do not meet, since a mount lies
+// below a base path and no base path below another.
 func claimKey(n Name) string {
-	if strings.Contains(n.BasePath, "#") || strings.Contains(n.FQDN, "#") || n.FQDN == "" {
-		panic(fmt.Sprintf("claim of %q below %q: grant lets no such name through", n.FQDN, n.BasePath))
+	if strings.Contains(n.Under, "#") || strings.Contains(n.Text, "#") || n.Text == "" {
+		panic(fmt.Sprintf("claim of %q below %q: grant lets no such name through", n.Text, n.Under))
 	}
-	return "claim#" + n.BasePath + "#" + n.FQDN
+	return "claim#" + n.Under + "#" + n.Text
 }
 
 // nameOf takes a claim's key apart.
@@ -193,5 +257,5 @@ func nameOf(key string) (Name, bool) {
 	if len(parts) != 3 || parts[0] != "claim" {
 		return Name{}, false
 	}
-	return Name{BasePath: parts[1], FQDN: parts[2]}, true
+	return Name{Under: parts[1], Text: parts[2]}, true
 }

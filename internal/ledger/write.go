@@ -19,8 +19,8 @@ type Write struct {
 	Owner string
 	// KeepLease takes or prolongs the lease; else the write gives it back.
 	KeepLease bool
-	// Claim is taken in the same transaction, if nobody else holds it.
-	Claim *Name
+	// Claims are taken in the same transaction, all or none. With Release they are at most grant.MaxClaims.
+	Claims []Name
 	// Release are given up in the same transaction, as far as they are the instance's own.
 	Release []Name
 }

@@ -14,11 +14,12 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// ErrSettling says that all is removed and every token cut, and that the removal runs once more when no login can be
-// under way any more. It comes with kind fault.Retry.
-var ErrSettling = errors.New("removed; it is looked after once more when no login can be under way")
+// ErrSettling says that all is removed and every token cut, and that something is left to do later: a second cut, when no
+// login can be under way any more, or the rest of a revocation. It comes with kind fault.Retry.
+var ErrSettling = errors.New("removed; what is left to do is done by a later run")
 
 // Vault is where the objects are.
 type Vault interface {
@@ -31,12 +32,20 @@ type Vault interface {
 
 // Cutter ends what live tokens and certificates can still do.
 type Cutter interface {
+	LoginMount(ctx context.Context, authMount string) (vault.LoginMount, error)
 	// CutOff deletes the identity entities behind aliases on an auth mount and counts them.
-	CutOff(ctx context.Context, authMount string, aliases ...string) (int, error)
+	CutOff(ctx context.Context, m vault.LoginMount, cut vault.Cut) (int, error)
+	// RevokePrefix starts a revocation and does not wait for its end.
 	RevokePrefix(ctx context.Context, prefix string) error
 }
 
-// Ledger is what was made for whom. Its errors wrap ledger.ErrChanged and ledger.ErrClaimed.
+// Mounts knows whose PKI mounts are.
+type Mounts interface {
+	// Owner returns the deployment that a PKI mount is marked for; empty for a mount without a mark.
+	Owner(ctx context.Context, mount string) (string, error)
+}
+
+// Ledger is what was made for whom. Its errors wrap ledger.ErrChanged and *ledger.ClaimedError.
 type Ledger interface {
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
@@ -45,9 +54,12 @@ type Ledger interface {
 	TornDown(ctx context.Context) (*time.Time, error)
 }
 
-// Instances looks at instances again when a name is claimed twice.
+// Instances looks at instances again.
 type Instances interface {
+	// Look is asked when a name is claimed twice.
 	Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting
+	// RoleNow returns the ARN of the role in an instance's instance profile, asked for after the instance was observed.
+	RoleNow(ctx context.Context, f facts.Instance) (string, error)
 }
 
 // Duties are what a function may do. Each function has a Vault role of its own, and only those that remove may
@@ -66,6 +78,7 @@ type Options struct {
 	Cutter    Cutter
 	Ledger    Ledger
 	Instances Instances
+	Mounts    Mounts
 	// Adopt takes over objects that bear another marker or none, instead of refusing.
 	Adopt bool
 	// OnShuttingDown removes as soon as an instance shuts down, and not only when it is terminated.
@@ -111,6 +124,16 @@ type Outcome struct {
 	Holds bool
 	// Again tells that the removal was done before and was only looked after once more.
 	Again bool
+	// TakenOver are the instances, gone by EC2, whose grants were removed because this one takes a name of theirs.
+	TakenOver []TakenOver
+}
+
+// TakenOver is an instance that was removed for another's sake.
+type TakenOver struct {
+	InstanceID, Account, Region string
+	// Settling reports whether something of its removal is left to do later, as ErrSettling says.
+	Settling bool
+	Outcome  Outcome
 }
 
 const (
@@ -137,7 +160,7 @@ func (c *Converger) Converge(ctx context.Context, t event.Trigger, s instance.Si
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if t.Retire {
-		return c.retire(ctx, t, func() error { return nil })
+		return c.retire(ctx, t, false, func() error { return nil })
 	}
 	if s.Err != nil {
 		return Outcome{}, s.Err
@@ -210,7 +233,7 @@ func (c *Converger) gone(ctx context.Context, t event.Trigger) (Outcome, error) 
 	if len(next.Objects) == 0 && old == nil {
 		return c.bury(ctx, old, next)
 	}
-	return c.remove(ctx, old, next)
+	return c.remove(ctx, removal{old: old, next: next})
 }
 
 // leaving is for an instance that EC2 shows as alive and Auto Scaling as terminating. The mark says so from the first write
@@ -235,7 +258,7 @@ func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instan
 	if len(next.Objects) == 0 && (old == nil || !marked && old.State == ledger.Deleted) {
 		return c.bury(ctx, old, next)
 	}
-	return c.remove(ctx, old, next)
+	return c.remove(ctx, removal{old: old, next: next})
 }
 
 // toEnd gives the record of an instance that is to lose all; ends tells that this function may not see to it.
@@ -259,8 +282,9 @@ func (c *Converger) bury(ctx context.Context, old *ledger.Record, next ledger.Re
 }
 
 // retire removes what an instance holds though it may run: the deployment is torn down, or no profile fits. What another
-// deployment has taken over stays. still is asked last: an error means that the reason may have passed.
-func (c *Converger) retire(ctx context.Context, t event.Trigger, still func() error) (Outcome, error) {
+// deployment has taken over stays. still is asked last: an error means that the reason may have passed. keepsNames is for
+// an instance that lives on with certificates that are still good: others get its names when those have ended.
+func (c *Converger) retire(ctx context.Context, t event.Trigger, keepsNames bool, still func() error) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
 	}
@@ -272,7 +296,7 @@ func (c *Converger) retire(ctx context.Context, t event.Trigger, still func() er
 	if err != nil {
 		return Outcome{Holds: holds(old)}, err
 	}
-	return c.remove(ctx, old, next)
+	return c.remove(ctx, removal{old: old, next: next, keepsNames: keepsNames})
 }
 
 // fromTheLiving is the record, with the strays, of what is to be taken from an instance that may run; an error where

@@ -72,8 +72,8 @@ func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	order := []string{
-		"ledger put deprovisioning", "vault delete " + roleA, "vault cut", "vault revoke",
-		"vault delete sys/policies", "vault delete auth/aws/identity-accesslist/", "ledger put deleted",
+		"ledger put deprovisioning", "vault delete " + roleA, "vault cut",
+		"vault delete sys/policies", "vault delete auth/aws/identity-accesslist/", "ledger put deleted", "vault revoke",
 	}
 	for i := 1; i < len(order); i++ {
 		if w.index(order[i-1]) < 0 || w.index(order[i-1]) > w.index(order[i]) {
@@ -280,7 +280,7 @@ func TestAPendingInstanceWithoutANameIsLeftToTheNextEvent(t *testing.T) {
 	}
 }
 
-func TestChangedFactsAreRenderedAnewAndTheOldNameIsGivenUp(t *testing.T) {
+func TestRename_KeepsTheFormerNamesWhileCertificatesLive(t *testing.T) {
 	w := newWorld(t)
 	f := w.launch(idA, 4)
 	c := w.converger(lifecycle.Duties{Make: true})
@@ -296,13 +296,29 @@ func TestChangedFactsAreRenderedAnewAndTheOldNameIsGivenUp(t *testing.T) {
 	if w.records[idA].RoleID(roleA) != roleID {
 		t.Error("an auth role that is overwritten keeps its role_id, and with it its entity")
 	}
-	if len(w.claims) != 1 {
-		t.Errorf("want only the new name claimed, got %v", w.claims)
-	}
 	if got := w.count("vault write"); got != 3 {
 		t.Errorf("kube-proxy's role did not change: want 3 writes, got %d: %v", got, w.calls)
 	}
+	former := ledger.Name{Under: "alice_cluster", Text: "ip-10-1-1-4.ec2.internal"}
+	record := w.records[idA]
+	until, held := record.HeldUntil(former)
+	if want := w.now.Add(maxTTL); !held || !until.Equal(want) || w.claims[former].InstanceID != idA {
+		t.Fatalf("want the former name held until %s, when its last certificate has ended, got %v until %s", want, held, until)
+	}
+	evil := w.launch(idB, 4)
+	if _, err := w.handle(c, evil.ID, facts.Running); fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), idA) {
+		t.Errorf("want another instance refused the former name of a live one, with the holder named, got %v", err)
+	}
+	w.now = until.Add(time.Second)
+	w.must(c, evil.ID, facts.Running, lifecycle.Provisioned)
+	if err := w.granted(idB); err != nil {
+		t.Errorf("once the last certificate has ended the name is free: %v", err)
+	}
+	w.must(c, idA, facts.Running, lifecycle.Unchanged)
 }
+
+// maxTTL is the longest max_ttl of the worker profile's PKI roles.
+const maxTTL = 720 * time.Hour
 
 func TestObjectsOfSomebodyElseAreLeftAloneAndNothingIsMade(t *testing.T) {
 	foreign := grant.Marker{Deployment: "other", InstanceID: idA, Profile: "a-b"}.String()
@@ -475,6 +491,13 @@ func TestALiveInstanceThatNoProfileFitsLosesItsGrantToAFunctionThatMayRemove(t *
 		t.Error(err)
 	}
 	w.must(w.converger(both), idA, facts.Running, lifecycle.Deprovisioned)
+	w.launch(idB, 4)
+	if _, err := w.handle(w.converger(both), idB, facts.Running); fault.KindOf(err) != fault.Refuse {
+		t.Errorf("it lives on with certificates for its names: want them refused to others, got %v", err)
+	}
+	delete(w.ec2, idB)
+	w.setState(facts.Terminated)
+	w.must(w.converger(both), idA, facts.Terminated, lifecycle.Unchanged)
 	if err := w.nothing(idA); err != nil {
 		t.Error(err)
 	}

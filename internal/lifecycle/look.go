@@ -66,9 +66,9 @@ func (c *Converger) look(ctx context.Context, g *grant.Grant, old *ledger.Record
 			return nil, err
 		}
 	}
-	if current := found[g.AuthRole.Path]; current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] && !c.Duties.Remove {
-		return nil, fault.Refusef("instance %s: %s has auth_type %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it",
-			g.InstanceID, g.AuthRole.Path, current["auth_type"])
+	if current := found[g.AuthRole.Path]; grant.MustReplace(current, g.AuthRole) && !c.Duties.Remove {
+		return nil, fault.Refusef("instance %s: %s has auth_type %v and resolve_aws_unique_ids %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it (reconcile in mode correct)",
+			g.InstanceID, g.AuthRole.Path, current["auth_type"], current["resolve_aws_unique_ids"])
 	}
 	return found, nil
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -52,6 +54,13 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if err := c.notStale(f); err != nil {
 		return Outcome{}, err
 	}
+	f, again, err := c.first(ctx, old, profile, f)
+	switch {
+	case err != nil:
+		return c.refused(ctx, old, f, err)
+	case again:
+		return c.make(ctx, t, f)
+	}
 	found, err := c.look(ctx, g, old)
 	if err != nil {
 		return c.refused(ctx, old, f, err)
@@ -63,7 +72,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	strays, err := c.strays(ctx, t, old)
 	stands := err == nil && asRecorded && len(strays) == 0 && differing(g, found) == 0
 	if stands {
-		stands, err = c.holdsItsName(ctx, old)
+		stands, err = c.holdsItsNames(ctx, old)
 	}
 	if err != nil {
 		return Outcome{}, err
@@ -75,16 +84,25 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{Action: TornDown, Profile: profile.Name}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
-	if err := w.intend(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old); err != nil {
-		return c.refused(ctx, old, f, err)
+	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old, found)
+	done.TakenOver = w.takenOver
+	return done, err
+}
+
+// grant writes the intent, the objects and the active record.
+func (w *work) grant(ctx context.Context, i intent, old *ledger.Record, found map[string]map[string]any) (Outcome, error) {
+	g := i.grant
+	if err := w.intend(ctx, i, old); err != nil {
+		return w.refused(ctx, old, i.facts, err)
 	}
-	if done.Objects, err = w.write(ctx, g, found); err != nil {
-		return Outcome{Holds: holds(old)}, c.failed(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
+	written, err := w.write(ctx, g, found)
+	if err != nil {
+		return Outcome{Holds: holds(old)}, w.failed(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
 	}
 	if err := w.activate(ctx); err != nil {
 		return Outcome{}, err
 	}
-	done.Action, done.Addresses = Provisioned, w.record.Addresses
+	done := Outcome{Action: Provisioned, Profile: g.Profile.Name, FQDN: g.FQDN, Objects: written, Addresses: w.record.Addresses}
 	for _, o := range g.All() {
 		done.Paths = append(done.Paths, o.Path)
 	}
@@ -117,17 +135,26 @@ func (c *Converger) unmatched(ctx context.Context, t event.Trigger, f facts.Inst
 	if !c.Duties.Remove {
 		return Outcome{Action: Unmatched}, nil
 	}
-	done, err := c.retire(ctx, t, func() error { return c.notStale(f) })
+	done, err := c.retire(ctx, t, true, func() error { return c.notStale(f) })
 	if done.Action == Unchanged {
 		done.Action = Unmatched
 	}
 	return done, err
 }
 
-// holdsItsName tells whether the claim on the record's name is the instance's.
-func (c *Converger) holdsItsName(ctx context.Context, r *ledger.Record) (bool, error) {
-	holder, err := c.Ledger.Holder(ctx, r.Name())
-	return holder != nil && holder.InstanceID == r.InstanceID, err
+// holdsItsNames reports whether every claim of the record is the instance's.
+func (c *Converger) holdsItsNames(ctx context.Context, r *ledger.Record) (bool, error) {
+	held := make([]bool, len(r.Held()))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, name := range r.Held() {
+		group.Go(func() error {
+			holder, err := c.Ledger.Holder(ctx, name)
+			held[i] = holder != nil && holder.InstanceID == r.InstanceID
+			return err
+		})
+	}
+	err := group.Wait()
+	return err == nil && !slices.Contains(held, false), err
 }
 
 // differing counts the objects of a grant that are not in Vault as they should be.
@@ -163,6 +190,8 @@ type work struct {
 	*Converger
 	owner  string
 	record *ledger.Record // as last written, with the lease
+	// takenOver are the instances that were removed for a name of theirs.
+	takenOver []TakenOver
 }
 
 // held fails when the lease has run out, or will before a call could end: a sandbox that wakes after a freeze must
@@ -172,78 +201,6 @@ func (w *work) held() error {
 		return fault.New(fault.Retry, fmt.Errorf("the lease on instance %s has run out: %w", w.record.InstanceID, ledger.ErrChanged))
 	}
 	return nil
-}
-
-// intent is what a run is about to make, and what it is about to take away besides.
-type intent struct {
-	trigger event.Trigger
-	facts   facts.Instance
-	grant   *grant.Grant
-	strays  []ledger.Object
-}
-
-// intend writes the record with every path that is about to exist, beside those that already may, and takes the
-// claim on the name.
-func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
-	t, f, g := i.trigger, i.facts, i.grant
-	next := ledger.Record{}
-	if old != nil {
-		next = *old
-	}
-	next.InstanceID, next.State, next.Account, next.Region = f.ID, ledger.Provisioning, f.Account, f.Region
-	next.Profile, next.ProfileDigest = g.Profile.Name, g.Profile.Digest
-	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
-	next.ExtraPolicies, next.QuietUntil = len(g.Profile.Auth.ExtraPolicies) > 0, nil
-	next.LeavingSince = nil
-	next.EventTime, next.LastError = t.Time.UTC(), ""
-	next.Objects = recorded(g, old)
-	if old != nil {
-		for _, o := range old.Objects {
-			if !slices.ContainsFunc(next.Objects, func(n ledger.Object) bool { return n.Path == o.Path }) {
-				next.Objects = append(next.Objects, o)
-			}
-		}
-	}
-	next.Objects = append(next.Objects, i.strays...)
-	name := next.Name()
-	write := ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true, Claim: &name}
-	if old != nil {
-		// Old names stay claimed until nothing in Vault bears them: activate gives them up.
-		write.New.Former = slices.DeleteFunc(old.Names(), func(n ledger.Name) bool { return n == name })
-	}
-	record, err := w.Ledger.Put(ctx, write)
-	if errors.Is(err, ledger.ErrClaimed) {
-		if err = w.takeOver(ctx, f.ID, name); err == nil {
-			record, err = w.putIfOpen(ctx, write)
-		}
-	}
-	w.record = record
-	return err
-}
-
-// putIfOpen writes an intent some time after it was begun: the deployment may have been torn down meanwhile.
-func (w *work) putIfOpen(ctx context.Context, write ledger.Write) (*ledger.Record, error) {
-	since, err := w.Ledger.TornDown(ctx)
-	if err == nil && since != nil {
-		err = fault.Retryf("instance %s: this deployment was torn down at %s: nothing is granted", write.New.InstanceID, since.Format(time.RFC3339))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return w.Ledger.Put(ctx, write)
-}
-
-// recorded is the grant as the record keeps it; a role_id that is known stays.
-func recorded(g *grant.Grant, old *ledger.Record) []ledger.Object {
-	var out []ledger.Object
-	for _, o := range g.All() {
-		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()}
-		if old != nil {
-			r.RoleID = old.RoleID(o.Path)
-		}
-		out = append(out, r)
-	}
-	return out
 }
 
 // write makes every object that is not there as it should be, the auth role last, and then removes what the record
@@ -264,9 +221,8 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 		return written, err
 	}
 	current := found[g.AuthRole.Path]
-	if current != nil && current["auth_type"] != g.AuthRole.Fields["auth_type"] {
-		roleID, _ := current["role_id"].(string)
-		if _, err := w.dropLogin(ctx, g.AuthRole.Path, roleID); err != nil {
+	if grant.MustReplace(current, g.AuthRole) {
+		if err := w.replaceLogin(ctx, g.AuthRole, current); err != nil {
 			return written, err
 		}
 		current = nil
@@ -339,7 +295,7 @@ func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
 	}
 	if w.Duties.Remove {
 		for _, o := range logins { // one by one: each may note its role_id in the record
-			if _, err := w.dropLogin(ctx, o.Path, o.RoleID); err != nil {
+			if _, err := w.dropLogin(ctx, o.Path); err != nil {
 				return err
 			}
 		}
@@ -349,12 +305,25 @@ func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
 	return nil
 }
 
-// activate marks the record active with what is left in it, and gives up the names held before.
+// activate marks the record active with what is left in it. Names of an earlier grant are given up when the last
+// certificate with them has ended.
 func (w *work) activate(ctx context.Context) error {
 	next := *w.record
 	next.State, next.Attempts = ledger.Active, 0
+	now := w.Now().Round(0).UTC()
+	var free []ledger.Name
 	next.Former = nil
-	write := ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Former}
-	_, err := w.Ledger.Put(ctx, write)
+	for _, n := range w.record.Former {
+		switch {
+		case n.Until.IsZero() && next.CertificateTTL > 0:
+			n.Until = now.Add(time.Duration(next.CertificateTTL) * time.Second)
+			fallthrough
+		case now.Before(n.Until):
+			next.Former = append(next.Former, n)
+		default:
+			free = append(free, n.Name)
+		}
+	}
+	_, err := w.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: free})
 	return err
 }

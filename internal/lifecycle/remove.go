@@ -13,14 +13,23 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
+// removal is what is to be removed of an instance.
+type removal struct {
+	old  *ledger.Record // as it stands; nil for none
+	next ledger.Record  // the same with all that is to go
+	// keepsNames holds its names until the last certificate with them has ended: the instance lives on.
+	keepsNames bool
+}
+
 // remove takes away all that the ledger names for an instance, by the recorded paths. The auth role goes first, so
 // that nobody can log in any more, then the identity entity, which ends every live token at once; only then what
-// the tokens could do. old is the record as it stands, nil for none; next the same with all that is to go.
-func (c *Converger) remove(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
+// the tokens could do. The record says that it is done only when the tokens are cut.
+func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
+	next := r.next
 	if next.State == ledger.Deleted && len(next.Objects) == 0 {
-		return Outcome{Action: Unchanged}, nil
+		return c.finish(ctx, r)
 	}
-	if err := c.take(old); err != nil {
+	if err := c.take(r.old); err != nil {
 		return Outcome{}, err
 	}
 	quiet := next.QuietUntil
@@ -29,8 +38,11 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record, next ledger.
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	next.State = ledger.Deprovisioning
+	if r.keepsNames {
+		next.MakeFormer(next.Held(), c.lastCertificate(next))
+	}
 	var err error
-	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
+	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: r.old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
 		return Outcome{}, err
 	}
 	done := Outcome{Action: Deprovisioned, Profile: next.Profile, FQDN: next.FQDN, Addresses: next.Addresses, Again: quiet != nil}
@@ -40,21 +52,56 @@ func (c *Converger) remove(ctx context.Context, old *ledger.Record, next ledger.
 	late, err := w.removeObjects(ctx, &done)
 	if err != nil {
 		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
-		if fault.KindOf(err) == fault.Conflict {
+		if fault.KindOf(err) == fault.Conflict && !r.keepsNames {
 			// All that could use the names is gone; what is left belongs to somebody else and must not hold them.
 			write.Release = w.record.Names()
 		}
 		return done, c.failed(ctx, write, err)
 	}
 	if quiet == nil && (late || next.ExtraPolicies) {
-		return done, w.settle(ctx)
+		return done, w.settle(ctx, r)
 	}
-	next = *w.record
-	next.QuietUntil = nil
+	record, err := w.Ledger.Put(ctx, w.done(r))
+	if err != nil {
+		return done, err
+	}
+	return done, c.revoke(ctx, record)
+}
+
+// done is the write by which a removal ends: names are given up, and what was issued is noted as to be revoked.
+func (w *work) done(r removal) ledger.Write {
+	next := *w.record
+	if w.RevokeCertificates {
+		next.Revoking = issuedBy(next.Objects)
+	}
+	next.QuietUntil, next.UncutUntil = nil, nil
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
-	next.Former, next.FormerRoleIDs = nil, w.record.RoleIDs()
-	_, err = c.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Names()})
-	return done, err
+	next.FormerRoleIDs = w.record.RoleIDs()
+	write := ledger.Write{Old: w.record, Owner: w.owner}
+	next.Claims = nil
+	if !r.keepsNames {
+		next.Former = nil
+		write.Release = w.record.Names()
+	}
+	write.New = next
+	return write
+}
+
+// finish does what a removal left to do later: names of an instance that lived on, and the rest of a revocation.
+func (c *Converger) finish(ctx context.Context, r removal) (Outcome, error) {
+	record := r.old
+	if record == nil {
+		return Outcome{Action: Unchanged}, nil
+	}
+	if names := record.Names(); len(names) > 0 && !r.keepsNames {
+		next := *record
+		next.Former, next.Claims = nil, nil
+		var err error
+		if record, err = c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner(), Release: names}); err != nil {
+			return Outcome{}, err
+		}
+	}
+	return Outcome{Action: Unchanged}, c.revoke(ctx, record)
 }
 
 // loginTime is how long a login can be under way: Vault ends every request after its default_max_request_duration.
@@ -64,12 +111,20 @@ const loginTime = 95 * time.Second
 // settle leaves the record open until no login can be under way any more that began before the auth role went. Such a
 // login has read the role and makes its token when AWS has answered; the removal then runs once more and cuts it. It
 // is waited for where a late token would have power, by policies other than the instance's own, or where one was seen.
-func (w *work) settle(ctx context.Context) error {
+func (w *work) settle(ctx context.Context, r removal) error {
 	next := *w.record
 	quiet := w.Now().Round(0).UTC().Add(loginTime)
 	next.QuietUntil = &quiet
 	next.Objects = slices.DeleteFunc(slices.Clone(next.Objects), func(o ledger.Object) bool { return o.Kind != grant.KindAuthRole })
-	if _, err := w.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: w.record.Names()}); err != nil {
+	if w.RevokeCertificates {
+		next.Revoking = issuedBy(w.record.Objects)
+	}
+	write := ledger.Write{Old: w.record, New: next, Owner: w.owner}
+	if !r.keepsNames {
+		write.Release = w.record.Names()
+		write.New.Claims, write.New.Former = nil, nil
+	}
+	if _, err := w.Ledger.Put(ctx, write); err != nil {
 		return err
 	}
 	return settling(next.InstanceID, quiet)
@@ -79,110 +134,76 @@ func settling(instanceID string, until time.Time) error {
 	return fault.New(fault.Retry, fmt.Errorf("instance %s, until %s: %w", instanceID, until.Format(time.RFC3339), ErrSettling))
 }
 
+// lastCertificate returns when the last certificate with the names of a record has ended, if none is issued from now on;
+// zero where the record does not say how long they are good.
+func (c *Converger) lastCertificate(r ledger.Record) time.Time {
+	if r.CertificateTTL == 0 && len(issuedBy(r.Objects)) > 0 {
+		return time.Time{}
+	}
+	return c.Now().Round(0).UTC().Add(time.Duration(r.CertificateTTL) * time.Second)
+}
+
 // removeObjects removes in order. What belongs to somebody else is left, with all the rest removed. late tells that a
 // login was seen that ended after the auth role was gone.
 func (w *work) removeObjects(ctx context.Context, done *Outcome) (late bool, err error) {
-	logins, rest := split(w.record.Objects)
-	var conflict error // cuts and deletes what it can, and reports it at the end
+	own, foreign := w.ownPaths()
+	logins, rest := split(own)
+	var conflicts []error // cuts and deletes what it can, and reports them at the end
 	cut := func(n int, err error) error {
 		done.Cut += n
 		if err != nil && fault.KindOf(err) == fault.Conflict {
-			conflict = err
+			conflicts = append(conflicts, err)
 			return nil
 		}
 		return err
 	}
-	for _, login := range logins {
-		if err := cut(w.dropLogin(ctx, login.Path, login.RoleID)); err != nil {
+	doors := make([]*door, len(logins))
+	for i, login := range logins {
+		d, n, err := w.closeDoor(ctx, login.Path)
+		if err := cut(n, err); err != nil {
 			return late, err
 		}
+		doors[i] = d
 		done.Objects++
 	}
 	done.CutAt = w.Now()
-	if w.RevokeCertificates {
-		if err := w.revoke(ctx, rest); err != nil {
-			return late, err
-		}
-	}
-	foreign, err := w.deleteAll(ctx, rest)
+	others, err := w.deleteAll(ctx, rest)
 	if err != nil {
 		return late, err
 	}
-	done.Objects += len(rest) - len(foreign)
-	for _, login := range logins {
-		mount, id := loginOf(login.Path)
-		if err := w.erase(ctx, "auth/"+mount+"/identity-accesslist/"+id); err != nil {
+	done.Objects += len(rest) - len(others)
+	for _, d := range doors {
+		if err := w.erase(ctx, "auth/"+d.mount.Path+"/identity-accesslist/"+w.record.InstanceID); err != nil {
 			return late, err
 		}
 		// A login that was under way while the auth role went made its entity after the first cut.
-		n, err := w.cutOff(ctx, mount, w.aliases(w.record.RoleID(login.Path), id)...)
+		n, err := w.cutOff(ctx, d)
 		late = late || n > 0
 		if err := cut(n, err); err != nil {
 			return late, err
 		}
+		if err := w.isCut(d); err != nil {
+			conflicts = append(conflicts, err)
+		}
 	}
+	foreign = append(foreign, others...)
 	if len(foreign) > 0 {
 		err = fmt.Errorf("instance %s: %w", w.record.InstanceID, errors.Join(foreign...))
 	}
-	return late, errors.Join(err, conflict)
+	return late, errors.Join(err, w.untilDead(conflicts))
 }
 
-// dropLogin deletes an auth role and cuts the tokens that came from it. The role_id, which can be the alias of its
-// logins, is read and recorded first where a crash kept it from being: the role, once deleted, does not tell it.
-func (w *work) dropLogin(ctx context.Context, path, roleID string) (int, error) {
-	if roleID == "" {
-		current, err := w.Vault.Read(ctx, path)
-		if err != nil {
-			return 0, err
+// ownPaths takes the objects whose paths are the instance's by their form out of the record: whoever can write the ledger
+// must not have this function delete another's. foreign are the conflicts, one for each of the others.
+func (w *work) ownPaths() (own []ledger.Object, foreign []error) {
+	for _, o := range w.record.Objects {
+		if grant.IsPathOf(w.record.InstanceID, o.Kind, o.Path) {
+			own = append(own, o)
+			continue
 		}
-		roleID, _ = current["role_id"].(string)
+		foreign = append(foreign, fault.Conflictf("the ledger records %q as a %s of the instance's, and its path has not that form: it is left alone; look who wrote the record", o.Path, o.Kind))
 	}
-	if roleID != "" && roleID != w.record.RoleID(path) {
-		if err := w.noteRoleID(ctx, path, roleID); err != nil {
-			return 0, err
-		}
-	}
-	if err := w.erase(ctx, path); err != nil {
-		return 0, err
-	}
-	mount, id := loginOf(path)
-	return w.cutOff(ctx, mount, w.aliases(roleID, id)...)
-}
-
-func (w *work) noteRoleID(ctx context.Context, path, roleID string) error {
-	next := *w.record
-	next.Objects = slices.Clone(next.Objects)
-	next.SetRoleID(path, roleID)
-	record, err := w.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, KeepLease: true})
-	if err == nil {
-		w.record = record
-	}
-	return err
-}
-
-func (w *work) erase(ctx context.Context, path string) error {
-	if err := w.held(); err != nil {
-		return err
-	}
-	return w.Vault.Delete(ctx, path)
-}
-
-func (w *work) cutOff(ctx context.Context, mount string, aliases ...string) (int, error) {
-	if err := w.held(); err != nil {
-		return 0, err
-	}
-	return w.Cutter.CutOff(ctx, mount, aliases...)
-}
-
-// aliases are the names an instance's entities can have: each role_id its auth role had, or the instance ID where the
-// mount's ec2_alias says so.
-// https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
-func (w *work) aliases(roleID, instanceID string) []string {
-	names := append([]string{instanceID}, w.record.RoleIDs()...)
-	if roleID != "" && !slices.Contains(names, roleID) {
-		names = append(names, roleID)
-	}
-	return names
+	return own, foreign
 }
 
 // split takes the auth roles, several where the auth mount was changed, from what they grant.
@@ -197,29 +218,33 @@ func split(objects []ledger.Object) (logins, rest []ledger.Object) {
 	return logins, rest
 }
 
-// loginOf takes the path of an auth role apart.
-func loginOf(path string) (mount, instanceID string) {
-	path = strings.TrimPrefix(path, "auth/")
-	i := strings.LastIndex(path, "/role/")
-	return path[:i], path[i+len("/role/"):]
-}
-
-// revoke revokes what the PKI roles issued, as far as it is leased.
-func (w *work) revoke(ctx context.Context, objects []ledger.Object) error {
+// issuedBy are the lease prefixes of what PKI roles issued.
+func issuedBy(objects []ledger.Object) []string {
 	var prefixes []string
 	for _, o := range objects {
-		if o.Kind == grant.KindPKIRole {
-			i := strings.LastIndex(o.Path, "/roles/")
-			mount, role := o.Path[:i], o.Path[i+len("/roles/"):]
+		if mount, role, ok := strings.Cut(o.Path, "/roles/"); ok && o.Kind == grant.KindPKIRole {
 			prefixes = append(prefixes, mount+"/issue/"+role, mount+"/sign/"+role)
 		}
 	}
-	return errors.Join(sideBySide(prefixes, func(prefix string) error {
-		if err := w.held(); err != nil {
-			return err
-		}
-		return w.Cutter.RevokePrefix(ctx, prefix)
-	})...)
+	return prefixes
+}
+
+// revoke starts the revocation of what the PKI roles of a removed instance issued, as far as it is leased. It comes last:
+// however many certificates there are, all else is done, and names are free.
+func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
+	if len(record.Revoking) == 0 || !c.RevokeCertificates {
+		return nil
+	}
+	err := errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
+	if err == nil {
+		next := *record
+		next.Revoking = nil
+		_, err = c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner()})
+	}
+	if err != nil {
+		return fault.New(fault.Retry, fmt.Errorf("instance %s: its certificates are not all revoked: %w: %w", record.InstanceID, ErrSettling, err))
+	}
+	return nil
 }
 
 // deleteAll deletes side by side; foreign are the conflicts, one for each object that was left alone.

@@ -19,6 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
@@ -37,6 +38,8 @@ type world struct {
 	calls    []string
 	roles    int
 	tornDown *time.Time
+	ec2Alias string            // of the auth mount
+	owners   map[string]string // of PKI mounts, as they are marked
 	// fail is asked at every call; its error is given before (took false) or after (took true) the call's effect.
 	fail func(n int, call string) (err error, took bool)
 	// check is run after every effect.
@@ -48,7 +51,7 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, now: start, objects: map[string]map[string]any{}, entities: map[string]bool{}, records: map[string]ledger.Record{},
-		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{},
+		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{}, ec2Alias: "instance_id",
 	}
 }
 
@@ -111,9 +114,17 @@ func (w *world) Delete(_ context.Context, path string) error {
 	})
 }
 
-func (w *world) CutOff(_ context.Context, mount string, aliases ...string) (n int, err error) {
-	err = w.do("vault cut "+mount, func() error {
-		for _, a := range aliases {
+func (w *world) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
+	err = w.do("vault mount "+mount, func() error {
+		out = vault.LoginMount{Path: mount, EC2Alias: w.ec2Alias, IAMAlias: "role_id"}
+		return nil
+	})
+	return out, err
+}
+
+func (w *world) CutOff(_ context.Context, m vault.LoginMount, cut vault.Cut) (n int, err error) {
+	err = w.do("vault cut "+m.Path, func() error {
+		for _, a := range slices.Concat(cut.Sure, cut.Recorded) {
 			if w.entities[a] {
 				delete(w.entities, a)
 				n++
@@ -140,7 +151,7 @@ func (w *world) Get(_ context.Context, id string) (out *ledger.Record, err error
 }
 
 func (w *world) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, err error) {
-	err = w.do("ledger holder "+name.FQDN, func() error {
+	err = w.do("ledger holder "+name.Text, func() error {
 		if c, ok := w.claims[name]; ok {
 			out = &c
 		}
@@ -170,7 +181,7 @@ func (w *world) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]in
 	for _, r := range refs {
 		err := w.do("ec2 look "+r.ID, func() error {
 			f, ok := w.ec2[r.ID]
-			f.ObservedAt = w.now
+			f.ObservedAt, f.RoleObservedAt = w.now, w.now
 			ok = ok && f.Account == r.Account && f.Region == r.Region
 			out[r] = instance.Sighting{Found: ok, Facts: f}
 			return nil
@@ -181,6 +192,18 @@ func (w *world) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]in
 	}
 	return out
 }
+
+// RoleNow is what IAM says now: what the instance in EC2 has.
+func (w *world) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
+	err = w.do("iam role "+f.ID, func() error {
+		arn = w.ec2[f.ID].IAMRoleARN
+		return nil
+	})
+	return arn, err
+}
+
+// Owner is whom a PKI mount is marked for.
+func (w *world) Owner(_ context.Context, mount string) (string, error) { return w.owners[mount], nil }
 
 var both = lifecycle.Duties{Make: true, Remove: true}
 
@@ -194,7 +217,7 @@ func (w *world) converger(duties lifecycle.Duties, change ...func(*lifecycle.Opt
 	owner := 0
 	o := lifecycle.Options{
 		Duties: duties, Profiles: set, Realm: grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"},
-		Vault: w, Cutter: w, Ledger: w, Instances: w,
+		Vault: w, Cutter: w, Ledger: w, Instances: w, Mounts: w,
 		NewOwner: func() string { owner++; return fmt.Sprintf("owner-%d-%p", owner, w) },
 		Now:      w.clock,
 	}
@@ -291,8 +314,13 @@ func (w *world) granted(id string) error {
 			return fmt.Errorf("instance %s: %s is recorded and not there", id, o.Path)
 		}
 	}
-	if c := w.claims[r.Name()]; c.InstanceID != id {
-		return fmt.Errorf("instance %s: its name %v is claimed by %q", id, r.Name(), c.InstanceID)
+	for _, name := range r.Claims {
+		if c := w.claims[name]; c.InstanceID != id {
+			return fmt.Errorf("instance %s: its name %v is claimed by %q", id, name, c.InstanceID)
+		}
+	}
+	if len(r.Claims) == 0 {
+		return fmt.Errorf("instance %s: it holds no name", id)
 	}
 	return nil
 }

@@ -49,8 +49,11 @@ type subject struct {
 	refusal  error          // why not
 	// asRecorded tells that the record names exactly this grant.
 	asRecorded bool
-	holder     string // who has claimed its name
-	contents   map[string]map[string]any
+	// holder is another instance that holds one of the grant's names, and contested that name; empty when none does.
+	holder    string
+	contested ledger.Name
+	lacking   []ledger.Name // those of the grant's names that nobody holds
+	contents  map[string]map[string]any
 }
 
 // comparison compares subjects. It does no I/O.
@@ -113,8 +116,8 @@ func (c *comparison) present(s *subject) []Change {
 		return []Change{s.whole(Drift{Reason: reason, Action: None, Error: s.refusal.Error()})}
 	case s.profile == nil:
 		return c.unmatched(s)
-	case s.holder != "" && s.holder != s.id:
-		row := s.whole(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s below %s is held by instance %s", s.grant.FQDN, s.profile.BasePath, s.holder)})
+	case s.holder != "":
+		row := s.whole(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s is held by instance %s", s.contested, s.holder)})
 		row.heldBy, row.bars = s.holder, true
 		return []Change{row}
 	}
@@ -258,17 +261,19 @@ func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
 // record is the row about the ledger's record of a live instance; nil when it is as it should be, or when the rows of
 // its objects say all there is.
 func (c *comparison) record(s *subject, objects []Change) *Change {
-	r, name := s.record, ledger.Name{BasePath: s.profile.BasePath, FQDN: s.grant.FQDN}
+	r, names := s.record, ledger.NamesOf(s.grant)
 	var row Change
 	switch {
 	case !s.live(), r.State == ledger.Refused && len(r.Objects) == 0:
 		row = s.whole(Drift{Reason: Missing, Action: Create, Diff: sides("profile", s.profile.Name, "no record")})
 	case r.State != ledger.Active:
 		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: sides("state", ledger.Active, r.State)})
-	case s.holder == "" && r.Name() == name:
-		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: sides("claim", s.grant.FQDN, "not held")})
-	case len(objects) == 0 && r.Name() != name:
+	case len(s.lacking) > 0 && slices.Equal(r.Claims, names):
+		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: sides("claim", s.lacking[0].Text, "not held")})
+	case len(objects) == 0 && r.FQDN != s.grant.FQDN:
 		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: sides("fqdn", s.grant.FQDN, r.FQDN)})
+	case len(objects) == 0 && !slices.Equal(r.Claims, names):
+		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"claims"}, Diff: sides("claims", fmt.Sprint(len(names)), fmt.Sprint(len(r.Claims)))})
 	default:
 		return nil
 	}
@@ -277,6 +282,10 @@ func (c *comparison) record(s *subject, objects []Change) *Change {
 
 // gone compares an instance that EC2 says is gone, or does not show.
 func (c *comparison) gone(s *subject) []Change {
+	if s.record != nil && !s.live() && len(s.record.Revoking) > 0 && !s.busy(c.now) {
+		row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("certificates", "revoked", "not all revoked")})
+		return removing(append([]Change{row}, c.strays(s)...))
+	}
 	if s.busy(c.now) || s.record != nil && !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
 		return nil // removed a moment ago: the lists may be older
 	}

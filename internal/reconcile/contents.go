@@ -73,14 +73,22 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 	if u.grant == nil {
 		return rows, u, nil
 	}
-	holder, err := s.Ledger.Holder(ctx, ledger.Name{BasePath: u.profile.BasePath, FQDN: u.grant.FQDN})
+	name, claimed := u.contested, u.holder
+	if claimed == "" {
+		name = ledger.Name{Under: u.profile.BasePath, Text: u.grant.FQDN}
+		if len(u.lacking) > 0 {
+			name = u.lacking[0]
+		}
+		claimed = s.fleet.claims[name]
+	}
+	holder, err := s.Ledger.Holder(ctx, name)
 	if err != nil {
 		return nil, u, err
 	}
 	if holder == nil {
 		holder = &ledger.Claim{}
 	}
-	if holder.InstanceID != u.holder {
+	if holder.InstanceID != claimed {
 		return nil, u, nil
 	}
 	return rows, u, nil

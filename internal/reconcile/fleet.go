@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"unique"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -31,7 +32,11 @@ func (r *Reconciler) scan(ctx context.Context, n *names, after string, limit int
 	}
 	err := r.Ledger.Scan(ctx, ledger.Visitor{
 		Record: f.take,
-		Claim:  func(name ledger.Name, c ledger.Claim) { f.claims[name] = c.InstanceID },
+		// There are several claims for each instance: their texts are kept once.
+		Claim: func(name ledger.Name, c ledger.Claim) {
+			name.Under = unique.Make(name.Under).Value()
+			f.claims[name] = unique.Make(c.InstanceID).Value()
+		},
 	})
 	f.trim()
 	return f, err
@@ -41,7 +46,7 @@ func (f *fleet) take(r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deleted {
 		f.names.leftBy(id, r.FormerRoleIDs)
-		if len(f.names.paths[id])+len(f.names.litter[id]) == 0 {
+		if len(f.names.paths[id])+len(f.names.litter[id])+len(r.Revoking) == 0 {
 			return
 		}
 	} else {

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // Here stands what the real lifecycle needs of the world: what reconcile decides and what lifecycle then does are each
@@ -34,10 +36,22 @@ func (w *world) Delete(_ context.Context, path string) error {
 	return w.do("delete")
 }
 
-func (w *world) CutOff(_ context.Context, _ string, aliases ...string) (int, error) {
+func (w *world) LoginMount(_ context.Context, mount string) (vault.LoginMount, error) {
+	return vault.LoginMount{Path: mount, EC2Alias: "instance_id", IAMAlias: "role_id"}, nil
+}
+
+// RoleNow is what every look says as well.
+func (i instances) RoleNow(_ context.Context, f facts.Instance) (string, error) {
+	return f.IAMRoleARN, nil
+}
+
+// Owner: no PKI mount is marked.
+func (w *world) Owner(context.Context, string) (string, error) { return "", nil }
+
+func (w *world) CutOff(_ context.Context, _ vault.LoginMount, cut vault.Cut) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cut = append(w.cut, aliases...)
+	w.cut = append(w.cut, slices.Concat(cut.Sure, cut.Recorded)...)
 	return 0, nil
 }
 
@@ -75,7 +89,7 @@ var both = lifecycle.Duties{Make: true, Remove: true}
 // converger is the real lifecycle.
 func (w *world) converger(duties lifecycle.Duties, adopt bool) *lifecycle.Converger {
 	return &lifecycle.Converger{Options: lifecycle.Options{
-		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w, Cutter: w, Ledger: w, Instances: instances{w},
+		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w, Cutter: w, Ledger: w, Instances: instances{w}, Mounts: w,
 		Adopt: adopt, NewOwner: rand.Text, Now: w.clock,
 	}}
 }
@@ -121,8 +135,10 @@ func (w *world) touched(before map[string]map[string]any) []string {
 // granted is an error unless the whole grant of a running worker stands in Vault, recorded and claimed.
 func (w *world) granted(instanceID string) error {
 	r := w.records[instanceID]
-	if c := w.claims[r.Name()]; c.InstanceID != instanceID {
-		return fmt.Errorf("instance %s: its name %v is claimed by %q", instanceID, r.Name(), c.InstanceID)
+	for _, name := range r.Claims {
+		if c := w.claims[name]; c.InstanceID != instanceID {
+			return fmt.Errorf("instance %s: its name %v is claimed by %q", instanceID, name, c.InstanceID)
+		}
 	}
 	p, err := w.profiles.Match(w.ec2[instanceID])
 	if err != nil || p == nil {
@@ -149,8 +165,10 @@ func (w *world) removed(instanceID string) error {
 	if left := w.under(instanceID); len(left) > 0 || r.State != ledger.Deleted || len(r.Objects) > 0 {
 		return fmt.Errorf("instance %s: %q are left in Vault, the record is %+v", instanceID, left, r)
 	}
-	if c := w.claims[r.Name()]; c.InstanceID == instanceID {
-		return fmt.Errorf("instance %s still holds the name %v", instanceID, r.Name())
+	for name, c := range w.claims {
+		if _, former := r.HeldUntil(name); c.InstanceID == instanceID && !former {
+			return fmt.Errorf("instance %s still holds the name %v", instanceID, name)
+		}
 	}
 	if !slices.Contains(w.cut, instanceID) {
 		return fmt.Errorf("instance %s: its tokens were not cut, only %q", instanceID, w.cut)

@@ -150,7 +150,7 @@ func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
 
 func TestALostClaimIsTakenAgain(t *testing.T) {
 	w := newWorld(t, 3)
-	delete(w.claims, w.records[id(1)].Name())
+	delete(w.claims, w.records[id(1)].Claims[0])
 	a := w.reconcile(Input{Mode: Correct})
 	if err := w.granted(id(1)); err != nil || a.Summary != (Summary{Changed: 1, Corrected: 1}) {
 		t.Fatalf("want the lost claim found and taken again: %v\n%s", err, told(a))

@@ -215,7 +215,7 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	u.profile, u.refusal = s.Profiles.Match(i.Facts)
 	if u.profile != nil && u.refusal == nil {
 		if u.grant, u.refusal = s.render(u, i.Facts); u.refusal == nil {
-			u.holder = s.fleet.claims[ledger.Name{BasePath: u.profile.BasePath, FQDN: u.grant.FQDN}]
+			u.claimed(s.fleet.claims)
 		}
 	}
 	if s.input.Profile != "" && (u.profile == nil || u.profile.Name != s.input.Profile) && (u.record == nil || u.record.Profile != s.input.Profile) {
@@ -242,6 +242,18 @@ func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
 func (s *survey) subject(id string) *subject {
 	n := s.fleet.names
 	return &subject{id: id, record: s.fleet.records[id], paths: n.paths[id], litter: n.litter[id], contents: map[string]map[string]any{}}
+}
+
+// claimed holds the grant's names against the claims there are.
+func (s *subject) claimed(claims map[ledger.Name]string) {
+	for _, name := range ledger.NamesOf(s.grant) {
+		switch holder := claims[name]; {
+		case holder == "":
+			s.lacking = append(s.lacking, name)
+		case holder != s.id && s.holder == "":
+			s.holder, s.contested = holder, name
+		}
+	}
 }
 
 // compareGone compares what Vault and the ledger hold of instances that EC2 did not show, or showed as ended.

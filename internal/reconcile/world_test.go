@@ -130,8 +130,11 @@ func (w *world) provision(f facts.Instance) {
 	for _, o := range g.All() {
 		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()})
 	}
+	r.Claims = ledger.NamesOf(g)
 	w.records[f.ID] = r
-	w.claims[r.Name()] = ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}
+	for _, name := range r.Claims {
+		w.claims[name] = ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}
+	}
 }
 
 // remove leaves them as lifecycle would once the instance is gone.
@@ -140,8 +143,11 @@ func (w *world) remove(instanceID string) {
 	for _, o := range r.Objects {
 		delete(w.objects, o.Path)
 	}
-	delete(w.claims, r.Name())
+	for _, name := range r.Names() {
+		delete(w.claims, name)
+	}
 	at := w.now
+	r.Claims = nil
 	r.State, r.Objects, r.Version, r.UpdatedAt, r.DeletedAt = ledger.Deleted, nil, r.Version+1, at, &at
 	w.records[instanceID] = r
 }

@@ -175,8 +175,17 @@ func (p *process) Delete(_ context.Context, path string) error {
 	})
 }
 
-func (p *process) CutOff(_ context.Context, mount string, aliases ...string) (n int, err error) {
-	err = p.do(fmt.Sprintf("vault cut %s %v", mount, aliases), func() error {
+func (p *process) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
+	err = p.do("vault mount "+mount, func() error {
+		out = vault.LoginMount{Path: mount, EC2Alias: "instance_id", IAMAlias: "role_id"}
+		return nil
+	})
+	return out, err
+}
+
+func (p *process) CutOff(_ context.Context, m vault.LoginMount, cut vault.Cut) (n int, err error) {
+	aliases := slices.Concat(cut.Sure, cut.Recorded)
+	err = p.do(fmt.Sprintf("vault cut %s %v", m.Path, aliases), func() error {
 		for _, a := range aliases {
 			if _, ok := p.entities[a]; ok {
 				delete(p.entities, a)
@@ -229,7 +238,7 @@ func (p *process) Get(_ context.Context, id string) (out *ledger.Record, err err
 }
 
 func (p *process) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, err error) {
-	err = p.do("ledger holder "+name.FQDN, func() error {
+	err = p.do("ledger holder "+name.Under+" "+name.Text, func() error {
 		if c, ok := p.claims[name]; ok {
 			out = &c
 		}
@@ -268,6 +277,9 @@ func (p *process) Scan(_ context.Context, v ledger.Visitor) error {
 	})
 }
 
+// Owner: no PKI mount is marked.
+func (p *process) Owner(context.Context, string) (string, error) { return "", nil }
+
 // cloud is the process as EC2 serves it; both Vault and EC2 list.
 type cloud struct{ *process }
 
@@ -288,6 +300,14 @@ func (c cloud) List(_ context.Context, place instance.Place, ids []string, each 
 		return err
 	}
 	return each(page)
+}
+
+func (c cloud) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
+	err = c.do("iam role "+f.ID, func() error {
+		arn = c.ec2[f.ID].IAMRoleARN
+		return nil
+	})
+	return arn, err
 }
 
 func (c cloud) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
@@ -321,7 +341,7 @@ var (
 
 func (p *process) converger(d lifecycle.Duties) *lifecycle.Converger {
 	return &lifecycle.Converger{Options: lifecycle.Options{
-		Duties: d, Profiles: profiles(), Realm: realm, Vault: p, Cutter: p, Ledger: p, Instances: cloud{p}, RevokeCertificates: true,
+		Duties: d, Profiles: profiles(), Realm: realm, Vault: p, Cutter: p, Ledger: p, Instances: cloud{p}, Mounts: p, RevokeCertificates: true,
 		NewOwner: func() string {
 			p.mu.Lock()
 			defer p.mu.Unlock()

@@ -57,7 +57,7 @@ func (p *process) ruleWrite(path string, fields map[string]any) {
 		p.breaks("%s was written as no facts of the last %s give it", path, freshness)
 	}
 	if !strings.HasPrefix(path, "auth/") {
-		p.bears[path] = r.Name()
+		p.bears[path] = r.Claims
 	}
 }
 
@@ -79,6 +79,14 @@ func (w *world) recently(id string, lag time.Duration, so func(version) bool) bo
 // is left and every token is cut.
 func (p *process) rulePut(before ledger.State, r ledger.Record) {
 	id := r.InstanceID
+	if r.State == ledger.Active || r.State == ledger.Provisioning {
+		for _, name := range r.Claims {
+			if p.borne[name] == nil {
+				p.borne[name] = map[string]time.Time{}
+			}
+			p.borne[name][id] = time.Now()
+		}
+	}
 	if r.State == ledger.Deprovisioning && before != ledger.Deprovisioning {
 		if !p.recently(id, p.lag, func(v version) bool {
 			return !v.found || v.facts.State == facts.Terminated || v.facts.State == facts.ShuttingDown || !v.fits || v.leaving
@@ -97,8 +105,8 @@ func (p *process) rulePut(before ledger.State, r ledger.Record) {
 		p.breaks("%s counts as removed, and %v is left", id, left)
 	}
 	for name, c := range p.claims {
-		if c.InstanceID == id {
-			p.breaks("%s counts as removed, and holds the name %s", id, name.FQDN)
+		if _, former := r.HeldUntil(name); c.InstanceID == id && !former {
+			p.breaks("%s counts as removed, and holds the name %s", id, name)
 		}
 	}
 	for alias, e := range p.entities {
@@ -145,14 +153,26 @@ func (p *process) steady(id string) bool {
 	return true
 }
 
+// certificates is how long a certificate is good: max_ttl of the profiles above.
+const certificates = 24 * time.Hour
+
 // rules are those that hold whatever was done: no two instances have a name at once, and a login is possible only where
 // all that it grants is there.
 func (w *world) rules() {
 	for _, path := range slices.Sorted(maps.Keys(w.bears)) {
-		name := w.bears[path]
 		owner := idIn(path)
-		if c := w.claims[name]; w.objects[path] != nil && c.InstanceID != owner && w.spoiled[owner] == 0 && w.spoiled[c.InstanceID] == 0 {
-			w.breaks("%s lets %s be %s, and %q holds that name", path, owner, name.FQDN, c.InstanceID)
+		for _, name := range w.bears[path] {
+			if c := w.claims[name]; w.objects[path] != nil && c.InstanceID != owner && w.spoiled[owner] == 0 && w.spoiled[c.InstanceID] == 0 {
+				w.breaks("%s lets %s be %s, and %q holds that name", path, owner, name, c.InstanceID)
+			}
+		}
+	}
+	for name, c := range w.claims {
+		for id, last := range w.borne[name] {
+			living := w.alive(id) && !w.leaving[id] && w.spoiled[id] == 0 && w.spoiled[c.InstanceID] == 0
+			if id != c.InstanceID && living && time.Since(last) < certificates {
+				w.breaks("%s holds %s, for which %s, which lives, may have a certificate that is good", c.InstanceID, name, id)
+			}
 		}
 	}
 	for id := range w.history {
@@ -250,8 +270,13 @@ func (w *world) checkGrant(id string, want map[string]string, wrong told) {
 			wrong(id, "%s is not as it should be, or not as recorded", path)
 		}
 	}
-	if c := w.claims[r.Name()]; c.InstanceID != id {
-		wrong(id, "its name %s is held by %q", r.FQDN, c.InstanceID)
+	for _, name := range r.Claims {
+		if c := w.claims[name]; c.InstanceID != id {
+			wrong(id, "its name %s is held by %q", name, c.InstanceID)
+		}
+	}
+	if len(r.Claims) == 0 {
+		wrong(id, "it holds no name")
 	}
 }
 
@@ -283,10 +308,11 @@ func (w *world) checkAgreement(id string, r ledger.Record, refused bool, wrong t
 	}
 	for name, c := range w.claims {
 		if c.InstanceID == id && !slices.Contains(r.Names(), name) {
-			wrong(id, "it holds the name %s, and its record does not say so", name.FQDN)
+			wrong(id, "it holds the name %s, and its record does not say so", name)
 		}
-		if c.InstanceID == id && len(paths) == 0 {
-			wrong(id, "it has nothing and holds the name %s", name.FQDN)
+		// One that lives on without a grant keeps its names while its certificates are good.
+		if c.InstanceID == id && len(paths) == 0 && !w.alive(id) {
+			wrong(id, "it has nothing and holds the name %s", name)
 		}
 	}
 }
@@ -294,14 +320,14 @@ func (w *world) checkAgreement(id string, r ledger.Record, refused bool, wrong t
 // contested tells whether another instance that lives holds the name an instance would have.
 func (w *world) contested(id string) bool {
 	tag := w.ec2[id].Tags["name"]
-	c, held := w.claims[ledger.Name{BasePath: "sim", FQDN: tag + ".sim.test"}]
+	c, held := w.claims[ledger.Name{Under: "sim", Text: tag + ".sim.test"}]
 	return tag != "" && held && c.InstanceID != id && w.alive(c.InstanceID)
 }
 
 // waiting tells whether a live instance has no claim on the name it should have, and nobody else has.
 func (w *world) waiting() bool {
 	for id := range w.ec2 { // also one whose record was lost
-		_, held := w.claims[ledger.Name{BasePath: "sim", FQDN: w.ec2[id].Tags["name"] + ".sim.test"}]
+		_, held := w.claims[ledger.Name{Under: "sim", Text: w.ec2[id].Tags["name"] + ".sim.test"}]
 		if w.alive(id) && w.ec2[id].Tags["name"] != "" && !held {
 			return true
 		}

@@ -28,7 +28,8 @@ type world struct {
 	ec2      map[string]facts.Instance
 	history  map[string][]version
 	logins   []login // under way
-	bears    map[string]ledger.Name
+	bears    map[string][]ledger.Name
+	borne    map[ledger.Name]map[string]time.Time // when an instance last could get a certificate with a name
 	foreign  map[string]map[string]any
 	// ended are instances whose removal was seen through.
 	ended map[string]bool
@@ -129,7 +130,7 @@ func newWorld() *world {
 	return &world{
 		objects: map[string]map[string]any{}, entities: map[string]entity{}, records: map[string]ledger.Record{},
 		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{}, history: map[string][]version{},
-		bears: map[string]ledger.Name{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, ended: map[string]bool{},
+		bears: map[string][]ledger.Name{}, borne: map[ledger.Name]map[string]time.Time{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, ended: map[string]bool{},
 		leaving: map[string]bool{}, left: map[string]time.Time{},
 	}
 }
@@ -279,8 +280,8 @@ func (w *world) spoil(id string, what int) {
 			}
 		}
 	case claimLost:
-		if r.LeaseOwner == "" && w.claims[r.Name()].InstanceID == id {
-			delete(w.claims, r.Name())
+		if r.LeaseOwner == "" && len(r.Claims) > 0 && w.claims[r.Claims[0]].InstanceID == id {
+			delete(w.claims, r.Claims[0])
 		}
 	case recordLost:
 		if r.LeaseOwner == "" {

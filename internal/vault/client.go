@@ -147,10 +147,11 @@ func (c *Client) Delete(ctx context.Context, path string) error {
 	})
 }
 
-// RevokePrefix revokes every lease below prefix and waits until it is done. It needs the sudo capability.
+// RevokePrefix has Vault revoke every lease below prefix. It does not wait until that is done: Vault goes on by itself, and
+// tries again what fails. It needs the sudo capability.
 // https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-prefix
 func (c *Client) RevokePrefix(ctx context.Context, prefix string) error {
-	_, err := c.write(ctx, "revoking the leases below", "sys/leases/revoke-prefix/"+prefix, map[string]any{"sync": true})
+	_, err := c.write(ctx, "revoking the leases below", "sys/leases/revoke-prefix/"+prefix, map[string]any{"sync": false})
 	return err
 }
 

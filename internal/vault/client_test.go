@@ -351,6 +351,7 @@ func TestAnUnreadableCAIsNamedAndReadAgain(t *testing.T) {
 func TestCuttingOffLeavesAnEntityThatIsAlsoSomebodyElses(t *testing.T) {
 	s := newServer(t)
 	s.answer("sys/internal/ui/mounts/auth/aws", 200, `{"data":{"accessor":"auth_aws_1"}}`)
+	s.answer("auth/aws/config/identity", 200, `{"data":{"ec2_alias":"instance_id","iam_alias":"role_id"}}`)
 	s.answers["identity/lookup/entity"] = func(w http.ResponseWriter, r *http.Request) {
 		var body map[string]string
 		_ = json.NewDecoder(r.Body).Decode(&body)
@@ -361,21 +362,34 @@ func TestCuttingOffLeavesAnEntityThatIsAlsoSomebodyElses(t *testing.T) {
 			fmt.Fprint(w, `{"data":{"id":"e1","aliases":[{"mount_accessor":"auth_aws_1","mount_path":"auth/aws/"}]}}`)
 		case body["alias_name"] == "i-merged":
 			fmt.Fprint(w, `{"data":{"id":"e2","aliases":[{"mount_accessor":"auth_aws_1"},{"mount_accessor":"auth_ldap_9","mount_path":"auth/ldap/"}]}}`)
+		case body["alias_name"] == "operators-role":
+			fmt.Fprint(w, `{"data":{"id":"e3","aliases":[{"mount_accessor":"auth_aws_1","metadata":{"auth_type":"iam"}}]}}`)
+		case body["alias_name"] == "named-role":
+			fmt.Fprint(w, `{"data":{"id":"e4","aliases":[{"mount_accessor":"auth_aws_1","metadata":{"inferred_entity_id":"i-own"}}]}}`)
 		default:
 			w.WriteHeader(http.StatusNoContent)
 		}
 	}
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
-	n, err := c.CutOff(t.Context(), "aws", "role-id", "i-unknown")
+	m, err := c.LoginMount(t.Context(), "aws")
+	if want := (vault.LoginMount{Path: "aws", Accessor: "auth_aws_1", EC2Alias: "instance_id", IAMAlias: "role_id"}); err != nil || m != want {
+		t.Fatalf("want %+v, got %+v, %v", want, m, err)
+	}
+	n, err := c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Sure: []string{"role-id", "i-unknown"}})
 	if err != nil || n != 1 {
 		t.Errorf("want the one entity deleted and the missing one passed over, got %d, %v", n, err)
 	}
-	n, err = c.CutOff(t.Context(), "aws", "i-merged")
+	n, err = c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Sure: []string{"i-merged"}})
 	if n != 0 || fault.KindOf(err) != fault.Conflict {
 		t.Errorf("an entity merged with somebody else's must be left alone as a conflict, got %d, %v", n, err)
 	}
+	n, err = c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Recorded: []string{"named-role", "operators-role"}})
+	if n != 1 || fault.KindOf(err) != fault.Conflict {
+		t.Errorf("of two recorded aliases want the one whose entity names the instance cut, and the other left as a conflict, got %d, %v: whoever writes the ledger would log out anybody", n, err)
+	}
 	for _, call := range s.calls {
-		if strings.HasPrefix(call, "DELETE") && !strings.Contains(call, "identity/entity/id/e1") {
+		deletes, expected := strings.HasPrefix(call, "DELETE"), strings.Contains(call, "identity/entity/id/e1") || strings.Contains(call, "identity/entity/id/e4")
+		if deletes && !expected {
 			t.Errorf("unexpected %s", call)
 		}
 	}

@@ -65,7 +65,10 @@ func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 	for name, call := range map[string]func(context.Context) error{
 		"a write":    func(ctx context.Context) error { return w.client.Write(ctx, "p", map[string]any{"policy": ""}) },
 		"a deletion": func(ctx context.Context) error { return w.client.Delete(ctx, "p") },
-		"a cut-off":  func(ctx context.Context) error { _, err := w.client.CutOff(ctx, "aws", "i-0"); return err },
+		"a cut-off": func(ctx context.Context) error {
+			_, err := w.client.CutOff(ctx, LoginMount{Path: "aws"}, Cut{Sure: []string{"i-0"}})
+			return err
+		},
 		"a login": func(ctx context.Context) error {
 			w.client.session.forget("token")
 			return w.client.Login(ctx)

@@ -25,7 +25,7 @@ func record(id, fqdn string) ledger.Record {
 func TestOfManyInstancesThatRaceForOneNameExactlyOneGetsIt(t *testing.T) {
 	l := table(time.Now)
 	for round := range 20 {
-		name := ledger.Name{BasePath: "race", FQDN: fmt.Sprintf("round-%d.example", round)}
+		name := ledger.Name{Under: "race", Text: fmt.Sprintf("round-%d.example", round)}
 		var winners, losers atomic.Int32
 		var group sync.WaitGroup
 		for n := range 10 {
@@ -101,7 +101,7 @@ func TestALeaseKeepsOthersOutUntilItRunsOut(t *testing.T) {
 
 func TestANameIsReleasedOnlyByItsHolder(t *testing.T) {
 	l := table(time.Now)
-	name := ledger.Name{BasePath: "race", FQDN: "held.example"}
+	name := ledger.Name{Under: "race", Text: "held.example"}
 	if _, err := l.Put(t.Context(), ledger.Write{New: record("i-000000c1", name.FQDN), Claim: &name}); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestANameIsReleasedOnlyByItsHolder(t *testing.T) {
 	}
 	next := *old
 	next.State = ledger.Deleted
-	own := ledger.Name{BasePath: "race", FQDN: "own.example"}
+	own := ledger.Name{Under: "race", Text: "own.example"}
 	done, err := l.Put(t.Context(), ledger.Write{Old: old, New: next, Release: []ledger.Name{own, name}})
 	if err != nil || done.State != ledger.Deleted {
 		t.Fatalf("a name that is another's must not keep the record from its end, got %+v, %v", done, err)
@@ -125,7 +125,7 @@ func TestARecordReadsBackAsItWasWritten(t *testing.T) {
 	l := table(time.Now)
 	r := record("i-000000dd", "x.example")
 	r.Objects = []ledger.Object{{Kind: "auth-role", Path: "auth/aws/role/i-000000dd", SHA256: "ab", RoleID: "role"}}
-	r.Addresses, r.Former = []string{"10.0.0.1"}, []ledger.Name{{BasePath: "race", FQDN: "old.example"}}
+	r.Addresses, r.Former = []string{"10.0.0.1"}, []ledger.Name{{Under: "race", Text: "old.example"}}
 	r.EventTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	written, err := l.Put(t.Context(), ledger.Write{New: r, Owner: "o", KeepLease: true})
 	if err != nil {
@@ -147,7 +147,7 @@ func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
 	memory := ledgertest.Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}
 	dice := rand.New(rand.NewPCG(1, 2))
 	of := func(n int) bool { return dice.IntN(n) == 0 }
-	names := []ledger.Name{{BasePath: "memory", FQDN: "a.example"}, {BasePath: "memory", FQDN: "b.example"}, {BasePath: "memory", FQDN: "c.example"}}
+	names := []ledger.Name{{Under: "memory", Text: "a.example"}, {Under: "memory", Text: "b.example"}, {Under: "memory", Text: "c.example"}}
 	states := []ledger.State{ledger.Provisioning, ledger.Active, ledger.Deprovisioning, ledger.Deleted}
 	last := map[string]*ledger.Record{} // as read at some time before
 	kinds := map[string]int{}

@@ -75,7 +75,7 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 			if r, err := itsLedger.Get(t.Context(), i.ID); err != nil || r == nil || r.State != ledger.Refused || len(r.Objects) > 0 {
 				t.Errorf("want the refusal in the second's ledger, naming no object as its own, got %+v, %v", r, err)
 			}
-			if holder, err := itsLedger.Holder(t.Context(), ledger.Name{BasePath: "alice_cluster", FQDN: i.PrivateDNS}); err != nil || holder != nil {
+			if holder, err := itsLedger.Holder(t.Context(), ledger.Name{Under: "alice_cluster", Text: i.PrivateDNS}); err != nil || holder != nil {
 				t.Errorf("want no name claimed for a refused instance, got %+v, %v", holder, err)
 			}
 		}},

@@ -24,11 +24,13 @@ func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
 	if exists != (w.Old != nil) || exists && (old.Version != w.Old.Version || leased) {
 		return nil, fault.New(fault.Retry, ledger.ErrChanged)
 	}
-	if w.Claim != nil {
-		if c, held := t.Claims[*w.Claim]; held && c.InstanceID != r.InstanceID {
-			return nil, ledger.ErrClaimed
+	for _, n := range w.Claims {
+		if c, held := t.Claims[n]; held && c.InstanceID != r.InstanceID {
+			return nil, &ledger.ClaimedError{Name: n}
 		}
-		t.Claims[*w.Claim] = ledger.Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region}
+	}
+	for _, n := range w.Claims {
+		t.Claims[n] = ledger.Claim{InstanceID: r.InstanceID, Account: r.Account, Region: r.Region}
 	}
 	for _, n := range w.Release {
 		if t.Claims[n].InstanceID == r.InstanceID {

@@ -1,0 +1,125 @@
+package grant
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Rules are what a deployment's settings demand of profiles.
+type Rules struct {
+	// MaxTTL is the longest max_ttl of a PKI role.
+	MaxTTL time.Duration
+	// RolePrefix begins the names of the functions' own policies, which no instance may be given.
+	RolePrefix string
+}
+
+// DefaultRules are those of a deployment whose settings say nothing else.
+func DefaultRules() Rules {
+	return Rules{MaxTTL: 8760 * time.Hour, RolePrefix: "ec2-provisioner"}
+}
+
+// ruleError is a fault against a rule that earlier versions did not have. It bars the profile and spoils no set.
+type ruleError struct{ err error }
+
+func (e *ruleError) Error() string { return e.err.Error() }
+func (e *ruleError) Unwrap() error { return e.err }
+
+func breaksRule(format string, args ...any) error {
+	return &ruleError{err: fmt.Errorf(format, args...)}
+}
+
+// bar notes why nothing new is granted by the profile.
+func (p *Profile) bar(faults ...error) {
+	p.Barred = errors.Join(append([]error{p.Barred}, faults...)...)
+}
+
+// tagChoosesFQDN reports whether whoever tags an instance chooses its FQDN.
+func (p *Profile) tagChoosesFQDN() bool { return p.fqdn.fields["Tag"] }
+
+// checkRules returns the faults of one profile against the rules.
+func (p *Profile) checkRules() []error {
+	var faults []error
+	want := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, breaksRule(format, args...))
+		}
+	}
+	for _, name := range p.Auth.ExtraPolicies {
+		own := name == p.rules.RolePrefix || strings.HasPrefix(name, p.rules.RolePrefix+"-")
+		want(!own, "auth.extra_policies: %q is a policy of the functions, which can write any policy", name)
+	}
+	want(vaultsOwn(p.BasePath) == "", "base_path: %q has the segment %q, which is Vault's own in every namespace", p.BasePath, vaultsOwn(p.BasePath))
+	for _, o := range p.Outputs {
+		want(vaultsOwn(o.Path) == "", "outputs.%s: path %q has the segment %q, which is Vault's own in every namespace", o.Name, o.Path, vaultsOwn(o.Path))
+		for _, c := range o.shared {
+			want(!c.fields["FQDN"] && !c.fields["PrivateDNSName"], "outputs.%s.shared_dns_names: %s is made from the instance's own name, which others do not share", o.Name, c.file)
+		}
+	}
+	if !p.tagChoosesFQDN() {
+		return faults
+	}
+	want(len(p.FQDNSuffixes) > 0, "fqdn_suffixes: is required where fqdn uses a tag: whoever tags an instance would choose any name there is")
+	for _, o := range p.Outputs {
+		for _, c := range append([]*compiled{o.body, o.commonName}, slices.Concat(o.dnsNames, o.shared, o.addresses)...) {
+			if c == nil {
+				continue
+			}
+			for _, err := range c.byFQDN {
+				faults = append(faults, &ruleError{err: err})
+			}
+		}
+		want(o.Type != KindPKIRole || !o.body.fields["FQDN"],
+			"%s: no tag may stand in a certificate, and a tag chooses the FQDN here: whoever tags an instance would choose its organization", o.Template)
+		want(!o.SharedCommonName || !o.commonName.fields["FQDN"], "outputs.%s: shared_common_name: a tag chooses the FQDN in it", o.Name)
+	}
+	return faults
+}
+
+// vaultsOwn returns the first segment of a path that is Vault's own; empty for none. Any path may begin with a
+// namespace, so they count at any depth. https://developer.hashicorp.com/vault/docs/enterprise/namespaces
+func vaultsOwn(path string) string {
+	for segment := range strings.SplitSeq(path, "/") {
+		if slices.Contains(ownSegments, segment) {
+			return segment
+		}
+	}
+	return ""
+}
+
+var ownSegments = []string{"sys", "auth", "identity", "cubbyhole"}
+
+// checkTogether holds the profiles of a set against each other. It bars those whose base paths lie in one another, and
+// returns the other faults.
+func (s *Set) checkTogether() []error {
+	var faults []error
+	overlaps := map[string]*Profile{} // by PKI mount, the first profile that puts an instance's addresses there
+	for _, p := range s.Profiles {
+		for _, o := range s.Profiles {
+			if strings.HasPrefix(p.BasePath, o.BasePath+"/") {
+				err := breaksRule("base_path: %q of %s lies in %q of %s: give each cluster a base path beside the others'", p.BasePath, p.Name, o.BasePath, o.Name)
+				p.bar(err)
+				o.bar(err)
+			}
+		}
+		for _, o := range p.Outputs {
+			if o.Type != KindPKIRole || !o.takesAddresses() {
+				continue
+			}
+			mount := o.mount(p.BasePath)
+			if first := overlaps[mount]; first != nil && first.OverlappingAddresses != p.OverlappingAddresses {
+				faults = append(faults, fmt.Errorf("profiles %s and %s put addresses into certificates of %s: overlapping_addresses must be the same in both", first.Name, p.Name, mount))
+			} else {
+				overlaps[mount] = p
+			}
+		}
+	}
+	return faults
+}
+
+// takesAddresses reports whether an instance's own addresses stand in the certificates of a PKI role.
+func (o Output) takesAddresses() bool {
+	return o.addresses == nil || slices.ContainsFunc(o.addresses, (*compiled).varies)
+}
