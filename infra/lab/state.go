@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"time"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
 const stateLimit = 20 * time.Second
@@ -34,7 +34,7 @@ var instanceID = regexp.MustCompile(`i-(?:[0-9a-f]{17}|[0-9a-f]{8})`)
 func (w *World) Objects(ctx context.Context) (map[string][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
-	profiles, err := grant.Load(templates.FS)
+	profiles, err := grant.Load(os.DirFS(w.Profiles))
 	if err != nil {
 		return nil, err
 	}

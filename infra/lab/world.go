@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"sync"
 
@@ -37,6 +38,7 @@ type Options struct {
 	FunctionEnv    map[string]string                // added to, and winning over, the functions' variables
 	SetupVault     func(context.Context, *World) error
 	OnBatch        func(function string, b queue.Batch) // told of every batch; may be nil
+	MoreProfiles   fs.FS                                // beside the built-in ones; may be nil
 	VaultFaultTap  bool                                 // the functions reach Vault through a tap
 	VaultOnRaft    bool                                 // Vault writes to disk, and waits for it
 	DeferFunctions bool                                 // leave functions and pollers to StartFunctions
@@ -68,6 +70,7 @@ type World struct {
 	Fleet      *fleet.Fleet
 	AuditLog   string // Vault's, JSON lines
 	RunDir     string // this run's logs
+	Profiles   string // the folder of the profiles that the functions and Vault's set-up go by
 	Servers    Servers
 	AuthMount  string
 	Region     string
@@ -105,6 +108,9 @@ func Start(ctx context.Context, o Options) (*World, error) {
 }
 
 func (w *World) start(ctx context.Context) error {
+	if err := w.writeProfiles(w.opts.MoreProfiles); err != nil {
+		return err
+	}
 	expanded, vault, err := w.startParts(ctx)
 	if err != nil {
 		return err

@@ -258,6 +258,11 @@ func (v *invocation) converge(ctx context.Context, t event.Trigger, s instance.S
 		r.outcome, r.err = v.patiently(ctx, t, s)
 	}
 	v.note(t, s, r)
+	for _, o := range r.outcome.TakenOver {
+		of := event.Trigger{InstanceID: o.InstanceID, Account: o.Account, Region: o.Region, Time: t.Time, Verify: true}
+		v.removed(ctx, v.log.With(observe.KeyInstance, o.InstanceID, observe.KeyAccount, o.Account, observe.KeyRegion, o.Region,
+			observe.KeyProfile, o.Outcome.Profile, observe.KeyFQDN, o.Outcome.FQDN, observe.KeyTakenBy, t.InstanceID), of, result{outcome: o.Outcome})
+	}
 	attributes := []any{
 		observe.KeyState, s.Facts.State, observe.KeyDuration, v.Now().Sub(start).Milliseconds(),
 		observe.KeyProfile, r.outcome.Profile, observe.KeyFQDN, r.outcome.FQDN,

@@ -29,7 +29,7 @@ func (w *work) closeDoor(ctx context.Context, path string) (*door, int, error) {
 		return nil, 0, errors.Join(err, w.erase(ctx, path)) // no new login, whatever is to be found out
 	}
 	d := &door{mount: m, cut: vault.Cut{InstanceID: w.record.InstanceID, Sure: []string{w.record.InstanceID}}}
-	if w.aliasIsRoleID(m) {
+	if w.aliasIsRoleID(m) || w.record.RoleID(path) == "" {
 		// Vault's own word for the role_id; the ledger's may be anybody's. The role, once deleted, does not tell it.
 		current, err := w.Vault.Read(ctx, path)
 		if err != nil {

@@ -26,6 +26,7 @@ const (
 	KeyError    = "error"
 	KeyObjects  = "objects"
 	KeyCut      = "entities_cut"
+	KeyTakenBy  = "taken_over_by" // the instance that takes a name of the one that is removed
 	KeyDuration = "duration_ms"
 	KeyMessage  = "message_id"
 	KeyRequest  = "request_id"
@@ -52,7 +53,7 @@ func Keys() []string {
 		slog.TimeKey, slog.LevelKey, slog.MessageKey,
 		KeyInstance, KeyAccount, KeyRegion, KeyProfile, KeyFQDN, KeyState, KeyAction, KeyKind, KeyError, KeyObjects, KeyCut,
 		KeyDuration, KeyMessage, KeyRequest, KeyTrace, KeyEvents, KeyAudit, KeyObject, KeyPath, KeyReason, KeyFields, KeyDiff,
-		KeyMode, KeyScanned, KeySummary, KeyBlocked, KeyGroup, KeyHook, KeyResult,
+		KeyMode, KeyScanned, KeySummary, KeyBlocked, KeyGroup, KeyHook, KeyResult, KeyTakenBy,
 	}
 }
 

@@ -177,7 +177,7 @@ func (p *process) Delete(_ context.Context, path string) error {
 
 func (p *process) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
 	err = p.do("vault mount "+mount, func() error {
-		out = vault.LoginMount{Path: mount, EC2Alias: "instance_id", IAMAlias: "role_id"}
+		out = vault.LoginMount{Path: mount, EC2Alias: "role_id", IAMAlias: "role_id"}
 		return nil
 	})
 	return out, err

@@ -19,9 +19,9 @@ import (
 const (
 	// fillers is how many instances are made side by side.
 	fillers = 12
-	// batch is how many instances' items one BatchWriteItem holds: a record and a claim each, and at most 25 items.
+	// batch is how many instances' items one BatchWriteItem holds: a record and four claims each, and at most 25 items.
 	// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
-	batch = 12
+	batch = 5
 )
 
 // fill makes the world hold n instances as provision leaves them, each having logged in once. What is there stays.
@@ -75,7 +75,7 @@ func (b *world) fillBatch(ctx context.Context, from, to int) error {
 	return nil
 }
 
-// items are the record and the claim of one instance, as the ledger keeps them. If they were not, the comparison would
+// items are the record and the claims of one instance, as the ledger keeps them. If they were not, the comparison would
 // find drift and the bench fail.
 func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
 	long := time.Now().Add(-24 * time.Hour).UTC()
@@ -90,14 +90,18 @@ func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
 	}
 	// As long as the role_id that a record holds.
 	r.SetRoleID(g.AuthRole.Path, "00000000-0000-0000-0000-000000000000")
-	var out []types.WriteRequest
-	for _, i := range []struct {
+	r.Claims, r.CertificateTTL = ledger.NamesOf(g), int64(g.CertificateTTL/time.Second)
+	r.LoginType, r.TokenMaxTTL = g.Profile.Auth.Type, int64(g.Profile.Auth.TokenMaxTTL/time.Second)
+	type keyed struct {
 		key  string
 		item any
-	}{
-		{"instance#" + f.ID, r},
-		{"claim#" + r.BasePath + "#" + r.FQDN, ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}},
-	} {
+	}
+	all := []keyed{{"instance#" + f.ID, r}}
+	for _, name := range r.Claims {
+		all = append(all, keyed{"claim#" + name.Under + "#" + name.Text, ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}})
+	}
+	var out []types.WriteRequest
+	for _, i := range all {
 		item, err := attributevalue.MarshalMap(i.item)
 		if err != nil {
 			return nil, fmt.Errorf("writing %s: %w", i.key, err)

@@ -42,11 +42,11 @@ func variant(t *testing.T, function string, change map[string]string) *sandbox.F
 	return s
 }
 
-// changed is a folder with the built-in profiles, one text in one file replaced.
+// changed is a folder with the lab's profiles, one text in one file replaced.
 func changed(t *testing.T, file, old, new string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join("..", "..", "..", "templates"))); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(world.Profiles)); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, filepath.FromSlash(file))

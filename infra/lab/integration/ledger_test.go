@@ -31,7 +31,7 @@ func TestOfManyInstancesThatRaceForOneNameExactlyOneGetsIt(t *testing.T) {
 		for n := range 10 {
 			group.Go(func() {
 				_, err := l.Put(t.Context(), ledger.Write{
-					New: record(fmt.Sprintf("i-%08x", round<<8|n), name.FQDN), Owner: "o", KeepLease: true, Claim: &name,
+					New: record(fmt.Sprintf("i-%08x", round<<8|n), name.Text), Owner: "o", KeepLease: true, Claims: []ledger.Name{name},
 				})
 				switch {
 				case err == nil:
@@ -102,10 +102,10 @@ func TestALeaseKeepsOthersOutUntilItRunsOut(t *testing.T) {
 func TestANameIsReleasedOnlyByItsHolder(t *testing.T) {
 	l := table(time.Now)
 	name := ledger.Name{Under: "race", Text: "held.example"}
-	if _, err := l.Put(t.Context(), ledger.Write{New: record("i-000000c1", name.FQDN), Claim: &name}); err != nil {
+	if _, err := l.Put(t.Context(), ledger.Write{New: record("i-000000c1", name.Text), Claims: []ledger.Name{name}}); err != nil {
 		t.Fatal(err)
 	}
-	old, err := l.Put(t.Context(), ledger.Write{New: record("i-000000c2", name.FQDN)})
+	old, err := l.Put(t.Context(), ledger.Write{New: record("i-000000c2", name.Text)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestARecordReadsBackAsItWasWritten(t *testing.T) {
 	l := table(time.Now)
 	r := record("i-000000dd", "x.example")
 	r.Objects = []ledger.Object{{Kind: "auth-role", Path: "auth/aws/role/i-000000dd", SHA256: "ab", RoleID: "role"}}
-	r.Addresses, r.Former = []string{"10.0.0.1"}, []ledger.Name{{Under: "race", Text: "old.example"}}
+	r.Addresses, r.Former = []string{"10.0.0.1"}, []ledger.FormerName{{Name: ledger.Name{Under: "race", Text: "old.example"}, Until: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}, {Name: ledger.Name{Under: "race", Text: "older.example"}}}
 	r.EventTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	written, err := l.Put(t.Context(), ledger.Write{New: r, Owner: "o", KeepLease: true})
 	if err != nil {
@@ -167,10 +167,11 @@ func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
 			w.Old = last[id]
 		}
 		order := dice.Perm(len(names))
-		if of(2) {
-			w.Claim = &names[order[0]]
+		claims := dice.IntN(3) // none, one or two at once
+		for _, n := range order[:claims] {
+			w.Claims = append(w.Claims, names[n])
 		}
-		for _, n := range order[1:] {
+		for _, n := range order[claims:] {
 			if of(3) {
 				w.Release = append(w.Release, names[n])
 			}
@@ -194,7 +195,7 @@ func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
 			holder, err := l.Holder(t.Context(), n)
 			c, held := memory.Claims[n]
 			if err != nil || (holder != nil) != held || held && *holder != c {
-				t.Fatalf("step %d: %+v: in DynamoDB %s is held by %+v (%v), in memory by %+v", step, w, n.FQDN, holder, err, c)
+				t.Fatalf("step %d: %+v: in DynamoDB %s is held by %+v (%v), in memory by %+v", step, w, n.Text, holder, err, c)
 			}
 		}
 		if !of(6) { // else the next write of this instance goes by an older look

@@ -112,8 +112,13 @@ func (e *evidence) wantGrant(id string) {
 	if len(paths) < fewest || len(paths) != len(record.Objects) {
 		e.wrong("instance %s (%s) runs and has %v, recorded %d", id, e.roles[id], paths, len(record.Objects))
 	}
-	if record.State != ledger.Active || record.LeaseOwner != "" || e.claimed[record.Name()] != id {
-		e.wrong("instance %s runs and its record says %s, lease %q, its name is claimed by %q", id, record.State, record.LeaseOwner, e.claimed[record.Name()])
+	if record.State != ledger.Active || record.LeaseOwner != "" || len(record.Claims) == 0 {
+		e.wrong("instance %s runs and its record says %s, lease %q, names %v", id, record.State, record.LeaseOwner, record.Claims)
+	}
+	for _, name := range record.Claims {
+		if e.claimed[name] != id {
+			e.wrong("instance %s runs and its name %s is claimed by %q", id, name, e.claimed[name])
+		}
 	}
 }
 

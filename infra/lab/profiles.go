@@ -1,0 +1,40 @@
+package lab
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
+)
+
+// writeProfiles writes the built-in profiles, and more beside them, into the run's folder. moto makes up the IDs of its
+// VPCs, so the lab's copies name them all where the built-in ones name an example's.
+func (w *World) writeProfiles(more fs.FS) error {
+	w.Profiles = filepath.Join(w.RunDir, "profiles")
+	if err := os.CopyFS(w.Profiles, templates.FS); err != nil {
+		return fmt.Errorf("copying the profiles: %w", err)
+	}
+	if more != nil {
+		if err := os.CopyFS(w.Profiles, more); err != nil {
+			return fmt.Errorf("copying the lab's own profiles: %w", err)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(w.Profiles, "*", "profile.yaml"))
+	if err != nil {
+		return fmt.Errorf("listing the profiles: %w", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("reading a profile: %w", err)
+		}
+		named := strings.Replace(string(text), "vpc_ids: [vpc-0a1b2c3d]", `vpc_ids: ["vpc-*"]`, 1)
+		if err := os.WriteFile(file, []byte(named), 0o600); err != nil {
+			return fmt.Errorf("writing a profile: %w", err)
+		}
+	}
+	return nil
+}
