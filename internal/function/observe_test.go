@@ -187,3 +187,24 @@ func TestABusThatIsDownChangesNoAnswerAndIsCounted(t *testing.T) {
 		t.Errorf("want both events counted as lost, got %s", m)
 	}
 }
+
+// Nobody else tells of it: the instance's own terminated event finds it removed.
+func TestTakeOver_TellsWhomItRemoved(t *testing.T) {
+	for name, failed := range map[string]error{"granted": nil, "refused afterwards": fault.Refusef("no")} {
+		b := newBench()
+		b.outcomes[id(1)] = lifecycle.Outcome{Action: lifecycle.Provisioned, TakenOver: []lifecycle.TakenOver{{
+			InstanceID: id(2), Account: "210987654321", Region: "eu-west-1",
+			Outcome: lifecycle.Outcome{Action: lifecycle.Deprovisioned, Profile: "a-worker", FQDN: "x.example", Paths: []string{"auth/aws/role/x"}, Cut: 1},
+		}}}
+		b.errs[id(1)] = failed
+		b.batch(t.Context(), t, body(id(1), "running", at))
+		told := false
+		for _, line := range b.lines(t) {
+			told = told || line[observe.KeyAudit] == observe.AuditRemoved && line[observe.KeyInstance] == id(2) && line[observe.KeyAccount] == "210987654321" &&
+				line[observe.KeyRegion] == "eu-west-1" && line[observe.KeyTakenBy] == id(1)
+		}
+		if !told || !strings.Contains(b.metrics.String(), `"Deprovisioned":1`) {
+			t.Errorf("%s: want the holder's removal logged, counted and on the bus, with the instance that takes its name:\n%s\n%s", name, b.log.String(), b.metrics.String())
+		}
+	}
+}
