@@ -15,6 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
 // sandboxes is how many processes one function may have at a time; a mapping's
@@ -79,6 +80,19 @@ func (w *World) FunctionEnv(ctx context.Context, logicalID string) (map[string]s
 	return w.functionEnv(ctx, f)
 }
 
+// Caller returns the logical ID of the function that a tapped call was made by; empty for any other caller.
+func (w *World) Caller(c tap.Call) string {
+	w.mu.Lock()
+	name := w.keys[c.AccessKey]
+	w.mu.Unlock()
+	for id, f := range w.Stack.Functions {
+		if name != "" && f.Name == name {
+			return id
+		}
+	}
+	return ""
+}
+
 // functionEnv is the function's environment as deployed, with its own role's
 // credentials and the lab's endpoints.
 func (w *World) functionEnv(ctx context.Context, f stack.Function) (map[string]string, error) {
@@ -88,6 +102,9 @@ func (w *World) functionEnv(ctx context.Context, f stack.Function) (map[string]s
 	if err != nil {
 		return nil, fmt.Errorf("assuming its role %s: %w", f.RoleARN, err)
 	}
+	w.mu.Lock()
+	w.keys[aws.ToString(out.Credentials.AccessKeyId)] = f.Name
+	w.mu.Unlock()
 	env := maps.Clone(f.Env)
 	if env == nil {
 		env = map[string]string{}

@@ -81,6 +81,7 @@ type World struct {
 
 	mu      sync.Mutex
 	closers []func() error
+	keys    map[string]string // names of functions by the IDs of their access keys
 }
 
 // Start brings the world up. When it fails, whatever had started is ended again.
@@ -99,7 +100,7 @@ func Start(ctx context.Context, o Options) (*World, error) {
 	}
 	w := &World{
 		opts: o, workspace: workspace, RunDir: workspace.Run, Region: o.Region, AuthMount: o.AuthMount, AccountID: parts.AccountID,
-		Functions: map[string]*sandbox.Function{}, Pollers: map[string]*queue.Poller{},
+		Functions: map[string]*sandbox.Function{}, Pollers: map[string]*queue.Poller{}, keys: map[string]string{},
 	}
 	if err := w.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the lab (its logs are in %s): %w", w.RunDir, err), w.Close())

@@ -45,6 +45,7 @@ func meanings() map[string]string {
 		"CONFLICT_MODE":           "what to do with what somebody else made where a grant should stand",
 		"DEPROVISION_ON":          "the state in which an instance loses its access",
 		"REVOKE_CERTIFICATES":     "`true` revokes what the instance's PKI roles issued, as far as it is leased",
+		"MAX_CERTIFICATE_TTL":     "longest `max_ttl` that a PKI role of a profile may have, as a Go duration of whole seconds",
 		"TEMPLATES_DIR":           "folder of profiles in place of the built-in ones",
 		"EVENT_BUS_NAME":          "name or ARN of the bus for [audit events](events.md); empty for log lines only",
 		"HOOK_PREFIX":             "what the names of the [lifecycle hooks](auto-scaling.md) begin with that are answered; others are ignored",

@@ -32,9 +32,10 @@ type template struct {
 		} `yaml:"AWS::CloudFormation::Interface"`
 	} `yaml:"Metadata"`
 	Parameters map[string]struct {
-		Default       *string  `yaml:"Default"`
-		Description   string   `yaml:"Description"`
-		AllowedValues []string `yaml:"AllowedValues"`
+		Default        *string  `yaml:"Default"`
+		Description    string   `yaml:"Description"`
+		AllowedValues  []string `yaml:"AllowedValues"`
+		AllowedPattern string   `yaml:"AllowedPattern"`
 	} `yaml:"Parameters"`
 	Conditions map[string]yaml.Node `yaml:"Conditions"`
 	Globals    struct {
@@ -263,5 +264,23 @@ func TestTheConfigurationPageSaysWhatTemplateAndSettingsSay(t *testing.T) {
 	}
 	if old != want {
 		t.Errorf("%s differs from template.yaml and internal/settings: run make golden\nwant\n%s\ngot\n%s", file, want, old)
+	}
+}
+
+// What the template lets through must start the functions; a function that refuses its settings starts for nobody.
+func TestMaxCertificateTTL_TemplateTakesOnlyWhatLoads(t *testing.T) {
+	s, _ := readTemplate(t)
+	pattern := regexp.MustCompile(s.Parameters["MaxCertificateTTL"].AllowedPattern)
+	for text, want := range map[string]bool{
+		"8760h": true, "1s": true, "90m": true, "999999h": true, "99999999m": true, "99999999s": true,
+		"": false, "0h": false, "-1h": false, "8760": false, "365d": false, "1.5h": false, "500ms": false, "9999999h": false,
+		"720h30m": false, // of Go's durations the template takes those of one unit
+	} {
+		if got := pattern.MatchString(text); got != want {
+			t.Errorf("the template takes %q: %v, want %v", text, got, want)
+		}
+		if _, err := load(map[string]string{"MAX_CERTIFICATE_TTL": text}); want && err != nil {
+			t.Errorf("the template takes %q, the functions do not: %v", text, err)
+		}
 	}
 }

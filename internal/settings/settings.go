@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
@@ -56,11 +57,12 @@ type Settings struct {
 	Adopt              bool     // CONFLICT_MODE=adopt
 	OnShuttingDown     bool     // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
-	TemplatesDir       string // empty: the profiles that are built in
-	EventBus           string // name or ARN; empty: audit events are log lines only
-	HookPrefix         string // what the names of the lifecycle hooks begin with that are answered
-	HookContinues      bool   // HOOK_ON_REFUSAL=continue
-	ReadyTag           string // key of the tag that shows on an instance whether its identity stands; empty: none
+	MaxCertificateTTL  time.Duration // the longest max_ttl a PKI role of a profile may have; positive, whole seconds
+	TemplatesDir       string        // empty: the profiles that are built in
+	EventBus           string        // name or ARN; empty: audit events are log lines only
+	HookPrefix         string        // what the names of the lifecycle hooks begin with that are answered
+	HookContinues      bool          // HOOK_ON_REFUSAL=continue
+	ReadyTag           string        // key of the tag that shows on an instance whether its identity stands; empty: none
 	Reconcile          Reconcile
 	LogLevel           slog.Level
 }
@@ -130,6 +132,7 @@ func read(r *reader) Settings {
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
+		MaxCertificateTTL:  r.duration("MAX_CERTIFICATE_TTL", "8760h"),
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
 		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
 		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
@@ -236,6 +239,16 @@ func (r *reader) percent(name string, standard int) int {
 		r.invalid(name, fmt.Sprintf("%q is not a whole number from 0 to 100", v))
 	}
 	return n
+}
+
+// duration takes a Go duration that is positive and of whole seconds, as Vault counts lifetimes.
+func (r *reader) duration(name, standard string) time.Duration {
+	v := r.text(name, standard, optional)
+	d, err := time.ParseDuration(v)
+	if err != nil || d <= 0 || d%time.Second != 0 {
+		r.invalid(name, fmt.Sprintf("%q is not a positive duration of whole seconds, such as 8760h", v))
+	}
+	return d
 }
 
 // address takes an http(s) address without user, path or query.

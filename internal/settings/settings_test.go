@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 )
@@ -32,9 +33,9 @@ func TestTheDefaultsAreThoseOfTheContract(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", MemberExternalID: "vault-ec2", AuthMount: "aws", LogLevel: slog.LevelInfo,
-		HookPrefix: "vault-identity-",
-		Vault:      settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
-		Reconcile:  settings.Reconcile{DeleteLimit: 20},
+		HookPrefix: "vault-identity-", MaxCertificateTTL: 8760 * time.Hour,
+		Vault:     settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
+		Reconcile: settings.Reconcile{DeleteLimit: 20},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -47,30 +48,36 @@ func TestEachFaultNamesItsVariableAndItsKind(t *testing.T) {
 		is     error
 		says   string
 	}{
-		"no table":                              {map[string]string{"TABLE_NAME": ""}, settings.ErrMissing, "TABLE_NAME"},
-		"a table that is only spaces":           {map[string]string{"TABLE_NAME": "  "}, settings.ErrMissing, "TABLE_NAME"},
-		"no deployment":                         {map[string]string{"DEPLOYMENT_ID": ""}, settings.ErrMissing, "DEPLOYMENT_ID"},
-		"a deployment with a newline":           {map[string]string{"DEPLOYMENT_ID": "a\nb"}, settings.ErrInvalid, "DEPLOYMENT_ID"},
-		"no Vault":                              {map[string]string{"VAULT_ADDR": ""}, settings.ErrMissing, "VAULT_ADDR"},
-		"a Vault address without a scheme":      {map[string]string{"VAULT_ADDR": "vault:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
-		"a Vault address with a path":           {map[string]string{"VAULT_ADDR": "https://vault/v1"}, settings.ErrInvalid, "VAULT_ADDR"},
-		"a Vault address with a password":       {map[string]string{"VAULT_ADDR": "https://u:p@vault"}, settings.ErrInvalid, "VAULT_ADDR"},
-		"a Vault over the network in the clear": {map[string]string{"VAULT_ADDR": "http://vault.example.com:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
-		"a CA that is no secret":                {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
-		"an unknown login method":               {map[string]string{"VAULT_LOGIN_METHOD": "ldap"}, settings.ErrInvalid, "VAULT_LOGIN_METHOD"},
-		"approle without its secret":            {map[string]string{"VAULT_LOGIN_METHOD": "approle"}, settings.ErrMissing, "VAULT_LOGIN_SECRET_ARN"},
-		"an auth mount that leaves its path":    {map[string]string{"VAULT_AUTH_MOUNT": "../sys"}, settings.ErrInvalid, "VAULT_AUTH_MOUNT"},
-		"a server ID with a line break":         {map[string]string{"VAULT_IAM_SERVER_ID": "a\r\nb"}, settings.ErrInvalid, "VAULT_IAM_SERVER_ID"},
-		"an STS region that is none":            {map[string]string{"VAULT_STS_REGION": "here"}, settings.ErrInvalid, "VAULT_STS_REGION"},
-		"a conflict mode that is none":          {map[string]string{"CONFLICT_MODE": "overwrite"}, settings.ErrInvalid, "CONFLICT_MODE"},
-		"a state to deprovision on":             {map[string]string{"DEPROVISION_ON": "stopped"}, settings.ErrInvalid, "DEPROVISION_ON"},
-		"yes instead of true":                   {map[string]string{"REVOKE_CERTIFICATES": "yes"}, settings.ErrInvalid, "REVOKE_CERTIFICATES"},
-		"a reconcile mode that is none":         {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
-		"an account with eleven digits":         {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
-		"a region that is a zone":               {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
-		"a delete limit past everything":        {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
-		"a queue that is no address":            {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
-		"an unknown log level":                  {map[string]string{"LOG_LEVEL": "loud"}, settings.ErrInvalid, "LOG_LEVEL"},
+		"no table":                               {map[string]string{"TABLE_NAME": ""}, settings.ErrMissing, "TABLE_NAME"},
+		"a table that is only spaces":            {map[string]string{"TABLE_NAME": "  "}, settings.ErrMissing, "TABLE_NAME"},
+		"no deployment":                          {map[string]string{"DEPLOYMENT_ID": ""}, settings.ErrMissing, "DEPLOYMENT_ID"},
+		"a deployment with a newline":            {map[string]string{"DEPLOYMENT_ID": "a\nb"}, settings.ErrInvalid, "DEPLOYMENT_ID"},
+		"no Vault":                               {map[string]string{"VAULT_ADDR": ""}, settings.ErrMissing, "VAULT_ADDR"},
+		"a Vault address without a scheme":       {map[string]string{"VAULT_ADDR": "vault:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a Vault address with a path":            {map[string]string{"VAULT_ADDR": "https://vault/v1"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a Vault address with a password":        {map[string]string{"VAULT_ADDR": "https://u:p@vault"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a Vault over the network in the clear":  {map[string]string{"VAULT_ADDR": "http://vault.example.com:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a CA that is no secret":                 {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
+		"an unknown login method":                {map[string]string{"VAULT_LOGIN_METHOD": "ldap"}, settings.ErrInvalid, "VAULT_LOGIN_METHOD"},
+		"approle without its secret":             {map[string]string{"VAULT_LOGIN_METHOD": "approle"}, settings.ErrMissing, "VAULT_LOGIN_SECRET_ARN"},
+		"an auth mount that leaves its path":     {map[string]string{"VAULT_AUTH_MOUNT": "../sys"}, settings.ErrInvalid, "VAULT_AUTH_MOUNT"},
+		"a server ID with a line break":          {map[string]string{"VAULT_IAM_SERVER_ID": "a\r\nb"}, settings.ErrInvalid, "VAULT_IAM_SERVER_ID"},
+		"an STS region that is none":             {map[string]string{"VAULT_STS_REGION": "here"}, settings.ErrInvalid, "VAULT_STS_REGION"},
+		"a conflict mode that is none":           {map[string]string{"CONFLICT_MODE": "overwrite"}, settings.ErrInvalid, "CONFLICT_MODE"},
+		"a state to deprovision on":              {map[string]string{"DEPROVISION_ON": "stopped"}, settings.ErrInvalid, "DEPROVISION_ON"},
+		"yes instead of true":                    {map[string]string{"REVOKE_CERTIFICATES": "yes"}, settings.ErrInvalid, "REVOKE_CERTIFICATES"},
+		"a certificate lifetime without unit":    {map[string]string{"MAX_CERTIFICATE_TTL": "8760"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a certificate lifetime of none":         {map[string]string{"MAX_CERTIFICATE_TTL": "0s"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a certificate lifetime below none":      {map[string]string{"MAX_CERTIFICATE_TTL": "-1h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a certificate lifetime of half seconds": {map[string]string{"MAX_CERTIFICATE_TTL": "1500ms"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a certificate lifetime in days":         {map[string]string{"MAX_CERTIFICATE_TTL": "365d"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a certificate lifetime past counting":   {map[string]string{"MAX_CERTIFICATE_TTL": "9999999h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a reconcile mode that is none":          {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
+		"an account with eleven digits":          {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
+		"a delete limit past everything":         {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
+		"a queue that is no address":             {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
+		"an unknown log level":                   {map[string]string{"LOG_LEVEL": "loud"}, settings.ErrInvalid, "LOG_LEVEL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(row.change)
@@ -96,7 +103,7 @@ func TestEverySettingIsRead(t *testing.T) {
 		"VAULT_LOGIN_METHOD": "approle", "VAULT_LOGIN_SECRET_ARN": secret, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_ROLE": "fn",
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "MEMBER_ROLE_EXTERNAL_ID": "fleet:7", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
-		"REVOKE_CERTIFICATES": "true", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
+		"REVOKE_CERTIFICATES": "true", "MAX_CERTIFICATE_TTL": "720h30m", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
 		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
 		"DELETE_LIMIT_PERCENT": "0", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
 		"RECONCILE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
@@ -106,7 +113,7 @@ func TestEverySettingIsRead(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321"}, MemberExternalID: "fleet:7", Adopt: true,
-		OnShuttingDown: true, RevokeCertificates: true, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
+		OnShuttingDown: true, RevokeCertificates: true, MaxCertificateTTL: 720*time.Hour + 30*time.Minute, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
 		HookPrefix: "blue/vault-", HookContinues: true, ReadyTag: "vault-identity",
 		Vault: settings.Vault{
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,

@@ -126,9 +126,13 @@ func actionsOf(t *testing.T, c tap.Call) []string {
 	return actions
 }
 
+// collectActions adds the actions that v's statements allow.
 func collectActions(v any, into map[string]bool) {
 	switch v := v.(type) {
 	case map[string]any:
+		if v["Effect"] == "Deny" {
+			return
+		}
 		for key, e := range v {
 			if key != "Action" {
 				collectActions(e, into)

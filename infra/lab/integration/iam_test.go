@@ -40,11 +40,14 @@ func checking(t *testing.T, on bool) {
 
 // With moto checking every call, a provision function that holds the template's actions works, and one that lacks any
 // of them does not. moto evaluates no resources here, and DynamoDB Local nothing at all: the ledger's actions are held
-// against the calls by TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther.
+// against the calls by TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther, and the keys by
+// TestLedgerCalls_StayWithinTheKeysOfTheirRole.
 func TestEachActionOfTheTemplateIsNeededWhereAWSChecksIt(t *testing.T) {
 	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
 	granted := map[string]bool{}
-	collectActions(resources["FunctionsPolicy"], granted)
+	for _, id := range []string{"FunctionsPolicy", "ProvisionFunctionRole"} {
+		collectActions(resources[id], granted)
+	}
 	role := "checked-provision"
 	client := iam.NewFromConfig(world.AWS)
 	if _, err := client.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)}); err != nil {

@@ -196,6 +196,7 @@ func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
 
 func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t *testing.T) {
 	const region = "ap-southeast-3"
+	resetTaps()
 	d := deploy(t, "retiring", region)
 	all := d.grant(t, region, 4)
 	bystander := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -255,6 +256,9 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	}
 	if a := runReconcile(t, d.comparing, confirmed); a.Summary != (rec.Summary{}) || a.Blocked {
 		t.Errorf("want nothing left for a second teardown, got %+v", a)
+	}
+	if used := rightsUsed(t)[reconcile]; !used["dynamodb:PutItem teardown"] {
+		t.Errorf("the teardown wrote no item of its own, only used %v", used)
 	}
 
 	// And all comes back when it is taken up again by hand.

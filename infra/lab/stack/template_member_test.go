@@ -2,8 +2,10 @@ package stack
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
@@ -60,6 +62,33 @@ func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.
 			`"Effect":"Allow","Principal":{"AWS":{"Ref":"` + principals + `"}}}],"Version":"2012-10-17"}`
 		if trust != want {
 			t.Errorf("%s trusts\n%s, want\n%s", role, trust, want)
+		}
+	}
+}
+
+// An auth role that binds an IAM role has Vault ask for the role in the instance profile at each login. Without that
+// right no instance of the account could log in. An operator who writes the role by hand goes by the pages.
+func TestVaultRole_AllowsWhatThePagesName(t *testing.T) {
+	parameters := member()
+	parameters["VaultPrincipalArns"] = "arn:aws:iam::999999999999:role/vault"
+	got := grants(t, settle(t, shared(t, memberTemplate), parameters), "VaultRole")
+	for action, on := range map[string]string{
+		"ec2:DescribeInstances":  `"*"`,
+		"iam:GetInstanceProfile": `{"Fn::Sub":"arn:${AWS::Partition}:iam::${AWS::AccountId}:instance-profile/*"}`,
+	} {
+		if !slices.Equal(got[action], []string{on}) {
+			t.Errorf("Vault may %s on %q, want %s", action, got[action], on)
+		}
+	}
+	for _, page := range []string{"deploying.md", "accounts.md"} {
+		said, err := os.ReadFile(filepath.Join(root, "docs", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for action := range got {
+			if !strings.Contains(string(said), "`"+action+"`") {
+				t.Errorf("docs/%s does not name %s, which Vault's role allows", page, action)
+			}
 		}
 	}
 }

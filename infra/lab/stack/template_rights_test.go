@@ -55,8 +55,8 @@ var byServices = map[string]string{
 	"ec2:AssignPrivateIpAddresses":  "Lambda's way into the VPC", "ec2:UnassignPrivateIpAddresses": "Lambda's way into the VPC",
 }
 
-// grants are the actions of a role with the resources of each, its managed policies' included.
-func grants(t *testing.T, resources map[string]any, role string) map[string][]string {
+// statements are those of a role's policies, its managed policies' included.
+func statements(t *testing.T, resources map[string]any, role string) []map[string]any {
 	t.Helper()
 	properties := object(object(resources[role])["Properties"])
 	var documents []any
@@ -72,21 +72,36 @@ func grants(t *testing.T, resources map[string]any, role string) map[string][]st
 		}
 		documents = append(documents, object(object(resources[id])["Properties"])["PolicyDocument"])
 	}
-	out := map[string][]string{}
+	var out []map[string]any
 	for _, d := range documents {
-		statements, _ := object(d)["Statement"].([]any)
-		for _, s := range statements {
-			s := object(s)
-			actions := list(s["Action"])
-			if one, ok := s["Action"].(string); ok {
-				actions = []string{one}
+		all, _ := object(d)["Statement"].([]any)
+		for _, s := range all {
+			out = append(out, object(s))
+		}
+	}
+	return out
+}
+
+func actionsOf(statement map[string]any) []string {
+	if one, ok := statement["Action"].(string); ok {
+		return []string{one}
+	}
+	return list(statement["Action"])
+}
+
+// grants are the actions that a role is allowed, with the resources of each.
+func grants(t *testing.T, resources map[string]any, role string) map[string][]string {
+	t.Helper()
+	out := map[string][]string{}
+	for _, s := range statements(t, resources, role) {
+		if s["Effect"] == "Deny" {
+			continue
+		}
+		for _, action := range actionsOf(s) {
+			if s["Effect"] != "Allow" || strings.Contains(action, "*") {
+				t.Errorf("%s: %s: want named actions that are allowed", role, text(t, s))
 			}
-			for _, action := range actions {
-				if s["Effect"] != "Allow" || strings.Contains(action, "*") {
-					t.Errorf("%s: %s: want named actions that are allowed", role, text(t, s))
-				}
-				out[action] = append(out[action], text(t, s["Resource"]))
-			}
+			out[action] = append(out[action], text(t, s["Resource"]))
 		}
 	}
 	return out
@@ -146,6 +161,98 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 	}
 }
 
+// ledgerKeys are the items of the ledger, by the beginning of their keys, on which each function may do what.
+var ledgerKeys = map[string]map[string][]string{
+	"Provision": {
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*", "claim#*"},
+		"dynamodb:DeleteItem": {"claim#*"}, // a record is never deleted: its tombstone expires
+	},
+	"Deprovision": {
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*"},
+		"dynamodb:DeleteItem": {"claim#*"},
+	},
+	"Reconcile": {
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*", "claim#*", "teardown"},
+		"dynamodb:DeleteItem": {"claim#*"},
+	},
+}
+
+// byTable are the actions that no key can narrow.
+var byTable = []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive"}
+
+// What the template says is held against the list here. Whether AWS understands it so cannot be tried without an account:
+// DynamoDB Local checks no permissions and moto no resources and conditions.
+func TestLedgerRights_HoldEachRoleToItsKeys(t *testing.T) {
+	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
+		resources := settled(t, parameters)
+		for function, want := range ledgerKeys {
+			got := map[string][]string{}
+			for _, s := range statements(t, resources, function+"FunctionRole") {
+				for _, action := range actionsOf(s) {
+					if !strings.HasPrefix(action, "dynamodb:") || function == "Reconcile" && slices.Contains(byTable, action) {
+						continue
+					}
+					keys := list(object(object(s["Condition"])["ForAllValues:StringLike"])["dynamodb:LeadingKeys"])
+					only := text(t, map[string]any{
+						"ForAllValues:StringLike": map[string]any{"dynamodb:LeadingKeys": keys},
+						// A call without the key would pass ForAllValues.
+						"Null": map[string]any{"dynamodb:LeadingKeys": "false"},
+					})
+					if condition := text(t, s["Condition"]); condition != only || text(t, s["Resource"]) != `{"Fn::GetAtt":["Table","Arn"]}` {
+						t.Errorf("%s, %s may %s on %s under %s, want the ledger's table under %s", name, function, action, text(t, s["Resource"]), condition, only)
+					}
+					got[action] = append(got[action], keys...)
+				}
+			}
+			if !maps.EqualFunc(got, want, slices.Equal[[]string]) {
+				t.Errorf("%s, %s may do on the ledger\n%q, want\n%q", name, function, got, want)
+			}
+		}
+	}
+}
+
+// Lambda makes the interfaces in a VPC with the rights of the function's role. A function's code that had them too could
+// move an address to another instance and have a certificate issued for it. Only AWS evaluates the condition.
+func TestNetworkRights_AreDeniedToTheFunctionsCode(t *testing.T) {
+	lambdas := []string{
+		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
+		"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
+	}
+	// A generated name is cut to 64 characters, the stack's name with it: no name can be left out.
+	const functions = `{"ArnLike":{"lambda:SourceFunctionArn":{"Fn::Sub":"arn:${AWS::Partition}:lambda:*:${AWS::AccountId}:function:*"}}}`
+	for name, row := range map[string]struct {
+		parameters map[string]string
+		want       int
+	}{"in a VPC": {full, 1}, "outside": {bare, 0}} {
+		resources := settled(t, row.parameters)
+		for _, f := range each(t, resources, "AWS::Lambda::Function") {
+			role, _ := referred(f["Role"])
+			found := 0
+			for _, s := range statements(t, resources, role) {
+				if s["Effect"] != "Deny" {
+					continue
+				}
+				found++
+				actions := slices.Sorted(slices.Values(actionsOf(s)))
+				if !slices.Equal(actions, lambdas) || text(t, s["Condition"]) != functions || s["Resource"] != "*" {
+					t.Errorf("%s, %s is denied %s, want %q on everything under %s", name, role, text(t, s), lambdas, functions)
+				}
+				for action := range grants(t, resources, role) {
+					if byServices[action] != "Lambda's way into the VPC" && slices.Contains(actions, action) {
+						t.Errorf("%s, %s is denied %s, which its code needs", name, role, action)
+					}
+				}
+			}
+			if found != row.want {
+				t.Errorf("%s, %s has %d statements that deny, want %d", name, role, found, row.want)
+			}
+		}
+	}
+}
+
 // A right to write any tag would be one to choose what an instance is granted.
 func TestOnlyTheOneTagMayBeWritten(t *testing.T) {
 	const only = `{"ForAllValues:StringEquals":{"aws:TagKeys":{"Ref":"ReadyTag"}},"Null":{"aws:TagKeys":"false"}}`
@@ -200,6 +307,9 @@ func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 		if !needed[call] {
 			t.Errorf("nothing calls %s any more", call)
 		}
+	}
+	if strings.Contains(source, "types.ConditionCheck{") { // a third part of a transaction, with an action of its own
+		needed["dynamodb:ConditionCheckItem"] = true
 	}
 	for action, by := range throughLibraries {
 		if needed[action] = strings.Contains(source, by); !needed[action] {

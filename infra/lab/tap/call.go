@@ -10,16 +10,17 @@ import (
 
 // Call is one request.
 type Call struct {
-	Time     time.Time
-	Service  string // ec2, dynamodb, sqs, sts, ...; "vault" for Vault
-	Region   string // of the signature, "" if unsigned
-	Action   string // DescribeInstances, PutItem, ...; for Vault "PUT auth/aws/login"
-	Method   string
-	Path     string
-	Body     []byte // of the request
-	Status   int    // 0 while under way and when the connection was cut
-	Duration time.Duration
-	Faulted  bool // the fault hook answered
+	Time      time.Time
+	Service   string // ec2, dynamodb, sqs, sts, ...; "vault" for Vault
+	Region    string // of the signature, "" if unsigned
+	AccessKey string // ID of the key that signed, "" if unsigned
+	Action    string // DescribeInstances, PutItem, ...; for Vault "PUT auth/aws/login"
+	Method    string
+	Path      string
+	Body      []byte // of the request
+	Status    int    // 0 while under way and when the connection was cut
+	Duration  time.Duration
+	Faulted   bool // the fault hook answered
 }
 
 // Fault is what happens to a call instead of, or besides, its normal course. A
@@ -41,7 +42,7 @@ func identify(r *http.Request, body []byte, service string) Call {
 		// key/date/region/service/aws4_request
 		fields := strings.Split(strings.SplitN(scope, ",", 2)[0], "/")
 		if len(fields) == 5 {
-			c.Region = fields[2]
+			c.AccessKey, c.Region = fields[0], fields[2]
 			if c.Service == "" {
 				c.Service = fields[3]
 			}

@@ -80,7 +80,7 @@ func TestATapOfMoto(t *testing.T) {
 			}
 		}
 		calls := tap.Calls()
-		if len(calls) != len(steps) || calls[0].Status != 200 || calls[0].Region != "eu-central-1" || calls[0].Duration <= 0 {
+		if len(calls) != len(steps) || calls[0].Status != 200 || calls[0].Region != "eu-central-1" || calls[0].AccessKey == "" || calls[0].Duration <= 0 {
 			t.Errorf("expected %d finished calls, seen %+v", len(steps), calls)
 		}
 	})
