@@ -150,6 +150,8 @@ func (d Doctor) steps() []*step {
 	steps = append(steps,
 		&step{name: "profiles", look: d.loaded},
 		&step{name: "profile overlap", look: d.overlap},
+		&step{name: "profile rules", look: d.rules},
+		&step{name: "profile networks", look: d.networks},
 	)
 	for _, s := range steps {
 		s.done = make(chan struct{})

@@ -19,6 +19,37 @@ func (d Doctor) loaded(context.Context) finding {
 	return good("%d profiles: %s", len(names), few(names))
 }
 
+// rules names the profiles by which nothing new is granted.
+func (d Doctor) rules(context.Context) finding {
+	var barred []string
+	for _, p := range d.Profiles.Profiles {
+		if p.Barred != nil {
+			barred = append(barred, p.Name+": "+p.Barred.Error())
+		}
+	}
+	if len(barred) > 0 {
+		return bad("mend the profiles (make render shows whether they pass) and deploy: see docs/upgrades.md",
+			"nothing new is granted by %d profiles, and what was granted by them stands: %s", len(barred), few(barred))
+	}
+	return good("no profile breaks a rule")
+}
+
+// networks names the profiles by which whoever may launch an instance with their role, in any network, may hold an
+// address first.
+func (d Doctor) networks(context.Context) finding {
+	var open []string
+	for _, p := range d.Profiles.Profiles {
+		if p.TakesAddresses() && len(p.Match.VPCIDs) == 0 {
+			open = append(open, p.Name)
+		}
+	}
+	if len(open) > 0 {
+		return bad("name the VPCs in match.vpc_ids",
+			"certificates hold the instances' addresses and match.vpc_ids names no VPC: whoever may launch with the role in a network of their own can hold another's future address: %s", few(open))
+	}
+	return good("every profile whose certificates hold addresses names its VPCs")
+}
+
 // overlap names the profiles of which an instance could match two: it would be refused when it starts.
 func (d Doctor) overlap(context.Context) finding {
 	var pairs []string

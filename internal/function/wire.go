@@ -92,7 +92,7 @@ func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
 			places = append(places, instance.Place{Account: a, Region: r})
 		}
 	}
-	prefix := strings.TrimSuffix(p.settings.Vault.LoginRole, "-"+rights.Reconcile)
+	prefix := rolePrefix(p.settings)
 	var names []string
 	for _, f := range rights.Functions() {
 		names = append(names, prefix+"-"+f)
@@ -124,7 +124,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	profiles, err := loadProfiles(s.TemplatesDir)
+	profiles, err := loadProfiles(s)
 	if err != nil {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
 	}
@@ -140,6 +140,11 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
 	// The runtime's library tells of a handler's error by the log package: it, too, is to be a line of JSON.
 	slog.SetDefault(p.log)
+	for _, profile := range profiles.Profiles {
+		if profile.Barred != nil {
+			p.log.ErrorContext(ctx, "a profile breaks a rule: nothing new is granted by it, and what was granted stands", observe.KeyProfile, profile.Name, observe.KeyError, profile.Barred)
+		}
+	}
 	measure(&awsConfig, p.services)
 	p.aws = awsConfig
 	if p.vault, err = p.newVault(ctx); err != nil {
@@ -182,12 +187,24 @@ func (p *parts) handler(name string, duties lifecycle.Duties) Handler {
 	return h
 }
 
-func loadProfiles(dir string) (*grant.Set, error) {
+// loadProfiles loads those that are built in, or a folder's. A profile that breaks a rule which an earlier version did not
+// have spoils nothing: instances may hold grants by it.
+func loadProfiles(s settings.Settings) (*grant.Set, error) {
 	var profiles fs.FS = templates.FS
-	if dir != "" {
-		profiles = os.DirFS(dir)
+	if s.TemplatesDir != "" {
+		profiles = os.DirFS(s.TemplatesDir)
 	}
-	return grant.Load(profiles)
+	return grant.LoadStanding(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s)})
+}
+
+// rolePrefix begins the names of all functions' roles and policies in Vault; each function's own ends in its name.
+func rolePrefix(s settings.Settings) string {
+	for _, function := range rights.Functions() {
+		if prefix, own := strings.CutSuffix(s.Vault.LoginRole, "-"+function); own {
+			return prefix
+		}
+	}
+	return s.Vault.LoginRole
 }
 
 func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {

@@ -119,6 +119,11 @@ func (s *Set) checkTogether() []error {
 	return faults
 }
 
+// TakesAddresses reports whether the certificates of the profile's instances hold addresses of theirs.
+func (p *Profile) TakesAddresses() bool {
+	return slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Type == KindPKIRole && o.takesAddresses() })
+}
+
 // takesAddresses reports whether an instance's own addresses stand in the certificates of a PKI role.
 func (o Output) takesAddresses() bool {
 	return o.addresses == nil || slices.ContainsFunc(o.addresses, (*compiled).varies)
