@@ -175,6 +175,7 @@ const (
 
 // Drift is one difference, as it is answered.
 type Drift struct {
+	// InstanceID is empty for what is inside this program's name space and belongs to no instance.
 	InstanceID string     `json:"instanceId"`
 	Object     grant.Kind `json:"object"`
 	Path       string     `json:"path"` // in Vault; of a record its key in the ledger

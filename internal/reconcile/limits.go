@@ -179,7 +179,7 @@ func (s *survey) terms(in Input, now *run) terms {
 		failed: map[instance.Place]string{}, empty: map[instance.Place]string{},
 		fleetCounts: fleetCounts{recorded: maps.Clone(now.removed), removed: now.removed, limit: s.DeleteLimit},
 	}
-	if in.Profile == "" && len(in.InstanceIDs) == 0 {
+	if in.isWhole() {
 		t.elsewhere = s.elsewhere
 	}
 	for _, err := range s.fleet.names.failed {

@@ -160,7 +160,7 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 	} else {
 		a.Compared = true
 		now := &run{converger: converger, witness: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
-		at = r.through(now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
+		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, w.Log, a)
@@ -169,9 +169,14 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 
 // through goes through the fleet stretch by stretch, until there is no more, or no time: the answer then has a cursor. It
 // gives where it came to.
-func (r *Reconciler) through(now *run, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
+func (r *Reconciler) through(ctx context.Context, now *run, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
 	for more := true; more; {
+		first := at.After == ""
 		at, more = stretch(at)
+		if first && (at.After != "" || !more) { // once for the whole run, whatever its stretches and invocations
+			now.tell(ctx, now.misnamed)
+			a.take(now.misnamed, summarise(now.misnamed))
+		}
 		if more && !r.Now().Before(now.until) {
 			at.setRemoved(now.removed)
 			at.Summary, at.BlockedReason = a.Summary, a.BlockedReason
@@ -246,6 +251,9 @@ func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
 // pass compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
 func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
+	if in.isWhole() {
+		now.misnamed = names.misnamedRows()
+	}
 	if !names.listed[policyFolder] {
 		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
 		return at, false

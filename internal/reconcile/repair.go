@@ -255,6 +255,8 @@ type run struct {
 	passes    int           // begun in this invocation
 	// removed counts instances, by account, over all invocations of the run.
 	removed map[string]int
+	// misnamed are the rows of what belongs to no instance.
+	misnamed []Change
 	// settling are removed instances that are to be looked after once more.
 	settling []string
 }
