@@ -68,6 +68,15 @@ func TestDriftIsATableWithEachDifferenceBelowItsRow(t *testing.T) {
 	golden(t, "detect", printed(t, threeRows()))
 }
 
+func TestPrint_RowWithoutInstance(t *testing.T) {
+	a := threeRows()
+	a.Drift = append(a.Drift[2:], reconcile.Drift{
+		Object: "policy", Path: "sys/policies/acl/ec2-i-door", Reason: "conflicting", Action: "none", Error: "it is inside this program's name space: delete it by hand",
+	})
+	a.Summary = reconcile.Summary{Orphaned: 1, Conflicting: 1}
+	golden(t, "no-instance", printed(t, a))
+}
+
 func TestAFleetInOrderIsSaidToBe(t *testing.T) {
 	a := threeRows()
 	a.Drift, a.Summary = nil, reconcile.Summary{}

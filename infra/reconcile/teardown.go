@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -40,6 +41,11 @@ func tearDown(ctx context.Context, f function, o options, in io.Reader, out, pro
 		switch {
 		case a.Blocked || a.Summary.Failed > 0 || a.Unsettled > 0:
 			return undone, nil
+		case leavesMisnamed(a):
+			if !o.json {
+				fmt.Fprintf(out, "\n%s removed; delete what is listed without an instance by hand\n", count(removed, "instance"))
+			}
+			return undone, nil
 		case a.Summary.Corrected == 0:
 			if !o.json {
 				fmt.Fprintf(out, "\n%s removed; nothing of the deployment is left\n", count(removed, "instance"))
@@ -48,6 +54,11 @@ func tearDown(ctx context.Context, f function, o options, in io.Reader, out, pro
 		}
 	}
 	return undone, errors.New("there is something to remove each time: is another function still making grants?")
+}
+
+// leavesMisnamed reports whether a last sweep found nothing but objects that belong to no instance.
+func leavesMisnamed(a answer) bool {
+	return a.Summary.Corrected == 0 && slices.ContainsFunc(a.Drift, func(d reconcile.Drift) bool { return d.InstanceID == "" })
 }
 
 // printTeardown prints what one sweep removed, row by row only where it failed.

@@ -12,6 +12,8 @@ const (
 	oneFailed   = `{"mode":"teardown","scanned":{"records":1},"drift":[{"instanceId":"i-0b","object":"record","path":"instance#i-0b","reason":"orphaned",
 		"action":"delete","error":"it bears the marker of deployment other"}],"summary":{"orphaned":1,"failed":1}}`
 	unsettled = `{"mode":"teardown","scanned":{"records":1},"drift":[],"summary":{"orphaned":1,"corrected":1},"unsettled":1}`
+	misnamed  = `{"mode":"teardown","scanned":{},"drift":[{"instanceId":"","object":"policy","path":"sys/policies/acl/ec2-i-door","reason":"conflicting",
+		"action":"none","error":"delete it by hand"}],"summary":{"conflicting":1}}`
 	blockedTD = `{"mode":"teardown","scanned":{},"drift":[],"summary":{},"blocked":true,"blockedReason":"listing auth/aws/role: status 503"}`
 )
 
@@ -48,6 +50,7 @@ func TestATeardownIsNotBegunWithoutAName(t *testing.T) {
 func TestATeardownThatLeftSomethingSaysWhatAndDoesNotEndWell(t *testing.T) {
 	for answer, says := range map[string]string{
 		oneFailed: "it bears the marker of deployment other", unsettled: "run it again after that", blockedTD: "BLOCKED: listing auth/aws/role",
+		misnamed: "sys/policies/acl/ec2-i-door",
 	} {
 		status, out, _, err := command(t, &service{answers: []string{answer}}, "-mode", "teardown", "-yes", "prod")
 		if err != nil || status != undone || !strings.Contains(out, says) || strings.Contains(out, "nothing of the deployment is left") {

@@ -177,7 +177,10 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 		if !r.Sent.IsZero() {
 			v.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
 		}
-		if r = v.Hooks.ours(r); r.Err != nil {
+		if r = v.Hooks.ours(r); r.Err == nil {
+			r.Err = checkTime(r.Trigger, begun)
+		}
+		if r.Err != nil {
 			results[i].err = v.unreadable(ctx, r)
 			continue
 		}
@@ -223,10 +226,37 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 	return results
 }
 
-// later is the trigger that two of one instance make: what the later event tells, the wait of a hook and the wish for a
-// comparison of either. A hook waits for what Vault holds, whatever the ledger says.
+// clockSkew is how far ahead of the function's clock the time of an event may be.
+const clockSkew = time.Minute
+
+// checkTime refuses a trigger whose time is ahead of now. Its sender chose that time, and lifecycle would wait for EC2 to
+// catch up with it.
+func checkTime(t event.Trigger, now time.Time) error {
+	if !t.Time.After(now.Add(clockSkew)) {
+		return nil
+	}
+	return fault.Refusef("the event of instance %s: its time %s is ahead of now (%s) by more than %s", t.InstanceID,
+		t.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), clockSkew)
+}
+
+// finality orders states: an instance that is terminated never changes again, and one that is shutting down only ends.
+func finality(s facts.State) int {
+	switch s {
+	case facts.Terminated:
+		return 2
+	case facts.ShuttingDown:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// later is the trigger that two of one instance make: the more final state, or else that of the later event, since the
+// sender of a message chooses its time; and the hook and the verification of either. A hook waits for what Vault holds,
+// whatever the ledger says.
 func later(a, b event.Trigger) event.Trigger {
-	if a.Time.After(b.Time) {
+	first, second := finality(a.State), finality(b.State)
+	if (first > second) || (first == second && a.Time.After(b.Time)) {
 		a, b = b, a
 	}
 	if b.Hook == nil {
@@ -240,7 +270,7 @@ func later(a, b event.Trigger) event.Trigger {
 }
 
 func (v *invocation) unreadable(ctx context.Context, r event.Record) error {
-	level, metric, text := slog.LevelError, observe.Malformed, "event refused: it cannot be read"
+	level, metric, text := slog.LevelError, observe.Malformed, "event refused"
 	if errors.Is(r.Err, event.ErrIgnored) {
 		level, metric, text = slog.LevelInfo, observe.Ignored, "event ignored"
 	}

@@ -151,6 +151,64 @@ func TestSeveralEventsOfOneInstanceConvergeItOnceByTheLatest(t *testing.T) {
 	}
 }
 
+func TestLater_MostFinalStateWins(t *testing.T) {
+	const early, late = "2026-01-02T03:04:01Z", "2026-01-02T03:05:00Z"
+	for _, want := range []string{"terminated", "shutting-down"} {
+		for _, other := range []string{"pending", "running", "stopping", "stopped", "shutting-down"} {
+			if other == want {
+				continue
+			}
+			for _, bodies := range [][]string{
+				{body(id(1), want, early), body(id(1), other, late)},
+				{body(id(1), other, late), body(id(1), want, early)},
+			} {
+				b := newBench()
+				b.batch(t.Context(), t, bodies...)
+				if got := b.triggers[id(1)]; len(got) != 1 || string(got[0].State) != want {
+					t.Errorf("%s with a later %s: want one run as %s, got %+v", want, other, want, got)
+				}
+			}
+		}
+	}
+}
+
+// A time ahead of now would outweigh every real event, and have lifecycle wait for a state that EC2 never shows.
+func TestEventTime_AheadOfNowIsRefused(t *testing.T) {
+	const ahead = "2027-01-01T00:00:00Z"
+	for _, bodies := range [][]string{
+		{body(id(1), "terminated", at), body(id(1), "running", ahead)},
+		{body(id(1), "running", ahead), body(id(1), "terminated", at)},
+		{body(id(1), "terminated", at), body(id(1), "terminated", ahead)},
+	} {
+		b := newBench()
+		if again := b.batch(t.Context(), t, bodies...); len(again) != 0 {
+			t.Errorf("want the refused message acknowledged, got %v", again)
+		}
+		got := b.triggers[id(1)]
+		if len(got) != 1 || got[0].State != "terminated" || got[0].Time.Year() != 2026 {
+			t.Errorf("want one run by the real event, got %+v", got)
+		}
+		for _, says := range []string{"the event of instance " + id(1), ahead, "ahead of now"} {
+			if !strings.Contains(b.log.String(), says) {
+				t.Errorf("want %q in the log: %s", says, b.log.String())
+			}
+		}
+		if !strings.Contains(b.metrics.String(), `"Malformed":1`) {
+			t.Errorf("want it counted as malformed: %s", b.metrics.String())
+		}
+	}
+	b := newBench()
+	got, err := b.handler.Invoke(t.Context(), []byte(body(id(1), "running", ahead)))
+	if err != nil || !strings.Contains(string(got), `"kind":"refuse"`) || !strings.Contains(string(got), "ahead of now") || len(b.triggers) > 0 {
+		t.Errorf("a bare event: want it refused, got %s, %v", got, err)
+	}
+	b = newBench()
+	skewed := b.now.Add(time.Minute).Format(time.RFC3339)
+	if b.batch(t.Context(), t, body(id(1), "running", skewed)); len(b.triggers[id(1)]) != 1 {
+		t.Errorf("want an event within the clock's skew handled: %s", b.log.String())
+	}
+}
+
 func TestABatchConvergesSideBySideWithABound(t *testing.T) {
 	b := newBench()
 	var bodies []string

@@ -47,12 +47,43 @@ type Cursor struct {
 	Limit int `json:"limit"`
 	// Removed is how many instances were removed so far: the delete limit is one for the whole run.
 	Removed int `json:"removed"`
+	// RemovedByAccount is the same by account. A cursor of an earlier version lacks it, and then no account is known.
+	RemovedByAccount map[string]int `json:"removedByAccount,omitempty"`
 	// Summary is that of the run so far.
 	Summary Summary `json:"summary"`
 	// StartedMs is when the run began, in Unix time.
 	StartedMs int64 `json:"startedMs"`
 	// BlockedReason is why something was not deleted so far; empty when nothing was withheld.
 	BlockedReason string `json:"blockedReason,omitempty"`
+}
+
+// removedByAccount is how many instances were removed so far, by account; "" for those whose account is not known.
+func (c Cursor) removedByAccount() map[string]int {
+	out := map[string]int{}
+	unknown := c.Removed
+	for account, n := range c.RemovedByAccount {
+		if account != "" {
+			out[account] = n
+			unknown -= n
+		}
+	}
+	if unknown > 0 {
+		out[""] = unknown
+	}
+	return out
+}
+
+func (c *Cursor) setRemoved(byAccount map[string]int) {
+	c.Removed, c.RemovedByAccount = 0, nil
+	for account, n := range byAccount {
+		c.Removed += n
+		if account != "" {
+			if c.RemovedByAccount == nil {
+				c.RemovedByAccount = map[string]int{}
+			}
+			c.RemovedByAccount[account] = n
+		}
+	}
 }
 
 // Answer is what a run found and did.
@@ -144,6 +175,7 @@ const (
 
 // Drift is one difference, as it is answered.
 type Drift struct {
+	// InstanceID is empty for what is inside this program's name space and belongs to no instance.
 	InstanceID string     `json:"instanceId"`
 	Object     grant.Kind `json:"object"`
 	Path       string     `json:"path"` // in Vault; of a record its key in the ledger

@@ -27,6 +27,8 @@ type names struct {
 	entities map[string]string
 	// listed are the folders whose list is complete; what is not in one of them may be anywhere.
 	listed map[string]bool
+	// misnamed are inside the program's name space and belong to no instance.
+	misnamed []misnamed
 	// failed are the lists that could not be had.
 	failed []error
 
@@ -73,17 +75,17 @@ func (r *Reconciler) listNames(ctx context.Context) *names {
 		})
 	}
 	roles := "auth/" + r.Realm.AuthMount + "/role"
-	list(policyFolder, n.objects(policyFolder), &n.policies)
-	list(roles, n.logins(n.paths, roles), &n.authRoles)
+	list(policyFolder, n.objects(policyFolder, grant.KindPolicy), &n.policies)
+	list(roles, n.logins(n.paths, roles, n.keepMisnamed), &n.authRoles)
 	entries := "auth/" + r.Realm.AuthMount + "/identity-accesslist"
-	list(entries, n.logins(n.litter, entries), nil)
+	list(entries, n.logins(n.litter, entries, nil), nil)
 	folders := r.outputFolders()
 	for _, folder := range slices.Sorted(maps.Keys(folders)) {
-		var count *int
+		kind, count := grant.KindGeneric, (*int)(nil)
 		if folders[folder] {
-			count = &n.pkiRoles
+			kind, count = grant.KindPKIRole, &n.pkiRoles
 		}
-		list(folder, n.objects(folder), count)
+		list(folder, n.objects(folder, kind), count)
 	}
 	group.Go(func() error {
 		aliases, err := r.Vault.Aliases(ctx, r.Realm.AuthMount)
@@ -118,12 +120,13 @@ func (n *names) leftBy(instanceID string, roleIDs []string) {
 }
 
 // objects takes the names <instance ID>-<output> out of a list.
-func (n *names) objects(folder string) func([]string) int {
+func (n *names) objects(folder string, kind grant.Kind) func([]string) int {
 	return func(keys []string) int {
 		taken := 0
 		for _, k := range keys {
 			id, _, ok := grant.SplitObjectName(k)
-			if !ok || strings.HasPrefix(k, "ec2-") != (folder == policyFolder) {
+			if !ok || !strings.HasPrefix(k, prefixOf(kind)) {
+				n.keepMisnamed(kind, folder, k)
 				continue
 			}
 			n.paths[id] = append(n.paths[id], folder+"/"+k)
@@ -133,14 +136,17 @@ func (n *names) objects(folder string) func([]string) int {
 	}
 }
 
-// logins takes the names that are an instance ID out of a list.
-func (n *names) logins(into map[string][]string, folder string) func([]string) int {
+// logins takes the names that are an instance ID out of a list. others is given the rest; nil for nobody.
+func (n *names) logins(into map[string][]string, folder string, others func(kind grant.Kind, folder, key string)) func([]string) int {
 	return func(keys []string) int {
 		taken := 0
 		for _, k := range keys {
-			if facts.IsInstanceID(k) {
+			switch {
+			case facts.IsInstanceID(k):
 				into[k] = append(into[k], folder+"/"+k)
 				taken++
+			case others != nil:
+				others(grant.KindAuthRole, folder, k)
 			}
 		}
 		return taken

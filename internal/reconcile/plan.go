@@ -2,13 +2,11 @@ package reconcile
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
-)
 
-// alwaysDeleted is how many instances may be removed whatever their share of the fleet.
-const alwaysDeleted = 5
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+)
 
 // terms are what decides which changes are made.
 type terms struct {
@@ -17,19 +15,22 @@ type terms struct {
 	adopt       bool
 	force       bool
 	now         time.Time
-	// alive tells whether EC2 shows an instance, and not as gone.
+	// alive reports whether EC2 shows an instance, and not as gone.
 	alive func(instanceID string) bool
-	// doubts are why nothing may be deleted; force does not help against what failed, only against emptiness.
-	doubts, empty []string
-	// recorded is how many instances of the places compared the ledger holds, elsewhere how many are to go, or went in
-	// the same run, besides those in the list, and limit the percentage past which none goes.
-	recorded, elsewhere, limit int
+	// placeOf is where an instance is recorded; zero when it is not.
+	placeOf func(instanceID string) instance.Place
+	// doubts are why nothing may be deleted anywhere.
+	doubts []string
+	// failed and empty are why nothing may be deleted in a place: it could not be listed, or came empty. Force helps
+	// against emptiness only.
+	failed, empty map[instance.Place]string
+	fleetCounts
 }
 
 // plan is what is to be told and done.
 type plan struct {
 	changes []Change // sorted by instance, kind and path
-	blocked string   // why nothing is deleted; empty when it is not so
+	blocked string   // where nothing is deleted and why; empty when nothing is withheld
 }
 
 // decide runs the list of changes through the filters. It is a pure function.
@@ -59,30 +60,41 @@ func decide(changes []Change, t terms) plan {
 		}
 	}
 	p.leaveBarred()
-	if p.blocked = t.blocked(p.removing() + t.elsewhere); p.blocked != "" {
-		p.withhold()
-	}
+	w := t.withheld(p.changes)
+	p.blocked = w.blocked()
+	p.withhold(func(c *Change) string {
+		why := w.reason(c.place)
+		if why == "" && c.heldBy != "" && c.Action == Create {
+			why = w.reason(t.placeOf(c.heldBy)) // taking the name over removes its holder
+		}
+		return why
+	})
 	return p
 }
 
-// withhold takes out what removes anything: whole instances, single objects of live ones, and with them what else would
-// be done for the same instance, since one run of lifecycle's does both; and taking over a name from an instance that is
-// to be removed.
-func (p *plan) withhold() {
-	removing := map[string]bool{}
+// withhold takes out what removes anything where a reason says that it may not: whole instances, single objects of live
+// ones, and with them what else would be done for the same instance, since one run of lifecycle's does both; and taking
+// over a name from an instance that is to be removed.
+func (p *plan) withhold(reason func(*Change) string) {
+	waits := map[string]string{}
 	for i := range p.changes {
 		c := &p.changes[i]
-		if c.Action == Delete {
-			c.Action = None
-			removing[c.InstanceID] = true
+		if c.Action == None || (c.Action != Delete && !c.here) {
+			continue
 		}
-		if c.here && c.Action != None {
-			removing[c.InstanceID] = true
+		why := reason(c)
+		if why == "" {
+			continue
+		}
+		waits[c.InstanceID] = why
+		if c.Action == Delete {
+			c.Action, c.Error = None, why
 		}
 	}
 	for i := range p.changes {
-		if c := &p.changes[i]; removing[c.InstanceID] && c.Action != None {
-			c.Action, c.Error = None, "left alone while nothing may be deleted"
+		c := &p.changes[i]
+		if why := waits[c.InstanceID]; why != "" && c.Action != None {
+			c.Action, c.Error = None, "left alone while nothing may be deleted: "+why
 		}
 	}
 }
@@ -102,51 +114,6 @@ func (p *plan) leaveBarred() {
 			c.Action, c.Error = None, "left alone while "+path+" is in conflict"
 		}
 	}
-}
-
-// removing counts the instances that are to go.
-func (p *plan) removing() int {
-	n, last := 0, ""
-	for _, c := range p.changes {
-		if c.counts && c.Action == Delete && c.InstanceID != last {
-			n++
-			last = c.InstanceID
-		}
-	}
-	return n
-}
-
-// blocked says why nothing may be deleted; empty when it may.
-func (t terms) blocked(removing int) string {
-	if len(t.doubts) > 0 {
-		return "nothing is deleted: " + join(t.doubts)
-	}
-	if t.force {
-		return ""
-	}
-	if len(t.empty) > 0 {
-		return "nothing is deleted: " + join(t.empty) + `; if that is so, run again with "force": true`
-	}
-	if removing > alwaysDeleted && removing*100 > t.limit*t.recorded {
-		return fmt.Sprintf(`nothing is deleted: %d instances would be removed of %d that are recorded, more than DELETE_LIMIT_PERCENT (%d); if that is right, run again with "force": true`,
-			removing, t.recorded, t.limit)
-	}
-	return ""
-}
-
-func join(reasons []string) string {
-	const shown = 3
-	out := ""
-	for i, r := range reasons {
-		if i == shown {
-			return fmt.Sprintf("%s; and %d more", out, len(reasons)-shown)
-		}
-		if i > 0 {
-			out += "; "
-		}
-		out += r
-	}
-	return out
 }
 
 // summarise counts the rows by their reasons, and those that could not be compared as failed.

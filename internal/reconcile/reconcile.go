@@ -159,8 +159,8 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 		a.block(err.Error())
 	} else {
 		a.Compared = true
-		now := &run{converger: converger, witness: w, places: places, until: until, removed: at.Removed}
-		at = r.through(now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
+		now := &run{converger: converger, witness: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
+		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, w.Log, a)
@@ -169,11 +169,17 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 
 // through goes through the fleet stretch by stretch, until there is no more, or no time: the answer then has a cursor. It
 // gives where it came to.
-func (r *Reconciler) through(now *run, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
+func (r *Reconciler) through(ctx context.Context, now *run, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
 	for more := true; more; {
+		first := at.After == ""
 		at, more = stretch(at)
+		if first && (at.After != "" || !more) { // once for the whole run, whatever its stretches and invocations
+			now.tell(ctx, now.misnamed)
+			a.take(now.misnamed, summarise(now.misnamed))
+		}
 		if more && !r.Now().Before(now.until) {
-			at.Removed, at.Summary, at.BlockedReason = now.removed, a.Summary, a.BlockedReason
+			at.setRemoved(now.removed)
+			at.Summary, at.BlockedReason = a.Summary, a.BlockedReason
 			a.Truncated, a.Cursor = true, &at
 			break
 		}
@@ -245,6 +251,9 @@ func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
 // pass compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
 func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
+	if in.isWhole() {
+		now.misnamed = names.misnamedRows()
+	}
 	if !names.listed[policyFolder] {
 		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
 		return at, false
@@ -254,7 +263,7 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		a.giveUp("nothing is compared: " + err.Error())
 		return at, false
 	}
-	s, err := r.survey(ctx, f, in, now.places, now.until)
+	s, err := r.survey(ctx, f, in, now)
 	first := now.passes == 0
 	now.passes++
 	switch {
@@ -310,47 +319,6 @@ func (a *Answer) take(changes []Change, s Summary) {
 		}
 		a.Drift = append(a.Drift, c.Drift)
 	}
-}
-
-// terms are what decides about the rows of a survey.
-func (s *survey) terms(in Input, now *run) terms {
-	t := terms{
-		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.Adopt, force: in.Force, now: s.Now(),
-		alive:    s.alive,
-		recorded: now.removed, elsewhere: now.removed, limit: s.DeleteLimit,
-	}
-	if in.Profile == "" && len(in.InstanceIDs) == 0 {
-		t.elsewhere += s.elsewhere
-	}
-	for _, err := range s.fleet.names.failed {
-		t.doubts = append(t.doubts, err.Error())
-	}
-	recorded := map[instance.Place]int{}
-	for _, p := range s.fleet.recorded {
-		recorded[p]++
-	}
-	for _, p := range now.places {
-		n := recorded[p]
-		t.recorded += n
-		switch {
-		case s.failed[p] != nil:
-			t.doubts = append(t.doubts, s.failed[p].Error())
-		case len(now.places) > 1 && len(in.InstanceIDs) == 0 && n > 0 && s.counts[p] == 0:
-			t.empty = append(t.empty, fmt.Sprintf("EC2 shows no instance at all in %s, where %d are recorded", p, n))
-		}
-	}
-	return t
-}
-
-// alive tells whether an instance may be there: EC2 shows it, or could not be asked.
-func (s *survey) alive(id string) bool {
-	state, seen := s.states[id]
-	if seen {
-		return !s.isGone(state)
-	}
-	place, recorded := s.fleet.recorded[id]
-	_, asked := s.counts[place]
-	return recorded && (s.failed[place] != nil || !asked)
 }
 
 // tell tells of every row.

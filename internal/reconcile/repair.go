@@ -34,6 +34,7 @@ type job struct {
 	here    bool // not to be handed to provision, which may not remove
 	strays  []string
 	places  []instance.Place // where it may be
+	account string           // empty when nothing tells where it is
 }
 
 // jobs are the instances of a plan that something can be done about, in the order of their IDs.
@@ -54,7 +55,7 @@ func (r *Reconciler) jobs(p plan, places []instance.Place) []*job {
 		last.counts = last.counts || c.counts
 		last.here = last.here || c.removes || c.here
 		if c.place != (instance.Place{}) {
-			last.places = []instance.Place{c.place}
+			last.places, last.account = []instance.Place{c.place}, c.place.Account
 		}
 		if stray := r.stray(c); stray != "" && !slices.Contains(last.strays, stray) {
 			last.strays = append(last.strays, stray)
@@ -164,7 +165,7 @@ func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *S
 			}
 			j.end(s, &s.Corrected, errs[i])
 			if j.counts && errs[i] == nil {
-				run.removed++
+				run.removed[j.account]++
 			}
 		}
 	}
@@ -250,8 +251,12 @@ type run struct {
 	witness   Witness
 	places    []instance.Place
 	until     time.Time
-	passes    int // begun in this invocation
-	removed   int // instances, over all invocations of the run
+	patience  time.Duration // how long one account's listings may take in a pass
+	passes    int           // begun in this invocation
+	// removed counts instances, by account, over all invocations of the run.
+	removed map[string]int
+	// misnamed are the rows of what belongs to no instance.
+	misnamed []Change
 	// settling are removed instances that are to be looked after once more.
 	settling []string
 }

@@ -45,8 +45,8 @@ type survey struct {
 	counts    map[instance.Place]int // how many, by place
 	failed    map[instance.Place]error
 	changes   []Change
-	elsewhere int // instances to be removed that are outside the stretch
-	failures  int // in a row
+	elsewhere map[instance.Place]int // instances to be removed that are outside the stretch
+	failures  int                    // in a row
 }
 
 // sighted is one instance and where it was seen.
@@ -56,25 +56,30 @@ type sighted struct {
 }
 
 // survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
-func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, places []instance.Place, until time.Time) (*survey, error) {
+func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, now *run) (*survey, error) {
 	s := &survey{
-		Reconciler: r, fleet: f, input: in, until: until, folders: r.outputFolders(),
-		states: map[string]facts.State{}, counts: map[instance.Place]int{}, failed: map[instance.Place]error{},
+		Reconciler: r, fleet: f, input: in, until: now.until, folders: r.outputFolders(),
+		states: map[string]facts.State{}, counts: map[instance.Place]int{}, failed: map[instance.Place]error{}, elsewhere: map[instance.Place]int{},
 	}
-	for _, p := range places {
+	for _, p := range now.places {
 		s.counts[p] = 0
 	}
-	ctx, cancel := context.WithTimeout(ctx, until.Sub(r.Now()))
+	whole, cancel := context.WithTimeout(ctx, now.until.Sub(r.Now()))
 	defer cancel()
 	found := make(chan sighted)
 	var compared, listed errgroup.Group
 	for range readers {
-		compared.Go(func() error { return s.compareAll(ctx, found) })
+		compared.Go(func() error { return s.compareAll(whole, found) })
 	}
 	listed.SetLimit(listers)
-	for _, p := range places {
+	patience := newPatience(now.patience)
+	for _, p := range now.places {
 		listed.Go(func() error {
-			err := r.Instances.List(ctx, p, in.InstanceIDs, func(page []instance.Sighting) error { return s.page(ctx, p, page, found) })
+			err := patience.list(whole, p, func(ctx context.Context, each func(func() error) error) error {
+				return r.Instances.List(ctx, p, in.InstanceIDs, func(page []instance.Sighting) error {
+					return each(func() error { return s.page(whole, p, page, found) })
+				})
+			})
 			if err != nil {
 				s.mu.Lock()
 				defer s.mu.Unlock()
@@ -88,13 +93,13 @@ func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, places []in
 	if err := compared.Wait(); err != nil {
 		return s, err
 	}
-	if err := s.outOfTime(ctx); err != nil {
+	if err := s.outOfTime(whole); err != nil {
 		return s, err
 	}
-	if err := s.compareGone(ctx, places); err != nil {
+	if err := s.compareGone(whole, now.places); err != nil {
 		return s, err
 	}
-	s.lookAtHolders(ctx)
+	s.lookAtHolders(whole)
 	return s, nil
 }
 
@@ -136,7 +141,7 @@ func (s *survey) page(ctx context.Context, p instance.Place, page []instance.Sig
 		s.states[id] = i.Facts.State
 		s.counts[p]++
 		if recorded && !s.fleet.has(id) && s.toGo(i) {
-			s.elsewhere++
+			s.elsewhere[p]++
 		}
 		s.mu.Unlock()
 		if !s.fleet.has(id) || !s.present(i) {
@@ -264,7 +269,7 @@ func (s *survey) compareGone(ctx context.Context, places []instance.Place) error
 	}
 	for id, place := range s.fleet.recorded {
 		if _, seen := s.states[id]; !seen && complete[place] && !s.fleet.has(id) && len(s.input.InstanceIDs) == 0 {
-			s.elsewhere++
+			s.elsewhere[place]++
 		}
 	}
 	ids := s.fleet.ids()

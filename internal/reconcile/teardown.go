@@ -35,7 +35,7 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 		a.giveUp("nothing is removed: " + err.Error())
 	} else {
 		a.Compared = true
-		at = r.through(now, at, &a, func(at Cursor) (Cursor, bool) { return r.takeAway(ctx, now, in, at, &a) })
+		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.takeAway(ctx, now, in, at, &a) })
 		a.Unsettled = len(a.Settling)
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
@@ -72,6 +72,9 @@ const stopped = "nothing more is removed, and nothing is granted any more either
 // takeAway removes one stretch of the fleet. It gives where to go on, if there is more.
 func (r *Reconciler) takeAway(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	names := r.listNames(ctx)
+	if in.isWhole() {
+		now.misnamed = names.misnamedRows()
+	}
 	if len(names.failed) > 0 {
 		a.giveUp(stopped + errors.Join(names.failed...).Error())
 		return at, false

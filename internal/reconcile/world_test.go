@@ -51,6 +51,7 @@ type world struct {
 var (
 	start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	here  = instance.Place{Account: "123456789012", Region: "us-east-1"}
+	there = instance.Place{Account: "444455556666", Region: "us-east-1"} // of a member account
 )
 
 // builtIn are the profiles of every world. A set is never changed, so the tests share one.

@@ -120,44 +120,6 @@ func xml(body string) tap.Fault {
 	return tap.Fault{Status: http.StatusOK, Header: http.Header{"Content-Type": {"text/xml"}}, Body: []byte(body)}
 }
 
-func TestAListingThatFailsForOneRegionDeletesNothingAnywhere(t *testing.T) {
-	here, _ := workers(t, "ap-southeast-2", 2, nil)
-	there, _ := workers(t, "ap-southeast-1", 1, nil)
-	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "ap-southeast-2,ap-southeast-1"})
-	terminate(t, here[0])
-	vaultDelete(t, pathsOf(here[1].ID).policy)
-	ec2Answers(t, "ap-southeast-1", tap.Fault{Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"text/xml"}},
-		Body: []byte(`<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>`)})
-	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
-	if !a.Blocked || !strings.Contains(a.BlockedReason, "ap-southeast-1") {
-		t.Fatalf("want the run blocked, even forced, and the region named, got %+v", a)
-	}
-	want := []string{"record orphaned none instance#" + here[0].ID, "policy missing create " + pathsOf(here[1].ID).policy}
-	if got := rows(a); len(got) != 2 || !slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) || a.Summary.Corrected != 1 {
-		t.Errorf("want %q with only the missing policy repaired, got %q, %+v", want, got, a.Summary)
-	}
-	if n := standing(t, append(here, there...)); n != 3 {
-		t.Errorf("want nothing deleted, got %d of 3 standing", n)
-	}
-}
-
-func TestAnEmptyRegionOfSeveralDeletesNothingUnlessForced(t *testing.T) {
-	here, _ := workers(t, "ap-northeast-1", 1, nil)
-	there, _ := workers(t, "ap-northeast-2", 1, nil)
-	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "ap-northeast-1,ap-northeast-2"})
-	backdate(t, there[0].ID)
-	ec2Answers(t, "ap-northeast-2", xml(noInstances))
-	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
-	if !a.Blocked || !strings.Contains(a.BlockedReason, "no instance at all in account 123456789012, region ap-northeast-2") || a.Summary.Corrected > 0 {
-		t.Fatalf("want the run blocked and the region named, got %+v", a)
-	}
-	// Forced, the second look, by ID, still finds the instance: it keeps its grant.
-	a = runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
-	if n := standing(t, append(here, there...)); n != 2 {
-		t.Errorf("want a running instance to keep its grant though a listing left it out, got %d of 2 standing, %+v", n, a)
-	}
-}
-
 func TestAListingThatComesShortDeletesNoInstanceThatIsThere(t *testing.T) {
 	all, f := workers(t, "us-west-1", 2, nil)
 	for _, i := range all {

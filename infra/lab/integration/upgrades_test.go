@@ -220,9 +220,19 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	}
 
 	confirmed := rec.Input{Mode: rec.Teardown, Confirm: "retiring"}
+	left := doors(t)
 	a := runReconcile(t, d.comparing, confirmed)
 	if a.Blocked || a.Summary.Corrected != 4 || a.Summary.Failed > 0 {
 		t.Fatalf("want four instances removed, got %+v\n%s", a, d.comparing.Logs())
+	}
+	if got := misnamed(t, a); !slices.Equal(got, left) {
+		t.Errorf("want the teardown to tell what it leaves that belongs to no instance, %q, got %q", left, got)
+	}
+	for _, path := range left {
+		if vaultRead(t, path) == nil {
+			t.Errorf("%s was removed", path)
+		}
+		vaultDelete(t, path)
 	}
 	for n, i := range all {
 		want := []string{}

@@ -1,0 +1,84 @@
+package integration
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+func TestReconcile_FailedRegionKeepsToItself(t *testing.T) {
+	here, _ := workers(t, "ap-southeast-2", 2, nil)
+	there, _ := workers(t, "ap-southeast-1", 2, nil)
+	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "ap-southeast-2,ap-southeast-1"})
+	terminate(t, here[0], there[0])
+	vaultDelete(t, pathsOf(here[1].ID).policy)
+	ec2Answers(t, "ap-southeast-1", tap.Fault{Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"text/xml"}},
+		Body: []byte(`<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>`)})
+	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
+	if !a.Blocked || !strings.Contains(a.BlockedReason, "ap-southeast-1") || strings.Contains(a.BlockedReason, "ap-southeast-2") {
+		t.Fatalf("want the failed region alone blocked, even forced, got %+v", a)
+	}
+	want := []string{"record orphaned delete instance#" + here[0].ID, "policy missing create " + pathsOf(here[1].ID).policy}
+	if got := rows(a); len(got) != 2 || !slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) || a.Summary.Corrected != 2 {
+		t.Errorf("want %q, both corrected, got %q, %+v", want, got, a.Summary)
+	}
+	if len(objects(t, here[0])) > 0 || standing(t, there) != 2 {
+		t.Errorf("want the orphan removed and the failed region untouched, got %q and %d of 2", objects(t, here[0]), standing(t, there))
+	}
+}
+
+// TestReconcile_BrokenMemberRoleStopsNobody has the administrator of a member account break its role, so that nothing is
+// removed there. The home account is cleaned by the same run.
+func TestReconcile_BrokenMemberRoleStopsNobody(t *testing.T) {
+	const account, region = "222233334444", "il-central-1"
+	home, f := workers(t, region, 2, map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + account})
+	theirs := launch(t, fleet.Spec{Role: "alice-worker", AccountID: account, Region: region})
+	must(t, provision, theirs, "running", "provisioned")
+	terminate(t, home[0])
+	terminate(t, theirs)
+	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
+		if c.Action != "AssumeRole" || !strings.Contains(string(c.Body), account) {
+			return nil
+		}
+		return &tap.Fault{Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"text/xml"}},
+			Body: []byte(`<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)}
+	})
+	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
+	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
+	if !a.Blocked || !strings.Contains(a.BlockedReason, "nothing is deleted in account "+account) || !strings.Contains(a.BlockedReason, "AccessDenied") {
+		t.Errorf("want the member account named with the reason, got %+v", a)
+	}
+	if len(objects(t, home[0])) > 0 || a.Summary.Corrected != 1 || len(objects(t, theirs)) == 0 {
+		t.Errorf("want the orphan of the home account removed and nothing else, got %q and %q left, %+v", objects(t, home[0]), objects(t, theirs), a)
+	}
+	world.Taps.AWS.SetFault(nil)
+	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker}); a.Blocked || len(objects(t, theirs)) > 0 {
+		t.Errorf("want the rest removed once the role is repaired, got %+v", a)
+	}
+}
+
+func TestReconcile_EmptyRegionKeepsToItself(t *testing.T) {
+	here, _ := workers(t, "ap-northeast-1", 2, nil)
+	there, _ := workers(t, "ap-northeast-2", 1, nil)
+	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "ap-northeast-1,ap-northeast-2"})
+	backdate(t, there[0].ID)
+	terminate(t, here[0])
+	ec2Answers(t, "ap-northeast-2", xml(noInstances))
+	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
+	if !a.Blocked || !strings.Contains(a.BlockedReason, "no instance at all in account 123456789012, region ap-northeast-2") {
+		t.Fatalf("want the run blocked and the region named, got %+v", a)
+	}
+	if len(objects(t, here[0])) > 0 || a.Summary.Corrected != 1 || !slices.Contains(rows(a), "record orphaned none instance#"+there[0].ID) {
+		t.Errorf("want the orphan of the other region removed and the empty region's withheld, got %q, %+v", rows(a), a.Summary)
+	}
+	// Forced, the second look, by ID, still finds the instance: it keeps its grant.
+	a = runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
+	if standing(t, there) != 1 || standing(t, here) != 1 {
+		t.Errorf("want a running instance to keep its grant though a listing left it out, got %+v", a)
+	}
+}
