@@ -1,7 +1,7 @@
 // Command vault prepares a Vault server for the functions: the AWS auth mount and its settings, a policy and a role
 // for each function, made from the profiles, and on request the PKI mounts of the profiles. It writes only what
-// differs, so it can be run again at any time; with -dry-run it only tells. A line that begins with notice is of what it
-// does not change: other policies that reach the instances' objects, above all.
+// differs, so it can be run again at any time; with -dry-run it only tells. A line that begins with notice is about
+// something that it does not change, such as another policy that reaches the instances' objects.
 //
 // It talks to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE.
 package main

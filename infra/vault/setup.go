@@ -295,7 +295,7 @@ func (s *setup) awaits(path string) bool {
 	return false
 }
 
-// notice tells of what is not this command's to change.
+// notice prints a line about something that this command does not change.
 func (s *setup) notice(format string, args ...any) {
 	fmt.Fprintf(s.out, "notice  %s\n", strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-// reach is what a policy could do at a path of this program's.
+// reach is what a policy could do at a path of this program.
 type reach struct {
 	path  string
 	needs []string // one of these capabilities
@@ -24,7 +24,7 @@ type reach struct {
 // changes are the capabilities that change something; patch is one since Vault 1.9.
 var changes = []string{"create", "update", "patch", "delete"}
 
-// reaches are the paths of this program's at which no policy but the functions' and the instances' should do anything.
+// reaches are the paths of this program at which no policy but the functions' and the instances' should change anything.
 func (s *setup) reaches() []reach {
 	asks := []string{"create", "update"} // Vault asks for either where a path makes nothing
 	auth := "auth/" + s.authMount
@@ -53,8 +53,8 @@ func (s *setup) reaches() []reach {
 	return all
 }
 
-// survey tells of what reaches the paths of this program beside it: rules of other policies, and names under the
-// functions' patterns that no instance can have. None of it is an error, since a Vault's operators have such policies.
+// survey prints a notice for each rule of another policy that reaches the paths of this program, and for each name under
+// the functions' patterns that no instance can have. None of it is an error, since a Vault's operators have such policies.
 func (s *setup) survey(ctx context.Context) error {
 	policies, err := s.list(ctx, "sys/policies/acl")
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *setup) surveyPolicy(ctx context.Context, name string) {
 	}
 }
 
-// could returns what a rule could do at the paths of this program's, each once.
+// could returns what a rule could do at the paths of this program, each once.
 func (s *setup) could(r rule) []string {
 	if slices.Contains(r.capabilities, "deny") {
 		return nil

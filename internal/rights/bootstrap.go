@@ -47,7 +47,7 @@ func ForBootstrap(b Bootstrap) []Right {
 		out.allow("sys/mounts/"+mount, "update")
 		out.allow(mount+"/root/generate/internal", "update")
 	}
-	// To tell of other policies that reach the instances' objects, and of names that no instance has.
+	// For the notices about other policies that reach the instances' objects, and about names that no instance has.
 	out.allow("sys/policies/acl", "list")
 	out.allow("sys/policies/acl/*", "read")
 	out.allow("auth/"+b.AuthMount+"/role", "list")
