@@ -41,7 +41,8 @@ func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) 
 		"-function-role", "provision=" + w.Stack.Outputs["ProvisionFunctionRoleArn"],
 		"-function-role", "deprovision=" + w.Stack.Outputs["DeprovisionFunctionRoleArn"],
 		"-function-role", "reconcile=" + w.Stack.Outputs["ReconcileFunctionRoleArn"],
-		"-server-id", ServerID, "-aws-endpoint", w.MotoURL, "-sts-region", w.Region, "-aws-keys", "-pki", "-templates-dir", w.Profiles,
+		"-deployment", w.opts.StackName, "-server-id", ServerID, "-aws-endpoint", w.MotoURL, "-sts-region", w.Region, "-aws-keys", "-pki",
+		"-templates-dir", w.Profiles,
 	}
 	setup := exec.CommandContext(ctx, filepath.Join(w.opts.BuildDir, "vault-setup"), append(args, more...)...)
 	setup.Env = append(os.Environ(), "VAULT_ADDR="+w.VaultAddr, "VAULT_CACERT="+ca, "VAULT_TOKEN="+w.VaultToken,

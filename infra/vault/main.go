@@ -1,6 +1,7 @@
 // Command vault prepares a Vault server for the functions: the AWS auth mount and its settings, a policy and a role
 // for each function, made from the profiles, and on request the PKI mounts of the profiles. It writes only what
-// differs, so it can be run again at any time; with -dry-run it only tells.
+// differs, so it can be run again at any time; with -dry-run it only tells. A line that begins with notice is about
+// something that it does not change, such as another policy that reaches the instances' objects.
 //
 // It talks to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE.
 package main
@@ -10,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,6 +26,7 @@ import (
 type options struct {
 	authMount, loginMount string
 	rolePrefix            string
+	deployment            string
 	functionRoles         map[string]string // IAM role ARN by function
 	serverID              string
 	stsRegion             string
@@ -33,7 +36,7 @@ type options struct {
 	stsRoles              map[string]string // IAM role ARN by account
 	stsExternalID         string
 	alsoPaths, alsoMounts []string
-	setAlias              bool
+	setAlias, keepAlias   bool
 	revoke                bool
 	pki                   bool
 	templatesDir          string
@@ -46,6 +49,7 @@ func main() {
 	flag.StringVar(&o.authMount, "auth-mount", "aws", "AWS auth mount that receives one role per instance")
 	flag.StringVar(&o.loginMount, "login-mount", "aws", "AWS auth mount the functions log in to")
 	flag.StringVar(&o.rolePrefix, "role-prefix", "ec2-provisioner", "prefix of the functions' policies and roles")
+	flag.StringVar(&o.deployment, "deployment", "", "`ID` of the deployment, the stack's name: the profiles' PKI mounts are marked as its own")
 	pairs(o.functionRoles, "function-role", "`function=ARN`: IAM role of a function, for provision, deprovision and reconcile; repeat")
 	flag.StringVar(&o.serverID, "server-id", "", "value the X-Vault-AWS-IAM-Server-ID header must have; one per Vault cluster")
 	flag.StringVar(&o.stsRegion, "sts-region", "", "region whose STS Vault asks: the functions', or VaultSTSRegion; empty leaves Vault's setting, at first sts.amazonaws.com, for which they do not sign")
@@ -65,6 +69,7 @@ func main() {
 		return grant.CheckBasePath(s)
 	})
 	flag.BoolVar(&o.setAlias, "set-alias", false, "make the instance ID the alias of logins on an auth mount that was here before, too")
+	flag.BoolVar(&o.keepAlias, "keep-alias", false, "go on where the aliases of an auth mount that was here before keep removals from cutting tokens")
 	flag.BoolVar(&o.revoke, "revoke-certificates", false, "let deprovision and reconcile revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")
 	flag.BoolVar(&o.pki, "pki", false, "make the profiles' PKI mounts that are missing, each with a root of its own")
 	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for those that are built in")
@@ -96,7 +101,9 @@ func run(ctx context.Context, o options) error {
 	if o.templatesDir != "" {
 		files = os.DirFS(o.templatesDir)
 	}
-	profiles, err := grant.Load(files)
+	// Instances may hold grants by a profile that breaks a rule an earlier version did not have: its paths are still the
+	// functions' to work at. How long certificates may live is a setting of the functions.
+	profiles, err := grant.LoadStanding(files, grant.Rules{MaxTTL: math.MaxInt64, RolePrefix: o.rolePrefix})
 	if err != nil {
 		return fmt.Errorf("loading the profiles: %w", err)
 	}
@@ -109,6 +116,11 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("making the Vault client: %w", err)
 	}
 	s := setup{options: o, vault: client.Logical(), profiles: profiles, out: os.Stdout, made: map[string]bool{}}
+	for _, p := range profiles.Profiles {
+		if p.Barred != nil {
+			s.notice("profile %s: nothing new is granted by it, and what was granted stands: %v", p.Name, p.Barred)
+		}
+	}
 	if err := s.apply(ctx); err != nil {
 		return err
 	}

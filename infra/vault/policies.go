@@ -25,6 +25,9 @@ func bootstrapPolicy(profiles *grant.Set, o options) string {
 		AuthMount: o.authMount, LoginMount: o.loginMount, RolePrefix: o.rolePrefix, Accounts: slices.Sorted(maps.Keys(o.stsRoles)),
 		Client: o.asksAWSOtherwise(),
 	}
+	if o.deployment != "" {
+		b.Marked = profiles.PKIMounts()
+	}
 	if o.pki {
 		b.PKIMounts = profiles.PKIMounts()
 	}

@@ -38,7 +38,15 @@ func (s *setup) apply(ctx context.Context) error {
 			return fmt.Errorf("-function-role %s: the functions are %s", function, strings.Join(all, ", "))
 		}
 	}
-	for _, step := range []func(context.Context) error{s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts} {
+	if s.deployment != "" {
+		if err := grant.CheckDeployment(s.deployment); err != nil {
+			return fmt.Errorf("-deployment: %w", err)
+		}
+	}
+	for _, step := range []func(context.Context) error{
+		s.checkAliases, s.checkOwners, // before anything is written
+		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.survey,
+	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -111,16 +119,6 @@ func stsEndpoint(ctx context.Context, region string) (string, error) {
 	return resolved.URI.String(), nil
 }
 
-// identity makes the instance ID the alias of an instance's logins: it needs no remembering when they are cut. A mount
-// that was here before may have other users, whose entities the alias would change: there it is left as it is, and
-// removal goes by the role_id that the ledger holds.
-func (s *setup) identity(ctx context.Context) error {
-	if !s.made["auth/"+s.authMount] && !s.setAlias {
-		return nil
-	}
-	return s.write(ctx, "auth/"+s.authMount+"/config/identity", map[string]any{"ec2_alias": "instance_id", "iam_alias": "role_id"}, nil)
-}
-
 func (s *setup) accounts(ctx context.Context) error {
 	for _, account := range slices.Sorted(maps.Keys(s.stsRoles)) {
 		fields := map[string]any{"sts_role": s.stsRoles[account]}
@@ -187,9 +185,11 @@ func (s *setup) pkiMounts(ctx context.Context) error {
 		return nil
 	}
 	for _, mount := range s.profiles.PKIMounts() {
-		made, err := s.mount(ctx, "sys/mounts", mount, map[string]any{
-			"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"},
-		})
+		fields := map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"}}
+		if s.deployment != "" {
+			fields["description"] = grant.MountMark(s.deployment)
+		}
+		made, err := s.mount(ctx, "sys/mounts", mount, fields)
 		if err != nil {
 			return err
 		}
@@ -293,6 +293,11 @@ func (s *setup) awaits(path string) bool {
 		}
 	}
 	return false
+}
+
+// notice prints a line about something that this command does not change.
+func (s *setup) notice(format string, args ...any) {
+	fmt.Fprintf(s.out, "notice  %s\n", strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
 }
 
 func (s *setup) tell(verb, path, why string) {

@@ -64,6 +64,8 @@ type Options struct {
 	// Places are the accounts and regions whose instances are looked after; an empty account is the function's own.
 	Places   []instance.Place
 	Profiles *grant.Set
+	// Deployment is the one that the PKI mounts belong to.
+	Deployment string
 	// Rights are what the function's token must be able to do, and all that it may.
 	Rights []rights.Right
 	// AuthMount receives the instances' roles; the functions log in at LoginMount.
@@ -144,7 +146,7 @@ func (d Doctor) steps() []*step {
 	}
 	steps = append(steps, d.authSteps(login, own)...)
 	steps = append(steps, d.pkiSteps(login)...)
-	steps = append(steps, own)
+	steps = append(steps, &step{name: "names in vault", needs: []*step{login}, look: d.names}, own)
 	steps = append(steps, d.placeSteps(own)...)
 	steps = append(steps, d.tableSteps()...)
 	steps = append(steps,

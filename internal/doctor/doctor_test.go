@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
@@ -21,9 +22,10 @@ import (
 var names = []string{
 	"vault", "vault version", "vault login", "vault rights", "vault bounds",
 	"auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
+	"pki owner " + pki, "pki roles " + pki, "names in vault",
 	"aws identity", "member role own account", "iam own account", "ec2 own account us-east-1", "ec2 own account eu-central-1",
 	"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1",
-	"ledger table", "ledger recovery", "ledger expiry", "ledger open", "profiles", "profile overlap",
+	"ledger table", "ledger recovery", "ledger expiry", "ledger open", "profiles", "profile overlap", "profile rules", "profile networks",
 }
 
 func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.T) {
@@ -44,7 +46,8 @@ func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.
 }
 
 func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
-	afterVault := names[1:10]
+	afterVault := names[1:13]
+	withPKI := []string{"pki " + pki, "acme " + pki, "pki owner " + pki, "pki roles " + pki}
 	for name, row := range map[string]struct {
 		spoil  func(*world)
 		fails  []string // the first says why
@@ -69,7 +72,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		},
 		"the login is refused": {
 			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
-			names[2:10], "does not belong", "-function-role reconcile=",
+			names[2:13], "does not belong", "-function-role reconcile=",
 		},
 		"a right is missing": {
 			func(w *world) { w.capabilities["alice/pki/k8s/roles/i-00000000000000000"] = []string{"read", "update"} },
@@ -144,13 +147,13 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		},
 		"no PKI mount": {
 			func(w *world) { w.objectErrs[pki+"/issuers"] = errors.New("status 404: no handler for route") },
-			[]string{"pki " + pki, "acme " + pki}, "no handler", "-pki",
+			withPKI, "no handler", "-pki",
 		},
 		"a PKI mount without an issuer": {
-			func(w *world) { w.lists[pki+"/issuers"] = nil }, []string{"pki " + pki, "acme " + pki}, "no issuer", "-pki",
+			func(w *world) { w.lists[pki+"/issuers"] = nil }, withPKI, "no issuer", "-pki",
 		},
 		"another engine where the PKI should be": {
-			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["type"] = "kv" }, []string{"pki " + pki, "acme " + pki}, "type kv", "PKI engine",
+			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["type"] = "kv" }, withPKI, "type kv", "PKI engine",
 		},
 		"ACME is on": {
 			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = true }, []string{"acme " + pki}, "no policy applies", "enabled=false",
@@ -158,9 +161,39 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		"ACME is in doubt": {
 			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = "yes" }, []string{"acme " + pki}, "does not say", "by hand",
 		},
+		"a PKI mount without a mark": {
+			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["description"] = "nodes" },
+			[]string{"pki owner " + pki}, "bears no mark", "-deployment alice",
+		},
+		"another deployment's PKI mount": {
+			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["description"] = grant.MountMark("bob") },
+			[]string{"pki owner " + pki}, "belongs to the deployment bob and not to alice", "base_path",
+		},
+		"a PKI role that is not the program's": {
+			func(w *world) { w.lists[pki+"/roles"] = []string{"i-0123456789abcdef0-kubelet", "web"} },
+			[]string{"pki roles " + pki}, "any name: web", "PKI mount of their own",
+		},
+		"a policy under the functions' pattern that no instance has": {
+			func(w *world) { w.lists["sys/policies/acl"] = []string{"ec2-i-door", "ec2-" + instanceID + "-node"} },
+			[]string{"names in vault"}, "leaves: sys/policies/acl/ec2-i-door", "delete it",
+		},
+		"an auth role under the functions' pattern that no instance has": {
+			func(w *world) { w.lists["auth/aws/role"] = []string{"i-door", instanceID} },
+			[]string{"names in vault"}, "leaves: auth/aws/role/i-door", "delete it",
+		},
+		"an object under the functions' pattern that no instance has": {
+			func(w *world) { w.lists[pki+"/roles"] = []string{"i-door-kubelet"} },
+			[]string{"names in vault"}, "leaves: " + pki + "/roles/i-door-kubelet", "delete it",
+		},
+		"the policies cannot be listed": {
+			func(w *world) { w.objectErrs["sys/policies/acl"] = errors.New("status 403") }, []string{"names in vault"}, "403", "infra/vault",
+		},
+		"the roles of a PKI mount cannot be listed": {
+			func(w *world) { w.objectErrs[pki+"/roles"] = errors.New("status 403") }, []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault",
+		},
 		"STS cannot be reached": {
 			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
-			append([]string{"aws identity", "accounts of auth/aws"}, names[11:18]...), "timeout", "STS",
+			append([]string{"aws identity", "accounts of auth/aws"}, names[14:21]...), "timeout", "STS",
 		},
 		"a member role that does not let the function in": {
 			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} },
@@ -247,7 +280,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 					if !strings.Contains(c.Detail, row.says) || !strings.Contains(c.Remedy, row.remedy) {
 						t.Errorf("want a detail that says %q and a remedy that says %q, got %+v", row.says, row.remedy, c)
 					}
-				} else if row.fails[0] != "vault rights" && !strings.HasPrefix(c.Detail, "not looked at") {
+				} else if row.fails[0] != "vault rights" && !strings.Contains(c.Detail, "403") && !strings.HasPrefix(c.Detail, "not looked at") {
 					t.Errorf("%q tells of the same fault a second time: %q", c.Name, c.Detail)
 				}
 			}
@@ -284,6 +317,12 @@ func TestWhatEndangersNothingIsToldAndIsInOrder(t *testing.T) {
 		},
 		"a PKI mount whose type is hidden": {
 			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki " + pki, "could not be seen",
+		},
+		"a PKI mount whose description is hidden": {
+			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki owner " + pki, "not looked at: status 403",
+		},
+		"aliases that do not name the instance": {
+			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_metadata"] = []any{"account_id"} }, "aliases of auth/aws", "-set-alias has it do so",
 		},
 		"a Vault without ACME": {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "knows no ACME"},
 		"an endpoint that knows no backups": {

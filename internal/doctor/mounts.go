@@ -51,14 +51,23 @@ func (d Doctor) aliases(ctx context.Context) finding {
 		shared = append(shared, "iam_alias="+iam)
 	}
 	if len(shared) > 0 {
-		return bad("write ec2_alias=instance_id iam_alias=role_id to "+path+" (infra/vault -set-alias), or use another mount if somebody else leans on it",
-			"%s: with %s several instances share one identity, or one the program does not know, and the removal of an instance leaves its live tokens alone",
+		return bad("write ec2_alias=instance_id iam_alias=role_id to "+path+" (infra/vault -set-alias), or use another mount if others log in on this one",
+			"%s: with %s several instances share one identity, or one the program does not know: a removal cannot cut an instance's tokens, and is not done until their longest life is over",
 			found, strings.Join(shared, " and "))
+	}
+	if d.logsInBy("ec2") && !listed(data["ec2_metadata"], "instance_id") || d.logsInBy("iam") && !listed(data["iam_metadata"], "inferred_entity_id") {
+		found += "; the metadata of an alias does not name the instance (infra/vault -set-alias has it do so)"
 	}
 	if d.logsInBy("iam") || d.logsInBy("ec2") && ec2 == "role_id" {
 		found += "; by role_id reconcile cannot find the entities of gone instances whose ledger record is gone as well"
 	}
 	return good("%s", found)
+}
+
+// listed reports whether a list of Vault's has a value.
+func listed(list any, value string) bool {
+	all, _ := list.([]any)
+	return slices.Contains(all, any(value))
 }
 
 func (d Doctor) logsInBy(kind string) bool {
@@ -97,9 +106,10 @@ func (d Doctor) pkiSteps(login *step) []*step {
 	var steps []*step
 	for _, mount := range d.Profiles.PKIMounts() {
 		mounted := &step{name: "pki " + mount, needs: []*step{login}, look: func(ctx context.Context) finding { return d.pki(ctx, mount) }}
-		steps = append(steps, mounted, &step{
-			name: "acme " + mount, needs: []*step{mounted}, look: func(ctx context.Context) finding { return d.acme(ctx, mount) },
-		})
+		on := func(name string, look func(context.Context, string) finding) *step {
+			return &step{name: name + " " + mount, needs: []*step{mounted}, look: func(ctx context.Context) finding { return look(ctx, mount) }}
+		}
+		steps = append(steps, mounted, on("acme", d.acme), on("pki owner", d.owner), on("pki roles", d.pkiRoles))
 	}
 	return steps
 }

@@ -22,6 +22,8 @@ const (
 	own     = "123456789012"
 	foreign = "111122223333"
 	pki     = "alice/pki/k8s"
+
+	instanceID = "i-0123456789abcdef0"
 )
 
 // world is all the doctor looks at, in order. Each test spoils one thing.
@@ -64,12 +66,18 @@ func healthy(t *testing.T) *world {
 		health: vault.Health{Version: "1.21.8", Initialized: true},
 		objects: map[string]map[string]any{
 			"sys/internal/ui/mounts/auth/aws": {"type": "aws", "accessor": "auth_aws_1"},
-			"sys/internal/ui/mounts/" + pki:   {"type": "pki"},
-			"auth/aws/config/identity":        {"ec2_alias": "instance_id", "iam_alias": "role_id"},
-			pki + "/config/acme":              {"enabled": false, "allowed_roles": []any{"*"}},
+			"sys/internal/ui/mounts/" + pki:   {"type": "pki", "description": "nodes; " + grant.MountMark("alice")},
+			"auth/aws/config/identity": {
+				"ec2_alias": "instance_id", "iam_alias": "role_id",
+				"ec2_metadata": []any{"account_id", "instance_id"}, "iam_metadata": []any{"account_id", "inferred_entity_id"},
+			},
+			pki + "/config/acme": {"enabled": false, "allowed_roles": []any{"*"}},
 		},
-		objectErrs:   map[string]error{},
-		lists:        map[string][]string{pki + "/issuers": {"a"}, "auth/aws/config/sts": {foreign}},
+		objectErrs: map[string]error{},
+		lists: map[string][]string{
+			pki + "/issuers": {"a"}, "auth/aws/config/sts": {foreign}, pki + "/roles": {instanceID + "-kubelet"},
+			"sys/policies/acl": {"default", "ec2-" + instanceID + "-node", "ec2-provisioner-provision", "root"}, "auth/aws/role": {instanceID, "operator"},
+		},
 		capabilities: map[string][]string{},
 		roleErrs:     map[string]error{}, profileErrs: map[string]error{}, instancesErrs: map[instance.Place]error{},
 		shape: ledger.Shape{Status: "ACTIVE", Keys: "pk (S)"}, recovery: true, expiry: "expires_at",
@@ -77,8 +85,8 @@ func healthy(t *testing.T) *world {
 	profiles := load(t, "ec2", "arn:aws:iam::*:role/alice-worker", "arn:aws:iam::*:role/alice-etcd")
 	w.options = doctor.Options{
 		Server: w, Objects: w, AWS: w, Table: w, Ledger: w,
-		Places:    []instance.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
-		Profiles:  profiles,
+		Places:   []instance.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
+		Profiles: profiles, Deployment: "alice",
 		Rights:    rights.ByFunction(rights.Scope{Profiles: profiles, AuthMount: "aws"})[rights.Reconcile],
 		AuthMount: "aws", LoginMount: "aws-functions",
 		RoleNames: []string{"ec2-provisioner-provision", "ec2-provisioner-deprovision", "ec2-provisioner-reconcile"},
@@ -94,7 +102,7 @@ func load(t *testing.T, auth string, roles ...string) *grant.Set {
 	for i, role := range roles {
 		folder := fmt.Sprintf("p%d", i)
 		files[folder+"/profile.yaml"] = &fstest.MapFile{Data: []byte(fmt.Sprintf(`name: alice-p%d
-match: {iam_role_arn: %q}
+match: {iam_role_arn: %q, vpc_ids: [vpc-0a1b2c3d]}
 base_path: alice
 fqdn: "{{ .PrivateDNSName }}"
 auth: {type: %s, token_ttl: 1h, token_max_ttl: 24h}

@@ -102,7 +102,7 @@ func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
-		Places: places, Profiles: p.profiles, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount, RoleNames: names,
 	}}
 }

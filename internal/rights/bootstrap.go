@@ -13,10 +13,12 @@ type Bootstrap struct {
 	Client bool
 	// PKIMounts are the mounts to make; empty for none.
 	PKIMounts []string
+	// Marked are the mounts to mark as a deployment's; empty for none.
+	Marked []string
 }
 
 // ForBootstrap gives the rights of the person, or the pipeline, that runs infra/vault, sorted by path: those that are
-// needed to write everything for the first time and to change it later, and no others. Enabling an auth mount needs sudo:
+// needed to write everything for the first time, to change it later and to look for what else reaches it, and no others. Enabling an auth mount needs sudo:
 // https://developer.hashicorp.com/vault/api-docs/system/auth#enable-auth-method. The issuers of a PKI mount may be listed
 // by anybody.
 func ForBootstrap(b Bootstrap) []Right {
@@ -37,12 +39,17 @@ func ForBootstrap(b Bootstrap) []Right {
 		out.allow("sys/policies/acl/"+name, "read", "update")
 		out.allow("auth/"+b.LoginMount+"/role/"+name, "create", "read", "update")
 	}
-	if len(b.PKIMounts) > 0 {
-		out.allow("sys/mounts", "read")
+	out.allow("sys/mounts", "read")
+	for _, mount := range b.Marked {
+		out.allow("sys/mounts/"+mount+"/tune", "update")
 	}
 	for _, mount := range b.PKIMounts {
 		out.allow("sys/mounts/"+mount, "update")
 		out.allow(mount+"/root/generate/internal", "update")
 	}
+	// For the notices about other policies that reach the instances' objects, and about names that no instance has.
+	out.allow("sys/policies/acl", "list")
+	out.allow("sys/policies/acl/*", "read")
+	out.allow("auth/"+b.AuthMount+"/role", "list")
 	return out.sorted()
 }

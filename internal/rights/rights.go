@@ -26,6 +26,9 @@ type Right struct {
 	Path string
 	// Capabilities stand in the order of Vault's documentation, each once.
 	Capabilities []string
+	// Allowed are the parameters that a write may have, and the values of each; an empty list is any value. Nil is any
+	// parameter. https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
+	Allowed map[string][]any
 }
 
 // Scope is what the functions' rights depend on.
@@ -67,7 +70,9 @@ func (s Scope) provision() set {
 	for _, path := range s.paths() {
 		out.allow(path+objectNames, "create", "read", "update", "delete")
 	}
-	out.allow("auth/"+s.AuthMount+"/role"+objectNames, "create", "read", "update")
+	roles := "auth/" + s.AuthMount + "/role" + objectNames
+	out.allow(roles, "create", "read", "update")
+	out.bound(roles, authRoleParameters())
 	return out
 }
 
@@ -81,6 +86,8 @@ func (s Scope) deprovision() set {
 		// Read tells the role_id, the alias of the logins to cut, where a crash kept it from the ledger.
 		out.allow("auth/"+mount+"/role"+objectNames, "read", "delete")
 		out.allow("auth/"+mount+"/identity-accesslist"+objectNames, "delete")
+		// A removal is done when tokens are cut, so it checks that the mount's aliases lead to the instance's entity.
+		out.allow("auth/"+mount+"/config/identity", "read")
 	}
 	out.allow("identity/lookup/entity", "update")
 	out.allow("identity/entity/id/*", "delete")
@@ -110,7 +117,6 @@ func (s Scope) look() set {
 	auth := "auth/" + s.AuthMount
 	out.allow(auth+"/role", "list")
 	out.allow(auth+"/identity-accesslist", "list")
-	out.allow(auth+"/config/identity", "read")
 	out.allow(auth+"/config/sts", "list")
 	out.allow("identity/entity-alias/id", "list")
 	for _, mount := range s.Profiles.PKIMounts() {
@@ -134,30 +140,47 @@ func (s Scope) paths() []string {
 	return slices.Compact(paths)
 }
 
-// set are capabilities by path.
-type set map[string]map[string]bool
+// entry is what is allowed at one path.
+type entry struct {
+	capabilities map[string]bool
+	parameters   map[string][]any
+}
+
+// set are entries by path.
+type set map[string]*entry
+
+func (s set) at(path string) *entry {
+	if s[path] == nil {
+		s[path] = &entry{capabilities: map[string]bool{}}
+	}
+	return s[path]
+}
 
 func (s set) allow(path string, capabilities ...string) {
-	if s[path] == nil {
-		s[path] = map[string]bool{}
-	}
+	e := s.at(path)
 	for _, c := range capabilities {
-		s[path][c] = true
+		e.capabilities[c] = true
 	}
 }
 
+func (s set) bound(path string, parameters map[string][]any) { s.at(path).parameters = parameters }
+
+// add takes over all of other. Only writes have parameters, and no two functions write to one path with different ones.
 func (s set) add(other set) {
-	for path, capabilities := range other {
-		s.allow(path, slices.Collect(maps.Keys(capabilities))...)
+	for path, e := range other {
+		s.allow(path, slices.Collect(maps.Keys(e.capabilities))...)
+		if e.parameters != nil {
+			s.bound(path, e.parameters)
+		}
 	}
 }
 
 func (s set) sorted() []Right {
 	var out []Right
 	for _, path := range slices.Sorted(maps.Keys(s)) {
-		r := Right{Path: path}
+		r := Right{Path: path, Allowed: s[path].parameters}
 		for _, c := range []string{"create", "read", "update", "delete", "list", "sudo"} {
-			if s[path][c] {
+			if s[path].capabilities[c] {
 				r.Capabilities = append(r.Capabilities, c)
 			}
 		}

@@ -1,13 +1,17 @@
 package rights_test
 
 import (
+	"maps"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/hashicorp/hcl"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
@@ -56,6 +60,7 @@ func TestEachFunctionMayDoExactlyThis(t *testing.T) {
 		rights.Deprovision: {
 			"alice/pki/k8s/roles/i-*: delete",
 			"alice/ssh/roles/i-*: delete",
+			"auth/aws/config/identity: read",
 			"auth/aws/identity-accesslist/i-*: delete",
 			"auth/aws/role/i-*: read delete",
 			"identity/entity/id/*: delete",
@@ -109,8 +114,8 @@ func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
 		"a mount that instances still have roles on": {
 			func(s *rights.Scope) { s.AlsoMounts = []string{"aws-old", "aws"} },
 			map[string][]string{
-				rights.Deprovision: {"auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
-				rights.Reconcile:   {"auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
+				rights.Deprovision: {"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
+				rights.Reconcile:   {"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
 			},
 		},
 		"revoking certificates, on all that may be a PKI mount": {
@@ -146,10 +151,13 @@ func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestTheTextOfAPolicyGivesTheRightsItWasMadeFrom(t *testing.T) {
+func TestPolicy_SaysTheRightsItWasMadeFrom(t *testing.T) {
 	for function, list := range rights.ByFunction(scope(t)) {
 		var policy struct {
-			Path map[string]struct{ Capabilities []string }
+			Path map[string]struct {
+				Capabilities []string
+				Allowed      map[string][]any `hcl:"allowed_parameters"`
+			}
 		}
 		if err := hcl.Decode(&policy, rights.Policy(list)); err != nil {
 			t.Fatalf("%s: the text must be a policy: %v", function, err)
@@ -158,9 +166,62 @@ func TestTheTextOfAPolicyGivesTheRightsItWasMadeFrom(t *testing.T) {
 			t.Errorf("%s: %d rights became %d paths", function, len(list), len(policy.Path))
 		}
 		for _, r := range list {
-			if got := policy.Path[r.Path].Capabilities; !slices.Equal(got, r.Capabilities) {
-				t.Errorf("%s: %s: the text gives %q, want %q", function, r.Path, got, r.Capabilities)
+			got := policy.Path[r.Path]
+			same := maps.EqualFunc(got.Allowed, r.Allowed, func(a, b []any) bool { return slices.Equal(a, b) })
+			if !slices.Equal(got.Capabilities, r.Capabilities) || !same {
+				t.Errorf("%s: %s: the text gives %q with %v, want %q with %v", function, r.Path, got.Capabilities, got.Allowed, r.Capabilities, r.Allowed)
 			}
+		}
+	}
+}
+
+// Only who writes auth roles is bounded, and the list is closed: Vault lets any parameter pass where * is one of them.
+func TestRights_BoundTheParametersOfAuthRoles(t *testing.T) {
+	for function, list := range rights.ByFunction(scope(t)) {
+		for _, r := range list {
+			writes := slices.Contains(r.Capabilities, "update") && r.Path == "auth/aws/role/i-*"
+			if _, open := r.Allowed["*"]; open || writes != (len(r.Allowed) > 0) {
+				t.Errorf("%s: %s: want a closed list of parameters: %v, got %v", function, r.Path, writes, r.Allowed)
+			}
+		}
+	}
+}
+
+// A field that is missing in the list, or has another value, would be a grant that Vault refuses.
+func TestRights_AllowEachFieldOfAnAuthRole(t *testing.T) {
+	allowed := map[string][]any{}
+	for _, r := range rights.ByFunction(scope(t))[rights.Provision] {
+		if r.Path == "auth/aws/role/i-*" {
+			allowed = r.Allowed
+		}
+	}
+	instance := facts.Instance{
+		ID: "i-0123456789abcdef0", Account: "123456789012", Region: "us-east-1", VPCID: "vpc-0123456789abcdef0",
+		PrivateDNSName: "ip-10-1-1-4.ec2.internal", IPv4s: []netip.Addr{netip.MustParseAddr("10.1.1.4")}, IAMRoleARN: "arn:aws:iam::123456789012:role/worker",
+		IAMInstanceProfileARN: "arn:aws:iam::123456789012:instance-profile/worker",
+	}
+	used := map[string]bool{}
+	for _, kind := range []string{"ec2", "iam"} {
+		profile := *scope(t).Profiles.Profiles[0]
+		profile.Auth.Type = kind
+		granted, err := profile.Render(instance, grant.Realm{AuthMount: "aws", Deployment: "d"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range granted.AuthRole.Fields {
+			used[name] = true
+			if number, is := value.(int64); is {
+				value = strconv.FormatInt(number, 10) // as internal/vault writes it
+			}
+			values, is := allowed[name]
+			if !is || len(values) > 0 && !slices.Contains(values, value) {
+				t.Errorf("%s: the role has %s: %#v, allowed are %v (listed: %v)", kind, name, value, values, is)
+			}
+		}
+	}
+	for name := range allowed {
+		if !used[name] {
+			t.Errorf("%s is allowed, and no auth role has it", name)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package rights
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -13,9 +15,32 @@ func Policy(rights []Right) string {
 		for j, c := range r.Capabilities {
 			quoted[j] = fmt.Sprintf("%q", c)
 		}
-		blocks[i] = fmt.Sprintf("path %q {\n  capabilities = [%s]\n}\n", r.Path, strings.Join(quoted, ", "))
+		blocks[i] = fmt.Sprintf("path %q {\n  capabilities = [%s]\n%s}\n", r.Path, strings.Join(quoted, ", "), parameters(r.Allowed))
 	}
 	return "# Made from the profiles by infra/vault: change those and run it again.\n\n" + strings.Join(blocks, "\n")
+}
+
+// parameters returns the lines that bound a write's parameters; none for nil.
+func parameters(allowed map[string][]any) string {
+	if allowed == nil {
+		return ""
+	}
+	var out strings.Builder
+	out.WriteString("  allowed_parameters = {\n")
+	for _, name := range slices.Sorted(maps.Keys(allowed)) {
+		fmt.Fprintf(&out, "    %q = %s\n", name, literals(allowed[name]))
+	}
+	out.WriteString("  }\n")
+	return out.String()
+}
+
+// literals is a list of strings and booleans in HCL, which has Go's form for both.
+func literals(list []any) string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = fmt.Sprintf("%#v", v)
+	}
+	return "[" + strings.Join(out, ", ") + "]"
 }
 
 // Example is a path that the right is about, without wildcards: an instance ID of zeros stands for every instance's.

@@ -95,7 +95,7 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 // Write puts fields at path. A warning of Vault's is an error: Vault drops a parameter it does not know and only
 // warns, so what was asked for is not what stands there.
 func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
-	_, err := c.write(ctx, writing, path, fields)
+	_, err := c.write(ctx, writing, path, asDigits(path, fields))
 	return err
 }
 

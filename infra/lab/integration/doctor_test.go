@@ -8,6 +8,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 func examine(t *testing.T, f *sandbox.Function) (doctor.Report, map[string]doctor.Check) {
@@ -41,7 +42,7 @@ func TestTheDoctorFindsNothingWrongWithTheLab(t *testing.T) {
 
 // TestTheDoctorNamesWhatIsWrongAndItsRemedy spoils one thing at a time on the real parts.
 func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
-	const own, k8s = "sys/policies/acl/ec2-provisioner-reconcile", "alice_cluster/pki/k8s"
+	const own, k8s, tune = "sys/policies/acl/ec2-provisioner-reconcile", "alice_cluster/pki/k8s", "sys/mounts/alice_cluster/pki/k8s/tune"
 	healthy := fmt.Sprint(vaultRead(t, own)["policy"])
 	for name, c := range map[string]struct {
 		spoil, mend func(*testing.T)
@@ -73,6 +74,40 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			mend:   func(t *testing.T) { vaultWrite(t, k8s+"/config/acme", map[string]any{"enabled": false}) },
 			check:  "acme " + k8s,
 			detail: "ACME is enabled",
+		},
+		"a PKI mount without a mark": {
+			spoil:  func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": "nodes"}) },
+			mend:   func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": grant.MountMark("lab")}) },
+			check:  "pki owner " + k8s,
+			detail: "bears no mark",
+		},
+		"a PKI mount of another deployment": {
+			spoil:  func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": grant.MountMark("other")}) },
+			mend:   func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": grant.MountMark("lab")}) },
+			check:  "pki owner " + k8s,
+			detail: "belongs to the deployment other and not to lab",
+		},
+		"a PKI role that can hold any name": {
+			spoil:  func(t *testing.T) { vaultWrite(t, k8s+"/roles/web", map[string]any{"allow_any_name": true}) },
+			mend:   func(t *testing.T) { vaultDelete(t, k8s+"/roles/web") },
+			check:  "pki roles " + k8s,
+			detail: "web",
+		},
+		"a policy that a stolen function left": {
+			spoil: func(t *testing.T) {
+				vaultWrite(t, "sys/policies/acl/ec2-i-door", map[string]any{"policy": `path "*" { capabilities = ["read"] }`})
+			},
+			mend:   func(t *testing.T) { vaultDelete(t, "sys/policies/acl/ec2-i-door") },
+			check:  "names in vault",
+			detail: "sys/policies/acl/ec2-i-door",
+		},
+		"an auth role that a stolen function left": {
+			spoil: func(t *testing.T) {
+				vaultWrite(t, "auth/aws/role/i-door", map[string]any{"auth_type": "ec2", "bound_account_id": "123456789012"})
+			},
+			mend:   func(t *testing.T) { vaultDelete(t, "auth/aws/role/i-door") },
+			check:  "names in vault",
+			detail: "auth/aws/role/i-door",
 		},
 		"an alias that all instances share": {
 			spoil: func(t *testing.T) { vaultWrite(t, "auth/aws/config/identity", map[string]any{"ec2_alias": "image_id"}) },

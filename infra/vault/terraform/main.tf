@@ -54,13 +54,15 @@ resource "vault_aws_auth_backend_client" "aws" {
 }
 
 # The instance ID as the alias needs no remembering when an instance's logins are cut. On a mount with other users it would
-# make new entities of them all.
+# make new entities of them all. The metadata names the instance, by which a removal proves that an entity is the instance's.
 resource "vault_aws_auth_backend_config_identity" "aws" {
   for_each = var.set_alias ? toset([var.auth_mount]) : toset([])
 
-  backend   = vault_auth_backend.aws[each.key].path
-  ec2_alias = "instance_id"
-  iam_alias = "role_id"
+  backend      = vault_auth_backend.aws[each.key].path
+  ec2_alias    = "instance_id"
+  iam_alias    = "role_id"
+  ec2_metadata = ["account_id", "auth_type", "instance_id"]
+  iam_metadata = ["account_id", "auth_type", "inferred_entity_id"]
 }
 
 resource "vault_aws_auth_backend_sts_role" "member" {
@@ -103,6 +105,7 @@ resource "vault_mount" "pki" {
 
   path                  = each.key
   type                  = "pki"
+  description           = var.deployment == "" ? null : "managed-by: vault-ec2-provisioner, deployment: ${var.deployment}"
   max_lease_ttl_seconds = 315360000
 }
 

@@ -31,6 +31,7 @@ locals {
     { for p in local.paths : "${p}/i-*" => ["delete"] },
     { for m in local.removal_mounts : "auth/${m}/role/i-*" => ["read", "delete"] },
     { for m in local.removal_mounts : "auth/${m}/identity-accesslist/i-*" => ["delete"] },
+    { for m in local.removal_mounts : "auth/${m}/config/identity" => ["read"] },
     { for p in local.revocable : "sys/leases/revoke-prefix/${p}/i-*" => ["update", "sudo"] },
   )
 
@@ -39,7 +40,6 @@ locals {
       "sys/policies/acl"                           = ["list"]
       "auth/${var.auth_mount}/role"                = ["list"]
       "auth/${var.auth_mount}/identity-accesslist" = ["list"]
-      "auth/${var.auth_mount}/config/identity"     = ["read"]
       "auth/${var.auth_mount}/config/sts"          = ["list"]
       "identity/entity-alias/id"                   = ["list"]
       "sys/capabilities-self"                      = ["update"]
@@ -55,11 +55,53 @@ locals {
     ]
   }
 
+  # The parameters that an auth role is written with, and the values of those that have few. Numbers are strings, since
+  # Vault never finds a number equal to one of a policy.
+  auth_role_parameters = {
+    auth_type                      = ["ec2", "iam"]
+    bound_account_id               = []
+    bound_ami_id                   = []
+    bound_ec2_instance_id          = []
+    bound_iam_instance_profile_arn = []
+    bound_iam_principal_arn        = []
+    bound_iam_role_arn             = []
+    bound_region                   = []
+    bound_subnet_id                = []
+    bound_vpc_id                   = []
+    resolve_aws_unique_ids         = []
+    inferred_entity_type           = ["", "ec2_instance"]
+    inferred_aws_region            = []
+    role_tag                       = [""]
+    allow_instance_migration       = [false]
+    disallow_reauthentication      = [false]
+    token_policies                 = []
+    token_bound_cidrs              = []
+    token_ttl                      = []
+    token_max_ttl                  = []
+    token_explicit_max_ttl         = ["0"]
+    token_period                   = ["0"]
+    token_num_uses                 = ["0"]
+    token_type                     = ["default"]
+    token_no_default_policy        = [true]
+  }
+  auth_role_lines = [
+    for name in sort(keys(local.auth_role_parameters)) :
+    "    \"${name}\" = [${join(", ", [for v in local.auth_role_parameters[name] : jsonencode(v)])}]\n"
+  ]
+  # By capability and path: who only deletes auth roles sends no parameters.
+  allowed = {
+    "update auth/${var.auth_mount}/role/i-*" = "  allowed_parameters = {\n${join("", local.auth_role_lines)}  }\n"
+  }
+
   policies = {
     for function, rights in { provision = local.provision, deprovision = local.deprovision, reconcile = local.reconcile } :
     function => join("\n", concat(
       ["# Made from the profiles by infra/vault: change those and run it again.\n"],
-      [for path in sort(keys(rights)) : "path \"${path}\" {\n  capabilities = [${join(", ", [for c in rights[path] : "\"${c}\""])}]\n}\n"],
+      [for path in sort(keys(rights)) : join("", concat(
+        ["path \"${path}\" {\n  capabilities = [${join(", ", [for c in rights[path] : "\"${c}\""])}]\n"],
+        [for c in rights[path] : lookup(local.allowed, "${c} ${path}", "")],
+        ["}\n"],
+      ))],
     ))
   }
 }

@@ -11,6 +11,12 @@ variable "function_roles" {
   }
 }
 
+variable "deployment" {
+  description = "ID of the deployment, the stack's name: the PKI mounts that the module makes are marked as its own"
+  type        = string
+  default     = ""
+}
+
 variable "auth_mount" {
   description = "AWS auth mount that receives one role per instance"
   type        = string

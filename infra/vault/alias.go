@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// aliasFields make the instance ID the alias of an instance's logins, which needs no remembering when they are cut. An
+// alias carries the instance's ID in its metadata, by which a removal proves that an entity is the instance's.
+// https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
+func aliasFields() map[string]any {
+	return map[string]any{
+		"ec2_alias": "instance_id", "iam_alias": "role_id",
+		"ec2_metadata": []string{"account_id", "auth_type", "instance_id"},
+		"iam_metadata": []string{"account_id", "auth_type", "inferred_entity_id"},
+	}
+}
+
+// writesAliases reports whether the alias settings are this run's to write. A mount that was here before may have other
+// users, for whom another alias makes another entity: there it takes -set-alias.
+func (s *setup) writesAliases() bool { return s.made["auth/"+s.authMount] || s.setAlias }
+
+func (s *setup) aliasPath() string { return "auth/" + s.authMount + "/config/identity" }
+
+// identity writes the alias settings where they are this run's to write.
+func (s *setup) identity(ctx context.Context) error {
+	if !s.writesAliases() {
+		return nil
+	}
+	return s.write(ctx, s.aliasPath(), aliasFields(), nil)
+}
+
+// checkAliases returns an error when the alias settings of a mount that was here before keep a removal from finding the
+// entity of an instance, and so from cutting its tokens.
+func (s *setup) checkAliases(ctx context.Context) error {
+	there, err := s.mounted(ctx, "sys/auth")
+	if err != nil {
+		return err
+	}
+	if s.setAlias || there[s.authMount] == nil {
+		return nil
+	}
+	current, err := s.read(ctx, s.aliasPath())
+	if err != nil {
+		return err
+	}
+	var hidden []string
+	if alias := fmt.Sprint(current["ec2_alias"]); s.logsInBy("ec2") && alias != "instance_id" && alias != "role_id" {
+		hidden = append(hidden, "ec2_alias="+alias)
+	}
+	if alias := fmt.Sprint(current["iam_alias"]); s.logsInBy("iam") && alias != "role_id" {
+		hidden = append(hidden, "iam_alias="+alias)
+	}
+	if len(hidden) > 0 && !s.keepAlias {
+		return fmt.Errorf("%s has %s: the removal of an instance could not cut its tokens. Nothing was written. "+
+			"Give the instances an auth mount of their own with -auth-mount; or run with -set-alias where no one else uses this mount, "+
+			"since others get new entities; or run with -keep-alias and have removals refused", s.aliasPath(), strings.Join(hidden, " and "))
+	}
+	if len(hidden) > 0 {
+		s.notice("%s has %s: the removal of an instance cannot cut its tokens", s.aliasPath(), strings.Join(hidden, " and "))
+	}
+	if !s.namesInstances(current) {
+		s.notice("%s does not put the instance ID into the metadata of an alias: with -set-alias it does", s.aliasPath())
+	}
+	return nil
+}
+
+// namesInstances reports whether the alias of each instance's login says which instance it is.
+func (s *setup) namesInstances(current map[string]any) bool {
+	return (!s.logsInBy("ec2") || holds(current["ec2_metadata"], "instance_id")) &&
+		(!s.logsInBy("iam") || holds(current["iam_metadata"], "inferred_entity_id"))
+}
+
+func holds(list any, value string) bool {
+	all, _ := list.([]any)
+	for _, v := range all {
+		if v == value {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *setup) logsInBy(kind string) bool {
+	for _, p := range s.profiles.Profiles {
+		if p.Auth.Type == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// mounted returns the settings of each mount by its path; list is sys/auth or sys/mounts.
+func (s *setup) mounted(ctx context.Context, list string) (map[string]map[string]any, error) {
+	data, err := s.read(ctx, list)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]map[string]any{}
+	for path, settings := range data {
+		if m, is := settings.(map[string]any); is {
+			out[strings.TrimSuffix(path, "/")] = m
+		}
+	}
+	return out, nil
+}
+
+// read returns the data at a path that must have some.
+func (s *setup) read(ctx context.Context, path string) (map[string]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := s.vault.ReadWithContext(ctx, path)
+	if err == nil && answer == nil {
+		err = errors.New("there is nothing")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return answer.Data, nil
+}

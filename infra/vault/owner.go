@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+// checkOwners returns an error when a PKI mount of the profiles belongs to another deployment. Claims on names are unique
+// within one ledger, so two deployments on one mount could give one name to two instances.
+func (s *setup) checkOwners(ctx context.Context) error {
+	there, err := s.mounted(ctx, "sys/mounts")
+	if err != nil {
+		return err
+	}
+	for _, mount := range s.profiles.PKIMounts() {
+		owner, marked := grant.MountOwner(description(there[mount]))
+		if s.deployment != "" && marked && owner != s.deployment {
+			return fmt.Errorf("the PKI mount %s belongs to the deployment %s and not to %s: a PKI mount belongs to one deployment. "+
+				"Nothing was written. Use another base_path in the profiles of %s", mount, owner, s.deployment, s.deployment)
+		}
+	}
+	return nil
+}
+
+// owners marks the PKI mounts of the profiles as this deployment's.
+func (s *setup) owners(ctx context.Context) error {
+	there, err := s.mounted(ctx, "sys/mounts")
+	if err != nil {
+		return err
+	}
+	for _, mount := range s.profiles.PKIMounts() {
+		settings := there[mount]
+		_, marked := grant.MountOwner(description(settings))
+		switch {
+		case !s.made[mount] && settings == nil:
+			s.notice("%s is not mounted: mount a PKI engine there, or run with -pki", mount)
+		case s.deployment == "" && !marked:
+			s.notice("the PKI mount %s does not say which deployment it belongs to: run with -deployment <the stack's name>", mount)
+		case s.deployment == "" || s.made[mount]: // there is nothing to say, or it was marked as it was made
+		default:
+			if err := s.mark(ctx, mount, description(settings), marked); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// mark appends this deployment's mark to a mount's description.
+func (s *setup) mark(ctx context.Context, mount, before string, marked bool) error {
+	path := "sys/mounts/" + mount + "/tune"
+	if marked {
+		s.tell("ok", path, "")
+		return nil
+	}
+	s.tell("update", path, "description")
+	if s.dryRun {
+		return nil
+	}
+	text := grant.MountMark(s.deployment)
+	if before != "" {
+		text = before + "; " + text
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := s.vault.WriteWithContext(ctx, path, map[string]any{"description": text}); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func description(mount map[string]any) string {
+	text, _ := mount["description"].(string)
+	return text
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl"
+	"github.com/hashicorp/hcl/hcl/ast"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+)
+
+// reach is what a policy could do at a path of this program.
+type reach struct {
+	path  string
+	needs []string // one of these capabilities
+	could string
+}
+
+// changes are the capabilities that change something; patch is one since Vault 1.9.
+var changes = []string{"create", "update", "patch", "delete"}
+
+// reaches are the paths of this program at which no policy but the functions' and the instances' should change anything.
+func (s *setup) reaches() []reach {
+	asks := []string{"create", "update"} // Vault asks for either where a path makes nothing
+	auth := "auth/" + s.authMount
+	all := []reach{
+		{grant.PolicyPath("ec2-i-*"), changes, "change what instances may do"},
+		{"sys/policy/ec2-i-*", changes, "change what instances may do"},
+		{auth + "/role/i-*", changes, "change who logs in as an instance"},
+		{auth + "/identity-accesslist/i-*", changes, "let another client log in with an instance's identity document"},
+	}
+	for _, mount := range s.profiles.PKIMounts() {
+		all = append(all, reach{mount + "/roles/*", changes, "change what certificates " + mount + " issues"})
+		for _, by := range []string{"", "issuer/+/"} {
+			for _, end := range []string{"issue/*", "sign/*"} {
+				all = append(all, reach{mount + "/" + by + end, asks, "get a certificate of any instance from " + mount})
+			}
+			for _, end := range []string{"sign-verbatim", "sign-verbatim/*"} {
+				all = append(all, reach{mount + "/" + by + end, asks, "get a certificate for any name from " + mount})
+			}
+		}
+		for _, by := range []string{"root/", "issuer/+/"} {
+			for _, end := range []string{"sign-intermediate", "sign-self-issued"} {
+				all = append(all, reach{mount + "/" + by + end, asks, "make a CA below " + mount})
+			}
+		}
+	}
+	return all
+}
+
+// survey prints a notice for each rule of another policy that reaches the paths of this program, and for each name under
+// the functions' patterns that no instance can have. None of it is an error, since a Vault's operators have such policies.
+func (s *setup) survey(ctx context.Context) error {
+	policies, err := s.list(ctx, "sys/policies/acl")
+	if err != nil {
+		s.notice("other policies were not looked at: %v", err)
+	}
+	for _, name := range policies {
+		instance, output, ours := grant.SplitObjectName(name)
+		switch {
+		case s.isOwn(name), ours && name == grant.PolicyName(instance, output):
+			continue
+		case strings.HasPrefix(name, "ec2-i-"):
+			s.notice("policy %s: no instance has a policy of this name, and the functions' tokens can write it: look at it and delete it", name)
+		}
+		s.surveyPolicy(ctx, name)
+	}
+	if s.awaits("auth/" + s.authMount + "/role") {
+		return nil
+	}
+	roles, err := s.list(ctx, "auth/"+s.authMount+"/role")
+	if err != nil {
+		s.notice("the auth roles of auth/%s were not looked at: %v", s.authMount, err)
+	}
+	for _, name := range roles {
+		if strings.HasPrefix(name, "i-") && !facts.IsInstanceID(name) {
+			s.notice("auth role %s: no instance has this ID, and the functions' tokens can write it: look at it and delete it", grant.AuthRolePath(s.authMount, name))
+		}
+	}
+	return nil
+}
+
+// isOwn reports whether a policy is Vault's own or one of the functions'. Vault's default policy reaches nothing of an
+// instance's as it comes, and may have been changed, so it is looked at.
+func (s *setup) isOwn(name string) bool {
+	if name == "root" {
+		return true
+	}
+	return slices.ContainsFunc(rights.Functions(), func(f string) bool { return name == s.rolePrefix+"-"+f })
+}
+
+func (s *setup) surveyPolicy(ctx context.Context, name string) {
+	data, err := s.read(ctx, grant.PolicyPath(name))
+	if err != nil {
+		s.notice("policy %s was not looked at: %v", name, err)
+		return
+	}
+	text, _ := data["policy"].(string)
+	rules, err := parseRules(text)
+	if err != nil {
+		s.notice("policy %s was not looked at: %v", name, err)
+	}
+	for _, r := range rules {
+		if could := s.could(r); len(could) > 0 {
+			s.notice("policy %s: path %q (%s) could %s", name, r.path, strings.Join(r.capabilities, " "), strings.Join(could, "; "))
+		}
+	}
+}
+
+// could returns what a rule could do at the paths of this program, each once.
+func (s *setup) could(r rule) []string {
+	if slices.Contains(r.capabilities, "deny") {
+		return nil
+	}
+	var out []string
+	path := parsePattern(r.path)
+	for _, at := range s.reaches() {
+		may := slices.ContainsFunc(at.needs, func(c string) bool { return slices.Contains(r.capabilities, c) })
+		if may && !slices.Contains(out, at.could) && path.meets(parsePattern(at.path)) {
+			out = append(out, at.could)
+		}
+	}
+	return out
+}
+
+// rule is one path of a policy.
+type rule struct {
+	path         string
+	capabilities []string
+}
+
+// oldPolicies are the capabilities of a rule's "policy", the form before capabilities. Vault still reads it.
+var oldPolicies = map[string][]string{
+	"deny": {"deny"}, "read": {"read", "list"}, "write": {"create", "read", "update", "delete", "list"},
+	"sudo": {"create", "read", "update", "delete", "list", "sudo"},
+}
+
+// parseRules reads the rules of a policy, in HCL or JSON. It passes over all else that a policy may have.
+func parseRules(text string) ([]rule, error) {
+	parsed, err := hcl.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("parsing it: %w", err)
+	}
+	list, is := parsed.Node.(*ast.ObjectList)
+	if !is {
+		return nil, nil
+	}
+	var out []rule
+	for _, item := range list.Filter("path").Items {
+		if len(item.Keys) == 0 {
+			continue
+		}
+		var fields struct {
+			Policy       string   `hcl:"policy"`
+			Capabilities []string `hcl:"capabilities"`
+		}
+		if err := hcl.DecodeObject(&fields, item.Val); err != nil {
+			return out, fmt.Errorf("reading its path %s: %w", item.Keys[0].Token.Text, err)
+		}
+		path, _ := item.Keys[0].Token.Value().(string)
+		out = append(out, rule{path: path, capabilities: slices.Concat(fields.Capabilities, oldPolicies[fields.Policy])})
+	}
+	return out, nil
+}
+
+// list returns the names in a folder; none where there is no folder.
+func (s *setup) list(ctx context.Context, path string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	answer, err := s.vault.ListWithContext(ctx, path)
+	if err != nil || answer == nil {
+		return nil, err
+	}
+	var names []string
+	keys, _ := answer.Data["keys"].([]any)
+	for _, k := range keys {
+		names = append(names, fmt.Sprint(k))
+	}
+	return names, nil
+}

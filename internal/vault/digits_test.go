@@ -1,0 +1,36 @@
+package vault_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// The policies of the functions bound these numbers, and Vault finds only a string equal to one of a policy.
+func TestWrite_SendsNumbersOfAuthRolesAsDigits(t *testing.T) {
+	for path, want := range map[string]string{
+		"auth/aws/role/i-1": `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":"0","token_ttl":"3600"}`,
+		"secret/data/i-1":   `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":0,"token_ttl":3600}`,
+	} {
+		s := newServer(t)
+		var sent string
+		s.answers[path] = func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			sent = strings.TrimSpace(string(body))
+			w.WriteHeader(http.StatusNoContent)
+		}
+		c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+		fields := map[string]any{
+			"token_ttl": int64(3600), "token_period": int64(0), "token_no_default_policy": true, "bound_region": []string{"us-east-1"},
+		}
+		if err := c.Write(t.Context(), path, fields); err != nil || sent != want {
+			t.Errorf("%s: sent %s, want %s (%v)", path, sent, want, err)
+		}
+		if fields["token_period"] != int64(0) {
+			t.Errorf("%s: the caller's fields were changed to %v: they are compared with what Vault holds", path, fields)
+		}
+	}
+}
