@@ -21,7 +21,7 @@ func (w *World) OtherVault(ctx context.Context) (*World, error) {
 	}
 	w.onClose(vault.Process.Stop)
 	other := &World{
-		VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultToken: vault.RootToken, AuditLog: vault.AuditLog, RunDir: workspace.Run,
+		VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultToken: vault.RootToken, AuditLog: vault.AuditLog, RunDir: workspace.Run, Profiles: w.Profiles,
 		MotoURL: w.MotoURL, AWS: w.AWS, Dynamo: w.Dynamo, Stack: w.Stack,
 		AuthMount: w.AuthMount, Region: w.Region, AccountID: w.AccountID, opts: w.opts, workspace: workspace,
 	}

@@ -137,7 +137,7 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 		t.Errorf("want the profile it had, got %v", removed)
 	}
 
-	templates := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "Name" }}'`)
+	templates := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [example]")
 	strict := variant(t, provision, map[string]string{"EVENT_BUS_NAME": "audit", "TEMPLATES_DIR": templates})
 	i = launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": `x" }`}})
 	bare(t, strict, fleet.Event(i, "running", time.Now()))

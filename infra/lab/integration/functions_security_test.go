@@ -20,7 +20,7 @@ import (
 // what they logged.
 func wholeLife(t *testing.T) string {
 	t.Helper()
-	byTag := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "Name" }}'`)
+	byTag := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [example]")
 	provisioning := variant(t, provision, map[string]string{"TEMPLATES_DIR": byTag})
 	removing := variant(t, deprovision, nil)
 	unique := strings.ToLower(fmt.Sprintf("life-%d", time.Now().UnixNano()))

@@ -23,7 +23,8 @@ func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
 	}{
 		{"DescribeInstances", world.Taps.AWS.Count("ec2", "DescribeInstances"), 1},
 		{"audit events' calls", world.Taps.AWS.Count("events", "PutEvents"), 1},
-		{"all AWS calls", len(world.Taps.AWS.Calls()), 2},
+		{"GetInstanceProfile, since a first grant rests on no remembered role", world.Taps.AWS.Count("iam", "GetInstanceProfile"), 1},
+		{"all AWS calls", len(world.Taps.AWS.Calls()), 3},
 		{"ledger reads", world.Taps.Dynamo.Count("dynamodb", "GetItem"), 1},
 		{"ledger intents with claim", world.Taps.Dynamo.Count("dynamodb", "TransactWriteItems"), 1},
 		{"ledger writes to mark it active", world.Taps.Dynamo.Count("dynamodb", "PutItem"), 1},

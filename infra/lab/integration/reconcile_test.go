@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -332,13 +333,23 @@ func disassociate(t *testing.T, i fleet.Instance) {
 
 func assignAddress(t *testing.T, i fleet.Instance) {
 	t.Helper()
+	n := extraAddresses.Add(1)
+	assign(t, i, fmt.Sprintf("127.18.%d.%d", n/250, n%250+1))
+}
+
+// extraAddresses counts them: moto's own choice may be the next instance's first address.
+var extraAddresses atomic.Int64
+
+// assign gives an instance one more address, whoever has it.
+func assign(t *testing.T, i fleet.Instance, address string) {
+	t.Helper()
 	client := ec2.NewFromConfig(world.AWS)
 	out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := client.AssignPrivateIpAddresses(t.Context(), &ec2.AssignPrivateIpAddressesInput{
-		NetworkInterfaceId: out.Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId, SecondaryPrivateIpAddressCount: aws.Int32(1),
+		NetworkInterfaceId: out.Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId, PrivateIpAddresses: []string{address},
 	}); err != nil {
 		t.Fatal(err)
 	}
