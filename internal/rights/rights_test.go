@@ -167,7 +167,7 @@ func TestPolicy_SaysTheRightsItWasMadeFrom(t *testing.T) {
 		}
 		for _, r := range list {
 			got := policy.Path[r.Path]
-			same := maps.EqualFunc(got.Allowed, r.Allowed, func(a, b []any) bool { return slices.Equal(a, b) })
+			same := maps.EqualFunc(got.Allowed, r.Allowed, slices.Equal[[]any])
 			if !slices.Equal(got.Capabilities, r.Capabilities) || !same {
 				t.Errorf("%s: %s: the text gives %q with %v, want %q with %v", function, r.Path, got.Capabilities, got.Allowed, r.Capabilities, r.Allowed)
 			}

@@ -1,0 +1,40 @@
+package doctor_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+)
+
+func TestARootTokenCanDoWhatItMustAndFarTooMuch(t *testing.T) {
+	w := healthy(t)
+	w.examine(t)
+	for _, p := range w.asked {
+		w.capabilities[p] = []string{"root"}
+	}
+	r := w.examine(t)
+	if c := check(t, r, "vault rights"); !c.OK {
+		t.Errorf("root may do all: %+v", c)
+	}
+	if c := check(t, r, "vault bounds"); c.OK || !strings.Contains(c.Detail, "(root)") || !strings.Contains(c.Detail, "more") {
+		t.Errorf("want it named as more than it must, shortened, got %+v", c)
+	}
+}
+
+func TestWithRevocationSwitchedOnItIsARightAndNotOutOfBounds(t *testing.T) {
+	w := healthy(t)
+	w.options.Rights = rights.ByFunction(rights.Scope{Profiles: w.options.Profiles, AuthMount: "aws", Revoke: true})[rights.Reconcile]
+	if r := w.examine(t); !r.OK {
+		t.Errorf("want ok, got %+v", r)
+	}
+}
+
+func TestAFunctionWhosePolicyIsNamedLikeAnInstancesIsFoundOut(t *testing.T) {
+	w := healthy(t)
+	w.options.RoleNames = []string{"ec2-i-reconcile"}
+	w.capabilities["sys/policies/acl/ec2-i-reconcile"] = []string{"create", "delete", "read", "update"}
+	if c := check(t, w.examine(t), "vault bounds"); c.OK || !strings.Contains(c.Detail, "ec2-i-reconcile") {
+		t.Errorf("sys/policies/acl/ec2-i-* reaches the function's own policy: want it named, got %+v", c)
+	}
+}
