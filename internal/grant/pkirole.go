@@ -13,14 +13,6 @@ import (
 	"time"
 )
 
-// identity is what one PKI role may put into a certificate: literal values only.
-type identity struct {
-	commonName string
-	dnsNames   []string // sorted, without doubles
-	addresses  []string // canonical text, sorted, without doubles
-	own        []string // those names and addresses that the instance alone may hold, as Claim.Text has them
-}
-
 // lockedFields are those fields of a PKI role that decide whose name stands in a certificate. The program sets
 // them, all of them, at every write: a PKI role write resets what is left out to defaults, and the defaults are
 // open. https://developer.hashicorp.com/vault/api-docs/secret/pki#create-update-role

@@ -128,8 +128,11 @@ func mayHold(instanceID string, claims []ledger.Name, former []ledger.FormerName
 }
 
 // ownsMounts returns an error when a PKI mount of a first grant belongs to another deployment: claims are unique within
-// one ledger only.
+// one ledger only. Where settings say to adopt, another deployment's mounts are being taken over with its objects.
 func (c *Converger) ownsMounts(ctx context.Context, p *grant.Profile) error {
+	if c.Adopt {
+		return nil
+	}
 	for _, mount := range p.PKIMounts() {
 		owner, err := c.Mounts.Owner(ctx, mount)
 		if err != nil {

@@ -149,16 +149,21 @@ func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *S
 		}
 		few := apart(jobs[:min(sideBySide, len(jobs))])
 		jobs = jobs[len(few):]
-		errs := make([]error, len(few))
+		errs, takenOver := make([]error, len(few)), make([][]lifecycle.TakenOver, len(few))
 		var group errgroup.Group
 		for i, j := range few {
 			group.Go(func() error {
-				errs[i] = r.converge(ctx, run.converger, j, sightings)
+				takenOver[i], errs[i] = r.converge(ctx, run.converger, j, sightings)
 				return nil
 			})
 		}
 		_ = group.Wait() // the functions above keep their errors in errs
 		for i, j := range few {
+			for _, holder := range takenOver[i] {
+				if holder.Settling {
+					run.settling = append(run.settling, holder.InstanceID)
+				}
+			}
 			if errors.Is(errs[i], lifecycle.ErrSettling) {
 				run.settling = append(run.settling, j.id())
 				errs[i] = nil
@@ -203,13 +208,14 @@ func (j *job) refs() []instance.Ref {
 	return out
 }
 
-// converge has lifecycle put one instance right, by what the second look shows and not by what the plan says.
-func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, sightings map[instance.Ref]instance.Sighting) error {
+// converge has lifecycle put one instance right, by what the second look shows and not by what the plan says. It returns
+// the instances whose names were taken over on the way.
+func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, sightings map[instance.Ref]instance.Sighting) ([]lifecycle.TakenOver, error) {
 	ref, seen := j.refs()[0], instance.Sighting{}
 	for _, at := range j.refs() {
 		s := sightings[at]
 		if s.Err != nil {
-			return s.Err
+			return nil, s.Err
 		}
 		if s.Found {
 			ref, seen = at, s
@@ -219,7 +225,7 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 	t := event.Trigger{InstanceID: ref.ID, Account: ref.Account, Region: ref.Region, State: seen.Facts.State, Time: r.Now(), Verify: true, Strays: j.strays}
 	if !j.removes && !r.stands(seen) {
 		// It was to be made or mended. Taking it away is for a run that plans to, within its limit.
-		return fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
+		return nil, fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
 	}
 	if !seen.Found {
 		t.State = facts.Terminated // by two complete answers of EC2
@@ -227,13 +233,13 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 	outcome, err := converger.Converge(ctx, t, seen)
 	switch {
 	case err != nil:
-		return err
+		return outcome.TakenOver, err
 	case outcome.Action == lifecycle.LeftAlone, outcome.Action == lifecycle.NotYet:
-		return fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, t.State)
+		return outcome.TakenOver, fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, t.State)
 	case outcome.Action == lifecycle.Unchanged && len(j.strays) > 0, outcome.Action == lifecycle.Unmatched:
-		return fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
+		return outcome.TakenOver, fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
 	}
-	return nil
+	return outcome.TakenOver, nil
 }
 
 // stands tells whether an instance runs and a profile fits it, or more than one does, which lifecycle refuses.

@@ -20,6 +20,7 @@ import (
 // secondStack is another deployment on the same Vault: its own ID, its own table, the same profiles.
 func secondStack(t *testing.T) (*lab.Line, *ledger.Ledger) {
 	t.Helper()
+	unmarked(t) // as two deployments stand that began before PKI mounts were marked
 	const name = "second-ledger"
 	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
 		TableName: aws.String(name), BillingMode: types.BillingModePayPerRequest,

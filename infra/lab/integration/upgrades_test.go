@@ -64,6 +64,7 @@ func (d deployment) with(t *testing.T, change map[string]string) deployment {
 // grant launches workers in a region and has the deployment provision them.
 func (d deployment) grant(t *testing.T, region string, n int) []fleet.Instance {
 	t.Helper()
+	unmarked(t) // the lab's PKI mounts are marked for the lab's own deployment
 	var all []fleet.Instance
 	for range n {
 		i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})

@@ -1,0 +1,249 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+const (
+	profilesName  = "name of another profile, by a tag"
+	liveName      = "name of a live instance"
+	formerName    = "former name of a live instance"
+	liveAddress   = "address of a live instance"
+	serviceName   = "address that a profile keeps for a service"
+	otherStack    = "PKI mount of another deployment"
+	otherBasePath = "the same PKI mount by another base path"
+)
+
+// edited is a folder with the lab's profiles in which texts are replaced: file, old, new.
+func edited(t *testing.T, changes ...[3]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(world.Profiles)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range changes {
+		path := filepath.Join(dir, filepath.FromSlash(c[0]))
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(text), c[1]) {
+			t.Fatalf("%s does not hold %q (%v)", c[0], c[1], err)
+		}
+		if err := os.WriteFile(path, []byte(strings.Replace(string(text), c[1], c[2], 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// byName are profiles whose workers are named by a tag, and whose masters hold names of every kind.
+func byName(t *testing.T) string {
+	t.Helper()
+	return edited(t,
+		[3]string{"worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [alice.example, ec2.internal, svc.cluster.local]"},
+		[3]string{"master/profile.yaml", `dns_names: ["{{ .FQDN }}", localhost]`, `dns_names: ["{{ .FQDN }}", "etcd-{{ .FQDN }}", "{{ .InstanceID }}.alice.example", vault.alice.example, localhost]`},
+		[3]string{"master/profile.yaml", "      - kubernetes\n", "      - kubernetes\n      - api.alice.example\n      - \"{{ .Region }}.api.alice.example\"\n"})
+}
+
+// contention counts what attackers ask for and are refused.
+type contention struct {
+	t     *testing.T
+	count tally
+}
+
+// refuses fails unless the function refuses an instance, saying why, and leaves nothing of it in Vault.
+func (c *contention) refuses(class string, f *sandbox.Function, evil fleet.Instance, says ...string) {
+	c.t.Helper()
+	a := bare(c.t, f, fleet.Event(evil, "running", time.Now()))
+	if a.Kind != "refuse" && a.Kind != "conflict" {
+		c.t.Errorf("%s: want it refused, got %+v: two instances would hold one identity", class, a)
+	}
+	for _, text := range append(says, evil.ID) {
+		if !strings.Contains(a.Error, text) {
+			c.t.Errorf("%s: want a reason that says %q, got %q", class, text, a.Error)
+		}
+	}
+	if left := objects(c.t, evil); len(left) > 0 {
+		c.t.Errorf("%s: made all the same: %v", class, left)
+	}
+	c.count.add(class, refused)
+}
+
+func (c *contention) named(name string) fleet.Instance {
+	return launch(c.t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": name}})
+}
+
+func TestContention_GivesOneIdentityToOneInstance(t *testing.T) {
+	c := &contention{t: t}
+	f := variant(t, provision, map[string]string{"TEMPLATES_DIR": byName(t)})
+	master := launch(t, fleet.Spec{Role: "alice-master"})
+	if a := bare(t, f, fleet.Event(master, "running", time.Now())); a.Action != "provisioned" {
+		t.Fatalf("got %+v", a)
+	}
+
+	for _, name := range []string{
+		"api.alice.example", "us-east-1.api.alice.example", "eu-west-1.api.alice.example", "vault.alice.example", "API.alice.example",
+		"kubernetes.default.svc.cluster.local", master.ID + ".alice.example", "i-0123456789abcdef0.alice.example", "etcd-1.alice.example",
+		"ip-10-0-0-1.ec2.internal", "etcd-ip-10-0-0-1.ec2.internal", master.PrivateDNS, "etcd-" + master.PrivateDNS,
+	} {
+		c.refuses(profilesName, f, c.named(name), "alice_cluster-master")
+	}
+
+	unique := func(what string) string { return fmt.Sprintf("%s-%d.alice.example", what, time.Now().UnixNano()) }
+	victim := c.named(unique("victim"))
+	name := victim.Tags["Name"]
+	if a := bare(t, f, fleet.Event(victim, "running", time.Now())); a.FQDN != name {
+		t.Fatalf("got %+v", a)
+	}
+	for _, spelling := range []string{name, strings.ToUpper(name[:6]) + name[6:]} {
+		c.refuses(liveName, f, c.named(spelling), victim.ID)
+	}
+	if err := world.Fleet.SetTags(t.Context(), victim, map[string]string{"Name": unique("renamed")}); err != nil {
+		t.Fatal(err)
+	}
+	if a := bare(t, f, fleet.Event(victim, "running", time.Now())); a.Action != "provisioned" {
+		t.Fatalf("got %+v", a)
+	}
+	c.refuses(formerName, f, c.named(name), victim.ID, "a certificate with it may still be good")
+
+	c.addresses(f, master)
+	c.count.report(t, profilesName, liveName, formerName, liveAddress, serviceName)
+}
+
+// addresses has workers ask for a master's.
+func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
+	c.t.Helper()
+	fresh := func() fleet.Instance { return c.named(fmt.Sprintf("w-%d.alice.example", time.Now().UnixNano())) }
+	second := fresh() // a secondary address, as whoever may assign one has it
+	assign(c.t, second, master.PrivateIP)
+	c.refuses(liveAddress, f, second, master.PrivateIP, master.ID)
+
+	elsewhere := c.twin(master.PrivateIP) // the first address of an instance in a network of the attacker's
+	c.refuses(liveAddress, f, elsewhere, master.PrivateIP, master.ID)
+
+	// One the master has had: its certificate is still good.
+	assign(c.t, master, "127.19.0.1")
+	if a := bare(c.t, f, fleet.Event(master, "running", time.Now())); a.Action != "provisioned" {
+		c.t.Fatalf("got %+v", a)
+	}
+	unassign(c.t, master, "127.19.0.1")
+	if a := bare(c.t, f, fleet.Event(master, "running", time.Now())); a.Action != "provisioned" {
+		c.t.Fatalf("got %+v", a)
+	}
+	moved := fresh()
+	assign(c.t, moved, "127.19.0.1")
+	c.refuses(liveAddress, f, moved, "127.19.0.1", master.ID)
+
+	service := fresh()
+	assign(c.t, service, "10.254.0.1") // of the service kubernetes, in the masters' profile
+	c.refuses(serviceName, f, service, "10.254.0.1", "alice_cluster-master")
+
+	// The other way round: whoever came first is named to the person who is told, and once it is gone the master starts.
+	squatter := fresh()
+	assign(c.t, squatter, "127.19.0.9")
+	if a := bare(c.t, f, fleet.Event(squatter, "running", time.Now())); a.Action != "provisioned" {
+		c.t.Fatalf("got %+v", a)
+	}
+	late := launch(c.t, fleet.Spec{Role: "alice-master"})
+	assign(c.t, late, "127.19.0.9")
+	masters := variant(c.t, provision, map[string]string{"TEMPLATES_DIR": edited(c.t, [3]string{"master/profile.yaml", `ip_addresses: ["{{ .InternalIPv4 }}", 127.0.0.1, 10.254.0.1]`, `ip_addresses: ["{{ .InternalIPv4 }}", "{{ index .IPv4s 1 }}"]`})})
+	a := bare(c.t, masters, fleet.Event(late, "running", time.Now()))
+	if a.Kind != "refuse" || !strings.Contains(a.Error, squatter.ID) {
+		c.t.Fatalf("want the holder named, so that a person can end it, got %+v", a)
+	}
+	terminate(c.t, squatter)
+	must(c.t, deprovision, squatter, "terminated", "deprovisioned")
+	if a := bare(c.t, masters, fleet.Event(late, "running", time.Now())); a.Action != "provisioned" {
+		c.t.Errorf("want the master granted once the holder is gone, got %+v", a)
+	}
+}
+
+// twin launches a worker with a given first address in a network of its own.
+func (c *contention) twin(address string) fleet.Instance {
+	c.t.Helper()
+	client := ec2.NewFromConfig(world.AWS)
+	vpc, err := client.CreateVpc(c.t.Context(), &ec2.CreateVpcInput{CidrBlock: aws.String("127.16.0.0/16")})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	subnet, err := client.CreateSubnet(c.t.Context(), &ec2.CreateSubnetInput{VpcId: vpc.Vpc.VpcId, CidrBlock: aws.String("127.16.0.0/16")})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return launch(c.t, fleet.Spec{
+		Role: "alice-worker", SubnetID: aws.ToString(subnet.Subnet.SubnetId), PrivateIP: address,
+		Tags: map[string]string{"Name": fmt.Sprintf("twin-%d.alice.example", time.Now().UnixNano())},
+	})
+}
+
+func unassign(t *testing.T, i fleet.Instance, address string) {
+	t.Helper()
+	client := ec2.NewFromConfig(world.AWS)
+	out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
+	if err == nil {
+		_, err = client.UnassignPrivateIpAddresses(t.Context(), &ec2.UnassignPrivateIpAddressesInput{
+			NetworkInterfaceId: out.Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId, PrivateIpAddresses: []string{address},
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// unmarked takes the marks from the lab's PKI mounts until the test ends: a Vault from before there were any.
+func unmarked(t *testing.T) {
+	t.Helper()
+	for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
+		before, _ := vaultRead(t, "sys/mounts/"+mount+"/tune")["description"].(string)
+		vaultWrite(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": ""})
+		t.Cleanup(func() {
+			if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), "sys/mounts/"+mount+"/tune", map[string]any{"description": before}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestContention_BetweenDeploymentsAndBasePaths(t *testing.T) {
+	c := &contention{t: t}
+	second := deploy(t, "rival", "us-east-1")
+	for _, role := range []string{"alice-worker", "alice-etcd", "alice-master"} {
+		c.refuses(otherStack, second.granting, launch(t, fleet.Spec{Role: role}), "rival", "lab", "PKI mount")
+	}
+	nested := edited(t, [3]string{"etcd/profile.yaml", "base_path: alice_cluster", "base_path: alice_cluster/pki"})
+	for _, role := range []string{"alice-worker", "alice-etcd", "alice-master"} {
+		c.refuses(otherBasePath, variant(t, provision, map[string]string{"TEMPLATES_DIR": nested}), launch(t, fleet.Spec{Role: role}), "base_path", "lies in")
+	}
+	c.count.report(t, otherStack, otherBasePath)
+}
+
+// The run that takes a name over tells whom it removed: that one's own event finds nothing left to tell of.
+func TestTakeOver_IsToldOfTheHolder(t *testing.T) {
+	f := variant(t, provision, map[string]string{"TEMPLATES_DIR": byName(t)})
+	comparing := variant(t, reconcile, map[string]string{"TEMPLATES_DIR": byName(t)})
+	c := &contention{t: t}
+	holder := c.named(fmt.Sprintf("held-%d.alice.example", time.Now().UnixNano()))
+	if a := bare(t, f, fleet.Event(holder, "running", time.Now())); a.Action != "provisioned" {
+		t.Fatalf("got %+v", a)
+	}
+	terminate(t, holder) // its event is lost
+	next := c.named(holder.Tags["Name"])
+	a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, InstanceIDs: []string{next.ID}})
+	if a.Summary.Corrected != 1 || len(ofGrant(objects(t, next))) != 4 || len(objects(t, holder)) != 0 {
+		t.Fatalf("want the name taken over in one run, got %+v", a)
+	}
+	for _, text := range []string{`"taken_over_by":"` + next.ID + `"`, `"instance":"` + holder.ID + `"`, "Vault Access Removed"} {
+		logged(t, comparing, text)
+	}
+}

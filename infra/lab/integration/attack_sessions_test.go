@@ -1,0 +1,278 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+const (
+	otherSession   = "login by another role's session"
+	hiddenIdentity = "removal where an alias hides the identity"
+	forgedRecord   = "forged record"
+)
+
+// iamLogin logs in to an instance's auth role with a session of some IAM role, from the instance's own address. It returns
+// the token.
+func iamLogin(t *testing.T, roleARN, session string, at fleet.Instance) (string, error) {
+	t.Helper()
+	out, err := sts.NewFromConfig(world.AWS).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &roleARN, RoleSessionName: &session})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := world.Fleet.ClientOn(at, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := out.Credentials
+	secret, err := vault.IAM{
+		Mount: "aws", Role: at.ID, ServerID: "vault.lab", Region: "us-east-1", Endpoint: "https://sts.us-east-1.amazonaws.com/",
+		Credentials: credentials.NewStaticCredentialsProvider(aws.ToString(c.AccessKeyId), aws.ToString(c.SecretAccessKey), aws.ToString(c.SessionToken)),
+	}.Login(context.WithoutCancel(t.Context()), vault.NewConn(client, "", ""))
+	if err != nil {
+		return "", err
+	}
+	return secret.ClientToken, nil
+}
+
+// The session's name is whoever assumes a role's to choose, and no permission on the role is needed.
+func TestLogin_OtherRolesSessionIsRefused(t *testing.T) {
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: iam")})
+	victim, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
+	for _, i := range []fleet.Instance{victim, other} {
+		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+			t.Fatalf("got %+v", a)
+		}
+	}
+	var count tally
+	arn := func(name string) string { return "arn:aws:iam::" + victim.AccountID + ":role/" + name }
+	for _, role := range []string{
+		"some-ci-runner", "team/some-ci-runner", "alice-master", "alice-workers", "alice-worke", "Alice-Worker", "alice-worker2", "path/alice-master",
+	} {
+		for _, session := range []string{victim.ID, other.ID} {
+			_, err := iamLogin(t, arn(role), session, victim)
+			isRefused(t, fmt.Sprintf("%s with session %s", role, session), err)
+			count.add(otherSession, refused)
+		}
+	}
+	for _, account := range []string{"111122223333", "999988887777"} {
+		_, err := iamLogin(t, "arn:aws:iam::"+account+":role/alice-worker", victim.ID, victim)
+		isRefused(t, "the role's namesake in account "+account, err)
+		count.add(otherSession, refused)
+	}
+	_, err := iamLogin(t, victim.RoleARN, other.ID, victim)
+	isRefused(t, "another instance of the same role", err)
+	count.add(otherSession, refused)
+	if _, err := iamLogin(t, victim.RoleARN, victim.ID, victim); err != nil {
+		t.Errorf("the instance's own login: %v", err)
+	}
+	count.report(t, otherSession)
+}
+
+// aliases sets how the auth mount names identities, until the test ends.
+func aliases(t *testing.T, fields map[string]any) {
+	t.Helper()
+	const path = "auth/aws/config/identity"
+	before := vaultRead(t, path)
+	vaultWrite(t, path, fields)
+	t.Cleanup(func() {
+		if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), path, before); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whatever the mount's aliases are, a removal that says it is done has cut the token; where it cannot, it says so.
+func TestRemoval_UnderEveryAliasSetting(t *testing.T) {
+	removing := variant(t, deprovision, nil)
+	var count tally
+	for _, row := range []struct {
+		kind, setting, value string
+		cuts                 bool
+	}{
+		{"ec2", "ec2_alias", "instance_id", true}, {"ec2", "ec2_alias", "role_id", true}, {"ec2", "ec2_alias", "image_id", false},
+		{"iam", "iam_alias", "role_id", true}, {"iam", "iam_alias", "unique_id", false},
+		{"iam", "iam_alias", "canonical_arn", false}, {"iam", "iam_alias", "full_arn", false},
+	} {
+		t.Run(row.kind+" "+row.value, func(t *testing.T) {
+			aliases(t, map[string]any{row.setting: row.value})
+			function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: "+row.kind)})
+			i := launch(t, fleet.Spec{Role: "alice-worker"})
+			if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+				t.Fatalf("got %+v", a)
+			}
+			var token string
+			if row.kind == "iam" {
+				var err error
+				if token, err = iamLogin(t, i.RoleARN, i.ID, i); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				session, err := world.Fleet.Login(t.Context(), "aws", i, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				token = session.Token()
+			}
+			terminate(t, i)
+			a := bare(t, removing, fleet.Event(i, "terminated", time.Now()))
+			back := remake(t, i) // without a policy a live token shows nothing
+			works := len(alive(t, i, map[string]string{"token": token})) > 0
+			back()
+			r := recordOf(t, i)
+			if said := a.Action == "deprovisioned" || r.State == ledger.Deleted; said != row.cuts || said && works {
+				t.Errorf("%s=%s: the removal says %+v, the record %s, the token works: %v", row.setting, row.value, a, r.State, works)
+			}
+			if !row.cuts && (a.Kind != "conflict" || r.UncutUntil == nil || len(ofGrant(objects(t, i))) > 0) {
+				t.Errorf("%s=%s: want a conflict, a date and nothing of the grant left, got %+v, %v, %v", row.setting, row.value, a, r.UncutUntil, objects(t, i))
+			}
+			count.add(hiddenIdentity, refused)
+		})
+	}
+	count.report(t, hiddenIdentity)
+}
+
+// Whoever can write the table must not have the deprovision function log out an operator, or delete what is another's.
+func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
+	vaultWrite(t, "auth/aws/role/operator", map[string]any{
+		"auth_type": "iam", "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/operator"}, "resolve_aws_unique_ids": false, "token_policies": []string{"default"},
+	})
+	t.Cleanup(func() {
+		_, _ = world.Vault.Logical().DeleteWithContext(context.WithoutCancel(t.Context()), "auth/aws/role/operator")
+	})
+	operatorsRole, _ := vaultRead(t, "auth/aws/role/operator")["role_id"].(string)
+	operator := fleet.Instance{ID: "operator", AccountID: "123456789012", PrivateIP: "127.0.0.1"}
+	token, err := iamLogin(t, "arn:aws:iam::123456789012:role/operator", "someone", operator)
+	if err != nil {
+		t.Fatal(err)
+	}
+	works := func() bool {
+		client, err := world.Fleet.VaultClient(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, _ := send(t, client, request{method: http.MethodGet, path: "auth/token/lookup-self"})
+		return status == http.StatusOK
+	}
+	if !works() {
+		t.Fatal("the operator's token must work, so that the removal is what would end it")
+	}
+	neighbour := provisioned(t)
+	var count tally
+	forge := func(what string, objects ...ledger.Object) {
+		t.Helper()
+		i := launch(t, fleet.Spec{Role: "alice-worker"})
+		terminate(t, i)
+		l := table(time.Now)
+		if _, err := l.Put(t.Context(), ledger.Write{New: ledger.Record{
+			InstanceID: i.ID, State: ledger.Active, Account: i.AccountID, Region: i.Region, Profile: worker, Objects: objects, LoginType: "ec2", TokenMaxTTL: 1,
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		a := bare(t, world.Functions[deprovision], fleet.Event(i, "terminated", time.Now()))
+		if a.Failure != "" {
+			t.Errorf("%s: want an answer and not a failure that comes back until the dead-letter queue: %s", what, a.Failure)
+		}
+		if !works() {
+			t.Fatalf("%s: the operator was logged out", what)
+		}
+		wantGranted(t, neighbour)
+		count.add(forgedRecord, refused)
+	}
+	p := pathsOf(neighbour.ID)
+	for _, id := range []string{"the operator's role", "none"} {
+		forge("the role_id of "+id, ledger.Object{Kind: "auth-role", Path: "auth/aws/role/i-0123456789abcdef0", RoleID: operatorsRole})
+	}
+	own := launch(t, fleet.Spec{Role: "alice-worker"})
+	terminate(t, own)
+	if _, err := table(time.Now).Put(t.Context(), ledger.Write{New: ledger.Record{
+		InstanceID: own.ID, State: ledger.Active, Account: own.AccountID, Region: own.Region, Profile: worker, LoginType: "iam", TokenMaxTTL: 3600,
+		Objects:       []ledger.Object{{Kind: "auth-role", Path: "auth/aws/role/" + own.ID, RoleID: operatorsRole}},
+		FormerRoleIDs: []string{operatorsRole},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	if a := bare(t, world.Functions[deprovision], fleet.Event(own, "terminated", time.Now())); a.Kind != "conflict" || !works() {
+		t.Errorf("its own auth role with the operator's role_id: want a conflict and the operator logged in, got %+v, works %v", a, works())
+	}
+	count.add(forgedRecord, refused)
+	for _, path := range []string{"auth/aws", "auth/aws/role/operator", p.role, p.policy, p.kubelet, "sys/policies/acl/default", "sys/auth/aws", "sys/mounts/" + k8s, "identity/entity/id/x"} {
+		for _, kind := range []string{"auth-role", "policy", "pki-role", "generic"} {
+			forge(kind+" at "+path, ledger.Object{Kind: grant.Kind(kind), Path: path})
+		}
+	}
+	count.report(t, forgedRecord)
+}
+
+// Somebody who may swap the role in an instance profile, and pass a lesser one only, must not get the greater one's grant.
+func TestFirstGrant_AfterARoleWasSwapped(t *testing.T) {
+	client := iam.NewFromConfig(world.AWS)
+	const profile = "alice-swapped"
+	first := launch(t, fleet.Spec{Role: profile})
+	use := func(role string, was string) {
+		t.Helper()
+		if _, err := client.RemoveRoleFromInstanceProfile(t.Context(), &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: aws.String(profile), RoleName: &was}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.AddRoleToInstanceProfile(t.Context(), &iam.AddRoleToInstanceProfileInput{InstanceProfileName: aws.String(profile), RoleName: &role}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	launch(t, fleet.Spec{Role: "alice-master"}) // makes the roles
+	launch(t, fleet.Spec{Role: "some-other"})
+	function := variant(t, provision, nil)
+	use("alice-master", profile)
+	if a := bare(t, function, fleet.Event(first, "running", time.Now())); a.Profile != "alice_cluster-master" {
+		t.Fatalf("want the function warm with the master's role, got %+v", a)
+	}
+	use("some-other", "alice-master")
+	evil := launch(t, fleet.Spec{Role: profile})
+	if a := bare(t, function, fleet.Event(evil, "running", time.Now())); a.Action != "unmatched" || len(objects(t, evil)) > 0 {
+		t.Errorf("want the role asked for, and no profile fit, got %+v, %v", a, objects(t, evil))
+	}
+	// Nor does the grant that was made before let anything in: Vault asks for the role at each login.
+	_, err := world.Fleet.Login(t.Context(), "aws", first, "")
+	isRefused(t, "an instance whose role was swapped after its grant", err)
+	use("alice-master", "some-other")
+	if _, err := world.Fleet.Login(t.Context(), "aws", first, ""); err != nil {
+		t.Errorf("with the role it was granted for: %v", err)
+	}
+}
+
+// A free claim is not enough: the intent is written with every claim or none.
+func TestClaims_AreTakenAllOrNone(t *testing.T) {
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	held := ledger.Name{Under: k8s, Text: "system:node:" + i.PrivateDNS}
+	if _, err := table(time.Now).Put(t.Context(), ledger.Write{
+		New: record("i-0fedcba9876543210", ""), Claims: []ledger.Name{held},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "claim#" + held.Under + "#" + held.Text}}
+	if a := tell(t, provision, i, "running"); a.Action == "provisioned" {
+		t.Errorf("the common name is another's: got %+v", a)
+	}
+	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || slices.ContainsFunc(items, func(k string) bool { return k != "instance#"+i.ID }) {
+		t.Errorf("want no claim of an instance that is not granted, got %q, %v", items, err)
+	}
+	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, provision, i, "running", "provisioned")
+	wantGranted(t, i)
+}

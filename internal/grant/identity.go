@@ -1,0 +1,139 @@
+package grant
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
+)
+
+// identity is what one PKI role may put into a certificate: literal values only.
+type identity struct {
+	commonName string
+	dnsNames   []string // sorted, without doubles
+	addresses  []string // canonical text, sorted, without doubles
+	own        []string // those names and addresses that the instance alone may hold, as Claim.Text has them
+}
+
+// commonNameForm bounds a common name that is not a host name.
+var commonNameForm = form.New(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]*[A-Za-z0-9])?$`, 64)
+
+// identity renders what the named output may put into a certificate, and holds each value against its form: names
+// are exact, addresses the instance's own, loopback, or literals of the profile.
+func (r *rendering) identity(output string) (identity, error) {
+	if id, done := r.identities[output]; done {
+		return id, nil
+	}
+	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == output })
+	o := r.profile.Outputs[i]
+	cn, err := o.commonName.execute(r.values, nil)
+	if err != nil {
+		return identity{}, err
+	}
+	if !commonNameForm.Match(cn) && CheckFQDN(cn) != nil {
+		return identity{}, fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
+	}
+	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.
+	if len(cn) > 64 {
+		return identity{}, fmt.Errorf("common_name: %q has more than 64 characters", cn)
+	}
+	id := identity{commonName: cn}
+	mount := o.mount(r.profile.BasePath)
+	own := func(c *compiled, text string) error {
+		text = strings.ToLower(text)
+		if !c.varies() || r.values.neutral {
+			return nil
+		}
+		id.own = append(id.own, text)
+		return r.profile.reserved.check(r.profile, mount, c, text)
+	}
+	for _, c := range o.dnsNames {
+		name, err := r.dnsName(c)
+		if err == nil {
+			err = own(c, name)
+		}
+		if err != nil {
+			return identity{}, fmt.Errorf("dns_names: %w", err)
+		}
+		id.dnsNames = append(id.dnsNames, name)
+	}
+	if !o.SharedCommonName {
+		if err := own(o.commonName, cn); err != nil {
+			return identity{}, fmt.Errorf("common_name: %w", err)
+		}
+	}
+	if r.profile.accessed[output] { // else nobody asks this role for anything, and it holds the least that a role can
+		for _, c := range o.shared {
+			name, err := r.dnsName(c)
+			if err != nil {
+				return identity{}, fmt.Errorf("shared_dns_names: %w", err)
+			}
+			id.dnsNames = append(id.dnsNames, name)
+			id.own = slices.DeleteFunc(id.own, func(own string) bool { return own == name })
+		}
+		if err := r.addresses(o, &id); err != nil {
+			return identity{}, fmt.Errorf("ip_addresses: %w", err)
+		}
+	}
+	for _, list := range []*[]string{&id.dnsNames, &id.addresses} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	r.identities[output] = id
+	return id, nil
+}
+
+// dnsName renders one DNS name in lower case.
+func (r *rendering) dnsName(c *compiled) (string, error) {
+	name, err := c.execute(r.values, nil)
+	if err != nil {
+		return "", err
+	}
+	name = strings.ToLower(name)
+	return name, CheckFQDN(name)
+}
+
+// addresses renders the addresses of a PKI role. Those that are the instance's own, and not the profile's, are claimed.
+func (r *rendering) addresses(o Output, id *identity) error {
+	own := slices.Concat(r.values.IPv4s, r.values.IPv6s)
+	if o.addresses != nil {
+		own = nil
+	}
+	for _, c := range o.addresses {
+		text, err := c.execute(r.values, nil)
+		if err != nil {
+			return err
+		}
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || a.Is4In6() {
+			return fmt.Errorf("%+q is not an address", text)
+		}
+		if c.varies() {
+			own = append(own, a.String())
+		} else {
+			id.addresses = append(id.addresses, a.String())
+		}
+	}
+	id.addresses = append(id.addresses, own...)
+	for _, address := range own {
+		if r.values.neutral {
+			break
+		}
+		shared, err := r.profile.reserved.foreignAddress(r.profile, o.mount(r.profile.BasePath), address)
+		switch {
+		case err != nil:
+			return err
+		case shared:
+		case !r.profile.OverlappingAddresses:
+			id.own = append(id.own, address)
+		case r.values.VPCID == "":
+			return errors.New("overlapping_addresses: the instance is in no VPC")
+		default:
+			id.own = append(id.own, address+"@"+r.values.VPCID)
+		}
+	}
+	return nil
+}
