@@ -16,8 +16,13 @@ import (
 func (v *invocation) takenOver(ctx context.Context, t event.Trigger, r result) {
 	for _, o := range r.outcome.TakenOver {
 		of := event.Trigger{InstanceID: o.InstanceID, Account: o.Account, Region: o.Region, Time: t.Time, Verify: true}
-		v.removed(ctx, v.log.With(observe.KeyInstance, o.InstanceID, observe.KeyAccount, o.Account, observe.KeyRegion, o.Region,
-			observe.KeyProfile, o.Outcome.Profile, observe.KeyFQDN, o.Outcome.FQDN, observe.KeyTakenBy, t.InstanceID), of, result{outcome: o.Outcome})
+		log := v.log.With(observe.KeyInstance, o.InstanceID, observe.KeyAccount, o.Account, observe.KeyRegion, o.Region,
+			observe.KeyProfile, o.Outcome.Profile, observe.KeyFQDN, o.Outcome.FQDN, observe.KeyTakenBy, t.InstanceID)
+		if o.Err != nil {
+			v.failed(ctx, log, of, result{outcome: o.Outcome, err: o.Err})
+			continue
+		}
+		v.removed(ctx, log, of, result{outcome: o.Outcome})
 	}
 }
 

@@ -78,17 +78,18 @@ func freeWhen(until time.Time, former bool) string {
 // is not waited for: its names are free.
 func (w *work) removeHolder(ctx context.Context, ref instance.Ref, record *ledger.Record) error {
 	done, err := w.remove(ctx, removal{old: record, next: *record})
-	settling := errors.Is(err, ErrSettling)
-	if err == nil && done.Action == Deprovisioned || settling {
-		w.takenOver = append(w.takenOver, TakenOver{InstanceID: ref.ID, Account: ref.Account, Region: ref.Region, Settling: settling, Outcome: done})
-	}
+	told := TakenOver{InstanceID: ref.ID, Account: ref.Account, Region: ref.Region, Outcome: done, Settling: errors.Is(err, ErrSettling)}
 	switch {
-	case settling && done.Action != Deprovisioned:
+	case told.Settling && done.Action != Deprovisioned:
 		return fault.Retryf("the removal of instance %s, which held the name, is not over yet", ref.ID)
-	case settling, err != nil && fault.KindOf(err) == fault.Conflict:
-		return nil // something is left of it, but not the name
+	case told.Settling, err == nil:
+	case fault.KindOf(err) == fault.Conflict:
+		told.Err = err // something is left of it, but not the name
+	default:
+		return err
 	}
-	return err
+	w.takenOver = append(w.takenOver, told)
+	return nil
 }
 
 // giveUp drops one claim of a holder that has nothing else, or of which it is a former name.
@@ -129,7 +130,7 @@ func mayHold(instanceID string, claims []ledger.Name, former []ledger.FormerName
 
 // ownsMounts returns an error when a PKI mount of a first grant belongs to another deployment: claims are unique within
 // one ledger only. Where settings say to adopt, another deployment's mounts are being taken over with its objects.
-func (c *Converger) ownsMounts(ctx context.Context, p *grant.Profile) error {
+func (c *Converger) ownsMounts(ctx context.Context, instanceID string, p *grant.Profile) error {
 	if c.Adopt {
 		return nil
 	}
@@ -139,8 +140,8 @@ func (c *Converger) ownsMounts(ctx context.Context, p *grant.Profile) error {
 			return err
 		}
 		if owner != "" && owner != c.Realm.Deployment {
-			return fault.Refusef("the PKI mount %s is marked as deployment %s's, and this one is %s: names are unique within one deployment, so a PKI mount belongs to one; use another base_path",
-				mount, owner, c.Realm.Deployment)
+			return fault.Refusef("instance %s: the PKI mount %s is marked as deployment %s's, and this one is %s: names are unique within one deployment, so a PKI mount belongs to one; use another base_path",
+				instanceID, mount, owner, c.Realm.Deployment)
 		}
 	}
 	return nil

@@ -133,7 +133,9 @@ type TakenOver struct {
 	InstanceID, Account, Region string
 	// Settling reports whether something of its removal is left to do later, as ErrSettling says.
 	Settling bool
-	Outcome  Outcome
+	// Err is the conflict that its removal met; nil for none.
+	Err     error
+	Outcome Outcome
 }
 
 const (

@@ -29,7 +29,7 @@ func (c *Converger) first(ctx context.Context, old *ledger.Record, profile *gran
 	if again {
 		return f, true, nil
 	}
-	return f, false, c.ownsMounts(ctx, profile)
+	return f, false, c.ownsMounts(ctx, f.ID, profile)
 }
 
 // intent is what a run is about to make, and what it is about to take away besides.

@@ -51,6 +51,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	}
 	late, err := w.removeObjects(ctx, &done)
 	if err != nil {
+		done.Action = "" // it is not done
 		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
 		if fault.KindOf(err) == fault.Conflict && !r.keepsNames {
 			// All that could use the names is gone; what is left belongs to somebody else and must not hold them.
