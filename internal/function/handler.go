@@ -170,24 +170,7 @@ type invocation struct {
 // each record. A bad record never holds up its neighbours.
 func (v *invocation) handle(ctx context.Context, records []event.Record) []result {
 	results := make([]result, len(records))
-	latest := map[instance.Ref]event.Trigger{}
-	of := map[instance.Ref][]int{}
-	begun := v.Now()
-	for i, r := range records {
-		if !r.Sent.IsZero() {
-			v.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
-		}
-		if r = v.Hooks.ours(r); r.Err == nil {
-			r.Err = checkTime(r.Trigger, begun)
-		}
-		if r.Err != nil {
-			results[i].err = v.unreadable(ctx, r)
-			continue
-		}
-		ref := instance.Ref{ID: r.Trigger.InstanceID, Account: r.Trigger.Account, Region: r.Trigger.Region}
-		of[ref] = append(of[ref], i)
-		latest[ref] = later(latest[ref], r.Trigger)
-	}
+	latest, of := v.gather(ctx, records, results)
 	if len(latest) == 0 {
 		return results
 	}
@@ -224,6 +207,29 @@ func (v *invocation) handle(ctx context.Context, records []event.Record) []resul
 		}
 	}
 	return results
+}
+
+// gather returns one trigger for each instance and the indices of its records. A record that makes none has its error among
+// the results.
+func (v *invocation) gather(ctx context.Context, records []event.Record, results []result) (latest map[instance.Ref]event.Trigger, of map[instance.Ref][]int) {
+	latest, of = map[instance.Ref]event.Trigger{}, map[instance.Ref][]int{}
+	begun := v.Now()
+	for i, r := range records {
+		if !r.Sent.IsZero() {
+			v.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
+		}
+		if r = v.Hooks.ours(r); r.Err == nil {
+			r.Err = checkTime(r.Trigger, begun)
+		}
+		if r.Err != nil {
+			results[i].err = v.unreadable(ctx, r)
+			continue
+		}
+		ref := instance.Ref{ID: r.Trigger.InstanceID, Account: r.Trigger.Account, Region: r.Trigger.Region}
+		of[ref] = append(of[ref], i)
+		latest[ref] = later(latest[ref], r.Trigger)
+	}
+	return latest, of
 }
 
 // clockSkew is how far ahead of the function's clock the time of an event may be.

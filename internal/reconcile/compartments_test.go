@@ -37,10 +37,10 @@ func member(n int) facts.Instance {
 	return f
 }
 
-// twoAccounts is a world with so many instances in each account, the member's numbered from 100 on.
-func twoAccounts(t *testing.T, own, members int) *world {
+// twoAccounts is a world with ten instances in its own account and some in a member's, numbered from 100 on.
+func twoAccounts(t *testing.T, members int) *world {
 	t.Helper()
-	w := newWorld(t, own)
+	w := newWorld(t, 10)
 	for n := range members {
 		w.provision(w.launch(member(100 + n)))
 	}
@@ -65,7 +65,7 @@ func (w *world) inTrouble(before func(context.Context) error) func(*Options) {
 // The administrator of a member account breaks its role: the home account is cleaned all the same.
 func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 	for _, force := range []bool{false, true} {
-		w := twoAccounts(t, 10, 10)
+		w := twoAccounts(t, 10)
 		delete(w.ec2, id(1))
 		delete(w.ec2, id(101))
 		stray := grant.PolicyPath(grant.PolicyName(id(300), "node")) // ours, and nothing tells where its instance was
@@ -93,7 +93,7 @@ func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 }
 
 func TestEmptyPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
-	w := twoAccounts(t, 10, 3)
+	w := twoAccounts(t, 3)
 	delete(w.ec2, id(1))
 	for n := range 3 {
 		delete(w.ec2, id(100+n))
@@ -112,7 +112,7 @@ func TestEmptyPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 
 // The member account loses most of its instances, in stretches of two and over several invocations.
 func TestDeleteLimit_IsEachAccountsOwn(t *testing.T) {
-	w := twoAccounts(t, 10, 20)
+	w := twoAccounts(t, 20)
 	const gone = alwaysDeleted + 2
 	for n := range gone {
 		delete(w.ec2, id(100+n))
@@ -134,7 +134,7 @@ func TestDeleteLimit_IsEachAccountsOwn(t *testing.T) {
 
 // Each invocation removes two of six in one account, which only together are more than it may lose.
 func TestDeleteLimit_CountsByAccountOverInvocations(t *testing.T) {
-	w := twoAccounts(t, 10, 12)
+	w := twoAccounts(t, 12)
 	w.remove(id(100))
 	w.remove(id(101))
 	for n := range 6 {
@@ -171,7 +171,7 @@ func TestCursor_OfAnEarlierVersionIsUnderstood(t *testing.T) {
 // A listing that never ends takes half of the invocation, and not all of it.
 func TestSlowAccount_LeavesTimeForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := twoAccounts(t, 10, 10)
+		w := twoAccounts(t, 10)
 		delete(w.ec2, id(1))
 		began := time.Now()
 		hangs := w.inTrouble(func(ctx context.Context) error {
