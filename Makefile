@@ -100,7 +100,9 @@ fuzz: ## each fuzz target for a minute
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s ./$$t || exit 1; done; done
 
 # Without its name, sam deploy takes what the last sam build left in .aws-sam, however old that is.
+# An argument such as MAX_CERTIFICATE_TTL=17520h is for profiles that the stack's parameter MaxCertificateTTL lets in.
 deploy: ## sam deploy --guided with binaries for arm64 (needs an AWS account and the SAM CLI; sam build is not needed)
+	$(GO) run ./infra/render -check $(if $(MAX_CERTIFICATE_TTL),-max-certificate-ttl '$(MAX_CERTIFICATE_TTL)')
 	GOOS=linux GOARCH=arm64 $(MAKE) build
 	sam deploy --template-file template.yaml --guided --capabilities CAPABILITY_IAM
 

@@ -25,6 +25,8 @@ const (
 // options are what the flags say.
 type options struct {
 	templates, profile, instance, facts string
+	check                               bool
+	rules                               grant.Rules
 	realm                               grant.Realm
 }
 
@@ -37,6 +39,10 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags.StringVar(&o.profile, "profile", "", "render this `profile`; without it, the one that fits the instance")
 	flags.StringVar(&o.instance, "instance", "", "render for this `instance ID` in EC2, in the caller's account and region")
 	flags.StringVar(&o.facts, "facts", "", "render for the instance that this JSON `file` describes")
+	o.rules = grant.DefaultRules()
+	flags.BoolVar(&o.check, "check", false, "only say whether all profiles pass")
+	flags.DurationVar(&o.rules.MaxTTL, "max-certificate-ttl", o.rules.MaxTTL, "longest max_ttl of a PKI role: MAX_CERTIFICATE_TTL of the functions")
+	flags.StringVar(&o.rules.RolePrefix, "role-prefix", o.rules.RolePrefix, "`prefix` of the functions' own policies: VaultLoginRole of the stack")
 	flags.StringVar(&o.realm.Deployment, "deployment", "vault-ec2-provisioner", "`name` for the ownership marker: the stack's")
 	flags.StringVar(&o.realm.AuthMount, "auth-mount", "aws", "auth `mount` that instances log in to")
 	if err := flags.Parse(args); err != nil {
@@ -54,16 +60,20 @@ func parse(args []string, out io.Writer) (options, error) {
 		return options{}, errors.New("-instance and -facts both say which instance: give one")
 	case o.instance != "" && !facts.IsInstanceID(o.instance):
 		return options{}, fmt.Errorf("-instance: %q is not the ID of an EC2 instance", o.instance)
-	case o.profile == "" && o.instance == "" && o.facts == "":
+	case !o.check && o.profile == "" && o.instance == "" && o.facts == "":
 		return options{}, errors.New("name a profile with -profile, or an instance with -instance or -facts")
 	}
 	return o, nil
 }
 
 func run(ctx context.Context, o options, out io.Writer) (int, error) {
-	set, err := grant.Load(os.DirFS(o.templates))
+	set, err := grant.LoadBy(os.DirFS(o.templates), o.rules)
 	if err != nil {
 		return refused, fmt.Errorf("the profiles in %s are refused: %w", o.templates, err)
+	}
+	if o.check {
+		fmt.Fprintf(out, "all %d profiles in %s pass\n", len(set.Profiles), o.templates)
+		return granted, nil
 	}
 	var p *grant.Profile
 	if o.profile != "" {
@@ -136,6 +146,9 @@ func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (i
 		return refused, nil
 	}
 	fmt.Fprintf(out, "fqdn:     %s\nguard:    passed\n", g.FQDN)
+	for _, c := range g.Claims {
+		fmt.Fprintf(out, "alone:    %s below %s\n", c.Text, c.Under)
+	}
 	for _, object := range g.All() {
 		fmt.Fprintf(out, "\n=== %s %s\n", object.Kind, object.Path)
 		if text, ok := object.Fields["policy"].(string); ok && object.Kind == grant.KindPolicy {

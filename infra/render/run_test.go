@@ -142,3 +142,16 @@ func TestAnInstanceThatIsMadeUpHasAnAccountThatTheProfileFits(t *testing.T) {
 		}
 	}
 }
+
+func TestCheck_SaysWhetherAllProfilesPass(t *testing.T) {
+	if status, out := rendered(t, "-check"); status != granted || !strings.Contains(out, "all 3 profiles") {
+		t.Errorf("want the built-in profiles to pass, got %d, %q", status, out)
+	}
+	o, err := parse([]string{"-templates", templates, "-check", "-max-certificate-ttl", "24h"}, &bytes.Buffer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := run(t.Context(), o, &bytes.Buffer{}); status != refused || err == nil || !strings.Contains(err.Error(), "MAX_CERTIFICATE_TTL") {
+		t.Errorf("want profiles past the deployment's bound refused before they are deployed, got %d, %v", status, err)
+	}
+}
