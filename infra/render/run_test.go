@@ -102,7 +102,7 @@ func TestAWrongCallIsRefusedByName(t *testing.T) {
 		"unknown field":                {templates: templates, facts: spoiled(t, `"state"`, `"status"`)},
 		"are refused":                  {templates: t.TempDir(), profile: "x"},
 	} {
-		if _, err := run(t.Context(), o, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := run(t.Context(), byDefault(o), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("want an error with %q, got %v", says, err)
 		}
 	}
@@ -154,4 +154,9 @@ func TestCheck_SaysWhetherAllProfilesPass(t *testing.T) {
 	if status, err := run(t.Context(), o, &bytes.Buffer{}); status != refused || err == nil || !strings.Contains(err.Error(), "MAX_CERTIFICATE_TTL") {
 		t.Errorf("want profiles past the deployment's bound refused before they are deployed, got %d, %v", status, err)
 	}
+}
+
+func byDefault(o options) options {
+	o.rules = grant.DefaultRules()
+	return o
 }
