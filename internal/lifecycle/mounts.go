@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -18,6 +20,7 @@ type MountMarks struct {
 	Read func(ctx context.Context, path string) (map[string]any, error)
 	Now  func() time.Time
 
+	asked singleflight.Group // by mount
 	mu    sync.Mutex
 	known map[string]mark // by mount
 }
@@ -38,6 +41,13 @@ func (m *MountMarks) Owner(ctx context.Context, mount string) (string, error) {
 	if ok && now.Before(known.until) {
 		return known.owner, nil
 	}
+	// A batch begins many grants at once; one read answers them all.
+	answer, err, _ := m.asked.Do(mount, func() (any, error) { return m.read(ctx, mount, now) })
+	owner, _ := answer.(string)
+	return owner, err
+}
+
+func (m *MountMarks) read(ctx context.Context, mount string, now time.Time) (string, error) {
 	data, err := m.Read(ctx, "sys/internal/ui/mounts/"+mount)
 	if err != nil {
 		return "", err
