@@ -55,7 +55,7 @@ func meanings() map[string]string {
 		"ALLOWED_ACCOUNTS":        "accounts besides the functions' own, and those of RECONCILE_ACCOUNTS, whose instances may be granted anything, commas between",
 		"RECONCILE_ACCOUNTS":      "accounts whose instances are compared, commas between; empty for the function's own",
 		"RECONCILE_REGIONS":       "regions whose instances are compared, commas between; empty for the function's own",
-		"DELETE_LIMIT_PERCENT":    "above this share of the recorded instances reconcile removes none, unless forced; five always may",
+		"DELETE_LIMIT_PERCENT":    "above this share of the recorded instances, of an account or of all, reconcile removes none, unless forced; five always may",
 		"CONVERGE_QUEUE_URL":      "provision queue, to send repairs to; empty: reconcile makes them itself",
 		"RECONCILE_QUEUE_URL":     "reconcile's own queue, by which a run goes on that outlasts an invocation",
 		"LOG_LEVEL":               "log lines of this level and above",
