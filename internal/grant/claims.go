@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"regexp"
+	"net/netip"
 	"slices"
 	"strings"
-	"text/template/parse"
 )
 
 // MaxClaims is how many names and addresses one instance can hold: a DynamoDB transaction takes 100 items, and one is
@@ -67,52 +66,66 @@ func (c *compiled) varies() bool {
 type reservations struct {
 	// literals are the texts that stand in the profiles, with the profiles they stand in.
 	literals map[Claim][]*Profile
-	// patterns are the forms of names that profiles make from values.
-	patterns map[string][]pattern
-}
-
-// pattern is the form of a name that a profile's template renders to.
-type pattern struct {
-	profile *Profile
-	text    string // the expression, by which two are compared
-	form    *regexp.Regexp
-	// weight counts the characters that are fixed. Of two forms that a name has, the one with more fixed decides whose it is.
-	weight int
+	// forms are those of names that profiles make from values.
+	forms map[string][]nameForm
 }
 
 func reserve(profiles []*Profile) *reservations {
-	r := &reservations{literals: map[Claim][]*Profile{}, patterns: map[string][]pattern{}}
+	r := &reservations{literals: map[Claim][]*Profile{}, forms: map[string][]nameForm{}}
 	for _, p := range profiles {
 		r.add(p, p.BasePath, p.fqdn)
 		for _, o := range p.Outputs {
 			if o.Type != KindPKIRole {
 				continue
 			}
-			for _, c := range append(slices.Concat(o.dnsNames, o.shared, o.addresses), o.commonName) {
+			for _, c := range append(slices.Concat(o.dnsNames, o.shared), o.commonName) {
 				r.add(p, o.mount(p.BasePath), c)
+			}
+			for _, c := range o.addresses {
+				if address, err := netip.ParseAddr(c.fixedText(p)); err == nil {
+					r.keep(p, o.mount(p.BasePath), address.String())
+				}
 			}
 		}
 	}
 	return r
 }
 
+func (r *reservations) keep(p *Profile, under, text string) {
+	claim := Claim{Under: under, Text: text}
+	r.literals[claim] = append(r.literals[claim], p)
+}
+
 func (r *reservations) add(p *Profile, under string, c *compiled) {
-	if !c.varies() && !c.fields["Deployment"] {
-		if text, err := c.execute(values{BasePath: p.BasePath, Profile: p.Name}, nil); err == nil { // else rehearse says so
-			claim := Claim{Under: under, Text: strings.ToLower(text)}
-			r.literals[claim] = append(r.literals[claim], p)
+	if c.fields["Deployment"] || c.varies() {
+		for _, f := range formsOf(p, c) {
+			known := func(o nameForm) bool { return o.profile == p && o.text == f.text }
+			if !slices.ContainsFunc(r.forms[under], known) {
+				r.forms[under] = append(r.forms[under], f)
+			}
 		}
 		return
 	}
-	made := patternOf(p, c)
-	known := func(o pattern) bool { return o.profile == p && o.text == made.text }
-	if made.weight > 0 && !slices.ContainsFunc(r.patterns[under], known) {
-		r.patterns[under] = append(r.patterns[under], made)
+	if text := c.fixedText(p); text != "" {
+		r.keep(p, under, strings.ToLower(text))
 	}
 }
 
-// check returns an error when a name that c rendered for an instance of p is another profile's, or one that the profiles
-// share. Only a name that a tag chose is held against the forms of others' names: all else is AWS's to choose.
+// fixedText renders a template that goes by no instance's value; empty for one that does, and for one that does not render,
+// which rehearse says.
+func (c *compiled) fixedText(p *Profile) string {
+	if c.varies() || c.fields["Deployment"] {
+		return ""
+	}
+	text, err := c.execute(values{BasePath: p.BasePath, Profile: p.Name}, nil)
+	if err != nil {
+		return ""
+	}
+	return text
+}
+
+// check returns an error when a name that c rendered for an instance of p is another profile's, or one that profiles share.
+// Only a name that a tag chose is held against the forms of names: all else is AWS's to choose.
 func (r *reservations) check(p *Profile, under string, c *compiled, text string) error {
 	if !c.varies() || c.fixedFQDN(p) {
 		return nil
@@ -120,12 +133,15 @@ func (r *reservations) check(p *Profile, under string, c *compiled, text string)
 	if owners := r.literals[Claim{Under: under, Text: text}]; len(owners) > 0 {
 		return fmt.Errorf("the name %q stands in profile %s for certificates of %s: no instance takes it through its own name", text, owners[0].Name, under)
 	}
-	if !p.tagChoosesFQDN() {
+	if !c.byTag(p) {
 		return nil
 	}
 	own, weight := expression(p, c)
-	for _, o := range r.patterns[under] {
-		if o.text != own && o.weight >= weight && o.form.MatchString(text) {
+	for _, o := range r.forms[under] {
+		if o.byTag && (o.text == own || o.weight < weight) {
+			continue // it may as well be the instance's own
+		}
+		if o.form.MatchString(text) {
 			return fmt.Errorf("the name %q has the form of a name that profile %s gives to its instances in %s: a tag cannot choose it", text, o.profile.Name, under)
 		}
 	}
@@ -156,62 +172,7 @@ func (c *compiled) fixedFQDN(p *Profile) bool {
 	return true
 }
 
-// valueForms are the forms of values that AWS gives; of all others nothing is known.
-var valueForms = map[string]string{
-	"InstanceID": `i-[0-9a-f]+`, "InstanceHash": `i-[0-9a-f]+`, "InternalIPv4": `[0-9.]+`, "AccountID": `[0-9]{12}`,
-	"Region": `[a-z]+(?:-[a-z]+)+-[0-9]+`, "AvailabilityZone": `[a-z]+(?:-[a-z]+)+-[0-9]+[a-z]`, "VPCID": `vpc-[0-9a-f]+`,
-	"SubnetID": `subnet-[0-9a-f]+`, "ImageID": `ami-[0-9a-f]+`,
-	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-naming.html
-	"PrivateDNSName": `(?:ip-[0-9]+-[0-9]+-[0-9]+-[0-9]+|i-[0-9a-f]+)\..+`,
-}
-
-// givenByAWS is the weight of a name whose form AWS gives: no tag chooses such a name.
-const givenByAWS = 1000
-
-// patternOf returns the form of what a template renders, with the profile's FQDN put in.
-func patternOf(p *Profile, c *compiled) pattern {
-	text, weight := expression(p, c)
-	return pattern{profile: p, text: text, form: regexp.MustCompile("^(?:" + text + ")$"), weight: weight}
-}
-
-func expression(p *Profile, c *compiled) (text string, weight int) {
-	var out strings.Builder
-	for _, n := range c.template.Root.Nodes {
-		switch n := n.(type) {
-		case *parse.TextNode:
-			fixed := strings.ToLower(string(n.Text))
-			out.WriteString(regexp.QuoteMeta(fixed))
-			weight += len(fixed)
-		case *parse.ActionNode:
-			part, fixed := valueExpression(p, n)
-			out.WriteString(part)
-			weight += fixed
-		default:
-			out.WriteString(".+")
-		}
-	}
-	return out.String(), weight
-}
-
-func valueExpression(p *Profile, n *parse.ActionNode) (text string, weight int) {
-	const anything = ".+"
-	if len(n.Pipe.Cmds) != 1 || len(n.Pipe.Cmds[0].Args) != 1 {
-		return anything, 0
-	}
-	field, ok := n.Pipe.Cmds[0].Args[0].(*parse.FieldNode)
-	if !ok {
-		return anything, 0
-	}
-	switch name := field.Ident[0]; name {
-	case "FQDN":
-		return expression(p, p.fqdn)
-	case "BasePath":
-		return regexp.QuoteMeta(p.BasePath), len(p.BasePath)
-	case "Profile":
-		return regexp.QuoteMeta(p.Name), len(p.Name)
-	case "PrivateDNSName":
-		return valueForms[name], givenByAWS
-	default:
-		return cmp.Or(valueForms[name], anything), 0
-	}
+// byTag reports whether a tag chooses what a template renders to.
+func (c *compiled) byTag(p *Profile) bool {
+	return c.fields["Tag"] || c.fields["FQDN"] && p.tagChoosesFQDN()
 }

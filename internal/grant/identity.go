@@ -36,6 +36,9 @@ func (r *rendering) identity(output string) (identity, error) {
 	if !commonNameForm.Match(cn) && CheckFQDN(cn) != nil {
 		return identity{}, fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
 	}
+	if _, err := netip.ParseAddr(cn); err == nil {
+		return identity{}, fmt.Errorf("common_name: %q is an address: those stand in ip_addresses", cn)
+	}
 	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.
 	if len(cn) > 64 {
 		return identity{}, fmt.Errorf("common_name: %q has more than 64 characters", cn)

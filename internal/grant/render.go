@@ -153,12 +153,17 @@ func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 func (p *Profile) templates() []*compiled {
 	all := []*compiled{p.fqdn}
 	for _, o := range p.Outputs {
-		all = append(all, o.body)
-		if o.Type == KindPKIRole {
-			all = slices.Concat(all, []*compiled{o.commonName}, o.dnsNames, o.shared, o.addresses)
-		}
+		all = append(all, o.templates()...)
 	}
 	return all
+}
+
+// templates are all that are executed for an output.
+func (o Output) templates() []*compiled {
+	if o.Type != KindPKIRole {
+		return []*compiled{o.body}
+	}
+	return slices.Concat([]*compiled{o.body, o.commonName}, o.dnsNames, o.shared, o.addresses)
 }
 
 // usedValues are the names of all values that any template of the profile uses, but for those made while rendering.

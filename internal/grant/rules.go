@@ -56,17 +56,23 @@ func (p *Profile) checkRules() []error {
 		want(vaultsOwn(o.Path) == "", "outputs.%s: path %q has the segment %q, which is Vault's own in every namespace", o.Name, o.Path, vaultsOwn(o.Path))
 		for _, c := range o.shared {
 			want(!c.fields["FQDN"] && !c.fields["PrivateDNSName"], "outputs.%s.shared_dns_names: %s is made from the instance's own name, which others do not share", o.Name, c.file)
+			want(!c.branches, "outputs.%s.shared_dns_names: %s branches: write each name out, so that no tag can take it", o.Name, c.file)
 		}
+		for _, c := range o.templates() {
+			for _, err := range c.byTagToo {
+				faults = append(faults, &ruleError{err: err})
+			}
+		}
+	}
+	for _, err := range p.fqdn.byTagToo {
+		faults = append(faults, &ruleError{err: err})
 	}
 	if !p.tagChoosesFQDN() {
 		return faults
 	}
 	want(len(p.FQDNSuffixes) > 0, "fqdn_suffixes: is required where fqdn uses a tag: whoever tags an instance would choose any name there is")
 	for _, o := range p.Outputs {
-		for _, c := range append([]*compiled{o.body, o.commonName}, slices.Concat(o.dnsNames, o.shared, o.addresses)...) {
-			if c == nil {
-				continue
-			}
+		for _, c := range o.templates() {
 			for _, err := range c.byFQDN {
 				faults = append(faults, &ruleError{err: err})
 			}

@@ -29,11 +29,14 @@ var builtIns = map[string]bool{"and": true, "or": true, "not": true, "eq": true,
 // compiled is a template whose every name was checked, branches that are not taken included.
 type compiled struct {
 	file     string
+	text     string // as it stands in the profile
 	template *template.Template
 	fields   map[string]bool // the values it uses, by name; "Tag" among them
 	tags     []string        // the keys of the tags it uses; empty for one that is not a literal
 	pki      []string        // the outputs it names by pkiAccess
 	byFQDN   []error         // where it decides by the FQDN, which is a fault when a tag chooses the FQDN
+	byTagToo []error         // where a function searches for a tag in other text
+	branches bool            // it has an if, a range or a with
 }
 
 // compile parses text and walks the whole tree: text/template itself finds a wrong field only in a branch that is
@@ -43,7 +46,7 @@ func compile(file, text string) (*compiled, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing the template: %w", err)
 	}
-	c := &compiled{file: file, template: t, fields: map[string]bool{}}
+	c := &compiled{file: file, text: text, template: t, fields: map[string]bool{}}
 	w := walk{compiled: c, tree: t.Tree}
 	if len(t.Templates()) > 1 {
 		w.refuse(t.Root, "{{define}} and {{block}} are not offered")
@@ -113,6 +116,7 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 }
 
 func (w *walk) branch(b *parse.BranchNode, atRoot, bodyAtRoot bool) {
+	w.branches = true
 	w.refuseTag(b.Pipe, b.Pipe, "no branch hangs on %s: whoever tags an instance would choose what it is granted")
 	w.node(b.Pipe, atRoot)
 	w.node(b.List, bodyAtRoot)
@@ -230,6 +234,7 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 		}
 	}
 	if n.Ident != "pkiAccess" {
+		w.searches(n, args)
 		return
 	}
 	if len(args) == 1 {
@@ -239,6 +244,23 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 		}
 	}
 	w.refuse(n, `pkiAccess wants the literal name of a pki-role output: pkiAccess "kubelet"`)
+}
+
+// searches notes a function that is told to look for a tag, or an FQDN, in other text: whether it is found decides what is
+// written. Only the last argument is what a function works on.
+func (w *walk) searches(n *parse.IdentifierNode, args []parse.Node) {
+	if builtIns[n.Ident] || len(args) < 2 {
+		return
+	}
+	p := &parse.PipeNode{Cmds: []*parse.CommandNode{{Args: args[:len(args)-1]}}}
+	where, _ := w.tree.ErrorContext(n)
+	const format = "%s: %s is told to look for %s: it is only ever written where it stands"
+	if uses(p, "Tag") {
+		w.byTagToo = append(w.byTagToo, fmt.Errorf(format, where, n.Ident, "a tag"))
+	}
+	if uses(p, "FQDN") {
+		w.byFQDN = append(w.byFQDN, fmt.Errorf(format, where, n.Ident, "the FQDN, which a tag chooses here"))
+	}
 }
 
 // execute renders the template. access gives the text for pkiAccess; nil where a template may not use it.
