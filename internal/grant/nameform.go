@@ -31,7 +31,7 @@ func samples() []values {
 		AvailabilityZone: sampleRegion + anyLetter, VPCID: "vpc-77777777777777777", SubnetID: "subnet-77777777777777777",
 		ImageID: "ami-77777777777777777", InstanceType: "q7.qqqq", InternalIPv4: "7.7.7.7", IPv4s: []string{"7.7.7.7"}, IPv6s: []string{"7777:7::7"},
 		IAMRoleARN: "arn:aws:iam::777777777777:role/qqqq", IAMInstanceProfileARN: "arn:aws:iam::777777777777:instance-profile/qqqq",
-		LaunchTime: "7777-77-77T77:77:77Z", Deployment: anyLetter, tags: map[string]string{},
+		LaunchTime: "7777-77-77T77:77:77Z", Deployment: anyDomain, tags: map[string]string{},
 	}
 	var out []values
 	for _, name := range []string{

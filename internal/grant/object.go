@@ -119,6 +119,12 @@ func identical(want []string, got any) bool {
 	return ok && slices.EqualFunc(want, list, func(w string, g any) bool { s, isText := g.(string); return isText && s == w })
 }
 
+// Seconds returns a duration as Vault answers it, in seconds; 0 for one that is none.
+func Seconds(v any) int64 {
+	n, _ := asSeconds(v)
+	return n
+}
+
 // asSeconds takes what Vault answers for a duration: a number, or a string such as "1h" or "3600".
 func asSeconds(v any) (int64, bool) {
 	switch v := v.(type) {

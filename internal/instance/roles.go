@@ -46,8 +46,8 @@ func (r *roles) of(ctx context.Context, account, profileARN string, since time.T
 	if ok && now.Before(known.at.Add(rolesKept)) && !known.at.Before(since) {
 		return known, nil
 	}
-	// The instances of a batch share their instance profiles: one call answers them all.
-	answer, err, _ := r.asked.Do(profileARN, func() (any, error) { return r.ask(ctx, account, profileARN) })
+	// The instances of a batch share their instance profiles: one call answers them all, whoever of them gives up.
+	answer, err, _ := r.asked.Do(profileARN, func() (any, error) { return r.ask(context.WithoutCancel(ctx), account, profileARN) })
 	found, _ := answer.(role)
 	if err == nil && found.at.Before(since) { // another's call, begun too early
 		return r.ask(ctx, account, profileARN)

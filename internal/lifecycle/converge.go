@@ -260,7 +260,7 @@ func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instan
 	if len(next.Objects) == 0 && (old == nil || !marked && old.State == ledger.Deleted) {
 		return c.bury(ctx, old, next)
 	}
-	return c.remove(ctx, removal{old: old, next: next})
+	return c.remove(ctx, removal{old: old, next: next}) // with its names: by AWS's own word it ends
 }
 
 // toEnd gives the record of an instance that is to lose all; ends tells that this function may not see to it.

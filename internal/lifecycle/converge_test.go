@@ -640,6 +640,7 @@ func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
 
 func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
 	w := newWorld(t)
+	w.named = true // as the Vault setup has it
 	f := w.launch(idA, 4)
 	provision := w.converger(lifecycle.Duties{Make: true})
 	w.must(provision, idA, facts.Running, lifecycle.Provisioned)

@@ -38,6 +38,26 @@ type intent struct {
 	facts   facts.Instance
 	grant   *grant.Grant
 	strays  []ledger.Object
+	// issued is how long a certificate by the PKI roles that stand can be good, in seconds: an earlier version did not note it.
+	issued int64
+}
+
+// issuedFor returns the longest max_ttl, in seconds, of the PKI roles that stand in Vault for a grant; bound where one has
+// none, and lives as long as its mount allows.
+func issuedFor(g *grant.Grant, found map[string]map[string]any, bound time.Duration) int64 {
+	var longest int64
+	for _, o := range g.Objects {
+		current := found[o.Path]
+		if o.Kind != grant.KindPKIRole || current == nil {
+			continue
+		}
+		ttl := grant.Seconds(current["max_ttl"])
+		if ttl == 0 {
+			ttl = seconds(bound)
+		}
+		longest = max(longest, ttl)
+	}
+	return longest
 }
 
 // intend writes the record with every path that is about to exist, beside those that already may, and takes the
@@ -63,19 +83,27 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 		}
 	}
 	next.Objects = append(next.Objects, i.strays...)
-	next.LoginType, next.TokenMaxTTL, next.UncutUntil, next.Revoking = g.Profile.Auth.Type, seconds(g.Profile.Auth.TokenMaxTTL), nil, nil
-	next.CertificateTTL = max(next.CertificateTTL, seconds(g.CertificateTTL))
+	next.LoginType = g.Profile.Auth.Type
+	next.TokenMaxTTL = max(next.TokenMaxTTL, seconds(g.Profile.Auth.TokenMaxTTL))
+	next.CertificateTTL = max(next.CertificateTTL, seconds(g.CertificateTTL), i.issued)
 	next.Claims = ledger.NamesOf(g)
 	isNew := func(n ledger.Name) bool { return slices.Contains(next.Claims, n) }
 	if old != nil {
 		// Old names stay claimed while something in Vault, or a certificate, bears them: activate says until when.
 		next.MakeFormer(old.Held(), time.Time{})
 	}
-	next.Former = slices.DeleteFunc(slices.Clone(next.Former), func(n ledger.FormerName) bool { return isNew(n.Name) })
+	var free []ledger.Name // former names whose last certificate has ended
+	next.Former = slices.DeleteFunc(slices.Clone(next.Former), func(n ledger.FormerName) bool {
+		ended := !n.Until.IsZero() && w.Now().After(n.Until) && len(next.Claims)+len(free) < grant.MaxClaims
+		if ended && !isNew(n.Name) {
+			free = append(free, n.Name)
+		}
+		return ended || isNew(n.Name)
+	})
 	if err := mayHold(f.ID, next.Claims, next.Former); err != nil {
 		return err
 	}
-	record, err := w.claim(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true, Claims: next.Claims})
+	record, err := w.claim(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true, Claims: next.Claims, Release: free})
 	w.record = record
 	return err
 }

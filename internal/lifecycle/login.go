@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -18,6 +17,8 @@ import (
 type door struct {
 	mount vault.LoginMount
 	cut   vault.Cut
+	// kind is the role's auth_type; empty where neither Vault nor the ledger says it.
+	kind string
 }
 
 // closeDoor deletes an auth role and cuts the tokens that came from it. It returns what a later cut needs, and how many
@@ -26,67 +27,66 @@ func (w *work) closeDoor(ctx context.Context, path string) (*door, int, error) {
 	mount := strings.TrimSuffix(strings.TrimPrefix(path, "auth/"), "/role/"+w.record.InstanceID)
 	m, err := w.Cutter.LoginMount(ctx, mount)
 	if err != nil {
-		return nil, 0, errors.Join(err, w.erase(ctx, path)) // no new login, whatever is to be found out
+		return nil, 0, err
 	}
-	d := &door{mount: m, cut: vault.Cut{InstanceID: w.record.InstanceID, Sure: []string{w.record.InstanceID}}}
-	if w.aliasIsRoleID(m) || w.record.RoleID(path) == "" {
-		// Vault's own word for the role_id; the ledger's may be anybody's. The role, once deleted, does not tell it.
-		current, err := w.Vault.Read(ctx, path)
-		if err != nil {
+	d := &door{mount: m, cut: vault.Cut{InstanceID: w.record.InstanceID, Sure: []string{w.record.InstanceID}}, kind: w.record.LoginType}
+	// Vault's own word for the role_id; the ledger's may be anybody's. The role, once deleted, does not tell it.
+	current, err := w.Vault.Read(ctx, path)
+	if err != nil {
+		return nil, 0, err
+	}
+	before := 0
+	if roleID, _ := current["role_id"].(string); roleID != "" {
+		d.kind, _ = current["auth_type"].(string)
+		d.cut.Sure = append(d.cut.Sure, roleID)
+		if err := w.noteRoleID(ctx, path, roleID); err != nil {
 			return nil, 0, err
 		}
-		if roleID, _ := current["role_id"].(string); roleID != "" {
-			d.cut.Sure = append(d.cut.Sure, roleID)
-			if err := w.noteRoleID(ctx, path, roleID); err != nil {
-				return nil, 0, err
+		if !d.byInstanceID() {
+			// A run that ends between the role's deletion and the cut behind it leaves nothing that shows whose the alias is.
+			if before, err = w.Cutter.CutOff(ctx, m, vault.Cut{InstanceID: d.cut.InstanceID, Sure: []string{roleID}}); err != nil && fault.KindOf(err) != fault.Conflict {
+				return nil, before, err
 			}
 		}
 	}
 	d.cut.Recorded = slices.DeleteFunc(w.record.RoleIDs(), func(id string) bool { return slices.Contains(d.cut.Sure, id) })
 	if err := w.erase(ctx, path); err != nil {
-		return nil, 0, err
+		return nil, before, err
 	}
 	n, err := w.cutOff(ctx, d)
-	return d, n, err
+	if d.byInstanceID() { // what logs in meanwhile has no other alias
+		d.cut.Sure, d.cut.Recorded = d.cut.Sure[:1], nil
+	}
+	return d, before + n, err
 }
 
-// dropLogin closes a door of an instance that keeps another.
-func (w *work) dropLogin(ctx context.Context, path string) (int, error) {
-	_, n, err := w.closeDoor(ctx, path)
-	return n, err
-}
+// byInstanceID reports whether the alias of a login by the door is the instance ID.
+func (d *door) byInstanceID() bool { return d.kind == "ec2" && d.mount.EC2Alias == "instance_id" }
 
-// replaceLogin deletes an auth role that Vault cannot change in place. Tokens from another way to log in are cut. Those of
-// the same way stay, since the role that follows gives the same; their alias stays recorded.
-func (w *work) replaceLogin(ctx context.Context, wanted grant.Object, current map[string]any) error {
-	if grant.ChangesType(current, wanted) {
-		_, err := w.dropLogin(ctx, wanted.Path)
+// dropLogin closes a door of an instance that keeps another, or gets one. Tokens that no cut reaches are noted: a removal
+// waits for their end.
+func (w *work) dropLogin(ctx context.Context, path string) error {
+	d, _, err := w.closeDoor(ctx, path)
+	if err != nil && fault.KindOf(err) != fault.Conflict {
 		return err
 	}
-	roleID, _ := current["role_id"].(string)
-	if err := w.noteRoleID(ctx, wanted.Path, roleID); err != nil {
-		return err
+	if err != nil || w.hidesTokens(d) != nil {
+		w.noteUncut()
 	}
-	return w.erase(ctx, wanted.Path)
+	return nil
 }
 
-// aliasIsRoleID reports whether an identity of the instance's may be named by the role_id of its auth role. While a grant
-// is made, the record says how the instance is to log in and not how it did.
-func (w *work) aliasIsRoleID(m vault.LoginMount) bool {
-	return w.record.State != ledger.Deprovisioning || w.record.LoginType != "ec2" || m.EC2Alias != "instance_id"
-}
-
-// hidesTokens returns why the tokens of an instance may be out of the reach of a cut; nil when the mount's settings name
-// an identity after each instance, or after its auth role.
-func (w *work) hidesTokens(m vault.LoginMount) error {
+// hidesTokens returns why the tokens that came in by a door may be out of the reach of a cut; nil when the mount's settings
+// name an identity after each instance, or after its auth role.
+func (w *work) hidesTokens(d *door) error {
 	const remedy = "run the Vault setup with -set-alias, or use an auth mount of this program's own"
-	kind := w.record.LoginType
+	m := d.mount
 	switch {
 	case m.Unread != nil:
 		return fmt.Errorf("whether the tokens of instance %s are cut cannot be told: %w", w.record.InstanceID, m.Unread)
-	case kind != "iam" && m.EC2Alias != "instance_id" && m.EC2Alias != "role_id":
+	case d.kind != "iam" && m.EC2Alias != "instance_id" && m.EC2Alias != "role_id":
 		return fault.Conflictf("auth/%s has ec2_alias=%s: the identity behind the tokens of instance %s cannot be found; %s", m.Path, m.EC2Alias, w.record.InstanceID, remedy)
-	case kind != "ec2" && m.IAMAlias != "role_id":
+	case d.kind != "ec2" && m.IAMAlias != "role_id":
 		return fault.Conflictf("auth/%s has iam_alias=%s: the identity behind the tokens of instance %s cannot be found; %s", m.Path, m.IAMAlias, w.record.InstanceID, remedy)
 	}
 	return nil
@@ -100,12 +100,26 @@ func (w *work) isCut(d *door) error {
 		}
 		return fault.Conflictf("a token of instance %s that could not be cut may live until %s", w.record.InstanceID, until.Format(time.RFC3339))
 	}
-	return w.hidesTokens(d.mount)
+	return w.hidesTokens(d)
 }
 
 // longestToken is the longest that a token can live of which the record does not say it: Vault's own standard bound.
 // https://developer.hashicorp.com/vault/docs/configuration#max_lease_ttl
 const longestToken = 32 * 24 * time.Hour
+
+// noteUncut notes in the record until when a token may live that was not cut, and returns it.
+func (w *work) noteUncut() time.Time {
+	longest := time.Duration(w.record.TokenMaxTTL) * time.Second
+	if longest == 0 {
+		longest = longestToken
+	}
+	end := w.Now().Round(0).UTC().Add(longest)
+	if until := w.record.UncutUntil; until != nil && until.After(end) {
+		end = *until
+	}
+	w.record.UncutUntil = &end
+	return end
+}
 
 // untilDead notes in the record until when tokens may live that were not cut, and returns why the removal is not done;
 // nil when they have ended by now.
@@ -116,12 +130,7 @@ func (w *work) untilDead(conflicts []error) error {
 	}
 	err := errors.Join(conflicts...)
 	if until == nil && fault.KindOf(err) == fault.Conflict {
-		longest := time.Duration(w.record.TokenMaxTTL) * time.Second
-		if longest == 0 {
-			longest = longestToken
-		}
-		end := w.Now().Round(0).UTC().Add(longest)
-		w.record.UncutUntil = &end
+		end := w.noteUncut()
 		err = fmt.Errorf("no new login is possible and all else is removed, but a live token may not be cut; it ends by %s at the latest, and the removal is done then: %w", end.Format(time.RFC3339), err)
 	}
 	return err

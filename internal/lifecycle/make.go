@@ -84,7 +84,7 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 		return Outcome{Action: TornDown, Profile: profile.Name}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
-	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old, found)
+	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays, issued: issuedFor(g, found, profile.LongestTTL())}, old, found)
 	done.TakenOver = w.takenOver
 	return done, err
 }
@@ -222,7 +222,8 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 	}
 	current := found[g.AuthRole.Path]
 	if grant.MustReplace(current, g.AuthRole) {
-		if err := w.replaceLogin(ctx, g.AuthRole, current); err != nil {
+		// Its tokens go too: a session that the new role does not let in may hold one.
+		if err := w.dropLogin(ctx, g.AuthRole.Path); err != nil {
 			return written, err
 		}
 		current = nil
@@ -295,7 +296,7 @@ func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
 	}
 	if w.Duties.Remove {
 		for _, o := range logins { // one by one: each may note its role_id in the record
-			if _, err := w.dropLogin(ctx, o.Path); err != nil {
+			if err := w.dropLogin(ctx, o.Path); err != nil {
 				return err
 			}
 		}

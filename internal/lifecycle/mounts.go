@@ -41,8 +41,8 @@ func (m *MountMarks) Owner(ctx context.Context, mount string) (string, error) {
 	if ok && now.Before(known.until) {
 		return known.owner, nil
 	}
-	// A batch begins many grants at once; one read answers them all.
-	answer, err, _ := m.asked.Do(mount, func() (any, error) { return m.read(ctx, mount, now) })
+	// A batch begins many grants at once; one read answers them all, whoever of them gives up. Read has a bound of its own.
+	answer, err, _ := m.asked.Do(mount, func() (any, error) { return m.read(context.WithoutCancel(ctx), mount, now) })
 	owner, _ := answer.(string)
 	return owner, err
 }

@@ -166,6 +166,8 @@ func TestFormerNames_CountForTheLedgersBound(t *testing.T) {
 	if r := w.records[idA]; fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "100 names and addresses, 96 of them from earlier grants") || len(r.Names()) > grant.MaxClaims {
 		t.Fatalf("want a rename refused before its names cannot be given up in one transaction, got %v with %d names after %d", err, len(r.Names()), renames)
 	}
+	w.now = w.now.Add(maxTTL + time.Hour) // the former names' last certificates have ended
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	w.setState(facts.Terminated)
 	w.must(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated, lifecycle.Deprovisioned)
 	if err := w.nothing(idA); err != nil {

@@ -37,6 +37,9 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 		return Outcome{}, settling(next.InstanceID, *quiet)
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
+	if next.State != ledger.Deprovisioning && next.UncutUntil != nil && !c.Now().Before(*next.UncutUntil) {
+		next.UncutUntil = nil // of a way to log in that the instance had before: those tokens have ended
+	}
 	next.State = ledger.Deprovisioning
 	if r.keepsNames {
 		next.MakeFormer(next.Held(), c.lastCertificate(next))
@@ -72,12 +75,13 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 // done is the write by which a removal ends: names are given up, and what was issued is noted as to be revoked.
 func (w *work) done(r removal) ledger.Write {
 	next := *w.record
-	if w.RevokeCertificates {
-		next.Revoking = issuedBy(next.Objects)
+	w.noteIssued(&next)
+	next.FormerRoleIDs = w.record.RoleIDs()
+	if next.UncutUntil != nil {
+		next.FormerRoleIDs = nil // what they led to could not be shown to be the instance's, and has no token by now
 	}
 	next.QuietUntil, next.UncutUntil = nil, nil
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
-	next.FormerRoleIDs = w.record.RoleIDs()
 	write := ledger.Write{Old: w.record, Owner: w.owner}
 	next.Claims = nil
 	if !r.keepsNames {
@@ -86,6 +90,18 @@ func (w *work) done(r removal) ledger.Write {
 	}
 	write.New = next
 	return write
+}
+
+// noteIssued notes what the PKI roles of the record issued as to be revoked, beside what was noted before.
+func (w *work) noteIssued(next *ledger.Record) {
+	if !w.RevokeCertificates {
+		return
+	}
+	for _, prefix := range issuedBy(w.record.Objects) {
+		if !slices.Contains(next.Revoking, prefix) {
+			next.Revoking = append(slices.Clone(next.Revoking), prefix)
+		}
+	}
 }
 
 // finish does what a removal left to do later: names of an instance that lived on, and the rest of a revocation.
@@ -117,9 +133,7 @@ func (w *work) settle(ctx context.Context, r removal) error {
 	quiet := w.Now().Round(0).UTC().Add(loginTime)
 	next.QuietUntil = &quiet
 	next.Objects = slices.DeleteFunc(slices.Clone(next.Objects), func(o ledger.Object) bool { return o.Kind != grant.KindAuthRole })
-	if w.RevokeCertificates {
-		next.Revoking = issuedBy(w.record.Objects)
-	}
+	w.noteIssued(&next)
 	write := ledger.Write{Old: w.record, New: next, Owner: w.owner}
 	if !r.keepsNames {
 		write.Release = w.record.Names()
@@ -233,10 +247,13 @@ func issuedBy(objects []ledger.Object) []string {
 // revoke starts the revocation of what the PKI roles of a removed instance issued, as far as it is leased. It comes last:
 // however many certificates there are, all else is done, and names are free.
 func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
-	if len(record.Revoking) == 0 || !c.RevokeCertificates {
+	if len(record.Revoking) == 0 {
 		return nil
 	}
-	err := errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
+	var err error
+	if c.RevokeCertificates { // else it was switched off since
+		err = errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
+	}
 	if err == nil {
 		next := *record
 		next.Revoking = nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -39,6 +40,8 @@ type world struct {
 	roles    int
 	tornDown *time.Time
 	ec2Alias string            // of the auth mount
+	iamAlias string            // the same
+	named    bool              // logins put the instance ID into the alias's metadata
 	owners   map[string]string // of PKI mounts, as they are marked
 	// fail is asked at every call; its error is given before (took false) or after (took true) the call's effect.
 	fail func(n int, call string) (err error, took bool)
@@ -51,7 +54,7 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func newWorld(t *testing.T) *world {
 	return &world{
 		t: t, now: start, objects: map[string]map[string]any{}, entities: map[string]bool{}, records: map[string]ledger.Record{},
-		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{}, ec2Alias: "instance_id",
+		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{}, ec2Alias: "instance_id", iamAlias: "role_id",
 	}
 }
 
@@ -116,7 +119,7 @@ func (w *world) Delete(_ context.Context, path string) error {
 
 func (w *world) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
 	err = w.do("vault mount "+mount, func() error {
-		out = vault.LoginMount{Path: mount, EC2Alias: w.ec2Alias, IAMAlias: "role_id"}
+		out = vault.LoginMount{Path: mount, EC2Alias: w.ec2Alias, IAMAlias: w.iamAlias}
 		return nil
 	})
 	return out, err
@@ -124,6 +127,11 @@ func (w *world) LoginMount(_ context.Context, mount string) (out vault.LoginMoun
 
 func (w *world) CutOff(_ context.Context, m vault.LoginMount, cut vault.Cut) (n int, err error) {
 	err = w.do("vault cut "+m.Path, func() error {
+		for _, a := range cut.Recorded {
+			if w.entities[a] && !w.named {
+				return fault.Conflictf("nothing shows whose the alias %s is", a)
+			}
+		}
 		for _, a := range slices.Concat(cut.Sure, cut.Recorded) {
 			if w.entities[a] {
 				delete(w.entities, a)

@@ -284,7 +284,8 @@ func (c *comparison) record(s *subject, objects []Change) *Change {
 func (c *comparison) gone(s *subject) []Change {
 	if s.record != nil && !s.live() && len(s.record.Revoking) > 0 && !s.busy(c.now) {
 		row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("certificates", "revoked", "not all revoked")})
-		return removing(append([]Change{row}, c.strays(s)...))
+		row.removes = true // by a function that may remove; it counts for no limit, since the instance is gone
+		return append([]Change{row}, c.strays(s)...)
 	}
 	if s.busy(c.now) || s.record != nil && !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
 		return nil // removed a moment ago: the lists may be older
