@@ -73,7 +73,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 func (w *work) done(r removal) ledger.Write {
 	next := *w.record
 	if w.RevokeCertificates {
-		next.Revoking = issuedBy(next.Objects)
+		next.Revoking = w.toRevoke()
 	}
 	next.QuietUntil, next.UncutUntil = nil, nil
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
@@ -118,7 +118,7 @@ func (w *work) settle(ctx context.Context, r removal) error {
 	next.QuietUntil = &quiet
 	next.Objects = slices.DeleteFunc(slices.Clone(next.Objects), func(o ledger.Object) bool { return o.Kind != grant.KindAuthRole })
 	if w.RevokeCertificates {
-		next.Revoking = issuedBy(w.record.Objects)
+		next.Revoking = w.toRevoke()
 	}
 	write := ledger.Write{Old: w.record, New: next, Owner: w.owner}
 	if !r.keepsNames {
@@ -219,6 +219,14 @@ func split(objects []ledger.Object) (logins, rest []ledger.Object) {
 	return logins, rest
 }
 
+// toRevoke returns the lease prefixes of what the record's PKI roles issued, with those noted before: a removal that settled
+// has dropped the PKI roles from the record already.
+func (w *work) toRevoke() []string {
+	prefixes := slices.Concat(w.record.Revoking, issuedBy(w.record.Objects))
+	slices.Sort(prefixes)
+	return slices.Compact(prefixes)
+}
+
 // issuedBy are the lease prefixes of what PKI roles issued.
 func issuedBy(objects []ledger.Object) []string {
 	var prefixes []string
@@ -233,10 +241,13 @@ func issuedBy(objects []ledger.Object) []string {
 // revoke starts the revocation of what the PKI roles of a removed instance issued, as far as it is leased. It comes last:
 // however many certificates there are, all else is done, and names are free.
 func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
-	if len(record.Revoking) == 0 || !c.RevokeCertificates {
+	if len(record.Revoking) == 0 {
 		return nil
 	}
-	err := errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
+	var err error
+	if c.RevokeCertificates { // else it was switched off since, and the record only forgets
+		err = errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
+	}
 	if err == nil {
 		next := *record
 		next.Revoking = nil
