@@ -25,11 +25,6 @@ func login(fields ...map[string]any) map[string]any {
 
 func gives(policies ...any) map[string]any { return map[string]any{"token_policies": policies} }
 
-// only is the binding that admits one instance.
-func only(instanceID string) map[string]any {
-	return map[string]any{"bound_ec2_instance_id": []any{instanceID}}
-}
-
 func markedFor(instanceID, deployment string) map[string]any {
 	return map[string]any{"policy": grant.Marker{Deployment: deployment, InstanceID: instanceID, Profile: "x-y"}.String()}
 }
@@ -38,6 +33,7 @@ func TestUnproven_IsToldAndNeverRemoved(t *testing.T) {
 	const x = "i-0fffffffffffffff1"
 	role, policy := grant.AuthRolePath("aws", x), grant.PolicyPath(grant.PolicyName(x, "zzz"))
 	pki := "alice_cluster/pki/k8s/roles/" + x + "-zzz"
+	only := map[string]any{"bound_ec2_instance_id": []any{x}}
 	anybody := map[string]any{"bound_iam_principal_arn": []any{"arn:aws:iam::999988887777:user/somebody"}}
 	unmarked := map[string]any{"policy": `path "*" { capabilities = ["sudo"] }`}
 	for name, row := range map[string]struct {
@@ -47,17 +43,17 @@ func TestUnproven_IsToldAndNeverRemoved(t *testing.T) {
 	}{
 		"a login for a foreign user, and its policy":      {map[string]map[string]any{role: login(away, anybody, gives("ec2-"+x+"-zzz")), policy: unmarked}, "", []string{role, policy}},
 		"the same without a place":                        {map[string]map[string]any{role: login(anybody, gives("ec2-"+x+"-zzz")), policy: unmarked}, "", []string{role, policy}},
-		"a login that gives what is not the instance's":   {map[string]map[string]any{role: login(away, only(x), gives("admin"))}, "", []string{role}},
-		"a login that gives a policy that does not exist": {map[string]map[string]any{role: login(away, only(x), gives("ec2-"+x+"-zzz"))}, "", []string{role}},
-		"an unmarked policy beside a login":               {map[string]map[string]any{role: login(away, only(x), gives("ec2-"+x+"-zzz")), policy: unmarked}, "", []string{role, policy}},
-		"another instance's marker":                       {map[string]map[string]any{role: login(away, only(x), gives("ec2-"+x+"-zzz")), policy: markedFor(id(0), neighbour.Deployment)}, "", []string{role, policy}},
+		"a login that gives what is not the instance's":   {map[string]map[string]any{role: login(away, only, gives("admin"))}, "", []string{role}},
+		"a login that gives a policy that does not exist": {map[string]map[string]any{role: login(away, only, gives("ec2-"+x+"-zzz"))}, "", []string{role}},
+		"an unmarked policy beside a login":               {map[string]map[string]any{role: login(away, only, gives("ec2-"+x+"-zzz")), policy: unmarked}, "", []string{role, policy}},
+		"another instance's marker":                       {map[string]map[string]any{role: login(away, only, gives("ec2-"+x+"-zzz")), policy: markedFor(id(0), neighbour.Deployment)}, "", []string{role, policy}},
 		"a forged marker, and a login for a foreign user": {map[string]map[string]any{role: login(away, anybody, gives("ec2-"+x+"-zzz")), policy: markedFor(x, "vault-ec2"), pki: {}}, "", []string{pki, role, policy}},
 		"a PKI role alone":                                {map[string]map[string]any{pki: {"allow_any_name": true}}, "", []string{pki}},
-		"a login beside a PKI role":                       {map[string]map[string]any{role: login(away, only(x)), pki: {}}, "", []string{pki, role}},
+		"a login beside a PKI role":                       {map[string]map[string]any{role: login(away, only), pki: {}}, "", []string{pki, role}},
 		"the name of a stopped instance":                  {map[string]map[string]any{role: login(anybody, gives("ec2-"+x+"-zzz")), policy: unmarked}, facts.Stopped, []string{role, policy}},
-		"another deployment's instance":                   {map[string]map[string]any{role: login(away, only(x), gives("ec2-"+x+"-zzz")), policy: markedFor(x, neighbour.Deployment), pki: {}}, "", nil},
-		"another deployment's stopped instance":           {map[string]map[string]any{role: login(only(x), gives("ec2-"+x+"-zzz")), policy: markedFor(x, neighbour.Deployment), pki: {}}, facts.Stopped, nil},
-		"an instance of a stack of the same name":         {map[string]map[string]any{role: login(away, only(x), gives("ec2-"+x+"-zzz")), policy: markedFor(x, "vault-ec2"), pki: {}}, "", nil},
+		"another deployment's instance":                   {map[string]map[string]any{role: login(away, only, gives("ec2-"+x+"-zzz")), policy: markedFor(x, neighbour.Deployment), pki: {}}, "", nil},
+		"another deployment's stopped instance":           {map[string]map[string]any{role: login(only, gives("ec2-"+x+"-zzz")), policy: markedFor(x, neighbour.Deployment), pki: {}}, facts.Stopped, nil},
+		"an instance of a stack of the same name":         {map[string]map[string]any{role: login(away, only, gives("ec2-"+x+"-zzz")), policy: markedFor(x, "vault-ec2"), pki: {}}, "", nil},
 	} {
 		for _, in := range []Input{{Mode: Detect}, {Mode: Correct, Force: true}, {Mode: Correct, InstanceIDs: []string{x}}} {
 			w := newWorld(t, 3)

@@ -287,7 +287,7 @@ func TestAGenericObjectIsRepairedAndItsValuesAreNeverShown(t *testing.T) {
 const orphan = "i-0fffffffffffffff1"
 
 // marked is the text of a policy with a marker.
-func marked(deployment, id string) string { //nolint:unparam // the marker names both
+func marked(deployment, id string) string {
 	return grant.Marker{Deployment: deployment, InstanceID: id, Profile: worker}.String() + "\npath \"alice_cluster/pki/k8s/cert/ca\" { capabilities = [\"read\"] }\n"
 }
 

@@ -21,7 +21,7 @@ func doors(t *testing.T) []string {
 	vaultWrite(t, paths[2], map[string]any{"policy": `path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }`})
 	t.Cleanup(func() {
 		for _, path := range paths {
-			if _, err := world.Vault.Logical().Delete(path); err != nil { //nolint:noctx // the test's context is over
+			if _, err := world.Vault.Logical().Delete(path); err != nil {
 				t.Error(err)
 			}
 		}
