@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // loaded names the profiles. That they load is settled when the function starts.
@@ -21,15 +22,21 @@ func (d Doctor) loaded(context.Context) finding {
 
 // rules names the profiles by which nothing new is granted.
 func (d Doctor) rules(context.Context) finding {
-	var barred []string
+	var barred, faults []string
 	for _, p := range d.Profiles.Profiles {
 		if p.Barred != nil {
-			barred = append(barred, p.Name+": "+p.Barred.Error())
+			barred = append(barred, p.Name)
+			first, more, _ := strings.Cut(p.Barred.Error(), "\n")
+			if more != "" {
+				first += fmt.Sprintf(" (and %d more)", strings.Count(more, "\n")+1)
+			}
+			faults = append(faults, p.Name+": "+first)
 		}
 	}
 	if len(barred) > 0 {
+		// The names come first: a long detail is cut at its end.
 		return bad("mend the profiles (make render shows whether they pass) and deploy: see docs/upgrades.md",
-			"nothing new is granted by %d profiles, and what was granted by them stands: %s", len(barred), few(barred))
+			"nothing new is granted by %d profiles, and what was granted by them stands: %s. The first fault of each: %s", len(barred), few(barred), few(faults))
 	}
 	return good("no profile breaks a rule")
 }

@@ -82,6 +82,11 @@ func ChangesType(current map[string]any, want Object) bool {
 	return current != nil && current["auth_type"] != want.Fields["auth_type"]
 }
 
+// Admits reports whether an auth role, as Vault answers it, admits this one instance and nothing else.
+func Admits(role map[string]any, instanceID string) bool {
+	return slices.Equal(asList(role["bound_ec2_instance_id"]), []string{instanceID})
+}
+
 // Gives are the policies that an auth role, as Vault answers it, gives.
 func Gives(role map[string]any) []string { return asList(role["token_policies"]) }
 

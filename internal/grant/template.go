@@ -266,15 +266,25 @@ func (w *walk) searches(n *parse.IdentifierNode, args []parse.Node) {
 // execute renders the template. access gives the text for pkiAccess; nil where a template may not use it.
 func (c *compiled) execute(v values, access func(output string) (string, error)) (string, error) {
 	t := c.template
+	var denied error // by access: the reason as it is, which the template's own error would bury
 	if len(c.pki) > 0 {
 		clone, err := t.Clone()
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", c.file, err)
 		}
-		t = clone.Funcs(template.FuncMap{"pkiAccess": access})
+		t = clone.Funcs(template.FuncMap{"pkiAccess": func(output string) (string, error) {
+			text, err := access(output)
+			if err != nil {
+				denied = fmt.Errorf("%s: pkiAccess %q: %w", c.file, output, err)
+			}
+			return text, err
+		}})
 	}
 	var out strings.Builder
 	if err := t.Execute(&limited{&out, maxRendered}, v); err != nil {
+		if denied != nil {
+			return "", denied
+		}
 		return "", fmt.Errorf("rendering %s: %w", c.file, err)
 	}
 	return out.String(), nil

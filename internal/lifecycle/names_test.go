@@ -327,3 +327,39 @@ func TestRevocation_ComesLastAndIsFinishedLater(t *testing.T) {
 		t.Errorf("a third event must not touch Vault: %v", w.calls)
 	}
 }
+
+// A removal that waits for late logins drops the PKI roles from the record at once, and their certificates not.
+func TestRevocation_SurvivesTheWaitForLogins(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
+	r := w.records[idA]
+	r.ExtraPolicies = true
+	w.records[idA] = r
+	w.setState(facts.Terminated)
+	c := w.converger(lifecycle.Duties{Remove: true}, func(o *lifecycle.Options) { o.RevokeCertificates = true })
+	if _, err := w.handle(c, idA, facts.Terminated); !errors.Is(err, lifecycle.ErrSettling) {
+		t.Fatalf("want the removal to wait for logins, got %v", err)
+	}
+	w.now = w.now.Add(2 * time.Minute)
+	w.must(c, idA, facts.Terminated, lifecycle.Deprovisioned)
+	if n := w.count("vault revoke"); n != 4 || len(w.records[idA].Revoking) > 0 {
+		t.Errorf("want the four prefixes revoked once the wait is over, got %d\n%s", n, strings.Join(w.calls, "\n"))
+	}
+}
+
+// Where the setting is switched off meanwhile, the record forgets what was to be revoked: reconcile would find it each time.
+func TestRevocation_IsForgottenWhereSwitchedOff(t *testing.T) {
+	w := newWorld(t)
+	w.launch(idA, 4)
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Provisioned)
+	w.setState(facts.Terminated)
+	w.must(w.converger(both), idA, facts.Terminated, lifecycle.Deprovisioned)
+	r := w.records[idA]
+	r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + idA + "-kubelet"}
+	w.records[idA] = r
+	w.must(w.converger(both), idA, facts.Terminated, lifecycle.Unchanged)
+	if w.count("vault revoke") > 0 || len(w.records[idA].Revoking) > 0 {
+		t.Errorf("want nothing revoked and nothing left to do, got %+v", w.records[idA])
+	}
+}

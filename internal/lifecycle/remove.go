@@ -75,7 +75,9 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 // done is the write by which a removal ends: names are given up, and what was issued is noted as to be revoked.
 func (w *work) done(r removal) ledger.Write {
 	next := *w.record
-	w.noteIssued(&next)
+	if w.RevokeCertificates {
+		next.Revoking = w.toRevoke()
+	}
 	next.FormerRoleIDs = w.record.RoleIDs()
 	if next.UncutUntil != nil {
 		next.FormerRoleIDs = nil // what they led to could not be shown to be the instance's, and has no token by now
@@ -90,18 +92,6 @@ func (w *work) done(r removal) ledger.Write {
 	}
 	write.New = next
 	return write
-}
-
-// noteIssued notes what the PKI roles of the record issued as to be revoked, beside what was noted before.
-func (w *work) noteIssued(next *ledger.Record) {
-	if !w.RevokeCertificates {
-		return
-	}
-	for _, prefix := range issuedBy(w.record.Objects) {
-		if !slices.Contains(next.Revoking, prefix) {
-			next.Revoking = append(slices.Clone(next.Revoking), prefix)
-		}
-	}
 }
 
 // finish does what a removal left to do later: names of an instance that lived on, and the rest of a revocation.
@@ -133,7 +123,9 @@ func (w *work) settle(ctx context.Context, r removal) error {
 	quiet := w.Now().Round(0).UTC().Add(loginTime)
 	next.QuietUntil = &quiet
 	next.Objects = slices.DeleteFunc(slices.Clone(next.Objects), func(o ledger.Object) bool { return o.Kind != grant.KindAuthRole })
-	w.noteIssued(&next)
+	if w.RevokeCertificates {
+		next.Revoking = w.toRevoke()
+	}
 	write := ledger.Write{Old: w.record, New: next, Owner: w.owner}
 	if !r.keepsNames {
 		write.Release = w.record.Names()
@@ -233,11 +225,20 @@ func split(objects []ledger.Object) (logins, rest []ledger.Object) {
 	return logins, rest
 }
 
+// toRevoke returns the lease prefixes of what the record's PKI roles issued, with those noted before: a removal that settled
+// has dropped the PKI roles from the record already.
+func (w *work) toRevoke() []string {
+	prefixes := slices.Concat(w.record.Revoking, issuedBy(w.record.Objects))
+	slices.Sort(prefixes)
+	return slices.Compact(prefixes)
+}
+
 // issuedBy are the lease prefixes of what PKI roles issued.
 func issuedBy(objects []ledger.Object) []string {
 	var prefixes []string
 	for _, o := range objects {
-		if mount, role, ok := strings.Cut(o.Path, "/roles/"); ok && o.Kind == grant.KindPKIRole {
+		if i := strings.LastIndex(o.Path, "/roles/"); i > 0 && o.Kind == grant.KindPKIRole {
+			mount, role := o.Path[:i], o.Path[i+len("/roles/"):]
 			prefixes = append(prefixes, mount+"/issue/"+role, mount+"/sign/"+role)
 		}
 	}
@@ -251,7 +252,7 @@ func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
 		return nil
 	}
 	var err error
-	if c.RevokeCertificates { // else it was switched off since
+	if c.RevokeCertificates { // else it was switched off since, and the record only forgets
 		err = errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
 	}
 	if err == nil {

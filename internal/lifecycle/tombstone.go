@@ -19,10 +19,10 @@ func removed(r *ledger.Record, f facts.Instance) (ends bool, err error) {
 	return false, nil
 }
 
-// goesOn tells that this function is to take up the removal of an instance that leaves and still runs: it broke off, or
-// something was found that the record does not name.
+// goesOn tells that this function is to take up the removal of an instance that leaves and still runs: it broke off, its
+// certificates are not all revoked, or something was found that the record does not name.
 func (c *Converger) goesOn(t event.Trigger, r *ledger.Record, f facts.Instance) bool {
-	return c.Duties.Remove && r.Leaves(f.LaunchTime) && (r.State == ledger.Deprovisioning || len(t.Strays) > 0)
+	return c.Duties.Remove && r.Leaves(f.LaunchTime) && (r.State == ledger.Deprovisioning || len(r.Revoking) > 0 || len(t.Strays) > 0)
 }
 
 // removedSince tells whether the instance was removed, or its removal was begun, after it was looked at.

@@ -21,6 +21,8 @@ type Change struct {
 	// removes tells that all of the instance's is to go, and not one object of a live one; counts, that it is one for the
 	// delete limit: not what logins left of an instance that went before.
 	removes, counts bool
+	// revokes reports whether the row is about certificates alone, of an instance whose removal is otherwise done.
+	revokes bool
 	// absent tells that EC2 does not show the instance at all; written is when the ledger last wrote of it.
 	absent  bool
 	written time.Time
@@ -136,6 +138,9 @@ func (c *comparison) present(s *subject) []Change {
 // leaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
 // where its removal broke off, or where something of its is left that the record does not name.
 func (c *comparison) leaving(s *subject) []Change {
+	if row := s.unrevoked(); row != nil {
+		return []Change{*row}
+	}
 	if !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
 		return nil // removed a moment ago: the lists may be older
 	}
@@ -162,6 +167,9 @@ func removing(rows []Change) []Change {
 
 // unmatched is an instance that no profile fits, or none any more.
 func (c *comparison) unmatched(s *subject) []Change {
+	if row := s.unrevoked(); row != nil {
+		return []Change{*row}
+	}
 	if rows := c.foreignPolicies(s); len(rows) > 0 {
 		return rows // another deployment has taken the instance over
 	}
@@ -282,10 +290,8 @@ func (c *comparison) record(s *subject, objects []Change) *Change {
 
 // gone compares an instance that EC2 says is gone, or does not show.
 func (c *comparison) gone(s *subject) []Change {
-	if s.record != nil && !s.live() && len(s.record.Revoking) > 0 && !s.busy(c.now) {
-		row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("certificates", "revoked", "not all revoked")})
-		row.removes = true // by a function that may remove; it counts for no limit, since the instance is gone
-		return append([]Change{row}, c.strays(s)...)
+	if row := s.unrevoked(); row != nil && !s.busy(c.now) {
+		return append(removing(c.strays(s)), *row)
 	}
 	if s.busy(c.now) || s.record != nil && !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
 		return nil // removed a moment ago: the lists may be older
@@ -309,6 +315,17 @@ func (c *comparison) gone(s *subject) []Change {
 		}
 	}
 	return rows
+}
+
+// unrevoked returns the row of a removed instance whose certificates are not all revoked; nil for none. It removes no
+// instance, and does not count for the delete limit.
+func (s *subject) unrevoked() *Change {
+	if s.record == nil || s.live() || len(s.record.Revoking) == 0 {
+		return nil
+	}
+	row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("certificates", "revoked", "not all revoked")})
+	row.removes, row.revokes = true, true
+	return &row
 }
 
 // leftOf tells whether a removal has still something to do: once it has met policies that are somebody else's, it leaves

@@ -41,6 +41,41 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	return nil
 }
 
+// readGiven reads the auth role, and those of the instance's own policies that it gives and no list shows: they may have been
+// made since the list.
+func (s *survey) readGiven(ctx context.Context, u *subject) error {
+	login := grant.AuthRolePath(s.Realm.AuthMount, u.id)
+	if u.contents[login] == nil {
+		if err := s.readOne(ctx, u, login); err != nil {
+			return err
+		}
+	}
+	for _, path := range u.given(u.contents[login]) {
+		if u.contents[path] != nil {
+			continue
+		}
+		if err := s.readOne(ctx, u, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// standing returns the rows whose objects still exist: their owner may have removed them since the list.
+func (s *survey) standing(ctx context.Context, rows []Change) ([]Change, error) {
+	var out []Change
+	for _, row := range rows {
+		data, err := s.Vault.Read(ctx, row.Path)
+		if err != nil {
+			return nil, err
+		}
+		if data != nil {
+			out = append(out, row)
+		}
+	}
+	return out, nil
+}
+
 func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 	data, err := s.Vault.Read(ctx, path)
 	if err == nil && data != nil {

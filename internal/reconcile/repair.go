@@ -32,6 +32,7 @@ type job struct {
 	removes bool
 	counts  bool // for the delete limit
 	here    bool // not to be handed to provision, which may not remove
+	revokes bool // certificates, and nothing else
 	strays  []string
 	places  []instance.Place // where it may be
 	account string           // empty when nothing tells where it is
@@ -47,11 +48,12 @@ func (r *Reconciler) jobs(p plan, places []instance.Place) []*job {
 			continue
 		}
 		if last == nil || last.rows[0].InstanceID != c.InstanceID {
-			last = &job{places: places}
+			last = &job{places: places, revokes: true}
 			out = append(out, last)
 		}
 		last.rows = append(last.rows, c)
 		last.removes = last.removes || c.removes
+		last.revokes = last.revokes && c.revokes
 		last.counts = last.counts || c.counts
 		last.here = last.here || c.removes || c.here
 		if c.place != (instance.Place{}) {
@@ -236,7 +238,7 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 		return outcome.TakenOver, err
 	case outcome.Action == lifecycle.LeftAlone, outcome.Action == lifecycle.NotYet:
 		return outcome.TakenOver, fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, t.State)
-	case outcome.Action == lifecycle.Unchanged && len(j.strays) > 0, outcome.Action == lifecycle.Unmatched:
+	case outcome.Action == lifecycle.Unchanged && len(j.strays) > 0, outcome.Action == lifecycle.Unmatched && !j.revokes:
 		return outcome.TakenOver, fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
 	}
 	return outcome.TakenOver, nil

@@ -14,7 +14,7 @@ import (
 func (c *comparison) strays(s *subject) []Change {
 	var strays []string
 	var marked []string
-	foreign := 0
+	foreign, anothers := 0, 0
 	for _, path := range s.paths {
 		if s.record != nil && s.record.Has(path) || s.grant != nil && slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return o.Path == path }) {
 			continue
@@ -24,6 +24,8 @@ func (c *comparison) strays(s *subject) []Change {
 		case folderOf(path) != policyFolder:
 		case c.ours(s, path):
 			marked = append(marked, path[len(policyFolder)+1:])
+		case s.marked(path) && c.anothers(s, path):
+			foreign, anothers = foreign+1, anothers+1
 		default:
 			foreign++
 		}
@@ -39,7 +41,7 @@ func (c *comparison) strays(s *subject) []Change {
 			ours = lost && grant.GivesOneOf(s.contents[path], marked)
 		case grant.KindPKIRole, grant.KindGeneric: // they carry no proof of their own
 		}
-		if !ours && !s.live() && foreign > 0 && len(marked) == 0 && folderOf(path) != policyFolder {
+		if !ours && !s.live() && anothers > 0 && len(marked) == 0 && folderOf(path) != policyFolder {
 			continue // another deployment's instance: the rows of its policies say so
 		}
 		d := Drift{Object: c.kindOf(path), Path: path, Reason: Orphaned, Action: Delete}

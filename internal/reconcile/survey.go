@@ -280,11 +280,12 @@ func (s *survey) compareGone(ctx context.Context, places []instance.Place) error
 	group.SetLimit(readers)
 	for _, id := range ids {
 		state, seen := s.states[id]
-		if seen && !s.isGone(state) {
+		u := s.subject(id)
+		stopped := state == facts.Stopping || state == facts.Stopped
+		if seen && !s.isGone(state) && (!stopped || u.live()) {
 			continue
 		}
 		group.Go(func() error {
-			u := s.subject(id)
 			u.sighting = instance.Sighting{Found: seen, Facts: facts.Instance{ID: id, State: state}}
 			if err := s.outOfTime(ctx); err != nil {
 				return err
@@ -305,8 +306,10 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[in
 		}
 		u.place = place
 	}
-	if u.place != (instance.Place{}) && !complete[u.place] {
-		return nil, u, nil // nobody looked there, or EC2 did not answer for it
+	answered, compared := complete[u.place]
+	uncompared := u.place != (instance.Place{}) && !compared
+	if compared && !answered {
+		return nil, u, nil // EC2 did not answer for its place
 	}
 	if s.input.Profile != "" && (u.record == nil || u.record.Profile != s.input.Profile) {
 		return nil, u, nil
@@ -314,5 +317,15 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[in
 	if err := s.read(ctx, u); err != nil {
 		return nil, u, err
 	}
-	return s.confirm(ctx, u, s.comparison().gone(u))
+	if !uncompared && !u.alive() {
+		return s.confirm(ctx, u, s.comparison().gone(u))
+	}
+	if err := s.readGiven(ctx, u); err != nil {
+		return nil, u, err
+	}
+	rows, err := s.standing(ctx, s.comparison().unproven(u))
+	if err != nil {
+		return nil, u, err
+	}
+	return s.confirm(ctx, u, rows)
 }

@@ -21,7 +21,7 @@ import (
 func Run(ctx context.Context, w *lab.World, out io.Writer, colour bool) error {
 	d := &demo{story: story{out: out, colour: colour}, world: w}
 	for _, chapter := range []func(context.Context) error{
-		d.start, d.whatWasMade, d.logins, d.certificate, d.refusals, d.repeat, d.agent, d.terminate, d.drift,
+		d.start, d.whatWasMade, d.logins, d.certificate, d.refusals, d.tag, d.repeat, d.agent, d.terminate, d.drift,
 	} {
 		if err := chapter(ctx); err != nil {
 			return errors.Join(err, d.result())
@@ -289,20 +289,28 @@ func (d *demo) repeat(ctx context.Context) error {
 	if err := d.world.Fleet.Announce(ctx, d.worker(), "running"); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
-	defer cancel()
-	for len(d.world.Pollers[provision].Batches()) == before {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the repeated event: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
+	if err := d.nextBatch(ctx, before); err != nil {
+		return err
 	}
 	requests, err := d.world.VaultRequests(since)
 	if err != nil {
 		return err
 	}
 	d.expect(len(requests) == 0, "Vault was not asked anything", fmt.Sprintf("%d requests", len(requests)))
+	return nil
+}
+
+// nextBatch waits until the provision function has handled more batches than before.
+func (d *demo) nextBatch(ctx context.Context, before int) error {
+	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+	defer cancel()
+	for len(d.world.Pollers[provision].Batches()) == before {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for an event to be handled: %w\nlogs of the function:\n%s", ctx.Err(), d.world.Functions[provision].Logs())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	return nil
 }
 

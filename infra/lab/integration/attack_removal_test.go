@@ -219,15 +219,21 @@ func nothingLeft(t *testing.T, i fleet.Instance, entity string) {
 	}
 }
 
-func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
+// mayRevoke sets Vault up for revocation until the test ends.
+func mayRevoke(t *testing.T) {
+	t.Helper()
 	if out, err := world.VaultSetup(t.Context(), "-revoke-certificates"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if out, err := world.VaultSetup(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
-	}()
+	})
+}
+
+func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
+	mayRevoke(t)
 	templates := changed(t, "worker/kubelet.json.tmpl", `"key_type"`, `"generate_lease": true, "key_type"`)
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	serials := func(i fleet.Instance) map[string]*big.Int {
@@ -262,11 +268,26 @@ func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
 		t.Fatalf("got %+v", a)
 	}
 
+	on := onCRL(t)
+	for op, serial := range revoked {
+		if !on[serial.String()] {
+			t.Errorf("the certificate that %s gave (serial %x) is not on the CRL of %d entries: whoever took its key can go on as the instance", op, serial, len(on))
+		}
+	}
+	for op, serial := range good {
+		if on[serial.String()] {
+			t.Errorf("the certificate that %s gave to an instance that lives (serial %x) is on the CRL", op, serial)
+		}
+	}
+}
+
+// onCRL reads the serial numbers on the CRL of the workers' PKI mount as whoever checks a certificate does: without a token.
+func onCRL(t *testing.T) map[string]bool {
+	t.Helper()
 	client, err := world.Fleet.VaultClient("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As whoever checks a certificate does: without a token.
 	_, der := send(t, client, request{method: http.MethodGet, path: k8s + "/crl", anonymous: true})
 	_, ca := send(t, client, request{method: http.MethodGet, path: k8s + "/ca/pem", anonymous: true})
 	list, err := x509.ParseRevocationList(der)
@@ -280,16 +301,7 @@ func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
 	for _, entry := range list.RevokedCertificateEntries {
 		on[entry.SerialNumber.String()] = true
 	}
-	for op, serial := range revoked {
-		if !on[serial.String()] {
-			t.Errorf("the certificate that %s gave (serial %x) is not on the CRL of %d entries: whoever took its key can go on as the instance", op, serial, len(on))
-		}
-	}
-	for op, serial := range good {
-		if on[serial.String()] {
-			t.Errorf("the certificate that %s gave to an instance that lives (serial %x) is on the CRL", op, serial)
-		}
-	}
+	return on
 }
 
 func certificate(t *testing.T, text string) *x509.Certificate {

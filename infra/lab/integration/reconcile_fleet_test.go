@@ -287,7 +287,7 @@ func TestAGenericObjectIsRepairedAndItsValuesAreNeverShown(t *testing.T) {
 const orphan = "i-0fffffffffffffff1"
 
 // marked is the text of a policy with a marker.
-func marked(deployment, id string) string { //nolint:unparam // the marker names both
+func marked(deployment, id string) string {
 	return grant.Marker{Deployment: deployment, InstanceID: id, Profile: worker}.String() + "\npath \"alice_cluster/pki/k8s/cert/ca\" { capabilities = [\"read\"] }\n"
 }
 
@@ -332,7 +332,7 @@ func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
 	})
 	t.Run("bound to where nobody looked", func(t *testing.T) {
 		vaultWrite(t, p.policy, map[string]any{"policy": marked("lab", orphan)})
-		vaultWrite(t, p.role, map[string]any{"auth_type": "ec2", "bound_ec2_instance_id": orphan, "bound_account_id": world.AccountID, "bound_region": "me-south-1"})
+		vaultWrite(t, p.role, map[string]any{"auth_type": "ec2", "bound_ec2_instance_id": orphan, "bound_account_id": world.AccountID, "bound_region": "me-south-1", "token_policies": strings.TrimPrefix(p.policy, "sys/policies/acl/")})
 		if a := runReconcile(t, f, in); len(a.Drift) > 0 || vaultRead(t, p.role) == nil {
 			t.Errorf("want an instance of a region that is not compared left alone, got %+v", a)
 		}

@@ -62,3 +62,75 @@ func TestReconcile_NamesWhatIsMisnamed(t *testing.T) {
 	}
 	logged(t, f, `"`+observe.DriftConflict+`":`)
 }
+
+// TestReconcile_NamesADoorOfOurForm makes doors under the name of an instance that does not exist: a login for a user of a
+// foreign account, bound to a place that no run compares, with a policy and a PKI role beside it.
+func TestReconcile_NamesADoorOfOurForm(t *testing.T) {
+	const door = "i-0ddddddddddddddd1"
+	p, f := pathsOf(door), variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "mx-central-1"})
+	policy := strings.TrimPrefix(p.policy, "sys/policies/acl/")
+	user := map[string]any{
+		"auth_type": "iam", "bound_iam_principal_arn": "arn:aws:iam::999988887777:user/somebody", "resolve_aws_unique_ids": false, "token_policies": policy,
+	}
+	away := map[string]any{
+		"auth_type": "ec2", "bound_account_id": "999988887777", "bound_region": "eu-west-1", "bound_iam_instance_profile_arn": "arn:aws:iam::999988887777:instance-profile/*", "token_policies": policy,
+	}
+	another := map[string]any{
+		"auth_type": "ec2", "bound_ec2_instance_id": door, "bound_account_id": "999988887777", "bound_region": "eu-west-1", "token_policies": policy,
+	}
+	root := `path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }`
+	open := map[string]any{"allow_any_name": true}
+	for name, row := range map[string]struct {
+		role, pki map[string]any
+		policy    string
+		want      []string
+	}{
+		"a login for a foreign user":              {role: user, policy: root, pki: open, want: []string{p.role, p.kubelet, p.policy}},
+		"a login from a place that nobody looks":  {role: away, policy: root, pki: open, want: []string{p.role, p.kubelet, p.policy}},
+		"the same with a forged marker":           {role: away, policy: marked("lab", door) + root, pki: open, want: []string{p.role, p.kubelet, p.policy}},
+		"the login alone":                         {role: away, want: []string{p.role}},
+		"a PKI role alone":                        {pki: open, want: []string{p.kubelet}},
+		"a policy alone":                          {policy: root, want: []string{p.policy}},
+		"another deployment's instance elsewhere": {role: another, policy: marked("somebody-else", door), pki: open},
+	} {
+		t.Run(name, func(t *testing.T) {
+			made := map[string]map[string]any{}
+			if row.policy != "" {
+				made[p.policy] = map[string]any{"policy": row.policy}
+			}
+			if row.pki != nil {
+				made[p.kubelet] = row.pki
+			}
+			if row.role != nil {
+				made[p.role] = row.role
+			}
+			for path, fields := range made {
+				vaultWrite(t, path, fields)
+				defer vaultDelete(t, path)
+			}
+			for _, in := range []rec.Input{{Mode: rec.Detect}, {Mode: rec.Correct, Force: true}, {Mode: rec.Correct, InstanceIDs: []string{door}}} {
+				a := runReconcile(t, f, in)
+				var got []string
+				for _, d := range a.Drift {
+					if d.InstanceID != door {
+						continue
+					}
+					got = append(got, d.Path)
+					if d.Reason != rec.Conflicting || d.Action != rec.None || d.Error == "" {
+						t.Errorf("%+v: want a conflicting row without action, got %+v", in, d)
+					}
+				}
+				slices.Sort(got)
+				want := slices.Sorted(slices.Values(row.want))
+				if !slices.Equal(got, want) {
+					t.Errorf("%+v: want %q told, got %q", in, want, got)
+				}
+			}
+			for path := range made {
+				if vaultRead(t, path) == nil {
+					t.Errorf("%s was removed", path)
+				}
+			}
+		})
+	}
+}

@@ -50,10 +50,10 @@ func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
 		}},
 		{"repetition", provision, "running", ledger.Active, writesToGrant, expected{ledgerReads: n}},
 		{"end", deprovision, "terminated", ledger.Deleted, writesToGrant + writesToRemove, expected{
-			// The policy before it is deleted, and the mount's accessor and alias settings before the cuts.
-			reads: 3 * n,
-			// The objects and the accesslist entry, and two names to look up for each cut.
-			writes: (objects + 1 + 4) * n, ledgerReads: n, puts: n, transactions: n,
+			// The policy and the auth role before they are deleted, and the mount's accessor and alias settings before the cuts.
+			reads: 4 * n,
+			// The objects and the accesslist entry, and the names to look up: two for the first cut, one for the second.
+			writes: (objects + 1 + 3) * n, ledgerReads: n, puts: n, transactions: n,
 		}},
 	} {
 		if part.state == "terminated" {

@@ -56,7 +56,11 @@ func in(ctx context.Context, o lab.Options, do func(*lab.World) error) error {
 func runDemo(ctx context.Context) error {
 	info, err := os.Stdout.Stat()
 	colour := err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == ""
-	return in(ctx, options(), func(w *lab.World) error { return demo.Run(ctx, w, os.Stdout, colour) })
+	o := options()
+	if o.MoreProfiles, err = demo.Profiles(); err != nil {
+		return err
+	}
+	return in(ctx, o, func(w *lab.World) error { return demo.Run(ctx, w, os.Stdout, colour) })
 }
 
 func prepare(ctx context.Context) error {

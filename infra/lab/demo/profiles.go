@@ -1,0 +1,12 @@
+package demo
+
+import (
+	"embed"
+	"io/fs"
+)
+
+//go:embed profiles
+var profiles embed.FS
+
+// Profiles returns the demo's own profiles. The world needs them beside the built-in ones.
+func Profiles() (fs.FS, error) { return fs.Sub(profiles, "profiles") }
