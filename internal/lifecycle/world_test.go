@@ -1,18 +1,15 @@
 package lifecycle_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/fstest"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
@@ -218,31 +215,10 @@ func (w *world) Owner(_ context.Context, mount string) (string, error) { return 
 
 var both = lifecycle.Duties{Make: true, Remove: true}
 
-// allAddresses are the built-in profiles, with all addresses of a worker in its kubelet's certificate.
-func allAddresses(t *testing.T) fs.FS {
-	t.Helper()
-	files := fstest.MapFS{}
-	err := fs.WalkDir(templates.FS, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		text, err := fs.ReadFile(templates.FS, path)
-		if path == "worker/profile.yaml" {
-			text = bytes.Replace(text, []byte("    ip_addresses: [\"{{ .InternalIPv4 }}\"]\n"), nil, 1)
-		}
-		files[path] = &fstest.MapFile{Data: text}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
-
 // converger gives a converger as provision, deprovision or reconcile has it.
 func (w *world) converger(duties lifecycle.Duties, change ...func(*lifecycle.Options)) *lifecycle.Converger {
 	w.t.Helper()
-	set, err := grant.Load(allAddresses(w.t))
+	set, err := grant.Load(templates.FS)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -52,7 +52,6 @@ func byName(t *testing.T) string {
 	t.Helper()
 	return edited(t,
 		[3]string{"worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [alice.example, ec2.internal, svc.cluster.local]"},
-		[3]string{"worker/profile.yaml", `    ip_addresses: ["{{ .InternalIPv4 }}"]`+"\n", ""}, // and so every address of its own
 		[3]string{"master/profile.yaml", `dns_names: ["{{ .FQDN }}", localhost]`, `dns_names: ["{{ .FQDN }}", "etcd-{{ .FQDN }}", "{{ .InstanceID }}.alice.example", vault.alice.example, localhost]`},
 		[3]string{"master/profile.yaml", "      - kubernetes\n", "      - kubernetes\n      - api.alice.example\n      - \"{{ .Region }}.api.alice.example\"\n"})
 }

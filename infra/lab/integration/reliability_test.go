@@ -157,7 +157,7 @@ func wantGranted(t *testing.T, i fleet.Instance) {
 		t.Errorf("want an active record of 4 objects, free and without an error, got %+v, %v", r, err)
 	}
 	want := []string{"claim#alice_cluster#" + i.PrivateDNS, "instance#" + i.ID}
-	for _, text := range []string{i.PrivateIP, i.PrivateDNS, "system:node:" + i.PrivateDNS} {
+	for _, text := range append(r.Addresses, i.PrivateDNS, "system:node:"+i.PrivateDNS) {
 		want = append(want, "claim#"+k8s+"#"+text)
 	}
 	slices.Sort(want)
