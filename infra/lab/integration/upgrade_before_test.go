@@ -1,0 +1,338 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// oldWorker is an instance that the version before claims by PKI mount granted: see testdata/before/README.md.
+type oldWorker struct {
+	fleet.Instance
+	name string // its FQDN
+	kind string // its auth type
+	// token and nonce are of a login under that version.
+	token, nonce string
+}
+
+// fixture reads a file of testdata/before with its placeholders filled in: pairs of name and value.
+func fixture(t *testing.T, file string, i fleet.Instance, values ...string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "before", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	values = append(values, "{instance}", i.ID, "{dns}", i.PrivateDNS, "{address}", i.PrivateIP, "{vpc}", i.VPCID, "{region}", i.Region)
+	return strings.NewReplacer(values...).Replace(string(text))
+}
+
+// before puts under an instance what the version before left of one: objects in Vault, items in the ledger, and a live
+// token where the instance runs.
+func before(t *testing.T, file string, i fleet.Instance, values ...string) oldWorker {
+	t.Helper()
+	unmarked(t)
+	aliases(t, map[string]any{"ec2_metadata": "default", "iam_metadata": "default"}) // as that version's set-up left them
+	s := oldWorker{Instance: i, name: i.PrivateDNS}
+	if name := i.Tags["Name"]; name != "" {
+		s.name = name
+	}
+	var left struct {
+		Objects []struct {
+			Kind   grant.Kind
+			Path   string
+			Fields map[string]any
+		}
+		Ledger []map[string]any
+	}
+	values = append(values, "{name}", s.name, "{quiet}", time.Now().Add(-time.Second).UTC().Format(time.RFC3339))
+	if err := json.Unmarshal([]byte(fixture(t, file, i, values...)), &left); err != nil {
+		t.Fatal(err)
+	}
+	sums, roleID := map[string]string{}, "0f3c8a52-5d0e-4a55-9a3e-7d2f6f0c1b11" // of a role that is gone
+	for _, o := range left.Objects {
+		vaultWrite(t, o.Path, o.Fields)
+		sums[o.Path] = grant.Object{Kind: o.Kind, Path: o.Path, Fields: typed(o.Fields)}.SHA256()
+		if o.Kind == grant.KindAuthRole {
+			roleID, _ = vaultRead(t, o.Path)["role_id"].(string)
+			s.kind, _ = o.Fields["auth_type"].(string)
+		}
+	}
+	for _, item := range left.Ledger {
+		putItem(t, item, sums, roleID)
+	}
+	s.logIn(t)
+	return s
+}
+
+// typed has the types that the functions write: what JSON made of them would have another digest.
+func typed(fields map[string]any) map[string]any {
+	out := maps.Clone(fields)
+	for name, value := range fields {
+		switch value := value.(type) {
+		case float64:
+			out[name] = int64(value)
+		case []any:
+			list := make([]string, len(value))
+			for i, v := range value {
+				list[i], _ = v.(string)
+			}
+			out[name] = list
+		}
+	}
+	return out
+}
+
+// putItem writes an item into the ledger's table, with the digests and the role_id that this Vault asks for.
+func putItem(t *testing.T, item map[string]any, sums map[string]string, roleID string) {
+	t.Helper()
+	list, _ := item["objects"].([]any)
+	for _, o := range list {
+		fields, _ := o.(map[string]any)
+		fields["sha256"] = sums[fmt.Sprint(fields["path"])]
+		if fields["role_id"] != nil {
+			fields["role_id"] = roleID
+		}
+	}
+	if item["former_role_ids"] != nil {
+		item["former_role_ids"] = []any{roleID}
+	}
+	if item["expires_at"] != nil {
+		item["expires_at"] = time.Now().Add(29 * 24 * time.Hour).Unix()
+	}
+	attributes, err := attributevalue.MarshalMap(item)
+	if err == nil {
+		_, err = world.Dynamo.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Item: attributes})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// logIn logs the instance in by its auth role, where it has one.
+func (s *oldWorker) logIn(t *testing.T) {
+	t.Helper()
+	var err error
+	switch s.kind {
+	case "iam":
+		s.token, err = iamLogin(t, s.RoleARN, s.ID, s.Instance)
+	case "ec2":
+		var session *fleet.Session
+		if session, err = world.Fleet.Login(t.Context(), world.AuthMount, s.Instance, s.nonce); err == nil {
+			s.token, s.nonce = session.Token(), session.Nonce
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// works fails unless the token is good and gets the instance's certificate.
+func (s *oldWorker) works(t *testing.T) {
+	t.Helper()
+	client, err := world.Fleet.ClientOn(s.Instance, s.token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, body := send(t, client, request{
+		path: k8s + "/issue/" + s.ID + "-kubelet",
+		body: fmt.Sprintf(`{"common_name":"system:node:%s","alt_names":%q,"ip_sans":%q}`, s.name, s.name, s.PrivateIP),
+	})
+	if status != http.StatusOK {
+		t.Errorf("want %s to get its certificate with the token that it has, got %d %.200s", s.ID, status, body)
+	}
+}
+
+// isCut fails while the token does anything, also once a policy of its policy's name is made again.
+func (s *oldWorker) isCut(t *testing.T) {
+	t.Helper()
+	defer remake(t, s.Instance)()
+	if does := alive(t, s.Instance, map[string]string{"the token from before": s.token}); len(does) > 0 {
+		t.Errorf("want the token of %s cut, got %q", s.ID, does)
+	}
+}
+
+// ofType is the lab's worker profile with a way to log in.
+func ofType(t *testing.T, kind string) map[string]string {
+	t.Helper()
+	if kind == "ec2" {
+		return map[string]string{}
+	}
+	return map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: "+kind)}
+}
+
+// kinds are the ways to log in, by the file of a worker that does so.
+var kinds = map[string]string{"ec2": "worker.json", "iam": "worker-iam.json"}
+
+// Between the deployment and the first reconcile the old grant stands, is held against a second instance, and ends whole.
+func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
+	for kind, file := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			granting, comparing := variant(t, provision, ofType(t, kind)), variant(t, reconcile, ofType(t, kind))
+			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
+			s.works(t)
+			was := standingFor(t, s.Instance)
+			if a := runReconcile(t, comparing, rec.Input{Mode: rec.Detect, InstanceIDs: []string{s.ID}}); a.Blocked || a.Summary.Changed == 0 || a.Summary.Orphaned+a.Summary.Conflicting+a.Summary.Failed > 0 {
+				t.Errorf("want rows of changes and no others, got %+v", a)
+			}
+			must(t, deprovision, s.Instance, "running", "left-alone")
+
+			c := &contention{t: t}
+			twin := c.twin(s.PrivateIP)
+			c.refuses("name of an old grant", granting, twin, s.ID, "alice_cluster")
+			if got := standingFor(t, s.Instance); !maps.EqualFunc(got, was, func(a, b map[string]any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+				t.Errorf("want the old grant as it was, got %v", got)
+			}
+			s.works(t)
+
+			terminate(t, s.Instance)
+			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+			wantGone(t, s.Instance)
+			s.isCut(t)
+			if a := bare(t, granting, fleet.Event(twin, "running", time.Now())); a.Action != "provisioned" {
+				t.Errorf("want the name free once its holder is gone, got %+v", a)
+			}
+		})
+	}
+}
+
+// One reconcile writes the claims and the bindings, in place where Vault lets it, and cuts nobody.
+func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
+	regions := map[string]string{"ec2": "ca-west-1", "iam": "il-central-1"}
+	for kind, file := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			env := ofType(t, kind)
+			env["RECONCILE_REGIONS"] = regions[kind]
+			env["CONVERGE_QUEUE_URL"] = queueOf(t, "carry-over-"+kind) // provision may delete no auth role: none may be sent there
+			comparing := variant(t, reconcile, env)
+			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker", Region: regions[kind]}))
+			p := pathsOf(s.ID)
+			in := rec.Input{Mode: rec.Correct, Profile: worker}
+			a := runReconcile(t, comparing, in)
+			want := map[string]rec.Summary{"ec2": {Changed: 1, Enqueued: 1}, "iam": {Changed: 1, Corrected: 1}}[kind]
+			if a.Blocked || a.Summary != want {
+				t.Fatalf("want %+v, got %+v", want, a)
+			}
+			if kind == "ec2" { // without a queue
+				delete(env, "CONVERGE_QUEUE_URL")
+				comparing = variant(t, reconcile, env)
+				if a := runReconcile(t, comparing, in); a.Blocked || a.Summary != (rec.Summary{Changed: 1, Corrected: 1}) {
+					t.Fatalf("got %+v", a)
+				}
+			}
+			s.works(t)
+			old := s
+			s.logIn(t)
+			s.works(t)
+			role := vaultRead(t, p.role)
+			if got := fmt.Sprint(role["bound_iam_role_arn"]); got != "["+s.RoleARN+"]" {
+				t.Errorf("want the IAM role bound, got %s", got)
+			}
+			if kind == "iam" && (role["resolve_aws_unique_ids"] != false || fmt.Sprint(role["bound_iam_principal_arn"]) != "["+s.RoleARN+"]") {
+				t.Errorf("want the principal bound by its ARN, got %v", role)
+			}
+			r := recordOf(t, s.Instance)
+			if r.LoginType != kind || r.TokenMaxTTL != 86400 || r.CertificateTTL != 2592000 || len(r.Former) > 0 {
+				t.Errorf("want the record to know login and lifetimes, got %+v", r)
+			}
+			wantItems(t, s)
+			if a := runReconcile(t, comparing, in); len(a.Drift) > 0 || a.Blocked {
+				t.Errorf("want no drift the second time, got %+v", a)
+			}
+
+			terminate(t, s.Instance)
+			removed := tell(t, deprovision, s.Instance, "terminated")
+			s.isCut(t)
+			if kind == "ec2" {
+				if removed.Action != "deprovisioned" {
+					t.Errorf("got %+v", removed)
+				}
+				old.isCut(t)
+				return
+			}
+			// The entity of a token from before the auth role was replaced bears nothing that shows whose it is.
+			if r := recordOf(t, s.Instance); removed.Kind != "conflict" || r.UncutUntil == nil || r.UncutUntil.After(time.Now().Add(24*time.Hour)) {
+				t.Errorf("want a conflict that says when that token ends, got %+v, %+v", removed, r)
+			}
+			if left := ofGrant(objects(t, s.Instance)); len(left) > 0 {
+				t.Errorf("want the grant gone all the same, got %q", left)
+			}
+			if does := alive(t, s.Instance, map[string]string{"old": old.token}); len(does) > 0 {
+				t.Errorf("want the old token to be good for nothing, got %q", does)
+			}
+			setRecord(t, s.ID, map[string]string{"uncut_until": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)})
+			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+		})
+	}
+}
+
+// wantItems wants a record and a claim for each name and address of a worker.
+func wantItems(t *testing.T, s oldWorker) {
+	t.Helper()
+	want := []string{"claim#alice_cluster#" + s.name, "instance#" + s.ID}
+	for _, text := range []string{s.PrivateIP, s.name, "system:node:" + s.name} {
+		want = append(want, "claim#"+k8s+"#"+text)
+	}
+	slices.Sort(want)
+	if items, err := world.ItemsOf(t.Context(), s.ID); err != nil || !slices.Equal(items, want) {
+		t.Errorf("want the items %q in the ledger, got %q, %v", want, items, err)
+	}
+}
+
+func queueOf(t *testing.T, name string) string {
+	t.Helper()
+	out, err := sqs.NewFromConfig(world.AWS).CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return aws.ToString(out.QueueUrl)
+}
+
+// A start of an instance of type ec2 carries it over as well. One of type iam is refused and keeps everything: its auth
+// role must be deleted first, which provision may not.
+func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
+	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
+	must(t, provision, s.Instance, "running", "provisioned")
+	s.works(t)
+	wantGranted(t, s.Instance)
+
+	granting, comparing := variant(t, provision, ofType(t, "iam")), variant(t, reconcile, ofType(t, "iam"))
+	s = before(t, "worker-iam.json", launch(t, fleet.Spec{Role: "alice-worker"}))
+	was := standingFor(t, s.Instance)
+	for range 2 {
+		a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now()))
+		if a.Kind != "refuse" || !strings.Contains(a.Error, "reconcile in mode correct") {
+			t.Errorf("want a refusal that names what helps, got %+v", a)
+		}
+		s.works(t)
+		if got := standingFor(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
+			t.Errorf("want all kept, got %v", got)
+		}
+		if r := recordOf(t, s.Instance); r.State != ledger.Active || len(r.Objects) != 4 || r.LastError != a.Error {
+			t.Errorf("want an active record with the reason, got %+v", r)
+		}
+	}
+	if a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, InstanceIDs: []string{s.ID}}); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+		t.Errorf("got %+v", a)
+	}
+	s.works(t)
+	if a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now())); a.Action != "unchanged" || recordOf(t, s.Instance).LastError != "" {
+		t.Errorf("want nothing left to tell, got %+v, %+v", a, recordOf(t, s.Instance))
+	}
+}
