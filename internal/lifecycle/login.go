@@ -35,6 +35,7 @@ func (w *work) closeDoor(ctx context.Context, path string) (*door, int, error) {
 		if err != nil {
 			return nil, 0, err
 		}
+		w.learnLogin(current)
 		if roleID, _ := current["role_id"].(string); roleID != "" {
 			d.cut.Sure = append(d.cut.Sure, roleID)
 			if err := w.noteRoleID(ctx, path, roleID); err != nil {
@@ -48,6 +49,16 @@ func (w *work) closeDoor(ctx context.Context, path string) (*door, int, error) {
 	}
 	n, err := w.cutOff(ctx, d)
 	return d, n, err
+}
+
+// learnLogin notes how the instance logs in, and how long its tokens live, by its auth role: a record from before these
+// were noted says neither. Of several auth roles no one says it for all.
+func (w *work) learnLogin(role map[string]any) {
+	logins, _ := split(w.record.Objects)
+	if w.record.LoginType != "" || len(logins) != 1 {
+		return
+	}
+	w.record.LoginType, w.record.TokenMaxTTL = grant.LoginOf(role)
 }
 
 // dropLogin closes a door of an instance that keeps another.
