@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
@@ -335,4 +337,271 @@ func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
 	if a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now())); a.Action != "unchanged" || recordOf(t, s.Instance).LastError != "" {
 		t.Errorf("want nothing left to tell, got %+v, %+v", a, recordOf(t, s.Instance))
 	}
+}
+
+// withoutBounds are the profiles of worker-by-tag.json: the FQDN is a tag, and the kubelet's certificate has no max_ttl.
+func withoutBounds(t *testing.T) string {
+	t.Helper()
+	return edited(t,
+		[3]string{"worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "Name" }}'`},
+		[3]string{"worker/kubelet.json.tmpl", "  \"max_ttl\": \"720h\",\n", ""})
+}
+
+// What a profile granted that breaks a new rule stands; nothing new comes of it until it is mended, and everybody says why.
+func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
+	const region = "me-central-1"
+	env := map[string]string{"TEMPLATES_DIR": withoutBounds(t), "RECONCILE_REGIONS": region}
+	granting, comparing := variant(t, provision, env), variant(t, reconcile, env)
+	spec := func(name string) fleet.Spec {
+		return fleet.Spec{Role: "alice-worker", Region: region, Tags: map[string]string{"Name": fmt.Sprintf("%s-%d.alice.example", name, time.Now().UnixNano())}}
+	}
+	s := before(t, "worker-by-tag.json", launch(t, spec("old")))
+	was := standingFor(t, s.Instance)
+	broken := []string{"fqdn_suffixes: is required", "max_ttl is required"}
+
+	c := &contention{t: t}
+	late := launch(t, spec("late"))
+	c.refuses("grant by a barred profile", granting, late, broken...)
+	if a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now())); a.Kind != "refuse" || !strings.Contains(a.Error, broken[0]) {
+		t.Errorf("want its own start refused as well, got %+v", a)
+	}
+	a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, Profile: worker})
+	reasons := map[string]rec.Reason{}
+	for _, d := range a.Drift {
+		reasons[d.InstanceID] = d.Reason
+		for _, rule := range broken {
+			if !strings.Contains(d.Error, rule) || d.Action != rec.None || d.Object != rec.KindRecord {
+				t.Errorf("want a row that names %q and does nothing, got %+v", rule, d)
+			}
+		}
+	}
+	if a.Blocked || len(a.Drift) != 2 || reasons[s.ID] != rec.Changed || reasons[late.ID] != rec.Missing || a.Summary != (rec.Summary{Changed: 1, Missing: 1}) {
+		t.Errorf("want one row for the old worker and one for the new, got %+v", a)
+	}
+	if _, checks := examine(t, comparing); checks["profile rules"].OK || !strings.Contains(checks["profile rules"].Detail, broken[0]) || !strings.Contains(checks["profile rules"].Detail, worker) {
+		t.Errorf("want the doctor to name profile and rule, got %+v", checks["profile rules"])
+	}
+	logged(t, granting, `"Refused":1`)
+	logged(t, granting, "a profile breaks a rule")
+	logged(t, comparing, `"DriftChanged":1`)
+	if got := standingFor(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
+		t.Errorf("want all kept, got %v", got)
+	}
+	s.works(t)
+	s.logIn(t)
+	s.works(t)
+
+	env["TEMPLATES_DIR"] = edited(t, [3]string{"worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [alice.example]"})
+	mended := variant(t, reconcile, env)
+	if _, checks := examine(t, mended); !checks["profile rules"].OK {
+		t.Errorf("got %+v", checks["profile rules"])
+	}
+	if a := runReconcile(t, mended, rec.Input{Mode: rec.Correct, Profile: worker}); a.Summary.Failed > 0 || a.Summary.Corrected == 0 || a.Blocked {
+		t.Fatalf("got %+v", a)
+	}
+	if a := runReconcile(t, mended, rec.Input{Mode: rec.Correct, Profile: worker}); len(a.Drift) > 0 {
+		t.Errorf("want no drift once it is mended, got %+v", a)
+	}
+	s.works(t)
+	wantItems(t, s)
+	if r := recordOf(t, s.Instance); r.LastError != "" || fmt.Sprint(vaultRead(t, pathsOf(s.ID).kubelet)["max_ttl"]) != "2592000" {
+		t.Errorf("want a bound lifetime and no error left, got %+v", r)
+	}
+	terminate(t, s.Instance)
+	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+	s.isCut(t)
+}
+
+// Of two live instances that hold one address, one is told and keeps what it has, until the other is gone.
+func TestUpgrade_AddressThatTwoHold(t *testing.T) {
+	const region = "me-south-1"
+	comparing := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": region})
+	first, second := launch(t, fleet.Spec{Role: "alice-worker", Region: region}), launch(t, fleet.Spec{Role: "alice-worker", Region: region})
+	assignIn(t, second, first.PrivateIP)
+	both := []oldWorker{before(t, "worker.json", first), before(t, "worker-second-address.json", second, "{other}", first.PrivateIP)}
+	in := rec.Input{Mode: rec.Correct, Profile: worker}
+	if a := runReconcile(t, comparing, in); a.Blocked || a.Summary.Corrected == 0 || a.Summary.Failed == 0 {
+		t.Errorf("want one carried over and one refused, got %+v", a)
+	}
+	told := 0
+	for n, s := range both {
+		s.works(t)
+		s.logIn(t)
+		s.works(t)
+		r, other := recordOf(t, s.Instance), both[1-n]
+		if r.State != ledger.Active || len(r.Objects) != 4 {
+			t.Errorf("want both active, got %+v", r)
+		}
+		if r.LastError == "" {
+			continue
+		}
+		told++
+		if !strings.Contains(r.LastError, first.PrivateIP) || !strings.Contains(r.LastError, other.ID) {
+			t.Errorf("want the address and its holder named, got %q", r.LastError)
+		}
+		a := runReconcile(t, comparing, in)
+		if a.Summary.Conflicting != 1 || a.Summary.Corrected > 0 || !strings.Contains(a.Drift[0].Error, other.ID) {
+			t.Errorf("want a row that names the holder, got %+v", a)
+		}
+		if a := bare(t, variant(t, provision, nil), fleet.Event(s.Instance, "running", time.Now())); a.Kind != "refuse" || !strings.Contains(a.Error, other.ID) {
+			t.Errorf("want its own event refused, got %+v", a)
+		}
+		s.works(t)
+		terminate(t, other.Instance)
+		must(t, deprovision, other.Instance, "terminated", "deprovisioned")
+		other.isCut(t)
+		s.works(t)
+		if a := runReconcile(t, comparing, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 {
+			t.Errorf("want it carried over once the other is gone, got %+v", a)
+		}
+		if a := runReconcile(t, comparing, in); len(a.Drift) > 0 || recordOf(t, s.Instance).LastError != "" {
+			t.Errorf("got %+v", a)
+		}
+		s.works(t)
+		break
+	}
+	if told != 1 {
+		t.Errorf("want one of the two told, got %d", told)
+	}
+}
+
+// assignIn is assign for an instance of another region.
+func assignIn(t *testing.T, i fleet.Instance, address string) {
+	t.Helper()
+	cfg := world.AWS.Copy()
+	cfg.Region = i.Region
+	client := ec2.NewFromConfig(cfg)
+	out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
+	if err == nil {
+		_, err = client.AssignPrivateIpAddresses(t.Context(), &ec2.AssignPrivateIpAddressesInput{
+			NetworkInterfaceId: out.Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId, PrivateIpAddresses: []string{address},
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Mounts from before bear no mark: grants go on, the doctor says so, and set-up marks them.
+func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
+	unmarked(t)
+	granting := variant(t, provision, nil)
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := bare(t, granting, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+		t.Errorf("got %+v", a)
+	}
+	_, checks := examine(t, world.Functions[reconcile])
+	if c := checks["pki owner "+k8s]; c.OK || !strings.Contains(c.Detail, "bears no mark") || !strings.Contains(c.Remedy, "-deployment") {
+		t.Errorf("want the doctor to say what is missing, got %+v", c)
+	}
+	out, err := world.VaultSetup(t.Context())
+	if err != nil || !strings.Contains(string(out), k8s) {
+		t.Fatalf("want the mount marked, got %v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+	if _, checks := examine(t, variant(t, reconcile, nil)); !checks["pki owner "+k8s].OK {
+		t.Errorf("got %+v", checks["pki owner "+k8s])
+	}
+	wantGranted(t, i)
+}
+
+// Messages that the functions of before left in the queues are done by the new ones.
+func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
+	const region = "mx-central-1"
+	env := map[string]string{"RECONCILE_REGIONS": region}
+	var old struct{ Provision, Reconcile []string }
+	i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
+	if err := json.Unmarshal([]byte(fixture(t, "messages.json", i)), &old); err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range old.Provision {
+		if again := batch(t, body); len(again) > 0 {
+			t.Errorf("want %s done, got it back", body)
+		}
+	}
+	wantGranted(t, i)
+	for n, body := range old.Reconcile {
+		f := variant(t, reconcile, env)
+		payload, err := json.Marshal(map[string]any{"Records": []map[string]any{{"messageId": "1", "body": body, "eventSource": "aws:sqs"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result, err := f.Invoke(t.Context(), payload); err != nil || result.Err() != nil {
+			t.Errorf("message %d: %v, %v\n%s", n, err, result.Err(), f.Logs())
+		}
+		if result, err := f.Invoke(t.Context(), []byte(body)); err != nil || result.Err() != nil {
+			t.Errorf("input %d: %v, %v\n%s", n, err, result.Err(), f.Logs())
+		}
+	}
+	wantGranted(t, i)
+}
+
+// With the policies of before, a removal does all but is not done: it cannot see whether the tokens are cut. After set-up
+// the next delivery ends it.
+func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
+	for kind, file := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
+			fresh := launch(t, fleet.Spec{Role: "alice-worker"})
+			for _, name := range []string{"provision", "deprovision", "reconcile"} {
+				policy := "sys/policies/acl/ec2-provisioner-" + name
+				was := vaultRead(t, policy)
+				vaultWrite(t, policy, map[string]any{"policy": fixture(t, name+".hcl", s.Instance)})
+				t.Cleanup(func() {
+					if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), policy, was); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			must(t, provision, fresh, "running", "provisioned")
+			terminate(t, s.Instance)
+			for range 2 {
+				a := tell(t, deprovision, s.Instance, "terminated")
+				if !strings.Contains(a.Failure, "whether the tokens of instance "+s.ID+" are cut cannot be told") || !strings.Contains(a.Failure, "run the Vault setup") {
+					t.Errorf("want a failure that comes back and says what helps, got %+v", a)
+				}
+				if left := objects(t, s.Instance); len(left) > 0 {
+					t.Errorf("want all gone from Vault, got %q", left)
+				}
+				s.isCut(t)
+				if r := recordOf(t, s.Instance); r.State != ledger.Deprovisioning || r.UncutUntil != nil {
+					t.Errorf("want the record open, got %+v", r)
+				}
+			}
+			if out, err := world.VaultSetup(t.Context()); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+			wantGone(t, s.Instance)
+		})
+	}
+}
+
+// A tombstone stays one, and a removal that was to be looked after once more is.
+func TestUpgrade_OldRemovalsEnd(t *testing.T) {
+	gone := launch(t, fleet.Spec{Role: "alice-worker"})
+	settling := launch(t, fleet.Spec{Role: "alice-worker"})
+	terminate(t, gone, settling)
+	before(t, "tombstone.json", gone)
+	before(t, "settling.json", settling)
+	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{gone.ID}}
+	if a := runReconcile(t, world.Functions[reconcile], in); len(a.Drift) > 0 || a.Blocked {
+		t.Errorf("got %+v", a)
+	}
+	if a := tell(t, deprovision, gone, "terminated"); a.Action != "unchanged" {
+		t.Errorf("got %+v", a)
+	}
+	must(t, deprovision, settling, "terminated", "deprovisioned")
+	wantGone(t, settling)
+}
+
+// The alias of a way to log in that no worker of the profile uses does not keep an old record from being closed, though it
+// does not say how its worker logged in.
+func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
+	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
+	aliases(t, map[string]any{"iam_alias": "unique_id"})
+	terminate(t, s.Instance)
+	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+	wantGone(t, s.Instance)
+	s.isCut(t)
 }
