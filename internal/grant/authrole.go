@@ -82,14 +82,6 @@ func ChangesType(current map[string]any, want Object) bool {
 	return current != nil && current["auth_type"] != want.Fields["auth_type"]
 }
 
-// LoginOf returns the auth_type of an auth role, as Vault answers it, and its token_max_ttl in seconds; empty and 0 for what
-// it does not say.
-func LoginOf(role map[string]any) (kind string, tokenMaxTTL int64) {
-	kind, _ = role["auth_type"].(string)
-	tokenMaxTTL, _ = asSeconds(role["token_max_ttl"])
-	return kind, tokenMaxTTL
-}
-
 // Gives are the policies that an auth role, as Vault answers it, gives.
 func Gives(role map[string]any) []string { return asList(role["token_policies"]) }
 

@@ -119,6 +119,12 @@ func identical(want []string, got any) bool {
 	return ok && slices.EqualFunc(want, list, func(w string, g any) bool { s, isText := g.(string); return isText && s == w })
 }
 
+// SecondsOf returns a duration as Vault answers it; 0 for what is none.
+func SecondsOf(v any) time.Duration {
+	seconds, _ := asSeconds(v)
+	return time.Duration(seconds) * time.Second
+}
+
 // asSeconds takes what Vault answers for a duration: a number, or a string such as "1h" or "3600".
 func asSeconds(v any) (int64, bool) {
 	switch v := v.(type) {

@@ -38,6 +38,8 @@ type intent struct {
 	facts   facts.Instance
 	grant   *grant.Grant
 	strays  []ledger.Object
+	// certificateTTL is how long a certificate of the instance can be good; 0 when that is not known.
+	certificateTTL time.Duration
 }
 
 // intend writes the record with every path that is about to exist, beside those that already may, and takes the
@@ -64,7 +66,7 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	}
 	next.Objects = append(next.Objects, i.strays...)
 	next.LoginType, next.TokenMaxTTL, next.UncutUntil, next.Revoking = g.Profile.Auth.Type, seconds(g.Profile.Auth.TokenMaxTTL), nil, nil
-	next.CertificateTTL = max(next.CertificateTTL, seconds(g.CertificateTTL))
+	next.CertificateTTL = seconds(i.certificateTTL)
 	next.Claims = ledger.NamesOf(g)
 	isNew := func(n ledger.Name) bool { return slices.Contains(next.Claims, n) }
 	if old != nil {

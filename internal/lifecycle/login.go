@@ -58,7 +58,8 @@ func (w *work) learnLogin(role map[string]any) {
 	if w.record.LoginType != "" || len(logins) != 1 {
 		return
 	}
-	w.record.LoginType, w.record.TokenMaxTTL = grant.LoginOf(role)
+	w.record.LoginType, _ = role["auth_type"].(string)
+	w.record.TokenMaxTTL = seconds(grant.SecondsOf(role["token_max_ttl"]))
 }
 
 // dropLogin closes a door of an instance that keeps another.

@@ -80,11 +80,15 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if stands {
 		return done, c.settled(ctx, old)
 	}
+	ttl, err := c.certificateTTL(ctx, old, g)
+	if err != nil {
+		return Outcome{}, err
+	}
 	if ends, err := c.mustNotBegin(ctx, f); ends {
 		return Outcome{Action: TornDown, Profile: profile.Name}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
-	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays}, old, found)
+	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays, certificateTTL: ttl}, old, found)
 	done.TakenOver = w.takenOver
 	return done, err
 }
