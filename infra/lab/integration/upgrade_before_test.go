@@ -595,6 +595,50 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 	}
 	must(t, deprovision, settling, "terminated", "deprovisioned")
 	wantGone(t, settling)
+
+	// Whoever goes back to the version before, and then on again, finds claims that it knew nothing of.
+	next := launch(t, fleet.Spec{Role: "alice-worker"})
+	putItem(t, map[string]any{"pk": "claim#" + k8s + "#" + next.PrivateIP, "instance_id": gone.ID, "account": gone.AccountID, "region": gone.Region}, nil, "")
+	if a := tell(t, provision, next, "running"); !strings.Contains(a.Failure, "its removal is awaited") {
+		t.Errorf("want it to come back until reconcile frees the address, got %+v", a)
+	}
+	in.InstanceIDs = []string{next.ID}
+	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+		t.Errorf("got %+v", a)
+	}
+	wantGranted(t, next)
+}
+
+// A deployment that takes another's place finds the other's mark: it is refused until the mark is changed by hand, or while it
+// adopts, which passes over marks.
+func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
+	const region = "ap-southeast-5"
+	unmarked(t) // puts the marks back at the end
+	heir := deploy(t, "heir", region)
+	mark := func(deployment string) {
+		t.Helper()
+		for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
+			vaultWrite(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": "managed-by: vault-ec2-provisioner, deployment: " + deployment})
+		}
+	}
+	first, second := launch(t, fleet.Spec{Role: "alice-worker", Region: region}), launch(t, fleet.Spec{Role: "alice-worker", Region: region})
+	mark("lab")
+	(&contention{t: t}).refuses(otherStack, heir.granting, first, "heir", "lab", k8s)
+	adopting := heir.with(t, map[string]string{"CONFLICT_MODE": "adopt"})
+	if a := bare(t, adopting.granting, fleet.Event(first, "running", time.Now())); a.Action != "provisioned" {
+		t.Errorf("want the mark passed over while it adopts, got %+v", a)
+	}
+	if _, checks := examine(t, adopting.comparing); checks["pki owner "+k8s].OK {
+		t.Error("want the doctor to name the mark all the same")
+	}
+	mark("heir")
+	again := heir.with(t, nil)
+	if a := bare(t, again.granting, fleet.Event(second, "running", time.Now())); a.Action != "provisioned" {
+		t.Errorf("want it granted once the mark is its own, got %+v", a)
+	}
+	if _, checks := examine(t, again.comparing); !checks["pki owner "+k8s].OK {
+		t.Errorf("got %+v", checks["pki owner "+k8s])
+	}
 }
 
 // The alias of a way to log in that no worker of the profile uses does not keep an old record from being closed, though it
