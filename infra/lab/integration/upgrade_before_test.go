@@ -279,7 +279,10 @@ func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
 				t.Errorf("want the old token to be good for nothing, got %q", does)
 			}
 			setRecord(t, s.ID, map[string]string{"uncut_until": time.Now().Add(-time.Minute).UTC().Format(time.RFC3339)})
-			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+			if a := runReconcile(t, comparing, in); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+				t.Errorf("want the removal ended once that token has, got %+v", a)
+			}
+			wantGone(t, s.Instance)
 		})
 	}
 }
@@ -556,6 +559,7 @@ func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
 				})
 			}
 			must(t, provision, fresh, "running", "provisioned")
+			wantGranted(t, fresh) // as reconcile sees it under its own policy of before
 			terminate(t, s.Instance)
 			for range 2 {
 				a := tell(t, deprovision, s.Instance, "terminated")
@@ -650,4 +654,34 @@ func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
 	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
 	wantGone(t, s.Instance)
 	s.isCut(t)
+}
+
+// Set-up with -set-alias leaves live tokens under the alias of before. A removal cuts them as long as it reads the auth role
+// for the record's sake; later their entity must say whose it is, or the removal says until when they may live.
+func TestUpgrade_TokensUnderTheFormerAlias(t *testing.T) {
+	for _, carried := range []bool{false, true} {
+		aliases(t, map[string]any{"ec2_alias": "role_id"})
+		s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
+		aliases(t, map[string]any{"ec2_alias": "instance_id", "ec2_metadata": []string{"account_id", "auth_type", "instance_id"}})
+		s.works(t)
+		if carried {
+			if a := putRight(t, s.Instance); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+				t.Errorf("got %+v", a)
+			}
+			s.works(t)
+		}
+		terminate(t, s.Instance)
+		a := tell(t, deprovision, s.Instance, "terminated")
+		if !carried {
+			if a.Action != "deprovisioned" {
+				t.Errorf("got %+v", a)
+			}
+			s.isCut(t)
+			continue
+		}
+		r := recordOf(t, s.Instance)
+		if a.Kind != "conflict" || r.UncutUntil == nil || r.UncutUntil.After(time.Now().Add(24*time.Hour)) || len(ofGrant(objects(t, s.Instance))) > 0 {
+			t.Errorf("want a conflict with a date and nothing of the grant left, got %+v, %+v", a, r)
+		}
+	}
 }
