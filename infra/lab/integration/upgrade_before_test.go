@@ -16,7 +16,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
@@ -216,16 +215,14 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 
 // One reconcile writes the claims and the bindings, in place where Vault lets it, and cuts nobody.
 func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
-	regions := map[string]string{"ec2": "ca-west-1", "iam": "il-central-1"}
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			env := ofType(t, kind)
-			env["RECONCILE_REGIONS"] = regions[kind]
 			env["CONVERGE_QUEUE_URL"] = queueOf(t, "carry-over-"+kind) // provision may delete no auth role: none may be sent there
 			comparing := variant(t, reconcile, env)
-			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker", Region: regions[kind]}))
+			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
 			p := pathsOf(s.ID)
-			in := rec.Input{Mode: rec.Correct, Profile: worker}
+			in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{s.ID}}
 			a := runReconcile(t, comparing, in)
 			want := map[string]rec.Summary{"ec2": {Changed: 1, Enqueued: 1}, "iam": {Changed: 1, Corrected: 1}}[kind]
 			if a.Blocked || a.Summary != want {
@@ -352,11 +349,10 @@ func withoutBounds(t *testing.T) string {
 
 // What a profile granted that breaks a new rule stands; nothing new comes of it until it is mended, and everybody says why.
 func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
-	const region = "me-central-1"
-	env := map[string]string{"TEMPLATES_DIR": withoutBounds(t), "RECONCILE_REGIONS": region}
+	env := map[string]string{"TEMPLATES_DIR": withoutBounds(t)}
 	granting, comparing := variant(t, provision, env), variant(t, reconcile, env)
 	spec := func(name string) fleet.Spec {
-		return fleet.Spec{Role: "alice-worker", Region: region, Tags: map[string]string{"Name": fmt.Sprintf("%s-%d.alice.example", name, time.Now().UnixNano())}}
+		return fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": fmt.Sprintf("%s-%d.alice.example", name, time.Now().UnixNano())}}
 	}
 	s := before(t, "worker-by-tag.json", launch(t, spec("old")))
 	was := standingFor(t, s.Instance)
@@ -368,7 +364,8 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 	if a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now())); a.Kind != "refuse" || !strings.Contains(a.Error, broken[0]) {
 		t.Errorf("want its own start refused as well, got %+v", a)
 	}
-	a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, Profile: worker})
+	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{s.ID, late.ID}}
+	a := runReconcile(t, comparing, in)
 	reasons := map[string]rec.Reason{}
 	for _, d := range a.Drift {
 		reasons[d.InstanceID] = d.Reason
@@ -399,10 +396,10 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 	if _, checks := examine(t, mended); !checks["profile rules"].OK {
 		t.Errorf("got %+v", checks["profile rules"])
 	}
-	if a := runReconcile(t, mended, rec.Input{Mode: rec.Correct, Profile: worker}); a.Summary.Failed > 0 || a.Summary.Corrected == 0 || a.Blocked {
+	if a := runReconcile(t, mended, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 || a.Blocked {
 		t.Fatalf("got %+v", a)
 	}
-	if a := runReconcile(t, mended, rec.Input{Mode: rec.Correct, Profile: worker}); len(a.Drift) > 0 {
+	if a := runReconcile(t, mended, in); len(a.Drift) > 0 {
 		t.Errorf("want no drift once it is mended, got %+v", a)
 	}
 	s.works(t)
@@ -419,12 +416,11 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 
 // Of two live instances that hold one address, one is told and keeps what it has, until the other is gone.
 func TestUpgrade_AddressThatTwoHold(t *testing.T) {
-	const region = "me-south-1"
-	comparing := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": region})
-	first, second := launch(t, fleet.Spec{Role: "alice-worker", Region: region}), launch(t, fleet.Spec{Role: "alice-worker", Region: region})
-	assignIn(t, second, first.PrivateIP)
+	comparing := variant(t, reconcile, nil)
+	first, second := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
+	assign(t, second, first.PrivateIP)
 	both := []oldWorker{before(t, "worker.json", first), before(t, "worker-second-address.json", second, "{other}", first.PrivateIP)}
-	in := rec.Input{Mode: rec.Correct, Profile: worker}
+	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{first.ID, second.ID}}
 	if a := runReconcile(t, comparing, in); a.Blocked || a.Summary.Corrected == 0 || a.Summary.Failed == 0 {
 		t.Errorf("want one carried over and one refused, got %+v", a)
 	}
@@ -470,23 +466,6 @@ func TestUpgrade_AddressThatTwoHold(t *testing.T) {
 	}
 }
 
-// assignIn is assign for an instance of another region.
-func assignIn(t *testing.T, i fleet.Instance, address string) {
-	t.Helper()
-	cfg := world.AWS.Copy()
-	cfg.Region = i.Region
-	client := ec2.NewFromConfig(cfg)
-	out, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
-	if err == nil {
-		_, err = client.AssignPrivateIpAddresses(t.Context(), &ec2.AssignPrivateIpAddressesInput{
-			NetworkInterfaceId: out.Reservations[0].Instances[0].NetworkInterfaces[0].NetworkInterfaceId, PrivateIpAddresses: []string{address},
-		})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Mounts from before bear no mark: grants go on, the doctor says so, and set-up marks them.
 func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
 	unmarked(t)
@@ -512,7 +491,7 @@ func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
 
 // Messages that the functions of before left in the queues are done by the new ones.
 func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
-	const region = "mx-central-1"
+	const region = "ap-south-2" // of another test: the lab has room for 32 regions
 	env := map[string]string{"RECONCILE_REGIONS": region}
 	var old struct{ Provision, Reconcile []string }
 	i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
@@ -616,16 +595,15 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 // A deployment that takes another's place finds the other's mark: it is refused until the mark is changed by hand, or while it
 // adopts, which passes over marks.
 func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
-	const region = "ap-southeast-5"
 	unmarked(t) // puts the marks back at the end
-	heir := deploy(t, "heir", region)
+	heir := deploy(t, "heir", "us-east-1")
 	mark := func(deployment string) {
 		t.Helper()
 		for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
 			vaultWrite(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": "managed-by: vault-ec2-provisioner, deployment: " + deployment})
 		}
 	}
-	first, second := launch(t, fleet.Spec{Role: "alice-worker", Region: region}), launch(t, fleet.Spec{Role: "alice-worker", Region: region})
+	first, second := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	mark("lab")
 	(&contention{t: t}).refuses(otherStack, heir.granting, first, "heir", "lab", k8s)
 	adopting := heir.with(t, map[string]string{"CONFLICT_MODE": "adopt"})
