@@ -86,7 +86,7 @@ func IsPathOf(instanceID string, kind Kind, path string) bool {
 	if isPolicy {
 		return folder == strings.TrimSuffix(PolicyPath(""), "/")
 	}
-	return CheckBasePath(folder) == nil && vaultsOwn(folder) == ""
+	return CheckBasePath(folder) == nil
 }
 
 // CheckFQDN holds a name against RFC 1123, in lower case, with a top label that is not a number: an address, or a

@@ -119,10 +119,10 @@ func identical(want []string, got any) bool {
 	return ok && slices.EqualFunc(want, list, func(w string, g any) bool { s, isText := g.(string); return isText && s == w })
 }
 
-// Seconds returns a duration as Vault answers it, in seconds; 0 for one that is none.
-func Seconds(v any) int64 {
-	n, _ := asSeconds(v)
-	return n
+// SecondsOf returns a duration as Vault answers it; 0 for what is none.
+func SecondsOf(v any) time.Duration {
+	seconds, _ := asSeconds(v)
+	return time.Duration(seconds) * time.Second
 }
 
 // asSeconds takes what Vault answers for a duration: a number, or a string such as "1h" or "3600".

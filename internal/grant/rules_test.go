@@ -344,7 +344,7 @@ func TestPath_IsOneInstancesByItsForm(t *testing.T) {
 		"", "/", id, "auth/aws/role/i-0123456789abcdef1", "auth/aws/role/admin", "auth/aws", "auth//role/" + id, "auth/aws/../sys/role/" + id,
 		"sys/policies/acl/ec2-" + id + "-node/x", "sys/policies/acl/" + id + "-node", "sys/policies/acl/ec2-i-0123456789abcdef1-node",
 		"sys/policies/password/ec2-" + id + "-node", "alice_cluster/pki/k8s/roles/i-0123456789abcdef1-kubelet", "sys/mounts/" + id + "-x",
-		"team/sys/auth/" + id + "-x", "identity/entity/id/" + id + "-x", "a/../b/" + id + "-x", "alice_cluster/pki/k8s/roles/" + id,
+		"identity/entity/id/" + id + "-x", "a/../b/" + id + "-x", "alice_cluster/pki/k8s/roles/" + id,
 	} {
 		for _, kind := range []grant.Kind{grant.KindPolicy, grant.KindAuthRole, grant.KindPKIRole, grant.KindGeneric} {
 			if grant.IsPathOf(id, kind, path) {

@@ -38,26 +38,8 @@ type intent struct {
 	facts   facts.Instance
 	grant   *grant.Grant
 	strays  []ledger.Object
-	// issued is how long a certificate by the PKI roles that stand can be good, in seconds: an earlier version did not note it.
-	issued int64
-}
-
-// issuedFor returns the longest max_ttl, in seconds, of the PKI roles that stand in Vault for a grant; bound where one has
-// none, and lives as long as its mount allows.
-func issuedFor(g *grant.Grant, found map[string]map[string]any, bound time.Duration) int64 {
-	var longest int64
-	for _, o := range g.Objects {
-		current := found[o.Path]
-		if o.Kind != grant.KindPKIRole || current == nil {
-			continue
-		}
-		ttl := grant.Seconds(current["max_ttl"])
-		if ttl == 0 {
-			ttl = seconds(bound)
-		}
-		longest = max(longest, ttl)
-	}
-	return longest
+	// certificateTTL is how long a certificate of the instance can be good; 0 when that is not known.
+	certificateTTL time.Duration
 }
 
 // intend writes the record with every path that is about to exist, beside those that already may, and takes the
@@ -85,7 +67,7 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.Objects = append(next.Objects, i.strays...)
 	next.LoginType = g.Profile.Auth.Type
 	next.TokenMaxTTL = max(next.TokenMaxTTL, seconds(g.Profile.Auth.TokenMaxTTL))
-	next.CertificateTTL = max(next.CertificateTTL, seconds(g.CertificateTTL), i.issued)
+	next.CertificateTTL = seconds(i.certificateTTL)
 	next.Claims = ledger.NamesOf(g)
 	isNew := func(n ledger.Name) bool { return slices.Contains(next.Claims, n) }
 	if old != nil {

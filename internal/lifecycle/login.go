@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -37,6 +38,7 @@ func (w *work) closeDoor(ctx context.Context, path string) (*door, int, error) {
 	}
 	before := 0
 	if roleID, _ := current["role_id"].(string); roleID != "" {
+		w.learnLogin(current)
 		d.kind, _ = current["auth_type"].(string)
 		d.cut.Sure = append(d.cut.Sure, roleID)
 		if err := w.noteRoleID(ctx, path, roleID); err != nil {
@@ -62,6 +64,17 @@ func (w *work) closeDoor(ctx context.Context, path string) (*door, int, error) {
 
 // byInstanceID reports whether the alias of a login by the door is the instance ID.
 func (d *door) byInstanceID() bool { return d.kind == "ec2" && d.mount.EC2Alias == "instance_id" }
+
+// learnLogin notes how the instance logs in, and how long its tokens live, by its auth role: a record from before these
+// were noted says neither. Of several auth roles no one says it for all.
+func (w *work) learnLogin(role map[string]any) {
+	logins, _ := split(w.record.Objects)
+	if w.record.LoginType != "" || len(logins) != 1 {
+		return
+	}
+	w.record.LoginType, _ = role["auth_type"].(string)
+	w.record.TokenMaxTTL = seconds(grant.SecondsOf(role["token_max_ttl"]))
+}
 
 // dropLogin closes a door of an instance that keeps another, or gets one. Tokens that no cut reaches are noted: a removal
 // waits for their end.

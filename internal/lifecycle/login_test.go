@@ -152,36 +152,3 @@ func TestTokenLifetime_OfARecordOnlyGrows(t *testing.T) {
 		t.Errorf("want the longest token that the instance ever could get waited for, got %s after %s", until, before)
 	}
 }
-
-func TestRevocation_IsNotLostWhereARemovalSettles(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
-	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
-	r := w.records[idA]
-	r.ExtraPolicies = true
-	w.records[idA] = r
-	c := w.converger(lifecycle.Duties{Remove: true}, func(o *lifecycle.Options) { o.RevokeCertificates = true })
-	_ = w.ends(c) // settles
-	w.now = w.now.Add(2 * time.Minute)
-	w.must(c, idA, facts.Terminated, lifecycle.Deprovisioned)
-	if w.count("vault revoke") != 4 || len(w.records[idA].Revoking) > 0 {
-		t.Errorf("want issue and sign of both PKI roles revoked, got %v", w.calls)
-	}
-}
-
-func TestRevocation_SwitchedOffIsForgotten(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
-	w.must(w.converger(lifecycle.Duties{Make: true}), idA, facts.Running, lifecycle.Provisioned)
-	w.fail = func(_ int, call string) (error, bool) {
-		if strings.HasPrefix(call, "vault revoke") {
-			return errDown, false
-		}
-		return nil, false
-	}
-	_ = w.ends(w.converger(lifecycle.Duties{Remove: true}, func(o *lifecycle.Options) { o.RevokeCertificates = true }))
-	w.must(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated, lifecycle.Unchanged)
-	if r := w.records[idA]; len(r.Revoking) > 0 {
-		t.Errorf("want nothing left to do once the setting is off, got %+v", r.Revoking)
-	}
-}

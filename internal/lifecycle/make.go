@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -80,11 +79,15 @@ func (c *Converger) make(ctx context.Context, t event.Trigger, f facts.Instance)
 	if stands {
 		return done, c.settled(ctx, old)
 	}
+	ttl, err := c.certificateTTL(ctx, old, g)
+	if err != nil {
+		return Outcome{}, err
+	}
 	if ends, err := c.mustNotBegin(ctx, f); ends {
 		return Outcome{Action: TornDown, Profile: profile.Name}, err
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
-	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays, issued: issuedFor(g, found, profile.LongestTTL())}, old, found)
+	done, err = w.grant(ctx, intent{trigger: t, facts: f, grant: g, strays: strays, certificateTTL: ttl}, old, found)
 	done.TakenOver = w.takenOver
 	return done, err
 }
@@ -316,9 +319,12 @@ func (w *work) activate(ctx context.Context) error {
 	next.Former = nil
 	for _, n := range w.record.Former {
 		switch {
-		case n.Until.IsZero() && next.CertificateTTL > 0:
-			n.Until = now.Add(time.Duration(next.CertificateTTL) * time.Second)
-			fallthrough
+		case n.Until.IsZero():
+			if n.Until = w.lastCertificate(next); n.Until.IsZero() || now.Before(n.Until) {
+				next.Former = append(next.Former, n)
+			} else {
+				free = append(free, n.Name)
+			}
 		case now.Before(n.Until):
 			next.Former = append(next.Former, n)
 		default:

@@ -363,3 +363,33 @@ func TestRevocation_IsForgottenWhereSwitchedOff(t *testing.T) {
 		t.Errorf("want nothing revoked and nothing left to do, got %+v", w.records[idA])
 	}
 }
+
+// A certificate of before may be good for longer than any from now on: a former name is held for as long.
+func TestUpgrade_HoldsNamesForOldLifetimes(t *testing.T) {
+	const kubelet = k8s + "/roles/" + idA + "-kubelet"
+	for name, row := range map[string]struct {
+		maxTTL int64 // of the role that stands
+		config map[string]any
+		want   int64
+	}{
+		"a longer max_ttl":          {7200 * 3600, nil, 7200 * 3600},
+		"a shorter max_ttl":         {3600, nil, 720 * 3600},
+		"none, and the mount's":     {0, map[string]any{"max_lease_ttl": int64(87600 * 3600)}, 87600 * 3600},
+		"none that anybody can see": {0, nil, 0},
+	} {
+		w := newWorld(t)
+		i := w.launch(idA, 4)
+		c := w.converger(both)
+		w.must(c, idA, facts.Running, lifecycle.Provisioned)
+		w.before(idA)
+		w.objects[kubelet]["max_ttl"] = row.maxTTL
+		w.objects["sys/internal/ui/mounts/"+k8s] = map[string]any{"config": row.config}
+		i.IPv4s = []netip.Addr{netip.MustParseAddr("10.1.1.9")}
+		w.ec2[idA] = i
+		w.must(c, idA, facts.Running, lifecycle.Provisioned)
+		r := w.records[idA]
+		if r.CertificateTTL != row.want {
+			t.Errorf("%s: want certificates of %d s noted, got %d", name, row.want, r.CertificateTTL)
+		}
+	}
+}

@@ -262,7 +262,7 @@ func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
 		fields = []string{"policy"} // it says the same in other words
 	}
 	row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Changed, Action: Update, Fields: fields, Diff: diff(o, fields, got)})
-	row.here = slices.Contains(fields, "auth_type") // Vault cannot change it in place
+	row.here = o.Kind == grant.KindAuthRole && grant.MustReplace(got, o)
 	return &row
 }
 
