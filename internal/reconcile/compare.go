@@ -304,6 +304,10 @@ func (c *comparison) gone(s *subject) []Change {
 		}
 		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", state, s.record.State)}))
 	}
+	if s.record != nil && !s.live() && len(s.record.Names()) > 0 {
+		// It lived on without a grant, and its end was not heard of.
+		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))}))
+	}
 	rows = append(rows, c.strays(s)...)
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete

@@ -46,7 +46,7 @@ func (f *fleet) take(r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deleted {
 		f.names.leftBy(id, r.FormerRoleIDs)
-		if len(f.names.paths[id])+len(f.names.litter[id])+len(r.Revoking) == 0 {
+		if len(f.names.paths[id])+len(f.names.litter[id])+len(r.Revoking)+len(r.Names()) == 0 {
 			return
 		}
 	} else {

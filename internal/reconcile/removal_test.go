@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -157,5 +158,38 @@ func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
 		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
 			t.Errorf("%s: want nothing touched of what runs in another region, touched %q, cut %q\n%s", name, touched, w.cut, told(a))
 		}
+	}
+}
+
+// TestNamesKeptWithoutAGrantEndWithTheInstance has an instance lose its profile, keep its names while it lives, and end
+// unheard.
+func TestNamesKeptWithoutAGrantEndWithTheInstance(t *testing.T) {
+	w := newWorld(t, 20)
+	f := w.launch(noRole(w.ec2[id(3)]))
+	run := func() Answer {
+		w.now = w.now.Add(time.Hour)
+		return w.reconciler().Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Witness{Log: slog.New(slog.DiscardHandler)})
+	}
+	if a := run(); a.Summary != (Summary{Changed: 1, Corrected: 1}) {
+		t.Fatalf("want the grant removed, got\n%s", told(a))
+	}
+	held := func() (n int) {
+		for _, c := range w.claims {
+			if c.InstanceID == f.ID {
+				n++
+			}
+		}
+		return n
+	}
+	kept := held()
+	if a := run(); len(a.Drift) > 0 || kept == 0 || held() != kept {
+		t.Errorf("want names kept while certificates with them may be good and no drift, got %d and then %d held\n%s", kept, held(), told(a))
+	}
+	delete(w.ec2, f.ID)
+	if a := run(); a.Summary != (Summary{Orphaned: 1, Corrected: 1}) || held() > 0 {
+		t.Errorf("want the names given up, nobody else ends them; %d held, got\n%s", held(), told(a))
+	}
+	if a := run(); len(a.Drift) > 0 {
+		t.Errorf("want nothing left to do, got\n%s", told(a))
 	}
 }

@@ -317,18 +317,27 @@ func (w *world) checkAgreement(id string, r ledger.Record, refused bool, wrong t
 	}
 }
 
-// contested tells whether another instance that lives holds the name an instance would have.
-func (w *world) contested(id string) bool {
+// namesOf gives the names an instance would have, each under its mounts: a claim for each, and one may be lost alone.
+func (w *world) namesOf(id string) []ledger.Name {
 	tag := w.ec2[id].Tags["name"]
-	c, held := w.claims[ledger.Name{Under: "sim", Text: tag + ".sim.test"}]
-	return tag != "" && held && c.InstanceID != id && w.alive(c.InstanceID)
+	if tag == "" {
+		return nil
+	}
+	return []ledger.Name{{Under: "sim", Text: tag + ".sim.test"}, {Under: "sim/pki", Text: tag + ".sim.test"}}
 }
 
-// waiting tells whether a live instance has no claim on the name it should have, and nobody else has.
+// contested tells whether another instance that lives holds a name an instance would have.
+func (w *world) contested(id string) bool {
+	return slices.ContainsFunc(w.namesOf(id), func(name ledger.Name) bool {
+		c, held := w.claims[name]
+		return held && c.InstanceID != id && w.alive(c.InstanceID)
+	})
+}
+
+// waiting tells whether a live instance has no claim on a name it should have, and nobody else has.
 func (w *world) waiting() bool {
 	for id := range w.ec2 { // also one whose record was lost
-		_, held := w.claims[ledger.Name{Under: "sim", Text: w.ec2[id].Tags["name"] + ".sim.test"}]
-		if w.alive(id) && w.ec2[id].Tags["name"] != "" && !held {
+		if w.alive(id) && slices.ContainsFunc(w.namesOf(id), func(name ledger.Name) bool { _, held := w.claims[name]; return !held }) {
 			return true
 		}
 	}
