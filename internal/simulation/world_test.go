@@ -188,6 +188,12 @@ func (w *world) turn(id string, state facts.State) event.Trigger {
 	f := w.ec2[id]
 	if f.State == facts.Stopped && state == facts.Running {
 		f.LaunchTime = time.Now() // a new life, that its group has nothing against
+		if w.leaving[id] {
+			// One that leaves gives its names up at once, whatever certificates it has: SECURITY.md says so.
+			for _, bearers := range w.borne {
+				delete(bearers, id)
+			}
+		}
 		delete(w.leaving, id)
 	}
 	f.State = state
