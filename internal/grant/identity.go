@@ -29,19 +29,9 @@ func (r *rendering) identity(output string) (identity, error) {
 	}
 	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == output })
 	o := r.profile.Outputs[i]
-	cn, err := o.commonName.execute(r.values, nil)
+	cn, err := r.commonName(o.commonName)
 	if err != nil {
 		return identity{}, err
-	}
-	if !commonNameForm.Match(cn) && CheckFQDN(cn) != nil {
-		return identity{}, fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
-	}
-	if _, err := netip.ParseAddr(cn); err == nil {
-		return identity{}, fmt.Errorf("common_name: %q is an address: those stand in ip_addresses", cn)
-	}
-	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.
-	if len(cn) > 64 {
-		return identity{}, fmt.Errorf("common_name: %q has more than 64 characters", cn)
 	}
 	id := identity{commonName: cn}
 	mount := o.mount(r.profile.BasePath)
@@ -87,6 +77,25 @@ func (r *rendering) identity(output string) (identity, error) {
 	}
 	r.identities[output] = id
 	return id, nil
+}
+
+// commonName renders a common name.
+func (r *rendering) commonName(c *compiled) (string, error) {
+	cn, err := c.execute(r.values, nil)
+	if err != nil {
+		return "", err
+	}
+	if !commonNameForm.Match(cn) && CheckFQDN(cn) != nil {
+		return "", fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
+	}
+	if _, err := netip.ParseAddr(cn); err == nil {
+		return "", fmt.Errorf("common_name: %q is an address: those stand in ip_addresses", cn)
+	}
+	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.
+	if len(cn) > 64 {
+		return "", fmt.Errorf("common_name: %q has more than 64 characters", cn)
+	}
+	return cn, nil
 }
 
 // dnsName renders one DNS name in lower case.

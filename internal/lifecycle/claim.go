@@ -106,7 +106,7 @@ func (w *work) giveUp(ctx context.Context, record *ledger.Record, name ledger.Na
 	return err
 }
 
-// beingRemoved tells whether the holder's removal gives the name up, or did, though the instance may run for a while: Auto
+// beingRemoved reports whether the holder's removal gives the name up, or did, though the instance may run for a while: Auto
 // Scaling terminates it, or what it holds has no date.
 func beingRemoved(holder *ledger.Record, f facts.Instance, dated bool) bool {
 	return holder != nil && (holder.Leaves(f.LaunchTime) || holder.State == ledger.Deprovisioning && !dated)

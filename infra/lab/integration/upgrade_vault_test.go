@@ -1,0 +1,202 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// Mounts from before bear no mark: grants go on, the doctor says so, and set-up marks them.
+func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
+	unmarked(t)
+	granting := variant(t, provision, nil)
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := bare(t, granting, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
+		t.Errorf("got %+v", a)
+	}
+	_, checks := examine(t, world.Functions[reconcile])
+	if c := checks["pki owner "+k8s]; c.OK || !strings.Contains(c.Detail, "bears no mark") || !strings.Contains(c.Remedy, "-deployment") {
+		t.Errorf("want the doctor to say what is missing, got %+v", c)
+	}
+	out, err := world.VaultSetup(t.Context())
+	if err != nil || !strings.Contains(string(out), k8s) {
+		t.Fatalf("want the mount marked, got %v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+	if _, checks := examine(t, variant(t, reconcile, nil)); !checks["pki owner "+k8s].OK {
+		t.Errorf("got %+v", checks["pki owner "+k8s])
+	}
+	wantGranted(t, i)
+}
+
+// Messages that the functions of before left in the queues are done by the new ones.
+func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
+	const region = "ap-south-2" // of another test: the lab has room for 32 regions
+	env := map[string]string{"RECONCILE_REGIONS": region}
+	var old struct{ Provision, Reconcile []string }
+	i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
+	if err := json.Unmarshal([]byte(fixture(t, "messages.json", i)), &old); err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range old.Provision {
+		if again := batch(t, body); len(again) > 0 {
+			t.Errorf("want %s done, got it back", body)
+		}
+	}
+	wantGranted(t, i)
+	for n, body := range old.Reconcile {
+		f := variant(t, reconcile, env)
+		payload, err := json.Marshal(map[string]any{"Records": []map[string]any{{"messageId": "1", "body": body, "eventSource": "aws:sqs"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if result, err := f.Invoke(t.Context(), payload); err != nil || result.Err() != nil {
+			t.Errorf("message %d: %v, %v\n%s", n, err, result.Err(), f.Logs())
+		}
+		if result, err := f.Invoke(t.Context(), []byte(body)); err != nil || result.Err() != nil {
+			t.Errorf("input %d: %v, %v\n%s", n, err, result.Err(), f.Logs())
+		}
+	}
+	wantGranted(t, i)
+}
+
+// With the policies of before, a removal does all but is not done: it cannot see whether the tokens are cut. After set-up
+// the next delivery ends it.
+func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
+	for kind, file := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
+			fresh := launch(t, fleet.Spec{Role: "alice-worker"})
+			for _, name := range []string{"provision", "deprovision", "reconcile"} {
+				policy := "sys/policies/acl/ec2-provisioner-" + name
+				was := vaultRead(t, policy)
+				vaultWrite(t, policy, map[string]any{"policy": fixture(t, name+".hcl", s.Instance)})
+				t.Cleanup(func() {
+					if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), policy, was); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			must(t, provision, fresh, "running", "provisioned")
+			wantGranted(t, fresh) // as reconcile sees it under its own policy of before
+			terminate(t, s.Instance)
+			for range 2 {
+				a := tell(t, deprovision, s.Instance, "terminated")
+				if !strings.Contains(a.Failure, "whether the tokens of instance "+s.ID+" are cut cannot be told") || !strings.Contains(a.Failure, "run the Vault setup") {
+					t.Errorf("want a failure that comes back and says what helps, got %+v", a)
+				}
+				if left := objects(t, s.Instance); len(left) > 0 {
+					t.Errorf("want all gone from Vault, got %q", left)
+				}
+				s.isCut(t)
+				if r := recordOf(t, s.Instance); r.State != ledger.Deprovisioning || r.UncutUntil != nil {
+					t.Errorf("want the record open, got %+v", r)
+				}
+			}
+			if out, err := world.VaultSetup(t.Context()); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+			wantGone(t, s.Instance)
+		})
+	}
+}
+
+// A tombstone stays one, and a removal that was to be looked after once more is.
+func TestUpgrade_OldRemovalsEnd(t *testing.T) {
+	gone := launch(t, fleet.Spec{Role: "alice-worker"})
+	settling := launch(t, fleet.Spec{Role: "alice-worker"})
+	terminate(t, gone, settling)
+	before(t, "tombstone.json", gone)
+	before(t, "settling.json", settling)
+	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{gone.ID}}
+	if a := runReconcile(t, world.Functions[reconcile], in); len(a.Drift) > 0 || a.Blocked {
+		t.Errorf("got %+v", a)
+	}
+	if a := tell(t, deprovision, gone, "terminated"); a.Action != "unchanged" {
+		t.Errorf("got %+v", a)
+	}
+	must(t, deprovision, settling, "terminated", "deprovisioned")
+	wantGone(t, settling)
+
+	// Whoever goes back to the version before, and then on again, finds claims that it knew nothing of.
+	next := launch(t, fleet.Spec{Role: "alice-worker"})
+	putItem(t, map[string]any{"pk": "claim#" + k8s + "#" + next.PrivateIP, "instance_id": gone.ID, "account": gone.AccountID, "region": gone.Region}, nil, "")
+	if a := tell(t, provision, next, "running"); !strings.Contains(a.Failure, "its removal is awaited") {
+		t.Errorf("want it to come back until reconcile frees the address, got %+v", a)
+	}
+	in.InstanceIDs = []string{next.ID}
+	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+		t.Errorf("got %+v", a)
+	}
+	wantGranted(t, next)
+}
+
+// A deployment that takes another's place finds the other's mark: it is refused until the mark is changed by hand, or while it
+// adopts, which passes over marks.
+func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
+	unmarked(t) // puts the marks back at the end
+	heir := deploy(t, "heir", "us-east-1")
+	mark := func(deployment string) {
+		t.Helper()
+		for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
+			vaultWrite(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": "managed-by: vault-ec2-provisioner, deployment: " + deployment})
+		}
+	}
+	first, second := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
+	mark("lab")
+	(&contention{t: t}).refuses(otherStack, heir.granting, first, "heir", "lab", k8s)
+	adopting := heir.with(t, map[string]string{"CONFLICT_MODE": "adopt"})
+	if a := bare(t, adopting.granting, fleet.Event(first, "running", time.Now())); a.Action != "provisioned" {
+		t.Errorf("want the mark passed over while it adopts, got %+v", a)
+	}
+	if _, checks := examine(t, adopting.comparing); checks["pki owner "+k8s].OK {
+		t.Error("want the doctor to name the mark all the same")
+	}
+	mark("heir")
+	again := heir.with(t, nil)
+	if a := bare(t, again.granting, fleet.Event(second, "running", time.Now())); a.Action != "provisioned" {
+		t.Errorf("want it granted once the mark is its own, got %+v", a)
+	}
+	if _, checks := examine(t, again.comparing); !checks["pki owner "+k8s].OK {
+		t.Errorf("got %+v", checks["pki owner "+k8s])
+	}
+}
+
+// The alias of a way to log in that no worker of the profile uses does not keep an old record from being closed, though it
+// does not say how its worker logged in.
+func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
+	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
+	aliases(t, map[string]any{"iam_alias": "unique_id"})
+	terminate(t, s.Instance)
+	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+	wantGone(t, s.Instance)
+	s.isCut(t)
+}
+
+// Set-up with -set-alias leaves live tokens under the alias of before. A removal reads the auth role, whose role_id that alias
+// is, and cuts them, whether or not reconcile carried the instance over before.
+func TestUpgrade_TokensUnderTheFormerAlias(t *testing.T) {
+	for _, carried := range []bool{false, true} {
+		aliases(t, map[string]any{"ec2_alias": "role_id"})
+		s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
+		aliases(t, map[string]any{"ec2_alias": "instance_id", "ec2_metadata": []string{"account_id", "auth_type", "instance_id"}})
+		s.works(t)
+		if carried {
+			if a := putRight(t, s.Instance); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+				t.Errorf("got %+v", a)
+			}
+			s.works(t)
+		}
+		terminate(t, s.Instance)
+		must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+		wantGone(t, s.Instance)
+		s.isCut(t)
+	}
+}
