@@ -33,8 +33,13 @@ func (s *setup) reaches() []reach {
 		{"sys/policy/ec2-i-*", changes, "change what instances may do"},
 		{auth + "/role/i-*", changes, "change who logs in as an instance"},
 		{auth + "/identity-accesslist/i-*", changes, "let another client log in with an instance's identity document"},
+		{auth + "/config/*", changes, "change how logins on " + auth + " are checked"},
+		{"sys/auth/" + s.authMount + "/tune", changes, "change how logins on " + auth + " are checked"},
 	}
 	for _, mount := range s.profiles.PKIMounts() {
+		all = append(all,
+			reach{"sys/mounts/" + mount + "/tune", changes, "change whose mount " + mount + " is"},
+			reach{mount + "/config/*", changes, "change how " + mount + " issues, or open ACME on it"})
 		all = append(all, reach{mount + "/roles/*", changes, "change what certificates " + mount + " issues"})
 		for _, by := range []string{"", "issuer/+/"} {
 			for _, end := range []string{"issue/*", "sign/*"} {

@@ -154,15 +154,25 @@ func (r *Record) HeldUntil(name Name) (until time.Time, former bool) {
 	return time.Time{}, false
 }
 
-// MakeFormer keeps names among the former ones until a time; zero for one that is not known yet.
-func (r *Record) MakeFormer(names []Name, until time.Time) {
+// MakeFormer keeps names among the former ones; DateFormer says until when.
+func (r *Record) MakeFormer(names []Name) {
 	former := slices.Clone(r.Former)
 	for _, n := range names {
 		if _, known := r.HeldUntil(n); !known {
-			former = append(former, FormerName{Name: n, Until: until})
+			former = append(former, FormerName{Name: n})
 		}
 	}
 	r.Former = former
+}
+
+// DateFormer says until when those former names are held of which that is not known yet.
+func (r *Record) DateFormer(until time.Time) {
+	r.Former = slices.Clone(r.Former)
+	for i := range r.Former {
+		if r.Former[i].Until.IsZero() {
+			r.Former[i].Until = until
+		}
+	}
 }
 
 // Leaves tells whether the instance is on its way out by Auto Scaling's word and is granted nothing more, though it may

@@ -44,6 +44,9 @@ func (w Write) Becomes(now time.Time) Record {
 	if r.State == Deleted {
 		r.DeletedAt = &now
 		r.ExpiresAt = now.Add(kept(w)).Unix()
+		for _, n := range r.Former { // what says until when a name is held stays as long
+			r.ExpiresAt = max(r.ExpiresAt, n.Until.Unix())
+		}
 	}
 	return r
 }

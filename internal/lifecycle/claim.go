@@ -51,12 +51,11 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 	gone := s.Found && s.Facts.State == facts.Terminated ||
 		!s.Found && (ended || w.Now().Sub(record.UpdatedAt) > young)
 	until, former := record.HeldUntil(name)
-	dated := former && !until.IsZero() // one that lives on without a grant keeps the name until then
 	switch {
 	case gone && w.Duties.Remove:
-	case gone, s.Facts.State == facts.ShuttingDown, beingRemoved(record, s.Facts, dated):
+	case gone, s.Facts.State == facts.ShuttingDown, record.Leaves(s.Facts.LaunchTime):
 		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone or on its way out: its removal is awaited", name.Text, name.Under, holder.InstanceID)
-	case dated && w.Now().After(until):
+	case former && !until.IsZero() && w.Now().After(until):
 		return w.giveUp(ctx, record, name)
 	default:
 		return fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free %s",
@@ -104,12 +103,6 @@ func (w *work) giveUp(ctx context.Context, record *ledger.Record, name ledger.Na
 	}
 	_, err := w.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: w.NewOwner(), Release: []ledger.Name{name}})
 	return err
-}
-
-// beingRemoved reports whether the holder's removal gives the name up, or did, though the instance may run for a while: Auto
-// Scaling terminates it, or what it holds has no date.
-func beingRemoved(holder *ledger.Record, f facts.Instance, dated bool) bool {
-	return holder != nil && (holder.Leaves(f.LaunchTime) || holder.State == ledger.Deprovisioning && !dated)
 }
 
 func state(s instance.Sighting) facts.State {

@@ -263,13 +263,15 @@ func (c *Converger) leaving(ctx context.Context, t event.Trigger, f facts.Instan
 	return c.remove(ctx, removal{old: old, next: next}) // with its names: by AWS's own word it ends
 }
 
-// toEnd gives the record of an instance that is to lose all; ends tells that this function may not see to it.
+// toEnd gives the record of an instance that is to lose all; ends tells that this function may not see to it. Only the place
+// where an instance is recorded ends it while it has anything, were it names alone.
 func (c *Converger) toEnd(ctx context.Context, t event.Trigger) (old *ledger.Record, ends bool, err error) {
 	if !c.Duties.Remove {
 		return nil, true, nil
 	}
 	old, err = c.Ledger.Get(ctx, t.InstanceID)
-	if err == nil && old != nil && old.State != ledger.Deleted && (old.Account != t.Account || old.Region != t.Region) {
+	has := old != nil && (old.State != ledger.Deleted || len(old.Names()) > 0)
+	if err == nil && has && (old.Account != t.Account || old.Region != t.Region) {
 		err = fault.Refusef("instance %s is recorded in account %s, region %s: an event from account %s, region %s does not end it",
 			t.InstanceID, old.Account, old.Region, t.Account, t.Region)
 	}

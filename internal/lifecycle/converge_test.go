@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,16 @@ func TestAnEventFromAnotherPlaceDoesNotEndAnInstance(t *testing.T) {
 	}
 	if err := w.granted(idA); err != nil {
 		t.Error(err)
+	}
+
+	f := w.ec2[idA]
+	f.IAMRoleARN = "arn:aws:iam::123456789012:role/other" // it lives on without a grant, with certificates that are good
+	w.ec2[idA] = f
+	w.must(w.converger(both), idA, facts.Running, lifecycle.Deprovisioned)
+	names := func() []ledger.Name { r := w.records[idA]; return r.Names() }
+	kept := names()
+	if _, err := w.handleAt(w.converger(both), elsewhere); fault.KindOf(err) != fault.Refuse || len(kept) == 0 || !slices.Equal(names(), kept) {
+		t.Errorf("want the names %v kept from one who waits for them, got %v, %v", kept, names(), err)
 	}
 }
 

@@ -72,7 +72,7 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	isNew := func(n ledger.Name) bool { return slices.Contains(next.Claims, n) }
 	if old != nil {
 		// Old names stay claimed while something in Vault, or a certificate, bears them: activate says until when.
-		next.MakeFormer(old.Held(), time.Time{})
+		next.MakeFormer(old.Held())
 	}
 	var free []ledger.Name // former names whose last certificate has ended
 	next.Former = slices.DeleteFunc(slices.Clone(next.Former), func(n ledger.FormerName) bool {

@@ -316,21 +316,14 @@ func (w *work) activate(ctx context.Context) error {
 	next.State, next.Attempts = ledger.Active, 0
 	now := w.Now().Round(0).UTC()
 	var free []ledger.Name
-	next.Former = nil
-	for _, n := range w.record.Former {
-		switch {
-		case n.Until.IsZero():
-			if n.Until = w.lastCertificate(next); n.Until.IsZero() || now.Before(n.Until) {
-				next.Former = append(next.Former, n)
-			} else {
-				free = append(free, n.Name)
-			}
-		case now.Before(n.Until):
-			next.Former = append(next.Former, n)
-		default:
+	next.DateFormer(w.lastCertificate(next))
+	next.Former = slices.DeleteFunc(next.Former, func(n ledger.FormerName) bool {
+		ended := !n.Until.IsZero() && !now.Before(n.Until)
+		if ended {
 			free = append(free, n.Name)
 		}
-	}
+		return ended
+	})
 	_, err := w.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner, Release: free})
 	return err
 }

@@ -175,6 +175,43 @@ func TestFormerNames_CountForTheLedgersBound(t *testing.T) {
 	}
 }
 
+// TestNames_AreDatedWhenNothingIssuesAnyMore has the removal of an instance that lives on without a grant stay open for as
+// long as a certificate is good.
+func TestNames_AreDatedWhenNothingIssuesAnyMore(t *testing.T) {
+	w := newWorld(t)
+	f := w.launch(idA, 4)
+	c := w.converger(both)
+	w.must(c, idA, facts.Running, lifecycle.Provisioned)
+	f.IAMRoleARN = "arn:aws:iam::123456789012:role/other"
+	w.ec2[idA] = f
+	w.fail = func(_ int, call string) (error, bool) {
+		if strings.HasPrefix(call, "vault delete") {
+			return errDown, false
+		}
+		return nil, false
+	}
+	if _, err := w.handle(c, idA, facts.Running); err == nil {
+		t.Fatal("want an error")
+	}
+	w.fail = nil
+	w.now = w.now.Add(maxTTL + time.Hour)
+	w.launch(idB, 4)
+	w.isRefused(w.converger(lifecycle.Duties{Make: true}), idB, "ip-10-1-1-4.ec2.internal", idA, "once that one is gone")
+	w.must(c, idA, facts.Running, lifecycle.Deprovisioned)
+	record := w.records[idA]
+	for _, name := range record.Names() {
+		if until, _ := record.HeldUntil(name); !until.Equal(w.now.Add(maxTTL)) {
+			t.Errorf("want %v held for %s from the cut on, got until %s", name, maxTTL, until)
+		}
+	}
+	if end := time.Unix(record.ExpiresAt, 0); end.Before(w.now.Add(maxTTL)) || len(record.Names()) == 0 {
+		t.Errorf("want the tombstone to stand for as long as its %d names are held, it ends at %s", len(record.Names()), end)
+	}
+	w.isRefused(w.converger(lifecycle.Duties{Make: true}), idB, "ip-10-1-1-4.ec2.internal", idA, "or after")
+	w.now = w.now.Add(maxTTL + time.Hour)
+	w.must(c, idB, facts.Running, lifecycle.Provisioned)
+}
+
 // before is the record and the claim of an instance as the version before claims by PKI mount left them.
 func (w *world) before(id string) {
 	r := w.records[id]

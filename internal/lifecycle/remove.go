@@ -42,7 +42,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	}
 	next.State = ledger.Deprovisioning
 	if r.keepsNames {
-		next.MakeFormer(next.Held(), c.lastCertificate(next))
+		next.MakeFormer(next.Held()) // until when is known once nothing can issue a certificate any more
 	}
 	var err error
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: r.old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
@@ -86,7 +86,9 @@ func (w *work) done(r removal) ledger.Write {
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
 	write := ledger.Write{Old: w.record, Owner: w.owner}
 	next.Claims = nil
-	if !r.keepsNames {
+	if r.keepsNames {
+		next.DateFormer(w.lastCertificate(next))
+	} else {
 		next.Former = nil
 		write.Release = w.record.Names()
 	}

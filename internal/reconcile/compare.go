@@ -68,11 +68,19 @@ type comparison struct {
 // live records are those of instances that have, or may have, something in Vault.
 func (s *subject) live() bool { return s.record != nil && s.record.State != ledger.Deleted }
 
-// busy tells that a run is at work on the instance, or will look after it once more: it is left to it.
+// busy reports whether a run is at work on the instance, or one is to follow: it is left to that. No run sets a time further
+// ahead than young; what does would hide the instance for good.
 func (s *subject) busy(now time.Time) bool {
 	r := s.record
-	return r != nil && (r.LeaseOwner != "" && r.LeaseExpiresAt >= now.UnixMilli() || r.QuietUntil != nil && now.Before(*r.QuietUntil))
+	if r == nil {
+		return false
+	}
+	ahead := func(t time.Time) bool { return !t.Before(now) && isRecent(t, now) }
+	return r.LeaseOwner != "" && ahead(time.UnixMilli(r.LeaseExpiresAt)) || r.QuietUntil != nil && ahead(*r.QuietUntil)
 }
+
+// isRecent reports whether a time is within young of now, on either side: a record may say anything.
+func isRecent(t, now time.Time) bool { return now.Sub(t).Abs() < young }
 
 func (s *subject) change(d Drift) Change {
 	d.InstanceID = s.id
@@ -141,7 +149,7 @@ func (c *comparison) leaving(s *subject) []Change {
 	if row := s.unrevoked(); row != nil {
 		return []Change{*row}
 	}
-	if !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
+	if !s.live() && isRecent(s.record.UpdatedAt, c.now) {
 		return nil // removed a moment ago: the lists may be older
 	}
 	rows := c.foreignPolicies(s)
@@ -293,7 +301,7 @@ func (c *comparison) gone(s *subject) []Change {
 	if row := s.unrevoked(); row != nil && !s.busy(c.now) {
 		return append(removing(c.strays(s)), *row)
 	}
-	if s.busy(c.now) || s.record != nil && !s.live() && c.now.Sub(s.record.UpdatedAt) < young {
+	if s.busy(c.now) || s.record != nil && !s.live() && isRecent(s.record.UpdatedAt, c.now) {
 		return nil // removed a moment ago: the lists may be older
 	}
 	rows := c.foreignPolicies(s)

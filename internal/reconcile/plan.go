@@ -43,7 +43,7 @@ func decide(changes []Change, t terms) plan {
 			return true
 		}
 		// The young are spared: EC2 may not show them yet, and what the lists held of them may be gone by now.
-		return c.absent && t.now.Sub(c.written) < young
+		return c.absent && isRecent(c.written, t.now)
 	})
 	slices.SortFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.InstanceID, b.InstanceID), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Path, b.Path))

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -108,4 +110,28 @@ func (s slowly) Converge(ctx context.Context, t event.Trigger, i instance.Sighti
 	s.w.now = s.w.now.Add(700 * time.Millisecond)
 	s.w.mu.Unlock()
 	return s.Converger.Converge(ctx, t, i)
+}
+
+// TestRecord_HidesNoInstanceByItsTimes has records written by hand that would have every run wait for ever.
+func TestRecord_HidesNoInstanceByItsTimes(t *testing.T) {
+	far := start.Add(24 * time.Hour)
+	for name, forge := range map[string]func(*ledger.Record){
+		"a lease":        func(r *ledger.Record) { r.LeaseOwner, r.LeaseExpiresAt = "nobody", far.UnixMilli() },
+		"a quiet time":   func(r *ledger.Record) { r.QuietUntil = &far },
+		"its last write": func(r *ledger.Record) { r.UpdatedAt = far },
+	} {
+		for _, gone := range []bool{false, true} {
+			w := newWorld(t, 3)
+			w.loosen(grant.AuthRolePath("aws", id(1)), "auth_type", "iam")
+			if gone {
+				delete(w.ec2, id(1))
+			}
+			r := w.records[id(1)]
+			forge(&r)
+			w.records[id(1)] = r
+			if a := w.run(w.reconciler(), Input{Mode: Detect}); len(a.Drift) == 0 || a.Drift[0].InstanceID != id(1) {
+				t.Errorf("%s far ahead, instance gone: %v: want its drift told, got\n%s", name, gone, told(a))
+			}
+		}
+	}
 }
