@@ -17,12 +17,12 @@ import (
 
 const k8s = "alice_cluster/pki/k8s"
 
-// isRefused fails unless an instance is refused with a message that says all of it, and holds nothing.
-func (w *world) isRefused(c *lifecycle.Converger, id string, says ...string) {
+// isRefused fails unless instance B is refused with a message that says all of it, and holds nothing.
+func (w *world) isRefused(c *lifecycle.Converger, says ...string) {
 	w.t.Helper()
-	_, err := w.handle(c, id, facts.Running)
+	_, err := w.handle(c, idB, facts.Running)
 	if fault.KindOf(err) != fault.Refuse {
-		w.t.Fatalf("want %s refused, got %v", id, err)
+		w.t.Fatalf("want %s refused, got %v", idB, err)
 	}
 	for _, text := range says {
 		if !strings.Contains(err.Error(), text) {
@@ -30,7 +30,7 @@ func (w *world) isRefused(c *lifecycle.Converger, id string, says ...string) {
 		}
 	}
 	for name, claim := range w.claims {
-		if claim.InstanceID == id {
+		if claim.InstanceID == idB {
 			w.t.Errorf("refused, and %s is claimed: names are claimed all or none", name)
 		}
 	}
@@ -44,7 +44,7 @@ func TestAddress_IsHeldByOneLiveInstanceOnly(t *testing.T) {
 	evil := w.launch(idB, 5)
 	evil.IPv4s = append(evil.IPv4s, netip.MustParseAddr("10.1.1.4"))
 	w.ec2[idB] = evil
-	w.isRefused(c, idB, "10.1.1.4", k8s, idA, "running")
+	w.isRefused(c, "10.1.1.4", k8s, idA, "running")
 	w.setState(facts.Terminated)
 	w.must(w.converger(lifecycle.Duties{Remove: true}), idA, facts.Terminated, lifecycle.Deprovisioned)
 	w.must(c, idB, facts.Running, lifecycle.Provisioned)
@@ -144,7 +144,7 @@ func TestPKIMount_OfAnotherDeploymentGetsNoFirstGrant(t *testing.T) {
 	c := w.converger(lifecycle.Duties{Make: true})
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	w.owners = map[string]string{k8s: "other"}
-	w.isRefused(c, idB, k8s, "other", "vault-ec2", "base_path")
+	w.isRefused(c, k8s, "other", "vault-ec2", "base_path")
 	w.must(c, idA, facts.Running, lifecycle.Unchanged) // what stands goes on
 	w.owners = map[string]string{k8s: "vault-ec2"}
 	w.must(c, idB, facts.Running, lifecycle.Provisioned)
@@ -196,7 +196,7 @@ func TestNames_AreDatedWhenNothingIssuesAnyMore(t *testing.T) {
 	w.fail = nil
 	w.now = w.now.Add(maxTTL + time.Hour)
 	w.launch(idB, 4)
-	w.isRefused(w.converger(lifecycle.Duties{Make: true}), idB, "ip-10-1-1-4.ec2.internal", idA, "once that one is gone")
+	w.isRefused(w.converger(lifecycle.Duties{Make: true}), "ip-10-1-1-4.ec2.internal", idA, "once that one is gone")
 	w.must(c, idA, facts.Running, lifecycle.Deprovisioned)
 	record := w.records[idA]
 	for _, name := range record.Names() {
@@ -207,7 +207,7 @@ func TestNames_AreDatedWhenNothingIssuesAnyMore(t *testing.T) {
 	if end := time.Unix(record.ExpiresAt, 0); end.Before(w.now.Add(maxTTL)) || len(record.Names()) == 0 {
 		t.Errorf("want the tombstone to stand for as long as its %d names are held, it ends at %s", len(record.Names()), end)
 	}
-	w.isRefused(w.converger(lifecycle.Duties{Make: true}), idB, "ip-10-1-1-4.ec2.internal", idA, "or after")
+	w.isRefused(w.converger(lifecycle.Duties{Make: true}), "ip-10-1-1-4.ec2.internal", idA, "or after")
 	w.now = w.now.Add(maxTTL + time.Hour)
 	w.must(c, idB, facts.Running, lifecycle.Provisioned)
 }
@@ -232,7 +232,7 @@ func TestUpgrade_CarriesClaimsOver(t *testing.T) {
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	w.before(idA)
 	w.launch(idB, 4)
-	w.isRefused(c, idB, "ip-10-1-1-4.ec2.internal", "alice_cluster", idA) // by the claim as it was
+	w.isRefused(c, "ip-10-1-1-4.ec2.internal", "alice_cluster", idA) // by the claim as it was
 	w.must(c, idA, facts.Running, lifecycle.Provisioned)
 	if err := w.granted(idA); err != nil {
 		t.Error(err)
