@@ -302,9 +302,15 @@ func (c cloud) List(_ context.Context, place instance.Place, ids []string, each 
 	return each(page)
 }
 
+// RoleNow is the role in the instance profile that EC2 showed, which may lag: here an instance changes its profile, and no
+// profile its role.
 func (c cloud) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
 	err = c.do("iam role "+f.ID, func() error {
-		arn = c.ec2[f.ID].IAMRoleARN
+		for _, v := range c.history[f.ID] {
+			if v.facts.IAMInstanceProfileARN == f.IAMInstanceProfileARN {
+				arn = v.facts.IAMRoleARN
+			}
+		}
 		return nil
 	})
 	return arn, err
