@@ -74,12 +74,7 @@ func MustReplace(current map[string]any, want Object) bool {
 	if current == nil {
 		return false
 	}
-	return ChangesType(current, want) || current["resolve_aws_unique_ids"] == true && want.Fields["resolve_aws_unique_ids"] == false
-}
-
-// ChangesType reports whether an auth role, as Vault answers it, lets instances log in by another way than want.
-func ChangesType(current map[string]any, want Object) bool {
-	return current != nil && current["auth_type"] != want.Fields["auth_type"]
+	return current["auth_type"] != want.Fields["auth_type"] || current["resolve_aws_unique_ids"] == true && want.Fields["resolve_aws_unique_ids"] == false
 }
 
 // Admits reports whether an auth role, as Vault answers it, admits this one instance and nothing else.

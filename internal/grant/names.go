@@ -3,6 +3,7 @@ package grant
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -33,8 +34,7 @@ func CheckBasePath(path string) error {
 	if !vaultPath.MatchString(path) {
 		return fmt.Errorf("%q is not of the form %s", path, vaultPath)
 	}
-	switch first, _, _ := strings.Cut(path, "/"); first {
-	case "sys", "auth", "identity", "cubbyhole":
+	if first, _, _ := strings.Cut(path, "/"); slices.Contains(ownSegments, first) {
 		return fmt.Errorf("%q belongs to Vault itself", path)
 	}
 	return nil

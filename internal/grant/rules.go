@@ -98,6 +98,7 @@ func vaultsOwn(path string) string {
 	return ""
 }
 
+// ownSegments are the first segments of paths that are Vault's own.
 var ownSegments = []string{"sys", "auth", "identity", "cubbyhole"}
 
 // checkTogether holds the profiles of a set against each other. It bars those whose base paths lie in one another, and
