@@ -31,9 +31,6 @@ func breaksRule(format string, args ...any) error {
 	return &ruleError{err: fmt.Errorf(format, args...)}
 }
 
-// LongestTTL returns the longest max_ttl that the deployment lets a PKI role have.
-func (p *Profile) LongestTTL() time.Duration { return p.rules.MaxTTL }
-
 // bar notes why nothing new is granted by the profile.
 func (p *Profile) bar(faults ...error) {
 	p.Barred = errors.Join(append([]error{p.Barred}, faults...)...)
