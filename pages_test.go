@@ -1,0 +1,100 @@
+// Package pages holds the pages of the repository against its code.
+package pages
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var (
+	testName = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z0-9_]\w*`)
+	testFile = regexp.MustCompile(`\b\w+_test\.go\b`)
+	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`)
+	quoted   = regexp.MustCompile(`"([A-Za-z][^"$\n]* [^"$\n]*)"`) // of two words or more
+)
+
+// files returns the repository's files that end in one of the suffixes, by path. Hidden folders hold caches and tools.
+func files(t *testing.T, suffixes ...string) map[string][]byte {
+	t.Helper()
+	found := map[string][]byte{}
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if path != "." && strings.HasPrefix(entry.Name(), ".") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(path, s) }) {
+			return nil
+		}
+		found[path], err = os.ReadFile(path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// A promise is worth something only while the test that shows it exists.
+func TestPages_NameOnlyTestsThatExist(t *testing.T) {
+	exists := map[string]bool{}
+	for path, text := range files(t, "_test.go") {
+		exists[filepath.Base(path)] = true
+		for _, f := range testFunc.FindAllSubmatch(text, -1) {
+			exists[string(f[1])] = true
+		}
+	}
+	named := map[string]int{}
+	for path, text := range files(t, ".md") {
+		for i, line := range strings.Split(string(text), "\n") {
+			names := testName.FindAllString(line, -1)
+			named[path] += len(names)
+			for _, name := range append(names, testFile.FindAllString(line, -1)...) {
+				if !exists[name] {
+					t.Errorf("%s:%d names %s, which no *_test.go file of the repository has", path, i+1, name)
+				}
+			}
+		}
+	}
+	for _, page := range []string{"SECURITY.md", "RELIABILITY.md"} {
+		if named[page] == 0 {
+			t.Errorf("%s names no test: its promises lost their proof, or this test reads it wrongly", page)
+		}
+	}
+}
+
+// An operator searches the log for the texts that the runbook quotes, so a reworded message must change the runbook as well.
+func TestRunbook_QuotesTextsOfTheCode(t *testing.T) {
+	const path = "infra/RUNBOOK.md"
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code []byte
+	for file, text := range files(t, ".go") {
+		if !strings.HasSuffix(file, "_test.go") && !strings.HasPrefix(file, filepath.Join("infra", "lab")) {
+			code = append(code, text...)
+		}
+	}
+	quotes := quoted.FindAllSubmatchIndex(page, -1)
+	if len(quotes) == 0 {
+		t.Fatalf("%s quotes no text: this test reads it wrongly", path)
+	}
+	for _, q := range quotes {
+		text := page[q[2]:q[3]]
+		ofLambda := string(text) == "Task timed out"
+		if !ofLambda && !bytes.Contains(code, text) {
+			t.Errorf("%s:%d quotes %q, which the code does not write", path, 1+bytes.Count(page[:q[2]], []byte("\n")), text)
+		}
+	}
+}
