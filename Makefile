@@ -54,7 +54,7 @@ validate: ## all that is deployed, without an account: cfn-lint, the tests of th
 soak: build ## a fleet comes and goes in bad weather (FOR=30m INSTANCES=500); then all must agree
 	@cd $(LAB) && $(GO) run ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500)
 
-bench: build ## launch storms, cold starts, other tools, comparing a fleet, the race for the first login: tables (FULL=true: 50,000 too; QUICK=1: only counts calls)
+bench: build ## launch storms, cold starts, comparing a fleet, the race for the first login: tables (FULL=true: 50,000 too; QUICK=1: only counts calls)
 	@cd $(LAB) && $(GO) run ./cmd/bench $(if $(FULL),-full) $(if $(QUICK),-quick,&& $(GO) run ./cmd/lab race)
 
 race: build ## how many instances log in at the first try, and how long the others wait, as a table

@@ -25,7 +25,6 @@ type cloud struct {
 
 	mu        sync.Mutex
 	instances map[string]*machine
-	ids       []string // in the order they were added
 	queues    map[string]*messages
 	items     map[string]item // of the ledger, by key; empty where DynamoDB Local is it
 	calls     map[string]int  // by action
@@ -63,7 +62,6 @@ func (c *cloud) add(instances ...fleet.Instance) {
 	defer c.mu.Unlock()
 	for _, i := range instances {
 		c.instances[i.ID] = &machine{Instance: i, state: "running"}
-		c.ids = append(c.ids, i.ID)
 	}
 }
 
@@ -74,13 +72,6 @@ func (c *cloud) terminate(instances ...fleet.Instance) {
 	for _, i := range instances {
 		c.instances[i.ID].state = "terminated"
 	}
-}
-
-// forget makes EC2 show no instance any more.
-func (c *cloud) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.instances, c.ids = map[string]*machine{}, nil
 }
 
 // count is how often an action was asked for, the SDK's own second tries apart.

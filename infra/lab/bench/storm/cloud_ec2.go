@@ -9,9 +9,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// pageSize is how many instances one answer holds at most.
-const pageSize = 1000
-
 // The answers of EC2 and IAM, as far as anybody here reads them.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 // https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetInstanceProfile.html
@@ -19,7 +16,6 @@ type (
 	describeAnswer struct {
 		XMLName      xml.Name      `xml:"http://ec2.amazonaws.com/doc/2016-11-15/ DescribeInstancesResponse"`
 		Reservations []reservation `xml:"reservationSet>item"`
-		NextToken    string        `xml:"nextToken,omitempty"`
 	}
 	reservation struct {
 		Owner    string  `xml:"ownerId"`
@@ -59,7 +55,7 @@ type (
 	}
 )
 
-// describe shows the instances of a list, of the filter instance-id, or page by page all.
+// describe returns the instances of a list of IDs, or of the filter instance-id.
 func (c *cloud) describe(form url.Values) describeAnswer {
 	var answer describeAnswer
 	for _, list := range []string{"InstanceId.", "Filter.1.Value."} {
@@ -68,17 +64,6 @@ func (c *cloud) describe(form url.Values) describeAnswer {
 				answer.Reservations = append(answer.Reservations, m.shown())
 			}
 		}
-		if form.Get(list+"1") != "" {
-			return answer
-		}
-	}
-	from, _ := strconv.Atoi(form.Get("NextToken")) // none: from the first
-	to := min(from+pageSize, len(c.ids))
-	for _, id := range c.ids[from:to] {
-		answer.Reservations = append(answer.Reservations, c.instances[id].shown())
-	}
-	if to < len(c.ids) {
-		answer.NextToken = strconv.Itoa(to)
 	}
 	return answer
 }

@@ -34,8 +34,7 @@ func (w *way) warm(ctx context.Context, function, state string, instances []flee
 	var group errgroup.Group
 	for _, i := range instances {
 		group.Go(func() error {
-			_, err := invoke(ctx, w.Functions[function], event(i, state))
-			return err
+			return invoke(ctx, w.Functions[function], event(i, state))
 		})
 	}
 	return group.Wait()

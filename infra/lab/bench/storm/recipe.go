@@ -40,7 +40,7 @@ func (w *way) record(ctx context.Context, function string, i fleet.Instance, sta
 		t.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: slow} })
 		defer t.SetFault(nil)
 	}
-	if _, err := invoke(ctx, w.Functions[function], event(i, state)); err != nil {
+	if err := invoke(ctx, w.Functions[function], event(i, state)); err != nil {
 		return recipe{}, fmt.Errorf("recording %s of one instance: %w", state, err)
 	}
 	var calls []tap.Call

@@ -207,16 +207,16 @@ func (w *way) poll(function string) *queue.Poller {
 	return p
 }
 
-// invoke hands a function one bare event.
-func invoke(ctx context.Context, f *sandbox.Function, body []byte) (sandbox.Result, error) {
+// invoke sends a function one event and returns the function's error, if any.
+func invoke(ctx context.Context, f *sandbox.Function, body []byte) error {
 	result, err := f.Invoke(ctx, body)
 	if err == nil {
 		err = result.Err()
 	}
 	if err != nil {
-		err = fmt.Errorf("invoking %s: %w", f.Name(), err)
+		return fmt.Errorf("invoking %s: %w", f.Name(), err)
 	}
-	return result, err
+	return nil
 }
 
 // event is an event of an instance's, as EventBridge delivers it.

@@ -21,14 +21,14 @@ func (r *Rig) Record(ctx context.Context) (recipes, error) {
 	defer func() { _ = w.close() }() // it only read
 	var all recipes
 	both := r.launch(2)
-	if _, err := invoke(ctx, w.Functions[provision], event(both[0], "running")); err != nil {
+	if err := invoke(ctx, w.Functions[provision], event(both[0], "running")); err != nil {
 		return all, err
 	}
 	if all.grant, err = w.record(ctx, provision, both[1], "running"); err != nil {
 		return all, err
 	}
 	r.cloud.terminate(both...)
-	if _, err := invoke(ctx, w.Functions[deprovision], event(both[0], "terminated")); err != nil {
+	if err := invoke(ctx, w.Functions[deprovision], event(both[0], "terminated")); err != nil {
 		return all, err
 	}
 	all.removal, err = w.record(ctx, deprovision, both[1], "terminated")
@@ -56,14 +56,12 @@ func (r *Rig) Warm(ctx context.Context, all recipes, rounds int) ([]report.Row, 
 	}
 	work := []func(fleet.Instance) error{
 		func(i fleet.Instance) error {
-			_, err := invoke(ctx, f, event(i, "running"))
-			return err
+			return invoke(ctx, f, event(i, "running"))
 		},
 		play(all.grant),
 		play(all.grant.only(isWrite)),
 		func(fleet.Instance) error {
-			_, err := invoke(ctx, f, []byte(idle))
-			return err
+			return invoke(ctx, f, []byte(idle))
 		},
 	}
 	times := make([][]time.Duration, len(work))

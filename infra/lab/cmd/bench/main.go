@@ -1,5 +1,5 @@
-// Command bench measures storms of starts and ends, the functions' start, the tools people use instead, and comparing a
-// fleet, each beside the least it could cost, and prints tables. With -quick it only counts the calls of a small storm.
+// Command bench measures storms of starts and ends, the functions' start, and comparing a fleet, each beside the least it
+// could cost, and prints tables. With -quick it only counts the calls of a small storm.
 // `make bench` runs it; see BENCHMARKS.md.
 package main
 
@@ -40,7 +40,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&o.Rounds, "rounds", 3, "how often everything is measured")
 	flag.StringVar(&o.Profiles, "profiles", "", "a folder for CPU profiles of the full-content passes")
 	quick := flag.Bool("quick", false, "count the calls of a small storm and measure no time; exits with 1 when a count is off")
-	only := flag.String("only", "", "storms, peers or comparison, and nothing else")
+	only := flag.String("only", "", "storms or comparison, and nothing else")
 	flag.Parse()
 	if *full {
 		o.Sizes = append(o.Sizes, 50_000)
@@ -57,7 +57,6 @@ func run(ctx context.Context) error {
 		run  func() error
 	}{
 		{"storms", func() error { return storm.All(ctx, storms, o.Out) }},
-		{"peers", func() error { return storm.Peers(ctx, storms, o.Out) }},
 		{"comparison", func() error { return bench.Run(ctx, o) }},
 	}
 	for _, p := range parts {
