@@ -1,5 +1,5 @@
-// Command deprovision removes a gone instance's Vault identity and cuts its live tokens. It is invoked with the EC2
-// state-change events of its queue, or with one event by hand.
+// Command deprovision removes a terminated instance's Vault identity and cuts its live tokens. Lambda invokes it with the
+// events of its queue, an operator with one event by hand.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command provision gives a starting instance its own Vault identity. It is invoked with the EC2 state-change
-// events of its queue, or with one event by hand.
+// Command provision creates a starting instance's own Vault identity. Lambda invokes it with the events of its queue,
+// an operator with one event by hand.
 package main
 
 import (

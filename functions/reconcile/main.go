@@ -1,5 +1,5 @@
-// Command reconcile compares the whole fleet, EC2 with the ledger and with Vault, and repairs what differs. It is
-// invoked by its schedule, by its own queue, or by hand.
+// Command reconcile compares the whole fleet in EC2 with the ledger and with Vault, and repairs the drift. Its schedule,
+// its own queue or an operator invokes it.
 package main
 
 import (

@@ -8,30 +8,31 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// maxRows is how many drift rows one invocation answers at most, and how many are shown.
+// maxRows is the most drift rows that one invocation answers, and the most that are printed.
 const maxRows = 200
 
-// input is what the function takes. The cursor goes back as it came: it is the function's own affair, and the one that
-// is deployed may be of another version than this command.
+// input is the function's input. The cursor is returned to the function unread, since the deployed function may be of
+// another version than this command.
 type input struct {
 	reconcile.Input
 	Cursor json.RawMessage `json:"cursor,omitempty"`
 }
 
-// answer is what it says of the fleet.
+// answer is the function's answer about the fleet. The cursor is unread for the same reason as input's.
 type answer struct {
 	reconcile.Answer
 	Cursor json.RawMessage `json:"cursor,omitempty"`
 }
 
-// goesOn tells whether the run is not over.
-func (a answer) goesOn() bool { return len(a.Cursor) > 0 && !bytes.Equal(a.Cursor, []byte("null")) }
+// isPartial reports whether the run needs another invocation.
+func (a answer) isPartial() bool { return len(a.Cursor) > 0 && !bytes.Equal(a.Cursor, []byte("null")) }
 
-// then joins the answer of the next invocation of a run: counts and time are of the whole run so far, rows are its own.
-func (a answer) then(next answer) answer {
+// join returns the answer of a run so far and its next invocation. The next invocation's counts and time are those of the
+// whole run, its rows are its own.
+func (a answer) join(next answer) answer {
 	rows := slices.Concat(a.Drift, next.Drift)
-	if next.goesOn() {
-		// Truncated says that the run goes on; that there were too many rows besides is seen by their number.
+	if next.isPartial() {
+		// Truncated is also set because the run is not over. Only the number of rows shows whether rows were dropped.
 		next.Truncated = len(next.Drift) >= maxRows
 	} else {
 		next.Cursor = nil
@@ -45,12 +46,12 @@ func (a answer) then(next answer) answer {
 	return next
 }
 
-// status is the command's exit status for the answer.
+// status returns the command's exit status for the answer.
 func (a answer) status() int {
 	s := a.Summary
 	left := s.Missing + s.Changed + s.Orphaned + s.Conflicting
 	if a.Mode == reconcile.Correct {
-		left -= s.Corrected + s.Enqueued // what was left alone, a conflict above all, is somebody's to look at
+		left -= s.Corrected + s.Enqueued // the rest, such as conflicts, needs an operator
 	}
 	if a.Blocked || s.Failed > 0 || left > 0 {
 		return undone

@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 )
 
-// invokeLimit outlasts the longest invocation Lambda knows, which is 15 minutes, and its start.
+// invokeLimit is longer than Lambda's longest invocation, which is 15 minutes, and its start.
 const invokeLimit = 16 * time.Minute
 
 // function is the deployed function.
@@ -24,8 +24,7 @@ type function struct {
 	name   string
 }
 
-// newFunction makes the client of a function. It retries nothing: an invocation whose answer got lost has run, and
-// would run a second time.
+// newFunction returns the function with a client that never retries: an invocation with a lost answer has run already.
 func newFunction(ctx context.Context, name string) (function, error) {
 	c, err := config.LoadDefaultConfig(ctx,
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(invokeLimit)),
@@ -39,7 +38,7 @@ func newFunction(ctx context.Context, name string) (function, error) {
 	return function{client: lambda.NewFromConfig(c), name: name}, nil
 }
 
-// invoke gives what the function answers, and its failure as an error.
+// invoke returns the function's answer. A failure of the function is an error.
 func (f function) invoke(ctx context.Context, in input) ([]byte, error) {
 	payload, err := json.Marshal(in)
 	if err != nil {
@@ -48,16 +47,16 @@ func (f function) invoke(ctx context.Context, in input) ([]byte, error) {
 	out, err := f.client.Invoke(ctx, &lambda.InvokeInput{FunctionName: &f.name, Payload: payload})
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("waiting for the answer of function %s: %w; the function itself runs on to its end", f.name, ctx.Err())
+		return nil, fmt.Errorf("waiting for the answer of function %s: %w; the function itself continues to its end", f.name, ctx.Err())
 	case err != nil:
-		return nil, fmt.Errorf("invoking function %s (does it exist, may you invoke it, and does what serves it still run?): %w", f.name, err)
+		return nil, fmt.Errorf("invoking function %s (does it exist, may you invoke it, and does the server at its endpoint still run?): %w", f.name, err)
 	case out.FunctionError != nil:
-		return nil, fmt.Errorf("function %s failed: %s; its log says more", f.name, failure(out.Payload))
+		return nil, fmt.Errorf("function %s failed: %s; see its log", f.name, failure(out.Payload))
 	}
 	return out.Payload, nil
 }
 
-// failure is the message of a function's error document.
+// failure returns the message of a function's error document, or the document itself if it has none.
 func failure(payload []byte) string {
 	var document struct{ ErrorType, ErrorMessage string }
 	if err := json.Unmarshal(payload, &document); err != nil || document.ErrorMessage == "" {
@@ -66,8 +65,8 @@ func failure(payload []byte) string {
 	return document.ErrorMessage
 }
 
-// reconcile invokes the function until the run is over: one that outlasts an invocation answers with a cursor from
-// which the next goes on. It gives the answer to the whole run, and the same as JSON.
+// reconcile invokes the function until the run is over: a run that outlasts an invocation answers with a cursor for the
+// next one. It returns the answer of the whole run, also as JSON.
 func (f function) reconcile(ctx context.Context, in input, progress io.Writer) (answer, []byte, error) {
 	var whole answer
 	for n := 1; ; n++ {
@@ -79,8 +78,8 @@ func (f function) reconcile(ctx context.Context, in input, progress io.Writer) (
 		if err := json.Unmarshal(raw, &a); err != nil {
 			return answer{}, nil, fmt.Errorf("reading the answer of function %s: %w", f.name, err)
 		}
-		whole = whole.then(a)
-		if !a.goesOn() {
+		whole = whole.join(a)
+		if !a.isPartial() {
 			if n > 1 {
 				if raw, err = json.Marshal(whole); err != nil {
 					return answer{}, nil, fmt.Errorf("writing the answer of %d invocations: %w", n, err)
@@ -89,9 +88,9 @@ func (f function) reconcile(ctx context.Context, in input, progress io.Writer) (
 			return whole, raw, nil
 		}
 		if bytes.Equal(a.Cursor, in.Cursor) {
-			return answer{}, nil, fmt.Errorf("function %s does not get on: invocation %d ended where it began; its log says what it waits for", f.name, n)
+			return answer{}, nil, fmt.Errorf("function %s makes no progress: invocation %d ended where it began; see its log for the reason", f.name, n)
 		}
 		in.Cursor = a.Cursor
-		fmt.Fprintf(progress, "reconcile: the run outlasts invocation %d (%d records so far); going on\n", n, a.Scanned.Records)
+		fmt.Fprintf(progress, "reconcile: the run outlasts invocation %d (%d records so far); continuing\n", n, a.Scanned.Records)
 	}
 }

@@ -1,11 +1,11 @@
-// Command reconcile invokes the reconcile function and prints what it answers: the drift of the fleet as a table with
-// each difference below its row, or doctor's checks with what to do about those that fail. In mode teardown it has the
-// function remove all that the deployment made, once whoever runs it has typed the deployment's name.
+// Command reconcile invokes the reconcile function and prints its answer: the drift of the fleet as a table with each
+// difference below its row, or doctor's checks with a remedy for each failed one. In mode teardown it asks for the
+// deployment's name, and then has the function remove everything that the deployment made.
 //
-// The exit status is 0 when nothing is left to do, 1 when something is (drift was found, a repair failed or was
-// blocked, a check failed), and 2 when the command itself failed.
+// The exit status is 0 if nothing is left to do, 1 if something is (drift was found, a repair failed or was blocked, a
+// check failed), and 2 if the command itself failed.
 //
-// It finds the function as the aws command does: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_LAMBDA and their kin.
+// It reads the AWS configuration as the aws command does: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_LAMBDA and so on.
 package main
 
 import (

@@ -11,10 +11,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// What is shown of one difference, whatever was answered.
+// Limits of one printed difference.
 const (
-	diffLines = 40
-	lineWidth = 240
+	diffLines = 40  // lines
+	lineWidth = 240 // characters of a line
 )
 
 // printAnswer prints the fleet's drift: a row for each object with its difference below, then the summary.
@@ -29,16 +29,16 @@ func printAnswer(out io.Writer, a answer) error {
 		table(&b, a.Drift)
 	}
 	b.WriteString("\n")
-	if said := summed(a.Summary); said != "" {
+	if said := summaryLine(a.Summary); said != "" {
 		b.WriteString(said + "\n")
-	} else if !a.Blocked { // what was not looked at is not in order
+	} else if !a.Blocked { // a blocked comparison proves nothing
 		b.WriteString("no drift\n")
 	}
 	if a.Truncated {
 		fmt.Fprintf(&b, "only the first %s shown; the function's log has all\n", count(len(a.Drift), "row"))
 	}
 	if a.Summary.Enqueued > 0 {
-		b.WriteString("what was sent to the queue is repaired from there: look again with -mode detect when it is empty\n")
+		b.WriteString("rows sent to the queue are repaired from there: run -mode detect when the queue is empty\n")
 	}
 	if a.Blocked {
 		indented(&b, "BLOCKED: ", a.BlockedReason)
@@ -47,7 +47,7 @@ func printAnswer(out io.Writer, a answer) error {
 	return err
 }
 
-// table prints the rows with columns as wide as their widest cell; the path stands last and may be long.
+// table prints the rows with each column as wide as its widest cell. The path may be long and comes last.
 func table(b *strings.Builder, rows []reconcile.Drift) {
 	cells := [][]string{{"INSTANCE", "OBJECT", "REASON", "ACTION", "PATH"}}
 	for _, d := range rows {
@@ -72,7 +72,7 @@ func table(b *strings.Builder, rows []reconcile.Drift) {
 	}
 }
 
-// details prints what differs in one object, indented below its row.
+// details prints the differences of one object, indented below its row.
 func details(b *strings.Builder, d reconcile.Drift) {
 	if len(d.Fields) > 0 {
 		fmt.Fprintf(b, "    fields: %s\n", printable(strings.Join(d.Fields, ", ")))
@@ -91,8 +91,8 @@ func details(b *strings.Builder, d reconcile.Drift) {
 	}
 }
 
-// indented prints a text behind its label, further lines of it below where it began: several faults come as one text,
-// and a line of one must not look like a line of the table.
+// indented prints a text after its label and aligns the text's further lines: one text may hold several faults, and none
+// of its lines must look like a row of the table.
 func indented(b *strings.Builder, label, s string) {
 	for line := range strings.SplitSeq(strings.TrimSpace(s), "\n") {
 		b.WriteString(label + printable(line) + "\n")
@@ -100,8 +100,8 @@ func indented(b *strings.Builder, label, s string) {
 	}
 }
 
-// summed is the line that tells what there was and what became of it; empty when there was nothing.
-func summed(s reconcile.Summary) string {
+// summaryLine returns the counts of drift and repairs as one line; empty if there are none.
+func summaryLine(s reconcile.Summary) string {
 	found := counted(
 		part{s.Missing, "missing"}, part{s.Changed, "changed"}, part{s.Orphaned, "orphaned"}, part{s.Conflicting, "conflicting"})
 	became := counted(part{s.Corrected, "corrected"}, part{s.Failed, "failed"}, part{s.Enqueued, "sent to the queue"})
@@ -130,7 +130,7 @@ func counted(parts ...part) string {
 	return strings.Join(said, ", ")
 }
 
-// printReport prints doctor's checks, what to do about a failed one on a line of its own.
+// printReport prints doctor's checks, and the remedy of a failed one on a line of its own.
 func printReport(out io.Writer, r doctor.Report) error {
 	var b strings.Builder
 	width, bad := 0, 0
@@ -152,7 +152,7 @@ func printReport(out io.Writer, r doctor.Report) error {
 	case bad > 0:
 		fmt.Fprintf(&b, "\n%d of %s not ok\n", bad, count(len(r.Checks), "check"))
 	case !r.OK:
-		b.WriteString("\nno check failed, and the function says that not all is well; its log says why\n")
+		b.WriteString("\nno check failed, but the function reports a fault; see its log\n")
 	default:
 		fmt.Fprintf(&b, "\n%s, all ok\n", count(len(r.Checks), "check"))
 	}

@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "write what is printed into testdata")
 
-// golden holds printed text against testdata/<name>.golden.
+// golden compares printed text with testdata/<name>.golden.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	file := filepath.Join("testdata", name+".golden")
@@ -45,7 +45,7 @@ func printed(t *testing.T, a answer) string {
 	return b.String()
 }
 
-// threeRows is an answer with one row of each common kind.
+// threeRows returns an answer with one row of each common kind.
 func threeRows() answer {
 	return answer{Answer: reconcile.Answer{
 		Mode: reconcile.Detect, Scanned: reconcile.Scanned{Instances: 4, Records: 4, Policies: 6, AuthRoles: 4, PKIRoles: 1}, DurationMs: 1234,
@@ -111,7 +111,7 @@ func TestWhereNothingCouldBeComparedNothingIsSaidToBeInOrder(t *testing.T) {
 	}}))
 }
 
-// hostile is what somebody who may write to Vault, or tag an instance, would send to a terminal.
+// hostile is a text that an attacker with write access to Vault or to an instance's tags could send to a terminal.
 const hostile = "a\x1b[2Jb\x07\rc\u009bd\u202ee\u200bf\x00g\x7f\tä\u2028h"
 
 func TestNothingFromVaultPlaysWithTheTerminal(t *testing.T) {
@@ -142,7 +142,7 @@ func TestNothingFromVaultPlaysWithTheTerminal(t *testing.T) {
 	for name, text := range map[string]string{"the table": text, "the checks": b.String(), "the JSON": asJSON.String()} {
 		for _, r := range text {
 			if r != '\n' && !unicode.IsPrint(r) {
-				t.Errorf("%U stands in %s as it is", r, name)
+				t.Errorf("%s contains %U unescaped", name, r)
 			}
 		}
 	}

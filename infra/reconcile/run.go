@@ -17,32 +17,32 @@ import (
 // The exit statuses.
 const (
 	done   = 0 // nothing is left to do
-	undone = 1 // something is
+	undone = 1 // something is left to do
 	broken = 2 // the command failed
 )
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	function string
 	input    input
 	json     bool
 }
 
-// parse reads the flags, and prints them to out when asked to with -h.
+// parse reads the flags. With -h it prints them to out.
 func parse(args []string, out io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("reconcile", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.function, "function", "", "name or ARN of the reconcile function: the stack's output ReconcileFunctionName")
-	mode := flags.String("mode", string(reconcile.Detect), "detect tells what differs, correct repairs it, doctor checks what the functions need, teardown removes all")
-	flags.Func("instance", "look at this `instance ID` only; repeat", func(s string) error {
+	mode := flags.String("mode", string(reconcile.Detect), "detect prints the drift, correct repairs it, doctor checks what the functions need, teardown removes everything")
+	flags.Func("instance", "compare this `instance ID` only; repeat", func(s string) error {
 		o.input.InstanceIDs = append(o.input.InstanceIDs, s)
 		return nil
 	})
-	flags.StringVar(&o.input.Profile, "profile", "", "look at the instances of this `profile` only")
-	flags.BoolVar(&o.input.Force, "force", false, "with correct, remove also what is above the delete limit")
-	flags.StringVar(&o.input.Confirm, "yes", "", "with teardown, the `name` of the deployment, instead of asking for it")
-	flags.BoolVar(&o.json, "json", false, "print the answer as JSON, all of it")
+	flags.StringVar(&o.input.Profile, "profile", "", "compare the instances of this `profile` only")
+	flags.BoolVar(&o.input.Force, "force", false, "with correct, remove instances beyond the delete limit too")
+	flags.StringVar(&o.input.Confirm, "yes", "", "with teardown, the `name` of the deployment, instead of a prompt")
+	flags.BoolVar(&o.json, "json", false, "print the whole answer as JSON")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			flags.SetOutput(out)
@@ -74,14 +74,14 @@ func (o options) check(rest []string) error {
 	return nil
 }
 
-// run invokes the function, prints its answer and gives the exit status.
+// run invokes the function, prints its answer and returns the exit status.
 func run(ctx context.Context, o options, in io.Reader, out, progress io.Writer) (int, error) {
 	f, err := newFunction(ctx, o.function)
 	if err != nil {
 		return broken, err
 	}
 	if o.input.Mode == reconcile.Doctor {
-		return examine(ctx, f, o, out)
+		return runDoctor(ctx, f, o, out)
 	}
 	if o.input.Mode == reconcile.Teardown {
 		return tearDown(ctx, f, o, in, out, progress)
@@ -96,7 +96,7 @@ func run(ctx context.Context, o options, in io.Reader, out, progress io.Writer) 
 	return a.status(), nil
 }
 
-// print prints an answer as it came, or as text.
+// print prints an answer: raw as JSON with -json, otherwise by calling text.
 func (o options) print(out io.Writer, raw []byte, text func() error) error {
 	if o.json {
 		text = func() error { return printJSON(out, raw) }
@@ -107,8 +107,8 @@ func (o options) print(out io.Writer, raw []byte, text func() error) error {
 	return nil
 }
 
-// examine prints doctor's checks.
-func examine(ctx context.Context, f function, o options, out io.Writer) (int, error) {
+// runDoctor invokes the function, prints doctor's checks and returns the exit status.
+func runDoctor(ctx context.Context, f function, o options, out io.Writer) (int, error) {
 	raw, err := f.invoke(ctx, o.input)
 	if err != nil {
 		return broken, err

@@ -14,14 +14,14 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// service answers Lambda's Invoke as scripted and remembers what it was sent.
+// service answers Lambda's Invoke as scripted and records the requests.
 type service struct {
 	answers  []string // the last one is repeated
 	failing  bool     // X-Amz-Function-Error
 	status   int
 	paths    []string
 	received []string
-	typing   string // what the person at the terminal types
+	typing   string // the terminal's input
 }
 
 func (s *service) typed() io.Reader { return strings.NewReader(s.typing) }
@@ -39,7 +39,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, s.answers[min(len(s.received), len(s.answers))-1])
 }
 
-// command runs the command with its flags against the service.
+// command runs the command with args against the service.
 func command(t *testing.T, s *service, args ...string) (status int, stdout, stderr string, err error) {
 	t.Helper()
 	server := httptest.NewServer(s)
@@ -83,7 +83,7 @@ func TestARunOverSeveralInvocationsIsOneAnswer(t *testing.T) {
 	}
 	golden(t, "several-invocations", out)
 	if !strings.Contains(progress, "2 records so far") {
-		t.Errorf("whoever waits should be told that the run goes on, told %q", progress)
+		t.Errorf("want a progress line for a run that continues, got %q", progress)
 	}
 }
 
@@ -99,9 +99,9 @@ func TestAWholeRunAsJSONHasEveryRowAndNoCursor(t *testing.T) {
 }
 
 func TestRowsBeyondTheLimitAreLeftOutAndSaidToBe(t *testing.T) {
-	part := func(rows int, goesOn bool) answer {
-		a := answer{Answer: reconcile.Answer{Mode: reconcile.Detect, Drift: make([]reconcile.Drift, rows), Truncated: goesOn}}
-		if goesOn {
+	part := func(rows int, partial bool) answer {
+		a := answer{Answer: reconcile.Answer{Mode: reconcile.Detect, Drift: make([]reconcile.Drift, rows), Truncated: partial}}
+		if partial {
 			a.Cursor = json.RawMessage(`{"n":1}`)
 		}
 		return a
@@ -117,7 +117,7 @@ func TestRowsBeyondTheLimitAreLeftOutAndSaidToBe(t *testing.T) {
 	} {
 		var whole answer
 		for _, p := range c.parts {
-			whole = whole.then(p)
+			whole = whole.join(p)
 		}
 		if len(whole.Drift) != c.rows || whole.Truncated != c.truncated {
 			t.Errorf("%s: got %d rows and truncated %v, want %d and %v", name, len(whole.Drift), whole.Truncated, c.rows, c.truncated)
@@ -127,14 +127,14 @@ func TestRowsBeyondTheLimitAreLeftOutAndSaidToBe(t *testing.T) {
 
 func TestWhatBlockedAnEarlierInvocationIsNotForgotten(t *testing.T) {
 	first := answer{Answer: reconcile.Answer{Blocked: true, BlockedReason: "EC2 could not be listed"}, Cursor: json.RawMessage(`{"n":1}`)}
-	if whole := first.then(answer{}); !whole.Blocked || whole.BlockedReason != "EC2 could not be listed" {
+	if whole := first.join(answer{}); !whole.Blocked || whole.BlockedReason != "EC2 could not be listed" {
 		t.Errorf("got %+v", whole)
 	}
 }
 
 func TestARunThatDoesNotGetOnEnds(t *testing.T) {
 	s := &service{answers: []string{firstPart}}
-	if status, _, _, err := command(t, s, "-mode", "correct"); status != broken || err == nil || !strings.Contains(err.Error(), "does not get on") || len(s.received) != 2 {
+	if status, _, _, err := command(t, s, "-mode", "correct"); status != broken || err == nil || !strings.Contains(err.Error(), "makes no progress") || len(s.received) != 2 {
 		t.Errorf("want an end after the second equal cursor, got status %d after %d calls: %v", status, len(s.received), err)
 	}
 }

@@ -12,20 +12,21 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// sweeps is how often the function is asked at most: the last time it must find nothing.
+// sweeps is the most invocations of one teardown; the last one must find nothing.
 const sweeps = 4
 
-// tearDown has all removed that the deployment made, and asks again until nothing is found.
+// tearDown invokes the function until it finds nothing more that the deployment made, and returns the exit status. Without
+// a confirmed name it asks for one on in.
 func tearDown(ctx context.Context, f function, o options, in io.Reader, out, progress io.Writer) (int, error) {
 	if o.input.Confirm == "" {
-		fmt.Fprint(progress, "This removes from Vault the access of every instance of the deployment, of those that run too,\n"+
-			"and nothing is granted afterwards. Type the deployment's name (the stack's) to go on: ")
+		fmt.Fprint(progress, "This removes the Vault access of every instance of the deployment, running ones included,\n"+
+			"and nothing is granted afterwards. Type the deployment's name (the stack's) to continue: ")
 		line, err := bufio.NewReader(in).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
 			return broken, fmt.Errorf("reading the answer: %w", err)
 		}
 		if o.input.Confirm = strings.TrimSpace(line); o.input.Confirm == "" {
-			return broken, errors.New("no name was typed: nothing was touched")
+			return broken, errors.New("no name was typed: nothing was removed")
 		}
 	}
 	removed := 0
@@ -43,7 +44,7 @@ func tearDown(ctx context.Context, f function, o options, in io.Reader, out, pro
 			return undone, nil
 		case leavesMisnamed(a):
 			if !o.json {
-				fmt.Fprintf(out, "\n%s removed; delete what is listed without an instance by hand\n", count(removed, "instance"))
+				fmt.Fprintf(out, "\n%s removed; delete the objects listed without an instance by hand\n", count(removed, "instance"))
 			}
 			return undone, nil
 		case a.Summary.Corrected == 0:
@@ -53,15 +54,15 @@ func tearDown(ctx context.Context, f function, o options, in io.Reader, out, pro
 			return done, nil
 		}
 	}
-	return undone, errors.New("there is something to remove each time: is another function still making grants?")
+	return undone, errors.New("each sweep found something to remove: does another function still grant?")
 }
 
-// leavesMisnamed reports whether a last sweep found nothing but objects that belong to no instance.
+// leavesMisnamed reports whether a sweep removed nothing and listed objects that belong to no instance.
 func leavesMisnamed(a answer) bool {
 	return a.Summary.Corrected == 0 && slices.ContainsFunc(a.Drift, func(d reconcile.Drift) bool { return d.InstanceID == "" })
 }
 
-// printTeardown prints what one sweep removed, row by row only where it failed.
+// printTeardown prints the counts of one sweep, and a row for each failed removal or conflict.
 func printTeardown(out io.Writer, a answer) error {
 	var b strings.Builder
 	var failed []reconcile.Drift
@@ -70,17 +71,17 @@ func printTeardown(out io.Writer, a answer) error {
 			failed = append(failed, d)
 		}
 	}
-	fmt.Fprintf(&b, "teardown: %s; removed %d, failed %d, left alone as another's %d\n",
+	fmt.Fprintf(&b, "teardown: %s; removed %d, failed %d, conflicting %d\n",
 		count(a.Scanned.Records, "ledger record"), a.Summary.Corrected, a.Summary.Failed, a.Summary.Conflicting)
 	if len(failed) > 0 {
 		b.WriteString("\n")
 		table(&b, failed)
 	}
 	if a.Summary.Failed > 0 {
-		b.WriteString("\nwhat failed stands as it was; run it again when its reason is gone\n")
+		b.WriteString("\nfailed removals are not complete: fix the cause and run it again\n")
 	}
 	if a.Unsettled > 0 {
-		fmt.Fprintf(&b, "%s removed while a login may have been under way: the function looks once more in 100 s; run it again after that\n", count(a.Unsettled, "instance"))
+		fmt.Fprintf(&b, "%s removed while a login may have been in flight: the function cuts again in 100 s; run it again after that\n", count(a.Unsettled, "instance"))
 	}
 	if a.Blocked {
 		indented(&b, "BLOCKED: ", a.BlockedReason)

@@ -27,7 +27,7 @@ func TestATeardownAsksForTheNameAndGoesOnUntilNothingIsLeft(t *testing.T) {
 		t.Errorf("want the name asked for, got %q", asked)
 	}
 	if len(s.received) != 2 || s.received[0] != `{"mode":"teardown","confirm":"prod-vault"}` {
-		t.Errorf("want the typed name sent, for the function to hold against its own, got %q", s.received)
+		t.Errorf("want the typed name sent, for the function to compare with its own, got %q", s.received)
 	}
 }
 
@@ -38,7 +38,7 @@ func TestATeardownIsNotBegunWithoutAName(t *testing.T) {
 	}
 	s = &service{answers: []string{nothingLeft}}
 	if status, _, asked, err := command(t, s, "-mode", "teardown", "-yes", "prod"); err != nil || status != done || asked != "" {
-		t.Errorf("want nobody asked with -yes, got %d, %v, %q", status, err, asked)
+		t.Errorf("want no prompt with -yes, got %d, %v, %q", status, err, asked)
 	}
 	for _, args := range [][]string{{"-yes", "prod"}, {"-mode", "teardown", "-instance", "i-0a"}, {"-mode", "teardown", "-force"}} {
 		if _, _, _, err := command(t, &service{answers: []string{nothingLeft}}, args...); err == nil {
@@ -58,6 +58,6 @@ func TestATeardownThatLeftSomethingSaysWhatAndDoesNotEndWell(t *testing.T) {
 		}
 	}
 	if status, _, _, err := command(t, &service{answers: []string{removedTwo}}, "-mode", "teardown", "-yes", "prod"); err == nil || status != undone {
-		t.Errorf("want a deployment that goes on making grants told, got %d, %v", status, err)
+		t.Errorf("want an error while the deployment still makes grants, got %d, %v", status, err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"unicode/utf16"
 )
 
-// printable escapes what is not plain text. Values come from Vault and from EC2, where others write: a control
-// character would move the terminal's cursor, a bidirectional one would turn a path around.
+// printable escapes every character of s that is not plain text. Values come from Vault and EC2, where others write: a
+// control character could move the terminal's cursor, a bidirectional one could reverse a path.
 func printable(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -24,7 +24,7 @@ func printable(s string) string {
 	return b.String()
 }
 
-// clip cuts a line that would fill the terminal.
+// clip cuts s after most characters.
 func clip(s string, most int) string {
 	runes := []rune(s)
 	if len(runes) <= most {
@@ -33,11 +33,11 @@ func clip(s string, most int) string {
 	return string(runes[:most]) + "…"
 }
 
-// printJSON prints valid JSON with what is not plain text in its strings escaped by JSON's own means: the values stay.
+// printJSON prints valid JSON and escapes characters that are not plain text as \uXXXX, so that its values stay the same.
 func printJSON(out io.Writer, raw []byte) error {
 	var b strings.Builder
 	for _, r := range strings.TrimSpace(string(raw)) {
-		if r < ' ' || unicode.IsPrint(r) { // below the space, valid JSON has line ends and tabs between its values only
+		if r < ' ' || unicode.IsPrint(r) { // valid JSON has control characters only between its values, as white space
 			b.WriteRune(r)
 			continue
 		}

@@ -18,12 +18,12 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
-// lookTime bounds the look at EC2 and IAM.
-const lookTime = 30 * time.Second
+// lookupTimeout bounds the calls of EC2, IAM and STS.
+const lookupTimeout = 30 * time.Second
 
-// fromEC2 looks an instance of the caller's own account and region up.
+// fromEC2 returns the facts of an instance in the caller's own account and region.
 func fromEC2(ctx context.Context, id string) (facts.Instance, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	c, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -40,13 +40,13 @@ func fromEC2(ctx context.Context, id string) (facts.Instance, error) {
 	ref := instance.Ref{ID: id, Account: account, Region: c.Region}
 	s := lookup.Look(ctx, []instance.Ref{ref})[ref]
 	if s.Err == nil && !s.Found {
-		s.Err = fmt.Errorf("EC2 shows no instance %s in account %s, region %s", id, account, c.Region)
+		s.Err = fmt.Errorf("EC2 has no instance %s in account %s, region %s", id, account, c.Region)
 	}
 	return s.Facts, s.Err
 }
 
-// fromFile reads an instance from JSON: the names of facts.Instance, in whatever case. A name it does not know is
-// refused.
+// fromFile reads an instance's facts from a JSON file. The names are those of facts.Instance, in any case; an unknown name
+// is an error.
 func fromFile(file string) (facts.Instance, error) {
 	text, err := os.ReadFile(file) //nolint:gosec // the caller's own file
 	if err != nil {
@@ -61,7 +61,7 @@ func fromFile(file string) (facts.Instance, error) {
 	return f, nil
 }
 
-// madeUp is an instance that a profile fits, with the tags it matches on and no others.
+// madeUp returns an instance that matches p, with the tags of p's match and no others.
 func madeUp(p *grant.Profile) facts.Instance {
 	f := facts.Instance{
 		ID: "i-0123456789abcdef0", State: facts.Running, Account: "123456789012", Region: "us-east-1", VPCID: "vpc-0a1b2c3d",
@@ -73,7 +73,7 @@ func madeUp(p *grant.Profile) facts.Instance {
 			*into = filled(values[0], *into)
 		}
 	}
-	if ids := p.Match.AccountIDs; len(ids) > 0 { // as many digits as an account's have
+	if ids := p.Match.AccountIDs; len(ids) > 0 { // stars become zeros, up to the length of an account ID
 		zeros := strings.Repeat("0", len(f.Account)-len(strings.ReplaceAll(ids[0], "*", "")))
 		f.Account = strings.ReplaceAll(strings.Replace(ids[0], "*", zeros, 1), "*", "")
 	}
@@ -88,7 +88,7 @@ func madeUp(p *grant.Profile) facts.Instance {
 	return f
 }
 
-// arn fills in the account and what else a pattern leaves open.
+// arn returns an ARN that matches pattern: its stars become the account, the resource and AWS's usual parts.
 func arn(pattern, resource, account string) string {
 	if pattern == "" {
 		return "arn:aws:iam::" + account + ":" + resource
@@ -102,7 +102,7 @@ func arn(pattern, resource, account string) string {
 	return strings.Join(parts, ":")
 }
 
-// filled puts something in the place of a pattern's stars.
+// filled returns a text that matches pattern: whole for a lone star, otherwise "sample" for each star.
 func filled(pattern, whole string) string {
 	if pattern == "*" {
 		return whole

@@ -1,11 +1,10 @@
-// Command render prints what a profile would make of an instance: each object's path and content exactly as it would be
-// written to Vault, and what the guard says of it. It writes nothing.
+// Command render prints the objects that a profile would make for an instance: each path and content exactly as it would
+// be written to Vault, and the guard's verdict. It writes nothing to Vault.
 //
 // The instance is one in EC2 (-instance, looked up with the caller's own credentials and region), one described in a
-// file (-facts), or made up from what the profile matches.
+// file (-facts), or one made up from the profile's match.
 //
-// The exit status is 0 when the instance would be granted what is shown, 1 when it would not, and 2 when the command
-// itself failed.
+// The exit status is 0 if the instance would be granted the printed objects, 1 if not, and 2 if the command failed.
 package main
 
 import (

@@ -17,12 +17,12 @@ import (
 
 // The exit statuses.
 const (
-	granted = 0 // the instance would be granted what is shown
-	refused = 1 // it would not
+	granted = 0 // the instance would be granted the printed objects
+	refused = 1 // the instance would not be granted them
 	broken  = 2 // the command failed
 )
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	templates, profile, instance, facts string
 	check                               bool
@@ -30,20 +30,20 @@ type options struct {
 	realm                               grant.Realm
 }
 
-// parse reads the flags, and prints them to out when asked to with -h.
+// parse reads the flags. With -h it prints them to out.
 func parse(args []string, out io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("render", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&o.templates, "templates", "templates", "`folder` of the profiles")
-	flags.StringVar(&o.profile, "profile", "", "render this `profile`; without it, the one that fits the instance")
+	flags.StringVar(&o.profile, "profile", "", "render this `profile`; without it, the one that matches the instance")
 	flags.StringVar(&o.instance, "instance", "", "render for this `instance ID` in EC2, in the caller's account and region")
-	flags.StringVar(&o.facts, "facts", "", "render for the instance that this JSON `file` describes")
+	flags.StringVar(&o.facts, "facts", "", "render for the instance described in this JSON `file`")
 	o.rules = grant.DefaultRules()
-	flags.BoolVar(&o.check, "check", false, "only say whether all profiles pass")
+	flags.BoolVar(&o.check, "check", false, "only check whether all profiles pass")
 	flags.DurationVar(&o.rules.MaxTTL, "max-certificate-ttl", o.rules.MaxTTL, "longest max_ttl of a PKI role: MAX_CERTIFICATE_TTL of the functions")
 	flags.StringVar(&o.rules.RolePrefix, "role-prefix", o.rules.RolePrefix, "`prefix` of the functions' own policies: VaultLoginRole of the stack")
-	flags.StringVar(&o.realm.Deployment, "deployment", "vault-ec2-provisioner", "`name` for the ownership marker: the stack's")
+	flags.StringVar(&o.realm.Deployment, "deployment", "vault-ec2-provisioner", "`name` for the ownership marker: the stack's name")
 	flags.StringVar(&o.realm.AuthMount, "auth-mount", "aws", "auth `mount` that instances log in to")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -57,7 +57,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	case flags.NArg() > 0:
 		return options{}, fmt.Errorf("%q is not a flag; -h lists them", flags.Arg(0))
 	case o.instance != "" && o.facts != "":
-		return options{}, errors.New("-instance and -facts both say which instance: give one")
+		return options{}, errors.New("-instance and -facts both name an instance: use one of them")
 	case o.instance != "" && !facts.IsInstanceID(o.instance):
 		return options{}, fmt.Errorf("-instance: %q is not the ID of an EC2 instance", o.instance)
 	case !o.check && o.profile == "" && o.instance == "" && o.facts == "":
@@ -82,13 +82,13 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		}
 	}
 	var f facts.Instance
-	of := "as EC2 shows it"
+	of := "from EC2"
 	switch {
 	case o.instance != "":
 		f, err = fromEC2(ctx, o.instance)
 	case o.facts != "":
 		f, err = fromFile(o.facts)
-		of = "as " + o.facts + " has it"
+		of = "from " + o.facts
 	default:
 		f = madeUp(p)
 		of = "made up"
@@ -106,7 +106,7 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		fmt.Fprintf(out, "REFUSED: %v\n", err)
 		return refused, nil
 	case p == nil:
-		fmt.Fprintln(out, "no profile fits it: it would be left alone")
+		fmt.Fprintln(out, "no profile matches it: nothing would be granted")
 		return refused, nil
 	}
 	return show(out, o, p, fits, f)
@@ -124,22 +124,22 @@ func named(set *grant.Set, name string) (*grant.Profile, error) {
 	return nil, fmt.Errorf("there is no profile %q; there are %s", name, strings.Join(names, ", "))
 }
 
-// show renders and prints.
+// show renders p for the instance f, prints the result and returns the exit status. fits is the profile that matches f, or nil.
 func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (int, error) {
 	fmt.Fprintf(out, "profile:  %s\n", p.Name)
 	status := granted
 	if fits != p {
-		other := "no profile fits it, and it would be left alone"
+		other := "no profile matches it, and nothing would be granted"
 		if fits != nil {
 			other = "profile " + fits.Name + " does"
 		}
-		fmt.Fprintf(out, "NOT THIS: the profile does not fit this instance: %s\n", other)
+		fmt.Fprintf(out, "MISMATCH: the profile does not match this instance: %s\n", other)
 		status = refused
 	}
 	g, err := p.Render(f, o.realm)
 	switch {
 	case errors.Is(err, grant.ErrNotYet):
-		fmt.Fprintf(out, "NOT YET:  %v: it would be looked at again\n", err)
+		fmt.Fprintf(out, "NOT YET:  %v: it would be tried again\n", err)
 		return refused, nil
 	case err != nil:
 		fmt.Fprintf(out, "REFUSED:  %v\n", err)
@@ -147,7 +147,7 @@ func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (i
 	}
 	fmt.Fprintf(out, "fqdn:     %s\nguard:    passed\n", g.FQDN)
 	for _, c := range g.Claims {
-		fmt.Fprintf(out, "alone:    %s below %s\n", c.Text, c.Under)
+		fmt.Fprintf(out, "claim:    %s below %s\n", c.Text, c.Under)
 	}
 	for _, object := range g.All() {
 		fmt.Fprintf(out, "\n=== %s %s\n", object.Kind, object.Path)

@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write what is printed into testdata")
 
 var templates = filepath.Join("..", "..", "templates")
 
-// rendered runs the command as a person would.
+// rendered runs the command with args and returns its exit status and output.
 func rendered(t *testing.T, args ...string) (int, string) {
 	t.Helper()
 	o, err := parse(append([]string{"-templates", templates}, args...), &bytes.Buffer{})
@@ -56,7 +56,7 @@ func TestWhatIsPrintedIsWhatWouldBeWritten(t *testing.T) {
 	}
 }
 
-// spoiled is the sample with one text replaced.
+// spoiled writes a copy of the sample with old replaced by new, and returns its path.
 func spoiled(t *testing.T, old, new string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "facts.json"))
@@ -73,8 +73,8 @@ func spoiled(t *testing.T, old, new string) string {
 func TestWhatWouldNotBeGrantedIsSaidWithItsReason(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, says string }{
 		"a value AWS has not given yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
-		"a name that is none":           {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
-		"a role that nobody knows":      {"role/alice-worker", "role/bob", "left alone"},
+		"an invalid name":               {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
+		"a role in no profile":          {"role/alice-worker", "role/bob", "no profile matches"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, got := rendered(t, "-facts", spoiled(t, c.old, c.new))
@@ -90,7 +90,7 @@ func TestAWrongCallIsRefusedByName(t *testing.T) {
 		args []string
 		says string
 	}{
-		{nil, "-profile"}, {[]string{"-instance", "x"}, "not the ID"}, {[]string{"-instance", "i-0123456789abcdef0", "-facts", "f"}, "give one"},
+		{nil, "-profile"}, {[]string{"-instance", "x"}, "not the ID"}, {[]string{"-instance", "i-0123456789abcdef0", "-facts", "f"}, "use one"},
 		{[]string{"-profile", "x", "y"}, `"y"`},
 	} {
 		if _, err := parse(c.args, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), c.says) {
@@ -127,7 +127,7 @@ func TestTheFactsOnTheProfilesPageAreTheSample(t *testing.T) {
 	_, shown, _ = strings.Cut(shown, "\n")
 	_, want, _ = strings.Cut(want, "\n")
 	if shown != want {
-		t.Errorf("the page's facts render as\n%s\nand the sample as\n%s", shown, want)
+		t.Errorf("the page's facts render as\n%s\nthe sample's as\n%s", shown, want)
 	}
 }
 
@@ -152,7 +152,7 @@ func TestCheck_SaysWhetherAllProfilesPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	if status, err := run(t.Context(), o, &bytes.Buffer{}); status != refused || err == nil || !strings.Contains(err.Error(), "MAX_CERTIFICATE_TTL") {
-		t.Errorf("want profiles past the deployment's bound refused before they are deployed, got %d, %v", status, err)
+		t.Errorf("want profiles above the deployment's limit refused before a deployment, got %d, %v", status, err)
 	}
 }
 

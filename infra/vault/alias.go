@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// aliasFields make the instance ID the alias of an instance's logins, which needs no remembering when they are cut. An
-// alias carries the instance's ID in its metadata, by which a removal proves that an entity is the instance's.
+// aliasFields returns the identity settings that make the instance ID the alias of an instance's logins, so that a cut
+// needs no stored alias. The alias carries the instance's ID in its metadata: a removal uses it as the proof that an entity
+// is the instance's.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
 func aliasFields() map[string]any {
 	return map[string]any{
@@ -18,13 +19,13 @@ func aliasFields() map[string]any {
 	}
 }
 
-// writesAliases reports whether the alias settings are this run's to write. A mount that was here before may have other
-// users, for whom another alias makes another entity: there it takes -set-alias.
+// writesAliases reports whether this run writes the alias settings: on a mount that it made, or with -set-alias. An existing
+// mount may have other users, who get new entities when the alias changes.
 func (s *setup) writesAliases() bool { return s.made["auth/"+s.authMount] || s.setAlias }
 
 func (s *setup) aliasPath() string { return "auth/" + s.authMount + "/config/identity" }
 
-// identity writes the alias settings where they are this run's to write.
+// identity writes the alias settings if writesAliases.
 func (s *setup) identity(ctx context.Context) error {
 	if !s.writesAliases() {
 		return nil
@@ -32,8 +33,8 @@ func (s *setup) identity(ctx context.Context) error {
 	return s.write(ctx, s.aliasPath(), aliasFields(), nil)
 }
 
-// checkAliases returns an error when the alias settings of a mount that was here before keep a removal from finding the
-// entity of an instance, and so from cutting its tokens.
+// checkAliases returns an error if the alias settings of an existing mount prevent a removal from finding the entity of an
+// instance, and so from cutting its tokens.
 func (s *setup) checkAliases(ctx context.Context) error {
 	there, err := s.mounted(ctx, "sys/auth")
 	if err != nil {
@@ -55,19 +56,19 @@ func (s *setup) checkAliases(ctx context.Context) error {
 	}
 	if len(hidden) > 0 && !s.keepAlias {
 		return fmt.Errorf("%s has %s: the removal of an instance could not cut its tokens. Nothing was written. "+
-			"Give the instances an auth mount of their own with -auth-mount; or run with -set-alias where no one else uses this mount, "+
-			"since others get new entities; or run with -keep-alias and have removals refused", s.aliasPath(), strings.Join(hidden, " and "))
+			"Give the instances an auth mount of their own with -auth-mount; or run with -set-alias if this mount has no other users, "+
+			"since they get new entities; or run with -keep-alias, and removals are refused", s.aliasPath(), strings.Join(hidden, " and "))
 	}
 	if len(hidden) > 0 {
 		s.notice("%s has %s: the removal of an instance cannot cut its tokens", s.aliasPath(), strings.Join(hidden, " and "))
 	}
 	if !s.namesInstances(current) {
-		s.notice("%s does not put the instance ID into the metadata of an alias: with -set-alias it does", s.aliasPath())
+		s.notice("%s does not put the instance ID into the metadata of an alias: run with -set-alias to change that", s.aliasPath())
 	}
 	return nil
 }
 
-// namesInstances reports whether the alias of each instance's login says which instance it is.
+// namesInstances reports whether the alias of each instance's login names the instance in its metadata.
 func (s *setup) namesInstances(current map[string]any) bool {
 	return (!s.logsInBy("ec2") || holds(current["ec2_metadata"], "instance_id")) &&
 		(!s.logsInBy("iam") || holds(current["iam_metadata"], "inferred_entity_id"))
@@ -107,13 +108,13 @@ func (s *setup) mounted(ctx context.Context, list string) (map[string]map[string
 	return out, nil
 }
 
-// read returns the data at a path that must have some.
+// read returns the data at path. A path without data is an error.
 func (s *setup) read(ctx context.Context, path string) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := s.vault.ReadWithContext(ctx, path)
 	if err == nil && answer == nil {
-		err = errors.New("there is nothing")
+		err = errors.New("not found")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)

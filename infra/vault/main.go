@@ -1,9 +1,9 @@
 // Command vault prepares a Vault server for the functions: the AWS auth mount and its settings, a policy and a role
-// for each function, made from the profiles, and on request the PKI mounts of the profiles. It writes only what
-// differs, so it can be run again at any time; with -dry-run it only tells. A line that begins with notice is about
-// something that it does not change, such as another policy that reaches the instances' objects.
+// for each function, made from the profiles, and on request the PKI mounts of the profiles. It writes only differences,
+// so it can run at any time; with -dry-run it writes nothing and prints them. A line that begins with "notice" reports
+// something that the command does not change, such as another policy that reaches the instances' objects.
 //
-// It talks to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE.
+// It connects to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	authMount, loginMount string
 	rolePrefix            string
@@ -52,29 +52,29 @@ func main() {
 	flag.StringVar(&o.deployment, "deployment", "", "`ID` of the deployment, the stack's name: the profiles' PKI mounts are marked as its own")
 	pairs(o.functionRoles, "function-role", "`function=ARN`: IAM role of a function, for provision, deprovision and reconcile; repeat")
 	flag.StringVar(&o.serverID, "server-id", "", "value the X-Vault-AWS-IAM-Server-ID header must have; one per Vault cluster")
-	flag.StringVar(&o.stsRegion, "sts-region", "", "region whose STS Vault asks: the functions', or VaultSTSRegion; empty leaves Vault's setting, at first sts.amazonaws.com, for which they do not sign")
-	flag.StringVar(&o.awsEndpoint, "aws-endpoint", "", "endpoint for EC2, IAM and STS in place of AWS's own, for tests")
-	flag.BoolVar(&o.awsKeys, "aws-keys", false, "give Vault the AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment, where it has no role of its own")
-	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it")
+	flag.StringVar(&o.stsRegion, "sts-region", "", "region whose STS Vault calls: the functions' region, or VaultSTSRegion; empty keeps Vault's setting, by default sts.amazonaws.com, for which the functions do not sign")
+	flag.StringVar(&o.awsEndpoint, "aws-endpoint", "", "endpoint for EC2, IAM and STS instead of AWS's own, for tests")
+	flag.BoolVar(&o.awsKeys, "aws-keys", false, "write AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment to Vault, if it has no role of its own")
+	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for that")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
 	flag.StringVar(&o.stsExternalID, "sts-external-id", "", "external ID those roles ask for: ExternalId of infra/member-account")
-	flag.Func("also-path", "`path`, base path included, that instances still have objects at though no profile names it any more; repeat", func(s string) error {
+	flag.Func("also-path", "`path`, base path included, of objects that instances still have and no profile names any more; repeat", func(s string) error {
 		s = strings.Trim(s, "/")
 		o.alsoPaths = append(o.alsoPaths, s)
 		return grant.CheckBasePath(s)
 	})
-	flag.Func("also-auth-mount", "auth `mount` that instances still have roles on though it is no longer -auth-mount; repeat", func(s string) error {
+	flag.Func("also-auth-mount", "former -auth-mount: auth `mount` on which instances still have roles; repeat", func(s string) error {
 		s = strings.Trim(s, "/")
 		o.alsoMounts = append(o.alsoMounts, s)
 		return grant.CheckBasePath(s)
 	})
-	flag.BoolVar(&o.setAlias, "set-alias", false, "make the instance ID the alias of logins on an auth mount that was here before, too")
-	flag.BoolVar(&o.keepAlias, "keep-alias", false, "go on where the aliases of an auth mount that was here before keep removals from cutting tokens")
+	flag.BoolVar(&o.setAlias, "set-alias", false, "make the instance ID the alias of logins on an existing auth mount too")
+	flag.BoolVar(&o.keepAlias, "keep-alias", false, "continue although the aliases of an existing auth mount prevent removals from cutting tokens")
 	flag.BoolVar(&o.revoke, "revoke-certificates", false, "let deprovision and reconcile revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")
-	flag.BoolVar(&o.pki, "pki", false, "make the profiles' PKI mounts that are missing, each with a root of its own")
-	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for those that are built in")
-	flag.BoolVar(&o.dryRun, "dry-run", false, "tell what would be written and write nothing")
-	flag.BoolVar(&o.printPolicy, "print-policy", false, "print the policy that a token needs to run this with the same flags, and ask Vault nothing")
+	flag.BoolVar(&o.pki, "pki", false, "make the missing PKI mounts of the profiles, each with a root of its own")
+	flag.StringVar(&o.templatesDir, "templates-dir", "", "folder of profiles; empty for the built-in ones")
+	flag.BoolVar(&o.dryRun, "dry-run", false, "print what would be written and write nothing")
+	flag.BoolVar(&o.printPolicy, "print-policy", false, "print the policy that a token needs for a run with the same flags; Vault is not called")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -84,7 +84,7 @@ func main() {
 	}
 }
 
-// pairs makes a flag of the form key=value that can stand several times.
+// pairs defines a flag of the form key=value that can be repeated.
 func pairs(into map[string]string, name, usage string) {
 	flag.Func(name, usage, func(s string) error {
 		key, value, ok := strings.Cut(s, "=")
@@ -101,8 +101,8 @@ func run(ctx context.Context, o options) error {
 	if o.templatesDir != "" {
 		files = os.DirFS(o.templatesDir)
 	}
-	// Instances may hold grants by a profile that breaks a rule an earlier version did not have: its paths are still the
-	// functions' to work at. How long certificates may live is a setting of the functions.
+	// Instances may hold grants of a profile that breaks a rule which an earlier version did not have: the functions still
+	// need its paths. The limit of a certificate's life is a setting of the functions.
 	profiles, err := grant.LoadStanding(files, grant.Rules{MaxTTL: math.MaxInt64, RolePrefix: o.rolePrefix})
 	if err != nil {
 		return fmt.Errorf("loading the profiles: %w", err)
@@ -118,7 +118,7 @@ func run(ctx context.Context, o options) error {
 	s := setup{options: o, vault: client.Logical(), profiles: profiles, out: os.Stdout, made: map[string]bool{}}
 	for _, p := range profiles.Profiles {
 		if p.Barred != nil {
-			s.notice("profile %s: nothing new is granted by it, and what was granted stands: %v", p.Name, p.Barred)
+			s.notice("profile %s: nothing new is granted by it, and existing grants stay: %v", p.Name, p.Barred)
 		}
 	}
 	if err := s.apply(ctx); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// checkOwners returns an error when a PKI mount of the profiles belongs to another deployment. Claims on names are unique
+// checkOwners returns an error if a PKI mount of the profiles belongs to another deployment. Claims on names are unique
 // within one ledger, so two deployments on one mount could give one name to two instances.
 func (s *setup) checkOwners(ctx context.Context) error {
 	there, err := s.mounted(ctx, "sys/mounts")
@@ -38,7 +38,7 @@ func (s *setup) owners(ctx context.Context) error {
 			s.notice("%s is not mounted: mount a PKI engine there, or run with -pki", mount)
 		case s.deployment == "" && !marked:
 			s.notice("the PKI mount %s does not say which deployment it belongs to: run with -deployment <the stack's name>", mount)
-		case s.deployment == "" || s.made[mount]: // there is nothing to say, or it was marked as it was made
+		case s.deployment == "" || s.made[mount]: // already marked
 		default:
 			if err := s.mark(ctx, mount, description(settings), marked); err != nil {
 				return err
@@ -52,10 +52,10 @@ func (s *setup) owners(ctx context.Context) error {
 func (s *setup) mark(ctx context.Context, mount, before string, marked bool) error {
 	path := "sys/mounts/" + mount + "/tune"
 	if marked {
-		s.tell("ok", path, "")
+		s.report("ok", path, "")
 		return nil
 	}
-	s.tell("update", path, "description")
+	s.report("update", path, "description")
 	if s.dryRun {
 		return nil
 	}

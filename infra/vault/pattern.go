@@ -2,17 +2,18 @@ package main
 
 import "strings"
 
-// pattern is a path of a policy, sign by sign. https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
+// pattern is a path of a policy as characters and wildcards.
+// https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
 type pattern []rune
 
-// Signs of a pattern that stand for others; no path has them.
+// The wildcards of a pattern; no path has these values.
 const (
-	segment rune = -1 // a whole segment, or a part of one: any signs but a slash
-	rest    rune = -2 // whatever follows, slashes included
+	segment rune = -1 // a segment or a part of one: any characters but a slash
+	rest    rune = -2 // any characters up to the end, slashes included
 )
 
-// parsePattern reads a path of a policy: + as a segment and * at the end are wildcards. What a template puts in, as in
-// secret/{{identity.entity.id}}, may be anything without a slash.
+// parsePattern parses a path of a policy: + as a segment and * at the end are wildcards. A template such as
+// {{identity.entity.id}} counts as a wildcard for any text without a slash.
 func parsePattern(path string) pattern {
 	path = strings.TrimPrefix(path, "/")
 	path, open := strings.CutSuffix(path, "*")
@@ -41,7 +42,7 @@ func parsePattern(path string) pattern {
 	return out
 }
 
-// meets reports whether some path fits both patterns.
+// meets reports whether at least one path matches both patterns.
 func (p pattern) meets(q pattern) bool {
 	seen := map[[2]int]bool{}
 	var from func(i, j int) bool
@@ -51,7 +52,7 @@ func (p pattern) meets(q pattern) bool {
 			return false
 		}
 		seen[at] = true
-		if i < len(p) && p[i] == rest || j < len(q) && q[j] == rest {
+		if (i < len(p) && p[i] == rest) || (j < len(q) && q[j] == rest) {
 			return true
 		}
 		if i == len(p) && j == len(q) {
@@ -64,7 +65,7 @@ func (p pattern) meets(q pattern) bool {
 		case i == len(p), j == len(q):
 			return false
 		case inP && inQ:
-			return false // one of them ends before the other, which was tried
+			return false // one of the two ends first, and both ends were tried above
 		case inP:
 			return q[j] != '/' && from(i, j+1)
 		case inQ:

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-// functionPolicies are the texts of the functions' policies, by function.
+// functionPolicies returns the texts of the functions' policies, by function.
 func functionPolicies(profiles *grant.Set, o options) map[string]string {
 	texts := map[string]string{}
 	for function, list := range rights.ByFunction(rights.Scope{
@@ -19,11 +19,11 @@ func functionPolicies(profiles *grant.Set, o options) map[string]string {
 	return texts
 }
 
-// bootstrapPolicy is the text of the policy that this very run needs.
+// bootstrapPolicy returns the text of the policy that a run with these options needs.
 func bootstrapPolicy(profiles *grant.Set, o options) string {
 	b := rights.Bootstrap{
 		AuthMount: o.authMount, LoginMount: o.loginMount, RolePrefix: o.rolePrefix, Accounts: slices.Sorted(maps.Keys(o.stsRoles)),
-		Client: o.asksAWSOtherwise(),
+		Client: o.configuresClient(),
 	}
 	if o.deployment != "" {
 		b.Marked = profiles.PKIMounts()

@@ -18,16 +18,16 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-// callTimeout bounds one request to Vault; making a CA's key takes a moment.
+// callTimeout bounds one request to Vault. Generating a CA's key can take seconds.
 const callTimeout = 30 * time.Second
 
-// setup applies the wanted state step by step and tells each.
+// setup applies the wanted state step by step and prints each step.
 type setup struct {
 	options
 	vault    *api.Logical
 	profiles *grant.Set
 	out      io.Writer
-	made     map[string]bool // the mounts that were not there before this run
+	made     map[string]bool // mounts that this run made, or would make in a dry run
 	seen     int
 	changed  int
 }
@@ -65,14 +65,14 @@ func (s *setup) mounts(ctx context.Context) error {
 	return nil
 }
 
-// asksAWSOtherwise tells whether anything is to be written to config/client.
-func (o options) asksAWSOtherwise() bool {
+// configuresClient reports whether the run writes config/client.
+func (o options) configuresClient() bool {
 	return o.serverID != "" || o.awsEndpoint != "" || o.stsRegion != "" || o.awsKeys
 }
 
-// client tells Vault how to ask AWS, and which header a login must carry.
+// client writes how Vault calls AWS, and which header a login must carry.
 func (s *setup) client(ctx context.Context) error {
-	if !s.asksAWSOtherwise() {
+	if !s.configuresClient() {
 		return nil
 	}
 	fields := map[string]any{}
@@ -108,8 +108,8 @@ func (s *setup) client(ctx context.Context) error {
 	return nil
 }
 
-// stsEndpoint is the region's own STS, by the SDK's rules, which know each partition's domain. Vault checks a login at the
-// endpoint alone and takes no notice of the region there, and a signature counts at the host only that it was made for.
+// stsEndpoint returns the region's own STS endpoint by the SDK's rules, which know each partition's domain. Vault checks a
+// login at the endpoint and ignores the region, and a signature is valid only at the host that it was made for.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#sts_endpoint
 func stsEndpoint(ctx context.Context, region string) (string, error) {
 	resolved, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{Region: &region})
@@ -143,8 +143,8 @@ func (s *setup) policies(ctx context.Context) error {
 	return nil
 }
 
-// roles let each function log in with its IAM role. The tokens are batch tokens, short, and carry no default
-// policy, whose templated rules would double Vault's work for every request.
+// roles lets each function log in with its IAM role. The tokens are short-lived batch tokens without the default policy,
+// whose templated rules would double Vault's work for every request.
 func (s *setup) roles(ctx context.Context) error {
 	for _, function := range slices.Sorted(maps.Keys(s.functionRoles)) {
 		name := s.rolePrefix + "-" + function
@@ -157,8 +157,8 @@ func (s *setup) roles(ctx context.Context) error {
 			"token_type":              "batch",
 			"token_ttl":               int64(1200),
 			"token_max_ttl":           int64(1200),
-			// Sent empty too: a role write merges, and what is left out keeps what somebody may have put there. Not so
-			// token_bound_cidrs, which only narrow: they are yours to set.
+			// Sent although empty: a role write merges, and a field left out keeps a value that was set by hand.
+			// token_bound_cidrs are left out on purpose: they only narrow, and operators may set them.
 			"token_explicit_max_ttl":         int64(0),
 			"token_period":                   int64(0),
 			"token_num_uses":                 int64(0),
@@ -179,7 +179,7 @@ func (s *setup) roles(ctx context.Context) error {
 	return nil
 }
 
-// pkiMounts makes the PKI mounts of the profiles that are missing. A mount that is there is left as it is.
+// pkiMounts makes the missing PKI mounts of the profiles. It does not change an existing mount.
 func (s *setup) pkiMounts(ctx context.Context) error {
 	if !s.pki {
 		return nil
@@ -210,10 +210,10 @@ func (s *setup) root(ctx context.Context, mount string) error {
 		return fmt.Errorf("listing %s: %w", path, err)
 	}
 	if issuers != nil && issuers.Data["keys"] != nil {
-		s.tell("ok", path, "")
+		s.report("ok", path, "")
 		return nil
 	}
-	s.tell("create", mount+"/root/generate/internal", "no issuer yet")
+	s.report("create", mount+"/root/generate/internal", "no issuer yet")
 	if s.dryRun {
 		return nil
 	}
@@ -226,7 +226,8 @@ func (s *setup) root(ctx context.Context, mount string) error {
 	return nil
 }
 
-// mount mounts what is not mounted, and tells whether it was not; list is sys/auth or sys/mounts.
+// mount mounts an engine unless it is mounted, and reports whether it did, or would in a dry run. list is sys/auth or
+// sys/mounts. A mount of another type is an error.
 func (s *setup) mount(ctx context.Context, list, mount string, fields map[string]any) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -239,10 +240,10 @@ func (s *setup) mount(ctx context.Context, list, mount string, fields map[string
 		if current["type"] != fields["type"] {
 			return false, fmt.Errorf("%s is of type %v and not %v: choose another mount", path, current["type"], fields["type"])
 		}
-		s.tell("ok", path, "")
+		s.report("ok", path, "")
 		return false, nil
 	}
-	s.tell("create", path, fmt.Sprintf("type %v", fields["type"]))
+	s.report("create", path, fmt.Sprintf("type %v", fields["type"]))
 	if s.dryRun {
 		return true, nil
 	}
@@ -252,7 +253,7 @@ func (s *setup) mount(ctx context.Context, list, mount string, fields map[string
 	return true, nil
 }
 
-// write writes fields where they differ. Hidden ones are never answered by Vault and are written along.
+// write writes fields and hidden if fields differ from Vault's. Vault never returns hidden fields, so they are not compared.
 func (s *setup) write(ctx context.Context, path string, fields, hidden map[string]any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -264,12 +265,12 @@ func (s *setup) write(ctx context.Context, path string, fields, hidden map[strin
 	if err == nil && current != nil {
 		differ := grant.Object{Kind: grant.KindGeneric, Path: path, Fields: fields}.Differences(current.Data)
 		if len(differ) == 0 {
-			s.tell("ok", path, "")
+			s.report("ok", path, "")
 			return nil
 		}
 		verb, why = "update", strings.Join(differ, ", ")
 	}
-	s.tell(verb, path, why)
+	s.report(verb, path, why)
 	if s.dryRun {
 		return nil
 	}
@@ -285,7 +286,7 @@ func (s *setup) write(ctx context.Context, path string, fields, hidden map[strin
 	return nil
 }
 
-// awaits tells whether a path lies on a mount that a dry run would only have made, so that reading it must fail.
+// awaits reports whether path is on a mount that this dry run would have made, so that a read must fail.
 func (s *setup) awaits(path string) bool {
 	for mount, made := range s.made {
 		if s.dryRun && made && strings.HasPrefix(path, mount+"/") {
@@ -300,7 +301,8 @@ func (s *setup) notice(format string, args ...any) {
 	fmt.Fprintf(s.out, "notice  %s\n", strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
 }
 
-func (s *setup) tell(verb, path, why string) {
+// report prints the line of one step and counts it.
+func (s *setup) report(verb, path, why string) {
 	s.seen++
 	if verb != "ok" {
 		s.changed++

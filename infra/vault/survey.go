@@ -14,19 +14,19 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-// reach is what a policy could do at a path of this program.
+// reach is a path of this program and the harm that another policy could do there.
 type reach struct {
 	path  string
-	needs []string // one of these capabilities
-	could string
+	needs []string // any one of these capabilities suffices
+	could string   // the harm, as the end of a notice
 }
 
-// changes are the capabilities that change something; patch is one since Vault 1.9.
+// changes are the capabilities that change data; patch exists since Vault 1.9.
 var changes = []string{"create", "update", "patch", "delete"}
 
-// reaches are the paths of this program at which no policy but the functions' and the instances' should change anything.
+// reaches returns the paths of this program that only the functions' and the instances' policies should be able to change.
 func (s *setup) reaches() []reach {
-	asks := []string{"create", "update"} // Vault asks for either where a path makes nothing
+	asks := []string{"create", "update"} // Vault requires either of them on a path that creates no object
 	auth := "auth/" + s.authMount
 	all := []reach{
 		{grant.PolicyPath("ec2-i-*"), changes, "change what instances may do"},
@@ -38,7 +38,7 @@ func (s *setup) reaches() []reach {
 	}
 	for _, mount := range s.profiles.PKIMounts() {
 		all = append(all,
-			reach{"sys/mounts/" + mount + "/tune", changes, "change whose mount " + mount + " is"},
+			reach{"sys/mounts/" + mount + "/tune", changes, "change the owner of the mount " + mount},
 			reach{mount + "/config/*", changes, "change how " + mount + " issues, or open ACME on it"})
 		all = append(all, reach{mount + "/roles/*", changes, "change what certificates " + mount + " issues"})
 		for _, by := range []string{"", "issuer/+/"} {
@@ -59,11 +59,11 @@ func (s *setup) reaches() []reach {
 }
 
 // survey prints a notice for each rule of another policy that reaches the paths of this program, and for each name under
-// the functions' patterns that no instance can have. None of it is an error, since a Vault's operators have such policies.
+// the functions' patterns that no instance can have. A notice is not an error, since operators of Vault have such policies.
 func (s *setup) survey(ctx context.Context) error {
 	policies, err := s.list(ctx, "sys/policies/acl")
 	if err != nil {
-		s.notice("other policies were not looked at: %v", err)
+		s.notice("other policies were not checked: %v", err)
 	}
 	for _, name := range policies {
 		instance, output, ours := grant.SplitObjectName(name)
@@ -71,7 +71,7 @@ func (s *setup) survey(ctx context.Context) error {
 		case s.isOwn(name), ours && name == grant.PolicyName(instance, output):
 			continue
 		case strings.HasPrefix(name, "ec2-i-"):
-			s.notice("policy %s: no instance has a policy of this name, and the functions' tokens can write it: look at it and delete it", name)
+			s.notice("policy %s: no instance has a policy of this name, and the functions' tokens can write it: check it and delete it", name)
 		}
 		s.surveyPolicy(ctx, name)
 	}
@@ -80,18 +80,18 @@ func (s *setup) survey(ctx context.Context) error {
 	}
 	roles, err := s.list(ctx, "auth/"+s.authMount+"/role")
 	if err != nil {
-		s.notice("the auth roles of auth/%s were not looked at: %v", s.authMount, err)
+		s.notice("the auth roles of auth/%s were not checked: %v", s.authMount, err)
 	}
 	for _, name := range roles {
 		if strings.HasPrefix(name, "i-") && !facts.IsInstanceID(name) {
-			s.notice("auth role %s: no instance has this ID, and the functions' tokens can write it: look at it and delete it", grant.AuthRolePath(s.authMount, name))
+			s.notice("auth role %s: no instance has this ID, and the functions' tokens can write it: check it and delete it", grant.AuthRolePath(s.authMount, name))
 		}
 	}
 	return nil
 }
 
-// isOwn reports whether a policy is Vault's own or one of the functions'. Vault's default policy reaches nothing of an
-// instance's as it comes, and may have been changed, so it is looked at.
+// isOwn reports whether a policy is Vault's root policy or one of the functions'. Vault's default policy is checked: as
+// shipped it reaches no object of an instance, but it can be changed.
 func (s *setup) isOwn(name string) bool {
 	if name == "root" {
 		return true
@@ -102,13 +102,13 @@ func (s *setup) isOwn(name string) bool {
 func (s *setup) surveyPolicy(ctx context.Context, name string) {
 	data, err := s.read(ctx, grant.PolicyPath(name))
 	if err != nil {
-		s.notice("policy %s was not looked at: %v", name, err)
+		s.notice("policy %s was not checked: %v", name, err)
 		return
 	}
 	text, _ := data["policy"].(string)
 	rules, err := parseRules(text)
 	if err != nil {
-		s.notice("policy %s was not looked at: %v", name, err)
+		s.notice("policy %s was not checked: %v", name, err)
 	}
 	for _, r := range rules {
 		if could := s.could(r); len(could) > 0 {
@@ -117,7 +117,7 @@ func (s *setup) surveyPolicy(ctx context.Context, name string) {
 	}
 }
 
-// could returns what a rule could do at the paths of this program, each once.
+// could returns the harm that a rule could do at the paths of this program, without duplicates.
 func (s *setup) could(r rule) []string {
 	if slices.Contains(r.capabilities, "deny") {
 		return nil
@@ -145,7 +145,7 @@ var oldPolicies = map[string][]string{
 	"sudo": {"create", "read", "update", "delete", "list", "sudo"},
 }
 
-// parseRules reads the rules of a policy, in HCL or JSON. It passes over all else that a policy may have.
+// parseRules returns the path rules of a policy in HCL or JSON. It ignores the policy's other settings.
 func parseRules(text string) ([]rule, error) {
 	parsed, err := hcl.Parse(text)
 	if err != nil {
@@ -173,7 +173,7 @@ func parseRules(text string) ([]rule, error) {
 	return out, nil
 }
 
-// list returns the names in a folder; none where there is no folder.
+// list returns the names in a folder, or none if the folder does not exist.
 func (s *setup) list(ctx context.Context, path string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -101,14 +101,14 @@ func TestTheBootstrapWorksWithThePolicyItPrintsAndNotWithAnyLess(t *testing.T) {
 	if err != nil {
 		t.Fatalf("with the policy as printed:\n%s\n%v\n%s", printed, err, with)
 	}
-	if strings.Contains(with, "not looked at") {
+	if strings.Contains(with, "not checked") {
 		t.Errorf("with the policy as printed not all was looked at:\n%s", with)
 	}
 	for _, r := range all {
 		w.clear(t)
 		less := slices.DeleteFunc(slices.Clone(all), func(other right) bool { return other == r })
 		out, err := w.twice(t, w.holder(t, render(less)), args)
-		noticed := strings.Contains(out, "not looked at") && strings.Contains(out, "permission denied")
+		noticed := strings.Contains(out, "not checked") && strings.Contains(out, "permission denied")
 		if err == nil && !noticed {
 			t.Errorf("without %s on %s it works as well: a right more is a way in", r.capability, r.path)
 		} else if err != nil && !strings.Contains(out, "permission denied") {

@@ -201,7 +201,7 @@ func TestSetup_NamesPoliciesThatReachInstances(t *testing.T) {
 		`notice  policy roles: path "auth/+/role/*" (update) could change who logs in as an instance`,
 		`notice  policy door: path "auth/aws/identity-accesslist/*" (delete) could let another client log in with an instance's identity document`,
 		`notice  policy documents: path "auth/aws/config/certificate/mine" (create) could change how logins on auth/aws are checked`,
-		`notice  policy owner: path "sys/mounts/+/pki/k8s/tune" (update) could change whose mount bob/pki/k8s is; change whose mount carol/pki/k8s is`,
+		`notice  policy owner: path "sys/mounts/+/pki/k8s/tune" (update) could change the owner of the mount bob/pki/k8s; change the owner of the mount carol/pki/k8s`,
 		`notice  policy acme: path "bob/pki/k8s/config/acme" (update) could change how bob/pki/k8s issues, or open ACME on it`,
 		`notice  policy ec2-i-door: no instance has a policy of this name`,
 		`notice  policy ec2-i-0123456789abcdef0-a-b: no instance has a policy of this name`,

@@ -1,7 +1,7 @@
-# Prepares Vault for the functions as the command of infra/vault does. Use one or the other. What is there already is
-# imported first, or else it is an error and nothing is changed:
+# Prepares Vault for the functions as the command of infra/vault does. Use one or the other. Import existing objects
+# first: without that, apply fails on them and changes nothing.
 #   terraform import 'module.<name>.vault_auth_backend.aws["aws"]' aws
-# An imported mount's config/client loses what is not given here: docs/deploying.md has the list.
+# An imported mount's config/client loses the settings that are not set here: docs/deploying.md lists them.
 
 locals {
   mounts = toset([var.auth_mount, var.login_mount])
@@ -9,7 +9,7 @@ locals {
     var.server_id != "" || var.sts_region != "" || var.aws_endpoint != "" || nonsensitive(var.aws_keys != null)
   )
 
-  # The region's own STS, which the functions sign for. By partition, for all but AWS's first and GovCloud.
+  # The region's own STS, which the functions sign for. By partition, except for the standard one and GovCloud.
   sts_domains = {
     cn      = "amazonaws.com.cn"
     eusc    = "amazonaws.eu"
@@ -31,8 +31,8 @@ resource "vault_auth_backend" "aws" {
   path = each.key
 }
 
-# How Vault asks AWS, and which header a login must carry. The provider takes STS's endpoint and region together or not at
-# all, and sends every field, those that are not given as empty.
+# How Vault calls AWS, and which header a login must carry. The provider accepts STS's endpoint and region only together,
+# and sends every field, unset ones as empty.
 resource "vault_aws_auth_backend_client" "aws" {
   for_each = local.has_client ? local.mounts : toset([])
 
@@ -48,13 +48,13 @@ resource "vault_aws_auth_backend_client" "aws" {
   lifecycle {
     precondition {
       condition     = var.aws_endpoint == "" || var.sts_region != ""
-      error_message = "aws_endpoint needs sts_region: the provider takes STS's endpoint and region together or not at all."
+      error_message = "aws_endpoint needs sts_region: the provider accepts STS's endpoint and region only together."
     }
   }
 }
 
-# The instance ID as the alias needs no remembering when an instance's logins are cut. On a mount with other users it would
-# make new entities of them all. The metadata names the instance, by which a removal proves that an entity is the instance's.
+# With the instance ID as the alias, a cut needs no stored alias. On a mount with other users the setting would make new
+# entities for all of them. The metadata names the instance: a removal uses it as the proof that an entity is the instance's.
 resource "vault_aws_auth_backend_config_identity" "aws" {
   for_each = var.set_alias ? toset([var.auth_mount]) : toset([])
 
@@ -81,7 +81,7 @@ resource "vault_policy" "function" {
   policy = each.value
 }
 
-# Batch tokens, short, without the default policy, whose templated rules would double Vault's work for every request.
+# Short-lived batch tokens without the default policy, whose templated rules would double Vault's work for every request.
 resource "vault_aws_auth_backend_role" "function" {
   for_each = var.function_roles
 
@@ -96,7 +96,7 @@ resource "vault_aws_auth_backend_role" "function" {
   token_ttl                = 1200
   token_max_ttl            = 1200
 
-  # Vault may be given the client's settings first only: with unique IDs it asks IAM when the role is written.
+  # The client's settings must come first: with unique IDs, Vault calls IAM when the role is written.
   depends_on = [vault_aws_auth_backend_client.aws]
 }
 

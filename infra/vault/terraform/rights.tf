@@ -1,4 +1,4 @@
-# What each function may do, from the profiles: the same as internal/rights, which a test holds against this.
+# The rights of each function, from the profiles. A test compares them with internal/rights.
 
 locals {
   templates_dir = var.templates_dir == null ? "${path.module}/../../../templates" : var.templates_dir
@@ -55,8 +55,8 @@ locals {
     ]
   }
 
-  # The parameters that an auth role is written with, and the values of those that have few. Numbers are strings, since
-  # Vault never finds a number equal to one of a policy.
+  # The parameters of an auth role's write, with the allowed values where they are few. Numbers are strings, since Vault
+  # never treats a number in a request as equal to a number in a policy.
   auth_role_parameters = {
     auth_type                      = ["ec2", "iam"]
     bound_account_id               = []
@@ -88,7 +88,7 @@ locals {
     for name in sort(keys(local.auth_role_parameters)) :
     "    \"${name}\" = [${join(", ", [for v in local.auth_role_parameters[name] : jsonencode(v)])}]\n"
   ]
-  # By capability and path: who only deletes auth roles sends no parameters.
+  # By capability and path. A function that only deletes auth roles sends no parameters.
   allowed = {
     "update auth/${var.auth_mount}/role/i-*" = "  allowed_parameters = {\n${join("", local.auth_role_lines)}  }\n"
   }

@@ -1,4 +1,4 @@
-# Each stands for the flag of infra/vault of the same name.
+# Each variable corresponds to the flag of infra/vault of the same name.
 
 variable "function_roles" {
   description = "IAM role ARN of each function, by provision, deprovision and reconcile: the stack's outputs"
@@ -42,32 +42,32 @@ variable "server_id" {
 }
 
 variable "sts_region" {
-  description = "Region whose STS Vault asks: the functions', or VaultSTSRegion. Empty is sts.amazonaws.com, for which they do not sign"
+  description = "Region whose STS Vault calls: the functions' region, or VaultSTSRegion. Empty is sts.amazonaws.com, for which the functions do not sign"
   type        = string
   default     = ""
 }
 
 variable "aws_endpoint" {
-  description = "Endpoint for EC2, IAM and STS in place of AWS's own, for tests"
+  description = "Endpoint for EC2, IAM and STS instead of AWS's own, for tests"
   type        = string
   default     = ""
 }
 
 variable "aws_keys" {
-  description = "Keys for Vault where it has no role of its own; they end up in Terraform's state"
+  description = "Keys for Vault if it has no role of its own; they end up in Terraform's state"
   type        = object({ access_key = string, secret_key = string })
   default     = null
   sensitive   = true
 }
 
 variable "resolve_unique_ids" {
-  description = "Bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for it"
+  description = "Bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for that"
   type        = bool
   default     = true
 }
 
 variable "sts_roles" {
-  description = "By account, the role Vault assumes to check that account's instances"
+  description = "Role that Vault assumes to check an account's instances, by account"
   type        = map(string)
   default     = {}
 }
@@ -79,19 +79,19 @@ variable "sts_external_id" {
 }
 
 variable "also_paths" {
-  description = "Paths, base path included, that instances still have objects at though no profile names them any more"
+  description = "Paths, base path included, of objects that instances still have and no profile names any more"
   type        = list(string)
   default     = []
 }
 
 variable "also_auth_mounts" {
-  description = "Auth mounts that instances still have roles on though none is auth_mount any more"
+  description = "Former values of auth_mount: auth mounts on which instances still have roles"
   type        = list(string)
   default     = []
 }
 
 variable "set_alias" {
-  description = "Make the instance ID the alias of logins; true for a mount of its own, never for one that others use"
+  description = "Make the instance ID the alias of logins; true for a mount of its own, never for one with other users"
   type        = bool
   default     = false
 }
@@ -103,13 +103,13 @@ variable "revoke_certificates" {
 }
 
 variable "pki" {
-  description = "Make the profiles' PKI mounts, each with a root of its own: for trying things out"
+  description = "Make the profiles' PKI mounts, each with a root of its own: for a trial"
   type        = bool
   default     = false
 }
 
 variable "templates_dir" {
-  description = "Folder of profiles; null for those that are built in"
+  description = "Folder of profiles; null for the built-in ones"
   type        = string
   default     = null
 }
