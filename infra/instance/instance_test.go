@@ -1,5 +1,5 @@
-// Package instance_test makes the user data of each kind of instance from the files that stand beside it, and holds those
-// files against what must be so wherever they are copied.
+// Package instance_test generates the user data of each kind of instance from the files of this folder, and checks those
+// files.
 package instance_test
 
 import (
@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the user data instead of comparin
 
 var roles = []string{"worker", "master", "etcd"}
 
-// maxUserData is what EC2 takes, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
+// maxUserData is EC2's limit in bytes, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
 const maxUserData = 16 << 10
 
 func read(t *testing.T, path string) string {
@@ -34,7 +34,7 @@ func read(t *testing.T, path string) string {
 
 var source = regexp.MustCompile(`"/(etc/vault-agent/templates/[^"]+)"`)
 
-// files are those a kind of instance needs, as paths from the root.
+// files returns the files that a kind of instance needs, as paths from the root.
 func files(t *testing.T, role string) []string {
 	t.Helper()
 	roleFile := "etc/vault-agent/" + role + ".hcl"
@@ -51,8 +51,8 @@ func files(t *testing.T, role string) []string {
 func userData(t *testing.T, role string) string {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "#cloud-config\n# User data of a %s, made by make golden from the files of infra/instance. Vault and curl are in the image.\n"+
-		"# Set VAULT_ADDR, and the CA that Vault's certificate chains to.\nwrite_files:\n", role)
+	fmt.Fprintf(&b, "#cloud-config\n# User data for role %s, made by make golden from the files of infra/instance. The image must have Vault and curl.\n"+
+		"# Set VAULT_ADDR, and the CA that signed Vault's certificate.\nwrite_files:\n", role)
 	add := func(path, mode, text string) {
 		fmt.Fprintf(&b, "  - path: /%s\n    permissions: %q\n    content: |\n", path, mode)
 		for line := range strings.Lines(text) {
@@ -87,7 +87,7 @@ func TestTheUserDataHoldsTheFilesAndFitsIntoEC2(t *testing.T) {
 			}
 		}
 		if read(t, path) != got {
-			t.Errorf("%s is not made of the files beside it: run make golden", path)
+			t.Errorf("%s differs from the files of this folder: run make golden", path)
 		}
 		if len(got) > maxUserData {
 			t.Errorf("%s has %d bytes, EC2 takes %d", path, len(got), maxUserData)
@@ -100,7 +100,7 @@ func TestTheUserDataHoldsTheFilesAndFitsIntoEC2(t *testing.T) {
 		}
 		for _, f := range parsed.Files[2:] {
 			if want := read(t, strings.TrimPrefix(f.Path, "/")); f.Content != want {
-				t.Errorf("%s: cloud-init would write another %s than is tested", path, f.Path)
+				t.Errorf("%s: cloud-init would write another %s than the tested one", path, f.Path)
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func TestEveryTemplateIsSomebodysAndItsFileIsClosedToOthers(t *testing.T) {
 	}
 }
 
-// Debian and others have shellcheck as a package; without it, and without systemd, these say so.
+// Without shellcheck or systemd-analyze, its check is skipped with a log line. Debian has shellcheck as a package.
 func TestTheScriptAndTheUnitPassTheirOwnTools(t *testing.T) {
 	for _, command := range [][]string{
 		{"shellcheck", "usr/local/lib/vault-agent/identity"},
@@ -146,7 +146,7 @@ func TestTheScriptAndTheUnitPassTheirOwnTools(t *testing.T) {
 		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
 		text := string(out)
 		if command[0] == "systemd-analyze" {
-			// What the unit starts is on the instance, and not here.
+			// The unit's commands exist only on an instance.
 			text = regexp.MustCompile(`(?m)^.*(is not executable: No such file or directory|Failed to prepare filename).*\n`).ReplaceAllString(text, "")
 			err = nil
 		}

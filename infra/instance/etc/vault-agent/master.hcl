@@ -1,5 +1,5 @@
-# A control plane node of the profile alice_cluster-master. The API server reads a changed serving certificate by itself; its
-# client certificate for etcd it reads at each connection.
+# A control plane node of the profile alice_cluster-master. The API server reloads a changed serving certificate by itself, and
+# reads its client certificate for etcd at each connection.
 
 template {
   source      = "/etc/vault-agent/templates/kube-apiserver.ctmpl"

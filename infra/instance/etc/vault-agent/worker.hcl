@@ -1,5 +1,5 @@
-# A worker of the profile alice_cluster-worker. Certificate, CA and key are one file, so that they change at once:
-# --tls-cert-file, --tls-private-key-file and a kubeconfig's client-certificate and client-key all take it.
+# A worker of the profile alice_cluster-worker. Certificate, CA and key are one file, so that they change together. Use it for
+# --tls-cert-file, --tls-private-key-file and a kubeconfig's client-certificate and client-key.
 
 template {
   source      = "/etc/vault-agent/templates/kubelet.ctmpl"
