@@ -12,20 +12,20 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// Options say what to measure.
+// Options configure Run.
 type Options struct {
 	RepoRoot string
 	// Sizes are the fleets to measure, in instances, ascending.
 	Sizes []int
-	// Rounds is how often everything is measured, in turn.
+	// Rounds is the number of times each pass is measured.
 	Rounds int
-	// Profiles is a folder for CPU profiles of the reconciler's passes; empty for none.
+	// Profiles is the folder for CPU profiles of the full-content passes; none are written if it is empty.
 	Profiles string
 	Progress func(format string, args ...any)
 	Out      io.Writer
 }
 
-// Run measures and prints the table.
+// Run measures every size and prints the tables.
 func Run(ctx context.Context, o Options) (err error) {
 	if len(o.Sizes) == 0 || !slices.IsSorted(o.Sizes) || o.Sizes[0] < 1 || o.Rounds < 1 {
 		return fmt.Errorf("measuring fleets of %v in %d rounds: want sizes in ascending order and at least one round", o.Sizes, o.Rounds)
@@ -57,17 +57,17 @@ func Run(ctx context.Context, o Options) (err error) {
 	return nil
 }
 
-// timed is the largest fleet whose times are of interest. Of larger ones it is the memory, for which one round will do.
+// timed is the largest fleet that is measured for its times. Larger fleets are measured for their memory, in one round.
 const timed = 10_000
 
-// fleet is what was measured of one size.
+// fleet holds the results of one size.
 type fleet struct {
 	n       int
 	fastest client
 	results map[kind][]result // round by round
 }
 
-// measure measures one size. Its fastest client is looked for where it is not known.
+// measure measures one size. It first finds the fastest client if f names none.
 func (o Options) measure(ctx context.Context, w *world, f *fleet, rounds int) error {
 	o.Progress("%d instances: filling Vault and the ledger", f.n)
 	err := w.fill(ctx, f.n)
@@ -88,8 +88,8 @@ func (o Options) measure(ctx context.Context, w *world, f *fleet, rounds int) er
 	return nil
 }
 
-// round measures a pass between two measurements of its raw limit, whose mean is taken: what else the machine does
-// comes and goes, and is much the same for both.
+// round measures a pass between two measurements of its raw limit and keeps their mean, so that other load on the machine
+// weighs on both sides alike.
 func (o Options) round(ctx context.Context, w *world, f *fleet, raw, pass kind) error {
 	limit := task{Kind: raw, N: f.n, Client: f.fastest}
 	t := task{Kind: pass, N: f.n}
@@ -109,12 +109,12 @@ func (o Options) round(ctx context.Context, w *world, f *fleet, raw, pass kind) 
 	return nil
 }
 
-// mean is the times between those of two raw measurements.
+// mean returns the mean times of two measurements.
 func mean(a, b result) result {
 	return result{Time: (a.Time + b.Time) / 2, CPU: (a.CPU + b.CPU) / 2, Vault: (a.Vault + b.Vault) / 2, Dynamo: (a.Dynamo + b.Dynamo) / 2}
 }
 
-// tryClients finds the bare client that reads fastest, with two tries each.
+// tryClients returns the bare client with the fastest read in two tries each.
 func (o Options) tryClients(ctx context.Context, w *world, n int) (client, error) {
 	least := map[client]time.Duration{}
 	for range 2 {

@@ -15,10 +15,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/cpu"
 )
 
-// ChildArgument is what the program is started with to be a measured process: it then calls Measure and nothing else.
+// ChildArgument is the only argument of a measured process. The program then calls Measure and nothing else.
 const ChildArgument = "measure"
 
-// kind is what one process measures.
+// kind says what a process measures.
 type kind string
 
 // The kinds.
@@ -38,19 +38,19 @@ type task struct {
 	CPUProfile string // file for pprof; empty for none
 }
 
-// result is what came out of one measurement.
+// result is the outcome of one measurement.
 type result struct {
 	Time time.Duration
-	Scan time.Duration // of Time, reading the ledger
+	Scan time.Duration // the part of Time that read the ledger
 	CPU  time.Duration // of the measured process
-	// Vault and Dynamo are the CPU time that the two servers used meanwhile; 0 where the system does not tell.
+	// Vault and Dynamo are the CPU times of the two servers during the task; 0 where the system does not report them.
 	Vault  time.Duration
 	Dynamo time.Duration
-	Heap   uint64 // the most bytes of objects on the heap
-	RSS    uint64 // the most bytes in memory; 0 where the system does not tell
+	Heap   uint64 // peak of the bytes of objects on the heap
+	RSS    uint64 // peak of the bytes in memory; 0 where the system does not report it
 }
 
-// measure runs a task in a process of its own, and looks at the servers meanwhile.
+// measure runs a task in a process of its own and adds the servers' CPU time to its result.
 func (b *world) measure(ctx context.Context, t task) (result, error) {
 	t.Place = b.place
 	var r result
@@ -60,11 +60,11 @@ func (b *world) measure(ctx context.Context, t task) (result, error) {
 	}
 	in, err := json.Marshal(t)
 	if err != nil {
-		return r, fmt.Errorf("handing on the task to measure %s: %w", t.Kind, err)
+		return r, fmt.Errorf("encoding the task to measure %s: %w", t.Kind, err)
 	}
 	var out, faults bytes.Buffer
 	child := exec.CommandContext(ctx, self, ChildArgument)
-	// By its input and not its arguments: the token is not for the list of processes.
+	// By standard input: an argument would show the token in the list of processes.
 	child.Stdin, child.Stdout, child.Stderr = bytes.NewReader(in), &out, &faults
 	vault, dynamo := cpu.Of(b.vault.PID()), cpu.Of(b.dynamoDB.PID())
 	if err := child.Run(); err != nil {
@@ -80,7 +80,7 @@ func (b *world) measure(ctx context.Context, t task) (result, error) {
 	return r, nil
 }
 
-// Measure is the measured process: it reads a task, does it and writes the result.
+// Measure is the measured process: it reads a task, runs it and writes the result.
 func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
 	var t task
 	if err := json.NewDecoder(in).Decode(&t); err != nil {
@@ -108,7 +108,8 @@ func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(r)
 }
 
-// work prepares a task. What a warm function has ready, the loaded profiles above all, is made here and not measured.
+// work prepares a task and returns the part to measure. Everything that a warm function has ready, such as the loaded
+// profiles, is made here. scan is the time of the ledger's scan, nil for a raw task.
 func (t task) work(ctx context.Context) (work func() error, scan *time.Duration, err error) {
 	switch t.Kind {
 	case rawLists, rawReads:
@@ -131,7 +132,7 @@ func (t task) work(ctx context.Context) (work func() error, scan *time.Duration,
 	return nil, nil, fmt.Errorf("unknown task %q", t.Kind)
 }
 
-// profile writes a CPU profile until stop is called.
+// profile writes a CPU profile until stop is called. It writes none if file is empty.
 func profile(file string) (stop func() error, err error) {
 	if file == "" {
 		return func() error { return nil }, nil

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// fillers is how many instances are made side by side.
+	// fillers is the number of instances made concurrently.
 	fillers = 12
-	// batch is how many instances' items one BatchWriteItem holds: a record and four claims each, and at most 25 items.
+	// batch is the number of instances whose items one BatchWriteItem writes: a record and four claims each, at most 25 items.
 	// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html
 	batch = 5
 )
 
-// fill makes the world hold n instances as provision leaves them, each having logged in once. What is there stays.
+// fill adds instances up to n, as provision leaves them and as if each had logged in once. It keeps existing ones.
 func (b *world) fill(ctx context.Context, n int) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(fillers)
@@ -47,13 +47,13 @@ func (b *world) fillBatch(ctx context.Context, from, to int) error {
 		}
 		for i, o := range g.All() {
 			if want := pathsOf(n)[i]; o.Path != want {
-				return fmt.Errorf("object %d of the profile is at %s and the raw reads go to %s", i+1, o.Path, want)
+				return fmt.Errorf("object %d of the profile is at %s, but the raw reads go to %s", i+1, o.Path, want)
 			}
 			if _, err := b.root.call(ctx, http.MethodPost, o.Path, o.Fields); err != nil {
 				return err
 			}
 		}
-		// A login makes an entity with this alias. The accesslist entry it makes too cannot be written from outside.
+		// A login makes an entity with this alias. It also makes an access list entry, which only a login can write.
 		if _, err := b.root.call(ctx, http.MethodPost, "identity/entity-alias", map[string]any{
 			"name": f.ID, "mount_accessor": b.accessor,
 		}); err != nil {
@@ -70,13 +70,13 @@ func (b *world) fillBatch(ctx context.Context, from, to int) error {
 		return fmt.Errorf("writing records and claims: %w", err)
 	}
 	if left := len(out.UnprocessedItems[table]); left > 0 {
-		return fmt.Errorf("writing records and claims: DynamoDB Local left %d out", left)
+		return fmt.Errorf("writing records and claims: DynamoDB Local left %d items unprocessed", left)
 	}
 	return nil
 }
 
-// items are the record and the claims of one instance, as the ledger keeps them. If they were not, the comparison would
-// find drift and the bench fail.
+// items returns the record and the claims of one instance, as the ledger writes them. If they differed from the ledger's,
+// the comparison would find drift and the bench would fail.
 func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
 	long := time.Now().Add(-24 * time.Hour).UTC()
 	r := ledger.Record{
@@ -88,7 +88,7 @@ func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
 	for _, o := range g.All() {
 		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()})
 	}
-	// As long as the role_id that a record holds.
+	// As long as a role_id of Vault's.
 	r.SetRoleID(g.AuthRole.Path, "00000000-0000-0000-0000-000000000000")
 	r.Claims, r.CertificateTTL = ledger.NamesOf(g), int64(g.CertificateTTL/time.Second)
 	r.LoginType, r.TokenMaxTTL = g.Profile.Auth.Type, int64(g.Profile.Auth.TokenMaxTTL/time.Second)

@@ -20,9 +20,9 @@ const (
 	authMount  = "aws"
 	deployment = "bench"
 	region     = "us-east-1"
-	// objectsEach is how many objects in Vault an instance of the bench's profile has.
+	// objectsEach is the number of objects that the bench's profile renders for an instance.
 	objectsEach = 3
-	// pageSize is how many instances EC2 tells of at once.
+	// pageSize is the number of instances on one page of EC2's answer.
 	pageSize = 1000
 )
 
@@ -45,14 +45,13 @@ func loadProfiles() (*grant.Set, error) {
 
 func realm() grant.Realm { return grant.Realm{Deployment: deployment, AuthMount: authMount} }
 
-// instanceID is the ID of the n-th instance. Multiplied by an odd number, no two are alike, and they lie as scattered as
-// EC2's own.
+// instanceID returns the ID of the n-th instance. An odd factor makes the IDs unique and scatters them like EC2's own.
 func instanceID(n int) string {
 	const odd = 0x9e3779b97f4a7c15
 	return fmt.Sprintf("i-0%016x", uint64(n+1)*odd)
 }
 
-// factsOf invents the n-th instance.
+// factsOf returns the made-up facts of the n-th instance.
 func factsOf(n int) facts.Instance {
 	var ip [4]byte
 	binary.BigEndian.PutUint32(ip[:], 10<<24|uint32(n+1)) //nolint:gosec // far below 2^24
@@ -70,24 +69,24 @@ func factsOf(n int) facts.Instance {
 	}
 }
 
-// render is what Vault should hold for the n-th instance, and the facts it comes from.
+// render returns the facts and the grant of the n-th instance.
 func render(set *grant.Set, n int) (facts.Instance, *grant.Grant, error) {
 	f := factsOf(n)
 	profile, err := set.Match(f)
 	if err == nil && profile == nil {
-		err = fmt.Errorf("the bench's profile does not fit the instance %s", f.ID)
+		err = fmt.Errorf("the bench's profile does not match instance %s", f.ID)
 	}
 	if err != nil {
 		return f, nil, err
 	}
 	g, err := profile.Render(f, realm())
 	if err == nil && len(g.All()) != objectsEach {
-		err = fmt.Errorf("the bench's profile gives %d objects and not %d", len(g.All()), objectsEach)
+		err = fmt.Errorf("the bench's profile renders %d objects, want %d", len(g.All()), objectsEach)
 	}
 	return f, g, err
 }
 
-// pathsOf are the paths that a comparison reads of the n-th instance, in its order.
+// pathsOf returns the paths that a comparison reads for the n-th instance, in the order of the grant.
 func pathsOf(n int) [objectsEach]string {
 	id := instanceID(n)
 	return [objectsEach]string{
@@ -97,15 +96,14 @@ func pathsOf(n int) [objectsEach]string {
 	}
 }
 
-// ec2 stands in for EC2, which knows n instances. It makes each page when it is asked for: it must not be the one that
-// fills the memory.
+// ec2 stands in for EC2 with n instances. It makes each page on demand, so that it adds little to the measured memory.
 type ec2 struct{ n int }
 
 func (e ec2) Account(context.Context) (string, error) { return parts.AccountID, nil }
 
 func (e ec2) List(_ context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error {
 	if p != (instance.Place{Account: parts.AccountID, Region: region}) || len(ids) > 0 {
-		return fmt.Errorf("the bench's EC2 was asked for %s and the IDs %v: it only lists all of its one place", p, ids)
+		return fmt.Errorf("the bench's EC2 lists only the whole of its one place, and was asked for %s and the IDs %v", p, ids)
 	}
 	for from := 0; from < e.n; from += pageSize {
 		page := make([]instance.Sighting, 0, pageSize)
@@ -119,7 +117,7 @@ func (e ec2) List(_ context.Context, p instance.Place, ids []string, each func([
 	return nil
 }
 
-// Look is only asked before a repair, which the bench does not do.
+// Look fails for every instance: only a repair calls it, and the bench repairs nothing.
 func (e ec2) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
 	out := map[instance.Ref]instance.Sighting{}
 	for _, r := range refs {

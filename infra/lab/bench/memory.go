@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// sampleEvery is short beside a collection of garbage, between two of which the heap grows.
+// sampleEvery is short beside the time between two garbage collections, in which the heap grows.
 const sampleEvery = 10 * time.Millisecond
 
-// memory watches how much of it this process takes.
+// memory samples the memory use of this process.
 type memory struct {
 	stop chan struct{}
 	most chan uint64
@@ -24,7 +24,7 @@ func watchMemory() *memory {
 	go func() {
 		tick := time.NewTicker(sampleEvery)
 		defer tick.Stop()
-		// What lives and what the collector has not come to yet: the measure of what a process needs at once.
+		// Live objects and garbage not collected yet: together the memory that a process needs at once.
 		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 		var most uint64
 		for {
@@ -41,7 +41,7 @@ func watchMemory() *memory {
 	return m
 }
 
-// peak ends the watch. The resident size is the kernel's own record, and 0 where there is none to read.
+// peak ends the sampling and returns the peaks in bytes. rss is the kernel's own record, 0 if it cannot be read.
 func (m *memory) peak() (heap, rss uint64) {
 	close(m.stop)
 	heap = <-m.most

@@ -32,7 +32,7 @@ func newComparison(p place, n int) (*comparison, error) {
 	client := vault.New(vault.Options{
 		Addr: p.VaultAddr,
 		CA:   func(context.Context) ([]byte, error) { return []byte(p.VaultCA), nil },
-		// A login takes a few milliseconds and is kept for many runs: it is no part of the measurement.
+		// A login takes a few milliseconds and serves many runs, so the measurement leaves it out.
 		Login: func(context.Context, *vault.Conn) (*api.SecretAuth, error) {
 			return &api.SecretAuth{ClientToken: p.Token}, nil
 		},
@@ -47,8 +47,8 @@ func newComparison(p place, n int) (*comparison, error) {
 	return c, nil
 }
 
-// run compares once. A pass that did not see the whole fleet, or found anything wrong with it, measured something else
-// and is an error.
+// run compares the fleet once. It fails if the pass did not see the whole fleet or found drift: the pass then measured
+// something else.
 func (c *comparison) run(ctx context.Context, namesOnly bool) error {
 	a := c.reconciler.Run(ctx, reconcile.Input{Mode: reconcile.Detect, NamesOnly: namesOnly}, nil, reconcile.Witness{Log: slog.New(slog.DiscardHandler)})
 	if len(a.Drift) > 0 {
@@ -64,12 +64,12 @@ func (c *comparison) run(ctx context.Context, namesOnly bool) error {
 		reads = 0
 	}
 	if got := int(c.vault.reads.Load()); got != reads {
-		return fmt.Errorf("the comparison read %d objects and not %d", got, reads)
+		return fmt.Errorf("the comparison read %d objects, want %d", got, reads)
 	}
 	return nil
 }
 
-// countingVault tells how many objects were read.
+// countingVault counts the objects read.
 type countingVault struct {
 	reconcile.Vault
 	reads atomic.Int64
@@ -80,7 +80,7 @@ func (v *countingVault) Read(ctx context.Context, path string) (map[string]any, 
 	return v.Vault.Read(ctx, path)
 }
 
-// timedLedger tells how much of a pass is the scan, whose speed is DynamoDB Local's and not DynamoDB's.
+// timedLedger times the scan, whose speed is that of DynamoDB Local and not of DynamoDB.
 type timedLedger struct {
 	reconcile.Ledger
 	scan time.Duration

@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// The protocols that bare HTTP is tried over. Vault offers both.
+// The protocols to try. Vault offers both.
 const (
 	http1 = "HTTP/1.1"
 	http2 = "HTTP/2"
 )
 
-// client is a way to talk to Vault by bare HTTP.
+// client describes a bare HTTP client of Vault.
 type client struct {
 	Protocol string
 	AtOnce   int
@@ -29,7 +29,7 @@ type client struct {
 
 func (c client) String() string { return fmt.Sprintf("%s, %d at once", c.Protocol, c.AtOnce) }
 
-// clients are those that are tried; the fastest is the raw limit.
+// clients returns the clients to try. The fastest sets the raw limit.
 func clients() []client {
 	var all []client
 	for _, protocol := range []string{http1, http2} {
@@ -40,7 +40,7 @@ func clients() []client {
 	return all
 }
 
-// vaultHTTP is bare HTTP to Vault with a token: no retries, no decoding but what is asked for.
+// vaultHTTP calls Vault by bare HTTP with a token: no retries, and no decoding beyond the caller's target.
 type vaultHTTP struct {
 	client
 	base, token string
@@ -70,7 +70,7 @@ func (v *vaultHTTP) send(ctx context.Context, method, path string, body io.Reade
 	return v.http.Do(request)
 }
 
-// call makes one request and gives the answer's text.
+// call makes one request and returns the body of the response. A status of 300 or more is an error.
 func (v *vaultHTTP) call(ctx context.Context, method, path string, fields map[string]any) ([]byte, error) {
 	var body bytes.Buffer
 	if fields != nil {
@@ -93,7 +93,7 @@ func (v *vaultHTTP) call(ctx context.Context, method, path string, fields map[st
 	return text, nil
 }
 
-// get reads a path into a value. What is not there, as an empty list, leaves it as it is.
+// get decodes a path's response into a value. A 404, which is also Vault's answer for an empty list, leaves it unchanged.
 func (v *vaultHTTP) get(ctx context.Context, path string, into any) error {
 	response, err := v.send(ctx, http.MethodGet, path, nil)
 	if err != nil {
@@ -112,7 +112,7 @@ func (v *vaultHTTP) get(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// lists reads the lists that a comparison reads, all at once, down to their names.
+// lists reads the lists of a comparison concurrently and decodes their names.
 func (v *vaultHTTP) lists(ctx context.Context, n int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for folder, atLeast := range map[string]int{
@@ -124,7 +124,7 @@ func (v *vaultHTTP) lists(ctx context.Context, n int) error {
 			}
 			err := v.get(ctx, folder+"?list=true", &page)
 			if got := len(page.Data.Keys); err == nil && got < atLeast {
-				err = fmt.Errorf("the list of %s has %d names and not %d", folder, got, n)
+				err = fmt.Errorf("the list of %s has %d names, want %d", folder, got, n)
 			}
 			return err
 		})
@@ -141,14 +141,14 @@ func (v *vaultHTTP) lists(ctx context.Context, n int) error {
 		const folder = "identity/entity-alias/id"
 		err := v.get(ctx, folder+"?list=true", &page)
 		if got := len(page.Data.Info); err == nil && got < n {
-			err = fmt.Errorf("the list of %s has %d aliases and not %d", folder, got, n)
+			err = fmt.Errorf("the list of %s has %d aliases, want %d", folder, got, n)
 		}
 		return err
 	})
 	return group.Wait()
 }
 
-// reads reads every object of n instances, whole, and looks at nothing in it.
+// reads reads every object of n instances whole and decodes none.
 func (v *vaultHTTP) reads(ctx context.Context, n int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64

@@ -8,11 +8,11 @@ import (
 )
 
 const legend = `
-raw is bare HTTP with the reconcile function's rights: the lists read down to their names, the objects read whole and
-thrown away. It is no pass: it compares nothing. The ledger is DynamoDB Local, whose scan has its own line; EC2 is a
-generator in the measured process, because the stand-in for it takes 2 ms an instance. Vault keeps its storage in memory
-and writes no audit log. Client and servers share the machine. Times are medians; ratios are the medians of those of
-each round, with the lowest and the highest.
+raw is bare HTTP with the reconcile function's rights: it decodes the names of the lists, reads the objects whole and
+discards them, and compares nothing. The ledger is DynamoDB Local, whose scan has its own line; EC2 is a generator in the
+measured process, because moto takes 2 ms for each instance. Vault keeps its storage in memory and writes no audit log.
+Client and servers share the machine. Times are medians over the rounds. A ratio is the median of the rounds' ratios, with
+the lowest and the highest.
 `
 
 // line is one comparison of the table: a pass beside its raw limit.
@@ -64,7 +64,7 @@ func median(all []float64) float64 {
 	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }
 
-// ratio is ours to raw, of each round by itself.
+// ratio returns the median, the lowest and the highest of the rounds' ratios of ours to raw.
 func (f fleet) ratio(l line) string {
 	var all []float64
 	for round := range f.results[contents] {
@@ -73,7 +73,7 @@ func (f fleet) ratio(l line) string {
 	return fmt.Sprintf("%.2f [%.2f..%.2f]", median(all), slices.Min(all), slices.Max(all))
 }
 
-// memory is the most that any round took, in MB.
+// memory returns the highest peaks of all rounds, in MB.
 func (f fleet) memory(k kind) (heap, rss float64) {
 	for _, r := range f.results[k] {
 		heap, rss = max(heap, float64(r.Heap)/1e6), max(rss, float64(r.RSS)/1e6)
@@ -81,7 +81,7 @@ func (f fleet) memory(k kind) (heap, rss float64) {
 	return heap, rss
 }
 
-// printGrowth compares the cost of one instance in each fleet with that in the one before.
+// printGrowth compares the cost of one instance in each fleet with the cost in the next smaller one.
 func printGrowth(out io.Writer, fleets []fleet) {
 	for i := 1; i < len(fleets); i++ {
 		small, large := fleets[i-1], fleets[i]

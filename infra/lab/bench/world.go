@@ -26,7 +26,7 @@ const (
 	tokenTTL = "6h"
 )
 
-// place is where the measured processes find what they talk to.
+// place holds the addresses that a measured process calls, and its token.
 type place struct {
 	VaultAddr, VaultCA string
 	// Token has the rights of the reconcile function and no others.
@@ -34,7 +34,7 @@ type place struct {
 	DynamoURL string
 }
 
-// world is what runs, and what it was filled with.
+// world is the running servers and their content.
 type world struct {
 	place
 	profiles *grant.Set
@@ -86,7 +86,7 @@ func (b *world) close() error {
 	return errors.Join(errs...)
 }
 
-// prepare mounts what the profile needs and makes the token and the table.
+// prepare mounts the engines that the profile needs and makes the token and the table.
 func (b *world) prepare(ctx context.Context, rootToken string) (err error) {
 	if b.profiles, err = loadProfiles(); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (b *world) prepare(ctx context.Context, rootToken string) (err error) {
 		method, path string
 		fields       map[string]any
 	}{
-		// The audit log would be most of what is measured, of raw reads and of ours alike, and fill the disk.
+		// The audit log would be most of the measured work, raw or ours, and would fill the disk.
 		{http.MethodDelete, "sys/audit/file", nil},
 		{http.MethodPost, "sys/auth/" + authMount, map[string]any{"type": "aws"}},
 		{http.MethodPost, "auth/" + authMount + "/config/identity", map[string]any{"ec2_alias": "instance_id"}},
@@ -125,7 +125,7 @@ func (b *world) prepare(ctx context.Context, rootToken string) (err error) {
 	return b.makeTable(ctx)
 }
 
-// makeToken makes a token like that which the reconcile function logs in to.
+// makeToken makes a token of the type and policy that the reconcile function's login returns.
 func (b *world) makeToken(ctx context.Context) error {
 	text, err := b.root.call(ctx, http.MethodPost, "auth/token/create", map[string]any{
 		"policies": []string{rights.Reconcile}, "no_default_policy": true, "type": "batch", "ttl": tokenTTL,
@@ -139,7 +139,7 @@ func (b *world) makeToken(ctx context.Context) error {
 		}
 	}
 	if err := json.Unmarshal(text, &made); err != nil || made.Auth.Token == "" {
-		return fmt.Errorf("making the token of the measured processes: Vault gave none (%w)", err)
+		return fmt.Errorf("making the token of the measured processes: Vault returned none (%w)", err)
 	}
 	b.Token = made.Auth.Token
 	return nil

@@ -1,4 +1,4 @@
-// Package cpu tells how much processor time processes have used.
+// Package cpu reads the processor time that processes have used.
 package cpu
 
 import (
@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// Of is what another process has used so far, by the kernel's count in hundredths of a second; 0 where it does not tell.
+// Of returns the processor time of another process, from the kernel's count in hundredths of a second; 0 if it is unknown.
 // https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 func Of(pid int) time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
-	// The second field is the program's name in brackets and may hold anything.
+	// The second field is the program's name in parentheses, which may contain any character.
 	_, fields, _ := bytes.Cut(text, []byte(") "))
 	var ticks time.Duration
 	for i, f := range strings.Fields(string(fields)) {
@@ -29,7 +29,7 @@ func Of(pid int) time.Duration {
 	return ticks * time.Second / 100
 }
 
-// Self is what this process has used so far, in user and system mode.
+// Self returns the processor time of this process, in user and system mode; 0 if it is unknown.
 func Self() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

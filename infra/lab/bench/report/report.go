@@ -1,4 +1,4 @@
-// Package report prints what the benchmarks found, as a table in Markdown.
+// Package report prints the results of the benchmarks as tables in Markdown.
 package report
 
 import (
@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Row is one comparison. What has no figure beside it has an empty Bare and Ratio.
+// Row is one row of a table. Bare and Ratio are empty if there is no bare figure to compare with.
 type Row struct {
 	What   string
-	Bare   string // the least it could be, measured in the same run
+	Bare   string // the least possible, measured in the same run
 	Ours   string
 	Ratio  string // ours to bare
 	Target string
@@ -25,7 +25,7 @@ func Print(out io.Writer, heading string, rows []Row) {
 	}
 }
 
-// Quantile is the value below which a share of all lie; 0 of nothing.
+// Quantile returns the value below which a share of the values lies, 0 if there are none.
 func Quantile(all []time.Duration, share float64) time.Duration {
 	if len(all) == 0 {
 		return 0
@@ -34,19 +34,19 @@ func Quantile(all []time.Duration, share float64) time.Duration {
 	return all[min(len(all)-1, int(share*float64(len(all))))]
 }
 
-// Median is the middle one.
+// Median returns the middle value, 0 if there is none.
 func Median(all []time.Duration) time.Duration { return Quantile(all, 0.5) }
 
-// Millis writes a duration in milliseconds.
+// Millis formats a duration in milliseconds.
 func Millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 
-// Seconds writes a duration in seconds.
+// Seconds formats a duration in seconds.
 func Seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
-// Rate writes how many there were in a second.
+// Rate formats the rate of n events in a duration, per second.
 func Rate(n int, d time.Duration) string { return fmt.Sprintf("%.0f/s", float64(n)/d.Seconds()) }
 
-// Times writes the ratio of two durations.
+// Times formats the ratio of two durations.
 func Times(ours, bare time.Duration) string {
 	return fmt.Sprintf("%.2f ×", float64(ours)/float64(bare))
 }

@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// fleetSize is the storm that is measured, and quickSize the one whose calls are counted.
+	// fleetSize is the number of instances of a measured storm, quickSize that of a counted one.
 	fleetSize = 1000
 	quickSize = 100
-	// network is about what a call to another availability zone and back takes, with some to spare.
+	// network is a little more than a round trip to another availability zone takes.
 	network    = 5 * time.Millisecond
 	warmRounds = 100
 	coldRounds = 20
 )
 
-// Quick counts the calls of a small storm and prints them. A count that is off is an error.
+// Quick counts the calls of a small storm and prints the counts. It fails if a count is outside its bounds.
 func Quick(ctx context.Context, o Options, out io.Writer) (err error) {
 	r, err := Start(ctx, o)
 	if err != nil {
@@ -39,7 +39,7 @@ func Quick(ctx context.Context, o Options, out io.Writer) (err error) {
 	return errors.Join(off...)
 }
 
-// All measures everything there is to storms, with Vault's storage in memory and on Raft, and prints a table for each.
+// All measures cold starts, the warm path and storms, with Vault's storage in memory and on Raft, and prints tables.
 func All(ctx context.Context, o Options, out io.Writer) error {
 	if err := inMemory(ctx, o, out); err != nil {
 		return err
@@ -83,7 +83,7 @@ func inMemory(ctx context.Context, o Options, out io.Writer) error {
 	})
 }
 
-// with brings a rig up, has the functions show what they call, and takes it down.
+// with starts a rig, records the functions' calls, calls do and closes the rig.
 func with(ctx context.Context, o Options, do func(*Rig, recipes) error) (err error) {
 	r, err := Start(ctx, o)
 	if err != nil {

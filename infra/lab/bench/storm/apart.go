@@ -22,13 +22,13 @@ func taskset(ctx context.Context, args ...string) (string, error) {
 	return string(out), nil
 }
 
-func keep(ctx context.Context, cores string, pid int) error {
+func pin(ctx context.Context, cores string, pid int) error {
 	_, err := taskset(ctx, "-a", "-c", "-p", cores, strconv.Itoa(pid))
 	return err
 }
 
-// apart gives Vault one of the cores there are and this process the others, with what it starts from now on, as Vault has
-// its own machine where functions are deployed; undo gives all to both again.
+// apart pins Vault to one core, and this process and its later children to the others: Vault has a machine of its own where
+// functions are deployed. undo lets both use all cores again. It fails if there is only one core.
 func (r *Rig) apart(ctx context.Context) (undo func() error, err error) {
 	vault, self := r.Servers.Vault.PID(), os.Getpid()
 	out, err := taskset(ctx, "-c", "-p", strconv.Itoa(self)) // pid 1's current affinity list: 0,2-5
@@ -38,7 +38,7 @@ func (r *Rig) apart(ctx context.Context) (undo func() error, err error) {
 	all := strings.TrimSpace(out[strings.LastIndex(out, ":")+1:])
 	end := strings.IndexAny(all, ",-")
 	if end < 0 {
-		return nil, errors.New("there is but one core")
+		return nil, errors.New("there is only one core")
 	}
 	first, others := all[:end], all[end+1:]
 	if all[end] == '-' {
@@ -50,15 +50,15 @@ func (r *Rig) apart(ctx context.Context) (undo func() error, err error) {
 			others = next + "-" + others
 		}
 	}
-	undo = func() error { return errors.Join(keep(ctx, all, vault), keep(ctx, all, self)) }
-	if err := errors.Join(keep(ctx, first, vault), keep(ctx, others, self)); err != nil {
+	undo = func() error { return errors.Join(pin(ctx, all, vault), pin(ctx, all, self)) }
+	if err := errors.Join(pin(ctx, first, vault), pin(ctx, others, self)); err != nil {
 		return nil, errors.Join(err, undo())
 	}
 	return undo, nil
 }
 
-// stormsApart measures storms as far as Vault alone bounds them: Vault has a core of its own, and the ledger, which is a
-// service of AWS's and takes no core of anybody's, is a table in memory. DynamoDB Local and moto idle meanwhile.
+// stormsApart measures storms that only Vault bounds: Vault has a core of its own, and the ledger is a table in memory,
+// because the real one is a service of AWS's that takes none of these cores. DynamoDB Local and moto are idle.
 func (r *Rig) stormsApart(ctx context.Context, all recipes, o load, heading string, out io.Writer) (err error) {
 	heading += ", Vault on a core of its own, the ledger in memory"
 	undo, err := r.apart(ctx)

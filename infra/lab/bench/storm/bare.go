@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// bare makes the functions' calls by bare HTTP, as many instances at once as the functions would.
+// bare makes the functions' calls by bare HTTP, for as many instances at once as the functions would.
 type bare struct {
 	*way
 	recipes
@@ -15,7 +15,7 @@ type bare struct {
 
 type grantAndRemoval struct{ grant, removal time.Duration }
 
-// measure makes those calls that pass, for instances that EC2 never hears of.
+// measure times the calls that pass, for new instances of which the functions get no event.
 func (b *bare) measure(ctx context.Context, pass func(step) bool) (grantAndRemoval, error) {
 	var took grantAndRemoval
 	atOnce := b.rig.mapping(provision).MaximumConcurrency * sideBySide
@@ -29,7 +29,7 @@ func (b *bare) measure(ctx context.Context, pass func(step) bool) (grantAndRemov
 		if err != nil {
 			return took, err
 		}
-		// Connections are made before, as the functions' are.
+		// Connections exist before the measurement, as the functions' do.
 		if err := part.recipe.playAll(ctx, c, first, atOnce); err != nil {
 			return took, fmt.Errorf("making the calls of %s by bare HTTP: %w", part.function, err)
 		}

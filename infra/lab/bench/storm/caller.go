@@ -20,18 +20,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-// caller is the minimal client: bare HTTP over kept connections, no signature, no retry, no decoding.
+// caller is the minimal client: bare HTTP over kept connections, without signatures, retries or decoding.
 type caller struct {
 	http  *http.Client
 	token string
 	at    map[string]string // address by service
 }
 
-// unsigned is as much of a signature as DynamoDB Local reads: the key that says whose tables these are.
+// unsigned is the part of a signature that DynamoDB Local reads: the access key, by which it separates tables.
 const unsigned = "AWS4-HMAC-SHA256 Credential=AKIALAB/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0"
 
-// caller makes a client with a function's own rights in Vault, by a batch token without the default policy, as the
-// functions' are.
+// caller returns a client with a function's own rights in Vault. Its batch token without the default policy is like the
+// function's.
 func (w *way) caller(ctx context.Context, function string) (*caller, error) {
 	r := w.rig
 	roots := x509.NewCertPool()
@@ -84,12 +84,12 @@ func (c *caller) call(ctx context.Context, s step, path, body string) error {
 		return fmt.Errorf("%s %s: %w", s.service, s.action, err)
 	}
 	if response.StatusCode != s.status {
-		return fmt.Errorf("%s %s: status %d, where the function was answered %d: %.300s", s.service, s.action, response.StatusCode, s.status, text.String())
+		return fmt.Errorf("%s %s: status %d, where the function got %d: %.300s", s.service, s.action, response.StatusCode, s.status, text.String())
 	}
 	return nil
 }
 
-// playAll makes a recipe's calls for many instances, so many at once.
+// playAll makes a recipe's calls for many instances, atOnce of them at a time.
 func (r recipe) playAll(ctx context.Context, c *caller, instances []fleet.Instance, atOnce int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64

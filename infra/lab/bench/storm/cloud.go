@@ -17,8 +17,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// cloud answers for EC2, IAM, EventBridge and SQS, and for DynamoDB where its share of the cores would be in the way, from
-// tables in memory, as far as the functions and the lab's poller ask them. It checks no signature, and a message that is received and not deleted does not come again.
+// cloud stands in for EC2, IAM, EventBridge and SQS, and for DynamoDB where DynamoDB Local would take too much of the cores.
+// It answers the calls of the functions and of the lab's poller from tables in memory. It checks no signature, and a
+// message that was received and not deleted is not delivered again.
 type cloud struct {
 	URL    string
 	server *http.Server
@@ -26,9 +27,9 @@ type cloud struct {
 	mu        sync.Mutex
 	instances map[string]*machine
 	queues    map[string]*messages
-	items     map[string]item // of the ledger, by key; empty where DynamoDB Local is it
+	items     map[string]item // of the ledger, by key; empty if DynamoDB Local holds the ledger
 	calls     map[string]int  // by action
-	// lastReceive is the latest answer to the poller, which asks one thing after the other.
+	// lastReceive is the latest answer to the poller, which makes one request at a time.
 	lastReceive struct {
 		asked  string
 		answer map[string]any
@@ -56,7 +57,7 @@ func startCloud(ctx context.Context) (*cloud, error) {
 
 func (c *cloud) close() error { return c.server.Close() }
 
-// add makes instances run.
+// add adds running instances.
 func (c *cloud) add(instances ...fleet.Instance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +66,7 @@ func (c *cloud) add(instances ...fleet.Instance) {
 	}
 }
 
-// terminate ends instances.
+// terminate sets instances to terminated.
 func (c *cloud) terminate(instances ...fleet.Instance) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,7 +75,7 @@ func (c *cloud) terminate(instances ...fleet.Instance) {
 	}
 }
 
-// count is how often an action was asked for, the SDK's own second tries apart.
+// count returns the number of calls of an action, without the SDK's own retries.
 func (c *cloud) count(action string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,7 +98,7 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// A second try of the SDK's, after a connection broke, is no second question.
+	// A retry of the SDK's after a broken connection is not another call.
 	if strings.HasPrefix(r.Header.Get("Amz-Sdk-Request"), "attempt=1;") {
 		c.calls[action]++
 	}
@@ -108,9 +109,9 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "GetInstanceProfile":
 		answer = instanceProfile(form.Get("InstanceProfileName"))
 	case "PutEvents":
-		answer = took(body)
+		answer = accepted(body)
 	case "ReceiveMessage":
-		// Whose answer was lost on a broken connection asks once more, and is to have the same messages.
+		// A retry after a broken connection gets the same messages.
 		asked := r.Header.Get("Amz-Sdk-Invocation-Id")
 		if asked != c.lastReceive.asked {
 			c.lastReceive.asked = asked
@@ -122,7 +123,7 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "GetItem", "PutItem", "TransactWriteItems", "Scan":
 		answer, err = c.table(action, body)
 	default:
-		err = fmt.Errorf("the bench's cloud knows no %q", action)
+		err = fmt.Errorf("the bench's cloud does not implement %q", action)
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -131,7 +132,7 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	write(w, answer)
 }
 
-// write gives JSON for a map and else XML, in one piece. A client that is gone needs no answer.
+// write answers with JSON for a map and with XML for anything else, in one write. A write error means that the client left.
 func write(w http.ResponseWriter, answer any) {
 	var text []byte
 	kind := "text/xml"
@@ -146,10 +147,10 @@ func write(w http.ResponseWriter, answer any) {
 	_, _ = w.Write(text)
 }
 
-// took is EventBridge's answer to events that it has taken.
-func took(body []byte) map[string]any {
+// accepted returns EventBridge's answer to accepted events.
+func accepted(body []byte) map[string]any {
 	var in struct{ Entries []json.RawMessage }
-	_ = json.Unmarshal(body, &in) // what cannot be read has no entries
+	_ = json.Unmarshal(body, &in) // an unreadable body has no entries
 	entries := make([]map[string]string, len(in.Entries))
 	for i := range entries {
 		entries[i] = map[string]string{"EventId": fmt.Sprint(i)}

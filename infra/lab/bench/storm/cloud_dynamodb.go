@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// item is what DynamoDB's JSON says of one, whatever its attributes are.
+// item is an item in DynamoDB's JSON, undecoded.
 type item = json.RawMessage
 
-// table answers for DynamoDB's part that the functions use, from memory. It holds nothing against a condition: in a storm
-// that is measured every write is its instance's first of the kind, and what the table holds afterwards is checked.
+// table answers the calls of DynamoDB that the functions make, from memory. It ignores conditions: in a measured storm every
+// write is its instance's first of the kind, and the content of the table is checked afterwards.
 // https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.LowLevelAPI.html
 func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 	var in struct {
@@ -32,12 +32,12 @@ func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 		}
 		return map[string]any{}, err
 	case "PutItem":
-		return map[string]any{}, c.keep(in.Item)
+		return map[string]any{}, c.store(in.Item)
 	case "TransactWriteItems":
 		for _, part := range in.TransactItems {
 			switch {
 			case part.Put != nil:
-				if err := c.keep(part.Put.Item); err != nil {
+				if err := c.store(part.Put.Item); err != nil {
 					return nil, err
 				}
 			case part.Delete != nil:
@@ -50,14 +50,14 @@ func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 		}
 		return map[string]any{}, nil
 	}
-	var all []item // of a scan, in one page
+	var all []item // a scan, in one page
 	for _, i := range c.items {
 		all = append(all, i)
 	}
 	return map[string]any{"Items": all, "Count": len(all), "ScannedCount": len(all)}, nil
 }
 
-func (c *cloud) keep(i item) error {
+func (c *cloud) store(i item) error {
 	pk, err := keyOf(i)
 	if err == nil {
 		c.items[pk] = slices.Clone(i)
@@ -65,7 +65,7 @@ func (c *cloud) keep(i item) error {
 	return err
 }
 
-// keyOf is the value of the table's one key.
+// keyOf returns the value of the item's partition key.
 func keyOf(i item) (string, error) {
 	var key struct {
 		PK struct{ S string } `json:"pk"`

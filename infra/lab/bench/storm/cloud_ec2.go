@@ -9,7 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// The answers of EC2 and IAM, as far as anybody here reads them.
+// The answers of EC2 and IAM, with the fields that Vault and the functions read.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 // https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetInstanceProfile.html
 type (
@@ -79,7 +79,7 @@ func (m *machine) shown() reservation {
 	return reservation{Owner: m.AccountID, Instance: item}
 }
 
-// instanceProfile has the role of its own name in it.
+// instanceProfile returns an instance profile that holds the role of the same name.
 func instanceProfile(name string) profileAnswer {
 	const iam = "arn:aws:iam::" + parts.AccountID
 	return profileAnswer{Profile: iamProfile{

@@ -74,13 +74,13 @@ func (c *cloud) queue(action string, body []byte) (map[string]any, error) {
 	}
 }
 
-// await lets a receive wait for messages as long as it asks to.
+// await blocks until the queue has a message, at most for the wait time of the request.
 func (c *cloud) await(ctx context.Context, body []byte) {
 	var in struct {
 		QueueURL        string `json:"QueueUrl"`
 		WaitTimeSeconds int
 	}
-	_ = json.Unmarshal(body, &in) // what cannot be read does not wait
+	_ = json.Unmarshal(body, &in) // an unreadable body waits for nothing
 	for until := time.Now().Add(time.Duration(in.WaitTimeSeconds) * time.Second); ctx.Err() == nil && time.Now().Before(until); {
 		c.mu.Lock()
 		waiting := len(c.messagesOf(in.QueueURL).waiting)
@@ -92,7 +92,7 @@ func (c *cloud) await(ctx context.Context, body []byte) {
 	}
 }
 
-// receive gives what waits.
+// receive returns up to most waiting messages and marks them in flight.
 func (q *messages) receive(most int) map[string]any {
 	var out []map[string]any
 	for _, m := range q.waiting[:min(most, len(q.waiting))] {

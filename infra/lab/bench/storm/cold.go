@@ -13,11 +13,11 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 )
 
-// sizeLimit is what a function's binary should not exceed, in bytes.
+// sizeLimit is the aim for the size of a function's binary, in bytes.
 const sizeLimit = 15_000_000
 
-// Cold measures the start of each function, from the process being started to its first poll for an event, beside that of
-// a function which makes the same AWS clients and nothing else. They take turns.
+// Cold measures the start of each function, from the start of its process to its first poll for an event, beside a function
+// that makes the same AWS clients and nothing else. The functions start in turn.
 func (r *Rig) Cold(ctx context.Context, rounds int) (rows []report.Row, err error) {
 	w, err := r.way(ctx, wayOptions{name: "cold", one: true})
 	if err != nil {
@@ -43,10 +43,10 @@ func (r *Rig) Cold(ctx context.Context, rounds int) (rows []report.Row, err erro
 			if err := f.Kill(); err != nil {
 				return nil, err
 			}
-			// What it answers does not matter: it has polled before.
+			// The answer is not needed: the function has polled before it.
 			result, err := f.Invoke(ctx, []byte(idle))
 			if err == nil && result.Init == 0 {
-				err = errors.New("it was not started anew")
+				err = errors.New("it was not started again")
 			}
 			if err != nil {
 				return nil, fmt.Errorf("starting %s: %w", f.Name(), err)
@@ -72,7 +72,7 @@ func (r *Rig) Cold(ctx context.Context, rounds int) (rows []report.Row, err erro
 	return rows, nil
 }
 
-// deployedSize builds a function as sam build does, for the architecture of the template, and gives its size in bytes.
+// deployedSize builds a function as sam build does, for the template's architecture, and returns its size in bytes.
 func (r *Rig) deployedSize(ctx context.Context, id string) (int64, error) {
 	dir, err := os.MkdirTemp(r.RunDir, "deployed")
 	if err != nil {
@@ -85,7 +85,7 @@ func (r *Rig) deployedSize(ctx context.Context, id string) (int64, error) {
 	}
 	info, err := os.Stat(filepath.Join(dir, "bootstrap"))
 	if err != nil {
-		return 0, fmt.Errorf("looking at the binary of %s: %w", id, err)
+		return 0, fmt.Errorf("reading the size of the binary of %s: %w", id, err)
 	}
 	return info.Size(), nil
 }

@@ -12,17 +12,17 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// Objects are what an instance of the storm's profile has in Vault: a policy, two PKI roles and an auth role.
+// objects is the number of objects that the storm's profile renders for an instance: a policy, two PKI roles, an auth role.
 const objects = 4
 
-// Count is one number of calls, and what it must be.
+// Count is a number of calls with its bounds.
 type Count struct {
 	What        string
 	Seen        int
 	Least, Most int
 }
 
-// Err says that a count is off.
+// Err returns an error if the count is outside its bounds.
 func (c Count) Err() error {
 	if c.Seen >= c.Least && c.Seen <= c.Most {
 		return nil
@@ -30,8 +30,8 @@ func (c Count) Err() error {
 	return fmt.Errorf("%s: %d calls, where the design makes %d to %d", c.What, c.Seen, c.Least, c.Most)
 }
 
-// Counts has n instances start, be told of again and end at once, and counts every call on its way. The error names what
-// was not done; the counts are for the caller to judge.
+// Counts lets n instances start, sends their events again, ends them all at once, and counts every call. It fails if an
+// instance was not granted or removed; the caller checks the counts.
 func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
 	w, err := r.way(ctx, wayOptions{name: "counts", tapAll: true})
 	if err != nil {
@@ -50,9 +50,9 @@ func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
 		}},
 		{"repetition", provision, "running", ledger.Active, writesToGrant, expected{ledgerReads: n}},
 		{"end", deprovision, "terminated", ledger.Deleted, writesToGrant + writesToRemove, expected{
-			// The policy and the auth role before they are deleted, and the mount's accessor and alias settings before the cuts.
+			// The policy and the auth role before their deletion, the mount's accessor and alias settings before the cuts.
 			reads: 4 * n,
-			// The objects and the accesslist entry, and the names to look up: two for the first cut, one for the second.
+			// The objects, the access list entry, and the alias look-ups: two for the first cut, one for the second.
 			writes: (objects + 1 + 3) * n, ledgerReads: n, puts: n, transactions: n,
 		}},
 	} {
@@ -71,7 +71,7 @@ func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
 	return all, nil
 }
 
-// expected are the calls that n instances take. The batches make some more, which depend on how they are cut.
+// expected is the number of calls for n instances. Batches make a few more, depending on their number.
 type expected struct{ reads, marks, writes, ledgerReads, puts, transactions int }
 
 type counted struct {
@@ -79,7 +79,7 @@ type counted struct {
 	describes, batches, troubles int
 }
 
-// counted drains a storm and counts.
+// counted drains a storm and counts its calls.
 func (w *way) counted(ctx context.Context, function, state string, instances []fleet.Instance) (counted, error) {
 	w.Reset()
 	s, err := w.drain(ctx, function, state, instances)
@@ -114,10 +114,10 @@ func (e expected) beside(c counted, prefix string, n, sandboxes int) []Count {
 	}
 	return []Count{
 		{What: prefix + "DescribeInstances", Seen: c.describes, Least: 1, Most: (n + 49) / 50},
-		// Each sandbox reads once whose the PKI mount is.
+		// Each sandbox reads the owner of the PKI mount once.
 		{What: prefix + "reads of Vault", Seen: c.reads, Least: e.reads, Most: e.reads + e.marks*sandboxes},
 		exactly("writes to Vault", c.writes, e.writes),
-		// Each sandbox asks every ten seconds whether the deployment is torn down.
+		// Each sandbox reads every ten seconds whether the deployment is torn down.
 		{What: prefix + "reads of the ledger", Seen: c.ledgerReads, Least: e.ledgerReads, Most: e.ledgerReads + 3*sandboxes},
 		exactly("single writes to the ledger", c.puts, e.puts),
 		exactly("transactions of the ledger", c.transactions, e.transactions),

@@ -16,9 +16,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// storm is what one storm of events came to.
+// storm is the result of one storm of events.
 type storm struct {
-	took      time.Duration // from the first message being received to the last instance being done
+	took      time.Duration // from the first message received to the last instance done
 	each      []time.Duration
 	used      usage
 	describes int
@@ -29,7 +29,7 @@ type storm struct {
 // stormLimit is far longer than a storm takes.
 const stormLimit = 90 * time.Second
 
-// warm starts every sandbox of a function, connections and logins included, with an instance each.
+// warm starts every sandbox of a function, with its connections and its login, by the event of one instance each.
 func (w *way) warm(ctx context.Context, function, state string, instances []fleet.Instance) error {
 	var group errgroup.Group
 	for _, i := range instances {
@@ -40,7 +40,7 @@ func (w *way) warm(ctx context.Context, function, state string, instances []flee
 	return group.Wait()
 }
 
-// drain puts one event for each instance into a function's queue at once and lets the poller go.
+// drain puts one event for each instance into a function's queue and then starts the poller. It fails if an event failed.
 func (w *way) drain(ctx context.Context, function, state string, instances []fleet.Instance) (storm, error) {
 	var s storm
 	f := w.Functions[function]
@@ -65,15 +65,15 @@ func (w *way) drain(ctx context.Context, function, state string, instances []fle
 		events += len(b.Records)
 		s.batches++
 		if b.Failures > 0 || b.FunctionError != "" {
-			return s, fmt.Errorf("%d of a batch of %d %s events were not done: %s\n%s", b.Failures, len(b.Records), state, b.FunctionError, lastOf(f.Logs()))
+			return s, fmt.Errorf("%d of a batch of %d %s events failed: %s\n%s", b.Failures, len(b.Records), state, b.FunctionError, lastOf(f.Logs()))
 		}
 	}
 	if events != len(instances) {
-		return s, fmt.Errorf("%d %s events were delivered and not %d", events, state, len(instances))
+		return s, fmt.Errorf("%d %s events were delivered, want %d", events, state, len(instances))
 	}
-	// Refused, throttled or broken calls to Vault are retried by the queue or told as throttles.
+	// A refused, throttled or broken call to Vault shows as a throttle or as a retried message.
 	for _, trouble := range []string{`"VaultThrottles":`, `"Retried":`} {
-		if logs := f.Logs(); told(logs, trouble) {
+		if logs := f.Logs(); reported(logs, trouble) {
 			return s, fmt.Errorf("a storm of %s events made Vault refuse calls (%s)\n%s", state, trouble, lastOf(logs))
 		}
 	}
@@ -85,7 +85,7 @@ func (w *way) drain(ctx context.Context, function, state string, instances []fle
 	for _, i := range instances {
 		r, ok := records[i.ID]
 		if !ok {
-			return s, fmt.Errorf("after the storm the ledger does not know instance %s", i.ID)
+			return s, fmt.Errorf("after the storm the ledger has no record of instance %s", i.ID)
 		}
 		done := r.UpdatedAt.Sub(start)
 		s.each = append(s.each, done)
@@ -94,8 +94,8 @@ func (w *way) drain(ctx context.Context, function, state string, instances []fle
 	return s, nil
 }
 
-// told is whether a count that is not 0 was told.
-func told(logs, metric string) bool {
+// reported reports whether the logs hold a count of the metric that is not 0.
+func reported(logs, metric string) bool {
 	for rest := logs; ; {
 		_, after, found := strings.Cut(rest, metric)
 		if !found {
@@ -110,7 +110,7 @@ func told(logs, metric string) bool {
 
 func lastOf(logs string) string { return logs[max(0, len(logs)-2000):] }
 
-// records is the ledger, by instance.
+// records returns the ledger's records by instance.
 func (w *way) records(ctx context.Context) (map[string]ledger.Record, error) {
 	all := map[string]ledger.Record{}
 	pages := dynamodb.NewScanPaginator(w.table, &dynamodb.ScanInput{TableName: aws.String(w.rig.Stack.Tables["Table"]), ConsistentRead: aws.Bool(true)})
@@ -132,7 +132,7 @@ func (w *way) records(ctx context.Context) (map[string]ledger.Record, error) {
 	return all, nil
 }
 
-// want checks that every instance's record has a state and was written so many times.
+// want checks that the record of every instance has the state and was written that often.
 func (w *way) want(ctx context.Context, instances []fleet.Instance, state ledger.State, writes int64) error {
 	records, err := w.records(ctx)
 	if err != nil {
@@ -140,7 +140,7 @@ func (w *way) want(ctx context.Context, instances []fleet.Instance, state ledger
 	}
 	for _, i := range instances {
 		if got := records[i.ID]; got.State != state || got.Version != writes {
-			return fmt.Errorf("the record of instance %s is %s after %d writes, and should be %s after %d: %s", i.ID, got.State, got.Version, state, writes, got.LastError)
+			return fmt.Errorf("the record of instance %s is %s after %d writes, want %s after %d: %s", i.ID, got.State, got.Version, state, writes, got.LastError)
 		}
 	}
 	return nil

@@ -14,10 +14,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// recipe is what a warm function calls for one instance: stage after stage, the lanes of a stage side by side and the
-// steps of a lane one after the other. It is recorded from the function itself, so that bare HTTP makes the same calls.
+// recipe is the calls of a warm function for one instance: one stage after the other, the lanes of a stage side by side, the
+// steps of a lane in sequence. It is recorded from the function itself, so that bare HTTP makes the same calls.
 type recipe struct {
-	of     fleet.Instance // whose ID, address and name the steps bear
+	of     fleet.Instance // whose ID, address and name the steps contain
 	stages [][]lane
 }
 
@@ -29,10 +29,10 @@ type step struct {
 	status                        int
 }
 
-// slow is how late each recorded call is: calls that are made side by side then overlap for certain.
+// slow is the delay of each recorded call, which makes concurrent calls overlap.
 const slow = 40 * time.Millisecond
 
-// record lets a function do its work for one instance, and writes down what it calls.
+// record invokes a function for one instance and returns its calls as a recipe.
 func (w *way) record(ctx context.Context, function string, i fleet.Instance, state string) (recipe, error) {
 	taps := []*tap.Tap{w.Taps.Vault, w.Taps.Dynamo, w.cloud}
 	for _, t := range taps {
@@ -52,7 +52,7 @@ func (w *way) record(ctx context.Context, function string, i fleet.Instance, sta
 	var ended time.Time
 	for _, c := range calls {
 		if c.Status == http.StatusForbidden || c.Status >= http.StatusInternalServerError {
-			return r, fmt.Errorf("recording %s of one instance: %s %s was answered with status %d", state, c.Service, c.Action, c.Status)
+			return r, fmt.Errorf("recording %s of one instance: %s %s returned status %d", state, c.Service, c.Action, c.Status)
 		}
 		s := step{service: c.Service, action: c.Action, method: c.Method, path: c.Path, body: string(c.Body), status: c.Status}
 		r.add(s, c.Time.After(ended))
@@ -61,13 +61,13 @@ func (w *way) record(ctx context.Context, function string, i fleet.Instance, sta
 		}
 	}
 	if r.steps() == 0 {
-		return r, errors.New("recording one instance: nothing was called")
+		return r, errors.New("recording one instance: the function made no call")
 	}
 	return r, nil
 }
 
-// add puts a step where it was made: after an earlier one at the same path, beside the others of its stage, or, when
-// all before had ended, into a stage of its own.
+// add places a step after an earlier one at the same path of Vault, else beside the others of the last stage, or into a new
+// stage if all earlier calls had ended before it began (alone).
 func (r *recipe) add(s step, alone bool) {
 	if len(r.stages) > 0 && toVault(s) {
 		last := r.stages[len(r.stages)-1]
@@ -88,7 +88,7 @@ const (
 	dynamoService = "dynamodb"
 )
 
-// only is the recipe with the steps that pass.
+// only returns the recipe with only the steps that pass.
 func (r recipe) only(pass func(step) bool) recipe {
 	out := recipe{of: r.of}
 	for _, stage := range r.stages {
@@ -129,11 +129,11 @@ func (r recipe) count(pass func(step) bool) int {
 
 // The kinds of steps.
 func toVault(s step) bool  { return s.service == vaultService }
-func isWrite(s step) bool  { return !toVault(s) || s.method != http.MethodGet } // all but the looks before and after
+func isWrite(s step) bool  { return !toVault(s) || s.method != http.MethodGet } // all but the reads before and after a write
 func toLedger(s step) bool { return s.service == dynamoService && !ofBatch(s) }
 
-// ofBatch are the calls that a batch makes once and not for each instance: the look at EC2, the events, and the question
-// whether the deployment is torn down.
+// ofBatch reports whether a batch makes the call once and not for each instance: the look-up in EC2, the events, and the read
+// of the teardown item.
 func ofBatch(s step) bool {
 	return !toVault(s) && s.service != dynamoService || s.action == "GetItem" && strings.Contains(s.body, `"teardown"`)
 }
@@ -171,14 +171,14 @@ func (r recipe) play(ctx context.Context, c *caller, i fleet.Instance) error {
 	return nil
 }
 
-// replacer turns what the steps say of the recorded instance into what they say of another.
+// replacer replaces the recorded instance's ID, address and name by those of another.
 func (r recipe) replacer(i fleet.Instance) *strings.Replacer {
 	const domain = ".ec2.internal"
 	return strings.NewReplacer(r.of.ID, i.ID, r.of.PrivateIP, i.PrivateIP,
 		strings.TrimSuffix(r.of.PrivateDNS, domain), strings.TrimSuffix(i.PrivateDNS, domain))
 }
 
-// fresh gives a ledger write an ID of its own: DynamoDB takes the same ID for the same transaction.
+// fresh returns the body with a write ID of its own for a ledger write: DynamoDB takes the same ID for the same transaction.
 func (s step) fresh(body, id string) string {
 	if s.service != dynamoService {
 		return body
@@ -187,7 +187,7 @@ func (s step) fresh(body, id string) string {
 	if found == nil {
 		return body
 	}
-	// Unlike for each step of an instance, and the same length.
+	// Different for each step of an instance, and of the same length.
 	own := (strings.TrimPrefix(id, "i-") + found[1])[:len(found[1])]
 	return strings.ReplaceAll(body, found[1], own)
 }

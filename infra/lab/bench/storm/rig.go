@@ -31,22 +31,22 @@ const (
 	reconcile   = "ReconcileFunction"
 )
 
-// Options say what to bring up.
+// Options configure Start.
 type Options struct {
 	RepoRoot string
 	Raft     bool // Vault on Raft with fsync, not in memory
 	Progress func(format string, args ...any)
 }
 
-// Rig is a lab whose EC2, IAM, SQS and EventBridge are the cloud.
+// Rig is a lab with the cloud in place of EC2, IAM, SQS and EventBridge.
 type Rig struct {
 	*lab.World
 	cloud *cloud
 	opts  Options
-	made  int // instances so far
+	made  int // instances launched
 }
 
-// Start brings a rig up.
+// Start starts a rig.
 func Start(ctx context.Context, o Options) (*Rig, error) {
 	world, err := lab.Start(ctx, lab.Options{
 		RepoRoot: o.RepoRoot, Progress: o.Progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault,
@@ -66,11 +66,11 @@ func (r *Rig) start(ctx context.Context) (err error) {
 	if r.cloud, err = startCloud(ctx); err != nil {
 		return err
 	}
-	// The log would be most of what is measured, of ours and of bare HTTP alike, and fill the disk.
+	// The log would be most of the measured work, ours or bare, and would fill the disk.
 	if err := r.Vault.Sys().DisableAuditWithContext(ctx, "file"); err != nil {
 		return fmt.Errorf("switching Vault's audit log off: %w", err)
 	}
-	// Vault asks EC2 for an instance that logs in.
+	// Vault looks up an instance in EC2 at its login.
 	client := "auth/" + r.AuthMount + "/config/client"
 	if _, err := r.Vault.Logical().WriteWithContext(ctx, client, map[string]any{"endpoint": r.cloud.URL}); err != nil {
 		return fmt.Errorf("writing %s: %w", client, err)
@@ -78,7 +78,7 @@ func (r *Rig) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// Close ends it all.
+// Close stops the cloud and the lab.
 func (r *Rig) Close() error {
 	var err error
 	if r.cloud != nil {
@@ -87,15 +87,15 @@ func (r *Rig) Close() error {
 	return errors.Join(err, r.World.Close())
 }
 
-// launch makes n instances run, each with an address, a name and an ID that no other has had.
+// launch adds n running instances, each with an address, a name and an ID of its own.
 func (r *Rig) launch(n int) []fleet.Instance {
 	const role = "alice-worker"
 	instances := make([]fleet.Instance, n)
 	for i := range instances {
 		r.made++
-		// Multiplied by an odd number the IDs lie as scattered as EC2's own.
+		// An odd factor scatters the IDs like EC2's own.
 		const odd = 0x9e3779b97f4a7c15
-		a, b := 100+r.made/156, 100+r.made%156 // three digits each: no address is the beginning of another
+		a, b := 100+r.made/156, 100+r.made%156 // three digits each: no address is a prefix of another
 		instances[i] = fleet.Instance{
 			ID: fmt.Sprintf("i-0%016x", uint64(r.made)*odd), AccountID: parts.AccountID, Region: r.Region, AvailabilityZone: r.Region + "a",
 			VPCID: "vpc-0123456789abcdef0", SubnetID: "subnet-0123456789abcdef0", ImageID: "ami-0123456789abcdef0", InstanceType: "m5.large",
@@ -109,26 +109,26 @@ func (r *Rig) launch(n int) []fleet.Instance {
 	return instances
 }
 
-// way is how the functions get to what they call.
+// way is a set of functions with their connections to Vault, the ledger and the cloud.
 type way struct {
 	*lab.Line
-	cloud     *tap.Tap // before the cloud; nil for none
+	cloud     *tap.Tap // before the cloud, or nil
 	rig       *Rig
 	table     *dynamodb.Client // the ledger's
 	vaultAddr string
-	wire      net.Listener // the longer way to Vault; nil for none
+	wire      net.Listener // adds the delay to Vault, or nil
 }
 
-// wayOptions say what stands in the way.
+// wayOptions configure a way.
 type wayOptions struct {
 	name     string
 	tapAll   bool          // taps before Vault, DynamoDB and the cloud
 	delay    time.Duration // added to every call to Vault
 	inMemory bool          // the ledger is the cloud's
-	one      bool          // one sandbox of each function
+	one      bool          // only one sandbox of each function
 }
 
-// way makes functions that reach DynamoDB Local, Vault and the cloud directly, or by taps.
+// way starts functions that reach DynamoDB Local, Vault and the cloud directly or through taps.
 func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
 	w := &way{rig: r, table: r.Dynamo, vaultAddr: r.VaultAddr}
 	cloudURL := r.cloud.URL
@@ -181,7 +181,7 @@ func (w *way) close() error {
 	return errors.Join(errs...)
 }
 
-// mapping is how the template has a function's queue polled.
+// mapping returns the template's event source mapping of a function's queue.
 func (r *Rig) mapping(function string) stack.Mapping {
 	for _, m := range r.Stack.Mappings {
 		if m.FunctionLogicalID == function {
@@ -191,12 +191,12 @@ func (r *Rig) mapping(function string) stack.Mapping {
 	return stack.Mapping{}
 }
 
-// poll starts a poller of a function's queue, paused.
+// poll returns a paused poller of a function's queue.
 func (w *way) poll(function string) *queue.Poller {
 	m := w.rig.mapping(function)
 	config := parts.Config(w.rig.cloud.URL, w.rig.Region)
 	config.HTTPClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
-	// A connection that breaks, which the SDK tries again after up to 20 s, would be a stall of all four sandboxes.
+	// The SDK retries a broken connection after up to 20 s, which would stall all four sandboxes.
 	config.Retryer = func() aws.Retryer { return retry.AddWithMaxBackoffDelay(retry.NewStandard(), 20*time.Millisecond) }
 	p := queue.Start(queue.Options{
 		Client: sqs.NewFromConfig(config), QueueURL: m.QueueURL, QueueARN: m.QueueARN, Function: w.Functions[function],
@@ -219,5 +219,5 @@ func invoke(ctx context.Context, f *sandbox.Function, body []byte) error {
 	return nil
 }
 
-// event is an event of an instance's, as EventBridge delivers it.
+// event returns an instance's state change as EventBridge delivers it.
 func event(i fleet.Instance, state string) []byte { return fleet.Event(i, state, time.Now()) }

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
 )
 
-// share writes the throughput of ours as a share of the bare one's.
+// share formats our throughput as a share of the bare client's.
 func share(ours, bare time.Duration) string {
 	return fmt.Sprintf("%.2f ×", bare.Seconds()/ours.Seconds())
 }

@@ -14,24 +14,24 @@ import (
 )
 
 const (
-	// sideBySide is how many instances of a batch the functions converge at once.
+	// sideBySide is the number of instances of a batch that a function converges at once.
 	sideBySide = 8
 	// writesToGrant and writesToRemove are the ledger writes of an instance: intent and active, tombstone and deleted.
 	writesToGrant, writesToRemove = 2, 2
-	// sample is how many of the instances log in before they end, and askEvery how often each asks whether it still may.
+	// sample is the number of instances that log in before they end; askEvery is the time between two uses of their tokens.
 	sample   = 20
 	askEvery = 100 * time.Millisecond
 )
 
-// load says what storm to measure.
+// load describes a storm to measure.
 type load struct {
 	N     int           // instances
 	Delay time.Duration // added to every call to Vault
-	Short bool          // the start and the end only, beside Vault's own calls
-	Apart bool          // the ledger in memory; Vault is on a core of its own
+	Short bool          // only the start and the end, beside the calls to Vault alone
+	Apart bool          // the ledger is in memory and Vault on a core of its own
 }
 
-// Storms measures a start, a repetition and an end of all instances at once.
+// Storms measures the start, the repetition and the end of all instances at once.
 func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Row, err error) {
 	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay, o.Apart), delay: o.Delay, inMemory: o.Apart})
 	if err != nil {
@@ -64,13 +64,13 @@ func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Ro
 	return o.rows(all, ours, vault, withLedger, writes), nil
 }
 
-// lives are the storms that one fleet goes through.
+// lives holds the storms of one fleet.
 type lives struct {
 	grant, repeat, removal storm
-	cutOff                 []time.Duration // of the sample
+	cutOff                 []time.Duration // until the cut, for each instance of the sample
 }
 
-// lives has a fleet start, be told of again, and end.
+// lives lets a fleet start, sends its events again and ends it.
 func (w *way) lives(ctx context.Context, o load) (lives, error) {
 	var l lives
 	first := w.rig.launch(w.rig.mapping(provision).MaximumConcurrency)
@@ -109,34 +109,34 @@ func (w *way) lives(ctx context.Context, o load) (lives, error) {
 	return l, w.want(ctx, fleet, ledger.Deleted, writesToGrant+writesToRemove)
 }
 
-// repeat tells of instances that are granted already.
+// repeat sends the events of instances that are granted already.
 func (w *way) repeat(ctx context.Context, fleet []fleet.Instance) (storm, error) {
 	start := time.Now()
 	s, err := w.drain(ctx, provision, "running", fleet)
-	s.took = time.Since(start) // no record tells when: none was written
+	s.took = time.Since(start) // no record was written that would hold a time
 	if err != nil {
 		return s, err
 	}
 	return s, w.want(ctx, fleet, ledger.Active, writesToGrant)
 }
 
-// live are tokens of some of the instances.
+// live holds the sessions of the sample.
 type live struct{ sessions []*fleet.Session }
 
-// logIn has instances all over the queue log in.
+// logIn logs in a sample of the instances, spread over the queue.
 func (w *way) logIn(ctx context.Context, all []fleet.Instance) (live, error) {
 	var l live
 	for n := range min(sample, len(all)) {
 		s, err := w.rig.Fleet.Login(ctx, w.rig.AuthMount, all[n*len(all)/min(sample, len(all))], "")
 		if err != nil {
-			return l, fmt.Errorf("logging in with what was granted: %w", err)
+			return l, fmt.Errorf("logging in with the grant: %w", err)
 		}
 		l.sessions = append(l.sessions, s)
 	}
 	return l, nil
 }
 
-// watch asks with each token until Vault refuses it; the answer waits for the last.
+// watch uses each token until Vault refuses it. The function it returns waits for the last and returns the times.
 func (l live) watch(ctx context.Context) func() ([]time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	start := time.Now()
@@ -159,7 +159,7 @@ func (l live) watch(ctx context.Context) func() ([]time.Duration, error) {
 				}
 				time.Sleep(askEvery)
 			}
-			errs[n] = errors.New("a token was still good after five minutes")
+			errs[n] = errors.New("a token was still valid after five minutes")
 		})
 	}
 	return func() ([]time.Duration, error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/cpu"
 )
 
-// usage is processor time, by who used it.
+// usage is processor time by part.
 type usage struct{ vault, dynamo, functions, bench time.Duration }
 
 func (w *way) usage() usage {
@@ -28,7 +28,7 @@ func (u usage) since(before usage) usage {
 	}
 }
 
-// of says what each used for one of n instances, and how much of the machine all took together.
+// of formats the time of each part for one of n instances, and the share of the machine's cores that all used.
 func (u usage) of(n int, took time.Duration) string {
 	each := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(n) }
 	var parts []string

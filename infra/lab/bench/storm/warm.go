@@ -9,16 +9,16 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// recipes are what the functions call for one instance.
+// recipes are the functions' calls for one instance.
 type recipes struct{ grant, removal recipe }
 
-// Record writes down what the warm functions call for one instance.
+// Record returns the calls that the warm functions make for one instance.
 func (r *Rig) Record(ctx context.Context) (recipes, error) {
 	w, err := r.way(ctx, wayOptions{name: "record", tapAll: true, one: true})
 	if err != nil {
 		return recipes{}, err
 	}
-	defer func() { _ = w.close() }() // it only read
+	defer func() { _ = w.close() }() // the recording is complete
 	var all recipes
 	both := r.launch(2)
 	if err := invoke(ctx, w.Functions[provision], event(both[0], "running")); err != nil {
@@ -35,17 +35,17 @@ func (r *Rig) Record(ctx context.Context) (recipes, error) {
 	return all, err
 }
 
-// idle is an event that the functions ignore: what it takes is the way into the function and back.
+// idle is an event that the functions ignore. Its time is that of the way into the function and back.
 const idle = `{"Records":[{"messageId":"m","body":"{\"source\":\"aws.tag\",\"detail-type\":\"Tag Change on Resource\"}"}]}`
 
-// Warm measures one instance at a time: from the event in a warm function to its answer, when the auth role is active,
-// beside the bare chain of the same calls. They take turns, so that what else the machine does is the same for all.
+// Warm measures one instance at a time, from the event to the warm function's answer, by which the auth role is active,
+// beside the bare chain of the same calls. All alternate, so that other load on the machine weighs on them alike.
 func (r *Rig) Warm(ctx context.Context, all recipes, rounds int) ([]report.Row, error) {
 	w, err := r.way(ctx, wayOptions{name: "warm", one: true})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = w.close() }() // it only measured
+	defer func() { _ = w.close() }() // the measurement is complete
 	c, err := w.caller(ctx, provision)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (r *Rig) Warm(ctx context.Context, all recipes, rounds int) ([]report.Row, 
 			if err := do(i); err != nil {
 				return nil, fmt.Errorf("measuring the warm path: %w", err)
 			}
-			if round >= 5 { // before that, connections and caches are made
+			if round >= 5 { // the first rounds only warm connections and caches
 				times[n] = append(times[n], time.Since(start))
 			}
 		}

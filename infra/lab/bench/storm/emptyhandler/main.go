@@ -1,5 +1,5 @@
-// Command emptyhandler is a function that makes the AWS clients which the real ones make, and does nothing: the least that
-// their start could take.
+// Command emptyhandler is a function that makes the same AWS clients as the real functions and does nothing. Its start is
+// the least that theirs could take.
 package main
 
 import (
