@@ -9,12 +9,12 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
 func main() {
-	handler, err := function.New(context.Background(), "deprovision", lifecycle.Duties{Remove: true}, os.Getenv)
+	handler, err := wiring.New(context.Background(), "deprovision", converge.Duties{Remove: true}, os.Getenv)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "the deprovision function cannot start: %v\n", err)
 		os.Exit(1)

@@ -9,12 +9,12 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
 func main() {
-	handler, err := function.New(context.Background(), "provision", lifecycle.Duties{Make: true}, os.Getenv)
+	handler, err := wiring.New(context.Background(), "provision", converge.Duties{Make: true}, os.Getenv)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "the provision function cannot start: %v\n", err)
 		os.Exit(1)

@@ -9,11 +9,11 @@ import (
 
 	"github.com/aws/aws-lambda-go/lambda"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/function"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
 func main() {
-	handler, err := function.NewReconcile(context.Background(), os.Getenv)
+	handler, err := wiring.NewReconcile(context.Background(), os.Getenv)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "the reconcile function cannot start: %v\n", err)
 		os.Exit(1)

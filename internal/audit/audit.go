@@ -19,9 +19,18 @@ const Source = "vault-ec2-provisioner"
 // Version is that of the detail's form. It grows when a field changes its meaning or goes; a new one may come without.
 const Version = 1
 
+// The types of events. The log line about the same thing has the type under observe.KeyAudit.
+const (
+	Granted  = "Vault Access Granted"
+	Removed  = "Vault Access Removed"
+	Refused  = "Vault Access Refused"
+	Conflict = "Vault Access Conflict"
+	Drifted  = "Vault Access Drift"
+)
+
 // Event is one thing that happened to one instance.
 type Event struct {
-	Type   string // the detail-type: one of observe's
+	Type   string // the detail-type: one of the constants above
 	Time   time.Time
 	Detail Detail
 }

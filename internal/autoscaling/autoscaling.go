@@ -16,6 +16,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
@@ -72,25 +73,25 @@ func (s Standing) Terminating() bool {
 }
 
 // Stand gives the standing of each instance, by one call for up to 50 of an account and region.
-func (g *Groups) Stand(ctx context.Context, refs []instance.Ref) map[instance.Ref]Standing {
-	ids := map[instance.Place][]string{}
+func (g *Groups) Stand(ctx context.Context, refs []facts.Ref) map[facts.Ref]Standing {
+	ids := map[facts.Place][]string{}
 	for _, r := range refs {
-		p := instance.Place{Account: r.Account, Region: r.Region}
+		p := r.Place
 		ids[p] = append(ids[p], r.ID)
 	}
-	out := make(map[instance.Ref]Standing, len(refs))
+	out := make(map[facts.Ref]Standing, len(refs))
 	for p, all := range ids {
 		for few := range slices.Chunk(all, describedAtOnce) {
 			states, err := g.states(ctx, p, few)
 			for _, id := range few {
-				out[instance.Ref{ID: id, Account: p.Account, Region: p.Region}] = Standing{State: states[id], Err: err}
+				out[facts.Ref{ID: id, Place: p}] = Standing{State: states[id], Err: err}
 			}
 		}
 	}
 	return out
 }
 
-func (g *Groups) states(ctx context.Context, p instance.Place, ids []string) (map[string]string, error) {
+func (g *Groups) states(ctx context.Context, p facts.Place, ids []string) (map[string]string, error) {
 	c, err := g.calls.At(ctx, p)
 	if err != nil {
 		return nil, err
@@ -110,8 +111,8 @@ func (g *Groups) states(ctx context.Context, p instance.Place, ids []string) (ma
 
 // Complete ends the wait of a hook. It succeeds for a wait that is over: somebody completed it, its time ran out, or the
 // instance or the group is gone.
-func (g *Groups) Complete(ctx context.Context, r instance.Ref, h event.Hook, result Result) error {
-	c, err := g.calls.At(ctx, instance.Place{Account: r.Account, Region: r.Region})
+func (g *Groups) Complete(ctx context.Context, r facts.Ref, h event.Hook, result Result) error {
+	c, err := g.calls.At(ctx, r.Place)
 	if err != nil {
 		return err
 	}
@@ -125,8 +126,8 @@ func (g *Groups) Complete(ctx context.Context, r instance.Ref, h event.Hook, res
 }
 
 // Beat has the wait of a hook begin anew. It succeeds, as Complete does, for a wait that is over.
-func (g *Groups) Beat(ctx context.Context, r instance.Ref, h event.Hook) error {
-	c, err := g.calls.At(ctx, instance.Place{Account: r.Account, Region: r.Region})
+func (g *Groups) Beat(ctx context.Context, r facts.Ref, h event.Hook) error {
+	c, err := g.calls.At(ctx, r.Place)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func token(h event.Hook) *string {
 
 // over judges the answer about one wait. Auto Scaling has no error of its own for a wait, hook or group that is no more:
 // a ValidationError says so in its text. One with another text will not get better by coming again.
-func over(err error, doing string, r instance.Ref, h event.Hook) error {
+func over(err error, doing string, r facts.Ref, h event.Hook) error {
 	var failed smithy.APIError
 	if !errors.As(err, &failed) || failed.ErrorCode() != "ValidationError" {
 		if err != nil {

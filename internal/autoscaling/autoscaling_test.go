@@ -16,8 +16,8 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
 // service answers in Auto Scaling's form and keeps the forms it was sent.
@@ -45,7 +45,7 @@ func groups(t *testing.T, s *service) *autoscaling.Groups {
 	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
-	return autoscaling.New(func(_ context.Context, p instance.Place) (aws.Config, error) {
+	return autoscaling.New(func(_ context.Context, p facts.Place) (aws.Config, error) {
 		if p.Account != "123456789012" {
 			return aws.Config{}, errors.New("no such account")
 		}
@@ -56,8 +56,8 @@ func groups(t *testing.T, s *service) *autoscaling.Groups {
 	})
 }
 
-func ref(n int) instance.Ref {
-	return instance.Ref{ID: fmt.Sprintf("i-%08x", n), Account: "123456789012", Region: "us-east-1"}
+func ref(n int) facts.Ref {
+	return facts.Ref{ID: fmt.Sprintf("i-%08x", n), Place: facts.Place{Account: "123456789012", Region: "us-east-1"}}
 }
 
 func problem(code, message string) string {
@@ -120,11 +120,11 @@ func TestAWaitWithoutATokenIsNamedByItsInstance(t *testing.T) {
 func TestWhereInstancesStandIsAskedForFiftyAtOnceAndAFaultStaysWithItsAccount(t *testing.T) {
 	s := &service{body: `<DescribeAutoScalingInstancesResponse><DescribeAutoScalingInstancesResult><AutoScalingInstances><member><InstanceId>` + ref(7).ID +
 		`</InstanceId><LifecycleState>Terminating:Wait</LifecycleState></member></AutoScalingInstances></DescribeAutoScalingInstancesResult></DescribeAutoScalingInstancesResponse>`}
-	var refs []instance.Ref
+	var refs []facts.Ref
 	for n := range 120 {
 		refs = append(refs, ref(n))
 	}
-	stranger := instance.Ref{ID: "i-0fffffff", Account: "999999999999", Region: "us-east-1"}
+	stranger := facts.Ref{ID: "i-0fffffff", Place: facts.Place{Account: "999999999999", Region: "us-east-1"}}
 	got := groups(t, s).Stand(t.Context(), append(refs, stranger))
 	if len(s.forms) != 3 || len(got) != 121 {
 		t.Errorf("want three calls for 120 instances, got %d and %d answers", len(s.forms), len(got))

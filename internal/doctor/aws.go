@@ -5,7 +5,7 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // ownAccount stands for the function's own account where no setting names it.
@@ -94,7 +94,7 @@ func (d Doctor) instanceProfiles(ctx context.Context, account string) finding {
 	return good("iam:GetInstanceProfile is allowed in account %s", account)
 }
 
-func (d Doctor) instances(ctx context.Context, p instance.Place) finding {
+func (d Doctor) instances(ctx context.Context, p facts.Place) finding {
 	account, err := d.resolve(ctx, p.Account)
 	p.Account = account
 	if err == nil {

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -38,7 +38,7 @@ type AWS interface {
 	// TryRole takes on the member role; in the function's own account there is none and nil is the answer.
 	TryRole(ctx context.Context, account string) error
 	TryProfiles(ctx context.Context, account string) error
-	TryInstances(ctx context.Context, p instance.Place) error
+	TryInstances(ctx context.Context, p facts.Place) error
 }
 
 // Table is the ledger's table. An error that wraps ledger.ErrUnsupported is of an endpoint that is not AWS.
@@ -62,7 +62,7 @@ type Options struct {
 	Table   Table
 	Ledger  Ledger
 	// Places are the accounts and regions whose instances are looked after; an empty account is the function's own.
-	Places   []instance.Place
+	Places   []facts.Place
 	Profiles *grant.Set
 	// Deployment is the one that the PKI mounts belong to.
 	Deployment string

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -203,12 +203,12 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		},
 		"EC2 refuses in one region": {
 			func(w *world) {
-				w.instancesErrs[instance.Place{Account: own, Region: "eu-central-1"}] = fmt.Errorf("describing: %w", refusal{"UnauthorizedOperation"})
+				w.instancesErrs[facts.Place{Account: own, Region: "eu-central-1"}] = fmt.Errorf("describing: %w", refusal{"UnauthorizedOperation"})
 			}, []string{"ec2 own account eu-central-1"}, "UnauthorizedOperation", "allow ec2:DescribeInstances",
 		},
 		"a region that is not enabled": {
 			func(w *world) {
-				w.instancesErrs[instance.Place{Account: foreign, Region: "us-east-1"}] = refusal{"AuthFailure"}
+				w.instancesErrs[facts.Place{Account: foreign, Region: "us-east-1"}] = refusal{"AuthFailure"}
 			}, []string{"ec2 " + foreign + " us-east-1"}, "AuthFailure", "enabled",
 		},
 		"no place at all": {
@@ -329,7 +329,7 @@ func TestWhatEndangersNothingIsToldAndIsInOrder(t *testing.T) {
 		},
 		"no account but the own": {func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws", "own AWS identity"},
 		"the own account by its number": {
-			func(w *world) { w.options.Places = []instance.Place{{Account: own, Region: "us-east-1"}} }, "member role " + own, "function's own",
+			func(w *world) { w.options.Places = []facts.Place{{Account: own, Region: "us-east-1"}} }, "member role " + own, "function's own",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

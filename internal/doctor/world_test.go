@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -44,7 +44,7 @@ type world struct {
 	accountErr    error
 	roleErrs      map[string]error
 	profileErrs   map[string]error
-	instancesErrs map[instance.Place]error
+	instancesErrs map[facts.Place]error
 
 	shape       ledger.Shape
 	shapeErr    error
@@ -79,13 +79,13 @@ func healthy(t *testing.T) *world {
 			"sys/policies/acl": {"default", "ec2-" + instanceID + "-node", "ec2-provisioner-provision", "root"}, "auth/aws/role": {instanceID, "operator"},
 		},
 		capabilities: map[string][]string{},
-		roleErrs:     map[string]error{}, profileErrs: map[string]error{}, instancesErrs: map[instance.Place]error{},
+		roleErrs:     map[string]error{}, profileErrs: map[string]error{}, instancesErrs: map[facts.Place]error{},
 		shape: ledger.Shape{Status: "ACTIVE", Keys: "pk (S)"}, recovery: true, expiry: "expires_at",
 	}
 	profiles := load(t, "ec2", "arn:aws:iam::*:role/alice-worker", "arn:aws:iam::*:role/alice-etcd")
 	w.options = doctor.Options{
 		Server: w, Objects: w, AWS: w, Table: w, Ledger: w,
-		Places:   []instance.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
+		Places:   []facts.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
 		Profiles: profiles, Deployment: "alice",
 		Rights:    rights.ByFunction(rights.Scope{Profiles: profiles, AuthMount: "aws"})[rights.Reconcile],
 		AuthMount: "aws", LoginMount: "aws-functions",
@@ -164,7 +164,7 @@ func (w *world) TryRole(_ context.Context, account string) error { return w.role
 
 func (w *world) TryProfiles(_ context.Context, account string) error { return w.profileErrs[account] }
 
-func (w *world) TryInstances(_ context.Context, p instance.Place) error {
+func (w *world) TryInstances(_ context.Context, p facts.Place) error {
 	if p.Account == "" {
 		return errors.New("the function's own account must be resolved before EC2 is asked")
 	}

@@ -17,34 +17,25 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// Trigger points at one instance and says what AWS told of it.
-type Trigger struct {
-	InstanceID string
-	Account    string
-	Region     string
-	State      facts.State
-	Time       time.Time
+// Event is what AWS, or this program's own reconcile function, said of one instance.
+type Event struct {
+	facts.Ref
+	// State is the state that the event reports; pending for a changed tag, which reports none.
+	State facts.State
+	Time  time.Time
 	// Verify asks for a comparison with Vault, whatever the ledger says: reconcile saw a difference.
 	Verify bool
-	// Retire takes away all that the instance holds, whatever EC2 shows of it: the deployment is torn down.
-	Retire bool
 	// Hook is the lifecycle action that waits for this instance; nil for none.
 	Hook *Hook
-	// Leaving takes away all that the instance holds though EC2 shows it as running: Auto Scaling, asked for it, shows it
-	// as terminating. No event sets it.
-	Leaving bool
-	// Strays are paths in Vault that bear the instance's name and that no record names. They are taken into the record
-	// and removed where the marker or the ledger shows that they are ours.
-	Strays []string
 }
 
-// Record is one body of a batch: a trigger, or the reason why there is none.
+// Record is one body of a batch: an event, or the reason why there is none.
 type Record struct {
 	// MessageID is the SQS message's; empty for a bare event.
 	MessageID string
 	// Sent is when the message was sent to its queue; zero for a bare event.
-	Sent    time.Time
-	Trigger Trigger
+	Sent  time.Time
+	Event Event
 	// Err is ErrIgnored for an event that is none of ours and of kind fault.Refuse for one that cannot be read:
 	// neither gets better by coming again.
 	Err error
@@ -98,13 +89,18 @@ type detail struct {
 	State      string `json:"state"`
 }
 
+// Differs returns the event of an instance that EC2's list showed as live at a time, and whose grant differs.
+func Differs(r facts.Ref, at time.Time) Event {
+	return Event{Ref: r, State: facts.Running, Time: at, Verify: true}
+}
+
 // Body is the event by which an instance is handed to the provision queue: t with Verify set. Only live instances are
 // handed on, pending and running ones; what is to be removed never travels through a queue.
-func Body(t Trigger) ([]byte, error) {
+func Body(e Event) ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"version": version, "source": ownSource, "detail-type": differs,
-		"account": t.Account, "region": t.Region, "time": t.Time.UTC().Format(time.RFC3339),
-		"detail": detail{InstanceID: t.InstanceID, State: string(t.State)},
+		"account": e.Account, "region": e.Region, "time": e.Time.UTC().Format(time.RFC3339),
+		"detail": detail{InstanceID: e.ID, State: string(e.State)},
 	})
 }
 
@@ -132,13 +128,13 @@ func Parse(payload []byte) (Payload, error) {
 }
 
 func parseEvent(messageID string, body []byte) Record {
-	t, err := trigger(body)
-	return Record{MessageID: messageID, Trigger: t, Err: err}
+	e, err := read(body)
+	return Record{MessageID: messageID, Event: e, Err: err}
 }
 
-func trigger(body []byte) (Trigger, error) {
+func read(body []byte) (Event, error) {
 	// Read by hand and not into events.EventBridgeEvent: one malformed field that is not used must not cost the event.
-	var e struct {
+	var in struct {
 		Version    string
 		Source     string
 		DetailType string `json:"detail-type"`
@@ -148,37 +144,37 @@ func trigger(body []byte) (Trigger, error) {
 		Resources  json.RawMessage
 		Detail     json.RawMessage
 	}
-	if err := json.Unmarshal(body, &e); err != nil {
-		return Trigger{}, fault.Refusef("reading the event: %w", err)
+	if err := json.Unmarshal(body, &in); err != nil {
+		return Event{}, fault.Refusef("reading the event: %w", err)
 	}
-	t := Trigger{Account: e.Account, Region: e.Region, Time: e.Time}
+	e := Event{Ref: facts.Ref{Place: facts.Place{Account: in.Account, Region: in.Region}}, Time: in.Time}
 	var err error
-	switch kind := [2]string{e.Source, e.DetailType}; {
-	case e.Version != version:
-		err = ignored(e.Version, kind)
+	switch kind := [2]string{in.Source, in.DetailType}; {
+	case in.Version != version:
+		err = ignored(in.Version, kind)
 	case kind == [2]string{source, stateChange}:
-		t.InstanceID, t.State, err = change(e.Detail)
+		e.ID, e.State, err = change(in.Detail)
 	case kind == [2]string{ownSource, differs}:
-		t.Verify = true
-		t.InstanceID, t.State, err = change(e.Detail)
-		if err == nil && t.State != facts.Pending && t.State != facts.Running {
-			err = fault.Refusef("the event of instance %s: one of this program's own never tells of an instance that is %s", t.InstanceID, t.State)
+		e.Verify = true
+		e.ID, e.State, err = change(in.Detail)
+		if err == nil && e.State != facts.Pending && e.State != facts.Running {
+			err = fault.Refusef("the event of instance %s: one of this program's own never tells of an instance that is %s", e.ID, e.State)
 		}
 	case kind == [2]string{hookSource, hookLaunch}, kind == [2]string{hookSource, hookTerminate}:
-		t.InstanceID, t.State, t.Hook, err = hook(e.Detail)
+		e.ID, e.State, e.Hook, err = hook(in.Detail)
 	case kind == [2]string{tagSource, tagChange}:
-		t.InstanceID, err = tagged(e.Resources)
-		t.State = facts.Pending // alive at best; the event does not say
+		e.ID, err = tagged(in.Resources)
+		e.State = facts.Pending // alive at best; the event does not say
 	default:
-		err = ignored(e.Version, kind)
+		err = ignored(in.Version, kind)
 	}
 	if err == nil {
-		err = t.check()
+		err = e.check()
 	}
 	if err != nil {
-		return Trigger{}, err
+		return Event{}, err
 	}
-	return t, nil
+	return e, nil
 }
 
 func ignored(version string, kind [2]string) error {
@@ -197,17 +193,17 @@ func change(text json.RawMessage) (instanceID string, state facts.State, err err
 	return d.InstanceID, state, nil
 }
 
-// check holds what every trigger has against its form.
-func (t Trigger) check() error {
+// check holds what every event has against its form.
+func (e Event) check() error {
 	switch {
-	case !facts.IsInstanceID(t.InstanceID):
-		return fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", t.InstanceID)
-	case !facts.IsAccount(t.Account):
-		return fault.Refusef("the event of instance %s: %+q is not an account ID", t.InstanceID, t.Account)
-	case !facts.IsRegion(t.Region):
-		return fault.Refusef("the event of instance %s: %+q is not a region", t.InstanceID, t.Region)
-	case t.Time.IsZero():
-		return fault.Refusef("the event of instance %s has no time", t.InstanceID)
+	case !facts.IsInstanceID(e.ID):
+		return fault.Refusef("the event's instance-id %+q is not the ID of an EC2 instance", e.ID)
+	case !facts.IsAccount(e.Account):
+		return fault.Refusef("the event of instance %s: %+q is not an account ID", e.ID, e.Account)
+	case !facts.IsRegion(e.Region):
+		return fault.Refusef("the event of instance %s: %+q is not a region", e.ID, e.Region)
+	case e.Time.IsZero():
+		return fault.Refusef("the event of instance %s has no time", e.ID)
 	}
 	return nil
 }

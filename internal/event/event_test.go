@@ -46,9 +46,9 @@ func TestEverySampleEventPointsAtItsInstance(t *testing.T) {
 		if r.Err != nil {
 			t.Fatalf("events/%s.json: %v", state, r.Err)
 		}
-		if r.Trigger.InstanceID != "i-0123456789abcdef0" || r.Trigger.Account != "123456789012" || r.Trigger.Region != "us-east-1" ||
-			r.Trigger.State != state || r.Trigger.Time.IsZero() {
-			t.Errorf("events/%s.json was read as %+v", state, r.Trigger)
+		if r.Event.ID != "i-0123456789abcdef0" || r.Event.Account != "123456789012" || r.Event.Region != "us-east-1" ||
+			r.Event.State != state || r.Event.Time.IsZero() {
+			t.Errorf("events/%s.json was read as %+v", state, r.Event)
 		}
 	}
 }
@@ -110,7 +110,7 @@ func TestABadBodyInABatchDoesNotHoldUpItsNeighbours(t *testing.T) {
 	if p.Records[0].Err != nil || p.Records[2].Err != nil || p.Records[1].Err == nil {
 		t.Errorf("want only the second to fail, got %v, %v, %v", p.Records[0].Err, p.Records[1].Err, p.Records[2].Err)
 	}
-	if p.Records[2].MessageID != "3" || p.Records[2].Trigger.State != facts.Terminated {
+	if p.Records[2].MessageID != "3" || p.Records[2].Event.State != facts.Terminated {
 		t.Errorf("the third record was read as %+v", p.Records[2])
 	}
 }
@@ -138,8 +138,8 @@ func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
 			return
 		}
 		for _, r := range p.Records {
-			if r.Err == nil && (!facts.IsInstanceID(r.Trigger.InstanceID) || !facts.IsAccount(r.Trigger.Account) || !facts.IsRegion(r.Trigger.Region)) {
-				t.Errorf("%q gave the trigger %+v without an error", payload, r.Trigger)
+			if r.Err == nil && (!facts.IsInstanceID(r.Event.ID) || !facts.IsAccount(r.Event.Account) || !facts.IsRegion(r.Event.Region)) {
+				t.Errorf("%q gave the trigger %+v without an error", payload, r.Event)
 			}
 		}
 	})
@@ -148,7 +148,7 @@ func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
 func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, state := range []facts.State{facts.Pending, facts.Running, facts.Stopped, facts.ShuttingDown, facts.Terminated} {
-		sent := event.Trigger{InstanceID: "i-0123456789abcdef0", Account: "123456789012", Region: "us-east-1", State: state, Time: at}
+		sent := event.Event{Ref: facts.Ref{ID: "i-0123456789abcdef0", Place: facts.Place{Account: "123456789012", Region: "us-east-1"}}, State: state, Time: at}
 		body, err := event.Body(sent)
 		if err != nil {
 			t.Fatal(err)
@@ -158,7 +158,7 @@ func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
 			t.Fatalf("%s: %+v, %v", body, p, err)
 		}
 		r, live := p.Records[0], state == facts.Pending || state == facts.Running
-		if live && (r.Err != nil || !r.Trigger.Verify || r.Trigger.State != state || !r.Trigger.Time.Equal(at)) {
+		if live && (r.Err != nil || !r.Event.Verify || r.Event.State != state || !r.Event.Time.Equal(at)) {
 			t.Errorf("%s: want it read back to be verified, got %+v", body, r)
 		}
 		if !live && (r.Err == nil || fault.KindOf(r.Err) != fault.Refuse) {
@@ -173,11 +173,11 @@ func TestALifecycleActionIsReadAsAWaitAndTellsNothingOfTheInstanceItself(t *test
 		"terminate-hook": {Group: "workers", Name: "vault-identity-gone", Token: "87654321-4321-4321-4321-210987654321", Terminating: true},
 	} {
 		p, err := event.Parse(marshal(t, sample(t, file)))
-		if err != nil || p.Records[0].Err != nil || p.Records[0].Trigger.Hook == nil {
+		if err != nil || p.Records[0].Err != nil || p.Records[0].Event.Hook == nil {
 			t.Fatalf("events/%s.json: %+v, %v", file, p, err)
 		}
-		got := p.Records[0].Trigger
-		if *got.Hook != want || got.State != facts.Running || got.Leaving || got.Verify {
+		got := p.Records[0].Event
+		if *got.Hook != want || got.State != facts.Running || got.Verify {
 			t.Errorf("events/%s.json was read as %+v with %+v, want %+v: whether it leaves is for Auto Scaling to say", file, got, *got.Hook, want)
 		}
 	}
@@ -228,13 +228,13 @@ func TestOnlyATerminatingInstanceGoesBackToAWarmPool(t *testing.T) {
 	e := sample(t, "terminate-hook")
 	e["detail"].(map[string]any)["Destination"] = "WarmPool"
 	p, err := event.Parse(marshal(t, e))
-	if err != nil || !p.Records[0].Trigger.Hook.Returns {
+	if err != nil || !p.Records[0].Event.Hook.Returns {
 		t.Errorf("want an instance that returns, got %+v, %v", p, err)
 	}
 	e = sample(t, "launch-hook")
 	e["detail"].(map[string]any)["Destination"] = "WarmPool"
 	p, err = event.Parse(marshal(t, e))
-	if err != nil || p.Records[0].Trigger.Hook.Returns {
+	if err != nil || p.Records[0].Event.Hook.Returns {
 		t.Errorf("want an instance that launches into the pool, got %+v, %v", p, err)
 	}
 }
@@ -242,7 +242,7 @@ func TestOnlyATerminatingInstanceGoesBackToAWarmPool(t *testing.T) {
 func TestATagChangeOfAnInstanceHasItLookedAtAndOneOfAnythingElseIsIgnored(t *testing.T) {
 	e := sample(t, "tag-change")
 	p, err := event.Parse(marshal(t, e))
-	if err != nil || p.Records[0].Err != nil || p.Records[0].Trigger.InstanceID != "i-0123456789abcdef0" || p.Records[0].Trigger.State != facts.Pending {
+	if err != nil || p.Records[0].Err != nil || p.Records[0].Event.ID != "i-0123456789abcdef0" || p.Records[0].Event.State != facts.Pending {
 		t.Errorf("want the instance looked at, got %+v, %v", p, err)
 	}
 	for name, row := range map[string]struct {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // State is the state of an instance, normalised once. The zero value is no state.
@@ -69,17 +67,17 @@ func (i Instance) Addresses() []string {
 }
 
 var (
-	instanceID = form.New(`^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$`, 19)
-	account    = form.New(`^[0-9]{12}$`, 12)
-	region     = form.New(`^[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}$`, 64)
-	zone       = form.New(`^[a-z0-9-]+$`, 64)
-	resourceID = form.New(`^[a-z]+-[0-9a-f]{8,17}$`, 64)
-	kind       = form.New(`^[a-z0-9.-]+$`, 64)
-	hostName   = form.New(`^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$`, 253)
+	instanceID = NewForm(`^i-(?:[0-9a-f]{8}|[0-9a-f]{17})$`, 19)
+	account    = NewForm(`^[0-9]{12}$`, 12)
+	region     = NewForm(`^[a-z]{2,4}(?:-[a-z]+)+-[0-9]{1,2}$`, 64)
+	zone       = NewForm(`^[a-z0-9-]+$`, 64)
+	resourceID = NewForm(`^[a-z]+-[0-9a-f]{8,17}$`, 64)
+	kind       = NewForm(`^[a-z0-9.-]+$`, 64)
+	hostName   = NewForm(`^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$`, 253)
 	// The path of an ARN's name is up to 512 characters, the name up to 128.
 	// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-	profileARN = form.New(`^arn:aws[a-z-]*:iam::[0-9]{12}:instance-profile/[A-Za-z0-9+=,.@_/-]+$`, 1024)
-	roleARN    = form.New(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`, 1024)
+	profileARN = NewForm(`^arn:aws[a-z-]*:iam::[0-9]{12}:instance-profile/[A-Za-z0-9+=,.@_/-]+$`, 1024)
+	roleARN    = NewForm(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`, 1024)
 )
 
 // IsInstanceID tells whether s has the form of an EC2 instance ID. Names in Vault are built from it, so nothing
@@ -98,7 +96,7 @@ func IsRegion(s string) bool { return region.Match(s) }
 func (i Instance) Check() error {
 	for _, c := range []struct {
 		name, value string
-		form        form.Form
+		form        Form
 		required    bool
 	}{
 		{"instance ID", i.ID, instanceID, true},

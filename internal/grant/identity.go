@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // identity is what one PKI role may put into a certificate: literal values only.
@@ -19,7 +19,7 @@ type identity struct {
 }
 
 // commonNameForm bounds a common name that is not a host name.
-var commonNameForm = form.New(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]*[A-Za-z0-9])?$`, 64)
+var commonNameForm = facts.NewForm(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]*[A-Za-z0-9])?$`, 64)
 
 // identity renders what the named output may put into a certificate, and holds each value against its form: names
 // are exact, addresses the instance's own, loopback, or literals of the profile.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // UsesTag tells whether a tag decides whether the profile fits, or what it renders: it is matched by, or a template uses it,
@@ -56,7 +55,7 @@ func (m Match) fits(f facts.Instance) bool {
 }
 
 // accountPattern is the form of a pattern of account IDs.
-var accountPattern = form.New(`^[0-9]*[*][0-9*]*$`, 12)
+var accountPattern = facts.NewForm(`^[0-9]*[*][0-9*]*$`, 12)
 
 // glob matches a * against any text and everything else literally. Nothing matches an empty value: an instance
 // without a role has no role, whatever the pattern.

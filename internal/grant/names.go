@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 )
 
 // Every name in Vault splits back into its parts one way only: an instance ID has one hyphen and a fixed length,
@@ -17,8 +16,8 @@ var (
 	profileName = regexp.MustCompile(`^[a-z0-9_]+(?:-[a-z0-9_]+)+$`)
 	vaultPath   = regexp.MustCompile(`^[a-z0-9_-]+(?:/[a-z0-9_-]+)*$`)
 	authMount   = regexp.MustCompile(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`)
-	deployment  = form.New(`^[A-Za-z0-9][A-Za-z0-9_-]*$`, 128)
-	hostLabel   = form.New(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`, 63)
+	deployment  = facts.NewForm(`^[A-Za-z0-9][A-Za-z0-9_-]*$`, 128)
+	hostLabel   = facts.NewForm(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`, 63)
 )
 
 // CheckDeployment holds a deployment ID against the form the ownership marker can carry.

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
@@ -58,7 +59,7 @@ func newClients(o Options) *clients {
 }
 
 func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, error) {
-	config, err := c.config(ctx, Place{Account: account, Region: c.options.Config.Region})
+	config, err := c.config(ctx, facts.Place{Account: account, Region: c.options.Config.Region})
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +68,11 @@ func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, 
 
 // Config is the AWS configuration for calls of others in a place: with the function's own credentials in its own account,
 // and with those of the member role in any other.
-func (l *Lookup) Config(ctx context.Context, p Place) (aws.Config, error) {
+func (l *Lookup) Config(ctx context.Context, p facts.Place) (aws.Config, error) {
 	return l.clients.config(ctx, p)
 }
 
-func (c *clients) config(ctx context.Context, p Place) (aws.Config, error) {
+func (c *clients) config(ctx context.Context, p facts.Place) (aws.Config, error) {
 	credentials, err := c.credentials(ctx, p.Account)
 	if err != nil {
 		return aws.Config{}, err

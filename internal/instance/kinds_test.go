@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
@@ -53,8 +54,8 @@ func look(t *testing.T, in, member, action, code string) instance.Sighting {
 	l := instance.New(instance.Options{MemberRole: member, Accounts: []string{"444455556666"}, Config: aws.Config{
 		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 	}})
-	ref := instance.Ref{ID: id, Account: in, Region: "us-east-1"}
-	return l.Look(t.Context(), []instance.Ref{ref})[ref]
+	ref := facts.Ref{ID: id, Place: facts.Place{Account: in, Region: "us-east-1"}}
+	return l.Look(t.Context(), []facts.Ref{ref})[ref]
 }
 
 // No answer of AWS's says that an instance may be given up: what is throttled or failing passes, and what is denied is

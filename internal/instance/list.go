@@ -4,15 +4,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
-
-// Place is one account and region.
-type Place struct {
-	Account string
-	Region  string
-}
-
-func (p Place) String() string { return "account " + p.Account + ", region " + p.Region }
 
 // Account is the function's own account. It asks STS once; the call needs no permission.
 func (l *Lookup) Account(ctx context.Context) (string, error) {
@@ -23,7 +17,7 @@ func (l *Lookup) Account(ctx context.Context) (string, error) {
 // List shows every instance of a place to each, page by page, terminated ones that EC2 still tells of included; with
 // IDs, only those. It fails when any page does: what was shown until then is not the whole. An error of one instance
 // stays in its sighting. An error of each ends the listing.
-func (l *Lookup) List(ctx context.Context, p Place, ids []string, each func([]Sighting) error) error {
+func (l *Lookup) List(ctx context.Context, p facts.Place, ids []string, each func([]Sighting) error) error {
 	call, err := l.clients.ec2s.At(ctx, p)
 	if err != nil {
 		return fmt.Errorf("describing the instances of %s: %w", p, err)

@@ -17,13 +17,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// Ref says where an instance is.
-type Ref struct {
-	ID      string
-	Account string
-	Region  string
-}
-
 // Sighting is what a look at one instance gave.
 type Sighting struct {
 	// Found is false when a complete, successful answer of EC2 does not hold the instance: it is not visible yet, or
@@ -72,15 +65,15 @@ func New(o Options) *Lookup {
 
 // Look gives one sighting for each ref. A fault of one account and region stays with the instances
 // of that account and region.
-func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
-	ids := map[Place][]string{}
+func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sighting {
+	ids := map[facts.Place][]string{}
 	for _, r := range refs {
-		p := Place{Account: r.Account, Region: r.Region}
+		p := r.Place
 		if !slices.Contains(ids[p], r.ID) {
 			ids[p] = append(ids[p], r.ID)
 		}
 	}
-	found := make(chan map[Ref]Sighting, len(ids))
+	found := make(chan map[facts.Ref]Sighting, len(ids))
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	var g errgroup.Group
@@ -93,15 +86,15 @@ func (l *Lookup) Look(ctx context.Context, refs []Ref) map[Ref]Sighting {
 	}
 	_ = g.Wait() // the functions above report in their sightings
 	close(found)
-	all := make(map[Ref]Sighting, len(refs))
+	all := make(map[facts.Ref]Sighting, len(refs))
 	for f := range found {
 		maps.Copy(all, f)
 	}
 	return all
 }
 
-func (l *Lookup) lookIn(ctx context.Context, p Place, ids []string) map[Ref]Sighting {
-	out := make(map[Ref]Sighting, len(ids))
+func (l *Lookup) lookIn(ctx context.Context, p facts.Place, ids []string) map[facts.Ref]Sighting {
+	out := make(map[facts.Ref]Sighting, len(ids))
 	call, err := l.clients.ec2s.At(ctx, p)
 	for chunk := range slices.Chunk(ids, filterValues) {
 		seen := map[string]Sighting{}
@@ -109,7 +102,7 @@ func (l *Lookup) lookIn(ctx context.Context, p Place, ids []string) map[Ref]Sigh
 			seen, err = l.describe(ctx, call, p, chunk)
 		}
 		for _, id := range chunk {
-			ref := Ref{ID: id, Account: p.Account, Region: p.Region}
+			ref := facts.Ref{ID: id, Place: p}
 			if err != nil {
 				out[ref] = Sighting{Err: err}
 				continue
@@ -121,7 +114,7 @@ func (l *Lookup) lookIn(ctx context.Context, p Place, ids []string) map[Ref]Sigh
 }
 
 // describe asks by the instance-id filter: one unknown ID would fail a whole call by InstanceIds.
-func (l *Lookup) describe(ctx context.Context, call describeInstances, p Place, ids []string) (map[string]Sighting, error) {
+func (l *Lookup) describe(ctx context.Context, call describeInstances, p facts.Place, ids []string) (map[string]Sighting, error) {
 	seen := map[string]Sighting{}
 	err := l.list(ctx, call, p, ids, func(page []Sighting) error {
 		for _, s := range page {
@@ -133,7 +126,7 @@ func (l *Lookup) describe(ctx context.Context, call describeInstances, p Place, 
 }
 
 // list shows the instances of a place, or those of a few IDs, page by page.
-func (l *Lookup) list(ctx context.Context, call describeInstances, p Place, ids []string, each func([]Sighting) error) error {
+func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place, ids []string, each func([]Sighting) error) error {
 	input := &ec2.DescribeInstancesInput{MaxResults: aws.Int32(pageSize)}
 	if ids != nil {
 		input.Filters = []types.Filter{{Name: aws.String("instance-id"), Values: ids}}
@@ -163,7 +156,7 @@ func (l *Lookup) list(ctx context.Context, call describeInstances, p Place, ids 
 	}
 }
 
-func sight(i types.Instance, owner string, p Place) Sighting {
+func sight(i types.Instance, owner string, p facts.Place) Sighting {
 	f, err := fromEC2(i, owner, p.Region)
 	if err == nil && f.Account != p.Account {
 		err = fmt.Errorf("it belongs to account %s", f.Account)

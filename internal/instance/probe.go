@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	iamtypes "github.com/aws/aws-sdk-go-v2/service/iam/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // TryRole takes on the member role in an account, anew: credentials that were got before would hide that the role does
@@ -27,7 +29,7 @@ func (l *Lookup) TryRole(ctx context.Context, account string) error {
 
 // TryInstances makes the smallest listing of a place's instances that EC2 allows.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
-func (l *Lookup) TryInstances(ctx context.Context, p Place) error {
+func (l *Lookup) TryInstances(ctx context.Context, p facts.Place) error {
 	call, err := l.clients.ec2s.At(ctx, p)
 	if err == nil {
 		_, err = call(ctx, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(5)})

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
@@ -36,7 +37,7 @@ func NewTagger(l *Lookup) *Tagger {
 
 // Tag gives instances of a place the same tag, in place of one they may have by that key. There is an error for each that it
 // could not be given to: of kind fault.Retry where EC2 was too busy or did not answer, else of kind fault.Refuse.
-func (t *Tagger) Tag(ctx context.Context, p Place, ids []string, key, value string) map[string]error {
+func (t *Tagger) Tag(ctx context.Context, p facts.Place, ids []string, key, value string) map[string]error {
 	failed := map[string]error{}
 	call, err := t.calls.At(ctx, p)
 	for few := range slices.Chunk(ids, taggedAtOnce) {

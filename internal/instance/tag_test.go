@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
@@ -47,7 +48,7 @@ func tagging(t *testing.T, spoilt string, status int, code string, ids []string)
 		Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 		Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 	}})
-	failed = instance.NewTagger(l).Tag(t.Context(), instance.Place{Account: account, Region: "us-east-1"}, ids, "identity", "ready")
+	failed = instance.NewTagger(l).Tag(t.Context(), facts.Place{Account: account, Region: "us-east-1"}, ids, "identity", "ready")
 	return calls, failed
 }
 

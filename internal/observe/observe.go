@@ -57,15 +57,6 @@ func Keys() []string {
 	}
 }
 
-// The audit lines, by the value of KeyAudit.
-const (
-	AuditGranted  = "Vault Access Granted"
-	AuditRemoved  = "Vault Access Removed"
-	AuditRefused  = "Vault Access Refused"
-	AuditConflict = "Vault Access Conflict"
-	AuditDrift    = "Vault Access Drift"
-)
-
 // NewLogger writes JSON lines of a level and above.
 func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))

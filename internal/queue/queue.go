@@ -36,11 +36,11 @@ type Queue struct {
 func New(send API, url string) *Queue { return &Queue{send: send, url: url} }
 
 // Send sends the event of each live instance (event.Body). It gives one error for each, nil for those that SQS took.
-func (q *Queue) Send(ctx context.Context, triggers []event.Trigger) []error {
-	bodies := make([]string, len(triggers))
-	errs := make([]error, len(triggers))
-	for i, t := range triggers {
-		body, err := event.Body(t)
+func (q *Queue) Send(ctx context.Context, live []event.Event) []error {
+	bodies := make([]string, len(live))
+	errs := make([]error, len(live))
+	for i, e := range live {
+		body, err := event.Body(e)
 		bodies[i], errs[i] = string(body), err
 	}
 	sent := 0

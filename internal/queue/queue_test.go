@@ -44,12 +44,13 @@ func (s *sender) send(_ context.Context, in *sqs.SendMessageBatchInput, _ ...fun
 	return out, nil
 }
 
-func triggers(n int) []event.Trigger {
-	var out []event.Trigger
+func events(n int) []event.Event {
+	var out []event.Event
 	for i := range n {
-		out = append(out, event.Trigger{
-			InstanceID: fmt.Sprintf("i-%08x", i), Account: "123456789012", Region: "us-east-1", State: facts.Running,
-			Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		out = append(out, event.Event{
+			Ref:   facts.Ref{ID: fmt.Sprintf("i-%08x", i), Place: facts.Place{Account: "123456789012", Region: "us-east-1"}},
+			State: facts.Running,
+			Time:  time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		})
 	}
 	return out
@@ -57,7 +58,7 @@ func triggers(n int) []event.Trigger {
 
 func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) {
 	s := &sender{}
-	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), triggers(23)) {
+	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), events(23)) {
 		if err != nil {
 			t.Errorf("message %d: %v", i, err)
 		}
@@ -70,8 +71,8 @@ func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) 
 		if err != nil || len(p.Records) != 1 || p.Records[0].Err != nil {
 			t.Fatalf("%s: %+v, %v", body, p, err)
 		}
-		got, want := p.Records[0].Trigger, triggers(23)[i]
-		if !got.Verify || got.InstanceID != want.InstanceID || got.State != want.State || !got.Time.Equal(want.Time) {
+		got, want := p.Records[0].Event, events(23)[i]
+		if !got.Verify || got.Ref != want.Ref || got.State != want.State || !got.Time.Equal(want.Time) {
 			t.Errorf("want %+v to be verified, got %+v", want, got)
 		}
 	}
@@ -79,7 +80,7 @@ func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) 
 
 func TestTheErrorOfOneMessageOrCallStaysWithItsInstances(t *testing.T) {
 	s := &sender{failCall: 2, refuseText: "i-00000003"}
-	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), triggers(23)) {
+	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), events(23)) {
 		if want := i == 3 || i >= 10 && i < 20; (err != nil) != want {
 			t.Errorf("message %d: failed %v, want %v (%v)", i, err != nil, want, err)
 		}

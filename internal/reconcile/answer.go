@@ -7,8 +7,6 @@
 package reconcile
 
 import (
-	"time"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -102,9 +100,9 @@ type Answer struct {
 	// Unsettled counts the instances of which something is looked after once more, in a teardown.
 	Unsettled int `json:"unsettled,omitempty"`
 
-	// Settling are instances whose removal is to be looked after once more when no login can be under way any more:
+	// Unfinished are instances whose removal is to be looked after once more when no login can be under way any more:
 	// invoke again for them after lifecycle's time. They are no part of what is answered.
-	Settling []string `json:"-"`
+	Unfinished []string `json:"-"`
 	// Compared tells that no stretch of the fleet was given up.
 	Compared bool `json:"-"`
 }
@@ -189,7 +187,3 @@ type Drift struct {
 
 // maxRows is how many rows an answer holds; the log has all.
 const maxRows = 200
-
-// young is how long after its record was written an instance that EC2 does not show is left alone, and how long after
-// a removal what the lists still held of it.
-const young = 10 * time.Minute

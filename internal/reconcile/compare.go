@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -16,7 +17,7 @@ import (
 // Change is one difference with what is needed to judge it and to put it right.
 type Change struct {
 	Drift
-	place   instance.Place // zero when nothing tells where the instance is, or was
+	place   facts.Place // zero when nothing tells where the instance is, or was
 	profile string
 	// removes tells that all of the instance's is to go, and not one object of a live one; counts, that it is one for the
 	// delete limit: not what logins left of an instance that went before.
@@ -42,7 +43,7 @@ type Change struct {
 type subject struct {
 	id       string
 	sighting instance.Sighting
-	place    instance.Place
+	place    facts.Place
 	record   *ledger.Record // a tombstone included; nil for none
 	paths    []string       // what Vault lists under its name
 	litter   []string       // what its logins left
@@ -69,7 +70,7 @@ type comparison struct {
 func (s *subject) live() bool { return s.record != nil && s.record.State != ledger.Deleted }
 
 // busy reports whether a run is at work on the instance, or one is to follow: it is left to that. No run sets a time further
-// ahead than young; what does would hide the instance for good.
+// ahead than converge.Grace; what does would hide the instance for good.
 func (s *subject) busy(now time.Time) bool {
 	r := s.record
 	if r == nil {
@@ -79,8 +80,8 @@ func (s *subject) busy(now time.Time) bool {
 	return r.LeaseOwner != "" && ahead(time.UnixMilli(r.LeaseExpiresAt)) || r.QuietUntil != nil && ahead(*r.QuietUntil)
 }
 
-// isRecent reports whether a time is within young of now, on either side: a record may say anything.
-func isRecent(t, now time.Time) bool { return now.Sub(t).Abs() < young }
+// isRecent reports whether a time is within converge.Grace of now, on either side: a record may say anything.
+func isRecent(t, now time.Time) bool { return now.Sub(t).Abs() < converge.Grace }
 
 func (s *subject) change(d Drift) Change {
 	d.InstanceID = s.id

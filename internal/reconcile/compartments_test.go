@@ -18,10 +18,10 @@ import (
 // troubled is an EC2 whose listings of a place do something first, and may fail.
 type troubled struct {
 	instances
-	before func(ctx context.Context, p instance.Place) error
+	before func(ctx context.Context, p facts.Place) error
 }
 
-func (e troubled) List(ctx context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error {
+func (e troubled) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	if err := e.before(ctx, p); err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func bothAccounts(o *Options) { o.Accounts = []string{here.Account, there.Accoun
 func (w *world) inTrouble(before func(context.Context) error) func(*Options) {
 	return func(o *Options) {
 		bothAccounts(o)
-		o.Instances = troubled{instances{w}, func(ctx context.Context, p instance.Place) error {
+		o.Instances = troubled{instances{w}, func(ctx context.Context, p facts.Place) error {
 			if p != there {
 				return nil
 			}
@@ -179,7 +179,7 @@ func TestSlowAccount_LeavesTimeForTheOthers(t *testing.T) {
 			return ctx.Err()
 		})
 		r := w.reconciler(hangs, func(o *Options) { o.Regions = []string{here.Region, "us-west-2"} })
-		a := r.Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Witness{Log: slog.New(slog.DiscardHandler)})
+		a := r.Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Observer{Log: slog.New(slog.DiscardHandler)})
 		if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, there.String()) || !strings.Contains(a.BlockedReason, "too long") {
 			t.Errorf("want the home account cleaned and the slow one named: %v\n%s", err, told(a))
 		}

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -131,18 +131,18 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 
 // placeOf tells from its auth role's bindings where an instance is that has no record; zero when there is no such role.
 // The list does not say that there is none: the role is made last, and may have been made since.
-func (s *survey) placeOf(ctx context.Context, u *subject) (instance.Place, error) {
+func (s *survey) placeOf(ctx context.Context, u *subject) (facts.Place, error) {
 	role, err := s.Vault.Read(ctx, grant.AuthRolePath(s.Realm.AuthMount, u.id))
 	if err != nil || role == nil {
-		return instance.Place{}, err
+		return facts.Place{}, err
 	}
 	region := first(role["bound_region"])
 	if region == "" {
 		region = first(role["inferred_aws_region"])
 	}
-	p := instance.Place{Account: first(role["bound_account_id"]), Region: region}
+	p := facts.Place{Account: first(role["bound_account_id"]), Region: region}
 	if p.Account == "" || p.Region == "" {
-		return instance.Place{}, nil
+		return facts.Place{}, nil
 	}
 	return p, nil
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"unique"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -16,7 +16,7 @@ type fleet struct {
 	names  *names
 	claims map[ledger.Name]string // the holder's instance ID
 	// recorded says where every instance is that has a record and no tombstone.
-	recorded map[string]instance.Place
+	recorded map[string]facts.Place
 	// records are those of the stretch, and the tombstones of instances that Vault still lists something of.
 	records map[string]*ledger.Record
 
@@ -27,7 +27,7 @@ type fleet struct {
 // scan reads the ledger, after Vault's lists: a record is written before what it names is made.
 func (r *Reconciler) scan(ctx context.Context, n *names, after string, limit int) (*fleet, error) {
 	f := &fleet{
-		names: n, claims: map[ledger.Name]string{}, recorded: map[string]instance.Place{}, records: map[string]*ledger.Record{},
+		names: n, claims: map[ledger.Name]string{}, recorded: map[string]facts.Place{}, records: map[string]*ledger.Record{},
 		after: after, limit: limit,
 	}
 	err := r.Ledger.Scan(ctx, ledger.Visitor{
@@ -50,7 +50,7 @@ func (f *fleet) take(r ledger.Record) {
 			return
 		}
 	} else {
-		f.recorded[id] = instance.Place{Account: r.Account, Region: r.Region}
+		f.recorded[id] = facts.Place{Account: r.Account, Region: r.Region}
 	}
 	if !f.has(id) {
 		return

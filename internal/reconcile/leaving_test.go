@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
@@ -15,7 +15,7 @@ func TestARunningInstanceThatItsGroupTerminatesIsNoDriftUntilItIsStartedAnew(t *
 	w := newWorld(t, 3)
 	f := w.ec2[id(1)]
 	f.ObservedAt = w.now
-	leaves := event.Trigger{InstanceID: f.ID, Account: f.Account, Region: f.Region, State: facts.Running, Time: w.now, Leaving: true}
+	leaves := converge.Request{Ref: facts.Ref{ID: f.ID, Place: facts.Place{Account: f.Account, Region: f.Region}}, Told: facts.Running, At: w.now, Leaving: true}
 	if _, err := w.converger(both, false).Converge(t.Context(), leaves, instance.Sighting{Found: true, Facts: f}); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestARemovalOfALeavingInstanceThatBrokeOffIsTakenUp(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.ec2[id(1)]
 	f.ObservedAt = w.now
-	leaves := event.Trigger{InstanceID: f.ID, Account: f.Account, Region: f.Region, State: facts.Running, Time: w.now, Leaving: true}
+	leaves := converge.Request{Ref: facts.Ref{ID: f.ID, Place: facts.Place{Account: f.Account, Region: f.Region}}, Told: facts.Running, At: w.now, Leaving: true}
 	w.fail["delete"] = errors.New("sealed")
 	if _, err := w.converger(both, false).Converge(t.Context(), leaves, instance.Sighting{Found: true, Facts: f}); err == nil {
 		t.Fatal("want the removal broken off")

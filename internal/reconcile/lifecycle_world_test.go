@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
@@ -84,11 +84,11 @@ func (w *world) Put(_ context.Context, p ledger.Write) (*ledger.Record, error) {
 	return r, w.do("put")
 }
 
-var both = lifecycle.Duties{Make: true, Remove: true}
+var both = converge.Duties{Make: true, Remove: true}
 
 // converger is the real lifecycle.
-func (w *world) converger(duties lifecycle.Duties, adopt bool) *lifecycle.Converger {
-	return &lifecycle.Converger{Options: lifecycle.Options{
+func (w *world) converger(duties converge.Duties, adopt bool) *converge.Converger {
+	return &converge.Converger{Options: converge.Options{
 		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w, Cutter: w, Ledger: w, Instances: instances{w}, Mounts: w,
 		Adopt: adopt, NewOwner: rand.Text, Now: w.clock,
 	}}
@@ -98,7 +98,7 @@ func (w *world) converger(duties lifecycle.Duties, adopt bool) *lifecycle.Conver
 func (w *world) reconcile(in Input, change ...func(*Options)) Answer {
 	w.t.Helper()
 	r := w.reconciler(change...)
-	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), Witness{Log: slog.New(slog.DiscardHandler)})
+	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), Observer{Log: slog.New(slog.DiscardHandler)})
 }
 
 func adopting(o *Options) { o.Adopt = true }

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // alwaysDeleted is how many instances may be removed whatever their share of the fleet.
@@ -19,7 +19,7 @@ type fleetCounts struct {
 	// removed is how many instances were removed in the same run so far.
 	removed map[string]int // by account; "" for those whose account is not known
 	// elsewhere is how many instances outside the list of changes are to be removed.
-	elsewhere map[instance.Place]int
+	elsewhere map[facts.Place]int
 	// limit is the percentage of the recorded instances past which none is removed.
 	limit int
 }
@@ -36,17 +36,17 @@ func (f fleetCounts) aboveShare(n, recorded int) bool { return n*100 > f.limit*r
 // the administrator of a member account could otherwise stop every removal.
 type withheld struct {
 	all      string // everywhere; empty when it is not so
-	places   map[instance.Place]string
+	places   map[facts.Place]string
 	accounts map[string]string
 }
 
 // reason is why nothing may be deleted in a place; empty when it may. An instance whose place is not known (the zero
 // place) may be in any of those that are in doubt.
-func (w withheld) reason(p instance.Place) string {
+func (w withheld) reason(p facts.Place) string {
 	switch {
 	case w.all != "":
 		return w.all
-	case p == instance.Place{} && len(w.places) > 0:
+	case p == facts.Place{} && len(w.places) > 0:
 		return w.inOrder()[0]
 	}
 	return cmp.Or(w.places[p], w.accounts[p.Account])
@@ -71,7 +71,7 @@ func (w withheld) inOrder() []string {
 	return out
 }
 
-func byPlace(a, b instance.Place) int {
+func byPlace(a, b facts.Place) int {
 	return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.Region, b.Region))
 }
 
@@ -82,7 +82,7 @@ func (t terms) withheld(changes []Change) withheld {
 	if len(t.doubts) > 0 {
 		return withheld{all: "nothing is deleted: " + join(t.doubts)}
 	}
-	w := withheld{places: map[instance.Place]string{}, accounts: map[string]string{}}
+	w := withheld{places: map[facts.Place]string{}, accounts: map[string]string{}}
 	maps.Copy(w.places, t.failed)
 	if t.force {
 		return w
@@ -175,8 +175,8 @@ func join(reasons []string) string {
 func (s *survey) terms(in Input, now *run) terms {
 	t := terms{
 		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.Adopt, force: in.Force, now: s.Now(),
-		alive: s.alive, placeOf: func(id string) instance.Place { return s.fleet.recorded[id] },
-		failed: map[instance.Place]string{}, empty: map[instance.Place]string{},
+		alive: s.alive, placeOf: func(id string) facts.Place { return s.fleet.recorded[id] },
+		failed: map[facts.Place]string{}, empty: map[facts.Place]string{},
 		fleetCounts: fleetCounts{recorded: maps.Clone(now.removed), removed: now.removed, limit: s.DeleteLimit},
 	}
 	if in.isWhole() {
@@ -185,7 +185,7 @@ func (s *survey) terms(in Input, now *run) terms {
 	for _, err := range s.fleet.names.failed {
 		t.doubts = append(t.doubts, err.Error())
 	}
-	recorded := map[instance.Place]int{}
+	recorded := map[facts.Place]int{}
 	for _, p := range s.fleet.recorded {
 		recorded[p]++
 	}

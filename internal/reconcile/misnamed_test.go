@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
 const (
@@ -48,8 +48,8 @@ func TestMisnamed_IsToldAndNeverRemoved(t *testing.T) {
 		w.doors()
 		before := maps.Clone(w.objects)
 		var witnessed []string
-		witness := Witness{Log: slog.New(slog.DiscardHandler), Drift: func(_ context.Context, d Drift, _ instance.Place, _ string) { witnessed = append(witnessed, d.Path) }}
-		a := w.reconciler(adopting).Run(t.Context(), Input{Mode: mode, Force: true}, w.converger(both, true), witness)
+		observer := Observer{Log: slog.New(slog.DiscardHandler), Drift: func(_ context.Context, d Drift, _ facts.Place, _ string) { witnessed = append(witnessed, d.Path) }}
+		a := w.reconciler(adopting).Run(t.Context(), Input{Mode: mode, Force: true}, w.converger(both, true), observer)
 		if !isToldOfDoors(a) || len(a.Drift) != 3 || a.Summary != (Summary{Conflicting: 3}) || a.Blocked || len(witnessed) != 3 {
 			t.Errorf("%s: want the three told and no other's, got %+v, witnessed %q", mode, a, witnessed)
 		}

@@ -8,12 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
 var neighbour = grant.Realm{Deployment: "deployment-b", AuthMount: "aws"}
@@ -189,10 +188,10 @@ type provisioning struct {
 	errs []error
 }
 
-func (p *provisioning) Send(ctx context.Context, triggers []event.Trigger) []error {
-	c := p.converger(lifecycle.Duties{Make: true}, false)
-	for _, t := range triggers {
-		body, err := event.Body(t)
+func (p *provisioning) Send(ctx context.Context, events []event.Event) []error {
+	c := p.converger(converge.Duties{Make: true}, false)
+	for _, e := range events {
+		body, err := event.Body(e)
 		if err != nil {
 			return []error{err}
 		}
@@ -200,12 +199,11 @@ func (p *provisioning) Send(ctx context.Context, triggers []event.Trigger) []err
 		if err != nil {
 			return []error{err}
 		}
-		t = payload.Records[0].Trigger
-		ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
-		_, err = c.Converge(ctx, t, instances{p.world}.Look(ctx, []instance.Ref{ref})[ref])
+		req := converge.RequestOf(payload.Records[0].Event)
+		_, err = c.Converge(ctx, req, instances{p.world}.Look(ctx, []facts.Ref{req.Ref})[req.Ref])
 		p.errs = append(p.errs, err)
 	}
-	return make([]error, len(triggers))
+	return make([]error, len(events))
 }
 
 // TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject has a record that says "refused" and names nothing, while

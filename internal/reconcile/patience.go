@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // errSlow is the cause of a listing that was ended because its account took too long.
@@ -29,7 +29,7 @@ func newPatience(total time.Duration) *patience {
 
 // list runs a listing of a place with a context that ends when the account's time is used up. The listing passes what it
 // does with each page to each.
-func (p *patience) list(ctx context.Context, at instance.Place, listing func(ctx context.Context, each func(func() error) error) error) error {
+func (p *patience) list(ctx context.Context, at facts.Place, listing func(ctx context.Context, each func(func() error) error) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	slow := func() error {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // terms are what decides which changes are made.
@@ -18,12 +18,12 @@ type terms struct {
 	// alive reports whether EC2 shows an instance, and not as gone.
 	alive func(instanceID string) bool
 	// placeOf is where an instance is recorded; zero when it is not.
-	placeOf func(instanceID string) instance.Place
+	placeOf func(instanceID string) facts.Place
 	// doubts are why nothing may be deleted anywhere.
 	doubts []string
 	// failed and empty are why nothing may be deleted in a place: it could not be listed, or came empty. Force helps
 	// against emptiness only.
-	failed, empty map[instance.Place]string
+	failed, empty map[facts.Place]string
 	fleetCounts
 }
 
@@ -42,7 +42,7 @@ func decide(changes []Change, t terms) plan {
 		case t.profile != "" && c.profile != t.profile:
 			return true
 		}
-		// The young are spared: EC2 may not show them yet, and what the lists held of them may be gone by now.
+		// The converge.Grace are spared: EC2 may not show them yet, and what the lists held of them may be gone by now.
 		return c.absent && isRecent(c.written, t.now)
 	})
 	slices.SortFunc(changes, func(a, b Change) int {

@@ -8,11 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
@@ -93,7 +92,7 @@ func TestWhatWaitsLongForItsRepairIsLookedAtOnceMore(t *testing.T) {
 	w := newWorld(t, chunk)
 	spoiled := w.spoil(1)
 	slow := slowly{w.converger(both, false), w}
-	a := w.reconciler().Run(t.Context(), Input{Mode: Correct}, slow, Witness{Log: slog.New(slog.DiscardHandler)})
+	a := w.reconciler().Run(t.Context(), Input{Mode: Correct}, slow, Observer{Log: slog.New(slog.DiscardHandler)})
 	if a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) {
 		t.Errorf("want all %d repaired however long the first take, got\n%s", spoiled, told(a))
 	}
@@ -101,11 +100,11 @@ func TestWhatWaitsLongForItsRepairIsLookedAtOnceMore(t *testing.T) {
 
 // slowly is lifecycle with a Vault that takes its time.
 type slowly struct {
-	*lifecycle.Converger
+	*converge.Converger
 	w *world
 }
 
-func (s slowly) Converge(ctx context.Context, t event.Trigger, i instance.Sighting) (lifecycle.Outcome, error) {
+func (s slowly) Converge(ctx context.Context, t converge.Request, i instance.Sighting) (converge.Outcome, error) {
 	s.w.mu.Lock()
 	s.w.now = s.w.now.Add(700 * time.Millisecond)
 	s.w.mu.Unlock()

@@ -9,12 +9,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -50,18 +50,18 @@ type Instances interface {
 	// Account is the function's own.
 	Account(ctx context.Context) (string, error)
 	// List shows the instances of a place page by page, or fails.
-	List(ctx context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error
-	Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting
+	List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error
+	Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
 }
 
 // Queue hands live instances to the provision function; there is one error for each, nil for those it took.
 type Queue interface {
-	Send(ctx context.Context, triggers []event.Trigger) []error
+	Send(ctx context.Context, events []event.Event) []error
 }
 
 // Converger puts one instance right.
 type Converger interface {
-	Converge(ctx context.Context, t event.Trigger, s instance.Sighting) (lifecycle.Outcome, error)
+	Converge(ctx context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error)
 }
 
 // Options are what a Reconciler works with.
@@ -131,17 +131,17 @@ func CheckInput(in Input) error {
 	return nil
 }
 
-// Witness is told of a run.
-type Witness struct {
+// Observer is told of a run.
+type Observer struct {
 	Log *slog.Logger
 	// Drift is told of each row after what was done about it, and where the instance is; nil for nobody.
-	Drift func(ctx context.Context, d Drift, at instance.Place, profile string)
+	Drift func(ctx context.Context, d Drift, at facts.Place, profile string)
 }
 
 // Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
-// from doing so stands in the answer: a run has no error of its own. The witness is told of each row; the answer holds
+// from doing so stands in the answer: a run has no error of its own. The observer is told of each row; the answer holds
 // the first.
-func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Witness) Answer {
+func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Observer) Answer {
 	start := r.Now()
 	until := r.until(ctx, start)
 	if in.Mode == "" {
@@ -159,7 +159,7 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w W
 		a.block(err.Error())
 	} else {
 		a.Compared = true
-		now := &run{converger: converger, witness: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
+		now := &run{converger: converger, observer: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
 		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
@@ -184,7 +184,7 @@ func (r *Reconciler) through(ctx context.Context, now *run, at Cursor, a *Answer
 			break
 		}
 	}
-	a.Settling = now.settling
+	a.Unfinished = now.settling
 	return at
 }
 
@@ -230,7 +230,7 @@ func (a *Answer) giveUp(reason string) {
 }
 
 // places are all accounts and regions to compare.
-func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
+func (r *Reconciler) places(ctx context.Context) ([]facts.Place, error) {
 	accounts := r.Accounts
 	if len(accounts) == 0 {
 		own, err := r.Instances.Account(ctx)
@@ -239,10 +239,10 @@ func (r *Reconciler) places(ctx context.Context) ([]instance.Place, error) {
 		}
 		accounts = []string{own}
 	}
-	var out []instance.Place
+	var out []facts.Place
 	for _, a := range accounts {
 		for _, region := range r.Regions {
-			out = append(out, instance.Place{Account: a, Region: region})
+			out = append(out, facts.Place{Account: a, Region: region})
 		}
 	}
 	return out, nil
@@ -324,10 +324,10 @@ func (a *Answer) take(changes []Change, s Summary) {
 // tell tells of every row.
 func (n *run) tell(ctx context.Context, changes []Change) {
 	for _, c := range changes {
-		if n.witness.Drift != nil {
-			n.witness.Drift(ctx, c.Drift, c.place, c.profile)
+		if n.observer.Drift != nil {
+			n.observer.Drift(ctx, c.Drift, c.place, c.profile)
 		}
-		n.witness.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
+		n.observer.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
 			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
 			observe.KeyAction, c.Action, observe.KeyFields, c.Fields, observe.KeyDiff, c.Diff, observe.KeyError, c.Error)
 	}

@@ -161,7 +161,7 @@ func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
 	w.loosen(grant.AuthRolePath("aws", id(2)), "auth_type", "iam") // Vault cannot change it in place
 	w.terminate(3)
 	a := w.run(w.reconciler(func(o *Options) { o.Queue = w }), Input{Mode: Correct})
-	if a.Summary.Enqueued != 1 || len(w.sent) != 1 || w.sent[0].InstanceID != id(1) || a.Summary.Corrected != 2 {
+	if a.Summary.Enqueued != 1 || len(w.sent) != 1 || w.sent[0].ID != id(1) || a.Summary.Corrected != 2 {
 		t.Errorf("want one handed on and two made here, got %+v, sent %+v", a.Summary, w.sent)
 	}
 }
@@ -177,10 +177,10 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 	old := absent
 	old.written = start.Add(-11 * time.Minute)
 	base := terms{
-		now: start, alive: func(string) bool { return true }, placeOf: func(string) instance.Place { return here },
+		now: start, alive: func(string) bool { return true }, placeOf: func(string) facts.Place { return here },
 		fleetCounts: fleetCounts{recorded: map[string]int{here.Account: 10, there.Account: 10}, limit: 20},
 	}
-	in := func(p instance.Place, c Change) Change {
+	in := func(p facts.Place, c Change) Change {
 		c.place = p
 		return c
 	}
@@ -188,7 +188,7 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 	another.InstanceID = id(4)
 	counts := func(elsewhere, recorded int) func(*terms) {
 		return func(t *terms) {
-			t.elsewhere = map[instance.Place]int{here: elsewhere}
+			t.elsewhere = map[facts.Place]int{here: elsewhere}
 			t.recorded = map[string]int{here.Account: recorded}
 		}
 	}
@@ -207,30 +207,30 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 		"the old are not":                      {[]Change{old}, func(*terms) {}, []Action{Delete}},
 		"in doubt nothing is deleted":          {[]Change{missing, orphaned}, func(t *terms) { t.doubts = []string{"x"} }, []Action{Create, None}},
 		"in doubt force does not help":         {[]Change{orphaned}, func(t *terms) { t.doubts, t.force = []string{"x"}, true }, []Action{None}},
-		"an empty place stops its deletes":     {[]Change{orphaned, another}, func(t *terms) { t.empty = map[instance.Place]string{here: "x"} }, []Action{None, Delete}},
-		"an empty place, forced":               {[]Change{orphaned}, func(t *terms) { t.empty, t.force = map[instance.Place]string{here: "x"}, true }, []Action{Delete}},
-		"a failed place stops its deletes":     {[]Change{orphaned, another}, func(t *terms) { t.failed = map[instance.Place]string{here: "x"} }, []Action{None, Delete}},
-		"a failed place, forced":               {[]Change{orphaned, another}, func(t *terms) { t.failed, t.force = map[instance.Place]string{here: "x"}, true }, []Action{None, Delete}},
+		"an empty place stops its deletes":     {[]Change{orphaned, another}, func(t *terms) { t.empty = map[facts.Place]string{here: "x"} }, []Action{None, Delete}},
+		"an empty place, forced":               {[]Change{orphaned}, func(t *terms) { t.empty, t.force = map[facts.Place]string{here: "x"}, true }, []Action{Delete}},
+		"a failed place stops its deletes":     {[]Change{orphaned, another}, func(t *terms) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete}},
+		"a failed place, forced":               {[]Change{orphaned, another}, func(t *terms) { t.failed, t.force = map[facts.Place]string{here: "x"}, true }, []Action{None, Delete}},
 		"a failed place may hold what has no place": {
-			[]Change{in(instance.Place{}, orphaned), another}, func(t *terms) { t.failed = map[instance.Place]string{here: "x"} }, []Action{None, Delete},
+			[]Change{in(facts.Place{}, orphaned), another}, func(t *terms) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete},
 		},
 		"past the limit nothing is deleted":          {[]Change{orphaned}, counts(5, 10), []Action{None}},
 		"five are below every limit":                 {[]Change{orphaned}, counts(4, 5), []Action{Delete}},
 		"six of thirty are twenty percent":           {[]Change{orphaned}, counts(5, 30), []Action{Delete}},
 		"six of twenty-nine are more":                {[]Change{orphaned}, counts(5, 29), []Action{None}},
-		"past one account's limit another's deletes": {[]Change{orphaned, another}, func(t *terms) { t.elsewhere = map[instance.Place]int{here: 9} }, []Action{None, Delete}},
+		"past one account's limit another's deletes": {[]Change{orphaned, another}, func(t *terms) { t.elsewhere = map[facts.Place]int{here: 9} }, []Action{None, Delete}},
 		"what went before counts in its account":     {[]Change{orphaned, another}, func(t *terms) { t.removed = map[string]int{here.Account: 5} }, []Action{None, Delete}},
 		"what is withheld counts for nobody": {[]Change{orphaned, another}, func(t *terms) {
-			t.failed, t.elsewhere = map[instance.Place]string{here: "x"}, map[instance.Place]int{here: 20}
+			t.failed, t.elsewhere = map[facts.Place]string{here: "x"}, map[facts.Place]int{here: 20}
 		}, []Action{None, Delete}},
 		"few in a small account stop no large one": {[]Change{orphaned, another}, func(t *terms) {
-			t.recorded, t.elsewhere = map[string]int{here.Account: 5, there.Account: 10}, map[instance.Place]int{here: 4, there: 1}
+			t.recorded, t.elsewhere = map[string]int{here.Account: 5, there.Account: 10}, map[facts.Place]int{here: 4, there: 1}
 		}, []Action{None, Delete}},
 		"of unknown accounts they count in the whole run": {[]Change{orphaned, another}, func(t *terms) {
 			t.recorded, t.removed = map[string]int{"": 6, here.Account: 10, there.Account: 10}, map[string]int{"": 6}
 		}, []Action{None, None}},
 		"a name whose holder is where nothing goes": {[]Change{in(there, held)}, func(t *terms) {
-			t.alive, t.empty = func(string) bool { return false }, map[instance.Place]string{here: "x"}
+			t.alive, t.empty = func(string) bool { return false }, map[facts.Place]string{here: "x"}
 		}, []Action{None}},
 		"a name that is held":                      {[]Change{held}, func(*terms) {}, []Action{None}},
 		"a name whose holder is gone":              {[]Change{held}, func(t *terms) { t.alive = func(string) bool { return false } }, []Action{Create}},

@@ -168,7 +168,7 @@ func TestNamesKeptWithoutAGrantEndWithTheInstance(t *testing.T) {
 	f := w.launch(noRole(w.ec2[id(3)]))
 	run := func() Answer {
 		w.now = w.now.Add(time.Hour)
-		return w.reconciler().Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Witness{Log: slog.New(slog.DiscardHandler)})
+		return w.reconciler().Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Observer{Log: slog.New(slog.DiscardHandler)})
 	}
 	if a := run(); a.Summary != (Summary{Changed: 1, Corrected: 1}) {
 		t.Fatalf("want the grant removed, got\n%s", told(a))

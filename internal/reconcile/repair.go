@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
 const (
@@ -34,12 +34,12 @@ type job struct {
 	here    bool // not to be handed to provision, which may not remove
 	revokes bool // certificates, and nothing else
 	strays  []string
-	places  []instance.Place // where it may be
-	account string           // empty when nothing tells where it is
+	places  []facts.Place // where it may be
+	account string        // empty when nothing tells where it is
 }
 
 // jobs are the instances of a plan that something can be done about, in the order of their IDs.
-func (r *Reconciler) jobs(p plan, places []instance.Place) []*job {
+func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 	var out []*job
 	var last *job
 	for i := range p.changes {
@@ -56,8 +56,8 @@ func (r *Reconciler) jobs(p plan, places []instance.Place) []*job {
 		last.revokes = last.revokes && c.revokes
 		last.counts = last.counts || c.counts
 		last.here = last.here || c.removes || c.here
-		if c.place != (instance.Place{}) {
-			last.places, last.account = []instance.Place{c.place}, c.place.Account
+		if c.place != (facts.Place{}) {
+			last.places, last.account = []facts.Place{c.place}, c.place.Account
 		}
 		if stray := r.stray(c); stray != "" && !slices.Contains(last.strays, stray) {
 			last.strays = append(last.strays, stray)
@@ -125,12 +125,11 @@ func (r *Reconciler) send(ctx context.Context, jobs []*job, s *Summary) {
 	if len(jobs) == 0 {
 		return
 	}
-	triggers := make([]event.Trigger, len(jobs))
+	events := make([]event.Event, len(jobs))
 	for i, j := range jobs {
-		p := j.places[0]
-		triggers[i] = event.Trigger{InstanceID: j.id(), Account: p.Account, Region: p.Region, State: facts.Running, Time: r.Now()}
+		events[i] = event.Differs(facts.Ref{ID: j.id(), Place: j.places[0]}, r.Now())
 	}
-	for i, err := range r.Queue.Send(ctx, triggers) {
+	for i, err := range r.Queue.Send(ctx, events) {
 		jobs[i].end(s, &s.Enqueued, err)
 	}
 }
@@ -138,7 +137,7 @@ func (r *Reconciler) send(ctx context.Context, jobs []*job, s *Summary) {
 // repairHere looks at instances once more, by their IDs, and converges them, a few at a time. It gives the first that
 // there was no time to begin; nil for none.
 func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *Summary) (left *job) {
-	var sightings map[instance.Ref]instance.Sighting
+	var sightings map[facts.Ref]instance.Sighting
 	var looked time.Time
 	for len(jobs) > 0 {
 		now := r.Now()
@@ -151,7 +150,7 @@ func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *S
 		}
 		few := apart(jobs[:min(sideBySide, len(jobs))])
 		jobs = jobs[len(few):]
-		errs, takenOver := make([]error, len(few)), make([][]lifecycle.TakenOver, len(few))
+		errs, takenOver := make([]error, len(few)), make([][]converge.RemovedHolder, len(few))
 		var group errgroup.Group
 		for i, j := range few {
 			group.Go(func() error {
@@ -162,11 +161,11 @@ func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *S
 		_ = group.Wait() // the functions above keep their errors in errs
 		for i, j := range few {
 			for _, holder := range takenOver[i] {
-				if holder.Settling {
-					run.settling = append(run.settling, holder.InstanceID)
+				if holder.Unfinished {
+					run.settling = append(run.settling, holder.ID)
 				}
 			}
-			if errors.Is(errs[i], lifecycle.ErrSettling) {
+			if errors.Is(errs[i], converge.ErrUnfinished) {
 				run.settling = append(run.settling, j.id())
 				errs[i] = nil
 			}
@@ -194,25 +193,25 @@ func (j *job) takesFrom(holder *job) bool {
 	return slices.ContainsFunc(j.rows, func(c *Change) bool { return c.heldBy == holder.id() })
 }
 
-func refs(jobs []*job) []instance.Ref {
-	var out []instance.Ref
+func refs(jobs []*job) []facts.Ref {
+	var out []facts.Ref
 	for _, j := range jobs {
 		out = append(out, j.refs()...)
 	}
 	return out
 }
 
-func (j *job) refs() []instance.Ref {
-	out := make([]instance.Ref, len(j.places))
+func (j *job) refs() []facts.Ref {
+	out := make([]facts.Ref, len(j.places))
 	for i, p := range j.places {
-		out[i] = instance.Ref{ID: j.id(), Account: p.Account, Region: p.Region}
+		out[i] = facts.Ref{ID: j.id(), Place: p}
 	}
 	return out
 }
 
 // converge has lifecycle put one instance right, by what the second look shows and not by what the plan says. It returns
 // the instances whose names were taken over on the way.
-func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, sightings map[instance.Ref]instance.Sighting) ([]lifecycle.TakenOver, error) {
+func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, sightings map[facts.Ref]instance.Sighting) ([]converge.RemovedHolder, error) {
 	ref, seen := j.refs()[0], instance.Sighting{}
 	for _, at := range j.refs() {
 		s := sightings[at]
@@ -224,24 +223,22 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 			break
 		}
 	}
-	t := event.Trigger{InstanceID: ref.ID, Account: ref.Account, Region: ref.Region, State: seen.Facts.State, Time: r.Now(), Verify: true, Strays: j.strays}
+	// Every place where it may be was looked at without an error: what was not found is absent.
+	req := converge.Request{Ref: ref, At: r.Now(), Verify: true, Absent: !seen.Found, Untracked: j.strays}
 	if !j.removes && !r.stands(seen) {
 		// It was to be made or mended. Taking it away is for a run that plans to, within its limit.
 		return nil, fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
 	}
-	if !seen.Found {
-		t.State = facts.Terminated // by two complete answers of EC2
-	}
-	outcome, err := converger.Converge(ctx, t, seen)
+	outcome, err := converger.Converge(ctx, req, seen)
 	switch {
 	case err != nil:
-		return outcome.TakenOver, err
-	case outcome.Action == lifecycle.LeftAlone, outcome.Action == lifecycle.NotYet:
-		return outcome.TakenOver, fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, t.State)
-	case outcome.Action == lifecycle.Unchanged && len(j.strays) > 0, outcome.Action == lifecycle.Unmatched && !j.revokes:
-		return outcome.TakenOver, fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
+		return outcome.RemovedHolders, err
+	case outcome.Action == converge.LeftAlone, outcome.Action == converge.NotYet:
+		return outcome.RemovedHolders, fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, seen.Facts.State)
+	case outcome.Action == converge.Unchanged && len(j.strays) > 0, outcome.Action == converge.Unmatched && !j.revokes:
+		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
 	}
-	return outcome.TakenOver, nil
+	return outcome.RemovedHolders, nil
 }
 
 // stands tells whether an instance runs and a profile fits it, or more than one does, which lifecycle refuses.
@@ -256,8 +253,8 @@ func (r *Reconciler) stands(s instance.Sighting) bool {
 // run is one invocation's part of a run.
 type run struct {
 	converger Converger
-	witness   Witness
-	places    []instance.Place
+	observer  Observer
+	places    []facts.Place
 	until     time.Time
 	patience  time.Duration // how long one account's listings may take in a pass
 	passes    int           // begun in this invocation

@@ -41,7 +41,7 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 		c := w.converger(both, false)
 		c.RevokeCertificates = true
 		run := func(in Input) Answer {
-			return w.reconciler().Run(t.Context(), in, c, Witness{Log: slog.New(slog.DiscardHandler)})
+			return w.reconciler().Run(t.Context(), in, c, Observer{Log: slog.New(slog.DiscardHandler)})
 		}
 		found := run(Input{Mode: Detect})
 		if found.Summary.Orphaned != n+1 || found.Blocked || !strings.Contains(found.Drift[0].Diff, "not all revoked") {

@@ -22,12 +22,12 @@ type queue struct {
 	times map[string]int
 }
 
-func (q *queue) Send(ctx context.Context, triggers []event.Trigger) []error {
+func (q *queue) Send(ctx context.Context, events []event.Event) []error {
 	q.began = append(q.began, q.clock())
-	for _, t := range triggers {
-		q.times[t.InstanceID]++
+	for _, t := range events {
+		q.times[t.ID]++
 	}
-	return q.world.Send(ctx, triggers)
+	return q.world.Send(ctx, events)
 }
 
 // TestWhatIsHandedOnIsSentAndCountedOnceOverAllInvocations mixes what provision repairs with what only this function
@@ -136,18 +136,18 @@ func TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore(t *testing.T) {
 			w.records[id(1)] = r
 			end(w)
 			a := w.reconcile(Input{Mode: Correct})
-			if len(a.Settling) != 1 || a.Settling[0] != id(1) || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
-				t.Fatalf("want the removal done and the instance named as settling, got %q\n%s", a.Settling, told(a))
+			if len(a.Unfinished) != 1 || a.Unfinished[0] != id(1) || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
+				t.Fatalf("want the removal done and the instance named as settling, got %q\n%s", a.Unfinished, told(a))
 			}
-			again := Input{Mode: Correct, InstanceIDs: a.Settling, Force: true}
+			again := Input{Mode: Correct, InstanceIDs: a.Unfinished, Force: true}
 			if a := w.reconcile(again); len(a.Drift) > 0 || w.records[id(1)].State != ledger.Deprovisioning {
 				t.Errorf("want it left alone while a login may be under way, got %s\n%s", w.records[id(1)].State, told(a))
 			}
 			w.now = w.now.Add(100 * time.Second)
 			w.cut = nil
 			a = w.reconcile(again)
-			if err := w.removed(id(1)); err != nil || len(a.Settling) > 0 {
-				t.Errorf("want what logged in meanwhile cut and the removal ended: %v; settling %q\n%s", err, a.Settling, told(a))
+			if err := w.removed(id(1)); err != nil || len(a.Unfinished) > 0 {
+				t.Errorf("want what logged in meanwhile cut and the removal ended: %v; settling %q\n%s", err, a.Unfinished, told(a))
 			}
 		})
 	}

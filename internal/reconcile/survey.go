@@ -42,24 +42,24 @@ type survey struct {
 
 	mu        sync.Mutex
 	states    map[string]facts.State // of every instance EC2 shows
-	counts    map[instance.Place]int // how many, by place
-	failed    map[instance.Place]error
+	counts    map[facts.Place]int    // how many, by place
+	failed    map[facts.Place]error
 	changes   []Change
-	elsewhere map[instance.Place]int // instances to be removed that are outside the stretch
-	failures  int                    // in a row
+	elsewhere map[facts.Place]int // instances to be removed that are outside the stretch
+	failures  int                 // in a row
 }
 
 // sighted is one instance and where it was seen.
 type sighted struct {
 	instance.Sighting
-	place instance.Place
+	place facts.Place
 }
 
 // survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
 func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, now *run) (*survey, error) {
 	s := &survey{
 		Reconciler: r, fleet: f, input: in, until: now.until, folders: r.outputFolders(),
-		states: map[string]facts.State{}, counts: map[instance.Place]int{}, failed: map[instance.Place]error{}, elsewhere: map[instance.Place]int{},
+		states: map[string]facts.State{}, counts: map[facts.Place]int{}, failed: map[facts.Place]error{}, elsewhere: map[facts.Place]int{},
 	}
 	for _, p := range now.places {
 		s.counts[p] = 0
@@ -105,11 +105,11 @@ func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, now *run) (
 
 // lookAtHolders looks at those that hold a wanted name and that no listing showed: it may not have been theirs to show.
 func (s *survey) lookAtHolders(ctx context.Context) {
-	var refs []instance.Ref
+	var refs []facts.Ref
 	for _, c := range s.changes {
 		place, recorded := s.fleet.recorded[c.heldBy]
 		if _, seen := s.states[c.heldBy]; c.heldBy != "" && recorded && !seen {
-			refs = append(refs, instance.Ref{ID: c.heldBy, Account: place.Account, Region: place.Region})
+			refs = append(refs, facts.Ref{ID: c.heldBy, Place: facts.Place{Account: place.Account, Region: place.Region}})
 		}
 	}
 	if len(refs) == 0 {
@@ -133,7 +133,7 @@ func (s *survey) outOfTime(ctx context.Context) error {
 }
 
 // page takes a page of EC2's: notes every instance and hands those to compare on.
-func (s *survey) page(ctx context.Context, p instance.Place, page []instance.Sighting, found chan<- sighted) error {
+func (s *survey) page(ctx context.Context, p facts.Place, page []instance.Sighting, found chan<- sighted) error {
 	for _, i := range page {
 		id := i.Facts.ID
 		_, recorded := s.fleet.recorded[id]
@@ -262,8 +262,8 @@ func (s *subject) claimed(claims map[ledger.Name]string) {
 }
 
 // compareGone compares what Vault and the ledger hold of instances that EC2 did not show, or showed as ended.
-func (s *survey) compareGone(ctx context.Context, places []instance.Place) error {
-	complete := map[instance.Place]bool{}
+func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
+	complete := map[facts.Place]bool{}
 	for _, p := range places {
 		complete[p] = s.failed[p] == nil
 	}
@@ -296,9 +296,9 @@ func (s *survey) compareGone(ctx context.Context, places []instance.Place) error
 	return group.Wait()
 }
 
-func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[instance.Place]bool) ([]Change, *subject, error) {
+func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[facts.Place]bool) ([]Change, *subject, error) {
 	if u.record != nil {
-		u.place = instance.Place{Account: u.record.Account, Region: u.record.Region}
+		u.place = facts.Place{Account: u.record.Account, Region: u.record.Region}
 	} else {
 		place, err := s.placeOf(ctx, u)
 		if err != nil {
@@ -307,7 +307,7 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[in
 		u.place = place
 	}
 	answered, compared := complete[u.place]
-	uncompared := u.place != (instance.Place{}) && !compared
+	uncompared := u.place != (facts.Place{}) && !compared
 	if compared && !answered {
 		return nil, u, nil // EC2 did not answer for its place
 	}

@@ -9,23 +9,22 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
 // TearDown removes all that the ledger records and all that Vault lists of the deployment's, whatever EC2 shows: it is
 // for a deployment that is given up while instances still run. It notes first that nothing is granted any more, and
 // waits until no grant can be begun that does not know of it. Like Run, it has converger do the work, stops in time with a
 // cursor, and removes nothing when a list fails. With instance IDs it only looks after those once more.
-func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, w Witness) Answer {
+func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, w Observer) Answer {
 	start := r.Now()
 	at, a := begin(in, start)
-	now := &run{converger: converger, witness: w, until: r.until(ctx, start)}
+	now := &run{converger: converger, observer: w, until: r.until(ctx, start)}
 	// A Vault that cannot be listed is no reason to stop granting: nothing is noted then.
 	err := errors.Join(r.listNames(ctx).failed...)
 	if err == nil {
@@ -36,7 +35,7 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 	} else {
 		a.Compared = true
 		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.takeAway(ctx, now, in, at, &a) })
-		a.Unsettled = len(a.Settling)
+		a.Unsettled = len(a.Unfinished)
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
 	r.tell(ctx, w.Log, a)
@@ -154,18 +153,18 @@ func (r *Reconciler) retire(ctx context.Context, converger Converger, f *fleet, 
 	if record != nil {
 		strays = slices.DeleteFunc(strays, record.Has)
 	}
-	t := event.Trigger{InstanceID: id, State: facts.Terminated, Time: r.Now(), Verify: true, Retire: true, Strays: strays}
+	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true, Teardown: true, Untracked: strays}
 	s := &subject{id: id, record: record}
 	if record != nil {
-		t.Account, t.Region = record.Account, record.Region
-		s.place.Account, s.place.Region = record.Account, record.Region
+		req.Place = facts.Place{Account: record.Account, Region: record.Region}
+		s.place = req.Place
 	}
-	outcome, err := converger.Converge(ctx, t, instance.Sighting{})
-	if err == nil && outcome.Action != lifecycle.Deprovisioned {
+	outcome, err := converger.Converge(ctx, req, instance.Sighting{})
+	if err == nil && outcome.Action != converge.Deprovisioned {
 		return retired{}
 	}
 	row := s.whole(Drift{Reason: Orphaned, Action: Delete})
-	settling := errors.Is(err, lifecycle.ErrSettling)
+	settling := errors.Is(err, converge.ErrUnfinished)
 	switch {
 	case err == nil || settling:
 	case fault.KindOf(err) == fault.Conflict: // another deployment's by now

@@ -17,7 +17,7 @@ func (w *world) tearDown(in Input) Answer {
 	w.t.Helper()
 	r := w.reconciler()
 	in.Mode = Teardown
-	return r.TearDown(w.t.Context(), in, w.converger(both, false), Witness{Log: slog.New(slog.DiscardHandler)})
+	return r.TearDown(w.t.Context(), in, w.converger(both, false), Observer{Log: slog.New(slog.DiscardHandler)})
 }
 
 // live are the instances with a record that is no tombstone.

@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
@@ -39,7 +39,7 @@ type world struct {
 	claims   map[ledger.Name]ledger.Claim
 	ec2      map[string]facts.Instance
 	calls    map[string]int
-	sent     []event.Trigger
+	sent     []event.Event
 	deleted  []string // paths
 	cut      []string // aliases
 	// tick is how much time passes with each call of a kind.
@@ -50,8 +50,8 @@ type world struct {
 
 var (
 	start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	here  = instance.Place{Account: "123456789012", Region: "us-east-1"}
-	there = instance.Place{Account: "444455556666", Region: "us-east-1"} // of a member account
+	here  = facts.Place{Account: "123456789012", Region: "us-east-1"}
+	there = facts.Place{Account: "444455556666", Region: "us-east-1"} // of a member account
 )
 
 // builtIn are the profiles of every world. A set is never changed, so the tests share one.
@@ -216,7 +216,7 @@ func (w *world) Account(context.Context) (string, error) { return here.Account, 
 // instances is the world as EC2, since both list.
 type instances struct{ *world }
 
-func (i instances) List(_ context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error {
+func (i instances) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	w := i.world
 	w.mu.Lock()
 	var all []instance.Sighting
@@ -235,11 +235,11 @@ func (i instances) List(_ context.Context, p instance.Place, ids []string, each 
 	return err
 }
 
-func (i instances) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+func (i instances) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	w := i.world
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	out := map[instance.Ref]instance.Sighting{}
+	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range refs {
 		f, ok := w.ec2[r.ID]
 		s := instance.Sighting{Found: ok && f.Account == r.Account && f.Region == r.Region}
@@ -258,7 +258,7 @@ type altered struct {
 	listed, looked func(*instance.Sighting)
 }
 
-func (a altered) List(ctx context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error {
+func (a altered) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	return a.instances.List(ctx, p, ids, func(page []instance.Sighting) error {
 		for i := range page {
 			if a.listed != nil {
@@ -269,7 +269,7 @@ func (a altered) List(ctx context.Context, p instance.Place, ids []string, each 
 	})
 }
 
-func (a altered) Look(ctx context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
+func (a altered) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := a.instances.Look(ctx, refs)
 	for r, s := range out {
 		if a.looked != nil {
@@ -297,29 +297,29 @@ func (l interrupted) Scan(ctx context.Context, v ledger.Visitor) error {
 	return err
 }
 
-// Converge does what lifecycle does, at once.
-func (w *world) Converge(_ context.Context, t event.Trigger, s instance.Sighting) (lifecycle.Outcome, error) {
+// Converge does what converge.Converger does, at once.
+func (w *world) Converge(_ context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.do("converge"); err != nil {
-		return lifecycle.Outcome{}, err
+		return converge.Outcome{}, err
 	}
-	if t.State == facts.Terminated {
-		w.remove(t.InstanceID)
-		return lifecycle.Outcome{Action: lifecycle.Deprovisioned}, nil
+	if req.Absent || s.Facts.State == facts.Terminated {
+		w.remove(req.ID)
+		return converge.Outcome{Action: converge.Deprovisioned}, nil
 	}
 	w.provision(s.Facts)
-	return lifecycle.Outcome{Action: lifecycle.Provisioned}, nil
+	return converge.Outcome{Action: converge.Provisioned}, nil
 }
 
-func (w *world) Send(_ context.Context, triggers []event.Trigger) []error {
+func (w *world) Send(_ context.Context, events []event.Event) []error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sent = append(w.sent, triggers...)
-	for range slices.Chunk(triggers, 10) { // as many as SQS takes at once
+	w.sent = append(w.sent, events...)
+	for range slices.Chunk(events, 10) { // as many as SQS takes at once
 		_ = w.do("send")
 	}
-	return make([]error, len(triggers))
+	return make([]error, len(events))
 }
 
 func (w *world) clock() time.Time {
@@ -341,7 +341,7 @@ func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 
 func (w *world) run(r *Reconciler, in Input) Answer {
 	w.t.Helper()
-	return r.Run(w.t.Context(), in, w, Witness{Log: slog.New(slog.DiscardHandler)})
+	return r.Run(w.t.Context(), in, w, Observer{Log: slog.New(slog.DiscardHandler)})
 }
 
 // goOn runs invocation after invocation, as the function's own queue does, until one ends without a cursor. each sees

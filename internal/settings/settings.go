@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/form"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -81,21 +80,21 @@ type Reconcile struct {
 }
 
 var (
-	tableName = form.New(`^[A-Za-z0-9_.-]{3,}$`, 255)
-	mountPath = form.New(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`, 1024)
-	roleName  = form.New(`^[A-Za-z0-9_.-]+$`, 512)
-	iamName   = form.New(`^[A-Za-z0-9+=,.@_/-]+$`, 128)
+	tableName = facts.NewForm(`^[A-Za-z0-9_.-]{3,}$`, 255)
+	mountPath = facts.NewForm(`^[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*$`, 1024)
+	roleName  = facts.NewForm(`^[A-Za-z0-9_.-]+$`, 512)
+	iamName   = facts.NewForm(`^[A-Za-z0-9+=,.@_/-]+$`, 128)
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-	externalID = form.New(`^[A-Za-z0-9_+=,.@:/-]{2,}$`, 1224)
-	secretARN  = form.New(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`, 2048)
-	queueURL   = form.New(`^https?://[^\s?#]+$`, 2048)
-	eventBus   = form.New(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
+	externalID = facts.NewForm(`^[A-Za-z0-9_+=,.@:/-]{2,}$`, 1224)
+	secretARN  = facts.NewForm(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`, 2048)
+	queueURL   = facts.NewForm(`^https?://[^\s?#]+$`, 2048)
+	eventBus   = facts.NewForm(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
-	hookPrefix = form.New(`^[A-Za-z0-9_/-]+$`, 200)
+	hookPrefix = facts.NewForm(`^[A-Za-z0-9_/-]+$`, 200)
 	// Some of what a key may hold that the metadata service is to show. Without a colon it cannot begin with aws:, which is
 	// AWS's own. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
-	tagKey = form.New(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
-	header = form.New(`^[!-~]+$`, 1024)
+	tagKey = facts.NewForm(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
+	header = facts.NewForm(`^[!-~]+$`, 1024)
 )
 
 // Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
@@ -193,7 +192,7 @@ func (r *reader) text(name, standard string, isRequired bool) string {
 	return v
 }
 
-func (r *reader) form(name, standard string, want form.Form, isRequired bool) string {
+func (r *reader) form(name, standard string, want facts.Form, isRequired bool) string {
 	v := r.text(name, standard, isRequired)
 	if v != "" && !want.Match(v) {
 		r.invalid(name, fmt.Sprintf("%q is not of the form %s", v, want))

@@ -32,9 +32,9 @@ func leaves(n int) func(*world) { return func(w *world) { w.leave(id(n)) } }
 // wholeFleet runs reconcile. What it removed is looked after once more where it says so, as its handler does.
 func wholeFleet(p *process) {
 	a := p.reconcile(reconcile.Input{})
-	if len(a.Settling) > 0 {
+	if len(a.Unfinished) > 0 {
 		time.Sleep(peace)
-		p.reconcile(reconcile.Input{InstanceIDs: a.Settling, Force: true})
+		p.reconcile(reconcile.Input{InstanceIDs: a.Unfinished, Force: true})
 	}
 }
 

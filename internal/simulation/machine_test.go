@@ -22,7 +22,7 @@ import (
 type machine struct {
 	*world
 	t     *rapid.T
-	queue []event.Trigger
+	queue []event.Event
 	steps int
 	log   []string
 }
@@ -81,7 +81,7 @@ func (m *machine) instances(fits func(id string) bool) (ids []string) {
 	return ids
 }
 
-func (m *machine) send(e event.Trigger) { m.queue = append(m.queue, e) }
+func (m *machine) send(e event.Event) { m.queue = append(m.queue, e) }
 
 func (m *machine) launch(t *rapid.T) {
 	n := rapid.IntRange(0, slots-1).Draw(t, "slot")
@@ -176,7 +176,7 @@ func (m *machine) leaveOne(t *rapid.T) {
 }
 
 // draw takes an event from anywhere in the queue. A copy may stay: it comes twice.
-func (m *machine) draw(t *rapid.T) event.Trigger {
+func (m *machine) draw(t *rapid.T) event.Event {
 	if len(m.queue) == 0 {
 		t.Skip("no event")
 	}
@@ -189,8 +189,8 @@ func (m *machine) draw(t *rapid.T) event.Trigger {
 }
 
 // handleBy runs a process on an event, which goes back to the queue where it is not done with.
-func (m *machine) handleBy(p *process, e event.Trigger, how string) {
-	m.say("deliver: %s is %s (by a hook: %v)%s", e.InstanceID, e.State, e.Hook != nil, how)
+func (m *machine) handleBy(p *process, e event.Event, how string) {
+	m.say("deliver: %s is %s (by a hook: %v)%s", e.ID, e.State, e.Hook != nil, how)
 	out, err := p.handle(dutiesFor(e), e)
 	m.log = append(m.log, fmt.Sprintf("            %s, %v", out.Action, err))
 	if p.dead || err != nil && isRetry(err) {
@@ -212,7 +212,7 @@ func (m *machine) deliverTwo(t *rapid.T) {
 		_, err := p.handle(dutiesFor(b), b)
 		done <- err
 	}()
-	m.handleBy(m.process(nil), a, fmt.Sprintf(", while another sandbox has: %s is %s", b.InstanceID, b.State))
+	m.handleBy(m.process(nil), a, fmt.Sprintf(", while another sandbox has: %s is %s", b.ID, b.State))
 	if err := <-done; err != nil && isRetry(err) {
 		m.send(b)
 	}

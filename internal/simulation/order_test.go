@@ -89,7 +89,7 @@ func live(t *testing.T, order []int, last int) (deliveries int) {
 	var log []string
 	deliver := func(n int) bool {
 		deliveries++
-		e := event.Trigger{InstanceID: id(0), Account: here.Account, Region: here.Region, State: life[n], Time: times[n].Truncate(time.Second)}
+		e := event.Event{Ref: facts.Ref{ID: id(0), Place: facts.Place{Account: here.Account, Region: here.Region}}, State: life[n], Time: times[n].Truncate(time.Second)}
 		out, err := w.process(nil).handle(dutiesFor(e), e)
 		log = append(log, fmt.Sprintf("%s: %s while it is %s: %s, %v", time.Now().Format(time.TimeOnly), life[n], w.ec2[id(0)].State, out.Action, err))
 		return err == nil

@@ -11,13 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -285,7 +285,7 @@ type cloud struct{ *process }
 
 func (c cloud) Account(context.Context) (string, error) { return here.Account, nil }
 
-func (c cloud) List(_ context.Context, place instance.Place, ids []string, each func([]instance.Sighting) error) error {
+func (c cloud) List(_ context.Context, place facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	var page []instance.Sighting
 	err := c.do("ec2 list "+place.Region, func() error {
 		for _, id := range slices.Sorted(maps.Keys(c.ec2)) {
@@ -316,9 +316,9 @@ func (c cloud) RoleNow(_ context.Context, f facts.Instance) (arn string, err err
 	return arn, err
 }
 
-func (c cloud) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
-	out := map[instance.Ref]instance.Sighting{}
-	for _, ref := range slices.SortedFunc(slices.Values(refs), func(a, b instance.Ref) int { return strings.Compare(a.ID, b.ID) }) {
+func (c cloud) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+	out := map[facts.Ref]instance.Sighting{}
+	for _, ref := range slices.SortedFunc(slices.Values(refs), func(a, b facts.Ref) int { return strings.Compare(a.ID, b.ID) }) {
 		err := c.do("ec2 look "+ref.ID, func() error {
 			s := instance.Sighting{}
 			for _, v := range c.history[ref.ID] {
@@ -340,13 +340,13 @@ func (c cloud) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]ins
 
 // The functions' duties.
 var (
-	provision   = lifecycle.Duties{Make: true}
-	deprovision = lifecycle.Duties{Remove: true}
-	both        = lifecycle.Duties{Make: true, Remove: true}
+	provision   = converge.Duties{Make: true}
+	deprovision = converge.Duties{Remove: true}
+	both        = converge.Duties{Make: true, Remove: true}
 )
 
-func (p *process) converger(d lifecycle.Duties) *lifecycle.Converger {
-	return &lifecycle.Converger{Options: lifecycle.Options{
+func (p *process) converger(d converge.Duties) *converge.Converger {
+	return &converge.Converger{Options: converge.Options{
 		Duties: d, Profiles: profiles(), Realm: realm, Vault: p, Cutter: p, Ledger: p, Instances: cloud{p}, Mounts: p, RevokeCertificates: true,
 		NewOwner: func() string {
 			p.mu.Lock()
@@ -360,18 +360,18 @@ func (p *process) converger(d lifecycle.Duties) *lifecycle.Converger {
 }
 
 // handle does what a function does with an event: it looks at the instance and converges it.
-func (p *process) handle(d lifecycle.Duties, t event.Trigger) (lifecycle.Outcome, error) {
-	if t.Hook != nil {
+func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, error) {
+	req := converge.RequestOf(e)
+	if e.Hook != nil {
 		// The function asks Auto Scaling, and an event alone ends nothing.
-		if err := p.do("autoscaling stand "+t.InstanceID, func() error { t.Leaving = p.leaving[t.InstanceID]; return nil }); err != nil {
-			return lifecycle.Outcome{}, err
+		if err := p.do("autoscaling stand "+e.ID, func() error { req.Leaving = p.leaving[e.ID]; return nil }); err != nil {
+			return converge.Outcome{}, err
 		}
 	}
-	ref := instance.Ref{ID: t.InstanceID, Account: t.Account, Region: t.Region}
-	s := cloud{p}.Look(context.Background(), []instance.Ref{ref})[ref]
-	out, err := p.converger(d).Converge(context.Background(), t, s)
+	s := cloud{p}.Look(context.Background(), []facts.Ref{e.Ref})[e.Ref]
+	out, err := p.converger(d).Converge(context.Background(), req, s)
 	if err == nil {
-		p.ruleDone(t)
+		p.ruleDone(e, req.Leaving)
 	}
 	return out, err
 }
@@ -381,11 +381,11 @@ func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	r := reconcile.Reconciler{Options: reconcile.Options{
 		Profiles: profiles(), Realm: realm, Vault: p, Ledger: p, Teardowns: p, Instances: cloud{p}, Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
 	}}
-	return r.Run(context.Background(), in, p.converger(both), reconcile.Witness{Log: slog.New(slog.DiscardHandler)})
+	return r.Run(context.Background(), in, p.converger(both), reconcile.Observer{Log: slog.New(slog.DiscardHandler)})
 }
 
 // dutiesFor are those of the function that AWS's rule hands an event to; the states without a rule go to provision.
-func dutiesFor(t event.Trigger) lifecycle.Duties {
+func dutiesFor(t event.Event) converge.Duties {
 	if t.State == facts.ShuttingDown || t.State == facts.Terminated || t.Hook != nil {
 		return deprovision
 	}

@@ -117,16 +117,16 @@ func (p *process) rulePut(before ledger.State, r ledger.Record) {
 }
 
 // ruleDone: an event that is done with was not acknowledged in vain. Nothing but reconcile would notice.
-func (p *process) ruleDone(t event.Trigger) {
+func (p *process) ruleDone(t event.Event, leaving bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	id := t.InstanceID
+	id := t.ID
 	if p.spoiled[id] != 0 || time.Since(t.Time) >= young {
 		return
 	}
 	switch {
 	case t.Hook != nil:
-		if left := p.under(id); t.Leaving && p.leaving[id] && len(left) > 0 {
+		if left := p.under(id); leaving && p.leaving[id] && len(left) > 0 {
 			p.breaks("the hook that holds %s back was answered, and %v is left", id, left)
 		}
 	case t.State == facts.Terminated:

@@ -13,7 +13,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -65,7 +64,7 @@ type version struct {
 }
 
 var (
-	here  = instance.Place{Account: "123456789012", Region: "us-east-1"}
+	here  = facts.Place{Account: "123456789012", Region: "us-east-1"}
 	realm = grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"}
 )
 
@@ -184,7 +183,7 @@ func (w *world) become(f facts.Instance) {
 }
 
 // turn changes the state of an instance and gives the event that AWS would send.
-func (w *world) turn(id string, state facts.State) event.Trigger {
+func (w *world) turn(id string, state facts.State) event.Event {
 	f := w.ec2[id]
 	if f.State == facts.Stopped && state == facts.Running {
 		f.LaunchTime = time.Now() // a new life, that its group has nothing against
@@ -202,22 +201,22 @@ func (w *world) turn(id string, state facts.State) event.Trigger {
 }
 
 // leave has an instance's group terminate it: EC2 shows it as running still. It gives the event of the group's hook.
-func (w *world) leave(id string) event.Trigger {
+func (w *world) leave(id string) event.Event {
 	w.leaving[id] = true
 	w.become(w.ec2[id])
 	return w.hooked(id)
 }
 
 // hooked is the event of a terminate hook, of now.
-func (w *world) hooked(id string) event.Trigger {
+func (w *world) hooked(id string) event.Event {
 	t := w.told(id, facts.Running)
 	t.Hook = &event.Hook{Terminating: true}
 	return t
 }
 
 // told is an event of now.
-func (w *world) told(id string, state facts.State) event.Trigger {
-	return event.Trigger{InstanceID: id, Account: here.Account, Region: here.Region, State: state, Time: time.Now().Truncate(time.Second)}
+func (w *world) told(id string, state facts.State) event.Event {
+	return event.Event{Ref: facts.Ref{ID: id, Place: facts.Place{Account: here.Account, Region: here.Region}}, State: state, Time: time.Now().Truncate(time.Second)}
 }
 
 // forget takes an instance that is gone out of EC2's answers.

@@ -101,8 +101,8 @@ type ec2 struct{ n int }
 
 func (e ec2) Account(context.Context) (string, error) { return parts.AccountID, nil }
 
-func (e ec2) List(_ context.Context, p instance.Place, ids []string, each func([]instance.Sighting) error) error {
-	if p != (instance.Place{Account: parts.AccountID, Region: region}) || len(ids) > 0 {
+func (e ec2) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
+	if p != (facts.Place{Account: parts.AccountID, Region: region}) || len(ids) > 0 {
 		return fmt.Errorf("the bench's EC2 lists only the whole of its one place, and was asked for %s and the IDs %v", p, ids)
 	}
 	for from := 0; from < e.n; from += pageSize {
@@ -118,8 +118,8 @@ func (e ec2) List(_ context.Context, p instance.Place, ids []string, each func([
 }
 
 // Look fails for every instance: only a repair calls it, and the bench repairs nothing.
-func (e ec2) Look(_ context.Context, refs []instance.Ref) map[instance.Ref]instance.Sighting {
-	out := map[instance.Ref]instance.Sighting{}
+func (e ec2) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range refs {
 		out[r] = instance.Sighting{Err: fmt.Errorf("the bench's EC2 was asked for %s", r.ID)}
 	}

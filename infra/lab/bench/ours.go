@@ -50,7 +50,7 @@ func newComparison(p place, n int) (*comparison, error) {
 // run compares the fleet once. It fails if the pass did not see the whole fleet or found drift: the pass then measured
 // something else.
 func (c *comparison) run(ctx context.Context, namesOnly bool) error {
-	a := c.reconciler.Run(ctx, reconcile.Input{Mode: reconcile.Detect, NamesOnly: namesOnly}, nil, reconcile.Witness{Log: slog.New(slog.DiscardHandler)})
+	a := c.reconciler.Run(ctx, reconcile.Input{Mode: reconcile.Detect, NamesOnly: namesOnly}, nil, reconcile.Observer{Log: slog.New(slog.DiscardHandler)})
 	if len(a.Drift) > 0 {
 		d := a.Drift[0]
 		return fmt.Errorf("the comparison found drift where there is none: %+v, the first %s %s %s %v %s", a.Summary, d.Path, d.Reason, d.Action, d.Fields, d.Error)

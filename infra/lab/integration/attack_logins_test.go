@@ -20,8 +20,8 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/lifecycle"
 )
 
 // provisioned is a worker that has its grant and has never logged in: nothing but the binding can refuse a login.
@@ -273,7 +273,7 @@ func TestNoLoginThatRacesTheRemovalOutlivesIt(t *testing.T) {
 		time.Sleep(time.Duration(round%8) * 5 * time.Millisecond) // so that the removal meets logins at every stage
 		a := tell(t, deprovision, i, "terminated")
 		tokens := stop()
-		if strings.Contains(a.Failure, lifecycle.ErrSettling.Error()) {
+		if strings.Contains(a.Failure, converge.ErrUnfinished.Error()) {
 			settled++
 			afterTheQuiet(t, i)
 			a = tell(t, deprovision, i, "terminated")
@@ -380,7 +380,7 @@ func TestALoginThatEndsAfterTheRemovalGivesNothing(t *testing.T) {
 	}
 	back := goneToFunctions(i)
 	defer back()
-	if a := tell(t, deprovision, i, "terminated"); !strings.Contains(a.Failure, lifecycle.ErrSettling.Error()) {
+	if a := tell(t, deprovision, i, "terminated"); !strings.Contains(a.Failure, converge.ErrUnfinished.Error()) {
 		t.Fatalf("want the removal to wait for logins under way, got %+v", a)
 	}
 	close(release)

@@ -18,7 +18,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -118,7 +118,7 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	bare(t, granting, fleet.Event(i, "running", time.Now()))
-	granted := want(i, observe.AuditGranted)
+	granted := want(i, audit.Granted)
 	paths, _ := granted["objects"].([]any)
 	if len(paths) != 4 || paths[3] != "auth/aws/role/"+i.ID || granted["fqdn"] != i.PrivateDNS || fmt.Sprint(granted["addresses"]) != fmt.Sprint([]any{i.PrivateIP}) {
 		t.Errorf("want the four paths, the name and the address of %+v, got %v", i, granted)
@@ -126,14 +126,14 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 
 	vaultDelete(t, pathsOf(i.ID).kubelet)
 	runReconcile(t, comparing, rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}})
-	row, _ := want(i, observe.AuditDrift)["drift"].(map[string]any)
+	row, _ := want(i, audit.Drifted)["drift"].(map[string]any)
 	if row["path"] != pathsOf(i.ID).kubelet || row["reason"] != "missing" {
 		t.Errorf("want the row of the missing role, got %v", row)
 	}
 
 	terminate(t, i)
 	bare(t, removing, fleet.Event(i, "terminated", time.Now()))
-	if removed := want(i, observe.AuditRemoved); fmt.Sprint(removed["profile"]) != "alice_cluster-worker" {
+	if removed := want(i, audit.Removed); fmt.Sprint(removed["profile"]) != "alice_cluster-worker" {
 		t.Errorf("want the profile it had, got %v", removed)
 	}
 
@@ -141,14 +141,14 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 	strict := variant(t, provision, map[string]string{"EVENT_BUS_NAME": "audit", "TEMPLATES_DIR": templates})
 	i = launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": `x" }`}})
 	bare(t, strict, fleet.Event(i, "running", time.Now()))
-	if refused := want(i, observe.AuditRefused); refused["kind"] != "refuse" || refused["error"] == "" {
+	if refused := want(i, audit.Refused); refused["kind"] != "refuse" || refused["error"] == "" {
 		t.Errorf("want the reason, got %v", refused)
 	}
 
 	i = launch(t, fleet.Spec{Role: "alice-worker"})
 	vaultWrite(t, pathsOf(i.ID).policy, map[string]any{"policy": "# somebody else's\n"})
 	bare(t, granting, fleet.Event(i, "running", time.Now()))
-	if conflict := want(i, observe.AuditConflict); !strings.Contains(fmt.Sprint(conflict["error"]), pathsOf(i.ID).policy) {
+	if conflict := want(i, audit.Conflict); !strings.Contains(fmt.Sprint(conflict["error"]), pathsOf(i.ID).policy) {
 		t.Errorf("want the path in the reason, got %v", conflict)
 	}
 	vaultDelete(t, pathsOf(i.ID).policy)

@@ -17,8 +17,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
 // variant is a deployed function with some of its variables changed.
@@ -128,7 +128,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 		if a.Kind != "refuse" || !strings.Contains(a.Error, i.ID) {
 			t.Errorf("a second live instance with that name must be refused, naming the holder, got %+v", a)
 		}
-		for _, told := range []string{`"Refused":1`, observe.AuditRefused} {
+		for _, told := range []string{`"Refused":1`, audit.Refused} {
 			logged(t, function, told)
 		}
 		if err := world.Fleet.Terminate(t.Context(), i); err != nil {

@@ -1,0 +1,156 @@
+package handler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+)
+
+// sideBySide is how many instances of a batch converge at once. More than 8 only wait longer: a Vault on Raft holds a lock
+// across each commit of a policy or an auth role.
+const sideBySide = 8
+
+// clockSkew is how far ahead of the function's clock the time of an event may be.
+const clockSkew = time.Minute
+
+// handle converges each instance of the records once, whatever the number of its events, and returns one result for each
+// record. A bad record never holds up its neighbours.
+func (inv *invocation) handle(ctx context.Context, records []event.Record) []result {
+	results := make([]result, len(records))
+	latest, of := inv.gather(ctx, records, results)
+	if len(latest) == 0 {
+		return results
+	}
+	tasks, unconfirmed := inv.beforeConverge(ctx, latest)
+	sightings := inv.Instances.Look(ctx, slices.Collect(maps.Keys(tasks)))
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(sideBySide)
+	for ref, t := range tasks {
+		group.Go(func() error {
+			s := sightings[ref]
+			if err := unconfirmed[ref]; err != nil && s.Facts.State != facts.Terminated {
+				s.Err = err
+			}
+			r := inv.converge(ctx, t, s)
+			for _, i := range of[ref] {
+				answered := inv.afterConverge(ctx, records[i].Event, r)
+				mu.Lock()
+				results[i] = answered
+				mu.Unlock()
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // the functions above keep their errors as results
+	for ref, err := range inv.tagInstances(ctx) {
+		for _, i := range of[ref] {
+			if results[i].err == nil && records[i].Event.Hook == nil {
+				results[i].err = err // the rest is done, and doing it again costs nothing
+			}
+		}
+	}
+	return results
+}
+
+// gather returns one event for each instance and the indices of its records. A record without a usable event has its
+// error among the results.
+func (inv *invocation) gather(ctx context.Context, records []event.Record, results []result) (latest map[facts.Ref]event.Event, of map[facts.Ref][]int) {
+	latest, of = map[facts.Ref]event.Event{}, map[facts.Ref][]int{}
+	begun := inv.Now()
+	for i, r := range records {
+		if !r.Sent.IsZero() {
+			inv.metrics.Time(observe.QueueAge, begun.Sub(r.Sent))
+		}
+		if r.Err == nil {
+			r.Err = inv.Hooks.check(r.Event.Hook)
+		}
+		if r.Err == nil {
+			r.Err = checkTime(r.Event, begun)
+		}
+		if r.Err != nil {
+			results[i].err = inv.reportUnusable(ctx, r)
+			continue
+		}
+		ref := r.Event.Ref
+		of[ref] = append(of[ref], i)
+		latest[ref] = merge(latest[ref], r.Event)
+	}
+	return latest, of
+}
+
+// checkTime refuses an event whose time is ahead of now. The sender chose that time, and converge would wait for EC2 to
+// catch up with it.
+func checkTime(e event.Event, now time.Time) error {
+	if !e.Time.After(now.Add(clockSkew)) {
+		return nil
+	}
+	return fault.Refusef("the event of instance %s: its time %s is ahead of now (%s) by more than %s", e.ID,
+		e.Time.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339), clockSkew)
+}
+
+// finality orders states: a terminated instance never changes again, and one that is shutting down only ends.
+func finality(s facts.State) int {
+	switch s {
+	case facts.Terminated:
+		return 2
+	case facts.ShuttingDown:
+		return 1
+	default:
+		return 0
+	}
+}
+
+// merge returns one event for two of the same instance. The more final state wins, then the later time, since the sender
+// of a message chooses its time. The result has the hook and the Verify of either. A hook sets Verify: it waits for
+// Vault's contents, whatever the ledger says.
+func merge(a, b event.Event) event.Event {
+	first, second := finality(a.State), finality(b.State)
+	if (first > second) || (first == second && a.Time.After(b.Time)) {
+		a, b = b, a
+	}
+	if b.Hook == nil {
+		b.Hook = a.Hook
+	}
+	b.Verify = b.Verify || a.Verify || b.Hook != nil
+	if b.Hook != nil && !b.Hook.Terminating && b.State == facts.Pending {
+		b.State = facts.Running // a hook waits: facts that EC2 lacks yet are tried again and not left to the next event
+	}
+	return b
+}
+
+// reportUnusable logs and counts a record that makes no task, and returns its error.
+func (inv *invocation) reportUnusable(ctx context.Context, r event.Record) error {
+	level, metric, text := slog.LevelError, observe.Malformed, "event refused"
+	if errors.Is(r.Err, event.ErrIgnored) {
+		level, metric, text = slog.LevelInfo, observe.Ignored, "event ignored"
+	}
+	inv.metrics.Count(metric)
+	inv.log.Log(ctx, level, text, observe.KeyMessage, r.MessageID, observe.KeyError, r.Err)
+	return r.Err
+}
+
+// failures returns the answer to SQS: the messages to deliver again.
+// https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html#services-sqs-batchfailurereporting
+func failures(records []event.Record, results []result) ([]byte, error) {
+	out := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
+	for i, r := range records {
+		if err := results[i].err; err != nil && fault.KindOf(err) == fault.Retry {
+			out.BatchItemFailures = append(out.BatchItemFailures, events.SQSBatchItemFailure{ItemIdentifier: r.MessageID})
+		}
+	}
+	return json.Marshal(out)
+}

@@ -1,0 +1,152 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+)
+
+const (
+	// groupLag is how long after a hook's event Auto Scaling's answers may still be older than the event.
+	groupLag = converge.Grace
+	// tagsLate is how long after a launch hook's event the tags may arrive that decide the profile.
+	tagsLate = 5 * time.Minute
+)
+
+// Groups is Auto Scaling, which holds instances back by lifecycle hooks.
+type Groups interface {
+	// Stand returns the state of each instance in its group.
+	Stand(ctx context.Context, refs []facts.Ref) map[facts.Ref]autoscaling.Standing
+	// Complete ends a wait, and Beat prolongs it; both succeed for a wait that is over.
+	Complete(ctx context.Context, r facts.Ref, h event.Hook, result autoscaling.Result) error
+	Beat(ctx context.Context, r facts.Ref, h event.Hook) error
+}
+
+// Hooks are the lifecycle hooks that a function answers.
+type Hooks struct {
+	Groups Groups // nil: all hooks are ignored
+	// Duties are the function's. The function that makes grants answers for launching instances, the one that removes
+	// them for terminating instances.
+	Duties converge.Duties
+	// Prefix begins the names of the hooks that this deployment answers.
+	Prefix string
+	// ContinueOnRefusal lets a launching instance into service that gets no identity.
+	ContinueOnRefusal bool
+}
+
+// check returns an error that wraps event.ErrIgnored for a hook that this function does not answer; nil for no hook.
+func (h Hooks) check(hook *event.Hook) error {
+	switch {
+	case hook == nil:
+		return nil
+	case h.Groups == nil, hook.Terminating && !h.Duties.Remove, !hook.Terminating && !h.Duties.Make:
+		return fault.New(fault.Refuse, fmt.Errorf("the lifecycle hook %q is another function's to answer: %w", hook.Name, event.ErrIgnored))
+	case !strings.HasPrefix(hook.Name, h.Prefix):
+		return fault.New(fault.Refuse, fmt.Errorf("the lifecycle hook %q does not begin with %q: %w", hook.Name, h.Prefix, event.ErrIgnored))
+	}
+	return nil
+}
+
+// beforeConverge returns the tasks of a batch's events, and an error for each instance whose state in its group could not
+// be confirmed. It sets Leaving on each task whose instance Auto Scaling itself shows as terminating: EC2 still shows
+// such an instance as running, and an event alone ends nothing.
+func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]event.Event) (tasks map[facts.Ref]task, unconfirmed map[facts.Ref]error) {
+	tasks, unconfirmed = make(map[facts.Ref]task, len(latest)), map[facts.Ref]error{}
+	var ending []facts.Ref
+	for ref, e := range latest {
+		tasks[ref] = task{Request: converge.RequestOf(e), hook: e.Hook}
+		if e.Hook != nil && e.Hook.Terminating && !e.Hook.Returns {
+			ending = append(ending, ref)
+		}
+	}
+	if len(ending) == 0 {
+		return tasks, nil
+	}
+	for ref, standing := range inv.Hooks.Groups.Stand(ctx, ending) {
+		t := tasks[ref]
+		switch {
+		case standing.Err != nil:
+			unconfirmed[ref] = standing.Err
+		case standing.Terminating():
+			t.Leaving = true
+			tasks[ref] = t
+		case standing.State != "" && inv.Now().Sub(t.At) < groupLag:
+			unconfirmed[ref] = fault.Retryf("instance %s is terminating by the event of hook %s, but Auto Scaling still shows it as %s", ref.ID, t.hook.Name, standing.State)
+		}
+	}
+	return tasks, unconfirmed
+}
+
+// afterConverge answers the lifecycle hook of an event with the result of its instance: the wait ends, or goes on while
+// the work is to be tried again. It returns the record's own result; r itself for an event without a hook.
+func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r result) result {
+	if e.Hook == nil {
+		return r
+	}
+	log := inv.logOf(e.Ref).With(observe.KeyGroup, e.Hook.Group, observe.KeyHook, e.Hook.Name)
+	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Time) < tagsLate {
+		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late", e.ID, e.Hook.Name, e.Hook.Group)
+		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
+	}
+	outcome, decided := inv.Hooks.resultOf(*e.Hook, r)
+	if !decided && r.err == nil {
+		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook ends by its own default result")
+		return r
+	}
+	if !decided {
+		if err := inv.Hooks.Groups.Beat(ctx, e.Ref, *e.Hook); err != nil {
+			log.WarnContext(ctx, "the lifecycle hook's wait could not be prolonged", observe.KeyError, err)
+		}
+		return r
+	}
+	if err := inv.Hooks.Groups.Complete(ctx, e.Ref, *e.Hook, outcome); err != nil {
+		log.ErrorContext(ctx, "the lifecycle hook could not be completed", observe.KeyKind, fault.KindOf(err).String(), observe.KeyError, err)
+		switch {
+		case fault.KindOf(err) == fault.Retry: // also for a refused instance: the wait would go on to its end
+			r.err = fault.New(fault.Retry, errors.Join(r.err, err))
+		case r.err == nil:
+			r.err = err
+		}
+		return r
+	}
+	level, metric := slog.LevelInfo, observe.HookContinued
+	if outcome == autoscaling.Abandon {
+		level, metric = slog.LevelWarn, observe.HookAbandoned
+	}
+	inv.metrics.Count(metric)
+	log.Log(ctx, level, "lifecycle hook completed", observe.KeyResult, string(outcome))
+	return r
+}
+
+// resultOf returns how a wait ends by the result of its instance. decided is false while the result is open, and where
+// the default result of the hook decides.
+func (h Hooks) resultOf(hook event.Hook, r result) (outcome autoscaling.Result, decided bool) {
+	switch {
+	case errors.Is(r.err, converge.ErrUnfinished):
+		return autoscaling.Continue, true // removed, and every token cut
+	case r.err != nil && fault.KindOf(r.err) == fault.Retry:
+		return "", false
+	case hook.Terminating:
+		return autoscaling.Continue, true // a removal that failed does not get better by the instance living on
+	case r.err == nil && (r.outcome.Action == converge.Provisioned || r.outcome.Action == converge.Unchanged):
+		return autoscaling.Continue, true
+	case r.err == nil && r.outcome.Action == converge.TornDown:
+		return autoscaling.Continue, true // a deployment that was given up holds no instance back
+	case h.ContinueOnRefusal:
+		return autoscaling.Continue, true
+	case r.err == nil && r.outcome.Action == converge.Unmatched:
+		return "", false // the owner of the hook chose its default result for this
+	default:
+		return autoscaling.Abandon, true
+	}
+}

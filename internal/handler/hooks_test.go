@@ -1,0 +1,260 @@
+package handler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// groups answers for Auto Scaling and keeps what it was told.
+type groups struct {
+	mu     sync.Mutex
+	states map[string]autoscaling.Standing
+	told   []string
+	err    error
+}
+
+func (g *groups) Stand(_ context.Context, refs []facts.Ref) map[facts.Ref]autoscaling.Standing {
+	out := map[facts.Ref]autoscaling.Standing{}
+	for _, r := range refs {
+		out[r] = g.states[r.ID]
+	}
+	return out
+}
+
+func (g *groups) tell(what string, r facts.Ref, h event.Hook) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.told = append(g.told, fmt.Sprintf("%s %s %s", what, h.Name, r.ID))
+	return g.err
+}
+
+func (g *groups) Complete(_ context.Context, r facts.Ref, h event.Hook, result autoscaling.Result) error {
+	return g.tell(string(result), r, h)
+}
+
+func (g *groups) Beat(_ context.Context, r facts.Ref, h event.Hook) error {
+	return g.tell("beat", r, h)
+}
+
+func hookBench(duties converge.Duties) (*bench, *groups) {
+	b, g := newBench(), &groups{states: map[string]autoscaling.Standing{}}
+	b.handler.Hooks = handler.Hooks{Groups: g, Duties: duties, Prefix: "vault-identity-"}
+	return b, g
+}
+
+func hookBody(id, name, transition string) string {
+	kind := map[string]string{"LAUNCHING": "launch", "TERMINATING": "terminate"}[transition]
+	return fmt.Sprintf(`{"version":"0","source":"aws.autoscaling","detail-type":"EC2 Instance-%s Lifecycle Action","account":"123456789012","region":"us-east-1","time":%q,`+
+		`"detail":{"LifecycleActionToken":"t","AutoScalingGroupName":"g","LifecycleHookName":%q,"EC2InstanceId":%q,"LifecycleTransition":"autoscaling:EC2_INSTANCE_%s"}}`,
+		kind, at, name, id, transition)
+}
+
+var makes, removes = converge.Duties{Make: true}, converge.Duties{Remove: true}
+
+func TestAHookOfNoProfilesInstanceIsLeftToItsGroupOnceItsTagsHadTimeToCome(t *testing.T) {
+	for continues, want := range map[bool]string{false: "[]", true: "[CONTINUE vault-identity-ready " + id(1) + "]"} {
+		b, g := hookBench(makes)
+		b.handler.Hooks.ContinueOnRefusal = continues
+		b.outcomes[id(1)] = converge.Outcome{Action: converge.Unmatched}
+		b.now = b.now.Add(5 * time.Minute)
+		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != want {
+			t.Errorf("HOOK_ON_REFUSAL=continue: %v: want %s told and the event done with, got %v back and %q", continues, want, again, g.told)
+		}
+	}
+}
+
+func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
+	for name, row := range map[string]struct {
+		outcome   converge.Action
+		err       error
+		continues bool
+		told      string
+		again     string
+	}{
+		"granted":               {converge.Provisioned, nil, false, "CONTINUE", "[]"},
+		"compared and in order": {converge.Unchanged, nil, false, "CONTINUE", "[]"},
+		"to be tried again":     {"", errors.New("sealed"), false, "beat", "[m0]"},
+		"refused":               {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
+		"a conflict":            {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
+		"no profile fits, and tags may come late": {converge.Unmatched, nil, false, "beat", "[m0]"},
+		"the deployment is torn down":             {converge.TornDown, nil, false, "CONTINUE", "[]"},
+		"gone meanwhile":                          {converge.LeftAlone, nil, false, "ABANDON", "[]"},
+		"refused, and settings let it go":         {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
+		"the same, whatever settings allow":       {converge.Unmatched, nil, true, "beat", "[m0]"},
+	} {
+		b, g := hookBench(makes)
+		b.handler.Hooks.ContinueOnRefusal = row.continues
+		b.errs[id(1)], b.outcomes[id(1)] = row.err, converge.Outcome{Action: row.outcome}
+		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"))
+		want := "[]" // Auto Scaling is told nothing
+		if row.told != "" {
+			want = "[" + row.told + " vault-identity-ready " + id(1) + "]"
+		}
+		if fmt.Sprint(g.told) != want || fmt.Sprint(again) != row.again {
+			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, want, row.again)
+		}
+		if seen := b.requests[id(1)]; len(seen) != 1 || !seen[0].Verify || seen[0].Leaving {
+			t.Errorf("%s: want one comparison with Vault, whatever the ledger says, got %+v", name, seen)
+		}
+	}
+}
+
+func TestATerminateHookRemovesOnlyByAutoScalingsOwnWord(t *testing.T) {
+	for name, row := range map[string]struct {
+		standing autoscaling.Standing
+		late     time.Duration
+		leaving  bool
+		told     string
+		again    string
+	}{
+		"shown as waiting":                  {autoscaling.Standing{State: "Terminating:Wait"}, 0, true, "CONTINUE", "[]"},
+		"shown as going on":                 {autoscaling.Standing{State: "Terminating:Proceed"}, 0, true, "CONTINUE", "[]"},
+		"still shown in service":            {autoscaling.Standing{State: "InService"}, 0, false, "beat", "[m0]"},
+		"in service long after":             {autoscaling.Standing{State: "InService"}, 11 * time.Minute, false, "CONTINUE", "[]"},
+		"of no group any more":              {autoscaling.Standing{}, 0, false, "CONTINUE", "[]"},
+		"Auto Scaling cannot be asked":      {autoscaling.Standing{Err: errors.New("throttled")}, 0, false, "beat", "[m0]"},
+		"in the warm pool, by what it says": {autoscaling.Standing{State: "Warmed:Pending:Wait"}, 11 * time.Minute, false, "CONTINUE", "[]"},
+	} {
+		b, g := hookBench(removes)
+		b.now = b.now.Add(row.late)
+		b.handler.Converger = seesErrors{b.outside}
+		g.states[id(1)] = row.standing
+		b.outcomes[id(1)] = converge.Outcome{Action: converge.LeftAlone}
+		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
+		if fmt.Sprint(g.told) != "["+row.told+" vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != row.again {
+			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, row.told, row.again)
+		}
+		if seen := b.requests[id(1)]; len(seen) > 0 && seen[0].Leaving != row.leaving || row.leaving && len(seen) != 1 {
+			t.Errorf("%s: want leaving to be %v, got %+v", name, row.leaving, seen)
+		}
+	}
+}
+
+// seesErrors converges as lifecycle does where nothing is known of an instance.
+type seesErrors struct{ *outside }
+
+func (s seesErrors) Converge(ctx context.Context, t converge.Request, seen instance.Sighting) (converge.Outcome, error) {
+	if seen.Err != nil {
+		return converge.Outcome{}, seen.Err
+	}
+	return s.outside.Converge(ctx, t, seen)
+}
+
+func TestAnInstanceThatReturnsToItsWarmPoolKeepsItsGrant(t *testing.T) {
+	b, g := hookBench(removes)
+	g.states[id(1)] = autoscaling.Standing{State: "Terminating:Wait"}
+	b.outcomes[id(1)] = converge.Outcome{Action: converge.LeftAlone}
+	b.batch(t.Context(), t, strings.Replace(hookBody(id(1), "vault-identity-gone", "TERMINATING"), `"detail":{`, `"detail":{"Destination":"WarmPool",`, 1))
+	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Leaving || fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" {
+		t.Errorf("want nothing removed and the wait ended, got %+v, %q", seen, g.told)
+	}
+}
+
+func TestHooksOfOthersAreIgnored(t *testing.T) {
+	for name, row := range map[string]struct {
+		duties converge.Duties
+		body   string
+	}{
+		"another team's name":            {makes, hookBody(id(1), "drain", "LAUNCHING")},
+		"the prefix in another case":     {makes, hookBody(id(1), "Vault-ready", "LAUNCHING")},
+		"a launch, to who removes":       {removes, hookBody(id(1), "vault-identity-ready", "LAUNCHING")},
+		"a termination, to who provides": {makes, hookBody(id(1), "vault-identity-gone", "TERMINATING")},
+	} {
+		b, g := hookBench(row.duties)
+		if again := b.batch(t.Context(), t, row.body); len(again)+len(g.told)+len(b.requests) > 0 {
+			t.Errorf("%s: want it ignored, got %v, %q, %v", name, again, g.told, b.requests)
+		}
+		if !strings.Contains(b.metrics.String(), `"Ignored":1`) {
+			t.Errorf("%s: want it counted as ignored: %s", name, b.metrics.String())
+		}
+	}
+}
+
+func TestAHookAndAStateChangeOfOneInstanceAreOneRunAndEveryWaitIsAnswered(t *testing.T) {
+	b, g := hookBench(makes)
+	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "running", "2026-01-02T03:04:09Z"), hookBody(id(1), "vault-identity-two", "LAUNCHING"))
+	slices.Sort(g.told)
+	if seen := b.requests[id(1)]; len(seen) != 1 || !seen[0].Verify || fmt.Sprint(g.told) != fmt.Sprintf("[CONTINUE vault-identity-ready %s CONTINUE vault-identity-two %s]", id(1), id(1)) {
+		t.Errorf("want one comparison and both waits ended, got %+v, %q", seen, g.told)
+	}
+}
+
+func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.T) {
+	b, g := hookBench(removes)
+	g.states[id(1)] = autoscaling.Standing{State: "Terminating:Wait"}
+	b.errs[id(1)] = fault.New(fault.Retry, converge.ErrUnfinished)
+	again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
+	if fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {
+		t.Errorf("want the wait ended and the message kept for the second look, got %q, %v", g.told, again)
+	}
+}
+
+func TestAWaitThatCouldNotBeEndedComesAgain(t *testing.T) {
+	b, g := hookBench(makes)
+	g.err = errors.New("throttled")
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
+		t.Errorf("want the message again: the instance would wait until its hook's time is over, got %v", again)
+	}
+}
+
+// busy has another run at work on an instance at the first two tries.
+type busy struct {
+	*outside
+	tries int
+}
+
+func (b *busy) Converge(ctx context.Context, t converge.Request, s instance.Sighting) (converge.Outcome, error) {
+	if b.tries++; b.tries < 3 {
+		return converge.Outcome{}, fault.New(fault.Retry, ledger.ErrChanged)
+	}
+	return b.outside.Converge(ctx, t, s)
+}
+
+func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
+	b, g := hookBench(makes)
+	b.handler.Converger = &busy{outside: b.outside}
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != "[CONTINUE vault-identity-ready "+id(1)+"]" {
+		t.Errorf("want the wait ended in the same invocation, got %v, %q", again, g.told)
+	}
+	b, _ = hookBench(makes)
+	other := &busy{outside: b.outside}
+	b.handler.Converger = other
+	if again := b.batch(t.Context(), t, body(id(1), "running", at)); fmt.Sprint(again) != "[m0]" || other.tries != 1 {
+		t.Errorf("want a state change left to the queue, got %v after %d tries", again, other.tries)
+	}
+}
+
+func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *testing.T) {
+	for name, err := range map[string]error{"granted": nil, "refused": fault.Refusef("two profiles")} {
+		b, g := hookBench(makes)
+		b.handler.Hooks.ContinueOnRefusal = true
+		b.errs[id(1)], g.err = err, errors.New("throttled")
+		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
+			t.Errorf("%s: want the message again, got %v: the wait would go on to its end, and the group's default decide", name, again)
+		}
+	}
+}
+
+// Tags are set right after the launch, and their event tells no more than that the instance is pending.
+func TestALaunchHookBesideALaterEventStillWaitsForWhatEC2DoesNotSayYet(t *testing.T) {
+	b, _ := hookBench(makes)
+	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "pending", "2026-01-02T03:04:09Z"))
+	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Told != facts.Running {
+		t.Errorf("want one run that tries again while a value is missing: at pending it would be left to the next event, and the hook abandoned; got %+v", seen)
+	}
+}

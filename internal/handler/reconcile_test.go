@@ -1,0 +1,268 @@
+package handler_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+// empty is an account without an instance, and a Vault and a ledger without an object; each listing takes its time.
+type empty struct {
+	bench  *bench
+	took   time.Duration
+	own    []string
+	delays []time.Duration
+	refuse error // what its own queue answers
+}
+
+func (e *empty) Read(context.Context, string) (map[string]any, error)       { return nil, nil }
+func (e *empty) List(context.Context, string) ([]string, error)             { return []string{"default"}, nil }
+func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error)     { return nil, nil }
+func (e *empty) Scan(context.Context, ledger.Visitor) error                 { return nil }
+func (e *empty) Get(context.Context, string) (*ledger.Record, error)        { return nil, nil }
+func (e *empty) Holder(context.Context, ledger.Name) (*ledger.Claim, error) { return nil, nil }
+func (e *empty) TearDown(context.Context) (time.Time, error)                { return time.Time{}, nil }
+func (e *empty) TornDown(context.Context) (*time.Time, error)               { return nil, nil }
+func (e *empty) Account(context.Context) (string, error)                    { return "123456789012", nil }
+func (e *empty) Examine(context.Context) doctor.Report {
+	return doctor.Report{Mode: "doctor", OK: true}
+}
+func (e *empty) SendBody(_ context.Context, body []byte, delay time.Duration) error {
+	e.own, e.delays = append(e.own, string(body)), append(e.delays, delay)
+	return e.refuse
+}
+func (e *empty) Look(context.Context, []facts.Ref) map[facts.Ref]instance.Sighting { return nil }
+
+type ec2 struct{ *empty }
+
+func (e ec2) List(context.Context, facts.Place, []string, func([]instance.Sighting) error) error {
+	e.bench.now = e.bench.now.Add(e.took)
+	return nil
+}
+
+func newReconcile() (*handler.ReconcileHandler, *empty) {
+	b := newBench()
+	e := &empty{bench: b}
+	h := &handler.ReconcileHandler{Handler: *b.handler, Doctor: e, Own: e}
+	h.Reconciler = &reconcile.Reconciler{Options: reconcile.Options{
+		Profiles: &grant.Set{}, Vault: e, Ledger: e, Teardowns: e, Instances: ec2{e}, Regions: []string{"us-east-1"}, Now: h.Now,
+	}}
+	return h, e
+}
+
+func TestEachFormOfInputIsTakenForWhatItIs(t *testing.T) {
+	for payload, mode := range map[string]string{
+		``: "correct", `null`: "correct", `{}`: "correct", `{"mode":"detect"}`: "detect", `{"mode":"doctor"}`: "doctor",
+		`{"mode":"detect","instanceIds":["i-0123456789abcdef0"],"profile":"a-b","force":true}`:           "detect",
+		`{"version":"0","detail-type":"Scheduled Event","source":"aws.events","detail":{},"anything":1}`: "correct",
+		`{"Records":[{"messageId":"1","body":"{\"mode\":\"detect\"}"}]}`:                                 "detect",
+	} {
+		h, _ := newReconcile()
+		out, err := h.Invoke(t.Context(), []byte(payload))
+		var a struct{ Mode string }
+		if err != nil || json.Unmarshal(out, &a) != nil || a.Mode != mode {
+			t.Errorf("%s: want mode %s, got %s, %v", payload, mode, out, err)
+		}
+	}
+	for _, payload := range []string{
+		`[]`, `{`, `{"mode":"fix"}`, `{"instanceID":["i-0123456789abcdef0"]}`, `{"instanceIds":["*"]}`, `{"force":"yes"}`, `{} {}`,
+		`{"cursor":{"limit":0}}`, `{"Records":[{"body":"{}"},{"body":"{}"}]}`, `{"Records":[{"body":"x"}]}`,
+	} {
+		h, _ := newReconcile()
+		if out, err := h.Invoke(t.Context(), []byte(payload)); err == nil {
+			t.Errorf("%s: want it refused, got %s", payload, out)
+		}
+	}
+}
+
+func TestARunThatNobodyWaitsForGoesOnByItsQueueAndOneByHandByItsAnswer(t *testing.T) {
+	for payload, byQueue := range map[string]bool{
+		`{"mode":"detect"}`: false, `{"detail-type":"Scheduled Event"}`: true, `{"Records":[{"body":"{\"mode\":\"detect\",\"force\":true}"}]}`: true,
+	} {
+		h, e := newReconcile()
+		e.took = time.Hour
+		out, err := h.Invoke(t.Context(), []byte(payload))
+		var a reconcile.Answer
+		if err != nil || json.Unmarshal(out, &a) != nil || a.Cursor == nil || !a.Truncated {
+			t.Fatalf("%s: want a cursor, got %s, %v", payload, out, err)
+		}
+		if (len(e.own) == 1) != byQueue {
+			t.Errorf("%s: sent to the queue %q, want it there: %v", payload, e.own, byQueue)
+		}
+		if byQueue && e.delays[0] != 0 {
+			t.Errorf("%s: want the rest of the run begun at once, got a delay of %s", payload, e.delays[0])
+		}
+		if byQueue && strings.Contains(payload, "force") && !strings.Contains(e.own[0], `"force":true`) {
+			t.Errorf("want the rest of the run to be as forced as its beginning, got %s", e.own[0])
+		}
+	}
+	h, e := newReconcile()
+	e.took, h.Own = time.Hour, nil
+	if _, err := h.Invoke(t.Context(), []byte(`{"detail-type":"Scheduled Event"}`)); err == nil || !strings.Contains(err.Error(), "RECONCILE_QUEUE_URL") {
+		t.Errorf("without a queue: want the unfinished run told as an error that says what to set, got %v", err)
+	}
+}
+
+func TestARunIsCountedOnceItHasEndedAndABlockedOneApart(t *testing.T) {
+	h, e := newReconcile()
+	if _, err := h.Invoke(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if m := e.bench.metrics.String(); !strings.Contains(m, `"Reconciled":1`) || !strings.Contains(m, `"DriftMissing":0`) || !strings.Contains(m, `"Blocked":0`) {
+		t.Errorf("want the run counted, and no drift told as such, got %s", m)
+	}
+	h, e = newReconcile()
+	h.Reconciler.Ledger = failing{e}
+	if _, err := h.Invoke(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if m := e.bench.metrics.String(); !strings.Contains(m, `"Blocked":1`) {
+		t.Errorf("want the blocked run counted, got %s", m)
+	}
+}
+
+type failing struct{ *empty }
+
+func (failing) Scan(context.Context, ledger.Visitor) error { return errors.New("the table is away") }
+
+// gone is a ledger of n active records of instances that EC2 does not show.
+type gone struct {
+	*empty
+	n int
+}
+
+func (g gone) Scan(_ context.Context, v ledger.Visitor) error {
+	for n := range g.n {
+		v.Record(*g.record(id(n)))
+	}
+	return nil
+}
+
+func (g gone) Get(_ context.Context, instanceID string) (*ledger.Record, error) {
+	return g.record(instanceID), nil
+}
+
+func (g gone) record(instanceID string) *ledger.Record {
+	return &ledger.Record{InstanceID: instanceID, State: ledger.Active, Account: "123456789012", Region: "us-east-1", Version: 1}
+}
+
+// settling has n removals, each of which is to be looked after once more.
+func settling(n int) (*handler.ReconcileHandler, *empty) {
+	h, e := newReconcile()
+	h.Reconciler.Ledger = gone{e, n}
+	for i := range n {
+		e.bench.errs[id(i)] = fault.New(fault.Retry, converge.ErrUnfinished)
+	}
+	return h, e
+}
+
+// TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue has more of them than one message names.
+func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
+	const n = 201
+	h, e := settling(n)
+	if _, err := h.Invoke(t.Context(), []byte(`{"force":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	var named []string
+	for i, body := range e.own {
+		// Vault ends a login 95 seconds after it began; SQS keeps a message back for 15 minutes at most.
+		if e.delays[i] <= 95*time.Second || e.delays[i] > 15*time.Minute {
+			t.Errorf("want the second removal when no login can be under way any more, and no sooner, got it after %s", e.delays[i])
+		}
+		var in reconcile.Input
+		if err := json.Unmarshal([]byte(body), &in); err != nil {
+			t.Fatal(err)
+		}
+		named = append(named, in.InstanceIDs...)
+		in.InstanceIDs = nil
+		if want := (reconcile.Input{Mode: reconcile.Correct, Force: true}); !reflect.DeepEqual(in, want) {
+			t.Errorf("want a run that removes, whatever the settings and the limit say, for the limit has let these go, got %s", body)
+		}
+		payload, err := json.Marshal(map[string]any{"Records": []map[string]string{{"messageId": "1", "body": body}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := newReconcile()
+		if _, err := again.Invoke(t.Context(), payload); err != nil {
+			t.Errorf("want the message taken by the next invocation, got %v", err)
+		}
+	}
+	var want []string
+	for i := range n {
+		want = append(want, id(i))
+	}
+	if slices.Sort(named); !slices.Equal(named, want) || len(e.own) != 2 {
+		t.Errorf("want each of %d instances named once, in two messages, got %d in %d: %q", n, len(named), len(e.own), named)
+	}
+}
+
+// TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore has no queue, or one that does not take the message. All
+// that could be removed is, and the next run does the rest.
+func TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore(t *testing.T) {
+	for says, change := range map[string]func(*handler.ReconcileHandler, *empty){
+		"RECONCILE_QUEUE_URL": func(h *handler.ReconcileHandler, _ *empty) { h.Own = nil },
+		"the queue is away":   func(_ *handler.ReconcileHandler, e *empty) { e.refuse = errors.New("the queue is away") },
+	} {
+		h, e := settling(2)
+		change(h, e)
+		out, err := h.Invoke(t.Context(), nil)
+		var a reconcile.Answer
+		if err != nil || json.Unmarshal(out, &a) != nil || a.Summary.Corrected != 2 || a.Summary.Failed > 0 || a.Blocked {
+			t.Errorf("%s: want the run to end well with two removals, got %s, %v", says, out, err)
+		}
+		log := e.bench.log.String()
+		if strings.Count(log, "second token cut of these removals is late") != 1 || !strings.Contains(log, says) || strings.Contains(log, `"level":"ERROR"`) {
+			t.Errorf("%s: want a warning that says why, got %s", says, log)
+		}
+	}
+}
+
+func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
+	h, e := newReconcile()
+	h.Reconciler.Ledger = gone{e, 2}
+	if _, err := h.Invoke(t.Context(), nil); err != nil || len(e.own) > 0 {
+		t.Errorf("want no message after removals that are done with, got %q, %v", e.own, err)
+	}
+}
+
+func TestATeardownIsOnlyBegunWithTheDeploymentsOwnName(t *testing.T) {
+	for payload, begun := range map[string]bool{
+		`{"mode":"teardown","confirm":"d"}`: true, `{"mode":"teardown"}`: false, `{"mode":"teardown","confirm":"D"}`: false,
+		`{"mode":"teardown","confirm":"other"}`: false, `{"mode":"teardown","confirm":"d","force":true}`: false, `{"mode":"correct","confirm":"d"}`: false,
+	} {
+		h, e := newReconcile()
+		h.Reconciler.Ledger = gone{e, 2}
+		out, err := h.Invoke(t.Context(), []byte(payload))
+		if (err == nil) != begun || (len(e.bench.requests) > 0) != begun {
+			t.Errorf("%s: want it begun: %v, got %s, %v, %v", payload, begun, out, err, e.bench.requests)
+		}
+	}
+}
+
+func TestWhatATeardownLeavesSettlingIsTakenAwayOnceMoreAndNotSetRight(t *testing.T) {
+	h, e := settling(3)
+	out, err := h.Invoke(t.Context(), []byte(`{"mode":"teardown","confirm":"d"}`))
+	var a reconcile.Answer
+	if err != nil || json.Unmarshal(out, &a) != nil || a.Unsettled != 3 || a.Summary.Failed > 0 {
+		t.Fatalf("want three removed and told as settling, got %s, %v", out, err)
+	}
+	if len(e.own) != 1 || !strings.Contains(e.own[0], `"mode":"teardown"`) || !strings.Contains(e.own[0], `"confirm":"d"`) {
+		t.Errorf("want the queue to go on with the teardown, got %q", e.own)
+	}
+}

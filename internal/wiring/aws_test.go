@@ -1,0 +1,122 @@
+package wiring
+
+import (
+	"encoding/pem"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+func lambdaEnvironment(t *testing.T) {
+	t.Helper()
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "")
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token",
+		"AWS_EXECUTION_ENV": "AWS_Lambda_provided.al2023", "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// The SDK's own loading is what the variables mean.
+func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
+	for _, name := range []string{
+		"", "AWS_DEFAULT_REGION=us-west-2", "AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:2", "AWS_ENDPOINT_URL_STS=http://127.0.0.1:3",
+		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true", "AWS_USE_FIPS_ENDPOINT=true", "AWS_USE_DUALSTACK_ENDPOINT=true", "AWS_RETRY_MODE=adaptive", "AWS_MAX_ATTEMPTS=7",
+		"AWS_SDK_UA_APP_ID=app", "AWS_ACCOUNT_ID_ENDPOINT_MODE=disabled", "AWS_DEFAULTS_MODE=standard", "AWS_DEFAULTS_MODE=auto",
+	} {
+		t.Run(name, func(t *testing.T) {
+			lambdaEnvironment(t)
+			if strings.HasPrefix(name, "AWS_IGNORE") {
+				t.Setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+			}
+			if key, value, ok := strings.Cut(name, "="); ok {
+				t.Setenv(key, value)
+			}
+			want, err := config.LoadDefaultConfig(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := awsFromEnvironment(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for what, pair := range map[string][2]any{
+				"region": {got.Region, want.Region}, "endpoint": {aws.ToString(got.BaseEndpoint), aws.ToString(want.BaseEndpoint)},
+				"attempts": {got.RetryMaxAttempts, want.RetryMaxAttempts}, "retry mode": {got.RetryMode, want.RetryMode}, "app": {got.AppID, want.AppID},
+				"account mode": {got.AccountIDEndpointMode, want.AccountIDEndpointMode}, "defaults mode": {got.DefaultsMode, want.DefaultsMode},
+				"DynamoDB": {effective(dynamodb.NewFromConfig(got).Options()), effective(dynamodb.NewFromConfig(want).Options())},
+				"STS":      {aws.ToString(sts.NewFromConfig(got).Options().BaseEndpoint), aws.ToString(sts.NewFromConfig(want).Options().BaseEndpoint)},
+			} {
+				if pair[0] != pair[1] {
+					t.Errorf("%s: got %v, want %v as the SDK has it", what, pair[0], pair[1])
+				}
+			}
+			have, err := got.Credentials.Retrieve(t.Context())
+			if err != nil || have.AccessKeyID != "AKIA" || have.SecretAccessKey != "secret" || have.SessionToken != "token" {
+				t.Errorf("want the credentials of the environment, got %v", err)
+			}
+		})
+	}
+}
+
+// effective is what of a client's options depends on the environment.
+func effective(o dynamodb.Options) [6]any {
+	return [6]any{
+		o.Region, aws.ToString(o.BaseEndpoint), o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint,
+		o.RetryMaxAttempts, o.RetryMode,
+	}
+}
+
+func TestAnEnvironmentThatIsNoFunctionsIsRefusedByName(t *testing.T) {
+	for missing, want := range map[string]string{"AWS_REGION": "AWS_REGION", "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID"} {
+		lambdaEnvironment(t)
+		t.Setenv(missing, "")
+		if _, err := awsFromEnvironment(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error that names %s, got %v", want, err)
+		}
+	}
+}
+
+func TestACABundleOfItsOwnIsTrusted(t *testing.T) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lambdaEnvironment(t)
+	t.Setenv("AWS_CA_BUNDLE", file)
+	c, err := awsFromEnvironment(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := c.HTTPClient.Do(request)
+	if err != nil {
+		t.Fatalf("want a server with a certificate of the bundle's trusted, got %v", err)
+	}
+	_ = answer.Body.Close()
+	t.Setenv("AWS_CA_BUNDLE", "/nowhere")
+	if _, err := awsFromEnvironment(t.Context()); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
+		t.Errorf("want a bundle that cannot be read refused by the variable's name, got %v", err)
+	}
+}

@@ -1,0 +1,62 @@
+package wiring
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+)
+
+func TestEachTryOfTheSDKIsMeasuredAndAThrottledOneCounted(t *testing.T) {
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked == 1 {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`))
+			return
+		}
+		_, _ = w.Write([]byte(`{}`))
+	}))
+	defer server.Close()
+	c := aws.Config{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}
+	var s observe.Services
+	measure(&c, &s)
+	_, err := dynamodb.NewFromConfig(c).GetItem(t.Context(), &dynamodb.GetItemInput{
+		TableName: aws.String("table"), Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "x"}},
+	})
+	if err != nil || asked != 2 {
+		t.Fatalf("want the second try to succeed, got %v after %d", err, asked)
+	}
+	_, _ = sts.NewFromConfig(c).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{}) // a service that is not measured
+	m := &observe.Metrics{}
+	m.Take(&s)
+	var out bytes.Buffer
+	if err := m.Write(&out, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	var line struct {
+		DynamoDBLatency struct{ Counts []int }
+		EC2Latency      *struct{}
+		Throttles       int `json:"DynamoDBThrottles"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil {
+		t.Fatal(err)
+	}
+	tries := 0
+	for _, n := range line.DynamoDBLatency.Counts {
+		tries += n
+	}
+	if tries != 2 || line.Throttles != 1 || line.EC2Latency != nil {
+		t.Errorf("want two calls to DynamoDB, one throttled, and none to others, got %s", out.String())
+	}
+}

@@ -1,0 +1,260 @@
+// Package wiring builds each function's handler from its environment: settings, profiles, and the clients of AWS and Vault.
+package wiring
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
+)
+
+// secretTimeout bounds one read of a secret.
+const secretTimeout = 5 * time.Second
+
+// New wires provision or deprovision from the environment. It reads and checks settings and profiles, so that a wrong
+// deployment fails at once and by name; it calls nobody.
+func New(ctx context.Context, name string, duties converge.Duties, getenv func(string) string) (*handler.Handler, error) {
+	p, err := newParts(ctx, getenv)
+	if err != nil {
+		return nil, err
+	}
+	h := p.handler(name, duties)
+	h.Hooks = handler.Hooks{
+		Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
+	}
+	return &h, nil
+}
+
+// NewReconcile wires the reconcile function from the environment, as New does.
+func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.ReconcileHandler, error) {
+	p, err := newParts(ctx, getenv)
+	if err != nil {
+		return nil, err
+	}
+	s := p.settings.Reconcile
+	if len(s.Regions) == 0 {
+		s.Regions = []string{p.aws.Region}
+	}
+	o := reconcile.Options{
+		Profiles: p.profiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
+		Accounts: s.Accounts, Regions: s.Regions, DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
+		Adopt: p.settings.Adopt, OnShuttingDown: p.settings.OnShuttingDown, Now: time.Now,
+	}
+	send := queue.API(sqs.NewFromConfig(p.aws).SendMessageBatch)
+	if s.ConvergeQueueURL != "" {
+		o.Queue = queue.New(send, s.ConvergeQueueURL)
+	}
+	h := &handler.ReconcileHandler{
+		Handler:    p.handler("reconcile", converge.Duties{Make: true, Remove: true}),
+		Reconciler: &reconcile.Reconciler{Options: o},
+	}
+	h.Doctor = p.doctor(s)
+	if s.QueueURL != "" {
+		h.Own = queue.New(send, s.QueueURL)
+	}
+	return h, nil
+}
+
+// doctor examines what reconcile leans on, and with it what the other functions do.
+func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
+	var places []facts.Place
+	accounts := s.Accounts
+	if len(accounts) == 0 {
+		accounts = []string{""} // the function's own
+	}
+	for _, a := range accounts {
+		for _, r := range s.Regions {
+			places = append(places, facts.Place{Account: a, Region: r})
+		}
+	}
+	prefix := rolePrefix(p.settings)
+	var names []string
+	for _, f := range rights.Functions() {
+		names = append(names, prefix+"-"+f)
+	}
+	scope := rights.Scope{Profiles: p.profiles, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
+	return doctor.Doctor{Options: doctor.Options{
+		Server: p.vault, Objects: p.vault, AWS: p.instances,
+		Ledger: p.ledger,
+		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
+		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount, RoleNames: names,
+	}}
+}
+
+// parts are what every function is wired from.
+type parts struct {
+	settings  settings.Settings
+	profiles  *grant.Set
+	aws       aws.Config
+	vault     *vault.Client
+	ledger    *ledger.Ledger
+	instances *instance.Lookup
+	services  *observe.Services
+	log       *slog.Logger
+}
+
+func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
+	s, err := settings.Load(getenv)
+	if err != nil {
+		return nil, err
+	}
+	profiles, err := loadProfiles(s)
+	if err != nil {
+		return nil, fmt.Errorf("loading the profiles: %w", err)
+	}
+	for _, profile := range profiles.Profiles {
+		if s.ReadyTag != "" && profile.UsesTag(s.ReadyTag) {
+			return nil, fmt.Errorf("READY_TAG: profile %s goes by the tag %s: what the functions write must not decide what they grant", profile.Name, s.ReadyTag)
+		}
+	}
+	awsConfig, err := awsFromEnvironment(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
+	}
+	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
+	// The runtime's library tells of a handler's error by the log package: it, too, is to be a line of JSON.
+	slog.SetDefault(p.log)
+	for _, profile := range profiles.Profiles {
+		if profile.Barred != nil {
+			p.log.ErrorContext(ctx, "a profile breaks a rule: nothing new is granted by it, and what was granted stands", observe.KeyProfile, profile.Name, observe.KeyError, profile.Barred)
+		}
+	}
+	measure(&awsConfig, p.services)
+	p.aws = awsConfig
+	if p.vault, err = p.newVault(ctx); err != nil {
+		return nil, err
+	}
+	p.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
+	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, Accounts: s.AllowedAccounts, ExternalID: s.MemberExternalID})
+	return p, nil
+}
+
+func (p *parts) realm() grant.Realm {
+	return grant.Realm{Deployment: p.settings.DeploymentID, AuthMount: p.settings.AuthMount}
+}
+
+func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
+	s := p.settings
+	converger := &converge.Converger{Options: converge.Options{
+		Duties:             duties,
+		Profiles:           p.profiles,
+		Realm:              p.realm(),
+		Vault:              p.vault,
+		Cutter:             p.vault,
+		Ledger:             p.ledger,
+		Instances:          p.instances,
+		Mounts:             &converge.MountMarks{Read: p.vault.Read, Now: time.Now},
+		Adopt:              s.Adopt,
+		OnShuttingDown:     s.OnShuttingDown,
+		RevokeCertificates: s.RevokeCertificates,
+		NewOwner:           rand.Text,
+		Now:                time.Now,
+	}}
+	h := handler.Handler{
+		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
+		Log: p.log, Metrics: os.Stdout, Services: p.services, Now: time.Now,
+		Readiness: handler.Readiness{Tagger: instance.NewTagger(p.instances), Key: s.ReadyTag},
+	}
+	if s.EventBus != "" {
+		h.Bus = audit.NewEventBridge(eventbridge.NewFromConfig(p.aws).PutEvents, s.EventBus)
+	}
+	return h
+}
+
+// loadProfiles loads those that are built in, or a folder's. A profile that breaks a rule which an earlier version did not
+// have spoils nothing: instances may hold grants by it.
+func loadProfiles(s settings.Settings) (*grant.Set, error) {
+	var profiles fs.FS = templates.FS
+	if s.TemplatesDir != "" {
+		profiles = os.DirFS(s.TemplatesDir)
+	}
+	return grant.LoadStanding(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s)})
+}
+
+// rolePrefix begins the names of all functions' roles and policies in Vault; each function's own ends in its name.
+func rolePrefix(s settings.Settings) string {
+	for _, function := range rights.Functions() {
+		if prefix, own := strings.CutSuffix(s.Vault.LoginRole, "-"+function); own {
+			return prefix
+		}
+	}
+	return s.Vault.LoginRole
+}
+
+func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
+	s, c := p.settings.Vault, p.aws
+	secrets := secretsmanager.NewFromConfig(c)
+	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: p.services.Vault.Call, Log: p.log}
+	if s.CASecretARN != "" {
+		o.CA = readSecret(secrets, s.CASecretARN)
+	}
+	switch s.LoginMethod {
+	case settings.LoginAppRole:
+		o.Login = vault.AppRole{Mount: s.LoginMount, Secret: readSecret(secrets, s.LoginSecretARN)}.Login
+	case settings.LoginToken:
+		o.Login = vault.Token{Secret: readSecret(secrets, s.LoginSecretARN)}.Login
+	default:
+		region := s.STSRegion
+		if region == "" {
+			region = c.Region
+		}
+		endpoint := s.STSEndpoint
+		if endpoint == "" {
+			// By the SDK's own rules, which know each partition's domain.
+			resolved, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{Region: &region})
+			if err != nil {
+				return nil, fmt.Errorf("finding the STS endpoint of %s: %w", region, err)
+			}
+			endpoint = resolved.URI.String()
+		}
+		o.Login = vault.IAM{
+			Mount: s.LoginMount, Role: s.LoginRole, ServerID: s.IAMServerID,
+			Region: region, Endpoint: endpoint + "/", Credentials: c.Credentials,
+		}.Login
+	}
+	return vault.New(o), nil
+}
+
+func readSecret(c *secretsmanager.Client, arn string) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) ([]byte, error) {
+		ctx, cancel := context.WithTimeout(ctx, secretTimeout)
+		defer cancel()
+		out, err := c.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &arn})
+		if err != nil {
+			return nil, fmt.Errorf("reading the secret %s: %w", arn, err)
+		}
+		if out.SecretString != nil {
+			return []byte(*out.SecretString), nil
+		}
+		return out.SecretBinary, nil
+	}
+}

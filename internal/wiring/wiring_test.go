@@ -1,0 +1,37 @@
+package wiring_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
+)
+
+func TestWhatTheFunctionsWriteMustNotDecideWhatTheyGrant(t *testing.T) {
+	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
+		t.Setenv(name, value) // the SDK reads its own
+	}
+	dir := t.TempDir()
+	for file, text := range map[string]string{
+		"profile.yaml": "name: a-worker\nmatch: {iam_role_arn: \"arn:aws:iam::*:role/w\", tags: {identity: ready}}\nbase_path: a\n" +
+			"fqdn: \"{{ .PrivateDNSName }}\"\nauth: {token_ttl: 1h, token_max_ttl: 2h}\noutputs:\n  - {name: node, type: policy, template: p.tmpl}\n",
+		"p.tmpl": "path \"a/kv\" {\n  capabilities = [\"read\"]\n}\n",
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, "w"), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "w", file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, wrong := range map[string]bool{"identity": true, "another": false} {
+		env := map[string]string{"TABLE_NAME": "ledger", "DEPLOYMENT_ID": "d", "VAULT_ADDR": "https://vault:8200", "TEMPLATES_DIR": dir, "READY_TAG": key}
+		_, err := wiring.New(t.Context(), "provision", converge.Duties{Make: true}, func(name string) string { return env[name] })
+		if wrong != (err != nil) || wrong && (!strings.Contains(err.Error(), "READY_TAG") || !strings.Contains(err.Error(), "a-worker")) {
+			t.Errorf("READY_TAG=%s: got %v, want it refused by name: %v", key, err, wrong)
+		}
+	}
+}
