@@ -34,7 +34,7 @@ func boot(t *testing.T, i fleet.Instance, o lab.AgentOptions) *lab.Agent {
 	return a
 }
 
-// certificateOf waits for a file of the instance's and checks that it holds a certificate with its key and its CA.
+// certificateOf waits for a file on the instance and checks that it holds a certificate, its key and its CA.
 func certificateOf(t *testing.T, a *lab.Agent, file string) *x509.Certificate {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -45,7 +45,7 @@ func certificateOf(t *testing.T, a *lab.Agent, file string) *x509.Certificate {
 	}
 	pair, err := tls.X509KeyPair([]byte(text), []byte(text))
 	if err != nil {
-		t.Fatalf("%s: a server that takes its certificate and its key from this file would not start: %v", file, err)
+		t.Fatalf("%s: a server that reads certificate and key from this file would not start: %v", file, err)
 	}
 	cert, err := x509.ParseCertificate(pair.Certificate[0])
 	if err != nil {
@@ -62,10 +62,10 @@ func certificateOf(t *testing.T, a *lab.Agent, file string) *x509.Certificate {
 		}
 	}
 	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
-		t.Errorf("%s: its certificate does not chain to the CA in it: %v", file, err)
+		t.Errorf("%s: the certificate does not chain to the CA in the file: %v", file, err)
 	}
 	if info, err := os.Stat(filepath.Join(a.Root, file)); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%s: the mode is %v, %v: it holds a key, want 0600", file, info.Mode(), err)
+		t.Errorf("%s: the mode is %v, %v, want 0600: the file holds a key", file, info.Mode(), err)
 	}
 	return cert
 }
@@ -141,7 +141,7 @@ func TestTheShippedAgentGetsEachKindOfInstanceItsCertificates(t *testing.T) {
 			}
 			if role == "worker" {
 				if asked, err := a.WaitFor(ctx, "run/systemctl"); err != nil || !strings.Contains(asked, "--no-block try-reload-or-restart kubelet.service") {
-					t.Errorf("want kubelet told of its certificate, got %q, %v", asked, err)
+					t.Errorf("want kubelet reloaded for its certificate, got %q, %v", asked, err)
 				}
 			}
 			if n := a.Metadata.Refused(); n > 0 {
@@ -151,8 +151,8 @@ func TestTheShippedAgentGetsEachKindOfInstanceItsCertificates(t *testing.T) {
 	}
 }
 
-// The nonce lies in a folder that bears the instance's ID: a reboot finds it, and an instance made from an image of this
-// disk does not.
+// The nonce is in a folder named after the instance ID: a reboot finds it, an instance made from an image of this disk does
+// not.
 func TestARebootLogsInWithTheSameNonceAndAReImageNeedsAnother(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, i, "running", "provisioned")
@@ -161,7 +161,7 @@ func TestARebootLogsInWithTheSameNonceAndAReImageNeedsAnother(t *testing.T) {
 	nonce := filepath.Join(a.Root, "var/lib/vault-agent", i.ID, "nonce")
 	first, err := os.ReadFile(nonce)
 	if err != nil || len(first) != 64 {
-		t.Fatalf("want 32 random bytes in hex kept, got %q, %v", first, err)
+		t.Fatalf("want 32 random bytes in hex stored, got %q, %v", first, err)
 	}
 	reboot := func() *x509.Certificate {
 		t.Helper()
@@ -174,13 +174,13 @@ func TestARebootLogsInWithTheSameNonceAndAReImageNeedsAnother(t *testing.T) {
 		return certificateOf(t, a, "etc/kubernetes/pki/kubelet.pem")
 	}
 	if again := reboot(); !again.Equal(before) {
-		t.Error("a reboot asked for another certificate though the one on disk is good")
+		t.Error("a reboot requested another certificate though the one on disk is valid")
 	}
 	if err := os.Remove(filepath.Join(a.Root, "etc/kubernetes/pki/kubelet.pem")); err != nil {
 		t.Fatal(err)
 	}
 	if again := reboot(); again.Equal(before) {
-		t.Error("a certificate that was removed is not asked for anew")
+		t.Error("the agent did not request the removed certificate again")
 	}
 	if second, _ := os.ReadFile(nonce); string(second) != string(first) {
 		t.Error("a reboot made another nonce: Vault would refuse it")
@@ -193,7 +193,7 @@ func TestARebootLogsInWithTheSameNonceAndAReImageNeedsAnother(t *testing.T) {
 	}
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(a.Log(), "nonce mismatch"); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("want whoever comes without the nonce refused, got\n%s", a.Log())
+			t.Fatalf("want a login without the nonce refused, got\n%s", a.Log())
 		}
 	}
 }
@@ -212,7 +212,7 @@ func TestAnAgentThatComesBeforeItsRoleTriesUntilItIsThere(t *testing.T) {
 	a := boot(t, i, lab.AgentOptions{Role: "worker"})
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(a.Log(), "error authenticating"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("want a first login that comes too early, got\n%s", a.Log())
+			t.Fatalf("want a first login that fails because the role is missing, got\n%s", a.Log())
 		}
 	}
 	must(t, provision, i, "running", "provisioned")
@@ -230,6 +230,6 @@ func TestTheShippedAgentLogsInByTheTypeIAM(t *testing.T) {
 		t.Errorf("got a certificate for %s", cert.Subject.CommonName)
 	}
 	if kept, err := os.ReadDir(filepath.Join(a.Root, "var/lib/vault-agent")); err != nil || len(kept) > 0 {
-		t.Errorf("this type of login has no nonce to keep, got %v, %v", kept, err)
+		t.Errorf("want no nonce stored for this type of login, got %v, %v", kept, err)
 	}
 }

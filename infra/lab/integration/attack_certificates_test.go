@@ -33,20 +33,21 @@ const (
 	acme           = "ACME"
 )
 
-// attempt is one request that should get nothing, or nothing but what is the worker's own.
+// attempt is one request that must be refused, or at most get the worker's own certificate.
 type attempt struct {
 	class, name string
-	own         allowed // the zero value: any success is a failure
+	own         allowed // if zero, any success is a failure
 	request     request
 }
 
-// attempts collects them; the request they start from is all that the worker may ask for.
+// attempts collects the attempts. They vary the request for everything that the worker may have.
 type attempts struct {
 	t    *testing.T
 	me   member
 	list []attempt
 }
 
+// ask returns a request for a certificate with all its own names, changed by fields. A gone value removes its field.
 func (a *attempts) ask(op string, own allowed, fields map[string]any) (path string, all map[string]any) {
 	all = map[string]any{"common_name": own.cn}
 	if len(own.dns) > 0 {
@@ -60,10 +61,10 @@ func (a *attempts) ask(op string, own allowed, fields map[string]any) (path stri
 	return k8s + "/" + op + "/" + own.role, all
 }
 
-// gone leaves a field out.
+// gone removes a field from a request.
 type gone struct{}
 
-// both tries fields laid over the usual request, by issue and by sign.
+// both adds an attempt with changed fields, by issue and by sign.
 func (a *attempts) both(class, name string, fields map[string]any) {
 	for _, op := range []string{"issue", "sign"} {
 		path, all := a.ask(op, a.me.kubelet, fields)
@@ -71,7 +72,7 @@ func (a *attempts) both(class, name string, fields map[string]any) {
 	}
 }
 
-// body tries a body as it is, with the CSR beside it for sign.
+// body adds an attempt with a raw body, and the CSR added to it for sign.
 func (a *attempts) body(name, body, contentType string) {
 	for _, op := range []string{"issue", "sign"} {
 		path, all := a.ask(op, a.me.kubelet, nil)
@@ -89,7 +90,7 @@ func (a *attempts) body(name, body, contentType string) {
 	}
 }
 
-// csr tries a CSR beside the usual names, and alone with the common name.
+// csr adds attempts with a CSR, with and without the worker's own names in the request.
 func (a *attempts) csr(name string, template *x509.CertificateRequest) {
 	request64 := csr(a.t, template)
 	for how, fields := range map[string]map[string]any{
@@ -103,13 +104,13 @@ func (a *attempts) csr(name string, template *x509.CertificateRequest) {
 	}
 }
 
-// never tries what must be refused whatever comes of it.
+// never adds a request that must be refused.
 func (a *attempts) never(class string, r request) {
 	if r.body == "" && r.method == "" {
 		_, all := a.ask("sign", a.me.kubelet, map[string]any{"use_csr_values": true})
 		r.body = text(a.t, all)
 	}
-	if r.method == http.MethodPatch { // any other content type is refused before the policy is asked
+	if r.method == http.MethodPatch { // Vault refuses any other content type before it checks the policy
 		r.header = map[string]string{"Content-Type": "application/merge-patch+json"}
 	}
 	name := r.method + " " + r.path
@@ -154,7 +155,7 @@ func TestAWorkersTokenGetsCertificatesForItselfAndForNobodyElse(t *testing.T) {
 			path, all := a.ask(op, me.kubelet, nil)
 			status, body := send(t, me.session.Client, request{path: path, body: text(t, all)})
 			if got, _, err := judge(me.kubelet, status, body); got != harmless {
-				t.Fatalf("%s the attempts, %s of its own certificate: got %d %s %v: refusals would prove nothing", when, op, status, body, err)
+				t.Fatalf("%s the attempts: %s of its own certificate failed with %d %s %v, so refusals prove nothing", when, op, status, body, err)
 			}
 		}
 	}
@@ -169,7 +170,7 @@ func TestAWorkersTokenGetsCertificatesForItselfAndForNobodyElse(t *testing.T) {
 				got = "more than its own"
 			}
 			if row.own.role == "" && row.class != acme && status != 403 {
-				t.Errorf("%s: want it refused by the policy (403), before the mount has a say, got %d %.200s", row.request.path, status, body)
+				t.Errorf("%s: want the policy to refuse it (403) before it reaches the mount, got %d %.200s", row.request.path, status, body)
 			}
 			table.add(row.class, got)
 		})
@@ -233,7 +234,7 @@ func (a *attempts) names(other member) {
 	}
 	for name, fields := range map[string]map[string]any{
 		"not_after for ever": {"not_after": "9999-12-31T23:59:59Z"}, "not_after empty": {"not_after": ""}, "a TTL of ten years": {"ttl": "87600h"}, "a TTL of an hour too many": {"ttl": "721h"},
-		"a TTL of seconds beyond counting": {"ttl": "9223372036"}, "a negative TTL": {"ttl": "-1h"}, "no TTL": {"ttl": 0}, "a TTL as number": {"ttl": 315360000}, "a TTL that is none": {"ttl": "for ever"},
+		"a TTL of seconds beyond counting": {"ttl": "9223372036"}, "a negative TTL": {"ttl": "-1h"}, "no TTL": {"ttl": 0}, "a TTL as number": {"ttl": 315360000}, "a TTL that is no duration": {"ttl": "for ever"},
 		"a list of TTLs": {"ttl": []string{"87600h"}}, "max_ttl": {"max_ttl": "87600h", "ttl": "87600h"}, "not_before_duration": {"not_before_duration": "87600h"}, "TTL and not_after": {"ttl": "1h", "not_after": "2099-01-01T00:00:00Z"},
 	} {
 		a.both(lifetime, name, fields)
@@ -278,7 +279,7 @@ func (a *attempts) shapes(other member) {
 		"empty strings":                                  `{MY_CN,"alt_names":"","ip_sans":"","uri_sans":"","other_sans":""}`,
 		"commas alone":                                   `{MY_CN,"alt_names":",,","ip_sans":", ,"}`,
 		"a list that holds an empty string":              `{MY_CN,"ip_sans":["MY_IP",""]}`,
-		"all of it below data":                           `{"data":{"common_name":"THEIR_CN"},MY_CN}`,
+		"everything below data":                          `{"data":{"common_name":"THEIR_CN"},MY_CN}`,
 		"another document behind it":                     `{MY_CN}{"common_name":"THEIR_CN"}`,
 		"a list for a body":                              `[{"common_name":"THEIR_CN"}]`,
 		"a pointer and a wrapped value":                  `{MY_CN,"alt_names":{"value":"THEIR_DNS"},"$ref":"#/x"}`,
@@ -318,7 +319,7 @@ func (a *attempts) shapes(other member) {
 	}
 }
 
-// extension is an extension of a CSR.
+// extension returns a critical extension for a CSR.
 func extension(t *testing.T, value any, id ...int) pkix.Extension {
 	t.Helper()
 	der, err := asn1.Marshal(value)

@@ -27,7 +27,7 @@ const (
 	otherBasePath = "the same PKI mount by another base path"
 )
 
-// edited is a folder with the lab's profiles in which texts are replaced: file, old, new.
+// edited returns a folder with the lab's profiles after replacements of text: file, old, new.
 func edited(t *testing.T, changes ...[3]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,7 +38,7 @@ func edited(t *testing.T, changes ...[3]string) string {
 		path := filepath.Join(dir, filepath.FromSlash(c[0]))
 		text, err := os.ReadFile(path)
 		if err != nil || !strings.Contains(string(text), c[1]) {
-			t.Fatalf("%s does not hold %q (%v)", c[0], c[1], err)
+			t.Fatalf("%s does not contain %q (%v)", c[0], c[1], err)
 		}
 		if err := os.WriteFile(path, []byte(strings.Replace(string(text), c[1], c[2], 1)), 0o600); err != nil {
 			t.Fatal(err)
@@ -47,7 +47,7 @@ func edited(t *testing.T, changes ...[3]string) string {
 	return dir
 }
 
-// byName are profiles whose workers are named by a tag, and whose masters hold names of every kind.
+// byName returns profiles in which a tag names the workers and masters hold names of every kind.
 func byName(t *testing.T) string {
 	t.Helper()
 	return edited(t,
@@ -56,30 +56,31 @@ func byName(t *testing.T) string {
 		[3]string{"master/profile.yaml", "      - kubernetes\n", "      - kubernetes\n      - api.alice.example\n      - \"{{ .Region }}.api.alice.example\"\n"})
 }
 
-// contention counts what attackers ask for and are refused.
+// contention counts the refused requests of attackers for an identity.
 type contention struct {
 	t     *testing.T
 	count tally
 }
 
-// refuses fails unless the function refuses an instance, saying why, and leaves nothing of it in Vault.
+// refuses fails unless the function refuses an instance with a reason that contains every text and makes nothing in Vault.
 func (c *contention) refuses(class string, f *sandbox.Function, evil fleet.Instance, says ...string) {
 	c.t.Helper()
 	a := bare(c.t, f, fleet.Event(evil, "running", time.Now()))
 	if a.Kind != "refuse" && a.Kind != "conflict" {
-		c.t.Errorf("%s: want it refused, got %+v: two instances would hold one identity", class, a)
+		c.t.Errorf("%s: want a refusal, got %+v: two instances would hold one identity", class, a)
 	}
 	for _, text := range append(says, evil.ID) {
 		if !strings.Contains(a.Error, text) {
-			c.t.Errorf("%s: want a reason that says %q, got %q", class, text, a.Error)
+			c.t.Errorf("%s: want a reason that contains %q, got %q", class, text, a.Error)
 		}
 	}
 	if left := objects(c.t, evil); len(left) > 0 {
-		c.t.Errorf("%s: made all the same: %v", class, left)
+		c.t.Errorf("%s: refused, but made: %v", class, left)
 	}
 	c.count.add(class, refused)
 }
 
+// named launches a worker with a name tag.
 func (c *contention) named(name string) fleet.Instance {
 	return launch(c.t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": name}})
 }
@@ -121,18 +122,18 @@ func TestContention_GivesOneIdentityToOneInstance(t *testing.T) {
 	c.count.report(t, profilesName, liveName, formerName, liveAddress, serviceName)
 }
 
-// addresses has workers ask for a master's.
+// addresses checks that a worker cannot get an address that another holds.
 func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
 	c.t.Helper()
 	fresh := func() fleet.Instance { return c.named(fmt.Sprintf("w-%d.alice.example", time.Now().UnixNano())) }
-	second := fresh() // a secondary address, as whoever may assign one has it
+	second := fresh() // by a secondary address, which takes the right to assign one
 	assign(c.t, second, master.PrivateIP)
 	c.refuses(liveAddress, f, second, master.PrivateIP, master.ID)
 
-	elsewhere := c.twin(master.PrivateIP) // the first address of an instance in a network of the attacker's
+	elsewhere := c.twin(master.PrivateIP) // by the first address of an instance in a network of the attacker's own
 	c.refuses(liveAddress, f, elsewhere, master.PrivateIP, master.ID)
 
-	// One that another worker has had: its certificate is still good.
+	// An address that another worker had: its certificate is still valid.
 	had := fresh()
 	for _, change := range []func(*testing.T, fleet.Instance, string){assign, unassign} {
 		change(c.t, had, "127.19.0.1")
@@ -145,10 +146,10 @@ func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
 	c.refuses(liveAddress, f, moved, "127.19.0.1", had.ID)
 
 	service := fresh()
-	assign(c.t, service, "10.254.0.1") // of the service kubernetes, in the masters' profile
+	assign(c.t, service, "10.254.0.1") // the address of the service kubernetes in the masters' profile
 	c.refuses(serviceName, f, service, "10.254.0.1", "alice_cluster-master")
 
-	// The other way round: whoever came first is named to the person who is told, and once it is gone the other starts.
+	// An attacker that holds the address first: the refusal names it, and the other instance is granted when it is gone.
 	squatter := fresh()
 	assign(c.t, squatter, "127.19.0.9")
 	if a := bare(c.t, f, fleet.Event(squatter, "running", time.Now())); a.Action != "provisioned" {
@@ -158,7 +159,7 @@ func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
 	assign(c.t, late, "127.19.0.9")
 	a := bare(c.t, f, fleet.Event(late, "running", time.Now()))
 	if a.Kind != "refuse" || !strings.Contains(a.Error, squatter.ID) {
-		c.t.Fatalf("want the holder named, so that a person can end it, got %+v", a)
+		c.t.Fatalf("want the reason to name the holder, so that an operator can end it, got %+v", a)
 	}
 	terminate(c.t, squatter)
 	must(c.t, deprovision, squatter, "terminated", "deprovisioned")
@@ -167,7 +168,7 @@ func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
 	}
 }
 
-// twin launches a worker with a given first address in a network of its own.
+// twin launches a worker with a given first address, in a network of its own.
 func (c *contention) twin(address string) fleet.Instance {
 	c.t.Helper()
 	client := ec2.NewFromConfig(world.AWS)
@@ -199,7 +200,7 @@ func unassign(t *testing.T, i fleet.Instance, address string) {
 	}
 }
 
-// unmarked takes the marks from the lab's PKI mounts until the test ends: a Vault from before there were any.
+// unmarked removes the marks of the lab's PKI mounts until the test ends, as in a Vault from before such marks.
 func unmarked(t *testing.T) {
 	t.Helper()
 	for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
@@ -226,7 +227,7 @@ func TestContention_BetweenDeploymentsAndBasePaths(t *testing.T) {
 	c.count.report(t, otherStack, otherBasePath)
 }
 
-// The run that takes a name over tells whom it removed: that one's own event finds nothing left to tell of.
+// The run that takes over a name reports the holder that it removed, since the holder's own event finds nothing to report.
 func TestTakeOver_IsToldOfTheHolder(t *testing.T) {
 	f := variant(t, provision, map[string]string{"TEMPLATES_DIR": byName(t)})
 	comparing := variant(t, reconcile, map[string]string{"TEMPLATES_DIR": byName(t)})
@@ -239,7 +240,7 @@ func TestTakeOver_IsToldOfTheHolder(t *testing.T) {
 	next := c.named(holder.Tags["Name"])
 	a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, InstanceIDs: []string{next.ID}})
 	if a.Summary.Corrected != 1 || len(ofGrant(objects(t, next))) != 4 || len(objects(t, holder)) != 0 {
-		t.Fatalf("want the name taken over in one run, got %+v", a)
+		t.Fatalf("want the name taken over by one run, got %+v", a)
 	}
 	for _, text := range []string{`"taken_over_by":"` + next.ID + `"`, `"instance":"` + holder.ID + `"`, "Vault Access Removed"} {
 		logged(t, comparing, text)

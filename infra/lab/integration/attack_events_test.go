@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// TestForgedRunning_DoesNotSwallowTheEnd has a sender to the deprovision queue put a forged `running` beside the real
-// `terminated`, while EC2 still shows the instance as running: the real message must come back until EC2 agrees.
+// TestForgedRunning_DoesNotSwallowTheEnd puts a forged `running` beside the real `terminated` in the deprovision queue, while
+// EC2 still shows the instance as running: the real message must come back until EC2 agrees.
 func TestForgedRunning_DoesNotSwallowTheEnd(t *testing.T) {
 	f := world.Functions[deprovision]
 	for name, ahead := range map[string]time.Duration{"months ahead of now": 200 * 24 * time.Hour, "within the clock skew": 30 * time.Second} {
@@ -38,7 +38,7 @@ func TestForgedRunning_DoesNotSwallowTheEnd(t *testing.T) {
 	must(t, provision, i, "running", "provisioned")
 	forged := fleet.Event(i, "running", time.Now().Add(200*24*time.Hour))
 	if a := bare(t, f, forged); a.Kind != "refuse" || a.InstanceID != i.ID {
-		t.Errorf("want the forged event alone refused, got %+v", a)
+		t.Errorf("want only the forged event refused, got %+v", a)
 	}
 	logged(t, f, "ahead of now")
 	terminate(t, i)

@@ -24,7 +24,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// provisioned is a worker that has its grant and has never logged in: nothing but the binding can refuse a login.
+// provisioned returns a worker with a grant that has never logged in, so that only the binding can refuse a login.
 func provisioned(t *testing.T) fleet.Instance {
 	t.Helper()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -41,14 +41,14 @@ func signed(t *testing.T, f *fleet.Fleet, i fleet.Instance) string {
 	return document
 }
 
-// isRefused fails unless Vault itself said no.
+// isRefused fails unless err is Vault's own refusal.
 func isRefused(t *testing.T, what string, err error) {
 	t.Helper()
 	var answer *vaultapi.ResponseError
-	// A signature that does not hold is answered with 500.
+	// Vault answers an invalid signature with 500.
 	signature := err != nil && (strings.Contains(err.Error(), "failed to verify the signature") || strings.Contains(err.Error(), "RSA signature"))
 	if !errors.As(err, &answer) || answer.StatusCode < 400 || answer.StatusCode >= 500 && !signature {
-		t.Errorf("%s: want Vault's refusal, got %v: whoever can do it is that instance to Vault", what, err)
+		t.Errorf("%s: want Vault's refusal, got %v: a caller that gets in is that instance to Vault", what, err)
 	}
 }
 
@@ -64,7 +64,7 @@ func TestALoginWithAnythingButTheInstancesOwnLiveDocumentIsRefused(t *testing.T)
 			t.Error(err)
 		}
 	}()
-	forger, err := fleet.New(fleet.Options{}) // a certificate of the same name and serial number, of another key
+	forger, err := fleet.New(fleet.Options{}) // a certificate with the same name and serial number and another key
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestALoginWithAnythingButTheInstancesOwnLiveDocumentIsRefused(t *testing.T)
 	}
 	text := strings.NewReplacer(other.ID, mine.ID, other.PrivateIP, mine.PrivateIP).Replace(string(der))
 	if text == string(der) {
-		t.Fatal("the signed document does not hold the instance ID in the clear: the forgery below would be none")
+		t.Fatal("the signed document does not contain the instance ID in the clear: the forgery below would change nothing")
 	}
 	swapped := base64.StdEncoding.EncodeToString([]byte(text))
 	unsigned := func(detach bool) string {
@@ -112,8 +112,8 @@ func TestALoginWithAnythingButTheInstancesOwnLiveDocumentIsRefused(t *testing.T)
 		"an unknown instance for this role":                {mine, map[string]any{"role": mine.ID, "pkcs7": signed(t, world.Fleet, unknown)}},
 		"this document signed by another key":              {mine, map[string]any{"role": mine.ID, "pkcs7": signed(t, forger, mine)}},
 		"a forged document in a genuine signature":         {mine, map[string]any{"role": mine.ID, "pkcs7": swapped}},
-		"this document signed by nobody":                   {mine, map[string]any{"role": mine.ID, "pkcs7": unsigned(false)}},
-		"nothing signed by nobody":                         {mine, map[string]any{"role": mine.ID, "pkcs7": unsigned(true)}},
+		"this document without a signer":                   {mine, map[string]any{"role": mine.ID, "pkcs7": unsigned(false)}},
+		"nothing, without a signer":                        {mine, map[string]any{"role": mine.ID, "pkcs7": unsigned(true)}},
 		"this document in the clear with a genuine PKCS 7": {mine, map[string]any{"role": mine.ID, "identity": plain, "signature": genuine}},
 		"this document in the clear alone":                 {mine, map[string]any{"role": mine.ID, "identity": plain}},
 		"this document in the clear, an empty signature":   {mine, map[string]any{"role": mine.ID, "identity": plain, "signature": ""}},
@@ -128,7 +128,7 @@ func TestALoginWithAnythingButTheInstancesOwnLiveDocumentIsRefused(t *testing.T)
 	}
 	for _, i := range []fleet.Instance{mine, other, abroad} {
 		if _, err := world.Fleet.Login(t.Context(), "aws", i, ""); err != nil {
-			t.Errorf("the own login of %s must work after all this, or the refusals prove nothing and an attacker could lock it out: %v", i.ID, err)
+			t.Errorf("%s must still log in afterwards, or the refusals prove nothing and an attacker could lock it out: %v", i.ID, err)
 		}
 	}
 }
@@ -162,13 +162,13 @@ func TestASecondLoginNeedsTheNonceAndTheLatestDocument(t *testing.T) {
 	isRefused(t, "the login of a stopped instance", login(early, first.Nonce))
 	_, err = first.Client.Auth().Token().RenewSelfWithContext(t.Context(), 3600)
 	if err == nil {
-		t.Error("the token of a stopped instance was renewed: a stopped instance must not keep its token alive")
+		t.Error("the token of a stopped instance was renewed")
 	}
-	time.Sleep(1100 * time.Millisecond) // documents tell whole seconds
+	time.Sleep(1100 * time.Millisecond) // a document's time is in whole seconds
 	if err := world.Fleet.Start(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := world.Fleet.Refresh(t.Context(), i); err != nil { // in moto a look makes it running
+	if _, err := world.Fleet.Refresh(t.Context(), i); err != nil { // moto sets it to running when it is described
 		t.Fatal(err)
 	}
 	late := signed(t, world.Fleet, i)
@@ -181,13 +181,13 @@ func TestASecondLoginNeedsTheNonceAndTheLatestDocument(t *testing.T) {
 	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
 		t.Fatal(err)
 	}
-	isRefused(t, "the login of a terminated instance whose role still stands", login(late, first.Nonce))
+	isRefused(t, "the login of a terminated instance whose role still exists", login(late, first.Nonce))
 	fresh := provisioned(t)
 	if err := world.Fleet.Terminate(t.Context(), fresh); err != nil {
 		t.Fatal(err)
 	}
 	_, err = world.Fleet.Login(t.Context(), "aws", fresh, "")
-	isRefused(t, "the first login of a terminated instance whose role still stands", err)
+	isRefused(t, "the first login of a terminated instance whose role still exists", err)
 }
 
 func TestATokenIsWorthNothingFromAnotherAddress(t *testing.T) {
@@ -204,7 +204,7 @@ func TestATokenIsWorthNothingFromAnotherAddress(t *testing.T) {
 			{method: http.MethodGet, path: "auth/token/lookup-self", header: map[string]string{"X-Forwarded-For": me.PrivateIP, "X-Real-IP": me.PrivateIP, "Forwarded": "for=" + me.PrivateIP}},
 		} {
 			if status, body := send(t, client, r); status != http.StatusForbidden {
-				t.Errorf("%s from %s: want 403, got %d %.200s: a stolen token must be of no use elsewhere", r.path, name, status, body)
+				t.Errorf("%s from %s: want 403, got %d %.200s: a stolen token must not work elsewhere", r.path, name, status, body)
 			}
 		}
 	}
@@ -213,8 +213,8 @@ func TestATokenIsWorthNothingFromAnotherAddress(t *testing.T) {
 	}
 }
 
-// goneToFunctions makes EC2 answer the functions, and them alone, that an instance is terminated, while moto shows it
-// to Vault as running: Vault would grant a login until the very end. The way back is to call what is returned.
+// goneToFunctions makes EC2 report an instance as terminated to the functions, while moto still shows it to Vault as
+// running, so that Vault would let it log in until the end. The returned function undoes it.
 func goneToFunctions(i fleet.Instance) func() {
 	body := fmt.Sprintf(`<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId><reservationSet><item>`+
 		`<reservationId>r-1</reservationId><ownerId>%s</ownerId><groupSet/><instancesSet><item><instanceId>%s</instanceId>`+
@@ -228,7 +228,7 @@ func goneToFunctions(i fleet.Instance) func() {
 	return func() { world.Taps.AWS.SetFault(nil) }
 }
 
-// racing logs in continuously on several goroutines until stop is called, which gives the tokens that were granted.
+// racing logs in continuously on several goroutines until stop is called. stop returns the tokens that Vault issued.
 func racing(t *testing.T, i fleet.Instance) (stop func() map[string]string) {
 	t.Helper()
 	const racers = 4
@@ -270,13 +270,13 @@ func TestNoLoginThatRacesTheRemovalOutlivesIt(t *testing.T) {
 		i := provisioned(t)
 		back := goneToFunctions(i)
 		stop := racing(t, i)
-		time.Sleep(time.Duration(round%8) * 5 * time.Millisecond) // so that the removal meets logins at every stage
-		a := tell(t, deprovision, i, "terminated")
+		time.Sleep(time.Duration(round%8) * 5 * time.Millisecond) // the removal meets logins at every stage
+		a := sendEvent(t, deprovision, i, "terminated")
 		tokens := stop()
 		if strings.Contains(a.Failure, converge.ErrUnfinished.Error()) {
 			settled++
 			afterTheQuiet(t, i)
-			a = tell(t, deprovision, i, "terminated")
+			a = sendEvent(t, deprovision, i, "terminated")
 		}
 		if a.Action != "deprovisioned" {
 			t.Fatalf("got %+v", a)
@@ -286,31 +286,31 @@ func TestNoLoginThatRacesTheRemovalOutlivesIt(t *testing.T) {
 		}
 		back()
 		granted += len(tokens)
-		note := func(list *[]string, found []string) {
+		add := func(list *[]string, found []string) {
 			if len(found) > 0 {
 				*list = append(*list, fmt.Sprintf("round %d: %s", round, strings.Join(found, "; ")))
 			}
 		}
-		note(&working, alive(t, i, tokens))
-		note(&left, objects(t, i))
+		add(&working, alive(t, i, tokens))
+		add(&left, objects(t, i))
 		forget := remake(t, i)
-		note(&revived, alive(t, i, tokens))
+		add(&revived, alive(t, i, tokens))
 		forget()
 	}
-	t.Logf("%d rounds, Vault granted %d logins while the removal ran; in %d the removal saw a late one and ran once more", rounds, granted, settled)
+	t.Logf("%d rounds: Vault granted %d logins during the removals; in %d rounds a removal saw a late login and ran a second time", rounds, granted, settled)
 	if granted < rounds {
 		t.Errorf("want at least one login granted in a round on average, got %d in %d: nothing raced", granted, rounds)
 	}
 	if len(working) > 0 {
-		t.Errorf("after `deleted` was recorded, in %d of %d rounds a token still looked at itself or got a certificate: it outlives its instance. The first: %.700s",
+		t.Errorf("in %d of %d rounds a token still looked itself up or got a certificate after `deleted` was recorded, so it outlives its instance. The first: %.700s",
 			len(working), rounds, working[0])
 	}
-	// Where the auth role gives nothing but the instance's own policies, a login that ends even later is not waited for:
-	// its token has no power, unless somebody makes a policy of that name by hand. SECURITY.md says so.
-	t.Logf("left by such logins in %d rounds, without power in all of them; in %d a policy made by hand under the old name would give some", len(left), len(revived))
+	// If the auth role has only the instance's own policies, the removal does not wait for a login that ends even later: its
+	// token has no power unless a policy of that name is made by hand. SECURITY.md says so.
+	t.Logf("such logins left something in %d rounds, always without power; in %d rounds a policy made by hand under the old name would give them power", len(left), len(revived))
 }
 
-// afterTheQuiet moves the record on in time, to when no login can be under way any more.
+// afterTheQuiet sets the record's quiet time to the past, when no login can be in flight.
 func afterTheQuiet(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	r, err := world.Record(t.Context(), i.ID)
@@ -327,9 +327,9 @@ func afterTheQuiet(t *testing.T, i fleet.Instance) {
 	}
 }
 
-// TestALoginThatEndsAfterTheRemovalGivesNothing is the race with its timing made certain: EC2's answer to Vault, that
-// the instance runs, is held back until the removal is recorded. The profile grants a policy besides the instance's
-// own, which stays when the instance's go.
+// TestALoginThatEndsAfterTheRemovalGivesNothing fixes the timing of the race: EC2's answer to Vault, that the instance runs,
+// is held back until the removal is recorded. The profile also grants a policy that is not the instance's own and remains
+// when the instance's policies are deleted.
 func TestALoginThatEndsAfterTheRemovalGivesNothing(t *testing.T) {
 	slow, err := tap.Start(tap.Options{Upstream: world.MotoURL})
 	if err != nil {
@@ -376,26 +376,26 @@ func TestALoginThatEndsAfterTheRemovalGivesNothing(t *testing.T) {
 	select {
 	case <-asked:
 	case err := <-answered:
-		t.Fatalf("the login ended before EC2 was asked: %v", err)
+		t.Fatalf("the login ended before Vault called EC2: %v", err)
 	}
 	back := goneToFunctions(i)
 	defer back()
-	if a := tell(t, deprovision, i, "terminated"); !strings.Contains(a.Failure, converge.ErrUnfinished.Error()) {
-		t.Fatalf("want the removal to wait for logins under way, got %+v", a)
+	if a := sendEvent(t, deprovision, i, "terminated"); !strings.Contains(a.Failure, converge.ErrUnfinished.Error()) {
+		t.Fatalf("want the removal to wait for logins in flight, got %+v", a)
 	}
 	close(release)
 	if err := <-answered; err != nil {
 		t.Logf("Vault refused the login: %v", err)
 	}
 	afterTheQuiet(t, i)
-	a := tell(t, deprovision, i, "terminated")
+	a := sendEvent(t, deprovision, i, "terminated")
 	if a.Action != "deprovisioned" {
 		t.Fatalf("got %+v", a)
 	}
 	if works := alive(t, i, tokens); len(works) > 0 {
-		t.Errorf("after `deleted` was recorded: %s: a login that was under way during the removal outlives the instance", strings.Join(works, "; "))
+		t.Errorf("after `deleted` was recorded: %s: a login in flight during the removal outlives the instance", strings.Join(works, "; "))
 	}
 	if left := objects(t, i); len(left) > 0 {
-		t.Errorf("after `deleted` was recorded there stands %v: nothing will ever remove it", left)
+		t.Errorf("after `deleted` was recorded %v still exists: nothing will ever remove it", left)
 	}
 }

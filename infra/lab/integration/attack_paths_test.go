@@ -64,7 +64,7 @@ func (a *attempts) paths(other member) {
 	a.acme()
 }
 
-// acme tries the paths that need no token where ACME is on; the lab's mounts have it as Vault makes them: off.
+// acme adds the paths that need no token if ACME is enabled. On the lab's mounts it is disabled, as is Vault's default.
 func (a *attempts) acme() {
 	const jws = `{"protected":"e30","payload":"e30","signature":"AA"}`
 	for _, below := range []string{"", "roles/" + a.me.kubelet.role + "/", "issuer/default/", "issuer/default/roles/" + a.me.kubelet.role + "/"} {
@@ -91,16 +91,16 @@ func TestAnInstanceGetsWhatItShouldInTheWaysClientsAsk(t *testing.T) {
 	for name, row := range map[string]struct {
 		op     string
 		fields map[string]any
-		names  []string // the DNS names and addresses that the certificate must hold
+		names  []string // the certificate's DNS names and addresses
 	}{
-		"the Vault CLI, every value a string":        {"issue", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": ip, "ttl": "24h", "format": "pem"}, []string{dns, ip}},
-		"the common name alone":                      {"issue", map[string]any{"common_name": cn}, nil},
-		"addresses as a list in JSON":                {"issue", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": []string{ip}}, []string{dns, ip}},
-		"a bundle and a PKCS 8 key":                  {"issue", map[string]any{"common_name": cn, "alt_names": dns, "format": "pem_bundle", "private_key_format": "pkcs8"}, []string{dns}},
-		"a TTL as a number":                          {"issue", map[string]any{"common_name": cn, "ip_sans": ip, "ttl": 3600}, []string{ip}},
-		"a CSR that carries all, and the same asked": {"sign", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": ip, "csr": full}, []string{dns, ip}},
-		"a CSR, lists in JSON":                       {"sign", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": []string{ip}, "csr": full, "ttl": "1h"}, []string{dns, ip}},
-		"a CSR and the common name":                  {"sign", map[string]any{"common_name": cn, "csr": full}, nil},
+		"the Vault CLI, every value a string":       {"issue", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": ip, "ttl": "24h", "format": "pem"}, []string{dns, ip}},
+		"the common name alone":                     {"issue", map[string]any{"common_name": cn}, nil},
+		"addresses as a list in JSON":               {"issue", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": []string{ip}}, []string{dns, ip}},
+		"a bundle and a PKCS 8 key":                 {"issue", map[string]any{"common_name": cn, "alt_names": dns, "format": "pem_bundle", "private_key_format": "pkcs8"}, []string{dns}},
+		"a TTL as a number":                         {"issue", map[string]any{"common_name": cn, "ip_sans": ip, "ttl": 3600}, []string{ip}},
+		"a CSR with all names, and the same fields": {"sign", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": ip, "csr": full}, []string{dns, ip}},
+		"a CSR, lists in JSON":                      {"sign", map[string]any{"common_name": cn, "alt_names": dns, "ip_sans": []string{ip}, "csr": full, "ttl": "1h"}, []string{dns, ip}},
+		"a CSR and the common name":                 {"sign", map[string]any{"common_name": cn, "csr": full}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, body := send(t, me.session.Client, request{path: k8s + "/" + row.op + "/" + me.kubelet.role, body: text(t, row.fields)})
@@ -143,12 +143,12 @@ func TestAnInstanceWithSeveralNamesMayAskForAnyOfThem(t *testing.T) {
 	}
 }
 
-// wantNames fails unless the answer is a certificate of one's own that holds exactly these names.
+// wantNames fails unless the answer is an allowed certificate with exactly these names.
 func wantNames(t *testing.T, own allowed, status int, body []byte, names []string) {
 	t.Helper()
 	got, cert, err := judge(own, status, body)
 	if got != harmless {
-		t.Fatalf("want a certificate, got %s %d %s %v: what an instance is granted must reach it", got, status, body, err)
+		t.Fatalf("want a certificate, got %s %d %s %v: an instance must get what it is granted", got, status, body, err)
 	}
 	have := slices.Clone(cert.DNSNames)
 	for _, a := range cert.IPAddresses {
@@ -157,6 +157,6 @@ func wantNames(t *testing.T, own allowed, status int, body []byte, names []strin
 	slices.Sort(have)
 	want := slices.Sorted(slices.Values(names))
 	if !slices.Equal(have, want) {
-		t.Errorf("want the names %v, got %v: a certificate without them does not serve", want, have)
+		t.Errorf("want the names %v, got %v: the certificate does not serve without them", want, have)
 	}
 }

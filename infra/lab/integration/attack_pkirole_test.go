@@ -19,7 +19,7 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// outsider is a token whose policy reaches every role of the workers' and masters' PKI mount. Vault has no way to keep such a
+// outsider returns a client whose policy reaches every role of the workers' and masters' PKI mount. Vault cannot keep such a
 // policy from the roles.
 func outsider(t *testing.T) *vaultapi.Client {
 	t.Helper()
@@ -44,10 +44,10 @@ func outsider(t *testing.T) *vaultapi.Client {
 	return client
 }
 
-// TestPKIRole_AloneHoldsWhatItCan asks the roles themselves, without the policy of an instance before them. What only that
-// policy stops cannot be stopped here and is asserted as well: SECURITY.md says so.
+// TestPKIRole_AloneHoldsWhatItCan tests the roles alone, without an instance's policy. It also asserts the requests that only
+// such a policy refuses, as SECURITY.md says.
 func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
-	// A master whose policy gives no access to the API server's role.
+	// A master whose policy has no access to the API server's role.
 	without := variant(t, provision, map[string]string{"TEMPLATES_DIR": edited(t, [3]string{"master/policy.hcl.tmpl", `{{ pkiAccess "kube_apiserver" }}`, ""})})
 	bereft, master, worker := launch(t, fleet.Spec{Role: "alice-master"}), launch(t, fleet.Spec{Role: "alice-master"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := bare(t, without, fleet.Event(bereft, "running", time.Now())); a.Action != "provisioned" {
@@ -58,15 +58,15 @@ func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
 
 	role := vaultRead(t, k8s+"/roles/"+bereft.ID+"-kube_apiserver")
 	if role["allow_ip_sans"] != false || strings.Contains(strings.ToLower(text(t, role)), "kubernetes") {
-		t.Errorf("want a role that nobody has access to without addresses and shared names, got %v", role)
+		t.Errorf("want a role without access to have no addresses and no shared names, got %v", role)
 	}
 
 	type shape struct {
 		role, cn  string
-		dns       []string // all that a certificate of it may hold
-		addresses bool     // that the role alone lets any address in
+		dns       []string // all names that its certificates may have
+		addresses bool     // whether the role alone allows any address
 	}
-	nobodys := shape{bereft.ID + "-kube_apiserver", bereft.PrivateDNS, []string{bereft.PrivateDNS, "localhost"}, false}
+	unreachable := shape{bereft.ID + "-kube_apiserver", bereft.PrivateDNS, []string{bereft.PrivateDNS, "localhost"}, false}
 	kubelet := shape{worker.ID + "-kubelet", "system:node:" + worker.PrivateDNS, []string{worker.PrivateDNS}, true}
 	proxy := shape{worker.ID + "-kube_proxy", "system:kube-proxy", nil, false}
 	masters := shape{master.ID + "-kube_apiserver", master.PrivateDNS, []string{
@@ -78,7 +78,7 @@ func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
 		DNSNames: []string{"kubernetes", "api.alice.example", master.PrivateDNS}, IPAddresses: []net.IP{net.IPv4(10, 254, 0, 1)},
 	})
 	asked, got, open := 0, 0, map[string]bool{}
-	for _, s := range []shape{nobodys, kubelet, proxy, masters} {
+	for _, s := range []shape{unreachable, kubelet, proxy, masters} {
 		for what, fields := range map[string]map[string]any{
 			"its own name":               {},
 			"a shared name as CN":        {"common_name": "kubernetes.default.svc"},
@@ -90,7 +90,7 @@ func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
 			"a wildcard":                 {"alt_names": "*." + s.cn},
 			"a name below its own":       {"alt_names": "x." + s.cn},
 			"the service's address":      {"ip_sans": "10.254.0.1"},
-			"an address of anybody":      {"ip_sans": "8.8.8.8"},
+			"a public address":           {"ip_sans": "8.8.8.8"},
 			"loopback":                   {"ip_sans": "127.0.0.1"},
 			"a URI":                      {"uri_sans": "spiffe://alice/master"},
 			"another kind of name":       {"other_sans": "1.3.6.1.4.1.311.20.2.3;utf8:root"},
@@ -137,25 +137,25 @@ func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
 	}
 	t.Logf("%d requests without an instance's policy, %d certificates", asked, got)
 	if want := map[string]bool{kubelet.role: true, masters.role: true}; !maps.Equal(open, want) {
-		t.Errorf("want addresses open where an instance may have any and nowhere else, which Vault's roles cannot say better; got %v", open)
+		t.Errorf("want any address allowed only by the roles of instances with addresses (Vault's roles cannot restrict them), got %v", open)
 	}
 	ask := func(role string, fields map[string]any) *x509.Certificate {
 		t.Helper()
 		status, body := send(t, client, request{path: k8s + "/issue/" + role, body: text(t, fields)})
 		var answer struct{ Data struct{ Certificate string } }
 		if err := json.Unmarshal(body, &answer); err != nil || status != http.StatusOK {
-			t.Fatalf("%v: if Vault refuses this now, say so in SECURITY.md: %d %s", fields, status, body)
+			t.Fatalf("%v: Vault now refuses this, so change SECURITY.md: %d %s", fields, status, body)
 		}
 		return certificate(t, answer.Data.Certificate)
 	}
 	if cert := ask(kubelet.role, map[string]any{"common_name": kubelet.cn, "ttl": "87600h"}); time.Until(cert.NotAfter) > maxTTL+time.Minute {
-		t.Errorf("want max_ttl to bound what is asked as ttl, got %s", cert.NotAfter)
+		t.Errorf("want max_ttl to bound the requested ttl, got %s", cert.NotAfter)
 	}
-	// What cannot be stopped: the names that the masters share, of a master that may ask for them; and an end of one's own
-	// choosing, which Vault holds against the CA's end alone.
+	// The roles alone allow the names that masters share, to a master that may have them, and any not_after up to the end of
+	// the CA.
 	ask(masters.role, map[string]any{"common_name": master.PrivateDNS, "alt_names": "kubernetes", "ip_sans": "10.254.0.1"})
 	if cert := ask(kubelet.role, map[string]any{"common_name": kubelet.cn, "not_after": "2035-01-01T00:00:00Z"}); cert.NotAfter.Year() != 2035 {
-		t.Errorf("not_after is bounded now (%s): say so in SECURITY.md", cert.NotAfter)
+		t.Errorf("Vault now bounds not_after (%s), so change SECURITY.md", cert.NotAfter)
 	}
 }
 
@@ -164,14 +164,14 @@ func TestLifetimes_PastTheBoundGrantNothingNew(t *testing.T) {
 	const rule = "longer than MAX_CERTIFICATE_TTL (1h0m0s)"
 	env := map[string]string{"MAX_CERTIFICATE_TTL": "1h"}
 	granting, removing, comparing := variant(t, provision, env), variant(t, deprovision, env), variant(t, reconcile, env)
-	old := join(t) // by the bound from before
-	stood := standingFor(t, old.Instance)
+	old := join(t) // granted under the former bound
+	granted := grantFields(t, old.Instance)
 	works := func(when string) {
 		t.Helper()
 		if len(alive(t, old.Instance, map[string]string{"token": old.session.Token()})) != 2 {
-			t.Errorf("%s: the token works no longer", when)
+			t.Errorf("%s: the token no longer works", when)
 		}
-		if now := standingFor(t, old.Instance); text(t, now) != text(t, stood) {
+		if now := grantFields(t, old.Instance); text(t, now) != text(t, granted) {
 			t.Errorf("%s: want every object as it was", when)
 		}
 		if _, err := world.Fleet.Login(t.Context(), world.AuthMount, old.Instance, old.session.Nonce); err != nil {
@@ -190,12 +190,12 @@ func TestLifetimes_PastTheBoundGrantNothingNew(t *testing.T) {
 	for _, i := range []fleet.Instance{old.Instance, fresh} {
 		a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}})
 		if len(a.Drift) != 1 || !strings.Contains(a.Drift[0].Error, rule) || a.Summary.Corrected > 0 {
-			t.Errorf("want reconcile to name the rule and do nothing, got %+v", a)
+			t.Errorf("want reconcile to name the rule and change nothing, got %+v", a)
 		}
 	}
 	works("a comparison")
 	if left := objects(t, fresh); len(left) > 0 {
-		t.Errorf("made all the same: %v", left)
+		t.Errorf("refused, but made: %v", left)
 	}
 	r, checks := examine(t, comparing)
 	if got := checks["profile rules"]; r.OK || got.OK || !strings.Contains(got.Detail, "alice_cluster-worker") || !strings.Contains(got.Detail, rule) || got.Remedy == "" {
@@ -203,7 +203,7 @@ func TestLifetimes_PastTheBoundGrantNothingNew(t *testing.T) {
 	}
 	terminate(t, old.Instance)
 	if a := bare(t, removing, fleet.Event(old.Instance, "terminated", time.Now())); a.Action != "deprovisioned" {
-		t.Errorf("want the removal made all the same, got %+v", a)
+		t.Errorf("want the removal done despite the rule, got %+v", a)
 	}
 	wantGone(t, old.Instance, old.session)
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// alive names the tokens that still do something: look at themselves, or get a certificate.
+// alive returns the tokens that still work, with the request that succeeded: a look-up of itself, or a certificate.
 func alive(t *testing.T, i fleet.Instance, tokens map[string]string) []string {
 	t.Helper()
 	var out []string
@@ -31,15 +31,15 @@ func alive(t *testing.T, i fleet.Instance, tokens map[string]string) []string {
 			{path: k8s + "/issue/" + i.ID + "-kubelet", body: `{"common_name":"system:node:` + i.PrivateDNS + `"}`},
 		} {
 			if status, body := send(t, client, r); status != http.StatusForbidden {
-				out = append(out, fmt.Sprintf("%s: %s gave %d %.80s", name, r.path, status, body))
+				out = append(out, fmt.Sprintf("%s: %s returned %d %.80s", name, r.path, status, body))
 			}
 		}
 	}
 	return out
 }
 
-// remake makes a policy of the instance's policy name again. A token that is merely without a policy comes back to
-// life with it; one that is dead does not.
+// remake makes a policy with the name of the instance's policy. It revives a token that only lacks its policy, and not one
+// that is cut.
 func remake(t *testing.T, i fleet.Instance) (back func()) {
 	t.Helper()
 	name := "ec2-" + i.ID + "-node"
@@ -52,7 +52,7 @@ func remake(t *testing.T, i fleet.Instance) (back func()) {
 		t.Fatal(err)
 	}
 	if len(alive(t, i, map[string]string{"control": control.Auth.ClientToken})) != 2 {
-		t.Error("a new token with the policy made again can do nothing: that old ones cannot either proves nothing")
+		t.Error("a new token with the remade policy can do nothing, so it proves nothing that old ones cannot either")
 	}
 	return func() {
 		if err := world.Vault.Sys().DeletePolicyWithContext(context.WithoutCancel(t.Context()), name); err != nil {
@@ -61,7 +61,7 @@ func remake(t *testing.T, i fleet.Instance) (back func()) {
 	}
 }
 
-// mayMakeTokens lets an instance's policy make child tokens, by a hand in Vault.
+// mayMakeTokens adds the right to make child tokens to an instance's policy, as if edited by hand.
 func mayMakeTokens(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	name := "ec2-" + i.ID + "-node"
@@ -74,7 +74,7 @@ func mayMakeTokens(t *testing.T, i fleet.Instance) {
 	}
 }
 
-// everyToken gets an instance's tokens in all the ways there are; wrapped holds tokens that are to be unwrapped.
+// everyToken gets tokens of an instance in every way that Vault has. wrapped holds wrapping tokens.
 func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]string, entity string) {
 	t.Helper()
 	tokens, wrapped = map[string]string{}, map[string]string{}
@@ -145,12 +145,12 @@ func TestEveryTokenOfATerminatedInstanceIsDeadAtOnce(t *testing.T) {
 	mayMakeTokens(t, i)
 	tokens, wrapped, entity := everyToken(t, i)
 	if entity == "" {
-		t.Fatal("the login made no entity: nothing could be cut")
+		t.Fatal("the login made no entity, so there is nothing to cut")
 	}
 	neighbour := join(t)
 	for name, token := range tokens {
 		if n := len(alive(t, i, map[string]string{name: token})); n != 2 {
-			t.Fatalf("%s works on %d of 2 paths before the removal: that it does not work afterwards would prove nothing", name, n)
+			t.Fatalf("%s works on %d of 2 paths before the removal, so its failure afterwards would prove nothing", name, n)
 		}
 	}
 	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
@@ -163,7 +163,7 @@ func TestEveryTokenOfATerminatedInstanceIsDeadAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The wrapping token is nobody's in particular; what matters is what comes out of it.
+		// The wrapping token belongs to no entity. The wrapped token counts.
 		out, err := client.Logical().UnwrapWithContext(t.Context(), token)
 		if err != nil {
 			t.Logf("%s: unwrapping is refused: %v", name, err)
@@ -172,14 +172,14 @@ func TestEveryTokenOfATerminatedInstanceIsDeadAtOnce(t *testing.T) {
 		tokens[name+", unwrapped after the removal"] = out.Auth.ClientToken
 	}
 	if len(tokens) < 10 {
-		t.Errorf("want the wrapped tokens to be unwrapped and tried as well, got %d tokens", len(tokens))
+		t.Errorf("want the unwrapped tokens among those tried, got %d tokens", len(tokens))
 	}
 	for _, works := range alive(t, i, tokens) {
-		t.Errorf("after the removal, %s: want 403: an attacker keeps what the instance had", works)
+		t.Errorf("after the removal, %s: want 403: an attacker keeps the instance's access", works)
 	}
 	back := remake(t, i)
 	for _, works := range alive(t, i, tokens) {
-		t.Errorf("with a policy of the same name made again, %s: want 403: the token was asleep and not dead", works)
+		t.Errorf("with a remade policy of the same name, %s: want 403: the token only lacked its policy and was not cut", works)
 	}
 	for name, token := range tokens {
 		client, err := world.Fleet.ClientOn(i, token)
@@ -195,19 +195,19 @@ func TestEveryTokenOfATerminatedInstanceIsDeadAtOnce(t *testing.T) {
 	back()
 	nothingLeft(t, i, entity)
 	if len(alive(t, neighbour.Instance, map[string]string{"neighbour": neighbour.session.Token()})) != 2 {
-		t.Error("the neighbour's token died too: the removal cut more than the instance's")
+		t.Error("the removal also cut the neighbour's token")
 	}
 }
 
-// nothingLeft looks with the root token for what a removal must not leave.
+// nothingLeft checks with the root token that a removal left nothing.
 func nothingLeft(t *testing.T, i fleet.Instance, entity string) {
 	t.Helper()
 	if left := objects(t, i); len(left) > 0 {
-		t.Errorf("left in Vault: want nothing that bears the instance's ID, got %v", left)
+		t.Errorf("want nothing with the instance's ID left in Vault, got %v", left)
 	}
 	for _, path := range []string{"identity/entity/id/" + entity, "auth/aws/identity-accesslist/" + i.ID, "auth/aws/role/" + i.ID} {
 		if got, err := world.Vault.Logical().ReadWithContext(t.Context(), path); err != nil || got != nil {
-			t.Errorf("want nothing at %s, got %+v, %v: with it an old token or login could come back", path, got, err)
+			t.Errorf("want nothing at %s, got %+v, %v: an old token or login could use it", path, got, err)
 		}
 	}
 	list, err := world.Vault.Logical().ListWithContext(t.Context(), "identity/entity-alias/id")
@@ -219,7 +219,7 @@ func nothingLeft(t *testing.T, i fleet.Instance, entity string) {
 	}
 }
 
-// mayRevoke sets Vault up for revocation until the test ends.
+// mayRevoke sets up Vault for the revocation of certificates until the test ends.
 func mayRevoke(t *testing.T) {
 	t.Helper()
 	if out, err := world.VaultSetup(t.Context(), "-revoke-certificates"); err != nil {
@@ -271,17 +271,17 @@ func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
 	on := onCRL(t)
 	for op, serial := range revoked {
 		if !on[serial.String()] {
-			t.Errorf("the certificate that %s gave (serial %x) is not on the CRL of %d entries: whoever took its key can go on as the instance", op, serial, len(on))
+			t.Errorf("the certificate of %s (serial %x) is not on the CRL of %d entries: its key still passes for the instance", op, serial, len(on))
 		}
 	}
 	for op, serial := range good {
 		if on[serial.String()] {
-			t.Errorf("the certificate that %s gave to an instance that lives (serial %x) is on the CRL", op, serial)
+			t.Errorf("the certificate of %s of a running instance (serial %x) is on the CRL", op, serial)
 		}
 	}
 }
 
-// onCRL reads the serial numbers on the CRL of the workers' PKI mount as whoever checks a certificate does: without a token.
+// onCRL returns the serial numbers on the CRL of the workers' PKI mount. It reads them without a token, as a verifier does.
 func onCRL(t *testing.T) map[string]bool {
 	t.Helper()
 	client, err := world.Fleet.VaultClient("")

@@ -17,10 +17,10 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// many is how many certificates an attacker gets to hold its own removal up.
+// many is the number of certificates that an attacker gets to delay its own removal.
 const many = 300
 
-// leasing are the functions of a deployment that leases and revokes certificates, with workers that a tag names.
+// leasing holds the functions of a deployment that leases and revokes certificates. A tag names its workers.
 type leasing struct{ granting, removing, comparing *sandbox.Function }
 
 func newLeasing(t *testing.T) leasing {
@@ -39,7 +39,7 @@ type holder struct {
 	serials []string
 }
 
-// holds grants a worker its name and has it get n certificates, many at a time.
+// holds grants a worker and gets n certificates for it, 12 at a time.
 func (l leasing) holds(t *testing.T, n int) holder {
 	t.Helper()
 	h := holder{Instance: launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": fmt.Sprintf("holder-%d.alice.example", time.Now().UnixNano())}})}
@@ -72,7 +72,7 @@ func (l leasing) holds(t *testing.T, n int) holder {
 	return h
 }
 
-// revoked waits until every certificate of the holder is on the CRL: Vault revokes by itself.
+// revoked waits until every certificate of the holder is on the CRL: Vault revokes in the background.
 func (h holder) revoked(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(500 * time.Millisecond) {
@@ -86,18 +86,18 @@ func (h holder) revoked(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d certificates are not on the CRL: whoever took their keys goes on as the instance", left, len(h.serials))
+			t.Fatalf("%d of %d certificates are not on the CRL: their keys still pass for the instance", left, len(h.serials))
 		}
 	}
 }
 
-// revoking are the prefixes that the holder's tombstone says are still to be revoked.
+// revoking returns the prefixes that the holder's tombstone lists for revocation.
 func (h holder) revoking(t *testing.T) []string {
 	t.Helper()
 	return recordOf(t, h.Instance).Revoking
 }
 
-// onRevocation has a fault strike each call that revokes.
+// onRevocation plays a fault on each call that revokes and returns the number of such calls.
 func onRevocation(t *testing.T, fault func() *tap.Fault) (calls *atomic.Int64) {
 	t.Helper()
 	calls = new(atomic.Int64)
@@ -131,7 +131,7 @@ func TestRevocation_NeverHoldsARemovalUp(t *testing.T) {
 			again, _ := deliver(t, l.removing, fleet.Event(last.Instance, "terminated", time.Now()))
 			took[i], calls[i] = time.Since(begun), vaultCalls("")
 			if len(again) > 0 || len(last.revoking(t)) > 0 {
-				t.Fatalf("%d certificates: want the removal ended by one run, got %q to be revoked\n%s", n, last.revoking(t), lastOf(l.removing.Logs()))
+				t.Fatalf("%d certificates: want the removal done by one run, got %q still to revoke\n%s", n, last.revoking(t), lastOf(l.removing.Logs()))
 			}
 			wantGone(t, last.Instance, last.session)
 		}
@@ -150,19 +150,19 @@ func TestRevocation_NeverHoldsARemovalUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := l.holds(t, 20)
 			as := &autoScaling{state: "Terminating:Wait"}
-			as.stand(t)
+			as.install(t)
 			struck := onRevocation(t, fault)
 			hook := hookEvent(t, h.Instance, "vault-identity-gone", "TERMINATING")
 			again, _ := deliver(t, l.removing, hook)
 			if !slices.Equal(again, []int{0}) || struck.Load() == 0 {
-				t.Fatalf("want the message back for the certificates alone, got %v after %d calls\n%s", again, struck.Load(), lastOf(l.removing.Logs()))
+				t.Fatalf("want the message back only for the certificates, got %v after %d calls\n%s", again, struck.Load(), lastOf(l.removing.Logs()))
 			}
 			wantGone(t, h.Instance, h.session)
-			if got, want := told(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + h.ID + " CONTINUE"}; !slices.Equal(got, want) {
-				t.Errorf("want Auto Scaling told to go on, got %q", got)
+			if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + h.ID + " CONTINUE"}; !slices.Equal(got, want) {
+				t.Errorf("want Auto Scaling to continue, got %q", got)
 			}
 			if len(h.revoking(t)) == 0 {
-				t.Error("want the tombstone to say what is left to revoke")
+				t.Error("want the tombstone to list the prefixes left to revoke")
 			}
 			world.Taps.Vault.SetFault(nil)
 			as.over = true
@@ -182,11 +182,11 @@ func TestRevocation_NeverHoldsARemovalUp(t *testing.T) {
 			t.Fatalf("want the name taken over in one run, got %+v\n%s", a, lastOf(l.comparing.Logs()))
 		}
 		if got := ofGrant(objects(t, next)); !slices.Equal(got, grantOf(next.ID)) {
-			t.Errorf("want the successor granted all, got %q", got)
+			t.Errorf("want the successor's whole grant, got %q", got)
 		}
 		wantGone(t, h.Instance, h.session)
 		if len(h.revoking(t)) == 0 {
-			t.Error("want the holder's tombstone to say what is left to revoke")
+			t.Error("want the holder's tombstone to list the prefixes left to revoke")
 		}
 		world.Taps.Vault.SetFault(nil)
 		l.reconcileFinishes(t, h)
@@ -215,11 +215,11 @@ func TestRevocation_NeverHoldsARemovalUp(t *testing.T) {
 			again, result := deliver(t, l.removing, fleet.Event(h.Instance, "terminated", time.Now()))
 			world.Taps.Vault.SetFault(nil)
 			if !slices.Equal(again, []int{0}) || result.ErrorType != "Runtime.ExitError" {
-				t.Fatalf("want the process dead between the last write and the revocation, got %+v", result)
+				t.Fatalf("want the process killed between the last write and the revocation, got %+v", result)
 			}
 			wantGone(t, h.Instance, h.session)
 			if len(h.revoking(t)) == 0 {
-				t.Fatal("want the tombstone to say what is left to revoke")
+				t.Fatal("want the tombstone to list the prefixes left to revoke")
 			}
 			finish(t, h)
 			h.revoked(t)
@@ -227,14 +227,14 @@ func TestRevocation_NeverHoldsARemovalUp(t *testing.T) {
 	}
 }
 
-// reconcileFinishes has reconcile find a tombstone that says what is left to revoke, and finish it.
+// reconcileFinishes lets reconcile find a tombstone with prefixes left to revoke, and finish it.
 func (l leasing) reconcileFinishes(t *testing.T, h holder) {
 	t.Helper()
 	in := rec.Input{Mode: rec.Detect, InstanceIDs: []string{h.ID}}
 	want := []string{"record orphaned delete instance#" + h.ID}
 	if a := runReconcile(t, l.comparing, in); !slices.Equal(rows(a), want) || !strings.Contains(a.Drift[0].Diff, "not all revoked") {
 		text, _ := json.Marshal(a)
-		t.Fatalf("want %q with what is left, got %s", want, text)
+		t.Fatalf("want %q with the prefixes left, got %s", want, text)
 	}
 	in.Mode = rec.Correct
 	if a := runReconcile(t, l.comparing, in); a.Summary.Corrected != 1 || len(h.revoking(t)) > 0 {
@@ -242,6 +242,6 @@ func (l leasing) reconcileFinishes(t *testing.T, h holder) {
 	}
 	h.revoked(t)
 	if a := runReconcile(t, l.comparing, in); len(a.Drift) > 0 {
-		t.Errorf("want nothing more, got %+v", a)
+		t.Errorf("want no drift left, got %+v", a)
 	}
 }

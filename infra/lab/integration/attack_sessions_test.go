@@ -27,7 +27,7 @@ const (
 	forgedRecord   = "forged record"
 )
 
-// iamLogin logs in to an instance's auth role with a session of some IAM role, from the instance's own address. It returns
+// iamLogin logs in to an instance's auth role with a session of an IAM role, from the instance's own address, and returns
 // the token.
 func iamLogin(t *testing.T, roleARN, session string, at fleet.Instance) (string, error) {
 	t.Helper()
@@ -50,7 +50,7 @@ func iamLogin(t *testing.T, roleARN, session string, at fleet.Instance) (string,
 	return secret.ClientToken, nil
 }
 
-// The session's name is whoever assumes a role's to choose, and no permission on the role is needed.
+// The caller that assumes a role chooses the name of the session. It needs no permission on the role.
 func TestLogin_OtherRolesSessionIsRefused(t *testing.T) {
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: iam")})
 	victim, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
@@ -84,7 +84,7 @@ func TestLogin_OtherRolesSessionIsRefused(t *testing.T) {
 	count.report(t, otherSession)
 }
 
-// aliases sets how the auth mount names identities, until the test ends.
+// aliases writes the identity settings of the auth mount until the test ends.
 func aliases(t *testing.T, fields map[string]any) {
 	t.Helper()
 	const path = "auth/aws/config/identity"
@@ -97,7 +97,7 @@ func aliases(t *testing.T, fields map[string]any) {
 	})
 }
 
-// Whatever the mount's aliases are, a removal that says it is done has cut the token; where it cannot, it says so.
+// Under every alias setting, a removal that reports success has cut the token, and one that cannot cut it reports a conflict.
 func TestRemoval_UnderEveryAliasSetting(t *testing.T) {
 	removing := variant(t, deprovision, nil)
 	var count tally
@@ -131,15 +131,15 @@ func TestRemoval_UnderEveryAliasSetting(t *testing.T) {
 			}
 			terminate(t, i)
 			a := bare(t, removing, fleet.Event(i, "terminated", time.Now()))
-			back := remake(t, i) // without a policy a live token shows nothing
+			back := remake(t, i) // a live token needs a policy to show that it works
 			works := len(alive(t, i, map[string]string{"token": token})) > 0
 			back()
 			r := recordOf(t, i)
 			if said := a.Action == "deprovisioned" || r.State == ledger.Deleted; said != row.cuts || said && works {
-				t.Errorf("%s=%s: the removal says %+v, the record %s, the token works: %v", row.setting, row.value, a, r.State, works)
+				t.Errorf("%s=%s: the removal returned %+v, the record is %s, the token works: %v", row.setting, row.value, a, r.State, works)
 			}
 			if !row.cuts && (a.Kind != "conflict" || r.UncutUntil == nil || len(ofGrant(objects(t, i))) > 0) {
-				t.Errorf("%s=%s: want a conflict, a date and nothing of the grant left, got %+v, %v, %v", row.setting, row.value, a, r.UncutUntil, objects(t, i))
+				t.Errorf("%s=%s: want a conflict, a date and no object of the grant left, got %+v, %v, %v", row.setting, row.value, a, r.UncutUntil, objects(t, i))
 			}
 			count.add(hiddenIdentity, refused)
 		})
@@ -147,7 +147,8 @@ func TestRemoval_UnderEveryAliasSetting(t *testing.T) {
 	count.report(t, hiddenIdentity)
 }
 
-// Whoever can write the table must not have the deprovision function log out an operator, or delete what is another's.
+// A caller that can write the table must not be able to make the deprovision function log out an operator or delete foreign
+// objects.
 func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
 	vaultWrite(t, "auth/aws/role/operator", map[string]any{
 		"auth_type": "iam", "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/operator"}, "resolve_aws_unique_ids": false, "token_policies": []string{"default"},
@@ -170,7 +171,7 @@ func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
 		return status == http.StatusOK
 	}
 	if !works() {
-		t.Fatal("the operator's token must work, so that the removal is what would end it")
+		t.Fatal("the operator's token must work before the removals")
 	}
 	neighbour := provisioned(t)
 	var count tally
@@ -186,7 +187,7 @@ func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
 		}
 		a := bare(t, world.Functions[deprovision], fleet.Event(i, "terminated", time.Now()))
 		if a.Failure != "" {
-			t.Errorf("%s: want an answer and not a failure that comes back until the dead-letter queue: %s", what, a.Failure)
+			t.Errorf("%s: want an answer, not a failure that is redelivered until the dead-letter queue: %s", what, a.Failure)
 		}
 		if !works() {
 			t.Fatalf("%s: the operator was logged out", what)
@@ -219,7 +220,8 @@ func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
 	count.report(t, forgedRecord)
 }
 
-// Somebody who may swap the role in an instance profile, and pass a lesser one only, must not get the greater one's grant.
+// A caller that may replace the role in an instance profile, and pass only a lesser role, must not get the greater role's
+// grant.
 func TestFirstGrant_AfterARoleWasSwapped(t *testing.T) {
 	client := iam.NewFromConfig(world.AWS)
 	const profile = "alice-swapped"
@@ -243,18 +245,18 @@ func TestFirstGrant_AfterARoleWasSwapped(t *testing.T) {
 	use("some-other", "alice-master")
 	evil := launch(t, fleet.Spec{Role: profile})
 	if a := bare(t, function, fleet.Event(evil, "running", time.Now())); a.Action != "unmatched" || len(objects(t, evil)) > 0 {
-		t.Errorf("want the role asked for, and no profile fit, got %+v, %v", a, objects(t, evil))
+		t.Errorf("want the role looked up and no profile to match, got %+v, %v", a, objects(t, evil))
 	}
-	// Nor does the grant that was made before let anything in: Vault asks for the role at each login.
+	// Nor does the earlier grant let the instance log in: Vault looks up the role at each login.
 	_, err := world.Fleet.Login(t.Context(), "aws", first, "")
 	isRefused(t, "an instance whose role was swapped after its grant", err)
 	use("alice-master", "some-other")
 	if _, err := world.Fleet.Login(t.Context(), "aws", first, ""); err != nil {
-		t.Errorf("with the role it was granted for: %v", err)
+		t.Errorf("with the role of its grant: %v", err)
 	}
 }
 
-// A free claim is not enough: the intent is written with every claim or none.
+// One free claim is not enough: the intent is written with all its claims or not at all.
 func TestClaims_AreTakenAllOrNone(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	held := ledger.Name{Under: k8s, Text: "system:node:" + i.PrivateDNS}
@@ -264,11 +266,11 @@ func TestClaims_AreTakenAllOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "claim#" + held.Under + "#" + held.Text}}
-	if a := tell(t, provision, i, "running"); a.Action == "provisioned" {
-		t.Errorf("the common name is another's: got %+v", a)
+	if a := sendEvent(t, provision, i, "running"); a.Action == "provisioned" {
+		t.Errorf("another instance holds the common name: got %+v", a)
 	}
 	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || slices.ContainsFunc(items, func(k string) bool { return k != "instance#"+i.ID }) {
-		t.Errorf("want no claim of an instance that is not granted, got %q, %v", items, err)
+		t.Errorf("want no claim of an instance without a grant, got %q, %v", items, err)
 	}
 	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: key}); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 
 const k8s = "alice_cluster/pki/k8s" // the worker profile's PKI mount
 
-// allowed is all that a certificate of one PKI role of one instance may say.
+// allowed is the most that a certificate of one PKI role of one instance may contain.
 type allowed struct {
 	role, cn       string
 	dns, addresses []string
@@ -33,7 +33,7 @@ type allowed struct {
 // maxTTL is max_ttl of every role in the worker profile.
 const maxTTL = 720 * time.Hour
 
-// member is a logged-in worker and what it may have.
+// member is a logged-in worker with its allowed certificates.
 type member struct {
 	fleet.Instance
 	session        *fleet.Session
@@ -62,15 +62,15 @@ func join(t *testing.T) member {
 	}
 }
 
-// request is one HTTP request to Vault, as odd as it may be.
+// request is one HTTP request to Vault, well-formed or not.
 type request struct {
-	method, path, body string // PUT when empty; below /v1/
+	method, path, body string // method is PUT if empty; path is below /v1/
 	header             map[string]string
 	anonymous          bool
 }
 
-// send sends a request from the client's address, with its token unless it is anonymous. A redirect is followed with
-// method and body, as an attacker would.
+// send sends a request from the client's address, with its token unless it is anonymous. It follows redirects with method
+// and body, as an attacker would.
 func send(t *testing.T, c *vaultapi.Client, r request) (status int, body []byte) {
 	t.Helper()
 	target := c.Address() + "/v1/" + r.path
@@ -105,27 +105,27 @@ func send(t *testing.T, c *vaultapi.Client, r request) (status int, body []byte)
 	return 0, nil
 }
 
-// What an attempt got.
+// The results of an attempt.
 const (
 	refused  = "refused"
 	harmless = "harmless certificate"
 )
 
-// judge decides what an answer to a request for a certificate means: it was refused, or the certificate says only
-// what is the worker's own. Anything else is an error.
+// judge classifies an answer to a request for a certificate as refused or as harmless, a certificate within own. Anything
+// else is an error.
 func judge(own allowed, status int, body []byte) (string, *x509.Certificate, error) {
 	switch {
 	case status >= 400 && status < 500, status == 500 && unreadable(body):
 		return refused, nil, nil
 	case status >= 500:
-		return "", nil, fmt.Errorf("want a refusal (4xx), got a failure of Vault's, which decides nothing: %d %.300s", status, body)
+		return "", nil, fmt.Errorf("want a refusal (4xx), got a failure of Vault's, which proves nothing: %d %.300s", status, body)
 	}
 	var answer struct{ Data struct{ Certificate string } }
 	if err := json.Unmarshal(body, &answer); err != nil && len(body) > 0 {
 		return "", nil, fmt.Errorf("reading the answer %d %.300s: %w", status, body, err)
 	}
 	block, rest := pem.Decode([]byte(answer.Data.Certificate))
-	for block != nil && block.Type != "CERTIFICATE" { // a bundle begins with the key
+	for block != nil && block.Type != "CERTIFICATE" { // a bundle starts with the key
 		block, rest = pem.Decode(rest)
 	}
 	if block == nil || own.role == "" {
@@ -141,12 +141,12 @@ func judge(own allowed, status int, body []byte) (string, *x509.Certificate, err
 	return harmless, cert, nil
 }
 
-// unreadable tells whether Vault refused to read a body, which it answers with 500.
+// unreadable reports whether Vault could not parse the request body, which it answers with 500.
 func unreadable(body []byte) bool {
 	return strings.Contains(string(body), "duplicate key ") || strings.Contains(string(body), "after top-level value")
 }
 
-// check compares every part of a certificate that says who its holder is, or what it may do, with what is allowed.
+// check compares every part of a certificate that names its holder or its use with the allowed values.
 func check(own allowed, cert *x509.Certificate) error {
 	var faults []string
 	differ := func(ok bool, part string, want, got any) {
@@ -172,12 +172,12 @@ func check(own allowed, cert *x509.Certificate) error {
 	differ(slices.Equal(ext, own.extUsage) && len(cert.UnknownExtKeyUsage) == 0, "extended key usage", own.extUsage, fmt.Sprint(ext, cert.UnknownExtKeyUsage))
 	differ(time.Until(cert.NotAfter) <= maxTTL, "end", "within "+maxTTL.String(), cert.NotAfter)
 	if len(faults) > 0 {
-		return fmt.Errorf("the certificate says more than the worker's own, so it could pass for another: %s", strings.Join(faults, "; "))
+		return fmt.Errorf("the certificate contains more than the worker's own, so it could pass for another: %s", strings.Join(faults, "; "))
 	}
 	return nil
 }
 
-// alternativeNames counts the subject alternative names of every kind; crypto/x509 leaves out those it does not know.
+// alternativeNames counts the subject alternative names of every kind, also those that crypto/x509 does not parse.
 func alternativeNames(cert *x509.Certificate) (int, error) {
 	for _, e := range cert.Extensions {
 		if e.Id.Equal(asn1.ObjectIdentifier{2, 5, 29, 17}) {
@@ -207,7 +207,7 @@ func (c *tally) add(class, what string) {
 	c.got[class][what]++
 }
 
-// report logs the table that SECURITY.md quotes, and fails for a class that nothing tried.
+// report logs the table that SECURITY.md quotes. It fails for a class without attempts.
 func (c *tally) report(t *testing.T, want ...string) {
 	t.Helper()
 	var out strings.Builder
@@ -224,7 +224,7 @@ func (c *tally) report(t *testing.T, want ...string) {
 	t.Log(out.String())
 	for _, class := range want {
 		if c.got[class]["attempts"] == 0 {
-			t.Errorf("no attempt of the class %q was made: the table would claim what nothing tried", class)
+			t.Errorf("no attempt of the class %q was made", class)
 		}
 	}
 	for _, class := range c.classes {

@@ -18,7 +18,7 @@ import (
 )
 
 // lives tells whether a session's token is still good.
-func lives(t *testing.T, s *fleet.Session) bool {
+func tokenWorks(t *testing.T, s *fleet.Session) bool {
 	t.Helper()
 	_, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context())
 	return err == nil
@@ -45,7 +45,7 @@ func withToken(t *testing.T) (fleet.Instance, *fleet.Session) {
 	return i, session
 }
 
-func putRight(t *testing.T, i fleet.Instance) rec.Answer {
+func correct(t *testing.T, i fleet.Instance) rec.Answer {
 	t.Helper()
 	return runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}})
 }
@@ -57,7 +57,7 @@ func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, deprovision, i, "stopped", "left-alone")
-	if a := putRight(t, i); len(a.Drift) > 0 {
+	if a := correct(t, i); len(a.Drift) > 0 {
 		t.Errorf("reconcile sees drift in a stopped instance: %+v", a.Drift)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
@@ -141,7 +141,7 @@ func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 			t.Errorf("%s: EC2 shows %q as before, so nothing is tested", change.name, after)
 			continue
 		}
-		if a := putRight(t, i); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+		if a := correct(t, i); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
 			t.Errorf("%s: want the grant put right, got %+v", change.name, a)
 		}
 		for _, address := range slices.Concat(before, after) {
@@ -149,7 +149,7 @@ func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 				t.Errorf("%s: may ask for %s: %v, want %v", change.name, address, !is, is)
 			}
 		}
-		if !lives(t, session) {
+		if !tokenWorks(t, session) {
 			t.Errorf("%s: the instance lost its token", change.name)
 		}
 	}
@@ -197,10 +197,10 @@ func TestAnInstanceProfileTakenAwayShutsTheLoginAtOnceAndCostsTheGrantAtTheNextC
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
 		t.Error("it logged in without the instance profile that its role is bound to")
 	}
-	if !lives(t, session) {
+	if !tokenWorks(t, session) {
 		t.Error("its token died before anybody looked: infra/instance/README.md says otherwise")
 	}
-	if a := putRight(t, i); a.Summary.Corrected == 0 || len(objects(t, i)) > 0 || lives(t, session) {
+	if a := correct(t, i); a.Summary.Corrected == 0 || len(objects(t, i)) > 0 || tokenWorks(t, session) {
 		t.Errorf("want grant and token gone, got %+v, %q", a, objects(t, i))
 	}
 	must(t, provision, i, "running", "unmatched")

@@ -51,21 +51,21 @@ func wholeLife(t *testing.T) string {
 	return provisioning.Logs() + removing.Logs()
 }
 
-// byOthers are the actions that Lambda itself uses on a function's role, and not the function.
-var byOthers = []string{
+// lambdaActions are the actions that Lambda itself uses on a function's role, and not the function.
+var lambdaActions = []string{
 	"logs:CreateLogStream", "logs:PutLogEvents", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
 	"ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface",
 	"ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses",
 	"xray:PutTraceSegments", "xray:PutTelemetryRecords", "kms:Decrypt", "kms:GenerateDataKey",
 }
 
-// byHooks are the actions for groups with a lifecycle hook, which moto cannot make: the tests of the hooks see them called.
-var byHooks = []string{
+// hookActions are the actions for groups with a lifecycle hook, which moto cannot make: the tests of the hooks see them called.
+var hookActions = []string{
 	"autoscaling:DescribeAutoScalingInstances", "autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
 }
 
-// byTag is what tells each instance whether its identity stands, where settings ask for it: the test of the tag sees it called.
-var byTag = []string{"ec2:CreateTags"}
+// tagActions is what tells each instance whether its identity stands, where settings ask for it: the test of the tag sees it called.
+var tagActions = []string{"ec2:CreateTags"}
 
 func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	resetTaps()
@@ -86,7 +86,7 @@ func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	}
 	delete(granted, "sts:AssumeRole") // who may assume the functions' own roles; the member role's is told apart below
 	delete(used, "sts:AssumeRole")
-	for _, action := range slices.Concat(byOthers, byHooks, byTag) {
+	for _, action := range slices.Concat(lambdaActions, hookActions, tagActions) {
 		if !granted[action] {
 			t.Errorf("%s is not granted, and is needed", action)
 		}
@@ -166,7 +166,7 @@ func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
 		}
 		return nil
 	})
-	failed := tell(t, provision, i, "running")
+	failed := sendEvent(t, provision, i, "running")
 	world.Taps.Vault.SetFault(nil)
 	if failed.Failure == "" {
 		t.Fatalf("want a failure to look into, got %+v", failed)

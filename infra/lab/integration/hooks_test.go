@@ -27,7 +27,7 @@ type autoScaling struct {
 	over  bool   // no wait is active any more
 }
 
-func (a *autoScaling) stand(t *testing.T) {
+func (a *autoScaling) install(t *testing.T) {
 	t.Helper()
 	world.Taps.AWS.Reset()
 	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
@@ -52,7 +52,7 @@ func (a *autoScaling) stand(t *testing.T) {
 }
 
 // told is what was said of waits: the action, the hook, the instance and the result of each.
-func told() []string {
+func hookCalls() []string {
 	var out []string
 	for _, c := range world.Taps.AWS.Calls() {
 		form, _ := url.ParseQuery(string(c.Body))
@@ -86,7 +86,7 @@ func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
 
 // moto's bus takes the hook's event by the template's rule into the queue; what another team's hook waits for goes nowhere.
 func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
-	(&autoScaling{}).stand(t)
+	(&autoScaling{}).install(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	for _, hook := range []string{"drain", "vault-identity-ready"} {
 		detail, err := json.Marshal(hookDetail(i, hook, "LAUNCHING"))
@@ -105,7 +105,7 @@ func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 		t.Fatalf("%+v, %v\nlogs:\n%s", record, err, world.Functions[provision].Logs())
 	}
 	want := []string{"CompleteLifecycleAction vault-identity-ready a-token " + i.ID + " CONTINUE"}
-	if got := told(); !slices.Equal(got, want) {
+	if got := hookCalls(); !slices.Equal(got, want) {
 		t.Errorf("Auto Scaling was told %q, want %q", got, want)
 	}
 	for n, c := range world.Taps.AWS.Calls() {
@@ -122,10 +122,10 @@ func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 }
 
 func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWaiting(t *testing.T) {
-	(&autoScaling{}).stand(t)
+	(&autoScaling{}).install(t)
 	stranger := launch(t, fleet.Spec{Role: "of-no-profile"})
 	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-identity-ready", "LAUNCHING"))
-	if got, want := told(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + stranger.ID}; !strings.Contains(a.Failure, "no profile fits") || !slices.Equal(got, want) {
+	if got, want := hookCalls(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + stranger.ID}; !strings.Contains(a.Failure, "no profile fits") || !slices.Equal(got, want) {
 		t.Errorf("no profile fits: want it looked at again, for tags that come late, got %+v, %q", a, got)
 	}
 	world.Taps.AWS.Reset()
@@ -134,7 +134,7 @@ func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWai
 	vaultWrite(t, policy, map[string]any{"policy": "# of somebody else\n"})
 	defer vaultDelete(t, policy)
 	a = bare(t, world.Functions[provision], hookEvent(t, refused, "vault-identity-ready", "LAUNCHING"))
-	if got, want := told(), []string{"CompleteLifecycleAction vault-identity-ready a-token " + refused.ID + " ABANDON"}; a.Kind != "conflict" || !slices.Equal(got, want) {
+	if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-ready a-token " + refused.ID + " ABANDON"}; a.Kind != "conflict" || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %q, want %q", a, got, want)
 	}
 	world.Taps.AWS.Reset()
@@ -144,14 +144,14 @@ func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWai
 	})
 	defer world.Taps.Vault.SetFault(nil)
 	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-identity-ready", "LAUNCHING"))
-	if got, want := told(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
+	if got, want := hookCalls(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
 		t.Errorf("with Vault sealed: got %+v, %q, want a failure and %q", a, got, want)
 	}
 }
 
 func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t *testing.T) {
 	as := &autoScaling{}
-	as.stand(t)
+	as.install(t)
 	group := autoscaling.NewFromConfig(world.AWS)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	if _, err := group.CreateAutoScalingGroup(t.Context(), &autoscaling.CreateAutoScalingGroupInput{
@@ -179,7 +179,7 @@ func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t
 	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); a.Action != "deprovisioned" {
 		t.Fatalf("got %+v\nlogs:\n%s", a, world.Functions[deprovision].Logs())
 	}
-	if got, want := told(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
+	if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
 		t.Errorf("Auto Scaling was told %q, want %q", got, want)
 	}
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {

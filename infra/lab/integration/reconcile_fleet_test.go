@@ -44,7 +44,7 @@ func terminate(t *testing.T, instances ...fleet.Instance) {
 }
 
 // standing counts the instances that still have objects in Vault.
-func standing(t *testing.T, instances []fleet.Instance) int {
+func withObjects(t *testing.T, instances []fleet.Instance) int {
 	t.Helper()
 	n := 0
 	for _, i := range instances {
@@ -69,13 +69,13 @@ func TestPastTheDeleteLimitNothingIsDeletedUnlessForced(t *testing.T) {
 			}
 		}
 	}
-	if n := standing(t, all); n != 12 {
+	if n := withObjects(t, all); n != 12 {
 		t.Fatalf("want every grant to stand after a blocked run, got %d of 12", n)
 	}
 	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true}); a.Blocked || a.Summary.Corrected != 6 {
 		t.Errorf("forced: want 6 removals, got %+v", a)
 	}
-	if n := standing(t, all); n != 6 {
+	if n := withObjects(t, all); n != 6 {
 		t.Errorf("want the six that run to keep their grants, got %d", n)
 	}
 }
@@ -130,7 +130,7 @@ func TestAListingThatComesShortDeletesNoInstanceThatIsThere(t *testing.T) {
 	if a.Summary.Orphaned != 2 {
 		t.Fatalf("want both taken for gone by the short listing, got %+v", a)
 	}
-	if n := standing(t, all); n != 2 {
+	if n := withObjects(t, all); n != 2 {
 		t.Errorf("want the second look by ID to save them, got %d of 2 standing", n)
 	}
 }
@@ -151,7 +151,7 @@ func TestAVaultListThatFailsDeletesNothingAndTheRestIsRepaired(t *testing.T) {
 	if !a.Blocked || !strings.Contains(a.BlockedReason, "listing alice_cluster/pki/k8s/roles in Vault") {
 		t.Fatalf("want the run blocked and the folder named, got %+v", a)
 	}
-	if a.Summary.Corrected != 1 || vaultRead(t, p.kubelet) == nil || standing(t, all) != 2 {
+	if a.Summary.Corrected != 1 || vaultRead(t, p.kubelet) == nil || withObjects(t, all) != 2 {
 		t.Errorf("want the PKI role made anew and nothing deleted, got %+v", a)
 	}
 }
@@ -202,7 +202,7 @@ func TestARemovedProfileOrAChangedTemplateChangesEveryInstanceOfIt(t *testing.T)
 	}
 	slices.Sort(want)
 	repaired(t, without, in, want, "+ profile: none fits")
-	if n := standing(t, all); n != 0 {
+	if n := withObjects(t, all); n != 0 {
 		t.Errorf("want no grants without a profile, got %d", n)
 	}
 	in.Mode = rec.Correct

@@ -11,7 +11,7 @@ import (
 
 // doors makes what a function that was taken over could leave to come back by, under names that its Vault policy reaches
 // and that no instance's objects have.
-func doors(t *testing.T) []string {
+func backdoors(t *testing.T) []string {
 	t.Helper()
 	paths := []string{"alice_cluster/pki/k8s/roles/i-door", "auth/" + world.AuthMount + "/role/i-door", "sys/policies/acl/ec2-i-door"}
 	vaultWrite(t, paths[0], map[string]any{"allow_any_name": true})
@@ -46,7 +46,7 @@ func misnamed(t *testing.T, a rec.Answer) []string {
 }
 
 func TestReconcile_NamesWhatIsMisnamed(t *testing.T) {
-	paths := doors(t)
+	paths := backdoors(t)
 	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "mx-central-1"})
 	for _, mode := range []rec.Mode{rec.Detect, rec.Correct} {
 		a := runReconcile(t, f, rec.Input{Mode: mode, Force: mode == rec.Correct})

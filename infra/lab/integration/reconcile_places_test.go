@@ -27,8 +27,8 @@ func TestReconcile_FailedRegionKeepsToItself(t *testing.T) {
 	if got := rows(a); len(got) != 2 || !slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) || a.Summary.Corrected != 2 {
 		t.Errorf("want %q, both corrected, got %q, %+v", want, got, a.Summary)
 	}
-	if len(objects(t, here[0])) > 0 || standing(t, there) != 2 {
-		t.Errorf("want the orphan removed and the failed region untouched, got %q and %d of 2", objects(t, here[0]), standing(t, there))
+	if len(objects(t, here[0])) > 0 || withObjects(t, there) != 2 {
+		t.Errorf("want the orphan removed and the failed region untouched, got %q and %d of 2", objects(t, here[0]), withObjects(t, there))
 	}
 }
 
@@ -78,7 +78,7 @@ func TestReconcile_EmptyRegionKeepsToItself(t *testing.T) {
 	}
 	// Forced, the second look, by ID, still finds the instance: it keeps its grant.
 	a = runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
-	if standing(t, there) != 1 || standing(t, here) != 1 {
+	if withObjects(t, there) != 1 || withObjects(t, here) != 1 {
 		t.Errorf("want a running instance to keep its grant though a listing left it out, got %+v", a)
 	}
 }

@@ -57,7 +57,7 @@ func TestTheTemplateGrantsEveryActionOfTheReconcileFunctionAndNoOther(t *testing
 	for _, id := range []string{"FunctionsPolicy", "ReconcileFunctionRole"} {
 		collectActions(resources[id], granted)
 	}
-	for _, action := range slices.Concat(byOthers, byTag, []string{"sts:AssumeRole"}) {
+	for _, action := range slices.Concat(lambdaActions, tagActions, []string{"sts:AssumeRole"}) {
 		if !granted[action] {
 			t.Errorf("%s is not granted, and is needed", action)
 		}

@@ -20,7 +20,7 @@ import (
 )
 
 // asked asks moto what a call asks, its form changed, and gives the answer as a fault.
-func asked(t *testing.T, c tap.Call, change func(url.Values)) *tap.Fault {
+func askMoto(t *testing.T, c tap.Call, change func(url.Values)) *tap.Fault {
 	t.Helper()
 	form, err := url.ParseQuery(string(c.Body))
 	if err != nil {
@@ -66,7 +66,7 @@ func TestAnAnswerOfEC2WithHalfTheInstancesSendsOnlyTheOthersBack(t *testing.T) {
 	bodies := [][]byte{fleet.Event(shown, "running", time.Now()), fleet.Event(hidden, "running", time.Now())}
 	l.SetFault(func(c tap.Call) *tap.Fault {
 		if c.Action == "DescribeInstances" {
-			return asked(t, c, without(hidden.ID, shown.ID))
+			return askMoto(t, c, without(hidden.ID, shown.ID))
 		}
 		return nil
 	})
@@ -96,7 +96,7 @@ func TestAnEmptyPageOfEC2IsNotTheEndOfItsAnswer(t *testing.T) {
 			empty := xml(strings.Replace(noInstances, "<reservationSet/>", "<reservationSet/><nextToken>next</nextToken>", 1))
 			return &empty
 		}
-		return asked(t, c, func(form url.Values) { form.Del("NextToken") })
+		return askMoto(t, c, func(form url.Values) { form.Del("NextToken") })
 	})
 	if again, _ := deliver(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); len(again) > 0 || pages.Load() != 2 {
 		t.Errorf("want both pages read and the instance granted at once, got %d pages, %v\nlogs:\n%s", pages.Load(), again, lastOf(l.Functions[provision].Logs()))

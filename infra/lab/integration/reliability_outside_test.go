@@ -63,14 +63,14 @@ func TestEachFaultOfTheOutsideWorldComesToWhatTheTableSays(t *testing.T) {
 	var met, faults atomic.Int64
 	all := outages(t)
 	sideBySide(t, atOnce, all, func(o outage) string { return o.name }, func(t *testing.T, worker int, o outage) {
-		faults.Add(int64(o.meet(t, lines[worker])))
+		faults.Add(int64(o.run(t, lines[worker])))
 		met.Add(1)
 	})
 	t.Logf("%d kinds of fault met, %d calls disturbed, %d kinds survived", len(all), faults.Load(), met.Load())
 }
 
 // meet leads one instance through the fault and out of it. It counts the calls that were disturbed.
-func (o outage) meet(t *testing.T, l *lab.Line) int {
+func (o outage) run(t *testing.T, l *lab.Line) int {
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: o.account})
 	f, body := l.Functions[provision], fleet.Event(i, "running", time.Now())
 	var sessions []*fleet.Session

@@ -37,7 +37,7 @@ func secondStack(t *testing.T) (*lab.Line, *ledger.Ledger) {
 }
 
 // standingFor reads all that stands in Vault for an instance, field by field.
-func standingFor(t *testing.T, i fleet.Instance) map[string]map[string]any {
+func grantFields(t *testing.T, i fleet.Instance) map[string]map[string]any {
 	t.Helper()
 	all := map[string]map[string]any{}
 	for _, path := range ofGrant(objects(t, i)) {
@@ -57,10 +57,10 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantGranted(t, mine)
-	stands := map[string]map[string]map[string]any{mine.ID: standingFor(t, mine), its.ID: standingFor(t, its)}
+	stands := map[string]map[string]map[string]any{mine.ID: grantFields(t, mine), its.ID: grantFields(t, its)}
 	untouched := func(i fleet.Instance, when string) {
 		t.Helper()
-		if now := standingFor(t, i); len(now) != 4 || !reflect.DeepEqual(now, stands[i.ID]) {
+		if now := grantFields(t, i); len(now) != 4 || !reflect.DeepEqual(now, stands[i.ID]) {
 			t.Errorf("%s: want every object of the other stack's %s as it was, got %q", when, i.ID, slices.Sorted(maps.Keys(now)))
 		}
 	}
@@ -70,7 +70,7 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 		other fleet.Instance
 		run   func(fleet.Instance)
 	}{
-		{"the first provisions the second's instance", its, func(i fleet.Instance) { conflict(t, tell(t, provision, i, "running")) }},
+		{"the first provisions the second's instance", its, func(i fleet.Instance) { conflict(t, sendEvent(t, provision, i, "running")) }},
 		{"the second provisions the first's instance", mine, func(i fleet.Instance) {
 			conflict(t, bare(t, second.Functions[provision], fleet.Event(i, "running", time.Now())))
 			if r, err := itsLedger.Get(t.Context(), i.ID); err != nil || r == nil || r.State != ledger.Refused || len(r.Objects) > 0 {

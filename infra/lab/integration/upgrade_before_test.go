@@ -193,7 +193,7 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 			granting, comparing := variant(t, provision, ofType(t, kind)), variant(t, reconcile, ofType(t, kind))
 			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
 			s.works(t)
-			was := standingFor(t, s.Instance)
+			was := grantFields(t, s.Instance)
 			if a := runReconcile(t, comparing, rec.Input{Mode: rec.Detect, InstanceIDs: []string{s.ID}}); a.Blocked || a.Summary.Changed == 0 || a.Summary.Orphaned+a.Summary.Conflicting+a.Summary.Failed > 0 {
 				t.Errorf("want rows of changes and no others, got %+v", a)
 			}
@@ -202,7 +202,7 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 			c := &contention{t: t}
 			twin := c.twin(s.PrivateIP)
 			c.refuses("name of an old grant", granting, twin, s.ID, "alice_cluster")
-			if got := standingFor(t, s.Instance); !maps.EqualFunc(got, was, func(a, b map[string]any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
+			if got := grantFields(t, s.Instance); !maps.EqualFunc(got, was, func(a, b map[string]any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
 				t.Errorf("want the old grant as it was, got %v", got)
 			}
 			s.works(t)
@@ -306,14 +306,14 @@ func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
 
 	granting, comparing := variant(t, provision, ofType(t, "iam")), variant(t, reconcile, ofType(t, "iam"))
 	s = before(t, "worker-iam.json", launch(t, fleet.Spec{Role: "alice-worker"}))
-	was := standingFor(t, s.Instance)
+	was := grantFields(t, s.Instance)
 	for range 2 {
 		a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now()))
 		if a.Kind != "refuse" || !strings.Contains(a.Error, "reconcile in mode correct") {
 			t.Errorf("want a refusal that names what helps, got %+v", a)
 		}
 		s.works(t)
-		if got := standingFor(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
+		if got := grantFields(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
 			t.Errorf("want all kept, got %v", got)
 		}
 		if r := recordOf(t, s.Instance); r.State != ledger.Active || len(r.Objects) != 4 || r.LastError != a.Error {

@@ -28,7 +28,7 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 		return fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": fmt.Sprintf("%s-%d.alice.example", name, time.Now().UnixNano())}}
 	}
 	s := before(t, "worker-by-tag.json", launch(t, spec("old")))
-	was := standingFor(t, s.Instance)
+	was := grantFields(t, s.Instance)
 	broken := []string{"fqdn_suffixes: is required", "max_ttl is required"}
 
 	c := &contention{t: t}
@@ -57,7 +57,7 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 	logged(t, granting, `"Refused":1`)
 	logged(t, granting, "a profile breaks a rule")
 	logged(t, comparing, `"DriftChanged":1`)
-	if got := standingFor(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
+	if got := grantFields(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
 		t.Errorf("want all kept, got %v", got)
 	}
 	s.works(t)

@@ -87,7 +87,7 @@ func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
 			wantGranted(t, fresh) // as reconcile sees it under its own policy of before
 			terminate(t, s.Instance)
 			for range 2 {
-				a := tell(t, deprovision, s.Instance, "terminated")
+				a := sendEvent(t, deprovision, s.Instance, "terminated")
 				if !strings.Contains(a.Failure, "whether the tokens of instance "+s.ID+" are cut cannot be told") || !strings.Contains(a.Failure, "run the Vault setup") {
 					t.Errorf("want a failure that comes back and says what helps, got %+v", a)
 				}
@@ -119,7 +119,7 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 	if a := runReconcile(t, world.Functions[reconcile], in); len(a.Drift) > 0 || a.Blocked {
 		t.Errorf("got %+v", a)
 	}
-	if a := tell(t, deprovision, gone, "terminated"); a.Action != "unchanged" {
+	if a := sendEvent(t, deprovision, gone, "terminated"); a.Action != "unchanged" {
 		t.Errorf("got %+v", a)
 	}
 	must(t, deprovision, settling, "terminated", "deprovisioned")
@@ -128,7 +128,7 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 	// Whoever goes back to the version before, and then on again, finds claims that it knew nothing of.
 	next := launch(t, fleet.Spec{Role: "alice-worker"})
 	putItem(t, map[string]any{"pk": "claim#" + k8s + "#" + next.PrivateIP, "instance_id": gone.ID, "account": gone.AccountID, "region": gone.Region}, nil, "")
-	if a := tell(t, provision, next, "running"); !strings.Contains(a.Failure, "its removal is awaited") {
+	if a := sendEvent(t, provision, next, "running"); !strings.Contains(a.Failure, "its removal is awaited") {
 		t.Errorf("want it to come back until reconcile frees the address, got %+v", a)
 	}
 	in.InstanceIDs = []string{next.ID}
@@ -189,7 +189,7 @@ func TestUpgrade_TokensUnderTheFormerAlias(t *testing.T) {
 		aliases(t, map[string]any{"ec2_alias": "instance_id", "ec2_metadata": []string{"account_id", "auth_type", "instance_id"}})
 		s.works(t)
 		if carried {
-			if a := putRight(t, s.Instance); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+			if a := correct(t, s.Instance); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
 				t.Errorf("got %+v", a)
 			}
 			s.works(t)

@@ -118,13 +118,13 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := standingFor(t, all[0])
+	before := grantFields(t, all[0])
 	renamed := deploy(t, "new-name", region)
 	in := rec.Input{Mode: rec.Correct, Profile: worker}
 	if a := runReconcile(t, renamed.comparing, in); a.Summary.Conflicting == 0 || a.Summary.Corrected > 0 {
 		t.Errorf("want the old deployment's instances told as conflicting and left alone, got %+v", a)
 	}
-	if !reflect.DeepEqual(standingFor(t, all[0]), before) {
+	if !reflect.DeepEqual(grantFields(t, all[0]), before) {
 		t.Error("the new deployment changed what bears the old one's marker")
 	}
 	adopting := renamed.with(t, map[string]string{"CONFLICT_MODE": "adopt"})
@@ -142,14 +142,14 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
 		t.Errorf("a token from before must live on: %v", err)
 	}
-	taken := standingFor(t, all[0])
+	taken := grantFields(t, all[0])
 	if a := runReconcile(t, old.comparing, in); a.Summary.Corrected > 0 {
 		t.Errorf("want the old deployment's reconcile to leave them alone, got %+v", a)
 	}
 	if a := runReconcile(t, old.comparing, rec.Input{Mode: rec.Teardown, Confirm: "old-name"}); a.Summary.Corrected > 0 || a.Summary.Conflicting != 2 || a.Summary.Failed > 0 {
 		t.Errorf("want the old deployment's teardown to leave them alone and say so, got %+v", a)
 	}
-	if !reflect.DeepEqual(standingFor(t, all[0]), taken) {
+	if !reflect.DeepEqual(grantFields(t, all[0]), taken) {
 		t.Error("the old deployment changed what the new one has adopted")
 	}
 	if a := runReconcile(t, renamed.with(t, nil).comparing, rec.Input{Mode: rec.Detect, Profile: worker}); len(a.Drift) > 0 {
@@ -202,7 +202,7 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	all := d.grant(t, region, 4)
 	bystander := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, bystander, "running", "provisioned")
-	foreign := standingFor(t, bystander)
+	foreign := grantFields(t, bystander)
 	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
 	if err != nil {
 		t.Fatal(err)
@@ -216,12 +216,12 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 			t.Errorf("%s: want it refused, got %s, %v", wrong, result.Payload, err)
 		}
 	}
-	if n := standing(t, all); n != 4 {
+	if n := withObjects(t, all); n != 4 {
 		t.Fatalf("want all four to stand after what was refused, got %d", n)
 	}
 
 	confirmed := rec.Input{Mode: rec.Teardown, Confirm: "retiring"}
-	left := doors(t)
+	left := backdoors(t)
 	a := runReconcile(t, d.comparing, confirmed)
 	if a.Blocked || a.Summary.Corrected != 4 || a.Summary.Failed > 0 {
 		t.Fatalf("want four instances removed, got %+v\n%s", a, d.comparing.Logs())
@@ -250,7 +250,7 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
 		t.Error("a token of a running instance outlived the teardown")
 	}
-	if !reflect.DeepEqual(standingFor(t, bystander), foreign) {
+	if !reflect.DeepEqual(grantFields(t, bystander), foreign) {
 		t.Error("the teardown changed another deployment's instance")
 	}
 
@@ -277,7 +277,7 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String("retiring"), Key: key("teardown")}); err != nil {
 		t.Fatal(err)
 	}
-	if a := runReconcile(t, d.comparing, rec.Input{Mode: rec.Correct}); a.Blocked || a.Summary.Failed > 0 || standing(t, all) != 4 {
+	if a := runReconcile(t, d.comparing, rec.Input{Mode: rec.Correct}); a.Blocked || a.Summary.Failed > 0 || withObjects(t, all) != 4 {
 		answer, _ := json.Marshal(a)
 		t.Errorf("want the four granted again, got %s", answer)
 	}
@@ -303,7 +303,7 @@ func TestATeardownThatMeetsAFaultSaysSoAndTheNextOneEndsIt(t *testing.T) {
 		t.Errorf("want two told as failed and one removed, got %+v", a)
 	}
 	l.Taps.Vault.SetFault(nil)
-	if a := runReconcile(t, l.Functions[reconcile], confirmed); a.Summary.Corrected != 2 || a.Summary.Failed > 0 || standing(t, all) > 0 {
+	if a := runReconcile(t, l.Functions[reconcile], confirmed); a.Summary.Corrected != 2 || a.Summary.Failed > 0 || withObjects(t, all) > 0 {
 		t.Errorf("want the other two removed by the next one, got %+v", a)
 	}
 	for _, i := range all {

@@ -21,7 +21,7 @@ const (
 	memberRole  = "vault-ec2-member"
 )
 
-// world is up for the whole package.
+// world runs for the whole package.
 var world *lab.World
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -59,12 +59,13 @@ func launch(t *testing.T, s fleet.Spec) fleet.Instance {
 	return launched[0]
 }
 
-// answer is what a function says to a bare event, or why it failed.
+// answer is a function's answer to a bare event. Failure is the error of an invocation that failed.
 type answer struct {
 	InstanceID, Action, Profile, FQDN, Kind, Error string
 	Failure                                        string `json:"-"`
 }
 
+// bare invokes a function with an event outside of a batch and returns its answer.
 func bare(t *testing.T, f *sandbox.Function, payload []byte) answer {
 	t.Helper()
 	result, err := f.Invoke(t.Context(), payload)
@@ -82,20 +83,21 @@ func bare(t *testing.T, f *sandbox.Function, payload []byte) answer {
 	return a
 }
 
-// tell invokes a function with the event of an instance.
-func tell(t *testing.T, function string, i fleet.Instance, state string) answer {
+// sendEvent invokes one of the world's functions with an instance's state change.
+func sendEvent(t *testing.T, function string, i fleet.Instance, state string) answer {
 	t.Helper()
 	return bare(t, world.Functions[function], fleet.Event(i, state, time.Now()))
 }
 
+// must sends an event and fails unless the function's answer has the action.
 func must(t *testing.T, function string, i fleet.Instance, state, action string) {
 	t.Helper()
-	if a := tell(t, function, i, state); a.Action != action {
+	if a := sendEvent(t, function, i, state); a.Action != action {
 		t.Fatalf("%s of %s: got %+v, want %s\nlogs:\n%s", state, i.ID, a, action, world.Functions[function].Logs())
 	}
 }
 
-// batch invokes the provision function with SQS messages and gives the IDs of those to deliver again.
+// batch invokes the provision function with SQS messages and returns the IDs of those to deliver again.
 func batch(t *testing.T, bodies ...string) []string {
 	t.Helper()
 	var records []map[string]any
@@ -123,7 +125,7 @@ func batch(t *testing.T, bodies ...string) []string {
 	return again
 }
 
-// logged waits until a function's log holds a text: what it prints reaches the lab a moment after its answer.
+// logged waits until a function's log contains a text: output reaches the lab a moment after the answer.
 func logged(t *testing.T, f *sandbox.Function, text string) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(f.Logs(), text); time.Sleep(20 * time.Millisecond) {
@@ -143,7 +145,7 @@ func objects(t *testing.T, i fleet.Instance) []string {
 	return found
 }
 
-// vaultCalls counts the functions' requests to Vault whose action begins so, logins and health apart.
+// vaultCalls counts the functions' requests to Vault whose action has the prefix, except logins.
 func vaultCalls(prefix string) int {
 	n := 0
 	for _, c := range world.Taps.Vault.Calls() {
