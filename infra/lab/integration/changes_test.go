@@ -17,14 +17,14 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// lives tells whether a session's token is still good.
+// tokenWorks reports whether a session's token is still valid.
 func tokenWorks(t *testing.T, s *fleet.Session) bool {
 	t.Helper()
 	_, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context())
 	return err == nil
 }
 
-// mayHave tells whether the worker's policy lets it ask for an address.
+// mayHave reports whether the worker's policy allows it certificates with an address.
 func mayHave(t *testing.T, i fleet.Instance, address string) bool {
 	t.Helper()
 	policy, err := world.Vault.Sys().GetPolicyWithContext(t.Context(), "ec2-"+i.ID+"-node")
@@ -34,6 +34,7 @@ func mayHave(t *testing.T, i fleet.Instance, address string) bool {
 	return strings.Contains(policy, `"`+address+`"`)
 }
 
+// withToken returns a worker with a grant and a session.
 func withToken(t *testing.T) (fleet.Instance, *fleet.Session) {
 	t.Helper()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -45,6 +46,7 @@ func withToken(t *testing.T) (fleet.Instance, *fleet.Session) {
 	return i, session
 }
 
+// correct runs reconcile in mode correct for one instance.
 func correct(t *testing.T, i fleet.Instance) rec.Answer {
 	t.Helper()
 	return runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}})
@@ -58,10 +60,10 @@ func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
 	}
 	must(t, deprovision, i, "stopped", "left-alone")
 	if a := correct(t, i); len(a.Drift) > 0 {
-		t.Errorf("reconcile sees drift in a stopped instance: %+v", a.Drift)
+		t.Errorf("want no drift of a stopped instance, got %+v", a.Drift)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
-		t.Error("somebody logged in as an instance that is stopped")
+		t.Error("a login as a stopped instance succeeded")
 	}
 	if err := world.Fleet.Start(t.Context(), i); err != nil {
 		t.Fatal(err)
@@ -74,14 +76,14 @@ func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
 		t.Errorf("got %q after the start, %q before the stop", after, before)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err != nil {
-		t.Errorf("want the same nonce to open it after the start: %v", err)
+		t.Errorf("want the same nonce to work after the start, got %v", err)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err == nil {
-		t.Error("after the start a login without the nonce was let in")
+		t.Error("a login without the nonce succeeded after the start")
 	}
 }
 
-// Nothing in AWS tells of an address: the next comparison sees it, or the next start.
+// AWS sends no event for a change of an address: the next comparison finds it, or the next start.
 func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 	i, session := withToken(t)
 	client := ec2.NewFromConfig(world.AWS)
@@ -127,7 +129,7 @@ func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 			_, err := client.AssignIpv6Addresses(t.Context(), &ec2.AssignIpv6AddressesInput{NetworkInterfaceId: first.NetworkInterfaceId, Ipv6Addresses: []string{"2001:db8::7"}})
 			return err
 		}},
-		{"the second address given back", func() error {
+		{"the second address unassigned", func() error {
 			_, err := client.UnassignPrivateIpAddresses(t.Context(), &ec2.UnassignPrivateIpAddressesInput{NetworkInterfaceId: first.NetworkInterfaceId, PrivateIpAddresses: []string{"127.16.7.250"}})
 			return err
 		}},
@@ -138,15 +140,15 @@ func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 		}
 		after := addresses()
 		if slices.Equal(before, after) {
-			t.Errorf("%s: EC2 shows %q as before, so nothing is tested", change.name, after)
+			t.Errorf("%s: EC2 shows %q as before, so this tests nothing", change.name, after)
 			continue
 		}
 		if a := correct(t, i); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
-			t.Errorf("%s: want the grant put right, got %+v", change.name, a)
+			t.Errorf("%s: want the grant corrected, got %+v", change.name, a)
 		}
 		for _, address := range slices.Concat(before, after) {
 			if is := slices.Contains(after, address); mayHave(t, i, address) != is {
-				t.Errorf("%s: may ask for %s: %v, want %v", change.name, address, !is, is)
+				t.Errorf("%s: a certificate with %s is allowed: %v, want %v", change.name, address, !is, is)
 			}
 		}
 		if !tokenWorks(t, session) {
@@ -178,8 +180,8 @@ func TestATagThatMakesAnotherProfileFitGrantsWithinOneEvent(t *testing.T) {
 	}
 }
 
-// AWS tells of a changed instance profile only through CloudTrail. Vault itself asks EC2 at each login. moto shows a profile
-// that was taken away, and not one that was replaced.
+// AWS reports a changed instance profile only through CloudTrail. Vault itself looks up the instance at each login. moto shows
+// that a profile was removed, and not that it was replaced.
 func TestAnInstanceProfileTakenAwayShutsTheLoginAtOnceAndCostsTheGrantAtTheNextComparison(t *testing.T) {
 	i, session := withToken(t)
 	client := ec2.NewFromConfig(world.AWS)
@@ -195,13 +197,13 @@ func TestAnInstanceProfileTakenAwayShutsTheLoginAtOnceAndCostsTheGrantAtTheNextC
 		t.Fatal(err)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
-		t.Error("it logged in without the instance profile that its role is bound to")
+		t.Error("it logged in without the instance profile to which its auth role is bound")
 	}
 	if !tokenWorks(t, session) {
-		t.Error("its token died before anybody looked: infra/instance/README.md says otherwise")
+		t.Error("its token was cut before a comparison, unlike infra/instance/README.md says")
 	}
 	if a := correct(t, i); a.Summary.Corrected == 0 || len(objects(t, i)) > 0 || tokenWorks(t, session) {
-		t.Errorf("want grant and token gone, got %+v, %q", a, objects(t, i))
+		t.Errorf("want grant and token removed, got %+v, %q", a, objects(t, i))
 	}
 	must(t, provision, i, "running", "unmatched")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
+// examine runs the doctor in a reconcile function and returns its report, and the checks by name.
 func examine(t *testing.T, f *sandbox.Function) (doctor.Report, map[string]doctor.Check) {
 	t.Helper()
 	result, err := f.Invoke(t.Context(), []byte(`{"mode":"doctor"}`))
@@ -36,11 +37,11 @@ func TestTheDoctorFindsNothingWrongWithTheLab(t *testing.T) {
 		}
 	}
 	if !r.OK || len(r.Checks) < 20 {
-		t.Errorf("want at least 20 checks, all of them well, got %d", len(r.Checks))
+		t.Errorf("want at least 20 checks, all of them OK, got %d", len(r.Checks))
 	}
 }
 
-// TestTheDoctorNamesWhatIsWrongAndItsRemedy spoils one thing at a time on the real parts.
+// TestTheDoctorNamesWhatIsWrongAndItsRemedy breaks one thing at a time on the real parts.
 func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 	const own, k8s, tune = "sys/policies/acl/ec2-provisioner-reconcile", "alice_cluster/pki/k8s", "sys/mounts/alice_cluster/pki/k8s/tune"
 	healthy := fmt.Sprint(vaultRead(t, own)["policy"])
@@ -50,7 +51,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 		check       string
 		detail      string
 	}{
-		"a right that is missing": {
+		"a missing right": {
 			spoil: func(t *testing.T) {
 				vaultWrite(t, own, map[string]any{"policy": strings.ReplaceAll(healthy, `, "delete"`, "")})
 			},
@@ -66,7 +67,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			check:  "vault bounds",
 			detail: "sign-verbatim",
 		},
-		"ACME that is on": {
+		"ACME enabled": {
 			spoil: func(t *testing.T) {
 				vaultWrite(t, k8s+"/config/cluster", map[string]any{"path": "https://vault.lab/v1/" + k8s})
 				vaultWrite(t, k8s+"/config/acme", map[string]any{"enabled": true})
@@ -93,7 +94,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			check:  "pki roles " + k8s,
 			detail: "web",
 		},
-		"a policy that a stolen function left": {
+		"a policy left by a stolen function": {
 			spoil: func(t *testing.T) {
 				vaultWrite(t, "sys/policies/acl/ec2-i-door", map[string]any{"policy": `path "*" { capabilities = ["read"] }`})
 			},
@@ -101,7 +102,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			check:  "names in vault",
 			detail: "sys/policies/acl/ec2-i-door",
 		},
-		"an auth role that a stolen function left": {
+		"an auth role left by a stolen function": {
 			spoil: func(t *testing.T) {
 				vaultWrite(t, "auth/aws/role/i-door", map[string]any{"auth_type": "ec2", "bound_account_id": "123456789012"})
 			},
@@ -117,7 +118,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			check:  "aliases of auth/aws",
 			detail: "image_id",
 		},
-		"an account that Vault cannot look into": {
+		"an account that Vault cannot read": {
 			env:    map[string]string{"RECONCILE_ACCOUNTS": "123456789012,210987654321"},
 			check:  "accounts of auth/aws",
 			detail: "210987654321",
@@ -132,7 +133,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			check:  "profile overlap",
 			detail: "alice_cluster-worker",
 		},
-		"a table that is not there": {
+		"a missing table": {
 			env:    map[string]string{"TABLE_NAME": "no-such-table"},
 			check:  "ledger table",
 			detail: "no-such-table",

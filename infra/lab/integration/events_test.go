@@ -22,12 +22,13 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// subscription is a queue that a rule on a bus of its own feeds.
+// subscription is a queue fed by a rule on a bus of its own.
 type subscription struct {
 	bus, queue string
 	client     *sqs.Client
 }
 
+// subscribe makes a bus, a queue and a rule for the program's events, all with one name.
 func subscribe(t *testing.T, name string) *subscription {
 	t.Helper()
 	events, s := eventbridge.NewFromConfig(world.AWS), &subscription{bus: name, client: sqs.NewFromConfig(world.AWS)}
@@ -59,7 +60,7 @@ func subscribe(t *testing.T, name string) *subscription {
 	return s
 }
 
-// received waits for the events of one instance, and gives them by their detail-type.
+// received waits for events of the types of one instance and returns them by detail-type.
 func (s *subscription) received(t *testing.T, instanceID string, types ...string) map[string]map[string]any {
 	t.Helper()
 	got := map[string]map[string]any{}
@@ -134,7 +135,7 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 	terminate(t, i)
 	bare(t, removing, fleet.Event(i, "terminated", time.Now()))
 	if removed := want(i, audit.Removed); fmt.Sprint(removed["profile"]) != "alice_cluster-worker" {
-		t.Errorf("want the profile it had, got %v", removed)
+		t.Errorf("want the profile of the removed grant, got %v", removed)
 	}
 
 	templates := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [example]")
@@ -146,7 +147,7 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 	}
 
 	i = launch(t, fleet.Spec{Role: "alice-worker"})
-	vaultWrite(t, pathsOf(i.ID).policy, map[string]any{"policy": "# somebody else's\n"})
+	vaultWrite(t, pathsOf(i.ID).policy, map[string]any{"policy": "# foreign\n"})
 	bare(t, granting, fleet.Event(i, "running", time.Now()))
 	if conflict := want(i, audit.Conflict); !strings.Contains(fmt.Sprint(conflict["error"]), pathsOf(i.ID).policy) {
 		t.Errorf("want the path in the reason, got %v", conflict)
@@ -155,7 +156,7 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 
 	for _, e := range all {
 		if err := form.Validate(e); err != nil {
-			t.Errorf("the event %v is not of the documented form: %v", e, err)
+			t.Errorf("the event %v does not match the documented schema: %v", e, err)
 		}
 	}
 }
@@ -164,7 +165,7 @@ func TestABusThatIsNotThereChangesNothingAndIsCounted(t *testing.T) {
 	f := variant(t, provision, map[string]string{"EVENT_BUS_NAME": "no-such-bus"})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := bare(t, f, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-		t.Errorf("want the grant made whatever the bus does, got %+v", a)
+		t.Errorf("want the grant made without the bus, got %+v", a)
 	}
 	logged(t, f, `"AuditFailed":1`)
 	logged(t, f, "did not reach the event bus")
@@ -187,18 +188,18 @@ func TestTheDocumentedEventsAreOfTheDocumentedFormAndOthersAreNot(t *testing.T) 
 			t.Fatalf("%v\n%s", err, text)
 		}
 		if err := form.Validate(sample); err != nil {
-			t.Errorf("a sample of the page is not of the form: %v", err)
+			t.Errorf("a sample of the page does not match the schema: %v", err)
 		}
 		e, _ := sample.(map[string]any)
 		detail, _ := e["detail"].(map[string]any)
 		detail["token"] = "hvs.x"
 		if form.Validate(e) == nil {
-			t.Error("a detail with a field that is not documented passes: the form says nothing")
+			t.Error("the schema accepts a detail with an undocumented field")
 		}
 		delete(detail, "token")
 		e["detail-type"] = "Vault Access Refused"
 		if form.Validate(e) == nil {
-			t.Error("a refusal without a reason passes: the form says nothing")
+			t.Error("the schema accepts a refusal without a reason")
 		}
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// variant is a deployed function with some of its variables changed.
+// variant returns a deployed function with some of its environment variables changed.
 func variant(t *testing.T, function string, change map[string]string) *sandbox.Function {
 	t.Helper()
 	env, err := world.FunctionEnv(t.Context(), function)
@@ -42,7 +42,7 @@ func variant(t *testing.T, function string, change map[string]string) *sandbox.F
 	return s
 }
 
-// changed is a folder with the lab's profiles, one text in one file replaced.
+// changed returns a folder with the lab's profiles after one replacement of text in one file.
 func changed(t *testing.T, file, old, new string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -52,7 +52,7 @@ func changed(t *testing.T, file, old, new string) string {
 	path := filepath.Join(dir, filepath.FromSlash(file))
 	text, err := os.ReadFile(path)
 	if err != nil || !strings.Contains(string(text), old) {
-		t.Fatalf("%s does not hold %q (%v)", file, old, err)
+		t.Fatalf("%s does not contain %q (%v)", file, old, err)
 	}
 	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o600); err != nil {
 		t.Fatal(err)
@@ -60,6 +60,7 @@ func changed(t *testing.T, file, old, new string) string {
 	return dir
 }
 
+// secret creates a secret in Secrets Manager and returns its ARN.
 func secret(t *testing.T, name, text string) string {
 	t.Helper()
 	out, err := secretsmanager.NewFromConfig(world.AWS).CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: &name, SecretString: &text})
@@ -73,16 +74,16 @@ func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	good := string(fleet.Event(i, "running", time.Now()))
 	for name, row := range map[string]struct{ body, says string }{
-		"a body that is no JSON":            {"{", "reading the event"},
-		"an unknown detail-type":            {strings.Replace(good, "EC2 Instance State-change Notification", "EC2 Spot Interruption", 1), "EC2 Spot Interruption"},
-		"an unknown state":                  {strings.Replace(good, `"state":"running"`, `"state":"hibernating"`, 1), "hibernating"},
-		"an instance ID that is none":       {strings.Replace(good, `"instance-id":"i-`, `"instance-id":"x-`, 1), "not the ID of an EC2 instance"},
-		"an account that is no account":     {strings.Replace(good, world.AccountID, "12", 1), "not an account ID"},
-		"an empty body, which SQS may hold": {"", "reading the event"},
+		"a body that is not JSON":         {"{", "reading the event"},
+		"an unknown detail-type":          {strings.Replace(good, "EC2 Instance State-change Notification", "EC2 Spot Interruption", 1), "EC2 Spot Interruption"},
+		"an unknown state":                {strings.Replace(good, `"state":"running"`, `"state":"hibernating"`, 1), "hibernating"},
+		"an invalid instance ID":          {strings.Replace(good, `"instance-id":"i-`, `"instance-id":"x-`, 1), "not the ID of an EC2 instance"},
+		"an invalid account ID":           {strings.Replace(good, world.AccountID, "12", 1), "not an account ID"},
+		"an empty body, which SQS allows": {"", "reading the event"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if again := batch(t, row.body, good); len(again) != 0 {
-				t.Errorf("messages %v came back: a body that cannot be read would be retried for ever", again)
+				t.Errorf("messages %v came back: an unreadable body would be retried for ever", again)
 			}
 			logged(t, world.Functions[provision], row.says)
 		})
@@ -97,7 +98,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	for name, row := range map[string]struct{ tag, says string }{
 		"a name outside its suffixes": {"db1.evil.example", "none of fqdn_suffixes"},
-		"a name that is none":         {"db_1.corp.example", "RFC 1123"},
+		"an invalid name":             {"db_1.corp.example", "RFC 1123"},
 		"quotes":                      {`x" }`, "only letters, digits"},
 		"a newline":                   {"a\nb", "only letters, digits"},
 		"braces":                      {"{{ .FQDN }}", "only letters, digits"},
@@ -108,17 +109,17 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 			i := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": row.tag}})
 			a := bare(t, function, fleet.Event(i, "running", time.Now()))
 			if a.Kind != "refuse" || !strings.Contains(a.Error, row.says) || !strings.Contains(a.Error, i.ID) {
-				t.Fatalf("want a refusal that names the instance and says %q, got %+v", row.says, a)
+				t.Fatalf("want a refusal that names the instance and contains %q, got %+v", row.says, a)
 			}
 			if left := objects(t, i); len(left) > 0 {
-				t.Errorf("made all the same: %v", left)
+				t.Errorf("refused, but made: %v", left)
 			}
 			if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Refused || !strings.Contains(r.LastError, row.says) {
 				t.Errorf("want the refusal in the ledger, got %+v, %v", r, err)
 			}
 		})
 	}
-	t.Run("and a right name is granted", func(t *testing.T) {
+	t.Run("a valid name is granted", func(t *testing.T) {
 		i := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": "db1.corp.example"}})
 		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" || a.FQDN != "db1.corp.example" {
 			t.Errorf("got %+v", a)
@@ -126,17 +127,17 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 		second := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": "db1.corp.example"}})
 		a := bare(t, function, fleet.Event(second, "running", time.Now()))
 		if a.Kind != "refuse" || !strings.Contains(a.Error, i.ID) {
-			t.Errorf("a second live instance with that name must be refused, naming the holder, got %+v", a)
+			t.Errorf("want a second live instance with that name refused and the holder named, got %+v", a)
 		}
-		for _, told := range []string{`"Refused":1`, audit.Refused} {
-			logged(t, function, told)
+		for _, text := range []string{`"Refused":1`, audit.Refused} {
+			logged(t, function, text)
 		}
 		if err := world.Fleet.Terminate(t.Context(), i); err != nil {
 			t.Fatal(err)
 		}
 		must(t, deprovision, i, "terminated", "deprovisioned")
 		if a := bare(t, function, fleet.Event(second, "running", time.Now())); a.Action != "provisioned" {
-			t.Errorf("the name is free and must go to the second, got %+v", a)
+			t.Errorf("want the freed name granted to the second, got %+v", a)
 		}
 	})
 }
@@ -145,16 +146,16 @@ func TestAnAccountWithoutAMemberRoleIsRefused(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "444455556666"})
 	a := bare(t, variant(t, provision, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
 	if a.Kind != "refuse" || !strings.Contains(a.Error, "444455556666") || !strings.Contains(a.Error, "MEMBER_ROLE_NAME") {
-		t.Errorf("want a refusal that names account and variable, got %+v", a)
+		t.Errorf("want a refusal that names the account and the variable, got %+v", a)
 	}
 }
 
 func TestAnInstanceThatNoProfileFitsIsLeftAlone(t *testing.T) {
-	i := launch(t, fleet.Spec{Role: "somebody-else"})
+	i := launch(t, fleet.Spec{Role: "unmatched-role"})
 	resetTaps()
 	must(t, provision, i, "running", "unmatched")
 	if n := len(world.Taps.Vault.Calls()) + len(world.Taps.Dynamo.Calls()); n != 0 {
-		t.Errorf("%d calls were made for an instance that is none of ours", n)
+		t.Errorf("%d calls were made for an unmatched instance", n)
 	}
 }
 
@@ -165,7 +166,7 @@ func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
 		says   []string
 	}{
 		"missing variables":          {map[string]string{"TABLE_NAME": "", "VAULT_ADDR": ""}, []string{"TABLE_NAME is required", "VAULT_ADDR is required"}},
-		"a template that errs":       {map[string]string{"TEMPLATES_DIR": broken}, []string{"policy.hcl.tmpl", "Nope"}},
+		"a template that fails":      {map[string]string{"TEMPLATES_DIR": broken}, []string{"policy.hcl.tmpl", "Nope"}},
 		"a folder without a profile": {map[string]string{"TEMPLATES_DIR": t.TempDir()}, []string{"no profile found"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -186,27 +187,27 @@ func TestAnUnreadableCAGoesBackToTheQueueAndIsNamed(t *testing.T) {
 	missing := "arn:aws:secretsmanager:us-east-1:" + world.AccountID + ":secret:gone-AbCdEf"
 	for name, row := range map[string]struct{ arn, says string }{
 		"a secret that does not exist": {missing, "gone-AbCdEf"},
-		"a secret that is no PEM":      {secret(t, "no-pem", "hush"), "no certificate in PEM"},
+		"a secret that is not PEM":     {secret(t, "no-pem", "hush"), "no certificate in PEM"},
 		"another authority":            {secret(t, "other-ca", world.Fleet.CertificatePEM()), "VAULT_CA_SECRET_ARN"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := bare(t, variant(t, provision, map[string]string{"VAULT_CA_SECRET_ARN": row.arn}), fleet.Event(i, "running", time.Now()))
 			if !strings.Contains(a.Failure, row.says) || strings.Contains(a.Failure, "hush") {
-				t.Errorf("want a failure that says %q and not the secret's text, got %+v", row.says, a)
+				t.Errorf("want a failure that contains %q and not the secret's text, got %+v", row.says, a)
 			}
 		})
 	}
 	if left := objects(t, i); len(left) > 0 {
-		t.Errorf("made all the same: %v", left)
+		t.Errorf("want nothing made, got %v", left)
 	}
 }
 
 func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
 	for name, fault := range map[string]tap.Fault{
-		"sealed":                            {Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)},
-		"too many requests":                 {Status: 429, Body: []byte(`{"errors":["rate limited"]}`)},
-		"the connection cut":                {CutBefore: true},
-		"the connection cut after its work": {CutAfter: true},
+		"sealed":             {Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)},
+		"too many requests":  {Status: 429, Body: []byte(`{"errors":["rate limited"]}`)},
+		"the connection cut": {CutBefore: true},
+		"the connection cut after the call took effect": {CutAfter: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -223,14 +224,14 @@ func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
 			}
 			r, err := world.Record(t.Context(), i.ID)
 			if err != nil || r.State != ledger.Provisioning || len(r.Objects) != 4 || r.LastError == "" || r.LeaseOwner != "" {
-				t.Errorf("what may have been half made must be named in the ledger, with the fault, the lease given back: %+v, %v", r, err)
+				t.Errorf("want a record that names the objects and the fault, without a lease, got %+v, %v", r, err)
 			}
 			if slices.Contains(objects(t, i), "auth/aws/role/"+i.ID) {
-				t.Error("an auth role stands without the rest")
+				t.Error("an auth role exists without the rest of the grant")
 			}
 			world.Taps.Vault.SetFault(nil)
 			if again := batch(t, event); len(again) != 0 {
-				t.Errorf("once Vault is back the same message must succeed, got %v\n%s", again, world.Functions[provision].Logs())
+				t.Errorf("want the same message to succeed once Vault is back, got %v\n%s", again, world.Functions[provision].Logs())
 			}
 			if n := len(objects(t, i)); n != 4 {
 				t.Errorf("want 4 objects, got %d", n)
@@ -300,7 +301,7 @@ func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
 			}
 			for _, part := range []string{"secret_id", created.Auth.ClientToken} {
 				if strings.Contains(f.Logs(), part) {
-					t.Errorf("the logs hold %q", part)
+					t.Errorf("the logs contain %q", part)
 				}
 			}
 		})

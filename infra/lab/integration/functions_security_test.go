@@ -16,8 +16,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// wholeLife drives both functions through all they do: a grant, a changed name, another account, a removal. It gives
-// what they logged.
+// wholeLife runs both functions through all that they do: a grant, a changed name, another account, a removal. It returns
+// their logs.
 func wholeLife(t *testing.T) string {
 	t.Helper()
 	byTag := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [example]")
@@ -51,7 +51,7 @@ func wholeLife(t *testing.T) string {
 	return provisioning.Logs() + removing.Logs()
 }
 
-// lambdaActions are the actions that Lambda itself uses on a function's role, and not the function.
+// lambdaActions are the actions that Lambda itself, and not the function, uses with a function's role.
 var lambdaActions = []string{
 	"logs:CreateLogStream", "logs:PutLogEvents", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes",
 	"ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface",
@@ -59,12 +59,12 @@ var lambdaActions = []string{
 	"xray:PutTraceSegments", "xray:PutTelemetryRecords", "kms:Decrypt", "kms:GenerateDataKey",
 }
 
-// hookActions are the actions for groups with a lifecycle hook, which moto cannot make: the tests of the hooks see them called.
+// hookActions are the actions for groups with a lifecycle hook, which moto cannot make. The tests of the hooks cover them.
 var hookActions = []string{
 	"autoscaling:DescribeAutoScalingInstances", "autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat",
 }
 
-// tagActions is what tells each instance whether its identity stands, where settings ask for it: the test of the tag sees it called.
+// tagActions are the actions of the readiness tag, which a setting enables. The test of the tag covers them.
 var tagActions = []string{"ec2:CreateTags"}
 
 func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
@@ -84,17 +84,17 @@ func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 		}
 		collectActions(resources[id], granted)
 	}
-	delete(granted, "sts:AssumeRole") // who may assume the functions' own roles; the member role's is told apart below
+	delete(granted, "sts:AssumeRole") // in the trust policies of the functions' own roles; the member role's is checked below
 	delete(used, "sts:AssumeRole")
 	for _, action := range slices.Concat(lambdaActions, hookActions, tagActions) {
 		if !granted[action] {
-			t.Errorf("%s is not granted, and is needed", action)
+			t.Errorf("%s is needed and not granted", action)
 		}
 		delete(granted, action)
 	}
 	got, want := slices.Sorted(maps.Keys(granted)), slices.Sorted(maps.Keys(used))
 	if !slices.Equal(got, want) {
-		t.Errorf("the template grants %v\nthe functions used  %v\nwhat is missing fails in an account, what is too much is a stolen function's", got, want)
+		t.Errorf("the template grants %v\nthe functions used  %v\na missing action fails in an account, an extra one serves a stolen function", got, want)
 	}
 	text, err := json.Marshal(resources["FunctionsPolicy"])
 	if err != nil || !strings.Contains(string(text), "sts:AssumeRole") {
@@ -102,7 +102,7 @@ func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
 	}
 }
 
-// actionsOf are the IAM actions a call needs.
+// actionsOf returns the IAM actions that a call needs.
 func actionsOf(t *testing.T, c tap.Call) []string {
 	t.Helper()
 	switch {
@@ -156,11 +156,11 @@ func collectActions(v any, into map[string]bool) {
 func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
 	env, err := world.FunctionEnv(t.Context(), provision)
 	if err != nil || env["LOG_LEVEL"] != "debug" {
-		t.Fatalf("the functions must log at debug level here: %q, %v", env["LOG_LEVEL"], err)
+		t.Fatalf("want the functions to log at debug level, got %q, %v", env["LOG_LEVEL"], err)
 	}
 	logs := wholeLife(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault { // errors say most
+	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault { // errors log the most
 		if strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") {
 			return &tap.Fault{Status: 500, Body: []byte(`{"errors":["internal error"]}`)}
 		}
@@ -169,9 +169,9 @@ func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
 	failed := sendEvent(t, provision, i, "running")
 	world.Taps.Vault.SetFault(nil)
 	if failed.Failure == "" {
-		t.Fatalf("want a failure to look into, got %+v", failed)
+		t.Fatalf("want a failure, got %+v", failed)
 	}
-	logged(t, world.Functions[provision], i.ID) // else it is not the log that was meant
+	logged(t, world.Functions[provision], i.ID) // the log is complete
 	texts := map[string]string{"a failed answer": failed.Failure, "the log of a whole life": logs}
 	for name, f := range world.Functions {
 		texts["the log of "+name] = f.Logs()
@@ -198,7 +198,7 @@ func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
 	for where, text := range texts {
 		for what, secret := range secrets {
 			if secret != "" && strings.Contains(text, secret) {
-				t.Errorf("%s holds %s", where, what)
+				t.Errorf("%s contains %s", where, what)
 			}
 		}
 	}
@@ -225,7 +225,7 @@ func TestEachClientStyleGetsItsCertificate(t *testing.T) {
 	}
 	for name, change := range map[string]map[string]any{
 		"every field, empty where there is nothing": nil,
-		"as cert-manager does it":                   {"exclude_cn_from_sans": "true"},
+		"as cert-manager requests it":               {"exclude_cn_from_sans": "true"},
 		"no names beside the common name":           {"alt_names": "", "ip_sans": ""},
 	} {
 		if _, err := session.Logical().WriteWithContext(t.Context(), path, every(change)); err != nil {
@@ -241,7 +241,7 @@ func TestEachClientStyleGetsItsCertificate(t *testing.T) {
 		"a user ID":           {"user_ids": "root"},
 	} {
 		if _, err := session.Logical().WriteWithContext(t.Context(), path, every(change)); err == nil {
-			t.Errorf("%s: what may be empty may only be empty", name)
+			t.Errorf("%s: want a field that may be empty refused with a value", name)
 		}
 	}
 }

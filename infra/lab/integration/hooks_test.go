@@ -20,13 +20,14 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// autoScaling answers where moto knows no answer: it has groups, and tells who is in them, but no waits. It keeps what the
-// functions said of each wait.
+// autoScaling answers the calls of Auto Scaling that moto does not implement: moto has groups and their members, but no waits
+// of lifecycle hooks.
 type autoScaling struct {
-	state string // of every instance asked for; empty to let moto answer
-	over  bool   // no wait is active any more
+	state string // the lifecycle state of every instance; if empty, moto answers
+	over  bool   // no wait is active
 }
 
+// install answers the functions' calls of Auto Scaling until the test ends.
 func (a *autoScaling) install(t *testing.T) {
 	t.Helper()
 	world.Taps.AWS.Reset()
@@ -51,7 +52,7 @@ func (a *autoScaling) install(t *testing.T) {
 	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
 }
 
-// told is what was said of waits: the action, the hook, the instance and the result of each.
+// hookCalls returns the functions' calls about waits: action, hook, token, instance and result.
 func hookCalls() []string {
 	var out []string
 	for _, c := range world.Taps.AWS.Calls() {
@@ -70,7 +71,7 @@ func hookDetail(i fleet.Instance, hook, transition string) map[string]string {
 	}
 }
 
-// hookEvent is the event as a function is given it.
+// hookEvent returns the event as EventBridge delivers it to a function.
 func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
 	t.Helper()
 	kind := map[string]string{"LAUNCHING": "launch", "TERMINATING": "terminate"}[transition]
@@ -84,7 +85,7 @@ func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
 	return body
 }
 
-// moto's bus takes the hook's event by the template's rule into the queue; what another team's hook waits for goes nowhere.
+// The template's rule sends the hook's event from moto's bus to the queue, and ignores the event of another team's hook.
 func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 	(&autoScaling{}).install(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -106,15 +107,15 @@ func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 	}
 	want := []string{"CompleteLifecycleAction vault-identity-ready a-token " + i.ID + " CONTINUE"}
 	if got := hookCalls(); !slices.Equal(got, want) {
-		t.Errorf("Auto Scaling was told %q, want %q", got, want)
+		t.Errorf("calls about the wait: got %q, want %q", got, want)
 	}
 	for n, c := range world.Taps.AWS.Calls() {
 		if c.Action == "CompleteLifecycleAction" && n == 0 {
-			t.Error("the wait was ended before EC2 was even asked")
+			t.Error("the wait was completed before a call of EC2")
 		}
 	}
 	if found := objects(t, i); len(found) != 4 {
-		t.Errorf("want the whole grant when the wait ends, got %q", found)
+		t.Errorf("want the whole grant when the wait is completed, got %q", found)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
 		t.Errorf("want its first login to succeed: %v", err)
@@ -126,12 +127,12 @@ func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWai
 	stranger := launch(t, fleet.Spec{Role: "of-no-profile"})
 	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-identity-ready", "LAUNCHING"))
 	if got, want := hookCalls(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + stranger.ID}; !strings.Contains(a.Failure, "no profile fits") || !slices.Equal(got, want) {
-		t.Errorf("no profile fits: want it looked at again, for tags that come late, got %+v, %q", a, got)
+		t.Errorf("no profile fits: want a retry, since tags may come late, got %+v, %q", a, got)
 	}
 	world.Taps.AWS.Reset()
 	refused := launch(t, fleet.Spec{Role: "alice-worker"})
 	policy := "sys/policies/acl/ec2-" + refused.ID + "-node"
-	vaultWrite(t, policy, map[string]any{"policy": "# of somebody else\n"})
+	vaultWrite(t, policy, map[string]any{"policy": "# foreign\n"})
 	defer vaultDelete(t, policy)
 	a = bare(t, world.Functions[provision], hookEvent(t, refused, "vault-identity-ready", "LAUNCHING"))
 	if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-ready a-token " + refused.ID + " ABANDON"}; a.Kind != "conflict" || !slices.Equal(got, want) {
@@ -167,12 +168,12 @@ func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t
 	if err != nil {
 		t.Fatal(err)
 	}
-	// moto's own answer: the group has it in service.
+	// moto's own answer: the instance is in service.
 	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); !strings.Contains(a.Failure, "still shows it as InService") {
-		t.Errorf("want the event alone to end nothing, got %+v", a)
+		t.Errorf("want the event alone to remove nothing, got %+v", a)
 	}
 	if len(objects(t, i)) < 4 {
-		t.Fatalf("an event that Auto Scaling does not bear out removed something: %q", objects(t, i))
+		t.Fatalf("an event that Auto Scaling does not confirm removed something: %q", objects(t, i))
 	}
 	world.Taps.AWS.Reset()
 	as.state = "Terminating:Wait"
@@ -180,20 +181,20 @@ func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t
 		t.Fatalf("got %+v\nlogs:\n%s", a, world.Functions[deprovision].Logs())
 	}
 	if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
-		t.Errorf("Auto Scaling was told %q, want %q", got, want)
+		t.Errorf("calls about the wait: got %q, want %q", got, want)
 	}
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
-		t.Error("its token lives on")
+		t.Error("its token still works")
 	}
 	must(t, provision, i, "running", "left-alone")
 	if a := runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 {
-		t.Errorf("reconcile sees drift in a running instance that leaves: %+v", a.Drift)
+		t.Errorf("want no drift of a running instance that is leaving, got %+v", a.Drift)
 	}
 	if found := objects(t, i); len(found) > 0 {
-		t.Errorf("%q is there again", found)
+		t.Errorf("%q was made again", found)
 	}
 	as.over = true
 	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); a.Failure+a.Error != "" {
-		t.Errorf("the same event once more, its wait being over: want it taken as done, got %+v", a)
+		t.Errorf("the same event after its wait ended: want no failure, got %+v", a)
 	}
 }

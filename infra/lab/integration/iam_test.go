@@ -17,10 +17,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// checking switches moto's own check of signatures and policies on or off.
+// checking switches moto's check of signatures and policies on or off.
 func checking(t *testing.T, on bool) {
 	t.Helper()
-	unchecked := "inf" // how many calls pass before it begins
+	unchecked := "inf" // the number of calls before the check starts
 	if on {
 		unchecked = "0"
 	}
@@ -38,9 +38,9 @@ func checking(t *testing.T, on bool) {
 	}
 }
 
-// With moto checking every call, a provision function that holds the template's actions works, and one that lacks any
-// of them does not. moto evaluates no resources here, and DynamoDB Local nothing at all: the ledger's actions are held
-// against the calls by TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther, and the keys by
+// With moto checking every call, a provision function with the template's actions works, and one without any of them does
+// not. moto evaluates no resources here, and DynamoDB Local no permissions: the ledger's actions are compared with the calls
+// by TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther, and the keys by
 // TestLedgerCalls_StayWithinTheKeysOfTheirRole.
 func TestEachActionOfTheTemplateIsNeededWhereAWSChecksIt(t *testing.T) {
 	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
@@ -80,9 +80,9 @@ func TestEachActionOfTheTemplateIsNeededWhereAWSChecksIt(t *testing.T) {
 	try := func(without string) answer {
 		t.Helper()
 		i := launch(t, fleet.Spec{Role: "alice-worker"})
-		f := variant(t, provision, env) // a cold one, that has learnt nothing
+		f := variant(t, provision, env) // a cold one, with nothing cached
 		allow(without)
-		for _, poller := range world.Pollers { // the lab's own keys are nobody's while moto checks
+		for _, poller := range world.Pollers { // moto refuses the lab's own keys while it checks
 			poller.Pause()
 			defer poller.Resume()
 		}

@@ -10,10 +10,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// ledgerUse is one key of the ledger that a call reads or writes, with the action that AWS asks for.
+// ledgerUse is one key of the ledger that a call reads or writes, with the IAM action for it.
 type ledgerUse struct{ action, key string }
 
-// ledgerUses are the keys of a call, a transaction's part by part. A call without keys, such as Scan, has none.
+// ledgerUses returns the uses of a call, of a transaction part by part. A call without keys, such as Scan, has none.
 func ledgerUses(t *testing.T, c tap.Call) []ledgerUse {
 	t.Helper()
 	type item struct {
@@ -41,7 +41,7 @@ func ledgerUses(t *testing.T, c tap.Call) []ledgerUse {
 	return uses
 }
 
-// leadingKeys adds the patterns of keys that v's statements allow, by action.
+// leadingKeys adds the key patterns that v's statements allow, by action.
 func leadingKeys(v any, into map[string][]string) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -76,8 +76,8 @@ func likes(pattern, key string) bool {
 	return pattern == key
 }
 
-// rightsUsed holds the calls to the ledger since the taps were reset against the keys that each function's role may touch.
-// It returns the rights that were used, by function: an action and a pattern.
+// rightsUsed checks the calls to the ledger since the last reset of the taps against the keys of each function's role. It
+// returns the used rights by function, each an action and a pattern.
 func rightsUsed(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
@@ -85,7 +85,7 @@ func rightsUsed(t *testing.T) map[string]map[string]bool {
 	for _, c := range world.Taps.Dynamo.Calls() {
 		function := world.Caller(c)
 		if function == "" {
-			t.Fatalf("the call %s was signed with a key of no function", c.Action)
+			t.Fatalf("the call %s was not signed with a function's key", c.Action)
 		}
 		allowed := map[string][]string{}
 		for _, id := range []string{"FunctionsPolicy", function + "Role"} {
@@ -94,7 +94,7 @@ func rightsUsed(t *testing.T) map[string]map[string]bool {
 		for _, u := range ledgerUses(t, c) {
 			i := slices.IndexFunc(allowed[u.action], func(p string) bool { return likes(p, u.key) })
 			if i < 0 {
-				t.Errorf("%s: %s on %s, and its role may do that on %q: it would fail in an account", function, u.action, u.key, allowed[u.action])
+				t.Errorf("%s: %s on %s, but its role allows that on %q: it would fail in an account", function, u.action, u.key, allowed[u.action])
 				continue
 			}
 			if used[function] == nil {
@@ -106,17 +106,17 @@ func rightsUsed(t *testing.T) map[string]map[string]bool {
 	return used
 }
 
-// The rights of each role name the keys it may touch; the calls of all three functions are held against them, those of a
-// teardown by TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse. Only AWS itself evaluates
+// The rights of each role name its keys. The calls of all three functions are checked against them, those of a teardown
+// by TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse. Only AWS itself evaluates
 // dynamodb:LeadingKeys: DynamoDB Local checks no permissions and moto no conditions.
 func TestLedgerCalls_StayWithinTheKeysOfTheirRole(t *testing.T) {
 	resetTaps()
 	wholeLife(t)
 	reconcileLife(t)
 	used := rightsUsed(t)
-	// Else a key that is read wrongly here, or never, would pass for one that fits.
+	// A key that this test misreads, or never sees, must not pass.
 	for function, want := range map[string][]string{
-		provision: { // it gives a claim up only when the last certificate with the name has ended
+		provision: { // it releases a claim only when the last certificate with the name has ended
 			"dynamodb:GetItem instance#*", "dynamodb:GetItem teardown",
 			"dynamodb:PutItem claim#*", "dynamodb:PutItem instance#*",
 		},

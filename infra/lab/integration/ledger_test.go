@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 )
 
-// table is a ledger on the stack's own table in DynamoDB Local; clock may be moved.
+// table returns a ledger on the stack's own table in DynamoDB Local, with a clock of the test's.
 func table(clock func() time.Time) *ledger.Ledger {
 	return ledger.New(ledger.NewAPI(world.Dynamo), world.Stack.Tables["Table"], clock)
 }
@@ -84,18 +84,18 @@ func TestALeaseKeepsOthersOutUntilItRunsOut(t *testing.T) {
 	}
 	other := ledger.Write{Old: held, New: *held, Owner: "second", KeepLease: true}
 	if _, err := l.Put(t.Context(), other); !errors.Is(err, ledger.ErrChanged) {
-		t.Errorf("the lease of another must hold, got %v", err)
+		t.Errorf("want another's lease to hold, got %v", err)
 	}
 	now = now.Add(ledger.LeaseTime + time.Second)
 	taken, err := l.Put(t.Context(), other)
 	if err != nil || taken.LeaseOwner != "second" {
-		t.Fatalf("a lease that ran out is taken over, got %+v, %v", taken, err)
+		t.Fatalf("want an expired lease taken over, got %+v, %v", taken, err)
 	}
 	if _, err := l.Put(t.Context(), ledger.Write{Old: held, New: *held, Owner: "first"}); !errors.Is(err, ledger.ErrChanged) {
-		t.Errorf("whoever lost the lease must write nothing more, got %v", err)
+		t.Errorf("want a writer that lost its lease refused, got %v", err)
 	}
 	if _, err := l.Put(t.Context(), ledger.Write{Old: taken, New: *taken, Owner: "second"}); err != nil {
-		t.Errorf("the holder gives it back: %v", err)
+		t.Errorf("want the holder to release the lease, got %v", err)
 	}
 }
 
@@ -114,10 +114,10 @@ func TestANameIsReleasedOnlyByItsHolder(t *testing.T) {
 	own := ledger.Name{Under: "race", Text: "own.example"}
 	done, err := l.Put(t.Context(), ledger.Write{Old: old, New: next, Release: []ledger.Name{own, name}})
 	if err != nil || done.State != ledger.Deleted {
-		t.Fatalf("a name that is another's must not keep the record from its end, got %+v, %v", done, err)
+		t.Fatalf("want the record deleted although another holds the name, got %+v, %v", done, err)
 	}
 	if holder, err := l.Holder(t.Context(), name); err != nil || holder == nil || holder.InstanceID != "i-000000c1" {
-		t.Errorf("the other's claim is gone: %+v, %v", holder, err)
+		t.Errorf("want the other's claim kept, got %+v, %v", holder, err)
 	}
 }
 
@@ -140,16 +140,16 @@ func TestARecordReadsBackAsItWasWritten(t *testing.T) {
 	}
 }
 
-// The steps are drawn, so that orders nobody thought of are among them; the seed makes them the same ones in every run.
+// Random steps cover unexpected orders. The fixed seed repeats them in every run.
 func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
-	now := time.Now().UTC().Truncate(time.Second) // no fixed date: DynamoDB deletes what expired before today
+	now := time.Now().UTC().Truncate(time.Second) // no fixed date: DynamoDB deletes expired items
 	l := table(func() time.Time { return now })
 	memory := ledgertest.Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}
 	dice := rand.New(rand.NewPCG(1, 2))
 	of := func(n int) bool { return dice.IntN(n) == 0 }
 	names := []ledger.Name{{Under: "memory", Text: "a.example"}, {Under: "memory", Text: "b.example"}, {Under: "memory", Text: "c.example"}}
 	states := []ledger.State{ledger.Provisioning, ledger.Active, ledger.Deprovisioning, ledger.Deleted}
-	last := map[string]*ledger.Record{} // as read at some time before
+	last := map[string]*ledger.Record{} // as read earlier
 	kinds := map[string]int{}
 	for step := range 600 {
 		now = now.Add(time.Duration(dice.IntN(40)) * time.Second)
@@ -167,7 +167,7 @@ func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
 			w.Old = last[id]
 		}
 		order := dice.Perm(len(names))
-		claims := dice.IntN(3) // none, one or two at once
+		claims := dice.IntN(3) // none, one or two
 		for _, n := range order[:claims] {
 			w.Claims = append(w.Claims, names[n])
 		}
@@ -183,12 +183,12 @@ func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
 		}
 		kinds[kind(err)]++
 		if kind(err) != kind(wantErr) {
-			t.Fatalf("step %d: %+v: DynamoDB says %v, memory says %v: what the tests in memory show would not hold", step, w, err, wantErr)
+			t.Fatalf("step %d: %+v: DynamoDB returns %v, memory returns %v: tests in memory would prove nothing", step, w, err, wantErr)
 		}
 		if err == nil {
 			got.WriteID = ""
 			if fmt.Sprintf("%+v", *got) != fmt.Sprintf("%+v", *want) {
-				t.Fatalf("step %d: %+v: DynamoDB makes it\n%+v\nmemory\n%+v", step, w, *got, *want)
+				t.Fatalf("step %d: %+v: DynamoDB has\n%+v\nmemory has\n%+v", step, w, *got, *want)
 			}
 		}
 		for _, n := range names {
@@ -198,7 +198,7 @@ func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
 				t.Fatalf("step %d: %+v: in DynamoDB %s is held by %+v (%v), in memory by %+v", step, w, n.Text, holder, err, c)
 			}
 		}
-		if !of(6) { // else the next write of this instance goes by an older look
+		if !of(6) { // else the next write of this instance uses an older read
 			if last[id], err = l.Get(t.Context(), id); err != nil {
 				t.Fatal(err)
 			}

@@ -12,7 +12,7 @@ import (
 
 func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
 	warm := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, warm, "running", "provisioned") // logs in, learns the IAM role
+	must(t, provision, warm, "running", "provisioned") // logs in and caches the IAM role
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	resetTaps()
 	must(t, provision, i, "running", "provisioned")
@@ -23,7 +23,7 @@ func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
 	}{
 		{"DescribeInstances", world.Taps.AWS.Count("ec2", "DescribeInstances"), 1},
 		{"audit events' calls", world.Taps.AWS.Count("events", "PutEvents"), 1},
-		{"GetInstanceProfile, since a first grant rests on no remembered role", world.Taps.AWS.Count("iam", "GetInstanceProfile"), 1},
+		{"GetInstanceProfile, since a first grant uses no cached role", world.Taps.AWS.Count("iam", "GetInstanceProfile"), 1},
 		{"all AWS calls", len(world.Taps.AWS.Calls()), 3},
 		{"ledger reads", world.Taps.Dynamo.Count("dynamodb", "GetItem"), 1},
 		{"ledger intents with claim", world.Taps.Dynamo.Count("dynamodb", "TransactWriteItems"), 1},
@@ -44,7 +44,7 @@ func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
 		}
 	}
 	if last != "PUT auth/aws/role/"+i.ID {
-		t.Errorf("the last write is %s: with anything but the auth role last, a login could come before its grant", last)
+		t.Errorf("the last write is %s, want the auth role: a login could otherwise come before its grant", last)
 	}
 	resetTaps()
 	must(t, provision, i, "running", "unchanged")
@@ -135,7 +135,7 @@ func TestAnInstancesWholeLifeThroughRuleQueueAndFunctions(t *testing.T) {
 	waitFor(deprovision, "terminated")
 	for _, s := range []*fleet.Session{session, wrapped} {
 		if _, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
-			t.Errorf("a token of the gone instance still lives: %v", err)
+			t.Errorf("a token of the removed instance still works: %v", err)
 		}
 	}
 	if left := objects(t, i); len(left) > 0 {
@@ -176,7 +176,7 @@ func TestTheRoleIDAliasIsCutTooWhereTheMountUsesIt(t *testing.T) {
 	}
 	must(t, deprovision, i, "terminated", "deprovisioned")
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
-		t.Error("the token lives on")
+		t.Error("the token still works")
 	}
 }
 
@@ -187,8 +187,8 @@ func TestAChangedAddressIsRenderedAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A hand in Vault: the PKI role is loosened. The ledger does not know, so an event for the unchanged instance
-	// leaves it; a change of the instance writes what differs.
+	// A PKI role is loosened by hand. The ledger does not record that, so an event for the unchanged instance leaves it; a
+	// change of the instance would write the differences.
 	path := "alice_cluster/pki/k8s/roles/" + i.ID + "-kubelet"
 	if _, err := world.Vault.Logical().Write(path, map[string]any{"allow_any_name": true}); err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func TestAChangedAddressIsRenderedAnew(t *testing.T) {
 	must(t, provision, i, "running", "unchanged") // no profile uses the tag
 	after, err := world.Record(t.Context(), i.ID)
 	if err != nil || after.Version != before.Version {
-		t.Errorf("the record was written for nothing: version %d, then %d (%v)", before.Version, after.Version, err)
+		t.Errorf("the unchanged record was written: version %d, then %d (%v)", before.Version, after.Version, err)
 	}
 }
 
@@ -244,7 +244,7 @@ func TestEachProfileIssuesTheCertificatesItIsFor(t *testing.T) {
 				}
 				fields["common_name"] = "other.example.com"
 				if _, err := session.Logical().WriteWithContext(t.Context(), path, fields); err == nil {
-					t.Errorf("%s gave a certificate for another name", path)
+					t.Errorf("%s issued a certificate for another name", path)
 				}
 			}
 		})

@@ -14,8 +14,8 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented runs what can happen to an instance and reads every
-// line that was printed.
+// TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented runs the kinds of events and faults of an instance and
+// checks every line of the logs.
 func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing.T) {
 	const region = "me-central-1"
 	env := map[string]string{"RECONCILE_REGIONS": region}
@@ -23,15 +23,15 @@ func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing
 	i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
 	running := fleet.Event(i, "running", time.Now())
 	bare(t, granting, running)
-	bare(t, granting, running)                                                                                         // unchanged
-	bare(t, granting, []byte("{"))                                                                                     // malformed
-	bare(t, granting, []byte(strings.Replace(string(running), "aws.ec2", "aws.s3", 1)))                                // ignored
-	bare(t, granting, fleet.Event(launch(t, fleet.Spec{Role: "nobody-knows", Region: region}), "running", time.Now())) // unmatched
+	bare(t, granting, running)                                                                                           // unchanged
+	bare(t, granting, []byte("{"))                                                                                       // malformed
+	bare(t, granting, []byte(strings.Replace(string(running), "aws.ec2", "aws.s3", 1)))                                  // ignored
+	bare(t, granting, fleet.Event(launch(t, fleet.Spec{Role: "unmatched-role", Region: region}), "running", time.Now())) // unmatched
 	unseen := i
 	unseen.ID = "i-0fedcba9876543210"
 	bare(t, granting, fleet.Event(unseen, "running", time.Now())) // retried
 	foreign := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
-	vaultWrite(t, pathsOf(foreign.ID).policy, map[string]any{"policy": "# somebody else's\n"})
+	vaultWrite(t, pathsOf(foreign.ID).policy, map[string]any{"policy": "# foreign\n"})
 	bare(t, granting, fleet.Event(foreign, "running", time.Now())) // conflict
 	vaultDelete(t, pathsOf(i.ID).kubelet)
 	runReconcile(t, comparing, rec.Input{Mode: rec.Detect, Profile: worker})
@@ -46,7 +46,7 @@ func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing
 
 	counts, times := observe.MetricNames()
 	metrics := slices.Concat(counts, times)
-	told := map[string]bool{}
+	reported := map[string]bool{}
 	for name, f := range map[string]*sandbox.Function{"provision": granting, "deprovision": removing, "reconcile": comparing} {
 		for text := range strings.Lines(f.Logs()) {
 			if strings.HasPrefix(text, "START ") || strings.HasPrefix(text, "END ") || strings.HasPrefix(text, "REPORT ") {
@@ -54,28 +54,28 @@ func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing
 			}
 			var line map[string]any
 			if err := json.Unmarshal([]byte(text), &line); err != nil {
-				t.Errorf("%s printed a line that is no JSON: %q", name, text)
+				t.Errorf("%s printed a line that is not JSON: %q", name, text)
 				continue
 			}
 			if line["_aws"] != nil {
 				for k := range line {
-					told[k] = true
+					reported[k] = true
 					if k != "_aws" && k != "Deployment" && k != "Function" && !slices.Contains(metrics, k) {
-						t.Errorf("%s tells a metric %s that is not documented", name, k)
+						t.Errorf("%s reports the undocumented metric %s", name, k)
 					}
 				}
 				continue
 			}
 			for k := range line {
 				if !slices.Contains(observe.Keys(), k) {
-					t.Errorf("%s printed the key %q, which is not documented: %s", name, k, text)
+					t.Errorf("%s printed the undocumented key %q: %s", name, k, text)
 				}
 			}
 			if strings.HasPrefix(fmt.Sprint(line["msg"]), `{"errorMessage"`) {
-				continue // the runtime's library, which tells a handler's error and no more
+				continue // printed by the runtime library for a handler's error
 			}
 			if line[observe.KeyRequest] == nil || !strings.HasPrefix(fmt.Sprint(line[observe.KeyTrace]), "1-") {
-				t.Errorf("%s: want the request's and the trace's ID in every line, got %s", name, text)
+				t.Errorf("%s: want the IDs of the request and the trace in every line, got %s", name, text)
 			}
 		}
 	}
@@ -83,8 +83,8 @@ func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing
 		observe.VaultLatency, observe.EC2Latency, observe.DynamoDBLatency, observe.VaultThrottles, observe.TimeToReady, observe.TimeToCutOff,
 		observe.Provisioned, observe.Conflicting, observe.Retried, observe.Ignored, observe.Malformed, observe.Unmatched, observe.DriftMissing,
 	} {
-		if !told[want] {
-			t.Errorf("none of the functions told %s", want)
+		if !reported[want] {
+			t.Errorf("no function reported %s", want)
 		}
 	}
 }

@@ -54,17 +54,17 @@ func deployMember(t *testing.T) *stack.Stack {
 	return made
 }
 
-// The events of members come over the bus in AWS; moto's bus would lose their account and region on the way, so that they
-// go straight to the queues that the central rules feed.
+// In AWS the events of members come over the bus. moto's bus would lose their account and region, so they go directly to the
+// queues of the central rules.
 func TestAnInstanceOfAnotherAccountAndRegionIsProvisionedLogsInAndIsRemoved(t *testing.T) {
 	member := deployMember(t)
 	if got, want := member.Outputs["MemberRoleArn"], "arn:aws:iam::"+memberAccount+":role/"+memberRole; got != want {
-		t.Fatalf("the member template makes the role %q, the functions assume %q", got, want)
+		t.Fatalf("the member template makes the role %q, but the functions assume %q", got, want)
 	}
 	accounts := []string{"-sts-role", memberAccount + "=" + member.Outputs["VaultRoleArn"], "-sts-external-id", world.Stack.Name}
 	for _, want := range []string{"create  auth/aws/config/sts/" + memberAccount, "ok      auth/aws/config/sts/" + memberAccount} {
 		if out, err := world.VaultSetup(t.Context(), accounts...); err != nil || !strings.Contains(string(out), want) {
-			t.Fatalf("want %q, so that Vault may check logins from there, got %v\n%s", want, err, out)
+			t.Fatalf("want %q, so that Vault can check logins from there, got %v\n%s", want, err, out)
 		}
 	}
 	t.Cleanup(func() {
@@ -82,20 +82,20 @@ func TestAnInstanceOfAnotherAccountAndRegionIsProvisionedLogsInAndIsRemoved(t *t
 	}
 	bound(t, role, "bound_account_id", memberAccount)
 	bound(t, role, "bound_region", memberRegion)
-	assumed, looked := 0, 0
+	assumed, described := 0, 0
 	for _, c := range world.Taps.AWS.Calls() {
 		switch {
 		case c.Action == "AssumeRole" && strings.Contains(string(c.Body), memberAccount):
 			assumed++
 			if !strings.Contains(string(c.Body), "ExternalId="+world.Stack.Name) {
-				t.Errorf("the member role is assumed without the external ID its trust policy asks for: %s", c.Body)
+				t.Errorf("the member role is assumed without the external ID of its trust policy: %s", c.Body)
 			}
 		case c.Action == "DescribeInstances" && c.Region == memberRegion:
-			looked++
+			described++
 		}
 	}
-	if assumed == 0 || looked == 0 {
-		t.Errorf("want the member role assumed and EC2 asked in %s, got %d and %d calls", memberRegion, assumed, looked)
+	if assumed == 0 || described == 0 {
+		t.Errorf("want the member role assumed and the instance described in %s, got %d and %d calls", memberRegion, assumed, described)
 	}
 
 	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
@@ -105,7 +105,7 @@ func TestAnInstanceOfAnotherAccountAndRegionIsProvisionedLogsInAndIsRemoved(t *t
 	there := rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}
 	f := variant(t, reconcile, map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + memberAccount, "RECONCILE_REGIONS": world.Region + "," + memberRegion})
 	if a := runReconcile(t, f, there); len(a.Drift) > 0 || a.Blocked {
-		t.Errorf("want reconcile to find the instance where it is and nothing amiss, got %+v", a)
+		t.Errorf("want reconcile to find the instance and no drift, got %+v", a)
 	}
 
 	terminate(t, i)
@@ -118,7 +118,7 @@ func TestAnInstanceOfAnotherAccountAndRegionIsProvisionedLogsInAndIsRemoved(t *t
 	}
 }
 
-// through sends the event the way members' events go, and waits until the function has handled it.
+// through sends an event by the queue and waits until the function has handled it.
 func through(t *testing.T, function string, i fleet.Instance, state string) {
 	t.Helper()
 	if err := world.Fleet.Announce(t.Context(), i, state); err != nil {
@@ -132,6 +132,7 @@ func through(t *testing.T, function string, i fleet.Instance, state string) {
 	}
 }
 
+// bound fails unless a field of an auth role holds exactly one value.
 func bound(t *testing.T, role *api.Secret, field, want string) {
 	t.Helper()
 	if got, _ := role.Data[field].([]any); len(got) != 1 || got[0] != want {

@@ -20,7 +20,7 @@ func TestAnEventWaitsInTheQueueWhileVaultIsSealedAndIsHandledAfterwards(t *testi
 	}
 	visibility := func(seconds string) {
 		t.Helper()
-		world.Pollers[provision].Pause() // a receive under way would go on with the old timeout
+		world.Pollers[provision].Pause() // a receive in flight would keep the old timeout
 		defer world.Pollers[provision].Resume()
 		if _, err := client.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
 			QueueUrl: &mapping.QueueURL, Attributes: map[string]string{"VisibilityTimeout": seconds},
@@ -28,7 +28,7 @@ func TestAnEventWaitsInTheQueueWhileVaultIsSealedAndIsHandledAfterwards(t *testi
 			t.Fatal(err)
 		}
 	}
-	visibility("1") // so that the test need not wait the template's two minutes
+	visibility("1") // instead of the template's two minutes
 	defer visibility("120")
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
@@ -51,7 +51,7 @@ func TestAnEventWaitsInTheQueueWhileVaultIsSealedAndIsHandledAfterwards(t *testi
 	}
 	delivered(2, false)
 	if len(objects(t, i)) > 0 {
-		t.Error("something was made in a sealed Vault")
+		t.Error("objects were made in a sealed Vault")
 	}
 	world.Taps.Vault.SetFault(nil)
 	delivered(3, true)
@@ -68,7 +68,7 @@ func TestAnEventWaitsInTheQueueWhileVaultIsSealedAndIsHandledAfterwards(t *testi
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("an outage is outlasted in the queue, not in the dead-letter queue: %+v", dead)
+			t.Fatalf("want the event to wait out the outage in the queue and not in the dead-letter queue: %+v", dead)
 		}
 	}
 }

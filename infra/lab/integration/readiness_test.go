@@ -14,7 +14,7 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// waiting is what docs/auto-scaling.md has an instance run to wait for its tag.
+// waiting returns the script of docs/auto-scaling.md with which an instance waits for its tag.
 func waiting(t *testing.T) string {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "auto-scaling.md"))
@@ -24,7 +24,7 @@ func waiting(t *testing.T) string {
 	_, after, _ := strings.Cut(string(page), "\nimds=")
 	script, _, found := strings.Cut(after, "```")
 	if !found || !strings.Contains(script, "until [") {
-		t.Fatal("docs/auto-scaling.md shows no script that waits for the tag")
+		t.Fatal("docs/auto-scaling.md has no script that waits for the tag")
 	}
 	return "imds=" + script
 }
@@ -47,19 +47,19 @@ func TestAnInstanceWaitsForItsTagByTheScriptOfTheDocsAndASecondEventTagsNothing(
 	go func() { ended <- script.Wait() }()
 	select {
 	case err := <-ended:
-		t.Fatalf("want it to wait while there is no tag, it ended with %v", err)
+		t.Fatalf("want the script to wait while there is no tag, but it ended with %v", err)
 	case <-time.After(time.Second):
 	}
 	if a := bare(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
 		t.Fatalf("want the instance provisioned, got %+v", a)
 	}
 	if err := <-ended; err != nil {
-		t.Errorf("want the wait ended by the tag, got %v", err)
+		t.Errorf("want the tag to end the wait, got %v", err)
 	}
-	// One whose event was lost is granted by reconcile, and waits for the same tag.
+	// An instance whose event was lost is granted by reconcile and waits for the same tag.
 	lost := launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := runReconcile(t, l.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{lost.ID}}); a.Summary.Corrected != 1 {
-		t.Fatalf("want it granted, got %+v", a)
+		t.Fatalf("want the instance granted, got %+v", a)
 	}
 	other, err := world.Fleet.Metadata(lost)
 	if err != nil {
@@ -67,15 +67,15 @@ func TestAnInstanceWaitsForItsTagByTheScriptOfTheDocsAndASecondEventTagsNothing(
 	}
 	defer func() { _ = other.Close() }()
 	if out, err := exec.CommandContext(ctx, "sh", "-c", strings.Replace(waiting(t), "http://169.254.169.254", other.URL, 1)).CombinedOutput(); err != nil {
-		t.Errorf("want an instance that reconcile granted tagged as well, got %v: %s", err, out)
+		t.Errorf("want an instance granted by reconcile tagged as well, got %v: %s", err, out)
 	}
 	l.Taps.AWS.Reset()
 	if a := bare(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); a.Action != "unchanged" {
-		t.Errorf("got %+v, want nothing to do", a)
+		t.Errorf("got %+v, want nothing changed", a)
 	}
 	for _, c := range l.Taps.AWS.Calls() {
 		if c.Action == "CreateTags" {
-			t.Error("an instance that shows what it should was tagged again")
+			t.Error("an instance with the right tag was tagged again")
 		}
 	}
 }
