@@ -43,49 +43,22 @@ func CheckBasePath(path string) error {
 func ObjectName(instanceID, output string) string { return instanceID + "-" + output }
 
 // PolicyName is the name of the policy that the named output renders to for an instance.
-func PolicyName(instanceID, output string) string { return "ec2-" + ObjectName(instanceID, output) }
-
-// PolicyPath is the path of a policy by its name,
-// https://developer.hashicorp.com/vault/api-docs/system/policies#create-update-acl-policy
-func PolicyPath(name string) string { return "sys/policies/acl/" + name }
-
-// AuthRolePath is the path of an instance's auth role on the AWS auth mount.
-func AuthRolePath(authMount, instanceID string) string {
-	return "auth/" + authMount + "/role/" + instanceID
+func PolicyName(instanceID, output string) string {
+	return policyNamePrefix + ObjectName(instanceID, output)
 }
+
+// policyNamePrefix keeps the names of instances' policies apart from all others in Vault's one folder of policies.
+const policyNamePrefix = "ec2-"
 
 // SplitObjectName takes the last part of a path apart again; ok is false for what is not one of our names.
 func SplitObjectName(name string) (instanceID, output string, ok bool) {
-	name = strings.TrimPrefix(name, "ec2-")
+	name = strings.TrimPrefix(name, policyNamePrefix)
 	i := strings.LastIndexByte(name, '-')
 	if i < 0 {
 		return "", "", false
 	}
 	instanceID, output = name[:i], name[i+1:]
 	return instanceID, output, facts.IsInstanceID(instanceID) && outputName.MatchString(output)
-}
-
-// IsPathOf reports whether a path has the form of an object of a kind that is an instance's.
-func IsPathOf(instanceID string, kind Kind, path string) bool {
-	i := strings.LastIndexByte(path, '/')
-	if i < 0 || !facts.IsInstanceID(instanceID) {
-		return false
-	}
-	folder, name := path[:i], path[i+1:]
-	if kind == KindAuthRole {
-		mount, isRole := strings.CutSuffix(folder, "/role")
-		mount, isAuth := strings.CutPrefix(mount, "auth/")
-		return isRole && isAuth && authMount.MatchString(mount) && name == instanceID
-	}
-	id, _, ok := SplitObjectName(name)
-	isPolicy := strings.HasPrefix(name, "ec2-")
-	if !ok || id != instanceID || isPolicy != (kind == KindPolicy) {
-		return false
-	}
-	if isPolicy {
-		return folder == strings.TrimSuffix(PolicyPath(""), "/")
-	}
-	return CheckBasePath(folder) == nil
 }
 
 // CheckFQDN holds a name against RFC 1123, in lower case, with a top label that is not a number: an address, or a

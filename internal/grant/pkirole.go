@@ -205,8 +205,8 @@ func accessRules(mount, role string, id identity, style ClientStyle) []rule {
 		}
 	}
 	return []rule{
-		{Path: mount + "/issue/" + role, Capabilities: []string{"update"}, Allowed: issue},
-		{Path: mount + "/sign/" + role, Capabilities: []string{"update"}, Allowed: sign},
+		{Path: IssuePath(mount, role), Capabilities: []string{"update"}, Allowed: issue},
+		{Path: SignPath(mount, role), Capabilities: []string{"update"}, Allowed: sign},
 	}
 }
 

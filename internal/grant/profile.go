@@ -100,11 +100,6 @@ type Output struct {
 	addresses  []*compiled // nil means all of the instance's own
 }
 
-// Mount is the path of the PKI mount that an output of type pki-role writes to, base path included.
-func (o Output) mount(basePath string) string {
-	return basePath + "/" + strings.TrimSuffix(o.Path, "/roles")
-}
-
 // Set is a checked set of profiles.
 type Set struct{ Profiles []*Profile }
 
@@ -190,28 +185,6 @@ func atOnce(files []string, do func(i int) error) []error {
 	return errs
 }
 
-// PKIMounts are the PKI mounts that the profiles write roles to, base paths included, sorted.
-func (s *Set) PKIMounts() []string {
-	var mounts []string
-	for _, p := range s.Profiles {
-		mounts = append(mounts, p.PKIMounts()...)
-	}
-	slices.Sort(mounts)
-	return slices.Compact(mounts)
-}
-
-// PKIMounts are the PKI mounts that the profile writes roles to, base path included, sorted.
-func (p *Profile) PKIMounts() []string {
-	var mounts []string
-	for _, o := range p.Outputs {
-		if o.Type == KindPKIRole {
-			mounts = append(mounts, o.mount(p.BasePath))
-		}
-	}
-	slices.Sort(mounts)
-	return slices.Compact(mounts)
-}
-
 func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 	text, err := fs.ReadFile(fsys, file)
 	if err != nil {
@@ -283,7 +256,7 @@ func (p *Profile) check() error {
 	}
 	for _, name := range p.Auth.ExtraPolicies {
 		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q is not a policy to give to an instance", name)
-		want(!strings.HasPrefix(name, "ec2-i-"), "auth.extra_policies: %q is the form of a generated policy", name)
+		want(!strings.HasPrefix(name, NamePrefix(KindPolicy)), "auth.extra_policies: %q is the form of a generated policy", name)
 	}
 	want(len(p.Outputs) > 0, "outputs: at least one is required")
 	names := map[string]bool{}

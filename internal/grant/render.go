@@ -262,7 +262,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 
 // path is that of a PKI role or generic object.
 func (r *rendering) path(o Output) string {
-	return r.profile.BasePath + "/" + o.Path + "/" + ObjectName(r.values.InstanceID, o.Name)
+	return o.folder(r.profile.BasePath) + "/" + ObjectName(r.values.InstanceID, o.Name)
 }
 
 func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {

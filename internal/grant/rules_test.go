@@ -322,36 +322,4 @@ func TestAuthRole_BindsTheInstancesOwnRole(t *testing.T) {
 	}
 }
 
-func TestPath_IsOneInstancesByItsForm(t *testing.T) {
-	const id = "i-0123456789abcdef0"
-	for path, kind := range map[string]grant.Kind{
-		"sys/policies/acl/ec2-" + id + "-node":           grant.KindPolicy,
-		"auth/aws/role/" + id:                            grant.KindAuthRole,
-		"auth/team/AWS_2/role/" + id:                     grant.KindAuthRole,
-		"alice_cluster/pki/k8s/roles/" + id + "-kubelet": grant.KindPKIRole,
-		"alice_cluster/ssh/roles/" + id + "-host":        grant.KindGeneric,
-	} {
-		if !grant.IsPathOf(id, kind, path) {
-			t.Errorf("%s is a %s of the instance's: its removal would leave it", path, kind)
-		}
-		for _, other := range []grant.Kind{grant.KindPolicy, grant.KindAuthRole} {
-			if other != kind && grant.IsPathOf(id, other, path) {
-				t.Errorf("%s is no %s", path, other)
-			}
-		}
-	}
-	for _, path := range []string{
-		"", "/", id, "auth/aws/role/i-0123456789abcdef1", "auth/aws/role/admin", "auth/aws", "auth//role/" + id, "auth/aws/../sys/role/" + id,
-		"sys/policies/acl/ec2-" + id + "-node/x", "sys/policies/acl/" + id + "-node", "sys/policies/acl/ec2-i-0123456789abcdef1-node",
-		"sys/policies/password/ec2-" + id + "-node", "alice_cluster/pki/k8s/roles/i-0123456789abcdef1-kubelet", "sys/mounts/" + id + "-x",
-		"identity/entity/id/" + id + "-x", "a/../b/" + id + "-x", "alice_cluster/pki/k8s/roles/" + id,
-	} {
-		for _, kind := range []grant.Kind{grant.KindPolicy, grant.KindAuthRole, grant.KindPKIRole, grant.KindGeneric} {
-			if grant.IsPathOf(id, kind, path) {
-				t.Errorf("%q passes for a %s of the instance's: whoever writes the ledger could have it deleted", path, kind)
-			}
-		}
-	}
-}
-
 func netipFrom(a, b, c, d byte) netip.Addr { return netip.AddrFrom4([4]byte{a, b, c, d}) }
