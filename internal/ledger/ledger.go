@@ -81,7 +81,7 @@ func New(api API, table string, now func() time.Time) *Ledger {
 // Get reads the record of an instance, consistently; nil when there is none.
 func (l *Ledger) Get(ctx context.Context, instanceID string) (*Record, error) {
 	var r Record
-	found, err := l.get(ctx, recordKey(instanceID), &r)
+	found, err := l.get(ctx, RecordKey(instanceID), &r)
 	if err != nil || !found {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func (l *Ledger) Get(ctx context.Context, instanceID string) (*Record, error) {
 // Holder reads who holds a name; nil when nobody does.
 func (l *Ledger) Holder(ctx context.Context, name Name) (*Claim, error) {
 	var c Claim
-	found, err := l.get(ctx, claimKey(name), &c)
+	found, err := l.get(ctx, ClaimKey(name), &c)
 	if err != nil || !found {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (l *Ledger) Put(ctx context.Context, w Write) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing the record of instance %s: %w", r.InstanceID, err)
 	}
-	item["pk"] = &types.AttributeValueMemberS{Value: recordKey(r.InstanceID)}
+	item["pk"] = &types.AttributeValueMemberS{Value: RecordKey(r.InstanceID)}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	condition, values := l.condition(w, now)
@@ -200,7 +200,7 @@ func (l *Ledger) putWithClaims(ctx context.Context, put types.Put, w Write, r Re
 		if err != nil {
 			return fmt.Errorf("claiming %s: %w", name, err)
 		}
-		claim["pk"] = &types.AttributeValueMemberS{Value: claimKey(name)}
+		claim["pk"] = &types.AttributeValueMemberS{Value: ClaimKey(name)}
 		items = append(items, types.TransactWriteItem{Put: &types.Put{
 			TableName: &l.table, Item: claim, ConditionExpression: free, ExpressionAttributeValues: own,
 		}})
@@ -208,7 +208,7 @@ func (l *Ledger) putWithClaims(ctx context.Context, put types.Put, w Write, r Re
 	for _, name := range w.Release {
 		items = append(items, types.TransactWriteItem{Delete: &types.Delete{
 			TableName:           &l.table,
-			Key:                 map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: claimKey(name)}},
+			Key:                 map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: ClaimKey(name)}},
 			ConditionExpression: free, ExpressionAttributeValues: own,
 		}})
 	}

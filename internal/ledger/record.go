@@ -3,9 +3,7 @@
 package ledger
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -248,24 +246,4 @@ func (r *Record) SetRoleID(path, roleID string) {
 		}
 		o.RoleID = roleID
 	}
-}
-
-func recordKey(instanceID string) string { return "instance#" + instanceID }
-
-// claimKey is injective: neither paths nor names hold a #. Base paths and PKI mounts do not meet, since a mount lies
-// below a base path and no base path below another.
-func claimKey(n Name) string {
-	if strings.Contains(n.Under, "#") || strings.Contains(n.Text, "#") || n.Text == "" {
-		panic(fmt.Sprintf("claim of %q below %q: grant lets no such name through", n.Text, n.Under))
-	}
-	return "claim#" + n.Under + "#" + n.Text
-}
-
-// nameOf takes a claim's key apart.
-func nameOf(key string) (Name, bool) {
-	parts := strings.Split(key, "#")
-	if len(parts) != 3 || parts[0] != "claim" {
-		return Name{}, false
-	}
-	return Name{Under: parts[1], Text: parts[2]}, true
 }

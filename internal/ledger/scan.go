@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -99,10 +98,10 @@ func read(item map[string]types.AttributeValue) (out shown, err error) {
 	if pk == nil {
 		return out, errors.New("an item has no key pk: is the table this program's?")
 	}
-	if name, ok := nameOf(pk.Value); ok {
+	if name, ok := SplitClaimKey(pk.Value); ok {
 		out.name, out.claim = name, &Claim{}
 		err = attributevalue.UnmarshalMap(item, out.claim)
-	} else if strings.HasPrefix(pk.Value, recordKey("")) {
+	} else if _, ok := SplitRecordKey(pk.Value); ok {
 		out.record = &Record{}
 		err = attributevalue.UnmarshalMap(item, out.record)
 	}
