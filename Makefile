@@ -18,7 +18,7 @@ STACK    :=
 FACTS    :=
 YES      :=
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy clean
+.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,21 @@ deploy: ## build for arm64 and run sam deploy --guided (needs an AWS account and
 	$(GO) run ./infra/render -check $(if $(MAX_CERTIFICATE_TTL),-max-certificate-ttl '$(MAX_CERTIFICATE_TTL)')
 	GOOS=linux GOARCH=arm64 $(MAKE) build
 	sam deploy --template-file template.yaml --guided --capabilities CAPABILITY_IAM
+
+# A zip records times and modes. All files get the commit's time, so that two packages of one commit are the same bytes.
+package: export TZ := UTC0
+package: STAGE     := $(BUILD_DIR)/stage
+package: RELEASE   := $(abspath $(BUILD_DIR)/release)
+package: ## write a release's files to build/release: a zip of each function, one of the template with its binaries, checksums (VERSION=v1.2.3: notes from CHANGELOG.md too)
+	@rm -rf $(STAGE) $(RELEASE) && mkdir -p $(STAGE)/infra/member-account $(RELEASE)
+	$(if $(VERSION),@awk -v v='$(VERSION:v%=%)' '/^## /{on = index($$0, "## [" v "]") == 1; next} on' CHANGELOG.md > $(BUILD_DIR)/release-notes.md)
+	$(if $(VERSION),@grep -q . $(BUILD_DIR)/release-notes.md || { echo 'CHANGELOG.md has no section "## [$(VERSION:v%=%)]"' >&2; exit 1; })
+	@GOOS=linux GOARCH=arm64 $(MAKE) --no-print-directory build BUILD_DIR=$(STAGE)/build && rm $(STAGE)/build/vault-setup
+	@cp template.yaml LICENSE $(STAGE) && cp infra/member-account/template.yaml $(STAGE)/infra/member-account
+	@chmod -R u=rwX,go=rX $(STAGE) && find $(STAGE) -exec touch -t $$(git log -1 --format=%cd --date=format-local:%Y%m%d%H%M.%S) {} +
+	@for f in $(FUNCTIONS); do (cd $(STAGE)/build/$$f && python3 -m zipfile -c $(RELEASE)/$$f-arm64.zip bootstrap) || exit 1; done
+	@cd $(STAGE) && python3 -m zipfile -c $(RELEASE)/vault-ec2-provisioner-arm64.zip LICENSE template.yaml infra build
+	@cd $(RELEASE) && sha256sum *.zip > SHA256SUMS && cat SHA256SUMS
 
 clean: ## remove build; the cache stays (rm -r .cache)
 	rm -rf build
