@@ -20,18 +20,17 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/wire"
 )
 
-// AgentOptions say what an instance's Vault Agent is to be.
+// AgentOptions configure an instance's Vault Agent.
 type AgentOptions struct {
-	Role string // worker, master or etcd: which of infra/instance's role files
-	IAM  bool   // log in by the iam type
-	// Wait lets it try its first login so long after the start.
-	Wait time.Duration
+	Role string        // worker, master or etcd: the role file of infra/instance
+	IAM  bool          // log in by the iam type
+	Wait time.Duration // from the start to the first login
 }
 
-// Agent is Vault Agent on one instance, with the files of infra/instance as they are shipped: only the folder they stand in
-// and the owner of what they write are the lab's. Its connections to Vault come from the instance's address.
+// Agent is Vault Agent on one instance, with the files of infra/instance as they are shipped, except for their folder and
+// the owner of the files they write. Its connections to Vault come from the instance's address.
 type Agent struct {
-	Root     string // stands for / on the instance
+	Root     string // the folder that replaces / on the instance
 	Metadata *fleet.Metadata
 
 	world    *World
@@ -44,21 +43,21 @@ type Agent struct {
 	log      bytes.Buffer
 }
 
-// Write keeps what Agent says.
+// Write appends Agent's output to its log.
 func (a *Agent) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.log.Write(p)
 }
 
-// Log is what Agent said so far.
+// Log returns Agent's output so far.
 func (a *Agent) Log() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.log.String()
 }
 
-// NewAgent lays an instance's files out and starts its metadata service. Boot starts Agent itself. It must be closed.
+// NewAgent writes an instance's files and starts its metadata service. Boot starts Agent itself. The caller must close it.
 func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 	a := &Agent{world: w, options: o, instance: i, Root: filepath.Join(w.RunDir, "instance-"+i.ID)}
 	err := a.layOut()
@@ -66,7 +65,7 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 		a.Metadata, err = w.Fleet.Metadata(i)
 	}
 	if err == nil {
-		// Agent cannot choose the address that it calls from.
+		// Agent has no setting for its source address.
 		a.forward, err = wire.Start(wire.Options{To: strings.TrimPrefix(w.VaultAddr, "https://"), From: net.ParseIP(i.PrivateIP)})
 	}
 	if err != nil {
@@ -90,7 +89,7 @@ func (a *Agent) path(parts ...string) string {
 	return filepath.Join(append([]string{a.Root}, parts...)...)
 }
 
-// layOut copies infra/instance below the root, and adds a systemctl that notes what it is asked.
+// layOut copies infra/instance below the root, and adds a systemctl that logs its arguments.
 func (a *Agent) layOut() error {
 	owner, err := user.Current()
 	if err != nil {
@@ -146,7 +145,7 @@ func write(path, text string, mode fs.FileMode) error {
 	return os.WriteFile(path, []byte(text), mode)
 }
 
-// Boot does what systemd does for vault-agent.service: runs identity, and then Agent with what that wrote.
+// Boot does the work of systemd for vault-agent.service: it runs identity, and then Agent with the files that identity wrote.
 func (a *Agent) Boot(ctx context.Context) error {
 	binary, err := parts.BuildVaultAgent(ctx, a.world.workspace)
 	if err != nil {
@@ -179,7 +178,7 @@ func (a *Agent) Boot(ctx context.Context) error {
 	return err
 }
 
-// Stop ends Agent as a shutdown does; the disk stays.
+// Stop ends Agent as a shutdown does. Its files stay.
 func (a *Agent) Stop() error {
 	if a.process == nil {
 		return nil
@@ -189,7 +188,7 @@ func (a *Agent) Stop() error {
 	return process.Stop()
 }
 
-// Close ends Agent and what it leans on.
+// Close ends Agent, its metadata service and its connections.
 func (a *Agent) Close() error {
 	err := a.Stop()
 	if a.forward != nil {
@@ -201,7 +200,7 @@ func (a *Agent) Close() error {
 	return err
 }
 
-// WaitFor waits until a file of the instance's is there and gives its text.
+// WaitFor waits until a file of the instance exists and is not empty, and returns its text.
 func (a *Agent) WaitFor(ctx context.Context, file string) (string, error) {
 	for {
 		text, err := os.ReadFile(a.path(file))
@@ -210,13 +209,13 @@ func (a *Agent) WaitFor(ctx context.Context, file string) (string, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("waiting for %s of %s: %w; Vault Agent said:\n%s", file, a.instance.ID, ctx.Err(), a.Log())
+			return "", fmt.Errorf("waiting for %s of %s: %w; Vault Agent's log:\n%s", file, a.instance.ID, ctx.Err(), a.Log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// WaitForLog waits until Agent has said something so many times.
+// WaitForLog waits until Agent's log contains text at least so many times, and returns the log.
 func (a *Agent) WaitForLog(ctx context.Context, text string, times int) (string, error) {
 	for {
 		if log := a.Log(); strings.Count(log, text) >= times {
@@ -224,7 +223,7 @@ func (a *Agent) WaitForLog(ctx context.Context, text string, times int) (string,
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("waiting for Vault Agent on %s to say %q: %w; it said:\n%s", a.instance.ID, text, ctx.Err(), a.Log())
+			return "", fmt.Errorf("waiting for Vault Agent on %s to log %q: %w; its log:\n%s", a.instance.ID, text, ctx.Err(), a.Log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -15,10 +15,10 @@ type VaultRequest struct {
 	Path        string
 	DisplayName string // of the token; empty for logins
 	RemoteAddr  string
-	Error       string // why Vault refused it, if it did
+	Error       string // the reason of a refusal; empty if Vault accepted the request
 }
 
-// VaultRequests are the requests that Vault has audited since a moment, in order.
+// VaultRequests returns the requests in Vault's audit log since a time, in order.
 func (w *World) VaultRequests(since time.Time) ([]VaultRequest, error) {
 	text, err := os.ReadFile(w.AuditLog)
 	if err != nil {
@@ -26,7 +26,7 @@ func (w *World) VaultRequests(since time.Time) ([]VaultRequest, error) {
 	}
 	var requests []VaultRequest
 	for n, line := range bytes.Split(text, []byte("\n")) {
-		// The last line may still be in the making.
+		// Vault may still be writing the last line.
 		if len(line) == 0 {
 			continue
 		}

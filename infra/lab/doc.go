@@ -1,4 +1,4 @@
-// Package lab brings the whole system up on one machine from real parts: a Vault
+// Package lab starts the whole system on one machine from real parts: a Vault
 // server, moto as the AWS APIs, DynamoDB Local, the product's template deployed
 // into them, and the product's own Lambda binaries fed from the real queues.
 package lab

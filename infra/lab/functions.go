@@ -18,12 +18,12 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// sandboxes is how many processes one function may have at a time; a mapping's
-// own limit is lower, so direct invocations always find room.
+// sandboxes is the most processes of one function at a time. A mapping's own
+// limit is lower, so that direct invocations always find a free sandbox.
 const sandboxes = 10
 
-// StartFunctions makes the stack's functions ready to be invoked and starts the
-// pollers of their queues. Start does it unless DeferFunctions is set.
+// StartFunctions prepares the stack's functions for invocations and starts the
+// pollers of their queues. Start calls it unless DeferFunctions is set.
 func (w *World) StartFunctions(ctx context.Context) error {
 	if err := w.PrepareFunctions(ctx); err != nil {
 		return err
@@ -32,7 +32,7 @@ func (w *World) StartFunctions(ctx context.Context) error {
 	return nil
 }
 
-// PrepareFunctions makes the functions ready to be invoked, and polls nothing.
+// PrepareFunctions prepares the functions for invocations without starting pollers.
 func (w *World) PrepareFunctions(ctx context.Context) error {
 	for id, f := range w.Stack.Functions {
 		binary := filepath.Join(f.CodeDir, "bootstrap")
@@ -71,7 +71,7 @@ func (w *World) StartPollers() {
 	}
 }
 
-// FunctionEnv is a function's environment, by logical ID: for a sandbox of one's own with some of it changed.
+// FunctionEnv returns the environment of the function with a logical ID, for a caller's own sandbox.
 func (w *World) FunctionEnv(ctx context.Context, logicalID string) (map[string]string, error) {
 	f, ok := w.Stack.Functions[logicalID]
 	if !ok {
@@ -80,7 +80,7 @@ func (w *World) FunctionEnv(ctx context.Context, logicalID string) (map[string]s
 	return w.functionEnv(ctx, f)
 }
 
-// Caller returns the logical ID of the function that a tapped call was made by; empty for any other caller.
+// Caller returns the logical ID of the function that made a tapped call; empty for any other caller.
 func (w *World) Caller(c tap.Call) string {
 	w.mu.Lock()
 	name := w.keys[c.AccessKey]
@@ -93,7 +93,7 @@ func (w *World) Caller(c tap.Call) string {
 	return ""
 }
 
-// functionEnv is the function's environment as deployed, with its own role's
+// functionEnv returns the function's environment as deployed, with its own role's
 // credentials and the lab's endpoints.
 func (w *World) functionEnv(ctx context.Context, f stack.Function) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

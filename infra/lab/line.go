@@ -17,27 +17,27 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// LineOptions say what a line needs.
+// LineOptions configure a line.
 type LineOptions struct {
-	Name        string            // of its log and its secret; no other line's
+	Name        string            // of its log and its secret; unique among lines
 	Functions   []string          // logical IDs
-	Env         map[string]string // wins over the deployed variables
+	Env         map[string]string // overrides the deployed variables
 	Concurrency int               // processes of one function at a time (1)
 	Timeout     time.Duration     // of one invocation (as deployed)
 }
 
-// Line is a way of its own into the world: taps and functions that nobody else uses, so that a fault, a count or a
-// kill is of whoever asked for it alone and lines can work side by side.
+// Line is a separate access to the world: its taps and functions have no other users, so that a fault, a count or a kill
+// affects this line only and lines can work side by side.
 type Line struct {
 	Taps        Taps
 	Functions   map[string]*sandbox.Function // by logical ID
-	CAPEM       string                       // what the functions of the line trust Vault by
-	CASecretARN string                       // the secret that holds it
+	CAPEM       string                       // the CAs that the line's functions trust Vault by
+	CASecretARN string                       // the secret with CAPEM
 
 	closers []func() error
 }
 
-// Line makes a line. It may be closed before the world is, and must be.
+// Line makes a line. The caller must close it before the world.
 func (w *World) Line(ctx context.Context, o LineOptions) (*Line, error) {
 	l := &Line{Functions: map[string]*sandbox.Function{}}
 	err := l.startTaps(w)
@@ -105,25 +105,24 @@ func (l *Line) addFunction(ctx context.Context, w *World, o LineOptions, id stri
 	return nil
 }
 
-// SetFault sets one hook on all three taps.
+// SetFault sets the same hook on all three taps.
 func (l *Line) SetFault(hook func(tap.Call) *tap.Fault) {
 	for _, t := range l.taps() {
 		t.SetFault(hook)
 	}
 }
 
-// Reset forgets the calls of all three taps.
+// Reset clears the recorded calls of all three taps.
 func (l *Line) Reset() {
 	for _, t := range l.taps() {
 		t.Reset()
 	}
 }
 
-// Quiet waits until no call is under way in the taps: what a killed process had sent has then had its effect, or
-// will have none.
+// Quiet waits until no call is in flight in the taps: after that, no request of a killed process can take effect.
 func (l *Line) Quiet(ctx context.Context) error {
 	for _, t := range l.taps() {
-		for underWay(t.Calls()) {
+		for inFlight(t.Calls()) {
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("waiting for the calls of a line to end: %w", ctx.Err())
@@ -134,7 +133,7 @@ func (l *Line) Quiet(ctx context.Context) error {
 	return nil
 }
 
-func underWay(calls []tap.Call) bool {
+func inFlight(calls []tap.Call) bool {
 	for _, c := range calls {
 		if c.Duration == 0 {
 			return true

@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// OtherVault starts another, empty Vault beside the world's and prepares it as the first one was. It gives the same
-// world as seen from there: stack, EC2 and ledger are shared, functions are not. It ends with the world.
+// OtherVault starts a second, empty Vault and prepares it as the first one. It returns a world with that Vault: stack, EC2
+// and ledger are shared with the first world, functions are not. It ends with the first world.
 func (w *World) OtherVault(ctx context.Context) (*World, error) {
 	workspace, err := parts.NewWorkspace(w.opts.RepoRoot, w.opts.CacheDir, w.opts.Progress)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
-// writeProfiles writes the built-in profiles, and more beside them, into the run's folder. moto makes up the IDs of its
-// VPCs, so the lab's copies name them all where the built-in ones name an example's.
+// writeProfiles writes the built-in profiles and those of more into the run's folder. moto's VPC IDs are random, so the
+// lab's copies match every VPC where the built-in profiles name an example's.
 func (w *World) writeProfiles(more fs.FS) error {
 	w.Profiles = filepath.Join(w.RunDir, "profiles")
 	if err := os.CopyFS(w.Profiles, templates.FS); err != nil {

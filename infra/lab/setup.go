@@ -12,11 +12,11 @@ import (
 // ServerID is the value of the X-Vault-AWS-IAM-Server-ID header in the lab.
 const ServerID = "vault.lab"
 
-// Parameters are the template's parameters that the lab's Vault asks for.
+// Parameters returns the template's parameters that the lab's Vault requires.
 func Parameters() map[string]string { return map[string]string{"VaultIAMServerId": ServerID} }
 
-// SetupVault prepares Vault with the command a person would run, infra/vault, built into the build folder. What it
-// prints goes to the run folder.
+// SetupVault prepares Vault with infra/vault, the command that an operator runs, built into the build folder. Its output
+// goes to the run folder.
 func SetupVault(ctx context.Context, w *World) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -27,7 +27,7 @@ func SetupVault(ctx context.Context, w *World) error {
 	return os.WriteFile(w.workspace.Log("vault-setup"), out, 0o600)
 }
 
-// VaultSetup runs infra/vault with what the lab's stack and moto ask for, and gives what it printed.
+// VaultSetup runs infra/vault with the flags for the lab's stack and moto, then more, and returns its output.
 func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) {
 	ca := filepath.Join(w.RunDir, "vault-ca.pem")
 	if err := os.WriteFile(ca, []byte(w.VaultCAPEM), 0o600); err != nil {
@@ -35,7 +35,7 @@ func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) 
 	}
 	credentials, err := w.AWS.Credentials.Retrieve(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("taking the lab's AWS keys for the setup: %w", err)
+		return nil, fmt.Errorf("reading the lab's AWS keys for the setup: %w", err)
 	}
 	args := []string{
 		"-function-role", "provision=" + w.Stack.Outputs["ProvisionFunctionRoleArn"],
@@ -49,7 +49,7 @@ func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) 
 		"AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey)
 	out, err := setup.CombinedOutput()
 	if err != nil {
-		return out, fmt.Errorf("running infra/vault (make build makes it): %w", err)
+		return out, fmt.Errorf("running infra/vault (built by make build): %w", err)
 	}
 	return out, nil
 }

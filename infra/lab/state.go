@@ -20,9 +20,8 @@ import (
 
 const stateLimit = 20 * time.Second
 
-// ObjectsOf lists every path in Vault that bears an instance's ID, sorted: policies, auth role, accesslist entry,
-// what stands at the profiles' output paths, and identity entities. It looks with the root token and by listing, not
-// by what the ledger says.
+// ObjectsOf returns every path in Vault with an instance's ID, sorted: policies, auth role, accesslist entry, the objects
+// at the profiles' output paths, and identity entities. It lists with the root token and does not read the ledger.
 func (w *World) ObjectsOf(ctx context.Context, instanceID string) ([]string, error) {
 	all, err := w.Objects(ctx)
 	return all[instanceID], err
@@ -30,7 +29,7 @@ func (w *World) ObjectsOf(ctx context.Context, instanceID string) ([]string, err
 
 var instanceID = regexp.MustCompile(`i-(?:[0-9a-f]{17}|[0-9a-f]{8})`)
 
-// Objects is ObjectsOf for every instance there is anything of.
+// Objects returns ObjectsOf for every instance with at least one object.
 func (w *World) Objects(ctx context.Context) (map[string][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()
@@ -100,7 +99,7 @@ func (w *World) Record(ctx context.Context, instanceID string) (ledger.Record, e
 	return r, nil
 }
 
-// ItemsOf gives the keys, sorted, of every item in the table that names an instance.
+// ItemsOf returns the keys, sorted, of every item in the table that names an instance.
 func (w *World) ItemsOf(ctx context.Context, instanceID string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stateLimit)
 	defer cancel()

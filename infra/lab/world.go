@@ -24,7 +24,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// Options say what to bring up. Only RepoRoot has no default.
+// Options configure a world. Only RepoRoot has no default.
 type Options struct {
 	RepoRoot       string
 	CacheDir       string                           // <RepoRoot>/.cache
@@ -32,33 +32,33 @@ type Options struct {
 	Template       string                           // <RepoRoot>/template.yaml
 	BuildDir       string                           // <RepoRoot>/build, holds <function>/bootstrap
 	StackName      string                           // lab
-	Parameters     map[string]string                // besides VaultAddr and VaultCASecretArn, which the lab knows
+	Parameters     map[string]string                // besides VaultAddr and VaultCASecretArn, which the lab sets
 	Region         string                           // us-east-1
 	AuthMount      string                           // aws; the mount that instances log in to
-	FunctionEnv    map[string]string                // added to, and winning over, the functions' variables
+	FunctionEnv    map[string]string                // overrides the functions' variables
 	SetupVault     func(context.Context, *World) error
-	OnBatch        func(function string, b queue.Batch) // told of every batch; may be nil
+	OnBatch        func(function string, b queue.Batch) // called with every batch; may be nil
 	MoreProfiles   fs.FS                                // beside the built-in ones; may be nil
 	VaultFaultTap  bool                                 // the functions reach Vault through a tap
-	VaultOnRaft    bool                                 // Vault writes to disk, and waits for it
+	VaultOnRaft    bool                                 // Vault writes to disk and waits for the writes
 	DeferFunctions bool                                 // leave functions and pollers to StartFunctions
 }
 
-// Taps record and disturb what the functions call. Nothing else goes through them.
+// Taps record and disturb the functions' calls. No other calls go through them.
 type Taps struct {
 	AWS    *tap.Tap // moto
 	Dynamo *tap.Tap
 	Vault  *tap.Tap // nil without VaultFaultTap
 }
 
-// Servers are the processes behind it all, for a look at what they use.
+// Servers are the lab's server processes, for measuring what they use.
 type Servers struct{ Vault, Moto, DynamoDB *parts.Process }
 
-// World is everything that runs. Maps are keyed by the template's logical IDs.
+// World is the running lab. Maps are keyed by the template's logical IDs.
 type World struct {
 	Vault      *vaultapi.Client // with the root token, not through a tap
 	VaultAddr  string           // Vault itself
-	VaultCAPEM string           // trusts Vault and, where there is one, its tap
+	VaultCAPEM string           // CAs of Vault and, with VaultFaultTap, of its tap
 	VaultToken string           // root
 	MotoURL    string           // moto itself, for Vault's own look-ups
 	AWS        aws.Config       // moto itself, home account
@@ -70,7 +70,7 @@ type World struct {
 	Fleet      *fleet.Fleet
 	AuditLog   string // Vault's, JSON lines
 	RunDir     string // this run's logs
-	Profiles   string // the folder of the profiles that the functions and Vault's set-up go by
+	Profiles   string // the folder of the profiles that the functions and Vault's set-up use
 	Servers    Servers
 	AuthMount  string
 	Region     string
@@ -84,10 +84,10 @@ type World struct {
 	keys    map[string]string // names of functions by the IDs of their access keys
 }
 
-// Start brings the world up. When it fails, whatever had started is ended again.
+// Start starts a world. If it fails, it ends every part that it had started.
 func Start(ctx context.Context, o Options) (*World, error) {
 	o.Template = cmp.Or(o.Template, filepath.Join(o.RepoRoot, "template.yaml"))
-	// A program's path must not depend on the folder it is started in.
+	// A program's path must not depend on the working folder.
 	build, err := filepath.Abs(cmp.Or(o.BuildDir, filepath.Join(o.RepoRoot, "build")))
 	if err != nil {
 		return nil, fmt.Errorf("resolving the build folder: %w", err)
@@ -142,7 +142,7 @@ func (w *World) start(ctx context.Context) error {
 	return w.StartFunctions(ctx)
 }
 
-// startParts starts the processes side by side, and expands the template meanwhile.
+// startParts starts the processes side by side and expands the template meanwhile.
 func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, error) {
 	var (
 		expanded map[string]any
@@ -199,7 +199,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, e
 	return expanded, vault, err
 }
 
-// startTaps returns the address under which the functions find Vault.
+// startTaps starts Vault's tap if VaultFaultTap is set, and returns the functions' address of Vault.
 func (w *World) startTaps(vault *parts.Vault) (string, error) {
 	if !w.opts.VaultFaultTap {
 		return vault.Address, nil
@@ -225,7 +225,7 @@ func (w *World) tap(o tap.Options) (*tap.Tap, error) {
 	return t, err
 }
 
-// deploy stores Vault's CA as the functions expect it and creates the stack.
+// deploy stores Vault's CA where the functions read it and creates the stack.
 func (w *World) deploy(ctx context.Context, expanded map[string]any, vaultAddr string) error {
 	secret, err := secretsmanager.NewFromConfig(w.AWS).CreateSecret(ctx, &secretsmanager.CreateSecretInput{
 		Name: aws.String("vault-ca"), SecretString: &w.VaultCAPEM,

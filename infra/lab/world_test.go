@@ -96,7 +96,7 @@ func TestAWorldCarriesAnEventFromEC2ThroughTheFunctionToItsTable(t *testing.T) {
 	}
 	found := false
 	for _, r := range requests {
-		found = found || r.Path == "auth/aws/config/certificate/lab" && r.DisplayName == "root"
+		found = found || (r.Path == "auth/aws/config/certificate/lab" && r.DisplayName == "root")
 	}
 	if !found {
 		t.Errorf("the audit log should show the certificate's registration by root, seen %+v", requests)

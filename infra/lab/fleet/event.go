@@ -20,10 +20,10 @@ import (
 
 const detailType = "EC2 Instance State-change Notification"
 
-// Announce sends EC2's state-change event. From the home account and region it
-// takes the way through EventBridge and the stack's rules (real AWS refuses
-// senders other than itself the source aws.ec2; moto does not). From elsewhere it
-// goes to the queues that the rules would feed.
+// Announce sends EC2's state-change event. In the home account and region the
+// event goes through EventBridge and the stack's rules (real AWS refuses the
+// source aws.ec2 from other senders; moto does not). In another account or region
+// it goes directly to the queues of the rules.
 func (f *Fleet) Announce(ctx context.Context, i Instance, state string) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -61,7 +61,7 @@ func (f *Fleet) Deliver(ctx context.Context, state string, body []byte) error {
 	return errors.Join(errs...)
 }
 
-// Event is the whole event as EventBridge delivers it.
+// Event returns a state-change event as EventBridge delivers it.
 func Event(i Instance, state string, at time.Time) []byte {
 	body, _ := json.Marshal(map[string]any{ // strings only: cannot fail
 		"version": "0", "id": strings.ToLower(rand.Text()), "detail-type": detailType, "source": "aws.ec2",
@@ -81,5 +81,5 @@ func tagList(tags map[string]string) []ec2types.Tag {
 	return list
 }
 
-// nameOf is the last part of an IAM ARN.
+// nameOf returns the last part of an IAM ARN.
 func nameOf(arn string) string { return arn[strings.LastIndex(arn, "/")+1:] }

@@ -19,15 +19,15 @@ import (
 
 const callLimit = 30 * time.Second
 
-// Options say where the fleet lives.
+// Options configure a fleet.
 type Options struct {
 	AWS        aws.Config // moto, with the home account's credentials and region
 	AccountID  string     // the home account
 	VaultAddr  string     // where instances log in
 	VaultCAPEM string
-	// QueuesFor names the queues that the stack's rules feed with a state. Events
-	// of other accounts and regions go straight there, because moto's forwarding
-	// between event buses loses where an event came from.
+	// QueuesFor returns the queues that the stack's rules feed with a state. Events
+	// of other accounts and regions go there directly, because moto's forwarding
+	// between event buses loses an event's account and region.
 	QueuesFor func(state string) []string
 }
 
@@ -40,10 +40,10 @@ type Fleet struct {
 	accounts map[string]aws.CredentialsProvider
 	profiles map[string]bool
 	started  map[string]time.Time // pending time of the latest start, by instance ID
-	subnets  map[string]string    // of the loopback network, by account and region
+	subnets  map[string]string    // IDs in the loopback network, by account and region
 }
 
-// New makes a fleet and the key that signs its identity documents.
+// New returns a fleet with a new key that signs its identity documents.
 func New(o Options) (*Fleet, error) {
 	s, err := newSigner()
 	if err != nil {
@@ -63,11 +63,11 @@ func New(o Options) (*Fleet, error) {
 type Spec struct {
 	Count             int
 	AccountID, Region string
-	Role              string // IAM role and instance profile of this name; made when missing
+	Role              string // name of the IAM role and instance profile; made if missing
 	Tags              map[string]string
 	InstanceType      string
-	SubnetID          string // one of the loopback network when empty
-	PrivateIP         string // of a single instance
+	SubnetID          string // empty for a subnet of the loopback network
+	PrivateIP         string // for a single instance only
 	IPv6Count         int
 }
 
@@ -84,12 +84,12 @@ type Instance struct {
 	LaunchTime                       time.Time
 }
 
-// ARN is the instance's ARN.
+// ARN returns the instance's ARN.
 func (i Instance) ARN() string {
 	return "arn:aws:ec2:" + i.Region + ":" + i.AccountID + ":instance/" + i.ID
 }
 
-// Launch runs instances and waits until EC2 shows them running.
+// Launch runs instances and returns them as running.
 func (f *Fleet) Launch(ctx context.Context, s Spec) ([]Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit+time.Duration(s.Count)*time.Second)
 	defer cancel()
@@ -126,7 +126,7 @@ func (f *Fleet) Launch(ctx context.Context, s Spec) ([]Instance, error) {
 	}
 	client := ec2.NewFromConfig(cfg)
 	ids := make([]string, 0, s.Count)
-	for range s.Count { // one by one: of several moto gives only the first its instance profile
+	for range s.Count { // one call each: moto attaches an instance profile only to the first instance of a call
 		out, err := client.RunInstances(ctx, in)
 		if err != nil {
 			return nil, fmt.Errorf("running an instance in account %s, %s: %w", s.AccountID, s.Region, err)
@@ -136,8 +136,8 @@ func (f *Fleet) Launch(ctx context.Context, s Spec) ([]Instance, error) {
 	return f.describe(ctx, cfg, s.AccountID, ids)
 }
 
-// describe reads instances in the order of their IDs given; in moto looking at a
-// pending instance is also what makes it running.
+// describe returns instances in the order of ids. In moto the call also changes
+// pending instances to running.
 func (f *Fleet) describe(ctx context.Context, cfg aws.Config, account string, ids []string) ([]Instance, error) {
 	found := make(map[string]Instance, len(ids))
 	pages := ec2.NewDescribeInstancesPaginator(ec2.NewFromConfig(cfg), &ec2.DescribeInstancesInput{
@@ -158,7 +158,7 @@ func (f *Fleet) describe(ctx context.Context, cfg aws.Config, account string, id
 	for _, id := range ids {
 		i, ok := found[id]
 		if !ok {
-			return nil, fmt.Errorf("describing instance %s: EC2 does not know it", id)
+			return nil, fmt.Errorf("describing instance %s: not found in EC2", id)
 		}
 		instances = append(instances, i)
 	}
@@ -191,7 +191,7 @@ func (f *Fleet) fromEC2(i ec2types.Instance, account, region string) Instance {
 	return out
 }
 
-// Refresh reads an instance anew.
+// Refresh returns the instance as EC2 describes it now.
 func (f *Fleet) Refresh(ctx context.Context, i Instance) (Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -206,7 +206,7 @@ func (f *Fleet) Refresh(ctx context.Context, i Instance) (Instance, error) {
 	return got[0], nil
 }
 
-// Terminate ends instances; EC2 still shows them for a while, as terminated.
+// Terminate ends instances. EC2 still returns them for a while, as terminated.
 func (f *Fleet) Terminate(ctx context.Context, instances ...Instance) error {
 	return f.onEach(ctx, "terminating", instances, func(ctx context.Context, c *ec2.Client, id []string) error {
 		_, err := c.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: id})
@@ -244,7 +244,7 @@ func (f *Fleet) SetTags(ctx context.Context, i Instance, tags map[string]string)
 	})
 }
 
-// onEach makes one call per account and region.
+// onEach makes one call for the instances of each account and region.
 func (f *Fleet) onEach(ctx context.Context, doing string, instances []Instance, call func(context.Context, *ec2.Client, []string) error) error {
 	type place struct{ account, region string }
 	groups := map[place][]string{}
@@ -267,8 +267,8 @@ func (f *Fleet) onEach(ctx context.Context, doing string, instances []Instance, 
 	return errors.Join(errs...)
 }
 
-// Config reaches moto as another account or in another region. In moto the
-// account follows from the role that was assumed, which need not exist.
+// Config returns a configuration that calls moto as an account and in a region. In
+// moto the account follows from the assumed role, which need not exist.
 func (f *Fleet) Config(ctx context.Context, account, region string) (aws.Config, error) {
 	cfg := f.opts.AWS.Copy()
 	cfg.Region = region
@@ -282,7 +282,7 @@ func (f *Fleet) Config(ctx context.Context, account, region string) (aws.Config,
 			RoleArn: aws.String("arn:aws:iam::" + account + ":role/lab"), RoleSessionName: aws.String("lab"),
 		})
 		if err != nil {
-			return aws.Config{}, fmt.Errorf("becoming account %s: %w", account, err)
+			return aws.Config{}, fmt.Errorf("assuming a role of account %s: %w", account, err)
 		}
 		f.accounts[account] = credentials.NewStaticCredentialsProvider(
 			aws.ToString(out.Credentials.AccessKeyId), aws.ToString(out.Credentials.SecretAccessKey), aws.ToString(out.Credentials.SessionToken))
@@ -291,7 +291,7 @@ func (f *Fleet) Config(ctx context.Context, account, region string) (aws.Config,
 	return cfg, nil
 }
 
-// ensureProfile makes a role that EC2 may assume and its instance profile.
+// ensureProfile makes a role that EC2 may assume, and its instance profile, if they are missing.
 func (f *Fleet) ensureProfile(ctx context.Context, cfg aws.Config, account, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -306,7 +306,7 @@ func (f *Fleet) ensureProfile(ctx context.Context, cfg aws.Config, account, name
 		return err
 	}
 	_, err := client.AddRoleToInstanceProfile(ctx, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &name, RoleName: &name})
-	// A profile that is there already has its role: it holds one at most.
+	// An existing profile has its role already: it holds at most one.
 	var full *iamtypes.LimitExceededException
 	if err := unlessThere(err); err != nil && !errors.As(err, &full) {
 		return err

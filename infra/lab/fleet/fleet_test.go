@@ -136,7 +136,7 @@ func TestFleet(t *testing.T) {
 			t.Fatal(err)
 		}
 		if event.Account != "111122223333" || event.Region != "eu-central-1" || event.Detail["instance-id"] != got[0].ID || event.Resources[0] != got[0].ARN() {
-			t.Errorf("the event does not tell where the instance is: %+v", event)
+			t.Errorf("the event does not name the instance's account and region: %+v", event)
 		}
 	})
 }

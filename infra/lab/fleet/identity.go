@@ -42,7 +42,7 @@ func newSigner() (*signer, error) {
 	return &signer{key: key, cert: cert}, err
 }
 
-// CertificatePEM is the certificate that Vault must know to trust the fleet's
+// CertificatePEM returns the certificate that Vault needs to trust the fleet's
 // identity documents.
 func (f *Fleet) CertificatePEM() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.signer.cert.Raw}))
@@ -65,7 +65,7 @@ func (f *Fleet) RegisterCertificate(ctx context.Context, client *vaultapi.Client
 	return nil
 }
 
-// Document is an instance's identity document.
+// Document returns an instance's identity document.
 func (f *Fleet) Document(i Instance) []byte {
 	f.mu.Lock()
 	pending, restarted := f.started[i.ID]
@@ -82,11 +82,11 @@ func (f *Fleet) Document(i Instance) []byte {
 	return doc
 }
 
-// PKCS7 is the signed identity document in base64, as the instance metadata
-// service gives it under dynamic/instance-identity/pkcs7.
+// PKCS7 returns the signed identity document in base64, as the instance metadata
+// service returns it at dynamic/instance-identity/pkcs7.
 func (f *Fleet) PKCS7(i Instance) (string, error) { return f.Sign(f.Document(i)) }
 
-// Sign signs any document; with it a test can offer Vault a forged one.
+// Sign signs any document, so that a test can send Vault a forged one.
 func (f *Fleet) Sign(document []byte) (string, error) {
 	data, err := pkcs7.NewSignedData(document)
 	if err != nil {
@@ -107,11 +107,11 @@ func (f *Fleet) Sign(document []byte) (string, error) {
 type Session struct {
 	*vaultapi.Client
 	Auth  *vaultapi.SecretAuth
-	Nonce string // to be shown at the next login of the same instance
+	Nonce string // required at the next login of the same instance
 }
 
 // Login logs in to Vault as the instance does, with its own ID as the role's
-// name. An empty nonce asks Vault for one.
+// name. With an empty nonce, Vault makes one.
 func (f *Fleet) Login(ctx context.Context, mount string, i Instance, nonce string) (*Session, error) {
 	signed, err := f.PKCS7(i)
 	if err != nil {
@@ -120,7 +120,7 @@ func (f *Fleet) Login(ctx context.Context, mount string, i Instance, nonce strin
 	return f.LoginWith(ctx, mount, i, map[string]any{"role": i.ID, "pkcs7": signed, "nonce": nonce})
 }
 
-// LoginWith logs in with these very fields, the wrong ones too, from an instance's address.
+// LoginWith logs in with exactly these fields, right or wrong, from an instance's address.
 func (f *Fleet) LoginWith(ctx context.Context, mount string, from Instance, fields map[string]any) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -144,18 +144,18 @@ func (f *Fleet) LoginWith(ctx context.Context, mount string, from Instance, fiel
 	return &Session{Client: client, Auth: secret.Auth, Nonce: cmp.Or(secret.Auth.Metadata["nonce"], given)}, nil
 }
 
-// VaultClient makes a client of the lab's Vault with the token given.
+// VaultClient returns a client of the lab's Vault with a token.
 func (f *Fleet) VaultClient(token string) (*vaultapi.Client, error) {
 	return f.ClientOn(Instance{}, token)
 }
 
-// ClientOn makes a client whose connections come from an instance's address.
+// ClientOn returns a client whose connections come from an instance's address.
 func (f *Fleet) ClientOn(i Instance, token string) (*vaultapi.Client, error) {
 	return vaultClient(f.opts.VaultAddr, f.opts.VaultCAPEM, token, i.PrivateIP)
 }
 
-// VaultClient makes a client that takes nothing from the environment, retries
-// nothing and gives up after a while.
+// VaultClient returns a client that reads no environment variables, does not
+// retry, and times out after callLimit.
 func VaultClient(address, caPEM, token string) (*vaultapi.Client, error) {
 	return vaultClient(address, caPEM, token, "")
 }

@@ -23,25 +23,25 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
-// Metadata is an instance's metadata service, version 2 alone, as HttpTokens=required makes it: without a session's token
-// it answers 401.
+// Metadata is an instance's metadata service, version 2 only, as with HttpTokens=required: without a session token it
+// answers 401.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
 type Metadata struct {
 	URL string // for AWS_EC2_METADATA_SERVICE_ENDPOINT
-	// CredentialsURL gives the role's credentials to whoever shows CredentialsToken, for
-	// AWS_CONTAINER_CREDENTIALS_FULL_URI: the first AWS SDK, which Vault Agent has, looks for a role's credentials at EC2's
-	// fixed address and nowhere else.
+	// CredentialsURL returns the role's credentials to a request with CredentialsToken, for
+	// AWS_CONTAINER_CREDENTIALS_FULL_URI: version 1 of the AWS SDK, which Vault Agent uses, reads EC2 role credentials
+	// only at EC2's fixed address.
 	CredentialsURL, CredentialsToken string
 
 	fleet    *Fleet
 	instance Instance
 	server   *http.Server
 	mu       sync.Mutex
-	tokens   map[string]time.Time // until when
+	tokens   map[string]time.Time // expiry by token
 	refused  int
 }
 
-// Metadata starts the metadata service of an instance on a loopback port. It must be closed.
+// Metadata starts the metadata service of an instance on a loopback port. The caller must close it.
 func (f *Fleet) Metadata(i Instance) (*Metadata, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -59,7 +59,7 @@ const containerPath = "/credentials"
 // Close stops the service.
 func (m *Metadata) Close() error { return m.server.Close() }
 
-// Refused counts the requests that came without a session's token.
+// Refused returns the number of requests without a valid session token.
 func (m *Metadata) Refused() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -74,7 +74,7 @@ func (m *Metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path == containerPath && r.Header.Get("Authorization") == m.CredentialsToken {
-		m.give(w, r, "meta-data/iam/security-credentials/"+m.instance.Role)
+		m.serve(w, r, "meta-data/iam/security-credentials/"+m.instance.Role)
 		return
 	}
 	m.mu.Lock()
@@ -88,10 +88,10 @@ func (m *Metadata) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "401 - Unauthorized", http.StatusUnauthorized)
 		return
 	}
-	m.give(w, r, strings.TrimPrefix(r.URL.Path, prefix))
+	m.serve(w, r, strings.TrimPrefix(r.URL.Path, prefix))
 }
 
-func (m *Metadata) give(w http.ResponseWriter, r *http.Request, path string) {
+func (m *Metadata) serve(w http.ResponseWriter, r *http.Request, path string) {
 	text, err := m.answer(r.Context(), path)
 	switch {
 	case err != nil:
@@ -146,7 +146,7 @@ func (m *Metadata) answer(ctx context.Context, path string) (string, error) {
 	return "", nil
 }
 
-// tag is one of the instance's tags, as launched with InstanceMetadataTags=enabled; empty for none.
+// tag returns one of the instance's tags, as with InstanceMetadataTags=enabled; empty if the tag does not exist.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
 func (m *Metadata) tag(ctx context.Context, key string) (string, error) {
 	config, err := m.fleet.Config(ctx, m.instance.AccountID, m.instance.Region)
@@ -162,8 +162,8 @@ func (m *Metadata) tag(ctx context.Context, key string) (string, error) {
 	return aws.ToString(out.Tags[0].Value), nil
 }
 
-// credentials are those of the instance's role, whose session bears the instance's ID as EC2's do: that is what Vault
-// infers the instance from.
+// credentials returns the credentials of the instance's role. Their session name is the instance's ID, as with EC2's own:
+// Vault infers the instance from it.
 func (m *Metadata) credentials(ctx context.Context) (string, error) {
 	if m.instance.RoleARN == "" {
 		return "", errors.New("the instance has no role")
@@ -185,8 +185,8 @@ func (m *Metadata) credentials(ctx context.Context) (string, error) {
 	return string(text), err
 }
 
-// Signature is the signature of an instance's identity document in base64, as the metadata service gives it beside the
-// document; Vault Agent logs in with these two.
+// Signature returns the signature of an instance's identity document in base64, as the metadata service returns it. Vault
+// Agent logs in with the document and this signature.
 func (f *Fleet) Signature(i Instance) (string, error) {
 	sum := sha256.Sum256(f.Document(i))
 	signed, err := rsa.SignPKCS1v15(rand.Reader, f.signer.key, crypto.SHA256, sum[:])

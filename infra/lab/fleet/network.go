@@ -13,11 +13,11 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
-// loopback is the network instances live in: an address of it can be the source of a real connection to Vault, so a
-// token that is bound to an instance's address is bound in the lab as well.
+// loopback is the network of all instances. Its addresses can be the source of a real connection to Vault, so that the lab
+// also tests tokens bound to an instance's address.
 const loopback = "127.16.0.0/16"
 
-// subnet gives the ID of a subnet of the loopback network in a region, made at the first call.
+// subnet returns the ID of a subnet of the loopback network for an account and region. The first call makes it.
 func (f *Fleet) subnet(ctx context.Context, cfg aws.Config, account string) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -30,7 +30,7 @@ func (f *Fleet) subnet(ctx context.Context, cfg aws.Config, account string) (str
 	if err != nil {
 		return "", fmt.Errorf("making the loopback network in account %s, %s: %w", account, cfg.Region, err)
 	}
-	// Each account and region has a subnet of its own, of some two thousand addresses: two instances never share one.
+	// Each account and region has its own subnet of some two thousand addresses, so that no two instances share an address.
 	const places = 32
 	if len(f.subnets) == places {
 		return "", fmt.Errorf("making the loopback network in account %s, %s: it has room for %d accounts and regions", account, cfg.Region, places)
@@ -45,7 +45,7 @@ func (f *Fleet) subnet(ctx context.Context, cfg aws.Config, account string) (str
 	return id, nil
 }
 
-// dialFrom makes a client's connections start at an instance's address, where that is a loopback address.
+// dialFrom sets the source address of a client's connections, if address is a loopback address.
 func dialFrom(client *vaultapi.Config, address string) {
 	ip, err := netip.ParseAddr(address)
 	transport, ok := client.HttpClient.Transport.(*http.Transport)

@@ -17,13 +17,13 @@ import (
 // maxPayload is Lambda's limit for the event of a synchronous invocation.
 const maxPayload = 6 << 20
 
-// Invoker runs one event; sandbox.Function is one.
+// Invoker runs a function with one event; sandbox.Function implements it.
 type Invoker interface {
 	Name() string
 	Invoke(ctx context.Context, payload []byte) (sandbox.Result, error)
 }
 
-// Server answers on a loopback address until it is closed.
+// Server serves Invoke on a loopback address until it is closed.
 type Server struct {
 	URL string
 
@@ -32,7 +32,7 @@ type Server struct {
 	cancel    context.CancelFunc
 }
 
-// Start serves the functions by their names.
+// Start starts a server for the functions, by their names.
 func Start(functions ...Invoker) (*Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -50,7 +50,7 @@ func Start(functions ...Invoker) (*Server, error) {
 	return s, nil
 }
 
-// Close ends the listening and what is being invoked.
+// Close ends the server and the running invocations.
 func (s *Server) Close() error {
 	s.cancel()
 	if err := s.server.Close(); err != nil {
@@ -59,13 +59,13 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// fault is why an event never reached its function.
+// fault is an answer for an event that did not reach its function.
 type fault struct {
 	status        int
 	kind, message string
 }
 
-// invoke runs an event to its end even when the caller goes away, as Lambda does.
+// invoke runs an event to its end even if the caller disconnects, as Lambda does.
 func (s *Server) invoke(running context.Context, w http.ResponseWriter, r *http.Request) {
 	result, refused := s.run(running, w, r)
 	h := w.Header()
@@ -111,7 +111,7 @@ func (s *Server) run(running context.Context, w http.ResponseWriter, r *http.Req
 	return result, nil
 }
 
-// functionName takes the name out of an ARN, a partial ARN (account:function:name) or a name with a qualifier.
+// functionName returns the name in an ARN, a partial ARN (account:function:name) or a name with a qualifier.
 func functionName(s string) string {
 	if _, after, ok := strings.Cut(s, "function:"); ok {
 		s = after

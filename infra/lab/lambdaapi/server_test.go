@@ -19,7 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 )
 
-// served is a real function behind the API, and the SDK's client of it.
+// served starts a real function behind the API and returns the SDK's client for it.
 func served(t *testing.T) *lambda.Client {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "bootstrap")

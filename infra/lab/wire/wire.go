@@ -1,4 +1,4 @@
-// Package wire passes TCP connections on: from another address of this machine, or as over a longer way.
+// Package wire forwards TCP connections from another address of this machine, or with a delay.
 package wire
 
 import (
@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Options say what a wire does. Nothing of it reads what it carries.
+// Options configure a wire. A wire never interprets the bytes that it forwards.
 type Options struct {
 	To    string        // host:port
-	From  net.IP        // who To sees; nil for whoever it is
-	Delay time.Duration // how much later To gets a request; its answer is not delayed
+	From  net.IP        // source address that To sees; nil for the default one
+	Delay time.Duration // of each request; answers are not delayed
 }
 
-// Start opens a wire at an address of its own, until the listener is closed. Connections that stand then go on.
+// Start opens a wire at a new loopback address. It accepts connections until the listener is closed; open ones continue.
 func Start(o Options) (net.Listener, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,7 +36,7 @@ func Start(o Options) (net.Listener, error) {
 	return ln, nil
 }
 
-// join passes what either side says on to the other, until one of them ends.
+// join copies data in both directions until one side ends.
 func join(in net.Conn, dialer net.Dialer, o Options) {
 	defer in.Close()
 	out, err := dialer.Dial("tcp", o.To)
@@ -50,15 +50,15 @@ func join(in net.Conn, dialer net.Dialer, o Options) {
 		done <- struct{}{}
 	}()
 	go func() {
-		late(out, in, o.Delay)
+		copyDelayed(out, in, o.Delay)
 		done <- struct{}{}
 	}()
 	<-done
 }
 
-// late passes on piece by piece, each later than it came by delay. A piece is all that one read gives, which is one request
-// where the next is not sent before this one's answer; a second piece of a long one waits twice.
-func late(to io.Writer, from io.Reader, delay time.Duration) {
+// copyDelayed copies the data of each read after delay. One read is one request, if the client waits for each answer before
+// the next request; a request of several reads is delayed several times.
+func copyDelayed(to io.Writer, from io.Reader, delay time.Duration) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)

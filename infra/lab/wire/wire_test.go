@@ -32,7 +32,7 @@ func TestAWireDelaysEachRequestAndShowsTheAddressAskedFor(t *testing.T) {
 		seen, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if took := time.Since(start); err != nil || took < delay {
-			t.Errorf("request %d took %s (%v), want %s and what it takes besides", n, took, err, delay)
+			t.Errorf("request %d took %s (%v), want at least %s", n, took, err, delay)
 		}
 		if !strings.HasPrefix(string(seen), "127.16.0.9:") {
 			t.Errorf("request %d came from %s, want 127.16.0.9: a token bound to an address would be refused", n, seen)

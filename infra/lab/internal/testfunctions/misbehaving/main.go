@@ -1,4 +1,4 @@
-// Command misbehaving fails in whatever way its event asks for.
+// Command misbehaving fails in the way that its event names.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command recording writes each instance it hears of into the table, after asking
-// EC2 and Vault whether they are there.
+// Command recording writes the instance of each event into the table, after reading
+// it from EC2 and calling Vault's health.
 package main
 
 import (
