@@ -6,11 +6,11 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 )
 
-// AccountID is the account that moto puts unknown callers into.
+// AccountID is moto's account for unknown callers.
 const AccountID = "123456789012"
 
-// Config points the AWS SDK at an endpoint of the lab. The access key has letters
-// and digits only, because DynamoDB Local takes no others.
+// Config returns an AWS configuration for an endpoint of the lab. The access key has
+// only letters and digits, because DynamoDB Local refuses other characters.
 func Config(endpoint, region string) aws.Config {
 	return aws.Config{
 		Region:       region,

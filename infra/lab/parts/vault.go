@@ -22,18 +22,17 @@ const vaultBuildLimit = 45 * time.Minute
 // Vault is a running Vault server: unsealed and empty.
 type Vault struct {
 	Address   string // https://127.0.0.1:<port>
-	CAPEM     string // what a client must trust
+	CAPEM     string // the CA that a client must trust
 	RootToken string
 	AuditLog  string // file of JSON lines
 	Process   *Process
 }
 
-// StartVault builds the Vault server unless the cache has this very version of
-// it, and starts it with its storage in memory and its audit log in the run
-// folder.
+// StartVault builds the Vault server unless the cache has it, and starts it with
+// its storage in memory and its audit log in the run folder.
 func StartVault(ctx context.Context, w *Workspace) (*Vault, error) { return startVault(ctx, w) }
 
-// StartVaultOnRaft is StartVault with one node of Raft storage in the run folder, which waits for the disk at each write.
+// StartVaultOnRaft is StartVault with one node of Raft storage in the run folder, where each write waits for the disk.
 func StartVaultOnRaft(ctx context.Context, w *Workspace) (*Vault, error) {
 	return startVault(ctx, w, "-storage", "raft", "-path", filepath.Join(w.Run, "raft"))
 }
@@ -74,7 +73,7 @@ func startVault(ctx context.Context, w *Workspace, more ...string) (*Vault, erro
 		_ = v.Process.Stop()
 		return nil, err
 	}
-	// The file carries the root token; nothing reads it again.
+	// The file contains the root token and is not read again.
 	if err := os.Remove(readyFile); err != nil {
 		_ = v.Process.Stop()
 		return nil, fmt.Errorf("removing the ready file: %w", err)
@@ -83,13 +82,13 @@ func startVault(ctx context.Context, w *Workspace, more ...string) (*Vault, erro
 }
 
 // BuildVault returns the path of the lab's Vault server, built on first use from
-// infra/lab/vaultserver and kept under a hash of what went into it.
+// infra/lab/vaultserver and cached under a hash of its sources and the toolchain.
 func BuildVault(ctx context.Context, w *Workspace) (string, error) {
 	return buildVault(ctx, w, "vaultserver", "building the Vault server (first run only, several minutes)")
 }
 
 // BuildVaultAgent returns the path of Vault Agent, built on first use from
-// infra/lab/vaultagent. Only what runs an instance's side needs it.
+// infra/lab/vaultagent. Only the tests of the instance's side need it.
 func BuildVaultAgent(ctx context.Context, w *Workspace) (string, error) {
 	return buildVault(ctx, w, "vaultagent", "building Vault Agent (first run only, several minutes)")
 }
@@ -131,13 +130,13 @@ func buildVault(ctx context.Context, w *Workspace, name, doing string) (string, 
 	return binary, err
 }
 
-// buildKey hashes what decides the binary: sources, module files, toolchain.
+// buildKey returns a hash of all inputs of the binary: sources, module files, toolchain.
 func buildKey(ctx context.Context, dir string) (string, error) {
 	h := sha256.New()
 	cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION", "GOOS", "GOARCH")
 	cmd.Dir, cmd.Stdout = dir, h
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("asking go for its version (install Go, or put it on the PATH): %w", err)
+		return "", fmt.Errorf("reading go's version (install Go, or put it on the PATH): %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
@@ -160,7 +159,7 @@ func buildKey(ctx context.Context, dir string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-// run runs a command and puts the end of what it printed into the error.
+// run runs a command. The error contains the end of its output.
 func run(cmd *exec.Cmd) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

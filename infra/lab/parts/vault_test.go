@@ -100,7 +100,7 @@ func mustLogIn(t *testing.T, v *Vault, mount string, fields map[string]any) {
 	}
 }
 
-// signedLogin is the login of a role that moto assumed, as a function would send it.
+// signedLogin returns the login fields of a role assumed in moto, as a function sends them.
 func signedLogin(t *testing.T, moto *Moto, role, serverID string) map[string]any {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -154,6 +154,6 @@ func TestVaultOnRaftKeepsWhatItIsToldOnDisk(t *testing.T) {
 		t.Errorf("want the policy read back as written, got %q, %v", got, err)
 	}
 	if info, err := os.Stat(filepath.Join(w.Run, "raft", "vault.db")); err != nil || info.Size() == 0 {
-		t.Errorf("want Vault's state in a file, or no write waits for the disk: %v", err)
+		t.Errorf("want Vault's state in a file, so that writes wait for the disk: %v", err)
 	}
 }

@@ -17,24 +17,24 @@ import (
 	"time"
 )
 
-// keptRuns is how many folders of earlier runs stay for reading their logs.
+// keptRuns is the number of earlier runs' folders that are kept for their logs.
 const keptRuns = 5
 
-// Progress tells the user what a slow step is doing.
+// Progress prints the progress of a slow step.
 type Progress func(format string, args ...any)
 
-// Workspace is where parts live on disk: the repository with the sources, the
-// cache for what is built or fetched once, and the folder of this run's logs.
+// Workspace holds the folders of the parts: the repository with the sources, the
+// cache of built and fetched programs, and the folder of this run's logs.
 type Workspace struct {
 	RepoRoot, Cache, Run string
 	progress             Progress
 
 	mu     sync.Mutex
-	python string // found once a run: asking an interpreter takes a moment
+	python string // found once a run, since the check takes a moment
 }
 
-// NewWorkspace makes the cache folder (default <repoRoot>/.cache) and a fresh run
-// folder in it, and removes old run folders. Progress may be nil.
+// NewWorkspace makes the cache folder (default <repoRoot>/.cache) and a new run
+// folder in it, and removes old run folders. progress may be nil.
 func NewWorkspace(repoRoot, cacheDir string, progress Progress) (*Workspace, error) {
 	root, err := filepath.Abs(repoRoot)
 	if err != nil {
@@ -61,7 +61,7 @@ func NewWorkspace(repoRoot, cacheDir string, progress Progress) (*Workspace, err
 	return &Workspace{RepoRoot: root, Cache: cache, Run: run, progress: progress}, nil
 }
 
-// Log names a log file of this run.
+// Log returns the path of a log file of this run.
 func (w *Workspace) Log(name string) string { return filepath.Join(w.Run, name+".log") }
 
 func newRun(runs string) (string, error) {
@@ -78,8 +78,8 @@ func newRun(runs string) (string, error) {
 	}
 }
 
-// pruneRuns removes all but the newest run folders, and never one whose lab is
-// still running. Names begin with the time, so they sort by age.
+// pruneRuns removes all but the newest run folders, and never the folder of a
+// running lab. Names begin with the time, so they sort by age.
 func pruneRuns(runs string) error {
 	entries, err := os.ReadDir(runs)
 	if err != nil {
@@ -109,7 +109,7 @@ func alive(run string) bool {
 	return err == nil && pid > 0 && syscall.Kill(pid, 0) == nil
 }
 
-// slowly runs a step that may take minutes and says so as time passes.
+// slowly runs a step that may take minutes and prints its progress.
 func (w *Workspace) slowly(ctx context.Context, what string, step func(context.Context) error) error {
 	w.progress("%s ...", what)
 	start := time.Now()
@@ -132,15 +132,15 @@ func (w *Workspace) slowly(ctx context.Context, what string, step func(context.C
 	return nil
 }
 
-// locked runs a step while holding the named lock in the cache, because test
-// packages that run side by side share what is fetched or built once.
+// locked runs a step while it holds the named lock in the cache, because test
+// packages that run side by side share the cache.
 func (w *Workspace) locked(ctx context.Context, name string, step func() error) error {
 	file := filepath.Join(w.Cache, name+".lock")
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return fmt.Errorf("opening the lock file %s: %w", file, err)
 	}
-	defer f.Close() // gives the lock back
+	defer f.Close() // releases the lock
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -157,7 +157,7 @@ func (w *Workspace) locked(ctx context.Context, name string, step func() error) 
 	}
 }
 
-// freePort asks the kernel for a port on the loopback address that is free now.
+// freePort returns a port on the loopback address that is free now.
 func freePort() (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

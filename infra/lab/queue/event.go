@@ -9,7 +9,7 @@ import (
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// record is one message as Lambda hands it to a function.
+// record is one message as Lambda passes it to a function.
 type record struct {
 	MessageID              string                      `json:"messageId"`
 	ReceiptHandle          string                      `json:"receiptHandle"`
@@ -54,8 +54,9 @@ func sqsEvent(messages []sqstypes.Message, queueARN string) ([]byte, error) {
 	return json.Marshal(map[string]any{"Records": records})
 }
 
-// failures reads a partial batch response: the IDs that must stay in the queue.
-// Whatever Lambda would not understand is an error, and then nothing is deleted.
+// failures returns the IDs of a partial batch response: the messages that must stay
+// in the queue. A response that Lambda would not accept is an error, and then
+// nothing is deleted.
 func failures(answer []byte, sent []sqstypes.Message) (map[string]bool, error) {
 	known := make(map[string]bool, len(sent))
 	for _, m := range sent {

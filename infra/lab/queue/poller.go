@@ -23,7 +23,7 @@ const (
 	gatherPause = 50 * time.Millisecond
 )
 
-// Invoker runs one event; sandbox.Function is one.
+// Invoker runs a function with one event; sandbox.Function implements it.
 type Invoker interface {
 	Invoke(ctx context.Context, payload []byte) (sandbox.Result, error)
 }
@@ -34,7 +34,7 @@ type Options struct {
 	QueueURL, QueueARN      string
 	Function                Invoker
 	BatchSize               int           // 10
-	Window                  time.Duration // how long to gather after the first message
+	Window                  time.Duration // time to gather after the first message
 	ReportBatchItemFailures bool
 	MaximumConcurrency      int                              // 2
 	OnBatch                 func(Batch)                      // called after each batch; may be nil
@@ -45,26 +45,26 @@ type Options struct {
 type Batch struct {
 	Records       []Record
 	Failures      int    // records left in the queue
-	FunctionError string // why the whole batch failed, if it did
+	FunctionError string // the failure of the whole batch; empty for none
 	RequestID     string
 	Started       time.Time
 	Duration      time.Duration
 }
 
-// Record is one message of a batch and what became of it.
+// Record is one message of a batch and its result.
 type Record struct {
 	MessageID, Body string
 	ReceiveCount    int
 	Handled         bool // deleted from the queue
 }
 
-// Poller is the one reader of a queue.
+// Poller is the only reader of a queue.
 type Poller struct {
 	opts     Options
 	slots    chan struct{}
-	receive  context.Context // ends the receiving
+	receive  context.Context // its end stops the receiving
 	stop     context.CancelFunc
-	work     context.Context // ends running invocations
+	work     context.Context // its end stops running invocations
 	abort    context.CancelFunc
 	finished chan struct{} // closed when the loop has ended
 	running  sync.WaitGroup
@@ -73,12 +73,12 @@ type Poller struct {
 	resumed *sync.Cond
 	paused  bool
 	parked  bool // the loop waits for Resume
-	held    int  // messages received and not yet settled
+	held    int  // messages received, whose batch is not finished
 	batches []Batch
 	changed chan struct{} // closed and replaced at every finished batch
 }
 
-// Start begins to poll. Close ends it.
+// Start starts a poller. Close ends it.
 func Start(o Options) *Poller {
 	o.BatchSize = cmp.Or(o.BatchSize, receiveMax)
 	o.MaximumConcurrency = cmp.Or(o.MaximumConcurrency, 2)
@@ -93,7 +93,7 @@ func Start(o Options) *Poller {
 	return p
 }
 
-// Close stops receiving, gives running invocations a few seconds, and ends them.
+// Close stops receiving, waits a few seconds for running invocations, and ends them.
 func (p *Poller) Close() error {
 	p.stop()
 	p.Resume()
@@ -115,8 +115,8 @@ func (p *Poller) Close() error {
 	}
 }
 
-// Pause stops receiving until Resume, so that a backlog can build up or the queue
-// be changed. It returns once no receive is under way any more.
+// Pause stops receiving until Resume, so that a test can build up a backlog or
+// change the queue. It returns when no receive is in flight.
 func (p *Poller) Pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,7 +126,7 @@ func (p *Poller) Pause() {
 	}
 }
 
-// Resume takes up receiving again.
+// Resume starts receiving again.
 func (p *Poller) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +137,7 @@ func (p *Poller) Resume() {
 func (p *Poller) loop() {
 	defer close(p.finished)
 	for p.receive.Err() == nil {
-		// A slot first: a message must not age in the lab's hands.
+		// A slot first, so that no received message waits for one.
 		select {
 		case p.slots <- struct{}{}:
 		case <-p.receive.Done():
@@ -163,8 +163,8 @@ func (p *Poller) loop() {
 	}
 }
 
-// gather receives one batch: until it is full, or the window after the first
-// message has passed.
+// gather receives one batch, until it is full or the window after the first message
+// has passed.
 func (p *Poller) gather() []sqstypes.Message {
 	var messages []sqstypes.Message
 	var until time.Time
@@ -218,7 +218,7 @@ func (p *Poller) pause(d time.Duration) {
 	}
 }
 
-// handle invokes the function with a batch and deletes what it is done with.
+// handle invokes the function with a batch and deletes the handled messages.
 func (p *Poller) handle(messages []sqstypes.Message) {
 	b := Batch{Started: time.Now()}
 	failed, result, err := p.invoke(messages)
@@ -258,7 +258,7 @@ func (p *Poller) handle(messages []sqstypes.Message) {
 	}
 }
 
-// invoke returns the IDs that must stay in the queue; an error means all of them.
+// invoke returns the IDs of the messages that must stay in the queue. An error means all of them.
 func (p *Poller) invoke(messages []sqstypes.Message) (map[string]bool, sandbox.Result, error) {
 	event, err := sqsEvent(messages, p.opts.QueueARN)
 	if err != nil {
@@ -275,7 +275,7 @@ func (p *Poller) invoke(messages []sqstypes.Message) (map[string]bool, sandbox.R
 	return failed, result, err
 }
 
-// remove deletes messages and returns the IDs that are gone.
+// remove deletes messages and returns the IDs of the deleted ones.
 func (p *Poller) remove(messages []sqstypes.Message) (map[string]bool, error) {
 	gone := make(map[string]bool, len(messages))
 	var errs []error

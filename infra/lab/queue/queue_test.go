@@ -18,8 +18,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 )
 
-// scripted is an Invoker whose answers the test chooses. The queue is real; the
-// sandbox has its own tests.
+// scripted is an Invoker with the test's answers. The queue is real; the sandbox
+// has its own tests.
 type scripted struct {
 	answer func(events.SQSEvent) (string, error)
 
@@ -142,7 +142,7 @@ func TestQueue(t *testing.T) {
 		r := seen.Records[0]
 		if r.EventSource != "aws:sqs" || r.EventSourceARN != b.arn || r.AWSRegion != "us-east-1" || r.Md5OfBody == "" || r.ReceiptHandle == "" ||
 			r.Attributes["ApproximateReceiveCount"] != "1" || r.Attributes["SentTimestamp"] == "" || aws.ToString(r.MessageAttributes["kind"].StringValue) != "tried" {
-			t.Errorf("the record lacks what Lambda sends: %+v", r)
+			t.Errorf("the record lacks a field that Lambda sends: %+v", r)
 		}
 	})
 

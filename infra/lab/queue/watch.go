@@ -11,15 +11,15 @@ import (
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// Batches are all finished batches, oldest first.
+// Batches returns all finished batches, oldest first.
 func (p *Poller) Batches() []Batch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.batches)
 }
 
-// WaitFor waits until a finished batch holds a record that the caller looks for,
-// among the batches already finished too, and returns both.
+// WaitFor waits for a finished batch with a matching record, and returns the record
+// and its batch. It also searches the batches that finished before the call.
 func (p *Poller) WaitFor(ctx context.Context, match func(Record) bool) (Record, Batch, error) {
 	for seen := 0; ; {
 		p.mu.Lock()
@@ -39,15 +39,15 @@ func (p *Poller) WaitFor(ctx context.Context, match func(Record) bool) (Record, 
 	}
 }
 
-// Depth is what a queue holds.
+// Depth is the number of messages in a queue.
 type Depth struct{ Visible, InFlight, Delayed int }
 
-// Depth asks the queue how much it holds.
+// Depth returns the number of messages in the poller's queue.
 func (p *Poller) Depth(ctx context.Context) (Depth, error) {
 	return DepthOf(ctx, p.opts.Client, p.opts.QueueURL)
 }
 
-// DepthOf asks any queue, for example a dead-letter queue, how much it holds.
+// DepthOf returns the number of messages in any queue, for example a dead-letter queue.
 func DepthOf(ctx context.Context, client *sqs.Client, url string) (Depth, error) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -58,7 +58,7 @@ func DepthOf(ctx context.Context, client *sqs.Client, url string) (Depth, error)
 	}
 	out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: names})
 	if err != nil {
-		return Depth{}, fmt.Errorf("asking queue %s for its depth: %w", url, err)
+		return Depth{}, fmt.Errorf("reading the depth of queue %s: %w", url, err)
 	}
 	var counts [3]int
 	for i, name := range names {
@@ -69,8 +69,8 @@ func DepthOf(ctx context.Context, client *sqs.Client, url string) (Depth, error)
 	return Depth{Visible: counts[0], InFlight: counts[1], Delayed: counts[2]}, nil
 }
 
-// Drained waits until the queue is empty and nothing received is unsettled.
-// Messages that keep failing hold it up until they reach the dead-letter queue.
+// Drained waits until the queue is empty and every received batch is finished.
+// Messages that keep failing delay it until they reach the dead-letter queue.
 func (p *Poller) Drained(ctx context.Context) error {
 	for {
 		depth, err := p.Depth(ctx)

@@ -1,4 +1,4 @@
-// Package race measures who comes first: an instance with its first login, or provision with its role.
+// Package race measures which comes first: an instance's first login or its auth role.
 package race
 
 import (
@@ -16,47 +16,45 @@ import (
 )
 
 const (
-	provision = "ProvisionFunction"
-	role      = "alice-worker"
-	// side is how many instances one row of the table boots together, and storm how many the last rows do.
-	side  = 5
-	storm = 200
-	// tellers is how many events are put into the queue side by side: moto is one process.
-	tellers = 8
+	provision     = "ProvisionFunction"
+	role          = "alice-worker"
+	fewInstances  = 5   // instances of most rows of the table
+	manyInstances = 200 // instances of the last rows
+	// senders bounds the events that are sent side by side: moto is one process.
+	senders = 8
 	// giveUp bounds one instance's tries.
 	giveUp = 3 * time.Minute
-	// What infra/instance gives Vault Agent: waits double from the first to the last, each shortened by up to a quarter.
+	// Vault Agent's waits as set in infra/instance: they double from min to max, each shortened by up to a quarter.
 	minBackoff, maxBackoff = time.Second, 10 * time.Second
 )
 
-// row is one case: how many instances, how long after their event each tries its first login, and whether the functions'
-// processes are there already.
+// row is one case of the table.
 type row struct {
 	instances int
-	first     time.Duration
-	cold      bool
+	first     time.Duration // from an instance's event to its first login
+	cold      bool          // the functions have no running process
 }
 
-// boot is what became of one instance.
+// boot is the result of one instance.
 type boot struct {
-	atOnce bool
+	atOnce bool          // the first login succeeded
 	waited time.Duration // from its first try to its token
 	err    error
 }
 
-// Run measures on a world whose functions and pollers run, and prints a table. The logins are those of the instances'
-// signed documents from their own addresses, tried again as Vault Agent does with infra/instance's configuration. It takes
-// some three minutes and leaves no instance running.
+// Run measures on a world with running functions and pollers, and prints a table. Instances log in with their signed
+// documents from their own addresses, and retry as Vault Agent does with infra/instance's configuration. Run takes some
+// three minutes and leaves no instance running.
 func Run(ctx context.Context, w *lab.World, out io.Writer) error {
-	fmt.Fprintf(out, "| functions | instances at once | first login after | of them successful | the others wait: median | longest |\n| --- | --- | --- | --- | --- | --- |\n")
+	fmt.Fprintf(out, "| functions | instances | first login after | successful at once | wait of the others: median | longest |\n| --- | --- | --- | --- | --- | --- |\n")
 	var rows []row
 	for _, cold := range []bool{true, false} {
 		for _, first := range []time.Duration{0, time.Second, 5 * time.Second, 20 * time.Second} {
-			rows = append(rows, row{side, first, cold})
+			rows = append(rows, row{fewInstances, first, cold})
 		}
 	}
 	for _, first := range []time.Duration{0, 5 * time.Second, 20 * time.Second} {
-		rows = append(rows, row{storm, first, true})
+		rows = append(rows, row{manyInstances, first, true})
 	}
 	for _, r := range rows {
 		boots, err := measure(ctx, w, r)
@@ -80,7 +78,7 @@ func measure(ctx context.Context, w *lab.World, r row) ([]boot, error) {
 	}
 	boots := make([]boot, len(instances))
 	var group sync.WaitGroup
-	gate := make(chan struct{}, tellers)
+	gate := make(chan struct{}, senders)
 	for n, i := range instances {
 		group.Go(func() { boots[n] = bootOne(ctx, w, i, r.first, gate) })
 	}
@@ -93,7 +91,7 @@ func measure(ctx context.Context, w *lab.World, r row) ([]boot, error) {
 	return boots, end(ctx, w, instances)
 }
 
-// bootOne puts an instance's event into the queue, as soon as the gate lets it, and then lets it log in.
+// bootOne sends an instance's event when gate has room, waits for first, and logs in until it succeeds.
 func bootOne(ctx context.Context, w *lab.World, i fleet.Instance, first time.Duration, gate chan struct{}) boot {
 	ctx, cancel := context.WithTimeout(ctx, giveUp)
 	defer cancel()
@@ -128,7 +126,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// end terminates the instances and waits until Vault holds nothing of them: the next row is to find the queues empty.
+// end terminates the instances and waits until Vault has no object of theirs, so that the next row starts with empty queues.
 func end(ctx context.Context, w *lab.World, instances []fleet.Instance) error {
 	if err := w.Fleet.Terminate(ctx, instances...); err != nil {
 		return err

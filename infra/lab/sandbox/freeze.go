@@ -2,11 +2,11 @@ package sandbox
 
 import "github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 
-// Freeze stops every running process of the function where it stands, as Lambda may between two instants of a
-// sandbox's time: connections stay open, clocks go on, nothing runs. Thaw lets them go on.
+// Freeze stops every running process of the function, as Lambda may do at any time: connections stay open, clocks advance,
+// and no code runs until Thaw.
 func (f *Function) Freeze() error { return f.eachProcess((*parts.Process).Suspend) }
 
-// Thaw ends Freeze.
+// Thaw resumes the processes after Freeze.
 func (f *Function) Thaw() error { return f.eachProcess((*parts.Process).Continue) }
 
 func (f *Function) eachProcess(do func(*parts.Process) error) error {

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// Function runs up to a number of sandboxes of one function side by side. They
-// are made on demand and reused warm, the latest used first, as Lambda does.
+// Function runs a limited number of sandboxes of one function side by side. As
+// Lambda does, it makes them on demand and reuses the most recently used one first.
 type Function struct {
 	opts  Options
 	logs  *ring
@@ -21,15 +21,15 @@ type Function struct {
 	coldStart int
 }
 
-// NewFunction makes a function that runs at most concurrency invocations at a time.
+// NewFunction returns a function that runs at most concurrency invocations at a time.
 func NewFunction(o Options, concurrency int) *Function {
 	return &Function{opts: o, logs: &ring{}, slots: make(chan struct{}, max(1, concurrency))}
 }
 
-// Name is the function's name.
+// Name returns the function's name.
 func (f *Function) Name() string { return f.opts.Name }
 
-// Invoke runs the event in a free sandbox, waiting for one if all are busy.
+// Invoke runs the event in a free sandbox. If all are busy, it waits for one.
 func (f *Function) Invoke(ctx context.Context, payload []byte) (Result, error) {
 	select {
 	case f.slots <- struct{}{}:
@@ -37,7 +37,7 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (Result, error) {
 	case <-ctx.Done():
 		return Result{}, fmt.Errorf("waiting for a free sandbox of %s: %w", f.opts.Name, ctx.Err())
 	}
-	s, err := f.take()
+	s, err := f.idleOrNew()
 	if err != nil {
 		return Result{}, err
 	}
@@ -51,7 +51,7 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (Result, error) {
 	return result, err
 }
 
-func (f *Function) take() (*Sandbox, error) {
+func (f *Function) idleOrNew() (*Sandbox, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -67,21 +67,21 @@ func (f *Function) take() (*Sandbox, error) {
 	return s, nil
 }
 
-// ColdStarts counts the processes started so far.
+// ColdStarts returns the number of processes started so far.
 func (f *Function) ColdStarts() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.coldStart
 }
 
-// Logs is the latest of what all sandboxes printed.
+// Logs returns the latest output of all sandboxes.
 func (f *Function) Logs() string { return f.logs.String() }
 
-// Kill ends every running process of the function at once, in the middle of
-// whatever it does; later invocations start new ones.
+// Kill ends every running process of the function at once, also during an
+// invocation. Later invocations start new ones.
 func (f *Function) Kill() error { return f.each((*Sandbox).Kill) }
 
-// Close ends all sandboxes; the function cannot be invoked afterwards.
+// Close ends all sandboxes. The function cannot be invoked afterwards.
 func (f *Function) Close() error {
 	f.mu.Lock()
 	f.closed = true

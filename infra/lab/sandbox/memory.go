@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Resident is the resident memory of each running process of the function, in bytes, as Linux tells it; none elsewhere.
+// Resident returns the resident memory of each running process of the function in bytes; nil on systems without Linux's /proc.
 // https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html
 func (f *Function) Resident() []int64 {
 	f.mu.Lock()
@@ -36,7 +36,7 @@ func (f *Function) Resident() []int64 {
 	return out
 }
 
-// PIDs are the process IDs of the running processes of the function.
+// PIDs returns the process IDs of the running processes of the function.
 func (f *Function) PIDs() []int {
 	f.mu.Lock()
 	all := append([]*Sandbox(nil), f.all...)
@@ -52,8 +52,8 @@ func (f *Function) PIDs() []int {
 	return out
 }
 
-// Peak is the most bytes that any running process of the function has had in memory, by the kernel's own record; 0 where
-// there is none to read.
+// Peak returns the largest resident memory that any running process of the function has had, in bytes, as recorded by the
+// kernel; 0 on systems without Linux's /proc.
 // https://man7.org/linux/man-pages/man5/proc_pid_status.5.html
 func (f *Function) Peak() int64 {
 	var most int64

@@ -2,16 +2,16 @@ package sandbox
 
 import "sync"
 
-// ringSize is how much of a function's output stays in memory for tests.
+// ringSize is the number of bytes of a function's output that stay in memory for tests.
 const ringSize = 4 << 20
 
-// ring keeps the end of what is written to it.
+// ring keeps the last ringSize bytes written to it.
 type ring struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-// Write never fails.
+// Write appends p. It never fails.
 func (r *ring) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -22,7 +22,7 @@ func (r *ring) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is what is kept.
+// String returns the kept bytes.
 func (r *ring) String() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -22,20 +22,20 @@ type invocation struct {
 	outcome  chan outcome // buffered: the handler must not wait for the invoker
 }
 
-// outcome is what the function posted.
+// outcome is the function's response or error.
 type outcome struct {
 	body   []byte
 	failed bool
 }
 
-// runtimeAPI serves one process. A restarted process gets a new one, so that a
-// dead process's pending poll cannot swallow the next event.
+// runtimeAPI serves one process. A restarted process gets a new one, so that the
+// pending poll of a dead process cannot consume the next event.
 type runtimeAPI struct {
 	server *http.Server
 	addr   string
 	next   chan *invocation
 	ready  chan struct{} // closed at the first poll: the init phase is over
-	broken chan []byte   // what the process posted as its init error
+	broken chan []byte   // the init error that the process posted
 
 	mu      sync.Mutex
 	polled  bool
@@ -53,10 +53,10 @@ func serveRuntimeAPI() (*runtimeAPI, error) {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", a.poll)
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/response", func(w http.ResponseWriter, r *http.Request) { a.settle(w, r, false) })
-	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/error", func(w http.ResponseWriter, r *http.Request) { a.settle(w, r, true) })
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/response", func(w http.ResponseWriter, r *http.Request) { a.finish(w, r, false) })
+	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/error", func(w http.ResponseWriter, r *http.Request) { a.finish(w, r, true) })
 	mux.HandleFunc("POST /2018-06-01/runtime/init/error", a.initError)
-	// A function that wants SIGTERM registers an extension that waits for events.
+	// A function that asks for SIGTERM registers an extension that waits for events.
 	mux.HandleFunc("POST /2020-01-01/extension/register", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Lambda-Extension-Identifier", "lab")
 		_, _ = io.WriteString(w, "{}")
@@ -92,7 +92,7 @@ func (a *runtimeAPI) poll(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (a *runtimeAPI) settle(w http.ResponseWriter, r *http.Request, failed bool) {
+func (a *runtimeAPI) finish(w http.ResponseWriter, r *http.Request, failed bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxPayload))
 	a.mu.Lock()
 	inv := a.current

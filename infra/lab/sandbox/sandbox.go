@@ -16,35 +16,35 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// initLimit is how long Lambda lets a process start before the first event.
+// initLimit is Lambda's limit for a process's start before the first event.
 const initLimit = 10 * time.Second
 
-// endGrace is how long Lambda leaves a process between SIGTERM and SIGKILL.
+// endGrace is Lambda's time between SIGTERM and SIGKILL.
 const endGrace = 500 * time.Millisecond
 
 // Options describe a function.
 type Options struct {
 	Name     string            // the function's name
-	ARN      string            // handed to the function with each event
+	ARN      string            // sent to the function with each event
 	Binary   string            // the bootstrap binary
 	Env      map[string]string // the function's variables, region and credentials included
 	Timeout  time.Duration     // the deadline of one invocation (3 s)
-	MemoryMB int               // told to the function, not enforced (128)
-	Log      string            // file that receives what the function prints
+	MemoryMB int               // sent to the function, not enforced (128)
+	Log      string            // file that receives the function's output
 }
 
-// Result is what an invocation came to, as the Invoke API reports it.
+// Result is the result of an invocation, as the Invoke API reports it.
 type Result struct {
 	RequestID     string
 	Payload       []byte        // the answer, or the error as JSON
 	FunctionError string        // "" or "Unhandled"
 	ErrorType     string        // of a failure, for example Runtime.ExitError
 	ErrorMessage  string        // of a failure
-	Duration      time.Duration // from handing over the event to the answer
-	Init          time.Duration // of a cold start, else 0
+	Duration      time.Duration // from the event to the answer
+	Init          time.Duration // of a cold start; 0 for a warm one
 }
 
-// Err is the failure as a Go error, or nil.
+// Err returns the failure as an error, or nil.
 func (r Result) Err() error {
 	if r.FunctionError == "" {
 		return nil
@@ -52,7 +52,7 @@ func (r Result) Err() error {
 	return fmt.Errorf("%s: %s", r.ErrorType, r.ErrorMessage)
 }
 
-// Sandbox holds at most one process of the function and gives it one event at a
+// Sandbox holds at most one process of the function and sends it one event at a
 // time.
 type Sandbox struct {
 	opts Options
@@ -64,7 +64,7 @@ type Sandbox struct {
 	api  *runtimeAPI
 }
 
-// New makes a sandbox; its process starts with the first invocation.
+// New returns a sandbox. Its process starts with the first invocation.
 func New(o Options) *Sandbox { return newSandbox(o, &ring{}) }
 
 func newSandbox(o Options, logs *ring) *Sandbox {
@@ -76,9 +76,9 @@ func newSandbox(o Options, logs *ring) *Sandbox {
 	return s
 }
 
-// Invoke hands the event to the function and waits for its answer. A function
-// that fails, dies or runs out of time gives a Result; the error is for a lab
-// that cannot run it at all, and for a cancelled ctx.
+// Invoke sends the event to the function and waits for its answer. If the function
+// fails, dies or runs out of time, that is a Result. An error means that the lab
+// could not run the function, or that ctx is done.
 func (s *Sandbox) Invoke(ctx context.Context, payload []byte) (Result, error) {
 	select {
 	case <-s.turn:
@@ -101,17 +101,17 @@ func (s *Sandbox) Invoke(ctx context.Context, payload []byte) (Result, error) {
 			s.report(result, initTime)
 			return result.withInit(initTime), err
 		case <-s.proc.Done():
-			// It died between two events; Lambda starts it afresh and loses nothing.
+			// It died between two events; as Lambda does, start a new one and lose nothing.
 		case <-ctx.Done():
-			return Result{}, fmt.Errorf("handing an event to %s: %w", s.opts.Name, ctx.Err())
+			return Result{}, fmt.Errorf("sending an event to %s: %w", s.opts.Name, ctx.Err())
 		case <-time.After(s.opts.Timeout):
-			// Busy with work that outlived its answer: the event's time is up all the same.
+			// The process is still busy with work after its last answer: the event's time is up anyway.
 			return s.timedOut(inv.id), nil
 		}
 	}
 }
 
-// await waits for the answer to an event that the process has taken.
+// await waits for the answer to an event that the process has received.
 func (s *Sandbox) await(ctx context.Context, inv *invocation) (Result, error) {
 	begun := time.Now()
 	fmt.Fprintf(s.logs, "START RequestId: %s\n", inv.id)
@@ -124,7 +124,7 @@ func (s *Sandbox) await(ctx context.Context, inv *invocation) (Result, error) {
 		}
 	case <-s.proc.Done():
 		select {
-		case out := <-inv.outcome: // it answered with its last breath, as after a panic
+		case out := <-inv.outcome: // it answered just before its end, as after a panic
 			result = failed(inv.id, out.body)
 			if !out.failed {
 				result = Result{RequestID: inv.id, Payload: out.body}
@@ -192,8 +192,8 @@ func (s *Sandbox) start() error {
 	return nil
 }
 
-// environment is what Lambda sets, and nothing of the lab's own: a function must
-// not find the developer's AWS profile.
+// environment returns the variables that Lambda sets and the function's own, and none
+// of the lab's: a function must not find the developer's AWS profile.
 func (s *Sandbox) environment(api string) []string {
 	all := map[string]string{
 		"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "en_US.UTF-8", "TZ": ":UTC",
@@ -214,8 +214,8 @@ func (s *Sandbox) environment(api string) []string {
 	return env
 }
 
-// Kill ends the running process at once, as a crash would; the next invocation
-// starts a new one. It is no error when none runs.
+// Kill ends the running process at once, as a crash does. The next invocation starts
+// a new one. Without a running process it does nothing.
 func (s *Sandbox) Kill() error {
 	s.mu.Lock()
 	proc := s.proc
@@ -237,7 +237,7 @@ func (s *Sandbox) Close() error {
 	return s.proc.StopWithin(endGrace)
 }
 
-// Logs is the latest of what the function printed.
+// Logs returns the latest output of the function.
 func (s *Sandbox) Logs() string { return s.logs.String() }
 
 func (s *Sandbox) report(r Result, init time.Duration) {
@@ -266,7 +266,7 @@ func (r *Result) withInit(init time.Duration) Result {
 	return *r
 }
 
-// failed reads the error document that the function or the lab wrote.
+// failed returns the Result of a failure. body is the error document of the function or the lab.
 func failed(id string, body []byte) Result {
 	r := Result{RequestID: id, Payload: body, FunctionError: "Unhandled"}
 	var document struct{ ErrorType, ErrorMessage string }
@@ -282,7 +282,7 @@ func failure(kind, message string) []byte {
 	return body
 }
 
-// requestID makes a random UUID.
+// requestID returns a random UUID.
 func requestID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails

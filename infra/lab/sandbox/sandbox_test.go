@@ -94,7 +94,7 @@ func TestAFailureIsReportedAndTheProcessStays(t *testing.T) {
 		t.Errorf("expected errorString: no luck, seen %s", r.Payload)
 	}
 	if _, after := invoke(t, f, "answer", ""); after.PID != before.PID {
-		t.Error("an error should not cost the process")
+		t.Error("an error should not end the process")
 	}
 }
 
@@ -195,10 +195,10 @@ func TestAClosedFunctionToldItsProcessFirst(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(f.Logs(), "told to end") {
-		t.Errorf("the function should have had its SIGTERM; logs:\n%s", f.Logs())
+	if !strings.Contains(f.Logs(), "received SIGTERM") {
+		t.Errorf("the function should have received SIGTERM; logs:\n%s", f.Logs())
 	}
 	if _, err := f.Invoke(t.Context(), nil); err == nil {
-		t.Error("a closed function took an event")
+		t.Error("a closed function accepted an event")
 	}
 }

@@ -18,24 +18,24 @@ type Call struct {
 	Method    string
 	Path      string
 	Body      []byte // of the request
-	Status    int    // 0 while under way and when the connection was cut
+	Status    int    // 0 while in flight and when the connection was cut
 	Duration  time.Duration
 	Faulted   bool // the fault hook answered
 }
 
-// Fault is what happens to a call instead of, or besides, its normal course. A
-// fault with nothing but a Delay passes the call on late.
+// Fault changes the course of a call. A fault with only a Delay forwards the call
+// late.
 type Fault struct {
 	Delay     time.Duration // wait first
 	Status    int           // answer with this status, Header and Body ...
 	Header    http.Header
 	Body      []byte
 	Forward   bool // ... after the server has carried out the call
-	CutBefore bool // close the connection; the server sees nothing
+	CutBefore bool // close the connection; the server does not see the call
 	CutAfter  bool // close the connection after the server carried out the call
 }
 
-// identify reads what a request asks for, and of whom.
+// identify returns the service and action of a request, and its signature's key and region.
 func identify(r *http.Request, body []byte, service string) Call {
 	c := Call{Time: time.Now(), Service: service, Method: r.Method, Path: r.URL.Path, Body: body}
 	if _, scope, ok := strings.Cut(r.Header.Get("Authorization"), "Credential="); ok {
@@ -58,7 +58,7 @@ func identify(r *http.Request, body []byte, service string) Call {
 func action(r *http.Request, body []byte, service string) string {
 	if service == "vault" {
 		method := r.Method
-		// How Vault's own client asks for a list.
+		// Vault's own client sends a list this way.
 		if method == http.MethodGet && r.URL.Query().Get("list") == "true" {
 			method = "LIST"
 		}
@@ -72,7 +72,7 @@ func action(r *http.Request, body []byte, service string) string {
 		return a
 	}
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
-		// An unreadable form names no action; the server will say what is wrong with it.
+		// An unreadable form names no action; the server reports the error.
 		if form, err := url.ParseQuery(string(body)); err == nil && form.Get("Action") != "" {
 			return form.Get("Action")
 		}

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// LoopbackTLS makes a certificate for 127.0.0.1 that signs itself; the PEM is
-// what clients must trust.
+// LoopbackTLS returns a server configuration with a new self-signed certificate for
+// 127.0.0.1, and the PEM that clients must trust.
 func LoopbackTLS() (*tls.Config, string, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -18,20 +18,20 @@ import (
 	"time"
 )
 
-// maxBody bounds what is read of one request.
+// maxBody bounds the body of one request.
 const maxBody = 32 << 20
 
-// Options say what a tap stands in front of.
+// Options configure a tap.
 type Options struct {
 	Upstream string         // URL of the server
-	RootCAs  *x509.CertPool // trusts the server, if it speaks TLS
+	RootCAs  *x509.CertPool // CAs of the server, if it serves TLS
 	TLS      *tls.Config    // serve TLS; nil serves plain HTTP
-	Service  string         // overrides what the signature says, for unsigned servers
+	Service  string         // overrides the signature's service, for servers without signatures
 }
 
 // Tap is a running proxy.
 type Tap struct {
-	URL string // where clients go
+	URL string // for clients
 
 	service string
 	server  *http.Server
@@ -42,7 +42,7 @@ type Tap struct {
 	fault func(Call) *Fault
 }
 
-// Start listens on a loopback port and passes requests on.
+// Start starts a tap on a loopback port.
 func Start(o Options) (*Tap, error) {
 	upstream, err := url.Parse(o.Upstream)
 	if err != nil {
@@ -70,14 +70,14 @@ func Start(o Options) (*Tap, error) {
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if errors.Is(err, context.Canceled) {
-				panic(http.ErrAbortHandler) // the client is gone
+				panic(http.ErrAbortHandler) // the client disconnected
 			}
 			http.Error(w, fmt.Sprintf("tap: %s does not answer: %v", o.Upstream, err), http.StatusBadGateway)
 		},
 	}
 	t.server = &http.Server{
 		Handler: http.HandlerFunc(t.serve), TLSConfig: o.TLS, ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog: log.New(io.Discard, "", 0), // of connections that a killed client left: those are made on purpose
+		ErrorLog: log.New(io.Discard, "", 0), // errors of connections of killed clients are expected
 	}
 	if o.TLS != nil {
 		t.URL = "https://" + ln.Addr().String()
@@ -96,15 +96,15 @@ func (t *Tap) Close() error {
 	return t.server.Close()
 }
 
-// SetFault asks hook about every call from now on; nil from it, or a nil hook,
-// lets calls pass. The hook may run on several goroutines at once.
+// SetFault sets the hook that returns the fault of each later call. Nil from the
+// hook, or a nil hook, forwards the call. The hook may run on several goroutines.
 func (t *Tap) SetFault(hook func(Call) *Fault) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.fault = hook
 }
 
-// Calls are the recorded calls in the order they began.
+// Calls returns the recorded calls in the order they began.
 func (t *Tap) Calls() []Call {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -115,17 +115,17 @@ func (t *Tap) Calls() []Call {
 	return out
 }
 
-// Reset forgets the recorded calls.
+// Reset clears the recorded calls.
 func (t *Tap) Reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.calls = nil
 }
 
-// Count counts recorded calls; an empty service or action stands for any.
+// Count returns the number of recorded calls. An empty service or action matches any.
 func (t *Tap) Count(service, action string) int {
 	return len(slices.DeleteFunc(t.Calls(), func(c Call) bool {
-		return service != "" && c.Service != service || action != "" && c.Action != action
+		return (service != "" && c.Service != service) || (action != "" && c.Action != action)
 	}))
 }
 
@@ -137,7 +137,7 @@ func (t *Tap) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding = nil
-	// A kept connection that the server closed meanwhile can then be replaced.
+	// Lets the transport repeat the request when the server has closed an idle connection.
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.Body, _ = r.GetBody() // cannot fail
 
@@ -166,7 +166,7 @@ func (t *Tap) serve(w http.ResponseWriter, r *http.Request) {
 	t.play(answer, r, fault)
 }
 
-// play carries a fault out.
+// play applies a fault.
 func (t *Tap) play(w *statusWriter, r *http.Request, f *Fault) {
 	if f.Delay > 0 {
 		select {
@@ -194,7 +194,7 @@ func (t *Tap) play(w *statusWriter, r *http.Request, f *Fault) {
 	_, _ = w.Write(f.Body)
 }
 
-// statusWriter remembers the status that went out.
+// statusWriter records the status that was sent.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -215,7 +215,7 @@ func (w *statusWriter) Write(p []byte) (int, error) {
 // Unwrap lets the proxy flush.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// nowhere takes an answer that nobody shall see.
+// nowhere discards an answer.
 type nowhere struct{}
 
 func (nowhere) Header() http.Header         { return http.Header{} }

@@ -19,7 +19,7 @@ func main() {
 		fmt.Println("the init phase fails")
 		os.Exit(4)
 	}
-	lambda.StartWithOptions(handle, lambda.WithEnableSIGTERM(func() { fmt.Println("told to end") }))
+	lambda.StartWithOptions(handle, lambda.WithEnableSIGTERM(func() { fmt.Println("received SIGTERM") }))
 }
 
 func handle(ctx context.Context, e event) (map[string]any, error) {
