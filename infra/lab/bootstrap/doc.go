@@ -1,3 +1,3 @@
-// Package bootstrap holds the tests of what prepares Vault: that the Terraform module of infra/vault writes what the
-// command writes, and that the policy the command prints is the least that it works with. They run a real Vault.
+// Package bootstrap tests the preparation of Vault: that the Terraform module of infra/vault writes the same as the command,
+// and that the policy which the command prints is the smallest that it works with. The tests run a real Vault.
 package bootstrap

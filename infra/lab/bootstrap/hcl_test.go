@@ -21,13 +21,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// resource is one instance of a resource, all expressions evaluated.
+// resource is one instance of a resource with all expressions evaluated.
 type resource struct {
 	kind       string
 	attributes map[string]any
 }
 
-// bodies are the blocks of a module's files.
+// bodies returns the blocks of a module's files.
 func bodies(t *testing.T, dir string) []*hclsyntax.Block {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*.tf"))
@@ -42,14 +42,14 @@ func bodies(t *testing.T, dir string) []*hclsyntax.Block {
 		}
 		body, ok := parsed.Body.(*hclsyntax.Body)
 		if !ok {
-			t.Fatalf("%s is of another syntax", file)
+			t.Fatalf("%s is not in native HCL syntax", file)
 		}
 		blocks = append(blocks, body.Blocks...)
 	}
 	return blocks
 }
 
-// variables are the defaults of a module's variables; cty.NilVal for none.
+// variables returns the defaults of a module's variables; cty.NilVal without a default.
 func variables(t *testing.T, dir string) map[string]cty.Value {
 	t.Helper()
 	out := map[string]cty.Value{}
@@ -74,7 +74,7 @@ func must(t *testing.T, e hcl.Expression, in *hcl.EvalContext) cty.Value {
 	return v
 }
 
-// evaluate gives a module's resources for some values of its variables, as Terraform would plan them on an empty Vault.
+// evaluate returns a module's resources for some values of its variables, as Terraform plans them for an empty Vault.
 func evaluate(t *testing.T, dir string, given map[string]any) []resource {
 	t.Helper()
 	vars := variables(t, dir)
@@ -116,7 +116,7 @@ func evaluate(t *testing.T, dir string, given map[string]any) []resource {
 	return instances(t, resources, in)
 }
 
-// instances evaluates resources in the order of the file, which names none before it is there.
+// instances evaluates resources in the order of the file, where each comes after the ones that it refers to.
 func instances(t *testing.T, resources []*hclsyntax.Block, in *hcl.EvalContext) []resource {
 	t.Helper()
 	var out []resource
@@ -151,7 +151,7 @@ func instances(t *testing.T, resources []*hclsyntax.Block, in *hcl.EvalContext) 
 	return out
 }
 
-// ready tells whether an expression's references below a root name are all known.
+// ready reports whether all references of an expression below a root name are known.
 func ready(e hcl.Expression, root string, known map[string]cty.Value) bool {
 	for _, traversal := range e.Variables() {
 		if traversal.RootName() != root {
@@ -165,7 +165,7 @@ func ready(e hcl.Expression, root string, known map[string]cty.Value) bool {
 	return true
 }
 
-// functions are those of Terraform's that the module uses.
+// functions returns Terraform's functions that the module uses.
 // https://developer.hashicorp.com/terraform/language/functions
 func functions() map[string]function.Function {
 	text := func(impl func(args []cty.Value) (cty.Value, error), parameters int) function.Function {
@@ -244,7 +244,7 @@ func toJSON(t *testing.T, v cty.Value) any {
 	return out
 }
 
-// flagNames are the names of the flags that a main declares.
+// flagNames returns the names of the flags that a main declares.
 func flagNames(t *testing.T, source string) []string {
 	t.Helper()
 	var names []string
@@ -252,7 +252,7 @@ func flagNames(t *testing.T, source string) []string {
 		names = append(names, m[1])
 	}
 	if len(names) < 15 {
-		t.Fatalf("only the flags %q were found", fmt.Sprint(names))
+		t.Fatalf("found only the flags %q", fmt.Sprint(names))
 	}
 	slices.Sort(names)
 	return names

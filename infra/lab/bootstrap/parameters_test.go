@@ -9,7 +9,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
-// authRole is an instance's auth role as the provision function writes it, whose numbers are strings of digits.
+// authRole returns an instance's auth role as the provision function writes it, with numbers as strings of digits.
 func authRole(more map[string]any) map[string]any {
 	fields := map[string]any{
 		"auth_type": "ec2", "bound_ec2_instance_id": []string{"i-0123456789abcdef0"}, "bound_account_id": []string{"123456789012"},
@@ -22,7 +22,7 @@ func authRole(more map[string]any) map[string]any {
 		"inferred_entity_type": "", "inferred_aws_region": "", "role_tag": "", "allow_instance_migration": false, "disallow_reauthentication": false,
 	}
 	if more["auth_type"] == "iam" {
-		for _, name := range []string{"role_tag", "allow_instance_migration", "disallow_reauthentication"} { // Vault refuses them there
+		for _, name := range []string{"role_tag", "allow_instance_migration", "disallow_reauthentication"} { // Vault refuses these for iam
 			delete(fields, name)
 		}
 	}
@@ -30,7 +30,8 @@ func authRole(more map[string]any) map[string]any {
 	return fields
 }
 
-// Whoever holds a function's token writes auth roles of our kind only: no endless tokens, no other kind of login.
+// With a stolen token of a function, an attacker can write only auth roles of the program's form: no endless tokens and no
+// other kind of login.
 func TestAuthRole_HasOnlyTheParametersOfTheProgram(t *testing.T) {
 	w := start(t)
 	if out, err := w.run(t, w.token, "-templates-dir", profiles(t), "-resolve-unique-ids=false"); err != nil {
@@ -46,7 +47,7 @@ func TestAuthRole_HasOnlyTheParametersOfTheProgram(t *testing.T) {
 		for name, fields := range map[string]map[string]any{"ec2": {}, "iam": iam} {
 			for _, verb := range []string{"create", "update"} {
 				if answer, err := as.Logical().WriteWithContext(t.Context(), path, authRole(fields)); err != nil || answer != nil && len(answer.Warnings) > 0 {
-					t.Errorf("%s: the role of kind %s must be written (%s): %v, %+v", function, name, verb, err, answer)
+					t.Errorf("%s: want the role of kind %s written (%s): %v, %+v", function, name, verb, err, answer)
 				}
 			}
 			if _, err := w.vault.Logical().DeleteWithContext(t.Context(), path); err != nil {
@@ -82,7 +83,7 @@ func TestAuthRole_HasOnlyTheParametersOfTheProgram(t *testing.T) {
 	}
 }
 
-// as is Vault with a token that has one policy and no other.
+// as returns a client with a token that has only this policy.
 func (w *world) as(t *testing.T, policy string) *vaultapi.Client {
 	t.Helper()
 	token, err := w.vault.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{policy}, "no_default_policy": true})

@@ -13,7 +13,7 @@ type right struct {
 	capability string
 }
 
-// parse takes a policy's text apart, one right for each capability.
+// parse returns the rights of a policy's text, one for each capability.
 func parse(t *testing.T, text string) []right {
 	t.Helper()
 	var policy struct {
@@ -44,8 +44,8 @@ func render(rights []right) string {
 	return out.String()
 }
 
-// twice runs the command on a Vault without its objects, and again with everything changed that can be: what is not
-// there is created, what is there updated, and Vault asks for another capability for each. The mounts are marked the second time.
+// twice runs the command on a Vault without its objects, and again with all values changed: the first run creates, the
+// second updates, and Vault requires another capability for each. The second run also marks the mounts.
 func (w *world) twice(t *testing.T, token string, args []string) (string, error) {
 	t.Helper()
 	out, err := w.run(t, token, append(args, "-server-id", "one", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/one",
@@ -58,7 +58,7 @@ func (w *world) twice(t *testing.T, token string, args []string) (string, error)
 		"-also-path", "old/ssh", "-deployment", "one")...)
 }
 
-// clear takes away what the command made.
+// clear deletes the objects that the command made.
 func (w *world) clear(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{
@@ -94,15 +94,15 @@ func TestTheBootstrapWorksWithThePolicyItPrintsAndNotWithAnyLess(t *testing.T) {
 		t.Fatalf("%v\n%s", err, printed)
 	}
 	if n := len(w.tap.Calls()); n > 0 {
-		t.Errorf("printing the policy asked Vault %d times: whoever has no token yet needs it", n)
+		t.Errorf("printing the policy sent Vault %d requests: it must work without a token", n)
 	}
 	all := parse(t, printed)
 	with, err := w.twice(t, w.holder(t, printed), args)
 	if err != nil {
-		t.Fatalf("with the policy as printed:\n%s\n%v\n%s", printed, err, with)
+		t.Fatalf("with the printed policy:\n%s\n%v\n%s", printed, err, with)
 	}
 	if strings.Contains(with, "not checked") {
-		t.Errorf("with the policy as printed not all was looked at:\n%s", with)
+		t.Errorf("with the printed policy not everything was checked:\n%s", with)
 	}
 	for _, r := range all {
 		w.clear(t)
@@ -110,7 +110,7 @@ func TestTheBootstrapWorksWithThePolicyItPrintsAndNotWithAnyLess(t *testing.T) {
 		out, err := w.twice(t, w.holder(t, render(less)), args)
 		noticed := strings.Contains(out, "not checked") && strings.Contains(out, "permission denied")
 		if err == nil && !noticed {
-			t.Errorf("without %s on %s it works as well: a right more is a way in", r.capability, r.path)
+			t.Errorf("without %s on %s it works too: the right is not needed", r.capability, r.path)
 		} else if err != nil && !strings.Contains(out, "permission denied") {
 			t.Errorf("without %s on %s it fails for another reason:\n%s", r.capability, r.path, out)
 		}

@@ -25,7 +25,7 @@ func (w *world) read(t *testing.T, path string) map[string]any {
 	return answer.Data
 }
 
-// must runs the command with the root token and gives what it printed.
+// must runs the command with the root token and returns its output.
 func (w *world) must(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := w.run(t, w.token, args...)
@@ -35,7 +35,7 @@ func (w *world) must(t *testing.T, args ...string) string {
 	return out
 }
 
-// refused runs the command, which must fail, say each of some texts and write nothing.
+// refused runs the command and checks that it fails, prints each of the texts and writes nothing.
 func (w *world) refused(t *testing.T, says []string, args ...string) {
 	t.Helper()
 	before := len(w.tap.Calls())
@@ -50,12 +50,12 @@ func (w *world) refused(t *testing.T, says []string, args ...string) {
 	}
 	for _, c := range w.tap.Calls()[before:] {
 		if !strings.HasPrefix(c.Action, "GET ") && !strings.HasPrefix(c.Action, "LIST ") {
-			t.Errorf("%q: it was refused and did %s", args, c.Action)
+			t.Errorf("%q: it was refused, but did %s", args, c.Action)
 		}
 	}
 }
 
-// Claims on names hold within one ledger, so two deployments on one PKI mount could give one name to two instances.
+// Claims on names are unique within one ledger, so two deployments on one PKI mount could give one name to two instances.
 func TestSetup_MarksPKIMountsAsOneDeployments(t *testing.T) {
 	const bob, carol = "bob/pki/k8s", "carol/pki/k8s"
 	w := start(t)
@@ -64,12 +64,12 @@ func TestSetup_MarksPKIMountsAsOneDeployments(t *testing.T) {
 	marked := func(mount string) string { return fmt.Sprint(w.read(t, "sys/mounts/"+mount+"/tune")["description"]) }
 
 	if out := w.must(t, args...); !strings.Contains(out, "notice  the PKI mount "+bob+" does not say which deployment") || marked(bob) != "the nodes' CA" {
-		t.Errorf("without -deployment a mount without a mark is named, and left as it is: %q\n%s", marked(bob), out)
+		t.Errorf("want a notice and no change for a mount without a mark and without -deployment: %q\n%s", marked(bob), out)
 	}
 	w.refused(t, []string{`the deployment ID "no id"`}, append(args, "-deployment", "no id")...)
 	one := append(slices.Clone(args), "-deployment", "one")
 	if out := w.must(t, append(one, "-dry-run")...); !strings.Contains(out, "update  sys/mounts/"+bob+"/tune") || marked(bob) != "the nodes' CA" {
-		t.Errorf("a dry run marks nothing and says what it would: %q\n%s", marked(bob), out)
+		t.Errorf("want a dry run to print the mark and write nothing: %q\n%s", marked(bob), out)
 	}
 	if _, err := w.vault.Logical().DeleteWithContext(t.Context(), "sys/mounts/"+carol); err != nil {
 		t.Fatal(err)
@@ -84,18 +84,18 @@ func TestSetup_MarksPKIMountsAsOneDeployments(t *testing.T) {
 		}
 	}
 	if ttl := fmt.Sprint(w.read(t, "sys/mounts/"+bob+"/tune")["max_lease_ttl"]); ttl != "360000" {
-		t.Errorf("marking changed max_lease_ttl to %s", ttl)
+		t.Errorf("the mark changed max_lease_ttl to %s", ttl)
 	}
 	if out := w.must(t, one...); !strings.Contains(out, "ok      sys/mounts/"+bob+"/tune") || !strings.Contains(out, "\n0 of ") {
-		t.Errorf("a second run has nothing to do:\n%s", out)
+		t.Errorf("want no change in a second run:\n%s", out)
 	}
 	if out := w.must(t, args...); strings.Contains(out, "does not say which deployment") {
-		t.Errorf("a mount that is marked needs no notice:\n%s", out)
+		t.Errorf("want no notice for a marked mount:\n%s", out)
 	}
 	w.refused(t, []string{bob, "belongs to the deployment one and not to two", "base_path"}, append(args, "-deployment", "two")...)
 }
 
-// iamProfiles is a folder with one profile whose instances log in by their IAM role.
+// iamProfiles returns a folder with one profile for instances that log in by their IAM role.
 func iamProfiles(t *testing.T) string {
 	t.Helper()
 	dir := profiles(t)
@@ -111,7 +111,7 @@ func iamProfiles(t *testing.T) string {
 	return dir
 }
 
-// A removal cuts an instance's tokens by its identity entity, which it finds by alias.
+// A removal cuts an instance's tokens by its identity entity, and finds the entity by its alias.
 func TestSetup_RefusesAliasesThatHideEntities(t *testing.T) {
 	w := start(t)
 	w.write(t, "sys/auth/aws", map[string]any{"type": "aws"})
@@ -119,7 +119,7 @@ func TestSetup_RefusesAliasesThatHideEntities(t *testing.T) {
 	for _, row := range []struct {
 		args     []string
 		settings map[string]any
-		says     string // empty where they are good
+		says     string // empty for valid settings
 	}{
 		{ec2, map[string]any{"ec2_alias": "image_id", "iam_alias": "role_id"}, "ec2_alias=image_id"},
 		{ec2, map[string]any{"ec2_alias": "role_id", "iam_alias": "full_arn"}, ""},
@@ -135,19 +135,19 @@ func TestSetup_RefusesAliasesThatHideEntities(t *testing.T) {
 		}
 		w.refused(t, []string{row.says, "could not cut its tokens", "-set-alias", "-auth-mount", "-keep-alias"}, row.args...)
 		if out := w.must(t, append(row.args, "-keep-alias", "-dry-run")...); !strings.Contains(out, "notice  auth/aws/config/identity has "+row.says) {
-			t.Errorf("with -keep-alias it goes on and says so:\n%s", out)
+			t.Errorf("want a notice with -keep-alias:\n%s", out)
 		}
 	}
 	if out := w.must(t, ec2...); !strings.Contains(out, "does not put the instance ID into the metadata") {
-		t.Errorf("aliases without the instance's ID are worth a notice:\n%s", out)
+		t.Errorf("want a notice for aliases without the instance's ID:\n%s", out)
 	}
 	if got := w.read(t, "auth/aws/config/identity"); got["iam_alias"] != "role_id" || slices.Contains(got["ec2_metadata"].([]any), "instance_id") {
-		t.Errorf("without -set-alias the settings of a mount that was here before were changed to %v", got)
+		t.Errorf("without -set-alias the settings of an existing mount were changed to %v", got)
 	}
 	w.write(t, "auth/aws/config/identity", map[string]any{"ec2_alias": "image_id", "iam_alias": "full_arn"})
 	w.must(t, append(iam, "-set-alias")...)
 	if out := w.must(t, append(iam, "-set-alias")...); !strings.Contains(out, "ok      auth/aws/config/identity") || !strings.Contains(out, "\n0 of ") {
-		t.Errorf("a second run has nothing to do:\n%s", out)
+		t.Errorf("want no change in a second run:\n%s", out)
 	}
 	got := w.read(t, "auth/aws/config/identity")
 	for field, want := range map[string]string{
@@ -159,11 +159,11 @@ func TestSetup_RefusesAliasesThatHideEntities(t *testing.T) {
 		}
 	}
 	if out := w.must(t, iam...); strings.Contains(out, "notice  auth/aws/config/identity") {
-		t.Errorf("settings that are in order need no notice:\n%s", out)
+		t.Errorf("want no notice for correct settings:\n%s", out)
 	}
 }
 
-// Whoever else may write the instances' policies and roles, or ask the PKI mounts, is beside the lock.
+// Other policies that can write the instances' policies and roles, or use the PKI mounts, bypass the program's checks.
 func TestSetup_NamesPoliciesThatReachInstances(t *testing.T) {
 	w := start(t)
 	args := []string{"-templates-dir", profiles(t), "-resolve-unique-ids=false", "-pki"}
@@ -209,7 +209,7 @@ func TestSetup_NamesPoliciesThatReachInstances(t *testing.T) {
 		`notice  auth role auth/aws/role/i-door: no instance has this ID`,
 	} {
 		if strings.Count(out, want) != 1 {
-			t.Errorf("want once %s", want)
+			t.Errorf("want exactly once: %s", want)
 		}
 	}
 	for _, not := range []string{
@@ -217,7 +217,7 @@ func TestSetup_NamesPoliciesThatReachInstances(t *testing.T) {
 		"policy root", "role/i-0123456789abcdef0",
 	} {
 		if strings.Contains(out, "notice  "+not) {
-			t.Errorf("%s is in order and was named", not)
+			t.Errorf("%s is harmless, but got a notice", not)
 		}
 	}
 	if t.Failed() {

@@ -16,15 +16,15 @@ import (
 
 var module = filepath.Join(root, "infra", "vault", "terraform")
 
-// write is one object as it reaches Vault.
+// write is one object as Vault receives it.
 type write struct {
 	path   string
 	fields map[string]any
 }
 
-// kinds say where the provider's resources write what: the path, with attributes in braces, and how attributes are
-// called in Vault's API where that is otherwise. What stands in the path is no field. Always are the fields that are sent
-// even where the module says nothing of them, with what is sent then.
+// kinds describe the writes of the provider's resources: path with attributes in braces, rename with the names of attributes
+// that differ in Vault's API, and always with the fields that the provider sends even if the module does not set them, and
+// their values. Attributes in the path are not fields.
 // https://github.com/hashicorp/terraform-provider-vault/blob/main/vault/resource_aws_auth_backend_client.go
 // https://registry.terraform.io/providers/hashicorp/vault/latest/docs
 var kinds = map[string]struct {
@@ -50,12 +50,12 @@ var kinds = map[string]struct {
 	"vault_pki_secret_backend_root_cert": {path: "{backend}/root/generate/{type}"},
 }
 
-// asWrite is a resource as the provider writes it.
+// asWrite returns a resource as the provider writes it.
 func asWrite(t *testing.T, r resource) write {
 	t.Helper()
 	kind, known := kinds[r.kind]
 	if !known {
-		t.Fatalf("nothing here says where a %s writes", r.kind)
+		t.Fatalf("kinds has no entry for %s", r.kind)
 	}
 	out := write{path: kind.path, fields: map[string]any{}}
 	maps.Copy(out.fields, kind.always)
@@ -78,7 +78,7 @@ func asWrite(t *testing.T, r resource) write {
 	return out
 }
 
-// commandWrites are what the command wrote, with what Vault's API has in a nested config beside the rest.
+// commandWrites returns the command's writes, with the fields of a nested config moved to the top level.
 func commandWrites(t *testing.T, w *world) map[string]map[string]any {
 	t.Helper()
 	out := map[string]map[string]any{}
@@ -102,14 +102,13 @@ func commandWrites(t *testing.T, w *world) map[string]map[string]any {
 	return out
 }
 
-// isNothing tells whether a field says what a new object says anyway.
+// isNothing reports whether a field has the value of a new object.
 func isNothing(v any) bool {
 	list, isList := v.([]any)
 	return v == nil || v == "" || v == 0.0 || v == false || isList && len(list) == 0
 }
 
-// The command runs against a real Vault; what it wrote there is compared with what the module's resources say, evaluated
-// with the same options.
+// The command runs against a real Vault. Its writes are compared with the module's resources, evaluated with the same options.
 func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
 	dir := profiles(t)
 	roles := map[string]any{"provision": "arn:aws:iam::1:role/p", "deprovision": "arn:aws:iam::1:role/d", "reconcile": "arn:aws:iam::1:role/r"}
@@ -169,9 +168,9 @@ func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
 	}
 }
 
-// compare holds what the module writes against what the command does. Empty is a write too: it takes away what an
-// imported object has, where the command leaves it. Only what the provider sends whatever the module says may be so, and
-// docs/deploying.md names it.
+// compare compares a write of the module with the command's. An empty value is a write too: it clears a field of an imported
+// object, which the command leaves. Only the fields that the provider always sends may do that, and docs/deploying.md lists
+// them.
 func compare(t *testing.T, terraform write, command, always map[string]any) {
 	t.Helper()
 	for field, value := range terraform.fields {
@@ -199,13 +198,14 @@ func TestWhatTheModuleClearsOnAnImportedMountIsDocumented(t *testing.T) {
 	for kind, k := range kinds {
 		for field := range k.always {
 			if !strings.Contains(string(page), "`"+field+"`") {
-				t.Errorf("%s sends %s whether or not it is given, and docs/deploying.md does not say so: who imports a mount loses it", kind, field)
+				t.Errorf("%s always sends %s, which an imported mount loses, and docs/deploying.md does not say so", kind, field)
 			}
 		}
 	}
 }
 
-// Vault checks a login at sts_endpoint; the functions sign for their region's own. The provider refuses one of the two alone.
+// Vault checks a login at sts_endpoint, and the functions sign for their region's own. The provider accepts sts_endpoint and
+// sts_region only together.
 func TestTheCommandAndTheModuleHaveVaultAskTheRegionsOwnSTS(t *testing.T) {
 	w := start(t)
 	for region, want := range map[string]string{
@@ -224,7 +224,7 @@ func TestTheCommandAndTheModuleHaveVaultAskTheRegionsOwnSTS(t *testing.T) {
 			}
 		}
 		if written["sts_endpoint"] != want || written["sts_region"] != region {
-			t.Errorf("%s: Vault is told to ask %v of %v, want %s", region, written["sts_endpoint"], written["sts_region"], want)
+			t.Errorf("%s: Vault is set to call %v of %v, want %s", region, written["sts_endpoint"], written["sts_region"], want)
 		}
 	}
 	for _, given := range []map[string]any{{}, {"server_id": "one"}, {"aws_endpoint": "http://127.0.0.1:1", "sts_region": "eu-central-1"}} {
@@ -239,7 +239,7 @@ func TestTheCommandAndTheModuleHaveVaultAskTheRegionsOwnSTS(t *testing.T) {
 	}
 }
 
-// Another alias makes another entity of everybody who logs in there.
+// Another alias makes new entities for all clients of the mount.
 func TestNeitherTheCommandNorTheModuleChangesTheAliasesOfAMountThatWasHereBefore(t *testing.T) {
 	w := start(t)
 	if _, err := w.vault.Logical().WriteWithContext(t.Context(), "sys/auth/aws", map[string]any{"type": "aws"}); err != nil {
@@ -250,11 +250,11 @@ func TestNeitherTheCommandNorTheModuleChangesTheAliasesOfAMountThatWasHereBefore
 		variables map[string]any
 		want      bool
 	}{
-		"unless they are told to": {nil, map[string]any{}, false},
-		"told to":                 {[]string{"-set-alias"}, map[string]any{"set_alias": true}, true},
+		"without the setting": {nil, map[string]any{}, false},
+		"with the setting":    {[]string{"-set-alias"}, map[string]any{"set_alias": true}, true},
 	} {
 		if out, err := w.run(t, w.token, append(row.args, "-dry-run")...); err != nil || strings.Contains(out, "update  auth/aws/config/identity") != row.want {
-			t.Errorf("%s: the command is to write the aliases: %v; %v\n%s", name, row.want, err, out)
+			t.Errorf("%s: want the command to write the aliases: %v; %v\n%s", name, row.want, err, out)
 		}
 		module := slices.ContainsFunc(evaluate(t, module, row.variables), func(r resource) bool { return r.kind == "vault_aws_auth_backend_config_identity" })
 		if module != row.want {
@@ -263,7 +263,7 @@ func TestNeitherTheCommandNorTheModuleChangesTheAliasesOfAMountThatWasHereBefore
 	}
 }
 
-// A flag that the module has no variable for would be something only the command can do.
+// Each feature of the command is in the module too.
 func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join(root, "infra", "vault", "main.go"))
 	if err != nil {
@@ -272,7 +272,7 @@ func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
 	otherwise := map[string]string{
 		"function-role": "function_roles", "sts-role": "sts_roles", "also-path": "also_paths", "also-auth-mount": "also_auth_mounts",
 		"dry-run": "", "print-policy": "", // terraform plan; the provider's own token
-		"keep-alias": "", // the module does not look at the aliases of a mount that it does not set
+		"keep-alias": "", // the module does not check the aliases of a mount
 	}
 	declared := variables(t, module)
 	for _, flag := range flagNames(t, string(source)) {
@@ -289,11 +289,11 @@ func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
 		delete(declared, name)
 	}
 	for name := range declared {
-		t.Errorf("the variable %s stands for no flag", name)
+		t.Errorf("the variable %s corresponds to no flag", name)
 	}
 }
 
-// The tests' own evaluation against Terraform's, of all that needs no provider.
+// Compares the tests' own evaluation with Terraform's, for everything that needs no provider.
 func TestTerraformComesToTheSamePolicies(t *testing.T) {
 	run := terraform(t, "variables.tf", "rights.tf")
 	dir := profiles(t)
@@ -313,7 +313,7 @@ func TestTerraformComesToTheSamePolicies(t *testing.T) {
 		}
 	}
 	if len(ours) != 3 || !maps.Equal(ours, theirs) {
-		t.Errorf("these tests come to\n%v\nTerraform to\n%v", ours, theirs)
+		t.Errorf("these tests evaluate to\n%v\nTerraform to\n%v", ours, theirs)
 	}
 }
 
@@ -329,12 +329,12 @@ func moduleFiles(t *testing.T) []string {
 	return files
 }
 
-// terraform runs Terraform on a copy of some of the module's files, where it is installed.
+// terraform returns a function that runs Terraform on a copy of some of the module's files. It skips the test without Terraform.
 func terraform(t *testing.T, files ...string) func(input string, args ...string) (string, error) {
 	t.Helper()
 	program, err := exec.LookPath("terraform")
 	if err != nil {
-		t.Skip("terraform is not on this machine: the module is evaluated by the tests' own means alone")
+		t.Skip("terraform is not installed: only the tests' own evaluation checks the module")
 	}
 	dir := t.TempDir()
 	for _, file := range files {
@@ -366,7 +366,7 @@ func TestTheModuleIsFormatted(t *testing.T) {
 func TestTheModuleIsValidWhereTheProviderCanBeHad(t *testing.T) {
 	run := terraform(t, moduleFiles(t)...)
 	if out, err := run("", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
-		t.Skipf("the provider cannot be had, so terraform validate is left out: %v\n%s", err, out)
+		t.Skipf("the provider cannot be downloaded, terraform validate is skipped: %v\n%s", err, out)
 	}
 	if out, err := run("", "validate", "-no-color"); err != nil {
 		t.Errorf("terraform validate: %v\n%s", err, out)

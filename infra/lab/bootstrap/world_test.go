@@ -19,7 +19,7 @@ import (
 
 var root = filepath.Join("..", "..", "..")
 
-// world is a Vault with nothing in it, a tap before it, and the command.
+// world is an empty Vault, a tap before it, and the command.
 type world struct {
 	vault   *vaultapi.Client // with the root token
 	tap     *tap.Tap
@@ -70,7 +70,7 @@ func (w *world) run(t *testing.T, token string, args ...string) (string, error) 
 	return string(out), err
 }
 
-// profiles is a folder with two small profiles on two mounts, one of which is no PKI's.
+// profiles returns a folder with two small profiles, each with a PKI mount of its own and an output on another mount.
 func profiles(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -15,7 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// agent boots Vault Agent with the files of infra/instance on one more worker, before its role is there, and once more.
+// agent boots Vault Agent with the files of infra/instance on another worker before its role exists, and then reboots it.
 func (d *demo) agent(ctx context.Context) (err error) {
 	d.chapter("A worker boots with the user data of infra/instance: Vault Agent keeps its certificate on disk")
 	launched, err := d.world.Fleet.Launch(ctx, fleet.Spec{Role: "alice-worker"})
@@ -46,7 +46,7 @@ func (d *demo) agent(ctx context.Context) (err error) {
 		return err
 	}
 	waited := time.Since(booted)
-	d.say("It was up before its role was, and tried until it could log in: %s.", ms(waited))
+	d.say("It was up before its role existed, and retried until it could log in: %s.", ms(waited))
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
 		return errors.New("kubelet.pem holds no certificate")
@@ -61,12 +61,12 @@ func (d *demo) agent(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.expect(info.Mode().Perm() == 0o600, "and readable by its owner alone", info.Mode().String())
+	d.expect(info.Mode().Perm() == 0o600, "and readable only by its owner", info.Mode().String())
 	asked, err := a.WaitFor(ctx, "run/systemctl")
 	if err != nil {
 		return err
 	}
-	d.expect(strings.Contains(asked, "try-reload-or-restart kubelet.service"), "kubelet was told", strings.SplitN(asked, "\n", 2)[0])
+	d.expect(strings.Contains(asked, "try-reload-or-restart kubelet.service"), "kubelet is reloaded", strings.SplitN(asked, "\n", 2)[0])
 	if err := a.Stop(); err != nil {
 		return err
 	}
@@ -76,11 +76,11 @@ func (d *demo) agent(ctx context.Context) (err error) {
 	if _, err := a.WaitForLog(ctx, "authentication successful", 2); err != nil {
 		return err
 	}
-	d.expect(true, "after a reboot it logs in with the nonce it kept", "")
+	d.expect(true, "after a reboot it logs in with its stored nonce", "")
 	again, err := os.ReadFile(filepath.Join(a.Root, "etc/kubernetes/pki/kubelet.pem"))
 	if err != nil {
 		return err
 	}
-	d.expect(string(again) == text, "and keeps the certificate, which is still good", "")
+	d.expect(string(again) == text, "and keeps the certificate, which is still valid", "")
 	return nil
 }

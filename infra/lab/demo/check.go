@@ -1,5 +1,4 @@
-// Package demo tells one instance's whole life in the terminal, on the real parts of the lab, and checks every
-// sentence of it.
+// Package demo shows an instance's life in the terminal, on the real parts of the lab, and checks every statement.
 package demo
 
 import (
@@ -8,7 +7,7 @@ import (
 	"strings"
 )
 
-// story prints what happens and keeps count of what was expected and seen.
+// story prints the events and counts the expectations.
 type story struct {
 	out      io.Writer
 	colour   bool
@@ -38,14 +37,14 @@ func (s *story) chapter(title string) {
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, "   "+format+"\n", args...) }
 
-// show prints something as it is, set off from the story.
+// show prints a literal text, indented.
 func (s *story) show(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n") + "\n") {
 		fmt.Fprint(s.out, "     ", s.paint(dim, "| "+strings.TrimRight(line, "\n")), "\n")
 	}
 }
 
-// expect checks one expectation and says what was seen.
+// expect checks one expectation and prints it with the observation.
 func (s *story) expect(ok bool, expected, seen string) {
 	s.checks++
 	if ok {
@@ -56,7 +55,7 @@ func (s *story) expect(ok bool, expected, seen string) {
 	fmt.Fprintf(s.out, "   %s expected: %s\n     seen:     %s\n", s.paint(red, "✗"), expected, seen)
 }
 
-// refused expects an error that says why.
+// refused expects an error with a reason.
 func (s *story) refused(err error, expected, because string) {
 	switch {
 	case err == nil:
@@ -75,13 +74,13 @@ func suffix(seen string) string {
 	return "  (" + seen + ")"
 }
 
-// lastLine is the reason in one of Vault's many-line errors.
+// lastLine returns the last line of an error: the reason in Vault's errors of several lines.
 func lastLine(err error) string {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	return strings.Trim(lines[len(lines)-1], "\t *")
 }
 
-// result is an error when any expectation failed.
+// result returns an error if any expectation failed.
 func (s *story) result() error {
 	if len(s.failed) > 0 {
 		return fmt.Errorf("%d of %d expectations failed:\n  %s", len(s.failed), s.checks, strings.Join(s.failed, "\n  "))

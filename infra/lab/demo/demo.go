@@ -17,7 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 )
 
-// Run tells the story on a world that is up. The error names every expectation that failed.
+// Run runs the demo on a running world. The error names every failed expectation.
 func Run(ctx context.Context, w *lab.World, out io.Writer, colour bool) error {
 	d := &demo{story: story{out: out, colour: colour}, world: w}
 	for _, chapter := range []func(context.Context) error{
@@ -54,7 +54,7 @@ func (d *demo) other() fleet.Instance  { return d.instances[3] }
 
 func (d *demo) start(ctx context.Context) error {
 	d.chapter("Four instances start: an etcd node, a master and two workers")
-	d.say("Both workers have the same IAM role: to Vault alone they would be one and the same client.")
+	d.say("Both workers have the same IAM role: for Vault alone they would be one client.")
 	for _, role := range []string{"alice-etcd", "alice-master", "alice-worker", "alice-worker"} {
 		launched, err := d.world.Fleet.Launch(ctx, fleet.Spec{Role: role})
 		if err != nil {
@@ -87,24 +87,24 @@ func (d *demo) start(ctx context.Context) error {
 	return d.calls(ctx, announced)
 }
 
-// calls counts what making the grants took: in the ledger by the lab's tap, in Vault by its own audit log.
+// calls checks the number of calls for the grants: those to the ledger by the lab's tap, those to Vault by its own audit log.
 func (d *demo) calls(ctx context.Context, since time.Time) error {
 	n, ledger := len(d.instances), d.world.Taps.Dynamo
-	whether := 0 // how often a sandbox asked whether the deployment is torn down: at most once for a batch
+	teardownReads := 0 // reads of the teardown item: at most one for each batch
 	for _, c := range ledger.Calls() {
 		if c.Action == "GetItem" && strings.Contains(string(c.Body), `"teardown"`) {
-			whether++
+			teardownReads++
 		}
 	}
-	reads, intents, puts := ledger.Count("dynamodb", "GetItem")-whether, ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
-	d.expect(reads == n && intents == n && puts == n && len(ledger.Calls()) == 3*n+whether && whether <= len(d.world.Pollers[provision].Batches()),
-		"for each instance the ledger is read once, told the intent with the claim, and told that it is done",
+	reads, intents, puts := ledger.Count("dynamodb", "GetItem")-teardownReads, ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
+	d.expect(reads == n && intents == n && puts == n && len(ledger.Calls()) == 3*n+teardownReads && teardownReads <= len(d.world.Pollers[provision].Batches()),
+		"for each instance one read of the ledger, one write of the intent with its claim, and one of the active record",
 		fmt.Sprintf("%d, %d and %d for %d instances", reads, intents, puts, n))
 	requests, err := d.world.VaultRequests(since)
 	if err != nil {
 		return err
 	}
-	objects, writes, looks := 0, 0, 0
+	objects, writes, reads := 0, 0, 0
 	for _, i := range d.instances {
 		made, err := d.world.ObjectsOf(ctx, i.ID)
 		if err != nil {
@@ -115,18 +115,18 @@ func (d *demo) calls(ctx context.Context, since time.Time) error {
 			switch {
 			case !strings.Contains(r.Path, i.ID):
 			case r.Operation == "read":
-				looks++
+				reads++
 			default:
 				writes++
 			}
 		}
 	}
-	d.expect(writes == objects && looks == 2*objects, "for each object one look whether somebody else made it, one write, one read-back",
-		fmt.Sprintf("%d objects, %d writes, %d reads", objects, writes, looks))
+	d.expect(writes == objects && reads == 2*objects, "for each object one read to check its owner, one write, one read-back",
+		fmt.Sprintf("%d objects, %d writes, %d reads", objects, writes, reads))
 	return nil
 }
 
-// handled waits until an instance's event was handled and gives the time its batch was handed to the function.
+// handled waits until an instance's event was handled, and returns the time at which the function received its batch.
 func (d *demo) handled(ctx context.Context, function string, i fleet.Instance, state string) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
 	defer cancel()
@@ -143,7 +143,7 @@ func (d *demo) handled(ctx context.Context, function string, i fleet.Instance, s
 	return batch.Started, nil
 }
 
-// since adds the time from a moment to the first request for a path that Vault's own audit log shows after it.
+// since appends the time from begun to the first later write below path in Vault's audit log.
 func (d *demo) since(times []time.Duration, begun time.Time, path string) ([]time.Duration, error) {
 	requests, err := d.world.VaultRequests(begun)
 	if err != nil {
@@ -154,11 +154,11 @@ func (d *demo) since(times []time.Duration, begun time.Time, path string) ([]tim
 			return append(times, r.Time.Sub(begun)), nil
 		}
 	}
-	return nil, fmt.Errorf("the audit log of Vault shows no request for %s", path)
+	return nil, fmt.Errorf("Vault's audit log has no request for %s", path)
 }
 
 func (d *demo) whatWasMade(ctx context.Context) error {
-	d.chapter("What each instance was given")
+	d.chapter("The objects of each instance")
 	for _, i := range d.instances {
 		made, err := d.world.ObjectsOf(ctx, i.ID)
 		if err != nil {
@@ -166,33 +166,33 @@ func (d *demo) whatWasMade(ctx context.Context) error {
 		}
 		d.say("%s (%s)", i.ID, i.Role)
 		d.show(strings.Join(made, "\n"))
-		d.expect(slices.Contains(made, "auth/aws/role/"+i.ID), "an auth role of its own", "")
+		d.expect(slices.Contains(made, "auth/aws/role/"+i.ID), "it has its own auth role", "")
 	}
 	worker := d.worker()
 	policy, err := d.world.Vault.Sys().GetPolicyWithContext(ctx, "ec2-"+worker.ID+"-node")
 	if err != nil {
 		return fmt.Errorf("reading the worker's policy: %w", err)
 	}
-	d.say("The worker's policy lets it ask for its own name and addresses, as literal values, and for nothing else:")
+	d.say("The worker's policy allows only its own name and addresses, as literal values:")
 	d.show(policy)
 	record, err := d.world.Record(ctx, worker.ID)
 	if err != nil {
 		return err
 	}
-	d.say("The ledger named all of it before it was made:")
+	d.say("The ledger recorded all objects before they were made:")
 	d.show(fmt.Sprintf("pk=instance#%s state=%s profile=%s fqdn=%s version=%d objects=%d", worker.ID, record.State, record.Profile, record.FQDN, record.Version, len(record.Objects)))
 	d.expect(record.State == "active" && len(record.Objects) == 4, "the worker's record is active and names 4 objects", fmt.Sprintf("%s, %d", record.State, len(record.Objects)))
 	return nil
 }
 
 func (d *demo) logins(ctx context.Context) error {
-	d.chapter("Each logs in with its signed identity document, at the role named after itself")
+	d.chapter("Each logs in with its signed identity document, to the role with its own ID")
 	d.sessions = map[string]*fleet.Session{}
 	for _, i := range d.instances {
 		session, err := d.world.Fleet.Login(ctx, d.world.AuthMount, i, "")
 		if err != nil {
 			d.expect(false, i.ID+" logs in", lastLine(err))
-			return fmt.Errorf("nothing can be shown without a login: %w", err)
+			return fmt.Errorf("the demo needs the login: %w", err)
 		}
 		d.sessions[i.ID] = session
 		d.expect(true, i.ID+" logs in", "policies "+strings.Join(session.Auth.Policies, ", "))
@@ -203,19 +203,19 @@ func (d *demo) logins(ctx context.Context) error {
 	}
 	foreign := map[string]any{"role": d.worker().ID, "pkcs7": signed}
 	_, err = d.world.Fleet.LoginWith(ctx, d.world.AuthMount, d.other(), foreign)
-	d.refused(err, "its neighbour may not log in at its role, from the neighbour's address", "permission denied")
+	d.refused(err, "its neighbour cannot log in to its role from the neighbour's address", "permission denied")
 	_, err = d.world.Fleet.LoginWith(ctx, d.world.AuthMount, d.worker(), foreign)
-	d.refused(err, "nor does the neighbour's document open it from the right address", "instance")
+	d.refused(err, "nor with the neighbour's document from the right address", "instance")
 	thief, err := d.world.Fleet.ClientOn(d.other(), d.sessions[d.worker().ID].Token())
 	if err != nil {
 		return err
 	}
 	_, err = thief.Auth().Token().LookupSelfWithContext(ctx)
-	d.refused(err, "the worker's token is worth nothing at another address", "permission denied")
+	d.refused(err, "the worker's token is refused from another address", "permission denied")
 	return nil
 }
 
-// issue asks for a certificate with an instance's token.
+// issue requests a certificate with an instance's token.
 func (d *demo) issue(ctx context.Context, i fleet.Instance, role string, fields map[string]any) (*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -241,19 +241,19 @@ func (d *demo) certificate(ctx context.Context) error {
 	}
 	d.show(fmt.Sprintf("subject: %s\nDNS:     %v\nIP:      %v\nexpires: %s", cert.Subject, cert.DNSNames, cert.IPAddresses, cert.NotAfter.UTC().Format(time.RFC3339)))
 	d.expect(cert.Subject.CommonName == "system:node:"+i.PrivateDNS && slices.Equal(cert.Subject.Organization, []string{"system:nodes"}),
-		"its subject is the node's, as Kubernetes wants it", "")
+		"its subject is the node's, as Kubernetes requires", "")
 	d.expect(slices.Equal(cert.DNSNames, []string{i.PrivateDNS}) && len(cert.IPAddresses) == 1 && cert.IPAddresses[0].Equal(net.ParseIP(i.PrivateIP)),
-		"its names and addresses are the worker's own and no others", "")
+		"its names and addresses are only the worker's own", "")
 	return nil
 }
 
-// kubelet is what a worker asks for itself.
+// kubelet returns the fields of a worker's request for its own certificate.
 func kubelet(i fleet.Instance) map[string]any {
 	return map[string]any{"common_name": "system:node:" + i.PrivateDNS, "alt_names": i.PrivateDNS, "ip_sans": i.PrivateIP, "ttl": "24h"}
 }
 
 func (d *demo) refusals(ctx context.Context) error {
-	d.chapter("It is refused everything that is its neighbour's")
+	d.chapter("The worker is refused its neighbour's names, addresses and roles")
 	i, other := d.worker(), d.other()
 	own := i.ID + "-kubelet"
 	for _, row := range []struct {
@@ -266,7 +266,7 @@ func (d *demo) refusals(ctx context.Context) error {
 		{"its neighbour's address", own, func(f map[string]any) { f["ip_sans"] = other.PrivateIP }},
 		{"its neighbour's address beside its own", own, func(f map[string]any) { f["ip_sans"] = i.PrivateIP + "," + other.PrivateIP }},
 		{"a wildcard", own, func(f map[string]any) { f["alt_names"] = "*." + i.PrivateDNS }},
-		{"an expiry of its own choosing", own, func(f map[string]any) { f["not_after"] = "2099-01-01T00:00:00Z" }},
+		{"an expiry of its own choice", own, func(f map[string]any) { f["not_after"] = "2099-01-01T00:00:00Z" }},
 		{"its neighbour's PKI role", other.ID + "-kubelet", func(map[string]any) {}},
 		{"the same with the neighbour's names", other.ID + "-kubelet", func(f map[string]any) {
 			for k, v := range kubelet(other) {
@@ -283,7 +283,7 @@ func (d *demo) refusals(ctx context.Context) error {
 }
 
 func (d *demo) repeat(ctx context.Context) error {
-	d.chapter("The same event once more changes nothing")
+	d.chapter("A repeated event changes nothing")
 	before := len(d.world.Pollers[provision].Batches())
 	since := time.Now()
 	if err := d.world.Fleet.Announce(ctx, d.worker(), "running"); err != nil {
@@ -296,7 +296,7 @@ func (d *demo) repeat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.expect(len(requests) == 0, "Vault was not asked anything", fmt.Sprintf("%d requests", len(requests)))
+	d.expect(len(requests) == 0, "no request to Vault", fmt.Sprintf("%d requests", len(requests)))
 	return nil
 }
 
@@ -335,40 +335,40 @@ func (d *demo) terminate(ctx context.Context) error {
 		return err
 	}
 	_, err = session.Client.Auth().Token().LookupSelfWithContext(ctx)
-	d.refused(err, "its token, good for an hour more, is dead at once", "permission denied")
+	d.refused(err, "its token, valid for another hour, is refused at once", "permission denied")
 	_, err = d.issue(ctx, i, i.ID+"-kubelet", kubelet(i))
-	d.refused(err, "so it gets no certificate", "permission denied")
+	d.refused(err, "it gets no certificate", "permission denied")
 	_, err = d.world.Fleet.Login(ctx, d.world.AuthMount, i, session.Nonce)
 	d.refused(err, "and it cannot log in again", "")
 	left, err := d.world.ObjectsOf(ctx, i.ID)
 	if err != nil {
 		return err
 	}
-	d.expect(len(left) == 0, "Vault holds nothing of it", strings.Join(left, ", "))
+	d.expect(len(left) == 0, "Vault has no object of it", strings.Join(left, ", "))
 	items, err := d.world.ItemsOf(ctx, i.ID)
 	if err != nil {
 		return err
 	}
-	d.expect(len(items) == 1 && items[0] == "instance#"+i.ID, "the ledger holds nothing of it but the tombstone", strings.Join(items, ", "))
+	d.expect(len(items) == 1 && items[0] == "instance#"+i.ID, "the ledger has only its tombstone", strings.Join(items, ", "))
 	if _, err := d.sessions[d.other().ID].Client.Auth().Token().LookupSelfWithContext(ctx); err != nil {
-		d.expect(false, "its neighbour goes on undisturbed", lastLine(err))
+		d.expect(false, "its neighbour is not affected", lastLine(err))
 	} else {
-		d.expect(true, "its neighbour goes on undisturbed", "")
+		d.expect(true, "its neighbour is not affected", "")
 	}
 	return nil
 }
 
 func (d *demo) timings() {
-	d.chapter("How long it took, by the clock of Vault's audit log, from the batch handed to the function")
+	d.chapter("The times, from the function's receipt of the batch to Vault's audit log")
 	d.say("%-38s %8s %8s", "", "p50", "max")
 	for _, row := range []struct {
 		what  string
 		times []time.Duration
-	}{{"event handled → auth role ready", d.ready}, {"event handled → live tokens cut off", d.removed}} {
+	}{{"event received → auth role ready", d.ready}, {"event received → live tokens cut off", d.removed}} {
 		slices.Sort(row.times)
 		d.say("%-38s %8s %8s", row.what, ms(row.times[len(row.times)/2]), ms(row.times[len(row.times)-1]))
 	}
-	d.say("In both the function's process starts cold: it reads Vault's CA and logs in to Vault first.")
+	d.say("In both cases the function starts cold: it first reads Vault's CA and logs in to Vault.")
 }
 
 func ms(t time.Duration) string { return fmt.Sprintf("%d ms", t.Milliseconds()) }

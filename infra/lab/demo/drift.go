@@ -11,30 +11,30 @@ import (
 
 const reconcileFunction = "ReconcileFunction"
 
-// drift spoils three things by hand and has them found and repaired.
+// drift changes three objects by hand and has them found and repaired.
 func (d *demo) drift(ctx context.Context) error {
-	d.chapter("Somebody edits Vault by hand: reconcile finds it, says what, and puts it right")
+	d.chapter("Objects in Vault are edited by hand: reconcile reports the drift and repairs it")
 	etcd, master, worker := d.instances[0], d.instances[1], d.other()
 	kubelet := "alice_cluster/pki/k8s/roles/" + worker.ID + "-kubelet"
 	role, err := d.world.Vault.Logical().ReadWithContext(ctx, kubelet)
 	if err != nil || role == nil {
-		return fmt.Errorf("reading %s to spoil it: %v, %w", kubelet, role, err)
+		return fmt.Errorf("reading %s to change it: %v, %w", kubelet, role, err)
 	}
 	role.Data["allow_subdomains"] = true
 	if _, err := d.world.Vault.Logical().WriteWithContext(ctx, kubelet, role.Data); err != nil {
-		return fmt.Errorf("spoiling %s: %w", kubelet, err)
+		return fmt.Errorf("changing %s: %w", kubelet, err)
 	}
-	d.say("the worker's PKI role lets in subdomains now")
+	d.say("the worker's PKI role allows subdomains")
 	login := "auth/" + d.world.AuthMount + "/role/" + master.ID
 	if _, err := d.world.Vault.Logical().WriteWithContext(ctx, login, map[string]any{"token_ttl": "12h"}); err != nil {
-		return fmt.Errorf("spoiling %s: %w", login, err)
+		return fmt.Errorf("changing %s: %w", login, err)
 	}
-	d.say("the master's auth role gives tokens for twelve hours")
+	d.say("the master's auth role issues tokens for twelve hours")
 	policy := "sys/policies/acl/ec2-" + etcd.ID + "-node"
 	if _, err := d.world.Vault.Logical().DeleteWithContext(ctx, policy); err != nil {
-		return fmt.Errorf("spoiling %s: %w", policy, err)
+		return fmt.Errorf("changing %s: %w", policy, err)
 	}
-	d.say("the etcd node's policy is gone")
+	d.say("the etcd node's policy is deleted")
 
 	found, err := d.reconcile(ctx, reconcile.Detect)
 	if err != nil {
@@ -48,7 +48,7 @@ func (d *demo) drift(ctx context.Context) error {
 			delete(want, row.Path)
 		}
 	}
-	d.expect(len(found.Drift) == 3 && len(want) == 0, "exactly these three", fmt.Sprintf("%d rows", len(found.Drift)))
+	d.expect(len(found.Drift) == 3 && len(want) == 0, "it reports exactly these three", fmt.Sprintf("%d rows", len(found.Drift)))
 	fixed, err := d.reconcile(ctx, reconcile.Correct)
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func (d *demo) drift(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.expect(len(after.Drift) == 0 && !after.Blocked, "and finds nothing more",
+	d.expect(len(after.Drift) == 0 && !after.Blocked, "and then finds no drift",
 		fmt.Sprintf("%d instances, %d records compared in %d ms", after.Scanned.Instances, after.Scanned.Records, after.DurationMs))
 	return nil
 }

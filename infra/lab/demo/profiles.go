@@ -8,5 +8,5 @@ import (
 //go:embed profiles
 var profiles embed.FS
 
-// Profiles returns the demo's own profiles. The world needs them beside the built-in ones.
+// Profiles returns the demo's own profiles, which the world needs besides the built-in ones.
 func Profiles() (fs.FS, error) { return fs.Sub(profiles, "profiles") }

@@ -11,7 +11,7 @@ import (
 // apiServer is a name that the built-in masters share.
 const apiServer = "kubernetes.default.svc.cluster.local"
 
-// tag starts a worker whose tag asks for the API server's name, and then gives it a name of its own.
+// tag starts a worker with a tag that asks for the API server's name, and then changes the tag to a free name.
 func (d *demo) tag(ctx context.Context) error {
 	d.chapter("A worker with a tag that asks for the API server's name")
 	label, suffix, _ := strings.Cut(apiServer, ".")
@@ -20,7 +20,7 @@ func (d *demo) tag(ctx context.Context) error {
 		return err
 	}
 	i := launched[0]
-	d.say("In the profile of %s, the tag Name chooses the name below %s. Here it is %q.", i.ID, suffix, label)
+	d.say("In the profile of %s, the tag Name chooses the name below %s. Its value is %q.", i.ID, suffix, label)
 	d.say("So the worker asks for %s under the CA that signs the masters' certificates.", apiServer)
 	if err := d.started(ctx, i); err != nil {
 		return err
@@ -30,20 +30,20 @@ func (d *demo) tag(ctx context.Context) error {
 		return err
 	}
 	d.expect(record.State == "refused" && strings.Contains(record.LastError, apiServer) && strings.Contains(record.LastError, "alice_cluster-master"),
-		"it is refused, and the reason names the profile that has the name", string(record.State))
+		"it is refused, and the reason names the profile with that name", string(record.State))
 	d.show(record.LastError)
 	made, err := d.world.ObjectsOf(ctx, i.ID)
 	if err != nil {
 		return err
 	}
-	d.expect(len(made) == 0, "Vault holds nothing of it", strings.Join(made, ", "))
+	d.expect(len(made) == 0, "Vault has no object of it", strings.Join(made, ", "))
 	_, err = d.world.Fleet.Login(ctx, d.world.AuthMount, i, "")
-	d.refused(err, "so it cannot log in", "")
+	d.refused(err, "it cannot log in", "")
 
 	if err := d.world.Fleet.SetTags(ctx, i, map[string]string{"Name": "worker-7"}); err != nil {
 		return err
 	}
-	d.say("Its tag Name is changed to \"worker-7\", a name of its own.")
+	d.say("Its tag Name is changed to \"worker-7\", a free name.")
 	if err := d.started(ctx, i); err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (d *demo) tag(ctx context.Context) error {
 	return nil
 }
 
-// started announces that an instance runs, and waits until the provision function has handled it.
+// started sends an instance's running event and waits until the provision function has handled it.
 func (d *demo) started(ctx context.Context, i fleet.Instance) error {
 	poller := d.world.Pollers[provision]
 	handled := len(poller.Batches())

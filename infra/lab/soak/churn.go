@@ -11,13 +11,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// stranger is the role of instances that no profile fits.
+// stranger is the role of instances that match no profile.
 const stranger = "bob"
 
-// churn lets instances come, live and go.
+// churn launches and terminates instances.
 type churn struct {
 	world *lab.World
-	rng   *rand.Rand // only of the goroutine that launches
+	rng   *rand.Rand // used only by the goroutine that launches
 	plan  Options
 
 	mu   sync.Mutex
@@ -25,14 +25,14 @@ type churn struct {
 	errs []error
 }
 
-// counts are what happened to the instances.
+// counts are the numbers of each event of the instances.
 type counts struct {
 	launched, terminated, stopped, tagged int
 	announced, lost, doubled              int
 	logins, loginsRefused                 int
 }
 
-// life is what one instance will go through, drawn before it begins so that a run can be repeated.
+// life is the course of one instance, drawn before its launch so that a run can be repeated.
 type life struct {
 	role                                 string
 	lost, doubled, endLost, logsIn, stay bool
@@ -50,7 +50,7 @@ func (c *churn) draw(left time.Duration) life {
 	}
 }
 
-// run lets the instances begin one after the other until the time is over, and waits for those that end.
+// run launches the instances one after the other until the time is over, and waits for those that terminate.
 func (c *churn) run(ctx context.Context) {
 	var group sync.WaitGroup
 	begin := time.Now()
@@ -72,7 +72,7 @@ func (c *churn) count(f func(*counts)) {
 	f(&c.done)
 }
 
-// fail notes what the lab could not do; not what was broken off because the time was over.
+// fail records an error of the lab, unless the run is over.
 func (c *churn) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
@@ -82,7 +82,7 @@ func (c *churn) fail(ctx context.Context, err error) {
 	c.errs = append(c.errs, err)
 }
 
-// live is one instance's life. What fails here is the lab's fault, since nothing of the fleet goes through a tap.
+// live runs one instance's life. A failure here is the lab's fault, since the fleet's calls do not go through a tap.
 func (c *churn) live(ctx context.Context, l life) {
 	launched, err := c.world.Fleet.Launch(ctx, fleet.Spec{Role: l.role})
 	if err != nil {
@@ -98,7 +98,7 @@ func (c *churn) live(ctx context.Context, l life) {
 		session, err = c.world.Fleet.Login(ctx, c.world.AuthMount, i, "")
 		c.count(func(n *counts) {
 			if n.logins++; err != nil {
-				n.loginsRefused++ // not granted yet, or not one of ours
+				n.loginsRefused++ // not granted yet, or of no profile
 			}
 		})
 	}
@@ -128,7 +128,7 @@ func (c *churn) live(ctx context.Context, l life) {
 	}
 }
 
-// stop stops an instance and starts it again, also when the time is over in between: at rest an instance runs or is gone.
+// stop stops an instance and starts it again, even if the time ends in between: at the end an instance runs or has terminated.
 func (c *churn) stop(ctx context.Context, i fleet.Instance) {
 	if ctx.Err() != nil {
 		return

@@ -1,3 +1,3 @@
-// Package soak lets many instances come and go for a while, with faults in everything the functions call, and then wants
-// Vault, the ledger and EC2 to agree.
+// Package soak launches and terminates many instances for a while, with faults in all services that the functions call,
+// and then checks that Vault, the ledger and EC2 agree.
 package soak

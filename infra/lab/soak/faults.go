@@ -14,7 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// kind is one way in which something outside fails.
+// kind is one way in which a service fails.
 type kind struct {
 	name  string
 	taps  func(lab.Taps) *tap.Tap
@@ -46,7 +46,7 @@ func dynamoSays(status int, code string) tap.Fault {
 
 const throttledXML = `<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message></Error></Errors><RequestID>x</RequestID></Response>`
 
-// kinds are the faults that are injected, in turn.
+// kinds returns the faults that are injected, one after the other.
 func kinds() []kind {
 	afterwards := vaultSays(http.StatusInternalServerError, "the answer is lost")
 	afterwards.Forward = true
@@ -71,8 +71,8 @@ func kinds() []kind {
 	}
 }
 
-// weather makes one kind of fault after the other, and counts them.
-type weather struct {
+// injector injects one kind of fault after the other, and counts them.
+type injector struct {
 	world *lab.World
 	rng   *rand.Rand
 
@@ -82,14 +82,14 @@ type weather struct {
 }
 
 const (
-	// spell is how long one kind of fault lasts, and share how many of its calls it hits: some get through, so that work
-	// breaks off at every step.
-	spell = 4 * time.Second
+	// kindTime is the duration of one kind of fault.
+	kindTime = 4 * time.Second
+	// share is the part of the matching calls that fail. Some succeed, so that work fails at every step.
 	share = 0.25
 )
 
-// blow goes on until the context ends; then the sky is clear.
-func (w *weather) blow(ctx context.Context) {
+// run injects faults until the context ends, and then removes them.
+func (w *injector) run(ctx context.Context) {
 	all := kinds()
 	defer w.clear()
 	for n := 0; ; n++ {
@@ -114,7 +114,7 @@ func (w *weather) blow(ctx context.Context) {
 			fault := k.fault
 			return &fault
 		})
-		if n%3 == 2 { // and now and then a sandbox dies in the middle of its work
+		if n%3 == 2 { // every third kind also kills the sandboxes during their work
 			for _, f := range []string{provision, deprovision} {
 				if w.world.Functions[f].Kill() == nil {
 					w.mu.Lock()
@@ -126,20 +126,20 @@ func (w *weather) blow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(spell):
+		case <-time.After(kindTime):
 		}
 	}
 }
 
-func (w *weather) clear() {
+func (w *injector) clear() {
 	for _, t := range []*tap.Tap{w.world.Taps.Vault, w.world.Taps.Dynamo, w.world.Taps.AWS} {
 		t.SetFault(nil)
-		t.Reset() // it keeps every call, which would be many
+		t.Reset() // frees the recorded calls
 	}
 }
 
-// told gives the counts, by name, and their sum.
-func (w *weather) told() (lines []string, total int) {
+// summary returns a line for each kind of fault with its count, sorted by name, and the sum.
+func (w *injector) summary() (lines []string, total int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(w.counts)) {

@@ -22,26 +22,26 @@ const (
 	reconciler  = "ReconcileFunction"
 )
 
-// Options say how long, how many, and by which dice.
+// Options configure a soak: its duration, the number of instances, and the seed of its random numbers.
 type Options struct {
 	For       time.Duration
 	Instances int
 	Seed      uint64
 
-	sessions map[string]*fleet.Session // of the terminated, by instance
+	sessions map[string]*fleet.Session // of terminated instances, by ID
 }
 
 const (
-	// reconcileEvery stands for the schedule.
+	// reconcileEvery replaces the schedule.
 	reconcileEvery = 20 * time.Second
-	// visibility is how soon a message that failed comes back: sooner than in the template, so that more is tried.
+	// visibility is the queues' visibility timeout in seconds: shorter than in the template, so that more is retried.
 	visibility = "15"
-	// quietTime is how long the world may take to come to rest: a lease of a killed run, and a removal that waits out
-	// Vault's longest request, one after the other, with room.
-	quietTime = 6 * time.Minute
+	// idleTimeout bounds the time until no work is left: the lease of a killed run, then a removal that waits out Vault's
+	// longest request, with a reserve.
+	idleTimeout = 6 * time.Minute
 )
 
-// Run soaks a world whose functions reach Vault through a tap. The error says what does not agree in the end.
+// Run soaks a world where the functions call Vault through a tap. The error names every disagreement at the end.
 func Run(ctx context.Context, w *lab.World, o Options, out io.Writer) error {
 	o.sessions = map[string]*fleet.Session{}
 	client := sqs.NewFromConfig(w.AWS)
@@ -55,16 +55,16 @@ func Run(ctx context.Context, w *lab.World, o Options, out io.Writer) error {
 			return fmt.Errorf("shortening the visibility timeout of %s: %w", m.QueueURL, err)
 		}
 	}
-	fmt.Fprintf(out, "soak: %d instances come and go for %s, seed %d\n", o.Instances, o.For, o.Seed)
+	fmt.Fprintf(out, "soak: %d instances are launched and terminated within %s, seed %d\n", o.Instances, o.For, o.Seed)
 	dice := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(o.Seed, n)) } //nolint:gosec // a repeatable run, not a secret
-	sky := &weather{world: w, rng: dice(1), counts: map[string]int{}}
+	faults := &injector{world: w, rng: dice(1), counts: map[string]int{}}
 	life := &churn{world: w, rng: dice(2), plan: o}
 	watch := &watch{world: w, out: out, memory: map[string][]int64{}}
 
 	during, end := context.WithTimeout(ctx, o.For)
 	defer end()
 	ended := make(chan struct{}, 2)
-	go func() { sky.blow(during); ended <- struct{}{} }()
+	go func() { faults.run(during); ended <- struct{}{} }()
 	go func() { watch.run(during); ended <- struct{}{} }()
 	life.run(during)
 	end()
@@ -73,12 +73,12 @@ func Run(ctx context.Context, w *lab.World, o Options, out io.Writer) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	quietAfter, err := watch.settle(ctx)
+	quietAfter, err := watch.waitForIdle(ctx)
 	if err != nil {
 		return errors.Join(err, errors.Join(life.errs...))
 	}
 	verdict, disagree := judge(ctx, w, life)
-	report(out, sky, life, watch, verdict, quietAfter)
+	report(out, faults, life, watch, verdict, quietAfter)
 	return errors.Join(errors.Join(disagree...), errors.Join(life.errs...), errors.Join(grew(watch.memory)...))
 }
 
@@ -107,7 +107,7 @@ func (w *watch) run(ctx context.Context) {
 		if time.Now().After(next) {
 			next = time.Now().Add(reconcileEvery)
 			if _, err := w.reconcile(ctx, reconcile.Correct); err != nil && ctx.Err() == nil {
-				w.failedRuns++ // faults reach it as they reach the others
+				w.failedRuns++ // faults also hit reconcile
 			}
 		}
 	}
@@ -155,9 +155,9 @@ func (w *watch) reconcile(ctx context.Context, mode reconcile.Mode) (reconcile.A
 	return a, nil
 }
 
-// settle waits until nothing is under way any more, with no hand but the schedule's: the queues are empty and reconcile
-// finds nothing to do.
-func (w *watch) settle(ctx context.Context) (time.Duration, error) {
+// waitForIdle runs reconcile as the schedule does until no work is left: the queues are empty, no record is in work and
+// reconcile finds no drift. It returns the time that this took.
+func (w *watch) waitForIdle(ctx context.Context) (time.Duration, error) {
 	begin := time.Now()
 	for {
 		idle := true
@@ -172,15 +172,15 @@ func (w *watch) settle(ctx context.Context) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		busy, err := underWay(ctx, w.world)
+		busy, err := inWork(ctx, w.world)
 		if err != nil {
 			return 0, err
 		}
 		if idle && len(a.Drift) == 0 && !a.Blocked && busy == 0 {
 			return time.Since(begin), nil
 		}
-		if time.Since(begin) > quietTime {
-			return 0, fmt.Errorf("after %s of quiet: queues empty: %v, records under way: %d, reconcile answers %+v", quietTime, idle, busy, a)
+		if time.Since(begin) > idleTimeout {
+			return 0, fmt.Errorf("not idle after %s: queues empty: %v, records in work: %d, reconcile answers %+v", idleTimeout, idle, busy, a)
 		}
 		select {
 		case <-ctx.Done():

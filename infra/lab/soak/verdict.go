@@ -16,17 +16,17 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// verdict is what is there in the end.
+// verdict counts the instances, records, claims and cut tokens at the end.
 type verdict struct {
 	live, gone, granted, deadTokens, records, claims int
 }
 
-// fewest is how many objects the built-in profile with the fewest grants.
+// fewest is the number of objects of the smallest built-in profile.
 const fewest = 4
 
-// judge compares EC2, Vault and the ledger by the lab's own listing, with the root token, and names what does not agree.
+// judge compares EC2, Vault and the ledger by the lab's own lists with the root token, and returns every disagreement.
 func judge(ctx context.Context, w *lab.World, c *churn) (verdict, []error) {
-	e, err := look(ctx, w)
+	e, err := gather(ctx, w)
 	if err != nil {
 		return verdict{}, []error{err}
 	}
@@ -46,18 +46,18 @@ func judge(ctx context.Context, w *lab.World, c *churn) (verdict, []error) {
 	}
 	for id := range e.objects {
 		if _, known := e.states[id]; !known {
-			e.wrong("EC2 never had instance %s, and Vault holds %v", id, e.objects[id])
+			e.wrong("EC2 never had instance %s, but Vault has %v", id, e.objects[id])
 		}
 	}
 	for name, id := range e.claimed {
 		if e.states[id] != running {
-			e.wrong("the name %v is claimed by %s, which is %q", name, id, e.states[id])
+			e.wrong("the name %v is claimed by %s in state %q", name, id, e.states[id])
 		}
 	}
 	for id, session := range c.plan.sessions {
 		e.deadTokens++
 		if _, err := session.Client.Auth().Token().LookupSelfWithContext(ctx); err == nil {
-			e.wrong("instance %s is gone and its token still works", id)
+			e.wrong("instance %s has terminated, but its token still works", id)
 		}
 	}
 	return e.verdict, e.errs
@@ -65,7 +65,7 @@ func judge(ctx context.Context, w *lab.World, c *churn) (verdict, []error) {
 
 const running = "running"
 
-// evidence is all that is there in the end.
+// evidence is the state of EC2, Vault and the ledger at the end.
 type evidence struct {
 	verdict
 	states, roles map[string]string
@@ -75,7 +75,7 @@ type evidence struct {
 	errs          []error
 }
 
-func look(ctx context.Context, w *lab.World) (*evidence, error) {
+func gather(ctx context.Context, w *lab.World) (*evidence, error) {
 	e := &evidence{}
 	var err error
 	if e.states, e.roles, err = instances(ctx, w); err != nil {
@@ -97,10 +97,10 @@ func (e *evidence) wrong(format string, args ...any) {
 
 func (e *evidence) wantNothing(id, why string) {
 	if len(e.objects[id]) > 0 {
-		e.wrong("instance %s is %s and has still %v", id, why, e.objects[id])
+		e.wrong("instance %s is %s, but still has %v", id, why, e.objects[id])
 	}
 	if record, known := e.recorded[id]; known && record.State != ledger.Deleted {
-		e.wrong("instance %s is %s and its record says %s (%s)", id, why, record.State, record.LastError)
+		e.wrong("instance %s is %s, but its record's state is %s (%s)", id, why, record.State, record.LastError)
 	}
 }
 
@@ -110,26 +110,26 @@ func (e *evidence) wantGrant(id string) {
 		return strings.HasPrefix(p, "identity/") || strings.Contains(p, "/identity-accesslist/")
 	})
 	if len(paths) < fewest || len(paths) != len(record.Objects) {
-		e.wrong("instance %s (%s) runs and has %v, recorded %d", id, e.roles[id], paths, len(record.Objects))
+		e.wrong("instance %s (%s) runs with the objects %v, but %d are recorded", id, e.roles[id], paths, len(record.Objects))
 	}
 	if record.State != ledger.Active || record.LeaseOwner != "" || len(record.Claims) == 0 {
-		e.wrong("instance %s runs and its record says %s, lease %q, names %v", id, record.State, record.LeaseOwner, record.Claims)
+		e.wrong("instance %s runs, but its record has state %s, lease %q, names %v", id, record.State, record.LeaseOwner, record.Claims)
 	}
 	for _, name := range record.Claims {
 		if e.claimed[name] != id {
-			e.wrong("instance %s runs and its name %s is claimed by %q", id, name, e.claimed[name])
+			e.wrong("instance %s runs, but its name %s is claimed by %q", id, name, e.claimed[name])
 		}
 	}
 }
 
-// instances are the states and roles of all that EC2 shows.
+// instances returns the states and roles of all instances in EC2, by ID.
 func instances(ctx context.Context, w *lab.World) (states, roles map[string]string, err error) {
 	states, roles = map[string]string{}, map[string]string{}
 	pages := ec2.NewDescribeInstancesPaginator(ec2.NewFromConfig(w.AWS), &ec2.DescribeInstancesInput{})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, nil, fmt.Errorf("asking EC2 for what is there in the end: %w", err)
+			return nil, nil, fmt.Errorf("listing EC2's instances at the end: %w", err)
 		}
 		for _, r := range page.Reservations {
 			for _, i := range r.Instances {
@@ -154,8 +154,8 @@ func table(ctx context.Context, w *lab.World) (map[string]ledger.Record, map[led
 	return records, claims, err
 }
 
-// underWay counts the records that somebody is at work on, or will look after once more.
-func underWay(ctx context.Context, w *lab.World) (int, error) {
+// inWork returns the number of records that are leased or not in a final state.
+func inWork(ctx context.Context, w *lab.World) (int, error) {
 	records, _, err := table(ctx, w)
 	n := 0
 	for _, r := range records {
@@ -168,11 +168,11 @@ func underWay(ctx context.Context, w *lab.World) (int, error) {
 
 func line(name string, n int) string { return fmt.Sprintf("  %-40s %7d", name, n) }
 
-// report prints what the run was and what it came to.
-func report(out io.Writer, sky *weather, life *churn, w *watch, v verdict, quiet time.Duration) {
-	faults, total := sky.told()
+// report prints the run's events and its result. idle is the time until no work was left.
+func report(out io.Writer, in *injector, life *churn, w *watch, v verdict, idle time.Duration) {
+	faults, total := in.summary()
 	d := life.done
-	fmt.Fprintf(out, "\n%d faults injected\n%s\n%s\n", total, strings.Join(faults, "\n"), line("sandboxes killed (times all of two functions)", sky.kills))
+	fmt.Fprintf(out, "\n%d faults injected\n%s\n%s\n", total, strings.Join(faults, "\n"), line("kills of all sandboxes of a function", in.kills))
 	fmt.Fprintln(out, "\nthe fleet")
 	for _, l := range []struct {
 		name string
@@ -180,7 +180,7 @@ func report(out io.Writer, sky *weather, life *churn, w *watch, v verdict, quiet
 	}{
 		{"launched", d.launched}, {"terminated", d.terminated}, {"stopped and started", d.stopped}, {"tagged", d.tagged},
 		{"events sent", d.announced}, {"events lost", d.lost}, {"events doubled", d.doubled},
-		{"logins tried", d.logins}, {"of them refused", d.loginsRefused},
+		{"logins tried", d.logins}, {"logins refused", d.loginsRefused},
 	} {
 		fmt.Fprintln(out, line(l.name, l.n))
 	}
@@ -201,11 +201,11 @@ func report(out io.Writer, sky *weather, life *churn, w *watch, v verdict, quiet
 		first, last := thirds(w.memory[name])
 		fmt.Fprintf(out, "  %-40s %7.1f %7.1f\n", name, first, last)
 	}
-	fmt.Fprintf(out, "\nat rest after %s: %d live instances, %d of them granted, %d gone, %d records, %d claims, %d tokens of the gone tried\n",
-		quiet.Round(time.Second), v.live, v.granted, v.gone, v.records, v.claims, v.deadTokens)
+	fmt.Fprintf(out, "\nidle after %s: %d live instances, %d of them granted, %d terminated, %d records, %d claims, %d tokens of terminated instances tried\n",
+		idle.Round(time.Second), v.live, v.granted, v.gone, v.records, v.claims, v.deadTokens)
 }
 
-// grew names the functions whose memory did not stay flat: half as much again, and more than a few megabytes, is a leak.
+// grew returns an error for each function whose memory grew by more than half and a few megabytes: that is a leak.
 func grew(memory map[string][]int64) []error {
 	const room = 8 // MB
 	var errs []error
@@ -217,7 +217,7 @@ func grew(memory map[string][]int64) []error {
 	return errs
 }
 
-// thirds are the medians of the first and the last third, in MB.
+// thirds returns the medians of the first and the last third, in MB.
 func thirds(samples []int64) (first, last float64) {
 	n := max(1, len(samples)/3)
 	median := func(s []int64) float64 {

@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// decider settles a template's conditions for one set of parameter values.
+// decider evaluates a template's conditions for one set of parameter values.
 type decider struct {
 	values     map[string]any // parameters and pseudo parameters
 	conditions map[string]any
 	mappings   map[string]any
 }
 
-// newDecider joins the given parameter values with the template's defaults, and
-// names every parameter that is left without a value.
+// newDecider returns a decider for the given parameter values and the template's
+// defaults. The error names every parameter without a value and every unknown one.
 func newDecider(template map[string]any, given map[string]string, pseudo map[string]string) (*decider, error) {
 	d := &decider{values: map[string]any{}, conditions: object(template["Conditions"]), mappings: object(template["Mappings"])}
 	var faults []error
@@ -40,7 +40,7 @@ func newDecider(template map[string]any, given map[string]string, pseudo map[str
 	return d, errors.Join(faults...)
 }
 
-// holds tells whether a named condition is true.
+// holds reports whether a named condition is true.
 func (d *decider) holds(name string) (bool, error) {
 	expression, ok := d.conditions[name]
 	if !ok {
@@ -48,7 +48,7 @@ func (d *decider) holds(name string) (bool, error) {
 	}
 	yes, err := d.truth(expression)
 	if err != nil {
-		return false, fmt.Errorf("deciding condition %s: %w", name, err)
+		return false, fmt.Errorf("evaluating condition %s: %w", name, err)
 	}
 	return yes, nil
 }
@@ -96,10 +96,10 @@ func (d *decider) truth(expression any) (bool, error) {
 		}
 		return !some, nil
 	}
-	return false, fmt.Errorf("the lab cannot decide %s; teach it in infra/lab/stack/conditions.go", function)
+	return false, fmt.Errorf("the lab cannot evaluate %s; add it in infra/lab/stack/conditions.go", function)
 }
 
-// value resolves what a condition may compare: literals, parameters, mappings.
+// value resolves an operand of a condition: a literal, a parameter or a mapping.
 func (d *decider) value(v any) (any, error) {
 	function, argument, ok := intrinsic(v)
 	if !ok {
@@ -121,7 +121,7 @@ func (d *decider) value(v any) (any, error) {
 				return nil, err
 			}
 			if found, ok = object(found)[fmt.Sprint(key)]; !ok {
-				return nil, fmt.Errorf("Fn::FindInMap %v: nothing there", keys)
+				return nil, fmt.Errorf("Fn::FindInMap %v: not found", keys)
 			}
 		}
 		return found, nil
@@ -139,10 +139,10 @@ func (d *decider) value(v any) (any, error) {
 		// A list parameter's value is a comma list.
 		return strings.ReplaceAll(fmt.Sprint(list), ",", fmt.Sprint(operands[0])), nil
 	}
-	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; teach it in infra/lab/stack/conditions.go", function)
+	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; add it in infra/lab/stack/conditions.go", function)
 }
 
-// substitute fills in the ${…} of an Fn::Sub without variables of its own.
+// substitute replaces each ${…} of an Fn::Sub that has no variables of its own.
 func (d *decider) substitute(text string) (string, error) {
 	var out strings.Builder
 	for {
@@ -161,12 +161,12 @@ func (d *decider) substitute(text string) (string, error) {
 	}
 }
 
-// absent marks what AWS::NoValue removes.
+// absent marks a value that AWS::NoValue removes.
 type absent struct{}
 
-// settle returns v with every Fn::If replaced by the branch that holds, every Fn::FindInMap by what it finds, and every
+// resolve returns v with every Fn::If replaced by its chosen branch, every Fn::FindInMap by its value, and every
 // AWS::NoValue removed, also from lists, where moto would leave a null.
-func (d *decider) settle(v any) (any, error) {
+func (d *decider) resolve(v any) (any, error) {
 	if function, argument, ok := intrinsic(v); ok {
 		if function == "Ref" && argument == "AWS::NoValue" {
 			return absent{}, nil
@@ -174,7 +174,7 @@ func (d *decider) settle(v any) (any, error) {
 		switch function {
 		case "Fn::If":
 			return d.choose(argument)
-		case "Fn::FindInMap": // moto looks a number up by another key than the template's text
+		case "Fn::FindInMap": // moto uses another key for a number than the template's text
 			return d.value(v)
 		}
 	}
@@ -182,24 +182,24 @@ func (d *decider) settle(v any) (any, error) {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key, entry := range v {
-			settled, err := d.settle(entry)
+			resolved, err := d.resolve(entry)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", key, err)
 			}
-			if !isAbsent(settled) {
-				out[key] = settled
+			if !isAbsent(resolved) {
+				out[key] = resolved
 			}
 		}
 		return out, nil
 	case []any:
 		out := make([]any, 0, len(v))
 		for i, entry := range v {
-			settled, err := d.settle(entry)
+			resolved, err := d.resolve(entry)
 			if err != nil {
 				return nil, fmt.Errorf("%d: %w", i, err)
 			}
-			if !isAbsent(settled) {
-				out = append(out, settled)
+			if !isAbsent(resolved) {
+				out = append(out, resolved)
 			}
 		}
 		return out, nil
@@ -207,7 +207,7 @@ func (d *decider) settle(v any) (any, error) {
 	return v, nil
 }
 
-// choose settles the branch of an Fn::If that holds.
+// choose resolves the chosen branch of an Fn::If.
 func (d *decider) choose(argument any) (any, error) {
 	branches, _ := argument.([]any)
 	if len(branches) != 3 {
@@ -219,12 +219,12 @@ func (d *decider) choose(argument any) (any, error) {
 		return nil, err
 	}
 	if yes {
-		return d.settle(branches[1])
+		return d.resolve(branches[1])
 	}
-	return d.settle(branches[2])
+	return d.resolve(branches[2])
 }
 
-// prune settles a section's entries and drops those whose condition is false.
+// prune resolves a section's entries and drops those with a false condition.
 func (d *decider) prune(section map[string]any) (map[string]any, error) {
 	kept := map[string]any{}
 	for name, entry := range section {
@@ -239,25 +239,25 @@ func (d *decider) prune(section map[string]any) (map[string]any, error) {
 			}
 			delete(entry, "Condition")
 		}
-		settled, err := d.settle(entry)
+		resolved, err := d.resolve(entry)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		kept[name] = settled
+		kept[name] = resolved
 	}
 	return kept, nil
 }
 
 func isAbsent(v any) bool { _, yes := v.(absent); return yes }
 
-// intrinsic takes {"Fn::X": argument} apart.
+// intrinsic returns the function and argument of {"Fn::X": argument}; ok is false for any other value.
 func intrinsic(v any) (function string, argument any, ok bool) {
 	m, isMap := v.(map[string]any)
 	if !isMap || len(m) != 1 {
 		return "", nil, false
 	}
 	for name, argument := range m {
-		if name == "Ref" || name == "Condition" || len(name) > 4 && name[:4] == "Fn::" {
+		if name == "Ref" || name == "Condition" || (len(name) > 4 && name[:4] == "Fn::") {
 			return name, argument, true
 		}
 	}

@@ -20,10 +20,10 @@ import (
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// deployLimit bounds a whole deployment; moto takes well under a second.
+// deployLimit bounds a whole deployment; moto needs well under a second.
 const deployLimit = 60 * time.Second
 
-// Options say what to deploy and where.
+// Options configure a deployment.
 type Options struct {
 	Name       string            // the stack's name
 	Expanded   map[string]any    // from Expand
@@ -34,17 +34,17 @@ type Options struct {
 	Dynamo     *dynamodb.Client // DynamoDB Local
 }
 
-// Stack is what a deployment made. Maps are keyed by the template's logical IDs.
+// Stack is a deployed stack. Maps are keyed by the template's logical IDs.
 type Stack struct {
 	Name      string
 	Functions map[string]Function
 	Mappings  []Mapping
 	Schedules []Schedule
 	Tables    map[string]string // physical names; they exist in DynamoDB Local
-	Resources map[string]string // physical ID of every resource that moto made
+	Resources map[string]string // physical IDs of the resources that moto made
 	Outputs   map[string]string
 	Expanded  map[string]any // the template before the lab adapted it to moto
-	Deployed  map[string]any // the template as moto got it
+	Deployed  map[string]any // the template as sent to moto
 }
 
 // Function is a Lambda function as deployed.
@@ -68,7 +68,7 @@ type Mapping struct {
 	MaximumConcurrency                int // 0: not set
 }
 
-// Schedule is a rule that invokes a function by the clock. It stands in moto as deployed and never fires there.
+// Schedule is a rule that invokes a function by the clock. It exists in moto as deployed and never fires there.
 type Schedule struct {
 	RuleLogicalID, FunctionLogicalID string
 	RuleName                         string
@@ -77,7 +77,7 @@ type Schedule struct {
 }
 
 // Deploy adapts the expanded template to moto, creates the stack and its tables,
-// and reads back what functions, queues and outputs came of it.
+// and returns the stack's functions, queues and outputs.
 func Deploy(ctx context.Context, o Options) (*Stack, error) {
 	ctx, cancel := context.WithTimeout(ctx, deployLimit)
 	defer cancel()
@@ -145,7 +145,7 @@ func (s *Stack) create(ctx context.Context, o Options) error {
 		return fmt.Errorf("describing the resources of stack %s: %w", o.Name, err)
 	}
 	for _, r := range resources.StackResources {
-		// moto lists what it does not support without a name.
+		// moto lists unsupported resources without a physical ID.
 		if id := aws.ToString(r.PhysicalResourceId); id != "" {
 			s.Resources[aws.ToString(r.LogicalResourceId)] = id
 		}
@@ -222,9 +222,9 @@ func (s *Stack) Mapping(functionLogicalID string) (Mapping, error) {
 	return Mapping{}, fmt.Errorf("looking for the queue of function %s: %w", functionLogicalID, errNoMapping)
 }
 
-var errNoMapping = errors.New("the template maps no queue to it")
+var errNoMapping = errors.New("no queue feeds it in the template")
 
-// number reads a JSON number, or 0.
+// number returns a JSON number, or 0 for any other value.
 func number(v any) int {
 	n, _ := v.(float64)
 	return int(n)

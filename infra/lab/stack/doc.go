@@ -1,7 +1,7 @@
 // Package stack deploys the product's SAM template into moto: it expands the
-// template with AWS's own translator, adapts it to what moto can do, creates the
+// template with AWS's own translator, adapts it to moto's features, creates the
 // stack, and makes the template's tables in DynamoDB Local.
 //
-// What moto cannot run is handed to the caller: event source mappings, which are
-// taken out of the template, and schedules, which stand in moto and never fire.
+// The caller runs the parts that moto cannot run: event source mappings, which are
+// removed from the template, and schedules, which exist in moto and never fire.
 package stack

@@ -15,8 +15,8 @@ import (
 //go:embed expand.py
 var expandScript string
 
-// Expand turns a SAM template into plain CloudFormation with the Python
-// interpreter given, which must have the SAM translator.
+// Expand returns a SAM template as plain CloudFormation. python is the interpreter,
+// which must have the SAM translator.
 func Expand(ctx context.Context, python, template, region string) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()

@@ -20,7 +20,7 @@ def expand(path, region):
     template = json.loads(json.dumps(cfn_yaml.load(path)))
     for resource in template.get("Resources", {}).values():
         if resource["Type"] == "AWS::Serverless::Function":
-            # The translator refuses a local path, which `sam package` would have replaced.
+            # The translator refuses a local path, which `sam package` replaces.
             resource["Properties"]["CodeUri"] = "s3://artifacts/code.zip"
     session = boto3.session.Session(region_name=region)
     # An empty managed policy map is enough: known names come from the bundled one.

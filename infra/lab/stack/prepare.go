@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// prepared is a template that moto can run, and what was taken out of it.
+// prepared is a template that moto can run, and the resources removed from it.
 type prepared struct {
 	template map[string]any
 	mappings map[string]map[string]any // event source mappings by logical ID
 }
 
-// ec2Event rebuilds an EC2 event inside the target's transformer, because moto's
-// EventBridge delivers events without their account.
+// ec2Event is a target's transformer that rebuilds the whole EC2 event, because
+// moto's EventBridge delivers events without their account.
 var ec2Event = map[string]any{
 	"InputPathsMap": map[string]any{
 		"id": "$.id", "dt": "$.detail-type", "source": "$.source", "account": "$.account", "time": "$.time",
@@ -25,23 +25,23 @@ var ec2Event = map[string]any{
 		`"time":<time>,"region":"<region>","resources":<resources>,"detail":<detail>}`,
 }
 
-// noEvent keeps a scheduled rule from every event: moto takes a rule without a pattern for one that matches them all,
+// noEvent is a pattern that matches no event, for scheduled rules: moto lets a rule without a pattern match every event,
 // cannot invoke its function, and answers every PutEvents with a 500.
 var noEvent = map[string]any{"source": []any{"lab.schedule-only"}}
 
-// prepare decides conditions and adapts the template to moto; each change states
-// what moto does without it.
+// prepare evaluates conditions and adapts the template to moto. The comment of each
+// change states moto's behaviour without it.
 func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 	if err := d.rules(object(expanded["Rules"])); err != nil {
 		return nil, fmt.Errorf("the parameters do not fit together: %w", err)
 	}
 	resources, err := d.prune(object(expanded["Resources"]))
 	if err != nil {
-		return nil, fmt.Errorf("settling resources: %w", err)
+		return nil, fmt.Errorf("resolving resources: %w", err)
 	}
 	outputs, err := d.prune(object(expanded["Outputs"]))
 	if err != nil {
-		return nil, fmt.Errorf("settling outputs: %w", err)
+		return nil, fmt.Errorf("resolving outputs: %w", err)
 	}
 	p := &prepared{template: maps.Clone(expanded), mappings: map[string]map[string]any{}}
 	for id, r := range resources {
@@ -53,10 +53,10 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 		}
 		switch resource["Type"] {
 		case "AWS::Lambda::Function":
-			// A bucket would have to exist; the code runs outside moto anyway.
+			// moto would require an existing bucket; the code runs outside moto anyway.
 			properties["Code"] = map[string]any{"ZipFile": "x"}
 		case "AWS::Lambda::EventSourceMapping":
-			// moto would receive every message itself and look for docker.
+			// moto would receive every message itself and try to use docker.
 			p.mappings[id] = properties
 			delete(resources, id)
 		case "AWS::Events::Rule":
@@ -81,8 +81,8 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 	return p, nil
 }
 
-// spellNumbers has a function's variables take parameters of type Number as text, as AWS does: moto hands on a number,
-// and the SDK cannot read the function's configuration any more.
+// spellNumbers changes a function's variables that refer to parameters of type Number to text, as AWS does: moto would keep
+// a number, and the SDK could not read the function's configuration.
 func spellNumbers(function, parameters map[string]any) {
 	variables := object(object(function["Environment"])["Variables"])
 	for name, value := range variables {
@@ -93,8 +93,8 @@ func spellNumbers(function, parameters map[string]any) {
 	}
 }
 
-// numbers puts the value in the place of each property that refers to a parameter of type Number: moto would hand on
-// text where the API has a number.
+// numbers replaces each property that refers to a parameter of type Number by its value: moto would keep text where the API
+// has a number.
 func (d *decider) numbers(v any, parameters map[string]any) error {
 	switch v := v.(type) {
 	case map[string]any:
@@ -119,7 +119,7 @@ func (d *decider) numbers(v any, parameters map[string]any) error {
 	return nil
 }
 
-// number is the value of a Ref to a parameter of type Number.
+// number returns the value of a Ref to a parameter of type Number; is reports whether v is one.
 func (d *decider) number(v any, parameters map[string]any) (value float64, is bool, err error) {
 	function, name, ok := intrinsic(v)
 	if !ok || function != "Ref" || object(parameters[fmt.Sprint(name)])["Type"] != "Number" {
@@ -132,7 +132,7 @@ func (d *decider) number(v any, parameters map[string]any) (value float64, is bo
 	return value, true, nil
 }
 
-// dropDangling removes dependencies on resources that are no longer there.
+// dropDangling removes dependencies on resources that were removed.
 func dropDangling(resources map[string]any) {
 	for _, r := range resources {
 		resource := object(r)
@@ -154,7 +154,7 @@ func dropDangling(resources map[string]any) {
 	}
 }
 
-// referred names the resource that a Ref, a GetAtt or a plain ${X.Arn} points at.
+// referred returns the logical ID of the resource in a Ref, a GetAtt or a plain ${X.Arn}.
 func referred(v any) (string, bool) {
 	function, argument, ok := intrinsic(v)
 	if !ok {

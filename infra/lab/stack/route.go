@@ -3,8 +3,8 @@ package stack
 import "slices"
 
 // QueuesFor returns the URLs of the queues that the stack's rules feed with an
-// EC2 state. Of the rules on EC2 it reads the states only: their other fields do
-// not tell state changes apart.
+// EC2 state. It reads only the states of the EC2 rules' patterns, since their
+// other fields are the same for every state change.
 func (s *Stack) QueuesFor(state string) []string {
 	var urls []string
 	for _, rule := range s.ofType("AWS::Events::Rule") {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// rules holds the parameters' values against a template's Rules, as CloudFormation does before it makes anything, and
-// names every assertion that does not hold.
+// rules checks the parameters' values against a template's Rules, as CloudFormation does before it makes any resource. The
+// error names every failed assertion.
 // https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/rules-section-structure.html
 func (d *decider) rules(section map[string]any) error {
 	var faults []error
@@ -18,7 +18,7 @@ func (d *decider) rules(section map[string]any) error {
 		if condition, ok := rule["RuleCondition"]; ok {
 			applies, err := d.truth(condition)
 			if err != nil {
-				return fmt.Errorf("deciding the condition of rule %s: %w", name, err)
+				return fmt.Errorf("evaluating the condition of rule %s: %w", name, err)
 			}
 			if !applies {
 				continue
@@ -28,7 +28,7 @@ func (d *decider) rules(section map[string]any) error {
 		for _, a := range assertions {
 			holds, err := d.truth(object(a)["Assert"])
 			if err != nil {
-				return fmt.Errorf("deciding rule %s: %w", name, err)
+				return fmt.Errorf("evaluating rule %s: %w", name, err)
 			}
 			if !holds {
 				faults = append(faults, fmt.Errorf("rule %s: %v", name, object(a)["AssertDescription"]))
@@ -38,7 +38,8 @@ func (d *decider) rules(section map[string]any) error {
 	return errors.Join(faults...)
 }
 
-// members decides the functions that only a rule may use: whether a list has a value, or nothing but that value.
+// members evaluates the functions that only a rule may use: Fn::Contains, whether a list contains a value, and
+// Fn::EachMemberEquals, whether it contains only that value.
 func (d *decider) members(function string, operands []any) (bool, error) {
 	if len(operands) != 2 {
 		return false, fmt.Errorf("%s takes a list and a value, not %d operands", function, len(operands))

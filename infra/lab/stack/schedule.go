@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 )
 
-// readSchedules reads the rules that go by the clock back from moto, their targets from the template.
+// readSchedules reads the scheduled rules from moto, and their targets from the template.
 func (s *Stack) readSchedules(ctx context.Context, o Options) error {
 	client := eventbridge.NewFromConfig(o.AWS)
 	for id, properties := range s.ofType("AWS::Events::Rule") {

@@ -53,7 +53,7 @@ func TestATemplateComesUpWithItsFunctionQueueTableAndEvents(t *testing.T) {
 	if len(s.Schedules) == 1 {
 		rule, err := eventbridge.NewFromConfig(o.AWS).DescribeRule(t.Context(), &eventbridge.DescribeRuleInput{Name: &s.Schedules[0].RuleName})
 		if err != nil || aws.ToString(rule.ScheduleExpression) != "rate(1 day)" {
-			t.Errorf("the schedule should stand in moto for everybody to see: %+v, %v", rule, err)
+			t.Errorf("the schedule should exist in moto: %+v, %v", rule, err)
 		}
 	}
 	if _, there := s.Resources["OnlyInOneRegion"]; there {
@@ -130,7 +130,7 @@ func TestNoValueLeavesNoTraceInListsAndMaps(t *testing.T) {
 	d := &decider{values: map[string]any{"P": ""}, conditions: map[string]any{
 		"Given": map[string]any{"Fn::Not": []any{map[string]any{"Fn::Equals": []any{map[string]any{"Ref": "P"}, ""}}}},
 	}}
-	got, err := d.settle(map[string]any{
+	got, err := d.resolve(map[string]any{
 		"list": []any{"a", map[string]any{"Fn::If": []any{"Given", "b", noValue}}},
 		"gone": noValue, "kept": map[string]any{"Fn::If": []any{"Given", "x", "y"}},
 	})

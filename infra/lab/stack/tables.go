@@ -11,14 +11,14 @@ import (
 	dynamotypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// tableFields are the properties that CloudFormation and the DynamoDB API spell
-// alike and that DynamoDB Local honours.
+// tableFields are the properties that have the same names in CloudFormation and
+// the DynamoDB API and that DynamoDB Local implements.
 var tableFields = []string{
 	"AttributeDefinitions", "KeySchema", "BillingMode", "ProvisionedThroughput", "GlobalSecondaryIndexes", "LocalSecondaryIndexes",
 }
 
-// makeTables creates the template's tables in DynamoDB Local under the names
-// that moto gave them, because moto's own tables lose writes under load.
+// makeTables creates the template's tables in DynamoDB Local under moto's names
+// for them, because moto's own tables lose writes under load.
 func (s *Stack) makeTables(ctx context.Context, client *dynamodb.Client) error {
 	for id, properties := range s.ofType("AWS::DynamoDB::Table") {
 		name := s.Resources[id]

@@ -27,11 +27,11 @@ func TestSAMBuildsWhatMakeBuilds(t *testing.T) {
 		built++
 		name := strings.ToLower(strings.TrimSuffix(id, "Function"))
 		if uri := object(object(f)["Properties"])["CodeUri"]; uri != "build/"+name+"/" {
-			t.Errorf("%s: make deploy would take %v, and make build leaves build/%s/bootstrap", id, uri, name)
+			t.Errorf("%s: make deploy would use %v, but make build writes build/%s/bootstrap", id, uri, name)
 		}
 		metadata := object(object(f)["Metadata"])
 		if metadata["BuildMethod"] != "makefile" || metadata["ContextPath"] != "." || metadata["WorkingDirectory"] != "." {
-			t.Errorf("%s: sam build would look for the Makefile elsewhere: %v", id, metadata)
+			t.Errorf("%s: sam build would use another Makefile: %v", id, metadata)
 		}
 		copied, _ := metadata["ProjectRootDirectory"].(string)
 		if _, err := os.Stat(filepath.Join(root, copied, "main.go")); err != nil {
@@ -56,7 +56,7 @@ func TestSAMBuildsWhatMakeBuilds(t *testing.T) {
 	}
 }
 
-// sam deploy without a template's name prefers .aws-sam/build/template.yaml, which an earlier sam build may have left.
+// sam deploy without a template's name prefers .aws-sam/build/template.yaml, which may be left from an earlier sam build.
 // https://github.com/aws/aws-sam-cli/blob/develop/samcli/commands/_utils/options.py
 func TestMakeDeployShipsWhatItHasJustBuilt(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "make", "--dry-run", "deploy")
@@ -68,10 +68,10 @@ func TestMakeDeployShipsWhatItHasJustBuilt(t *testing.T) {
 	text := string(out)
 	built, deployed := strings.Index(text, "go build"), strings.Index(text, "sam deploy")
 	if built < 0 || deployed < built {
-		t.Errorf("want the functions built, then deployed, seen\n%s", text)
+		t.Errorf("want the functions built, then deployed; seen\n%s", text)
 	}
 	if !strings.Contains(text, "sam deploy --template-file template.yaml ") {
-		t.Errorf("sam deploy is to name template.yaml, or it ships an old build where there is one:\n%s", text)
+		t.Errorf("sam deploy should name template.yaml, or it may ship an old build:\n%s", text)
 	}
 }
 
@@ -84,7 +84,7 @@ func run(t *testing.T, env []string, args ...string) {
 	}
 }
 
-// unexpanded is the product's template as it is written, short forms of functions as plain text.
+// unexpanded returns the product's template as written, with short forms of functions as plain text.
 func unexpanded(t *testing.T) map[string]any {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, "template.yaml"))
@@ -111,7 +111,7 @@ func TestTheSampleConfigurationNamesParametersThatAreThere(t *testing.T) {
 	for _, n := range named {
 		parameter := object(parameters[n[1]])
 		if parameter == nil {
-			t.Errorf("the sample sets %s, and the template has no such parameter", n[1])
+			t.Errorf("the sample sets %s, which is no parameter of the template", n[1])
 		}
 		pattern, _ := parameter["AllowedPattern"].(string)
 		values := []string{n[2]}
@@ -120,7 +120,7 @@ func TestTheSampleConfigurationNamesParametersThatAreThere(t *testing.T) {
 		}
 		for _, v := range values {
 			if pattern != "" && !regexp.MustCompile(pattern).MatchString(v) {
-				t.Errorf("the sample sets %s to %s, which is not of the form %s", n[1], v, pattern)
+				t.Errorf("the sample sets %s to %s, which does not match %s", n[1], v, pattern)
 			}
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The fields an EventBridge event has, and what an EC2 state change or a lifecycle action has in its detail. A pattern with any other key
-// matches nothing, and EventBridge does not complain.
+// The fields of an EventBridge event, and the detail fields of an EC2 state change and a lifecycle action. A pattern with any
+// other key matches nothing, and EventBridge reports no error.
 // https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
 var (
 	eventKeys  = []string{"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
@@ -21,15 +21,15 @@ var (
 	}
 )
 
-// matches tells whether an event fits a pattern, of which the templates use fields, lists of exact values and prefixes. An error
-// says what in the pattern EventBridge would not take, or would never find.
+// matches reports whether an event matches a pattern of fields, lists of exact values and prefixes, as the templates use
+// them. The test fails for a pattern that EventBridge would refuse, or that no event could match.
 // https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern.html
 func matches(t *testing.T, pattern, event map[string]any, keys []string) bool {
 	t.Helper()
 	fits := true
 	for key, want := range pattern {
 		if !slices.Contains(keys, key) {
-			t.Errorf("the pattern asks for %q, which such an event never has: it matches nothing", key)
+			t.Errorf("the pattern has the key %q, which such an event never has: it matches nothing", key)
 		}
 		switch want := want.(type) {
 		case map[string]any:
@@ -43,8 +43,8 @@ func matches(t *testing.T, pattern, event map[string]any, keys []string) bool {
 	return fits
 }
 
-// fitsOne holds one value of a list against an event's. A prefix that is a parameter is taken to be its default. Of a list of
-// an event's one value that fits is enough.
+// fitsOne reports whether one value of a pattern's list matches an event's value. A parameter as prefix counts as its
+// default. In an event's list, one matching value suffices.
 func fitsOne(t *testing.T, key string, want, got any) bool {
 	t.Helper()
 	if but, ok := object(want)["anything-but"].([]any); ok && key == "changed-tag-keys" {
@@ -62,14 +62,14 @@ func fitsOne(t *testing.T, key string, want, got any) bool {
 		prefix, isPrefix = "vault-identity-", true
 	}
 	if !isPrefix || key == "source" {
-		t.Errorf("%s: the test knows exact values, and prefixes of details, not %v", key, want)
+		t.Errorf("%s: the test supports exact values and prefixes of details, not %v", key, want)
 		return false
 	}
 	text, _ := got.(string)
 	return strings.HasPrefix(text, prefix)
 }
 
-// samples are the events of events/, by file name.
+// samples returns the events of events/, by file name.
 func samples(t *testing.T) map[string]map[string]any {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
@@ -91,14 +91,14 @@ func samples(t *testing.T) map[string]map[string]any {
 	return out
 }
 
-// reached are the samples that a stack's rules send to each target.
+// reached returns the samples that a stack's rules send to each target.
 func reached(t *testing.T, resources map[string]any) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
 	for id, rule := range each(t, resources, "AWS::Events::Rule") {
 		pattern := object(rule["EventPattern"])
 		if pattern == nil {
-			continue // by the clock
+			continue // scheduled
 		}
 		if rule["State"] != nil && rule["State"] != "ENABLED" {
 			t.Errorf("rule %s is %v", id, rule["State"])
@@ -133,9 +133,9 @@ func TestEachSampleEventReachesTheQueuesItShouldAndNoOther(t *testing.T) {
 		"on terminated":    {bare, []string{"terminate-hook", "terminated"}},
 		"on shutting-down": {earlier, []string{"shutting-down", "terminate-hook", "terminated"}},
 	} {
-		got := reached(t, settled(t, row.parameters))
+		got := reached(t, resolved(t, row.parameters))
 		if !slices.Equal(got["ProvisionQueue"], []string{"launch-hook", "pending", "running", "running-elsewhere", "tag-change"}) {
-			t.Errorf("%s: provision gets %q, want what starts in every account, and what a group holds back", name, got["ProvisionQueue"])
+			t.Errorf("%s: provision gets %q, want starts in every account and launch hooks", name, got["ProvisionQueue"])
 		}
 		if !slices.Equal(got["DeprovisionQueue"], row.gone) {
 			t.Errorf("%s: deprovision gets %q, want %q: a stopped instance comes back", name, got["DeprovisionQueue"], row.gone)
@@ -147,7 +147,7 @@ func TestEachSampleEventReachesTheQueuesItShouldAndNoOther(t *testing.T) {
 }
 
 func TestAHookThatIsNamedOtherwiseReachesNoQueue(t *testing.T) {
-	for id, rule := range each(t, settled(t, bare), "AWS::Events::Rule") {
+	for id, rule := range each(t, resolved(t, bare), "AWS::Events::Rule") {
 		pattern := object(rule["EventPattern"])
 		for name, event := range samples(t) {
 			if pattern == nil || !strings.HasSuffix(name, "-hook") {
@@ -155,13 +155,13 @@ func TestAHookThatIsNamedOtherwiseReachesNoQueue(t *testing.T) {
 			}
 			object(event["detail"])["LifecycleHookName"] = "drain"
 			if matches(t, pattern, event, eventKeys) {
-				t.Errorf("rule %s takes another team's hook: its wait would be ended by this stack", id)
+				t.Errorf("rule %s matches another team's hook: this stack would end its wait", id)
 			}
 		}
 	}
 }
 
-// Each launch would cost one more look at the instance.
+// Otherwise each launch would cost one more look-up of the instance.
 func TestTheFunctionsOwnTagReachesNoQueue(t *testing.T) {
 	for name, row := range map[string]struct {
 		parameters map[string]string
@@ -175,13 +175,13 @@ func TestTheFunctionsOwnTagReachesNoQueue(t *testing.T) {
 	} {
 		event := samples(t)["tag-change"]
 		object(event["detail"])["changed-tag-keys"] = row.keys
-		rule := each(t, settled(t, row.parameters), "AWS::Events::Rule")["TagRule"]
+		rule := each(t, resolved(t, row.parameters), "AWS::Events::Rule")["TagRule"]
 		if got := matches(t, object(rule["EventPattern"]), event, eventKeys); got != row.want {
-			t.Errorf("%s: the rule takes it: %v, want %v", name, got, row.want)
+			t.Errorf("%s: the rule matches: %v, want %v", name, got, row.want)
 		}
 		elsewhere := member()
 		elsewhere["ReadyTag"] = row.parameters["ReadyTag"]
-		forward := each(t, settle(t, shared(t, memberTemplate), elsewhere), "AWS::Events::Rule")["ForwardTagsRule"]
+		forward := each(t, resolve(t, shared(t, memberTemplate), elsewhere), "AWS::Events::Rule")["ForwardTagsRule"]
 		if got := matches(t, object(forward["EventPattern"]), event, eventKeys); got != row.want {
 			t.Errorf("%s: a member account forwards it: %v, want %v", name, got, row.want)
 		}
@@ -191,10 +191,10 @@ func TestTheFunctionsOwnTagReachesNoQueue(t *testing.T) {
 func TestAMisspeltPatternIsFound(t *testing.T) {
 	running := samples(t)["running"]
 	for name, pattern := range map[string]string{
-		"a key that no event has":        `{"detail_type": ["x"]}`,
-		"a key that no detail has":       `{"detail": {"State": ["running"]}}`,
-		"text where a list should stand": `{"source": "aws.ec2"}`,
-		"what the test cannot decide":    `{"source": [{"prefix": "aws."}]}`,
+		"a key that no event has":       `{"detail_type": ["x"]}`,
+		"a key that no detail has":      `{"detail": {"State": ["running"]}}`,
+		"text instead of a list":        `{"source": "aws.ec2"}`,
+		"what the test cannot evaluate": `{"source": [{"prefix": "aws."}]}`,
 	} {
 		var p map[string]any
 		if err := json.Unmarshal([]byte(pattern), &p); err != nil {

@@ -13,7 +13,7 @@ import (
 
 var memberTemplate = filepath.Join(root, "infra", "member-account", "template.yaml")
 
-// member are the parameters for an account whose roles are made in the lab's region.
+// member returns the parameters for an account with its roles in the lab's region.
 func member() map[string]string {
 	return map[string]string{
 		"CentralEventBusArn": "arn:aws:events:eu-central-1:123456789012:event-bus/default",
@@ -23,25 +23,25 @@ func member() map[string]string {
 }
 
 func TestAMemberAccountForwardsWhatTheCentralRulesTake(t *testing.T) {
-	member := settle(t, shared(t, memberTemplate), member())
+	member := resolve(t, shared(t, memberTemplate), member())
 	forwarded := reached(t, member)["CentralEventBusArn"]
 	earlier := map[string]string{"VaultAddr": "https://vault.example:8200", "DeprovisionOn": "shutting-down"}
-	central := reached(t, settled(t, earlier))
+	central := reached(t, resolved(t, earlier))
 	wanted := slices.Concat(central["ProvisionQueue"], central["DeprovisionQueue"])
 	slices.Sort(wanted)
 	if !slices.Equal(forwarded, wanted) {
-		t.Errorf("members forward %q, the central rules take %q: what is missing never arrives, what is more costs", forwarded, wanted)
+		t.Errorf("members forward %q, the central rules match %q: missing events never arrive, extra ones cost money", forwarded, wanted)
 	}
 	if got := grants(t, member, "ForwardRole"); !maps.EqualFunc(got, map[string][]string{"events:PutEvents": {`{"Ref":"CentralEventBusArn"}`}}, slices.Equal[[]string]) {
-		t.Errorf("the rule may do %v, want to put events on that one bus", got)
+		t.Errorf("the rule may do %v, want only events:PutEvents on that one bus", got)
 	}
 }
 
 func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.T) {
 	parameters := member()
 	parameters["VaultPrincipalArns"], parameters["ReadyTag"] = "arn:aws:iam::999999999999:role/vault", full["ReadyTag"]
-	resources := settle(t, shared(t, memberTemplate), parameters)
-	central := grants(t, settled(t, full), "DeprovisionFunctionRole")
+	resources := resolve(t, shared(t, memberTemplate), parameters)
+	central := grants(t, resolved(t, full), "DeprovisionFunctionRole")
 	looks := []string{"ec2:DescribeInstances", "iam:GetInstanceProfile"}
 	may := map[string][]string{
 		"VaultRole":  looks,
@@ -50,7 +50,7 @@ func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.
 	for role, principals := range map[string]string{"MemberRole": "FunctionRoleArns", "VaultRole": "VaultPrincipalArns"} {
 		got := grants(t, resources, role)
 		if want := may[role]; !slices.Equal(slices.Sorted(maps.Keys(got)), want) {
-			t.Errorf("%s may do %v, want %q: all that is asked of EC2, IAM and Auto Scaling", role, got, want)
+			t.Errorf("%s may do %v, want %q: every call to EC2, IAM and Auto Scaling", role, got, want)
 		}
 		for action, on := range got {
 			if !slices.Equal(on, central[action]) {
@@ -66,12 +66,12 @@ func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.
 	}
 }
 
-// An auth role that binds an IAM role has Vault ask for the role in the instance profile at each login. Without that
-// right no instance of the account could log in. An operator who writes the role by hand goes by the pages.
+// With an auth role that binds an IAM role, Vault reads the role in the instance profile at each login. Without that right no
+// instance of the account could log in. An operator who writes the role by hand follows the pages.
 func TestVaultRole_AllowsWhatThePagesName(t *testing.T) {
 	parameters := member()
 	parameters["VaultPrincipalArns"] = "arn:aws:iam::999999999999:role/vault"
-	got := grants(t, settle(t, shared(t, memberTemplate), parameters), "VaultRole")
+	got := grants(t, resolve(t, shared(t, memberTemplate), parameters), "VaultRole")
 	for action, on := range map[string]string{
 		"ec2:DescribeInstances":  `"*"`,
 		"iam:GetInstanceProfile": `{"Fn::Sub":"arn:${AWS::Partition}:iam::${AWS::AccountId}:instance-profile/*"}`,
@@ -93,7 +93,7 @@ func TestVaultRole_AllowsWhatThePagesName(t *testing.T) {
 	}
 }
 
-// IAM is one for all regions: in a second region the same role would already be there.
+// IAM is global: in a second region the same role would already exist.
 func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *testing.T) {
 	for name, row := range map[string]struct {
 		change  func(map[string]string)
@@ -112,17 +112,17 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 	} {
 		parameters := member()
 		row.change(parameters)
-		resources := settle(t, shared(t, memberTemplate), parameters)
+		resources := resolve(t, shared(t, memberTemplate), parameters)
 		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardHooksRule": row.forward, "ForwardTagsRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
 			if _, is := resources[id]; is != want {
-				t.Errorf("%s: %s is there: %v, want %v", name, id, is, want)
+				t.Errorf("%s: %s exists: %v, want %v", name, id, is, want)
 			}
 		}
 	}
 }
 
 func TestTheCentralBusTakesInstancesEventsFromMembersAndNothingElse(t *testing.T) {
-	resources := settled(t, full)
+	resources := resolved(t, full)
 	const kinds = `"events:detail-type":["EC2 Instance State-change Notification",` +
 		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action","Tag Change on Resource"]`
 	const sources = `"ForAllValues:StringEquals":{"events:source":["aws.ec2","aws.autoscaling","aws.tag"]},"Null":{"events:source":"false"}`
@@ -141,18 +141,18 @@ func TestTheCentralBusTakesInstancesEventsFromMembersAndNothingElse(t *testing.T
 	if len(policies) != 2 {
 		t.Errorf("the bus has %d policies, want one for accounts and one for the organization", len(policies))
 	}
-	for id := range settled(t, bare) {
+	for id := range resolved(t, bare) {
 		if policies[id] != nil {
-			t.Errorf("%s is there though nobody was named", id)
+			t.Errorf("%s exists although no account was named", id)
 		}
 	}
 }
 
-// One call puts up to ten events, so events:source has several values: a plain StringEquals refuses all of a call that has
-// two, and a set operator alone passes a call that has none.
+// One call puts up to ten events, so events:source has several values: a plain StringEquals refuses a call with two of them,
+// and a set operator alone allows a call with none.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
 func TestTheFunctionsPutNoEventsButTheirOwn(t *testing.T) {
-	statements, _ := object(object(object(settled(t, bare)["FunctionsPolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
+	statements, _ := object(object(object(resolved(t, bare)["FunctionsPolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
 	found := 0
 	for _, s := range statements {
 		if object(s)["Action"] != "events:PutEvents" {
@@ -161,7 +161,7 @@ func TestTheFunctionsPutNoEventsButTheirOwn(t *testing.T) {
 		found++
 		want := `{"ForAllValues:StringEquals":{"events:source":"vault-ec2-provisioner"},"Null":{"events:source":"false"}}`
 		if got := text(t, object(s)["Condition"]); got != want {
-			t.Errorf("events are put under %s, want %s: in another's name they would be evidence of what never was", got, want)
+			t.Errorf("events are put under %s, want %s: with another source they would be false evidence", got, want)
 		}
 	}
 	if found != 1 {

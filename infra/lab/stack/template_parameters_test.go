@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// refusal is what CloudFormation says of some parameters; nil where it takes them.
+// refusal returns CloudFormation's error for some parameters; nil if it accepts them.
 func refusal(t *testing.T, parameters map[string]string) error {
 	t.Helper()
 	d, err := newDecider(product(t), parameters, map[string]string{
@@ -24,12 +24,12 @@ func refusal(t *testing.T, parameters map[string]string) error {
 	return d.rules(object(product(t)["Rules"]))
 }
 
-// What fits each for itself and not together would come up, and fail or do nothing later.
+// Parameters that are each valid but do not fit together would deploy, and fail or have no effect later.
 func TestParametersThatDoNotFitTogetherAreRefusedBeforeAnythingIsMade(t *testing.T) {
 	secret := full["VaultLoginSecretArn"]
 	for name, row := range map[string]struct {
 		change  map[string]string
-		refused string // empty: taken
+		refused string // empty: accepted
 	}{
 		"the least":                                    {nil, ""},
 		"approle without its secret":                   {map[string]string{"VaultLoginMethod": "approle"}, "VaultLoginSecretArn"},
@@ -40,19 +40,19 @@ func TestParametersThatDoNotFitTogetherAreRefusedBeforeAnythingIsMade(t *testing
 		"accounts compared without a member role":      {map[string]string{"ReconcileAccounts": "111122223333"}, "MemberRoleName"},
 		"accounts that forward without a member role":  {map[string]string{"MemberAccountIds": "111122223333,222233334444"}, "MemberRoleName"},
 		"an organization that does without one":        {map[string]string{"OrganizationId": "o-abcdefghij"}, "MemberRoleName"},
-		"an organization whose events nobody acts on":  {map[string]string{"OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, "AllowedAccounts"},
+		"an organization whose events are not allowed": {map[string]string{"OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, "AllowedAccounts"},
 		"accounts that forward and are allowed":        {map[string]string{"MemberAccountIds": "111122223333", "MemberRoleName": "m", "AllowedAccounts": "111122223333"}, ""},
 		"all of them with a member role":               {map[string]string{"ReconcileAccounts": "111122223333", "MemberAccountIds": "111122223333", "OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, ""},
 		"six hours, watched as if it were one":         {map[string]string{"ReconcileSchedule": "rate(6 hours)"}, "43200"},
 		"six hours, watched as such":                   {map[string]string{"ReconcileSchedule": "rate(6 hours)", "ReconcileOverdueSeconds": "43200"}, ""},
 		"every hour, and an alarm after one":           {map[string]string{"ReconcileOverdueSeconds": "3600"}, "7200"},
 		"by hand, whatever the alarms' period":         {map[string]string{"ReconcileSchedule": "off", "ReconcileOverdueSeconds": "3600"}, ""},
-		"a cron expression, which nobody here reckons": {map[string]string{"ReconcileSchedule": "cron(0 */6 * * ? *)", "ReconcileOverdueSeconds": "43200"}, ""},
+		"a cron expression, whose rate is not known":   {map[string]string{"ReconcileSchedule": "cron(0 */6 * * ? *)", "ReconcileOverdueSeconds": "43200"}, ""},
 	} {
 		parameters := maps.Clone(bare)
 		maps.Copy(parameters, row.change)
 		err := refusal(t, parameters)
-		if row.refused == "" && err != nil || row.refused != "" && (err == nil || !strings.Contains(err.Error(), row.refused)) {
+		if (row.refused == "" && err != nil) || (row.refused != "" && (err == nil || !strings.Contains(err.Error(), row.refused))) {
 			t.Errorf("%s: seen %v, want a refusal that names %q", name, err, row.refused)
 		}
 	}
@@ -61,8 +61,8 @@ func TestParametersThatDoNotFitTogetherAreRefusedBeforeAnythingIsMade(t *testing
 	}
 }
 
-// An alarm's period has at least one run's end in it, however it falls, if it is twice the schedule's: with less,
-// reconcile-not-run goes off between two runs and drift-stays never does.
+// An alarm's period of at least twice the schedule's always contains the end of a run. With a shorter one, reconcile-not-run
+// fires between two runs and drift-stays never fires.
 func TestEveryRateThatIsTakenHasAPeriodOfTheAlarmsThatHoldsTwoRuns(t *testing.T) {
 	parameters := object(product(t)["Parameters"])
 	pattern := regexp.MustCompile(fmt.Sprint(object(parameters["ReconcileSchedule"])["AllowedPattern"]))
@@ -80,7 +80,7 @@ func TestEveryRateThatIsTakenHasAPeriodOfTheAlarmsThatHoldsTwoRuns(t *testing.T)
 			schedule = "rate(1 hour)"
 		}
 		if taken := pattern.MatchString(schedule); taken != (hours <= 12) {
-			t.Errorf("%s is taken: %v; no alarm can look back on two of more than 12 hours", schedule, taken)
+			t.Errorf("%s is accepted: %v; no alarm can cover two periods of more than 12 hours", schedule, taken)
 		}
 		if hours > 12 {
 			continue
@@ -91,14 +91,14 @@ func TestEveryRateThatIsTakenHasAPeriodOfTheAlarmsThatHoldsTwoRuns(t *testing.T)
 			values["ReconcileSchedule"], values["ReconcileOverdueSeconds"] = schedule, period
 			enough := seconds >= 2*3600*hours
 			if err := refusal(t, values); (err == nil) != enough {
-				t.Errorf("%s with periods of %s s: %v, want it taken: %v", schedule, period, err, enough)
+				t.Errorf("%s with periods of %s s: %v, want it accepted: %v", schedule, period, err, enough)
 			}
 			if enough {
 				fits++
 			}
 		}
 		if fits == 0 {
-			t.Errorf("%s is taken, and no period fits", schedule)
+			t.Errorf("%s is accepted, but no period fits", schedule)
 		}
 	}
 	for schedule, want := range map[string]bool{
@@ -106,16 +106,16 @@ func TestEveryRateThatIsTakenHasAPeriodOfTheAlarmsThatHoldsTwoRuns(t *testing.T)
 		"rate(1 day)": false, "rate(7 days)": false, "rate(0 hours)": false, "rate(1 hours)": false, "hourly": false, "at(2030-01-01T00:00:00)": false,
 	} {
 		if pattern.MatchString(schedule) != want {
-			t.Errorf("%s is taken: %v, want %v", schedule, !want, want)
+			t.Errorf("%s is accepted: %v, want %v", schedule, !want, want)
 		}
 	}
 	for period, seconds := range periods {
 		values := maps.Clone(full)
 		values["ReconcileOverdueSeconds"], values["ReconcileSchedule"] = period, "rate(30 minutes)"
-		for id, alarm := range each(t, settled(t, values), "AWS::CloudWatch::Alarm") {
+		for id, alarm := range each(t, resolved(t, values), "AWS::CloudWatch::Alarm") {
 			looksBack(t, id, alarm)
 			if follows := []string{"BlockedAlarm", "DriftStaysAlarm", "ReconcileNotRunAlarm"}; slices.Contains(follows, id) && periodOf(alarm) != seconds {
-				t.Errorf("%s looks at periods of %d s, want %d: one run at least falls into each", id, periodOf(alarm), seconds)
+				t.Errorf("%s has periods of %d s, want %d, so that each contains at least one run", id, periodOf(alarm), seconds)
 			}
 		}
 	}

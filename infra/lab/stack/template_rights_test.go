@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// operations are the calls the product's code makes, by the SDK's name, with the actions IAM asks for.
+// operations are the IAM actions of the product's calls, by the SDK's name of the call.
 var operations = map[string][]string{
 	"dynamodb.GetItem": {"dynamodb:GetItem"},
 	"dynamodb.PutItem": {"dynamodb:PutItem"},
@@ -34,10 +34,10 @@ var operations = map[string][]string{
 	"sts.GetCallerIdentity":                      nil, // needs no permission
 }
 
-// throughLibraries are actions of calls that the SDK makes for the code, with what has it do so.
+// throughLibraries are the actions of calls that the SDK makes itself, with the code that causes them.
 var throughLibraries = map[string]string{"sts:AssumeRole": "stscreds.NewAssumeRoleProvider"}
 
-// byServices are actions that AWS's services use on a function's role, and not its code.
+// byServices are the actions that AWS's services use with a function's role, and its code does not.
 var byServices = map[string]string{
 	"logs:CreateLogStream":          "Lambda writes the log",
 	"logs:PutLogEvents":             "Lambda writes the log",
@@ -46,7 +46,7 @@ var byServices = map[string]string{
 	"sqs:GetQueueAttributes":        "Lambda polls the queue",
 	"xray:PutTraceSegments":         "Lambda traces",
 	"xray:PutTelemetryRecords":      "Lambda traces",
-	"kms:Decrypt":                   "SQS and DynamoDB read with the caller's right to the key",
+	"kms:Decrypt":                   "SQS and DynamoDB decrypt with the caller's right to the key",
 	"kms:GenerateDataKey":           "SQS encrypts what reconcile sends with the caller's right to the key",
 	"ec2:CreateNetworkInterface":    "Lambda's way into the VPC",
 	"ec2:DescribeNetworkInterfaces": "Lambda's way into the VPC",
@@ -55,7 +55,7 @@ var byServices = map[string]string{
 	"ec2:AssignPrivateIpAddresses":  "Lambda's way into the VPC", "ec2:UnassignPrivateIpAddresses": "Lambda's way into the VPC",
 }
 
-// statements are those of a role's policies, its managed policies' included.
+// statements returns the statements of a role's policies, managed ones included.
 func statements(t *testing.T, resources map[string]any, role string) []map[string]any {
 	t.Helper()
 	properties := object(object(resources[role])["Properties"])
@@ -68,7 +68,7 @@ func statements(t *testing.T, resources map[string]any, role string) []map[strin
 	for _, m := range managed {
 		id, ok := referred(m)
 		if !ok {
-			t.Errorf("%s has the policy %v, which this template does not hold", role, m)
+			t.Errorf("%s has the policy %v, which is not in this template", role, m)
 		}
 		documents = append(documents, object(object(resources[id])["Properties"])["PolicyDocument"])
 	}
@@ -89,7 +89,7 @@ func actionsOf(statement map[string]any) []string {
 	return list(statement["Action"])
 }
 
-// grants are the actions that a role is allowed, with the resources of each.
+// grants returns the actions that a role is allowed, with the resources of each.
 func grants(t *testing.T, resources map[string]any, role string) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
@@ -99,7 +99,7 @@ func grants(t *testing.T, resources map[string]any, role string) map[string][]st
 		}
 		for _, action := range actionsOf(s) {
 			if s["Effect"] != "Allow" || strings.Contains(action, "*") {
-				t.Errorf("%s: %s: want named actions that are allowed", role, text(t, s))
+				t.Errorf("%s: %s: want an Allow of named actions", role, text(t, s))
 			}
 			out[action] = append(out[action], text(t, s["Resource"]))
 		}
@@ -118,10 +118,10 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive", "sqs:SendMessage"}
 	answers := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"}
 	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
-	// These know no narrower resource.
+	// These actions have no resource-level permissions.
 	everywhere := regexp.MustCompile(`^(ec2:(Describe|AssignP|CreateN|DeleteN|UnassignP)|xray|autoscaling:Describe)`)
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
-		resources := settled(t, parameters)
+		resources := resolved(t, parameters)
 		for _, function := range []string{"Provision", "Deprovision", "Reconcile"} {
 			want := slices.Clone(common)
 			switch function {
@@ -154,14 +154,14 @@ func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
 		for id, f := range each(t, resources, "AWS::Lambda::Function") {
 			role, _ := referred(f["Role"])
 			if other, taken := roles[role]; taken || role == "" {
-				t.Errorf("%s and %s share the role %q: what one function needs the other would have too", id, other, role)
+				t.Errorf("%s and %s share the role %q: each would have the other's rights", id, other, role)
 			}
 			roles[role] = id
 		}
 	}
 }
 
-// ledgerKeys are the items of the ledger, by the beginning of their keys, on which each function may do what.
+// ledgerKeys are the ledger's keys on which each function may use each action; * ends a prefix.
 var ledgerKeys = map[string]map[string][]string{
 	"Provision": {
 		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
@@ -180,25 +180,25 @@ var ledgerKeys = map[string]map[string][]string{
 	},
 }
 
-// byTable are the actions that no key can narrow.
+// byTable are the actions that cannot be limited to keys.
 var byTable = []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive"}
 
-// What the template says is held against the list here. Whether AWS understands it so cannot be tried without an account:
-// DynamoDB Local checks no permissions and moto no resources and conditions.
+// The test compares the template with the list above. AWS's evaluation cannot be tested without an account: DynamoDB Local
+// checks no permissions, and moto checks no resources and conditions.
 func TestLedgerRights_HoldEachRoleToItsKeys(t *testing.T) {
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
-		resources := settled(t, parameters)
+		resources := resolved(t, parameters)
 		for function, want := range ledgerKeys {
 			got := map[string][]string{}
 			for _, s := range statements(t, resources, function+"FunctionRole") {
 				for _, action := range actionsOf(s) {
-					if !strings.HasPrefix(action, "dynamodb:") || function == "Reconcile" && slices.Contains(byTable, action) {
+					if !strings.HasPrefix(action, "dynamodb:") || (function == "Reconcile" && slices.Contains(byTable, action)) {
 						continue
 					}
 					keys := list(object(object(s["Condition"])["ForAllValues:StringLike"])["dynamodb:LeadingKeys"])
 					only := text(t, map[string]any{
 						"ForAllValues:StringLike": map[string]any{"dynamodb:LeadingKeys": keys},
-						// A call without the key would pass ForAllValues.
+						// ForAllValues is true for a call without keys.
 						"Null": map[string]any{"dynamodb:LeadingKeys": "false"},
 					})
 					if condition := text(t, s["Condition"]); condition != only || text(t, s["Resource"]) != `{"Fn::GetAtt":["Table","Arn"]}` {
@@ -214,20 +214,20 @@ func TestLedgerRights_HoldEachRoleToItsKeys(t *testing.T) {
 	}
 }
 
-// Lambda makes the interfaces in a VPC with the rights of the function's role. A function's code that had them too could
-// move an address to another instance and have a certificate issued for it. Only AWS evaluates the condition.
+// Lambda makes the interfaces in a VPC with the function's role. Code with the same rights could move an address to another
+// instance and get a certificate for it. Only AWS evaluates the condition.
 func TestNetworkRights_AreDeniedToTheFunctionsCode(t *testing.T) {
 	lambdas := []string{
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
 		"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 	}
-	// A generated name is cut to 64 characters, the stack's name with it: no name can be left out.
+	// A generated name is cut to 64 characters, including the stack's name, so a pattern of names could miss a function.
 	const functions = `{"ArnLike":{"lambda:SourceFunctionArn":{"Fn::Sub":"arn:${AWS::Partition}:lambda:*:${AWS::AccountId}:function:*"}}}`
 	for name, row := range map[string]struct {
 		parameters map[string]string
 		want       int
 	}{"in a VPC": {full, 1}, "outside": {bare, 0}} {
-		resources := settled(t, row.parameters)
+		resources := resolved(t, row.parameters)
 		for _, f := range each(t, resources, "AWS::Lambda::Function") {
 			role, _ := referred(f["Role"])
 			found := 0
@@ -253,13 +253,13 @@ func TestNetworkRights_AreDeniedToTheFunctionsCode(t *testing.T) {
 	}
 }
 
-// A right to write any tag would be one to choose what an instance is granted.
+// A right to write any tag would be a right to choose an instance's grant.
 func TestOnlyTheOneTagMayBeWritten(t *testing.T) {
 	const only = `{"ForAllValues:StringEquals":{"aws:TagKeys":{"Ref":"ReadyTag"}},"Null":{"aws:TagKeys":"false"}}`
 	parameters := member()
 	parameters["ReadyTag"] = full["ReadyTag"]
 	for name, resources := range map[string]map[string]any{
-		"the stack": settled(t, full), "a member account": settle(t, shared(t, memberTemplate), parameters),
+		"the stack": resolved(t, full), "a member account": resolve(t, shared(t, memberTemplate), parameters),
 	} {
 		found := 0
 		for id, r := range resources {
@@ -288,7 +288,7 @@ func TestOnlyTheOneTagMayBeWritten(t *testing.T) {
 	}
 }
 
-// Every action that is granted has a call in the code or a service that needs it, and every call has its action.
+// Each granted action has a call in the code or a service that needs it, and each call has its action.
 func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 	source := productSource(t)
 	needed := map[string]bool{}
@@ -296,7 +296,7 @@ func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 		call := m[1] + "." + m[2]
 		actions, known := operations[call]
 		if !known && throughLibraries[m[1]+":"+m[2]] == "" {
-			t.Errorf("the code calls %s, and nothing here says which action that needs", call)
+			t.Errorf("the code calls %s, which operations does not list", call)
 		}
 		for _, a := range actions {
 			needed[a] = true
@@ -305,30 +305,30 @@ func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 	}
 	for call := range operations {
 		if !needed[call] {
-			t.Errorf("nothing calls %s any more", call)
+			t.Errorf("the code no longer calls %s", call)
 		}
 	}
-	if strings.Contains(source, "types.ConditionCheck{") { // a third part of a transaction, with an action of its own
+	if strings.Contains(source, "types.ConditionCheck{") { // another part of a transaction, with its own action
 		needed["dynamodb:ConditionCheckItem"] = true
 	}
 	for action, by := range throughLibraries {
 		if needed[action] = strings.Contains(source, by); !needed[action] {
-			t.Errorf("%s is there for %s, which nothing uses", action, by)
+			t.Errorf("%s is listed for %s, which is not used", action, by)
 		}
 	}
-	resources := settled(t, full)
+	resources := resolved(t, full)
 	granted := map[string]bool{}
 	for _, function := range []string{"Provision", "Deprovision", "Reconcile"} {
 		for action := range grants(t, resources, function+"FunctionRole") {
 			granted[action] = true
 			if !needed[action] && byServices[action] == "" {
-				t.Errorf("%s may do %s, and no code does", function, action)
+				t.Errorf("%s may do %s, which no code calls", function, action)
 			}
 		}
 	}
 	for action := range needed {
 		if strings.Contains(action, ":") && !granted[action] {
-			t.Errorf("the code needs %s, and no function may", action)
+			t.Errorf("the code needs %s, which no function is allowed", action)
 		}
 	}
 	for action := range byServices {
@@ -338,7 +338,7 @@ func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
 	}
 }
 
-// productSource is the text of the functions and what they are made of, tests apart.
+// productSource returns the source text of the functions and their packages, without tests.
 func productSource(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder

@@ -17,12 +17,12 @@ import (
 
 var root = filepath.Join("..", "..", "..")
 
-// templates are all that are deployed.
+// templates are all deployed templates.
 var templates = []string{filepath.Join(root, "template.yaml"), memberTemplate}
 
 var expansions sync.Map // by path, since each costs the start of a Python
 
-// product is the product's template, expanded. It is shared: nobody changes it.
+// product returns the product's expanded template. It is shared and must not be changed.
 func product(t *testing.T) map[string]any {
 	t.Helper()
 	return shared(t, filepath.Join(root, "template.yaml"))
@@ -38,7 +38,7 @@ func shared(t *testing.T, template string) map[string]any {
 	return expanded
 }
 
-// bare and full are the parameters of the least and of the most there is.
+// bare and full are the fewest and the most parameters that the template accepts.
 var (
 	bare = map[string]string{"VaultAddr": "https://vault.example:8200"}
 	full = map[string]string{
@@ -50,13 +50,13 @@ var (
 	}
 )
 
-// settled are the resources of the product's template under these parameters.
-func settled(t *testing.T, parameters map[string]string) map[string]any {
+// resolved returns the resources of the product's template for these parameters.
+func resolved(t *testing.T, parameters map[string]string) map[string]any {
 	t.Helper()
-	return settle(t, product(t), parameters)
+	return resolve(t, product(t), parameters)
 }
 
-func settle(t *testing.T, template map[string]any, parameters map[string]string) map[string]any {
+func resolve(t *testing.T, template map[string]any, parameters map[string]string) map[string]any {
 	t.Helper()
 	d, err := newDecider(template, parameters, map[string]string{
 		"AWS::Region": region, "AWS::AccountId": parts.AccountID, "AWS::Partition": "aws",
@@ -76,7 +76,7 @@ func settle(t *testing.T, template map[string]any, parameters map[string]string)
 	return resources
 }
 
-// each are the properties of the resources of a type, by logical ID; at least one is expected.
+// each returns the properties of the resources of a type, by logical ID. The test fails if there is none.
 func each(t *testing.T, resources map[string]any, kind string) map[string]map[string]any {
 	t.Helper()
 	found := map[string]map[string]any{}
@@ -86,7 +86,7 @@ func each(t *testing.T, resources map[string]any, kind string) map[string]map[st
 		}
 	}
 	if len(found) == 0 {
-		t.Fatalf("the template has no %s, so that nothing would be tested", kind)
+		t.Fatalf("the template has no %s: nothing would be tested", kind)
 	}
 	return found
 }
@@ -105,7 +105,7 @@ func TestTheTemplatesNameNoPartition(t *testing.T) {
 		resources := text(t, shared(t, template)["Resources"])
 		for _, fixed := range []string{"arn:aws", "amazonaws.com/", "amazonaws.com.cn"} {
 			if strings.Contains(resources, fixed) {
-				t.Errorf("a resource of %s holds %q: in China and GovCloud it is another", template, fixed)
+				t.Errorf("a resource of %s contains %q, which is different in China and GovCloud", template, fixed)
 			}
 		}
 	}
@@ -124,34 +124,34 @@ func TestEveryParameterIsExplainedAndStandsInOneGroup(t *testing.T) {
 		}
 		slices.Sort(grouped)
 		if declared := slices.Sorted(maps.Keys(object(template["Parameters"]))); !slices.Equal(grouped, declared) {
-			t.Errorf("%s: the groups hold %q, declared are %q: what is in none is shown last, without a label", path, grouped, declared)
+			t.Errorf("%s: the groups contain %q, declared are %q: a parameter in no group is shown last, without a label", path, grouped, declared)
 		}
 		for name, p := range object(template["Parameters"]) {
 			p := object(p)
-			bounded := p["AllowedPattern"] != nil || p["AllowedValues"] != nil || p["MinValue"] != nil && p["MaxValue"] != nil
+			bounded := p["AllowedPattern"] != nil || p["AllowedValues"] != nil || (p["MinValue"] != nil && p["MaxValue"] != nil)
 			if !bounded && !strings.HasPrefix(name, "Vpc") { // EC2 checks those itself
-				t.Errorf("%s: parameter %s takes anything: a slip would come out only when a function starts", path, name)
+				t.Errorf("%s: parameter %s accepts any value: a mistake would show only when a function starts", path, name)
 			}
 			if p["Description"] == nil && p["AllowedValues"] == nil {
-				t.Errorf("%s: parameter %s says neither what it is nor what it may be", path, name)
+				t.Errorf("%s: parameter %s has neither a description nor allowed values", path, name)
 			}
 			pattern, _ := p["AllowedPattern"].(string)
 			standard, given := p["Default"].(string)
 			if pattern != "" && given && standard != "" && !regexp.MustCompile(pattern).MatchString(standard) {
-				t.Errorf("%s: the default %q of %s does not pass its own pattern %s", path, standard, name, pattern)
+				t.Errorf("%s: the default %q of %s does not match its own pattern %s", path, standard, name, pattern)
 			}
 		}
 	}
 }
 
-// A message in the reconcile queue is a run under way, with leave to delete.
+// A message in the reconcile queue is an unfinished run, which may delete.
 func TestOnlyTheReconcileFunctionMaySendToItsQueueAndOnlyOverTLS(t *testing.T) {
-	statements, _ := object(object(object(settled(t, bare)["ReconcileQueuePolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
+	statements, _ := object(object(object(resolved(t, bare)["ReconcileQueuePolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
 	denied := map[string]string{}
 	for _, s := range statements {
 		statement := object(s)
 		if statement["Effect"] != "Deny" || statement["Principal"] != "*" {
-			t.Errorf("nobody needs an Allow on this queue but its function, which has its own: %v", statement)
+			t.Errorf("this queue's policy needs no Allow, since its function has its own: %v", statement)
 		}
 		action, _ := statement["Action"].(string)
 		denied[action] = text(t, statement["Condition"])
@@ -167,7 +167,7 @@ func TestOnlyTheReconcileFunctionMaySendToItsQueueAndOnlyOverTLS(t *testing.T) {
 }
 
 func TestEveryQueueRefusesPlainHTTPAndAllowsNobodyButARuleOfTheStack(t *testing.T) {
-	resources := settled(t, full)
+	resources := resolved(t, full)
 	guarded := map[string]bool{}
 	for id, policy := range each(t, resources, "AWS::SQS::QueuePolicy") {
 		statements, _ := object(policy["PolicyDocument"])["Statement"].([]any)
@@ -182,7 +182,7 @@ func TestEveryQueueRefusesPlainHTTPAndAllowsNobodyButARuleOfTheStack(t *testing.
 			}
 			rule, _ := referred(object(object(s["Condition"])["ArnEquals"])["aws:SourceArn"])
 			if s["Action"] != "sqs:SendMessage" || text(t, s["Principal"]) != `{"Service":"events.amazonaws.com"}` || object(resources[rule])["Type"] != "AWS::Events::Rule" {
-				t.Errorf("%s allows %s: no policy of a queue is to let in but a rule of this stack, to send", id, text(t, s))
+				t.Errorf("%s allows %s: a queue's policy may allow only a rule of this stack to send", id, text(t, s))
 			}
 		}
 		queues, _ := policy["Queues"].([]any)
@@ -208,10 +208,10 @@ func TestWhatIsStoredIsEncryptedWithTheOwnKeyWhereThereIsOne(t *testing.T) {
 		"AWS's keys": {bare, nil, true},
 		"one's own":  {full, key, nil},
 	} {
-		resources := settled(t, row.parameters)
+		resources := resolved(t, row.parameters)
 		for id, queue := range each(t, resources, "AWS::SQS::Queue") {
 			if text(t, queue["KmsMasterKeyId"]) != text(t, row.key) || queue["SqsManagedSseEnabled"] != row.managed {
-				t.Errorf("%s: queue %s has the key %v and AWS's %v", name, id, queue["KmsMasterKeyId"], queue["SqsManagedSseEnabled"])
+				t.Errorf("%s: queue %s has the key %v, and SSE-SQS is %v", name, id, queue["KmsMasterKeyId"], queue["SqsManagedSseEnabled"])
 			}
 		}
 		for id, group := range each(t, resources, "AWS::Logs::LogGroup") {
@@ -228,7 +228,7 @@ func TestWhatIsStoredIsEncryptedWithTheOwnKeyWhereThereIsOne(t *testing.T) {
 }
 
 func TestTheLedgerOutlivesTheStackAndAMistake(t *testing.T) {
-	table := object(settled(t, bare)["Table"])
+	table := object(resolved(t, bare)["Table"])
 	properties := object(table["Properties"])
 	for what, seen := range map[string]any{
 		"deletion protection":    properties["DeletionProtectionEnabled"],
@@ -243,13 +243,13 @@ func TestTheLedgerOutlivesTheStackAndAMistake(t *testing.T) {
 		t.Errorf("want items to expire by expires_at and pay by request: %v", properties)
 	}
 	if table["DeletionPolicy"] != "Retain" || table["UpdateReplacePolicy"] != "Retain" {
-		t.Errorf("without the ledger nobody knows what to remove from Vault: %v, %v", table["DeletionPolicy"], table["UpdateReplacePolicy"])
+		t.Errorf("without the ledger it is not known what to remove from Vault: %v, %v", table["DeletionPolicy"], table["UpdateReplacePolicy"])
 	}
-	for id, r := range settled(t, bare) {
+	for id, r := range resolved(t, bare) {
 		kind := object(r)["Type"]
 		holdsData := kind == "AWS::SQS::Queue" || kind == "AWS::Logs::LogGroup" || kind == "AWS::DynamoDB::Table"
 		if holdsData && (object(r)["DeletionPolicy"] == nil || object(r)["UpdateReplacePolicy"] == nil) {
-			t.Errorf("what becomes of %s when the stack goes is left to the default", id)
+			t.Errorf("%s has no deletion policy for the stack's deletion", id)
 		}
 	}
 }
@@ -257,7 +257,7 @@ func TestTheLedgerOutlivesTheStackAndAMistake(t *testing.T) {
 func TestAStormCannotFloodVaultAndAMessageIsNobodysTwice(t *testing.T) {
 	parameters := maps.Clone(bare)
 	parameters["ProvisionMaxConcurrency"], parameters["DeprovisionMaxConcurrency"] = "7", "9"
-	resources := settled(t, parameters)
+	resources := resolved(t, parameters)
 	functions := each(t, resources, "AWS::Lambda::Function")
 	queues := each(t, resources, "AWS::SQS::Queue")
 	limits := map[string]int{"ProvisionFunction": 7, "DeprovisionFunction": 9, "ReconcileFunction": 2}
@@ -271,26 +271,26 @@ func TestAStormCannotFloodVaultAndAMessageIsNobodysTwice(t *testing.T) {
 		delete(limits, function)
 		timeout, window := number(functions[function]["Timeout"]), number(mapping["MaximumBatchingWindowInSeconds"])
 		if visible := number(queue["VisibilityTimeout"]); visible < 2*timeout || visible < timeout+window+30 {
-			t.Errorf("%s: a message comes back after %d s, while %s may hold it for %d s and Lambda for %d s more", queueID, visible, function, timeout, window)
+			t.Errorf("%s: a message returns after %d s, but %s may work on it for %d s and Lambda may hold it for %d s more", queueID, visible, function, timeout, window)
 		}
 		redrive := object(queue["RedrivePolicy"])
 		dead, _ := referred(redrive["deadLetterTargetArn"])
 		tries := number(redrive["maxReceiveCount"])
 		if queues[dead] == nil || tries < 3 {
-			t.Errorf("%s: after %d tries to %q, want at least 3 and a dead-letter queue", queueID, tries, dead)
+			t.Errorf("%s: %d tries, then %q; want at least 3 and a dead-letter queue", queueID, tries, dead)
 		}
 		if kept, lasts := number(queue["MessageRetentionPeriod"]), tries*number(queue["VisibilityTimeout"]); kept < 2*lasts {
-			t.Errorf("%s keeps messages for %d s and tries for %d s: some would vanish instead of reaching the dead-letter queue", queueID, kept, lasts)
+			t.Errorf("%s keeps messages for %d s and tries for %d s: some would expire before they reach the dead-letter queue", queueID, kept, lasts)
 		}
 		if number(queues[dead]["MessageRetentionPeriod"]) != 1209600 {
 			t.Errorf("%s keeps messages for less than SQS allows: a message's age counts from when it was first sent", dead)
 		}
 		partial := slices.Contains(list(mapping["FunctionResponseTypes"]), "ReportBatchItemFailures")
 		if many := number(mapping["BatchSize"]) > 1; many != partial {
-			t.Errorf("%s: batches of %v and partial failures %v: one bad message would bring the whole batch back", id, mapping["BatchSize"], partial)
+			t.Errorf("%s: batches of %v and partial failures %v: one bad message would return the whole batch", id, mapping["BatchSize"], partial)
 		}
 		if number(mapping["BatchSize"]) > 10 && window == 0 {
-			t.Errorf("%s: AWS takes batches over 10 only with a batching window", id)
+			t.Errorf("%s: AWS accepts batches over 10 only with a batching window", id)
 		}
 	}
 	if len(limits) > 0 {
@@ -312,8 +312,8 @@ func list(v any) []string {
 	return out
 }
 
-// A variable that the settings read and the template does not set would be the default for ever, and one that they do
-// not read would be a parameter without effect.
+// A variable that the settings read and the template does not set would always be the default. A variable that the settings
+// do not read would be a parameter without effect.
 func TestEverySettingIsWiredToEachFunctionThatReadsIt(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join(root, "internal", "settings", "settings.go"))
 	if err != nil {
@@ -324,10 +324,10 @@ func TestEverySettingIsWiredToEachFunctionThatReadsIt(t *testing.T) {
 		read[string(m[1])] = true
 	}
 	if len(read) < 20 {
-		t.Fatalf("the settings read only %d variables: the test no longer finds them", len(read))
+		t.Fatalf("the test found only %d variables of the settings", len(read))
 	}
 	onlyReconcile := []string{"RECONCILE_MODE", "RECONCILE_REGIONS", "RECONCILE_QUEUE_URL", "DELETE_LIMIT_PERCENT", "CONVERGE_QUEUE_URL"}
-	for id, f := range each(t, settled(t, full), "AWS::Lambda::Function") {
+	for id, f := range each(t, resolved(t, full), "AWS::Lambda::Function") {
 		set := object(object(f["Environment"])["Variables"])
 		for name := range read {
 			wanted := name != "TEMPLATES_DIR" && (id == "ReconcileFunction" || !slices.Contains(onlyReconcile, name))
@@ -337,7 +337,7 @@ func TestEverySettingIsWiredToEachFunctionThatReadsIt(t *testing.T) {
 		}
 		for name, value := range set {
 			if !read[name] && name != "GOMEMLIMIT" && name != "GOGC" {
-				t.Errorf("%s: nothing reads %s", id, name)
+				t.Errorf("%s: no code reads %s", id, name)
 			}
 			if function, of, ok := intrinsic(value); ok && function == "Ref" && of == "AWS::NoValue" {
 				t.Errorf("%s: %s has no value", id, name)

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// The metrics of AWS's services that the template uses, with their one dimension.
+// awsMetrics are the metrics of AWS's services that the template uses, with their only dimension.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/aws-services-cloudwatch-metrics.html
 var awsMetrics = map[string]string{
 	"AWS/SQS ApproximateNumberOfMessagesVisible": "QueueName",
@@ -27,13 +27,13 @@ var awsMetrics = map[string]string{
 	"AWS/Lambda ConcurrentExecutions":            "FunctionName",
 }
 
-// metric is one as an alarm or a widget names it. Dimensions alternate between name and value.
+// metric is a metric in an alarm or a widget. Dimensions alternate between name and value.
 type metric struct {
 	where, namespace, name string
 	dimensions             []string
 }
 
-// ownMetrics are the names of the metrics of internal/observe: its exported constants that are spelt like one.
+// ownMetrics returns the metric names of internal/observe: its exported constants with a value like a metric's name.
 func ownMetrics(t *testing.T) []string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "internal", "observe", "observe.go"), nil, parser.SkipObjectResolution)
@@ -55,12 +55,12 @@ func ownMetrics(t *testing.T) []string {
 		return true
 	})
 	if len(names) < 20 {
-		t.Fatalf("internal/observe has only the metrics %q: the test no longer finds them", names)
+		t.Fatalf("the test found only the metrics %q of internal/observe", names)
 	}
 	return names
 }
 
-// check holds a metric against those that are really told.
+// check checks that the functions or AWS report a metric with these dimensions.
 func (m metric) check(t *testing.T, own []string, resources map[string]any) {
 	t.Helper()
 	if m.namespace != "VaultEC2Provisioner" {
@@ -75,16 +75,16 @@ func (m metric) check(t *testing.T, own []string, resources map[string]any) {
 		return
 	}
 	if !slices.Contains(own, m.name) {
-		t.Errorf("%s: no function tells the metric %s", m.where, m.name)
+		t.Errorf("%s: no function reports the metric %s", m.where, m.name)
 	}
 	functions := []string{"provision", "deprovision", "reconcile"}
 	want := []string{"Deployment", "${AWS::StackName}", "Function"}
 	if len(m.dimensions) != 4 || !slices.Equal(m.dimensions[:3], want) || !slices.Contains(functions, m.dimensions[3]) {
-		t.Errorf("%s: %s has the dimensions %q, and is told under Deployment and Function", m.where, m.name, m.dimensions)
+		t.Errorf("%s: %s has the dimensions %q, but is reported under Deployment and Function", m.where, m.name, m.dimensions)
 	}
 }
 
-// spelt is a dimension's value as Fn::Sub would have it.
+// spelt returns a dimension's value in the form of Fn::Sub.
 func spelt(v any) string {
 	if text, ok := v.(string); ok {
 		return text
@@ -116,7 +116,7 @@ func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
 	for _, heading := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(string(runbook), -1) {
 		sections[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
 	}
-	own, resources := ownMetrics(t), settled(t, full)
+	own, resources := ownMetrics(t), resolved(t, full)
 	for id, alarm := range each(t, resources, "AWS::CloudWatch::Alarm") {
 		if alarm["MetricName"] != nil {
 			ofAlarm(id, alarm).check(t, own, resources)
@@ -135,31 +135,31 @@ func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
 			}
 			ofAlarm(id, object(object(entry["MetricStat"])["Metric"])).check(t, own, resources)
 			if entry["ReturnData"] != false || !regexp.MustCompile(`\b`+fmt.Sprint(entry["Id"])+`\b`).MatchString(expression) {
-				t.Errorf("alarm %s: %v is not part of %q, or is an alarm of its own", id, entry["Id"], expression)
+				t.Errorf("alarm %s: %v is not part of %q, or returns data itself", id, entry["Id"], expression)
 			}
 		}
 		if (alarm["MetricName"] == nil) == (len(metrics) == 0) || len(metrics) > 10 {
-			t.Errorf("alarm %s: AWS wants one metric, or up to ten in an expression", id)
+			t.Errorf("alarm %s: AWS requires one metric, or up to ten in an expression", id)
 		}
 		description, _ := object(alarm["AlarmDescription"])["Fn::Sub"].(string)
 		_, anchor, linked := strings.Cut(description, "${RunbookUrl}#")
 		if !linked || !sections[anchor] {
-			t.Errorf("alarm %s links to %q, and the runbook has no such section", id, anchor)
+			t.Errorf("alarm %s links to %q, which is no section of the runbook", id, anchor)
 		}
 		delete(sections, anchor)
 		missing := "notBreaching"
 		switch id {
 		case "ReconcileNotRunAlarm":
-			missing = "breaching" // that nothing is told is what it is about
+			missing = "breaching" // the alarm is about missing data
 		case "BlockedAlarm":
-			missing = "ignore" // a run that was blocked is so until another one was not
+			missing = "ignore" // a block lasts until the next run that is not blocked
 		}
 		if alarm["TreatMissingData"] != missing {
 			t.Errorf("alarm %s treats missing data as %v, want %s", id, alarm["TreatMissingData"], missing)
 		}
 		for _, actions := range []any{alarm["AlarmActions"], alarm["OKActions"]} {
 			if text(t, actions) != `[{"Ref":"AlarmTopicArn"}]` {
-				t.Errorf("alarm %s tells %v", id, actions)
+				t.Errorf("alarm %s has the actions %v", id, actions)
 			}
 		}
 		looksBack(t, id, alarm)
@@ -169,7 +169,7 @@ func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
 	}
 }
 
-// looksBack holds an alarm's periods against what CloudWatch takes: seven days at most, and one with periods under an hour.
+// looksBack checks an alarm's periods against CloudWatch's limits: seven days at most, one day with periods under an hour.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
 func looksBack(t *testing.T, id string, alarm map[string]any) {
 	t.Helper()
@@ -179,11 +179,11 @@ func looksBack(t *testing.T, id string, alarm map[string]any) {
 		most = 7 * 86400
 	}
 	if total := period * number(alarm["EvaluationPeriods"]); period == 0 || period%60 != 0 || period > 86400 || total > most {
-		t.Errorf("alarm %s looks back %d s in periods of %d s, and CloudWatch %d s at most", id, total, period, most)
+		t.Errorf("alarm %s covers %d s in periods of %d s, but CloudWatch allows %d s at most", id, total, period, most)
 	}
 }
 
-// periodOf is an alarm's longest period in seconds.
+// periodOf returns an alarm's longest period in seconds.
 func periodOf(alarm map[string]any) int {
 	period := number(alarm["Period"])
 	metrics, _ := alarm["Metrics"].([]any)
@@ -195,19 +195,19 @@ func periodOf(alarm map[string]any) int {
 
 func TestAlarmsStandWithoutATopicAndTheScheduleHasOneOnlyWhileThereIsOne(t *testing.T) {
 	parameters := map[string]string{"VaultAddr": "https://vault.example:8200", "ReconcileSchedule": "off"}
-	with, without := each(t, settled(t, bare), "AWS::CloudWatch::Alarm"), each(t, settled(t, parameters), "AWS::CloudWatch::Alarm")
+	with, without := each(t, resolved(t, bare), "AWS::CloudWatch::Alarm"), each(t, resolved(t, parameters), "AWS::CloudWatch::Alarm")
 	if len(with) != len(without)+1 || with["ReconcileNotRunAlarm"] == nil || without["ReconcileNotRunAlarm"] != nil {
 		t.Errorf("want one alarm less without a schedule, got %d and %d", len(with), len(without))
 	}
 	for id, alarm := range with {
 		if alarm["AlarmActions"] != nil || alarm["OKActions"] != nil {
-			t.Errorf("alarm %s tells somebody, and there is no topic", id)
+			t.Errorf("alarm %s has actions without a topic", id)
 		}
 	}
 }
 
 func TestTheDashboardShowsWhatIsTold(t *testing.T) {
-	own, resources := ownMetrics(t), settled(t, full)
+	own, resources := ownMetrics(t), resolved(t, full)
 	alarms := map[string]bool{}
 	for _, alarm := range each(t, resources, "AWS::CloudWatch::Alarm") {
 		name, _ := object(alarm["AlarmName"])["Fn::Sub"].(string)
@@ -232,16 +232,16 @@ func TestTheDashboardShowsWhatIsTold(t *testing.T) {
 	for i, w := range dashboard.Widgets {
 		where := "widget " + w.Properties.Title
 		if w.Width == 0 || w.Height == 0 || w.X+w.Width > 24 {
-			t.Errorf("%s does not fit: %+v", where, w)
+			t.Errorf("%s does not fit on the dashboard: %+v", where, w)
 		}
 		for _, other := range dashboard.Widgets[:i] {
 			if w.X < other.X+other.Width && other.X < w.X+w.Width && w.Y < other.Y+other.Height && other.Y < w.Y+w.Height {
-				t.Errorf("%s lies over %s", where, other.Properties.Title)
+				t.Errorf("%s overlaps %s", where, other.Properties.Title)
 			}
 		}
 		for _, arn := range w.Properties.Alarms {
 			if !alarms[arn] {
-				t.Errorf("%s shows %s, which is no alarm", where, arn)
+				t.Errorf("%s shows %s, which is not an alarm", where, arn)
 			}
 			delete(alarms, arn)
 		}
@@ -269,10 +269,10 @@ func TestTheDashboardShowsWhatIsTold(t *testing.T) {
 	}
 }
 
-// CloudWatch refuses an alarm whose expression names what it does not define, and a series that no expression names is lost.
+// CloudWatch refuses an alarm with an expression of undefined series, and a series in no expression has no effect.
 func TestEveryAlarmsExpressionNamesExactlyItsOwnSeries(t *testing.T) {
 	name := regexp.MustCompile(`\b[a-z]\w*\b`)
-	for id, alarm := range each(t, settled(t, full), "AWS::CloudWatch::Alarm") {
+	for id, alarm := range each(t, resolved(t, full), "AWS::CloudWatch::Alarm") {
 		series, _ := alarm["Metrics"].([]any)
 		var defined, named []string
 		for _, m := range series {

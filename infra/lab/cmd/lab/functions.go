@@ -11,10 +11,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/lambdaapi"
 )
 
-// reconcile is the function that people invoke, by the template's name for it.
+// reconcile is the logical ID of the function that operators invoke.
 const reconcile = "ReconcileFunction"
 
-// api serves the stack's functions, and says where in a file that make reconcile and make doctor read.
+// api serves the stack's functions. Its file contains the address, for make reconcile, make doctor and make teardown.
 type api struct {
 	server *lambdaapi.Server
 	file   string
@@ -35,16 +35,16 @@ func serveFunctions(w *lab.World) (*api, error) {
 		return nil, err
 	}
 	a := &api{server: server, file: filepath.Join(root, ".cache", "lab.env")}
-	// The empty ones take a developer's own settings out of the way.
+	// The empty values override the developer's own settings.
 	a.text = fmt.Appendf(nil, "AWS_ENDPOINT_URL_LAMBDA=%s\nAWS_REGION=%s\nAWS_ACCESS_KEY_ID=lab\nAWS_SECRET_ACCESS_KEY=lab\n"+
 		"AWS_SESSION_TOKEN=\nAWS_PROFILE=\nAWS_IGNORE_CONFIGURED_ENDPOINT_URLS=\nRECONCILE_FUNCTION=%s\n", server.URL, w.Region, function.Name())
 	if err := os.WriteFile(a.file, a.text, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("telling make reconcile where the lab is: %w", err), server.Close())
+		return nil, errors.Join(fmt.Errorf("writing the lab's address for make reconcile: %w", err), server.Close())
 	}
 	return a, nil
 }
 
-// close removes the file, unless a lab that started later has written it.
+// close ends the server and removes the file, unless a lab that started later has overwritten it.
 func (a *api) close() error {
 	err := a.server.Close()
 	if text, reading := os.ReadFile(a.file); reading == nil && bytes.Equal(text, a.text) {

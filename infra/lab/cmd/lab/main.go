@@ -1,6 +1,6 @@
-// Command lab runs the local world: `lab demo` tells the story and checks it, `lab up` leaves the world running,
-// `lab prepare` builds and fetches what the others need, `lab validate` checks the template, `lab soak` lets a fleet come
-// and go in bad weather, `lab race` measures first logins.
+// Command lab runs the lab: `lab demo` shows an instance's life and checks it, `lab up` keeps the lab running, `lab prepare`
+// builds and fetches the lab's programs, `lab validate` checks the templates, `lab soak` launches and terminates a fleet
+// while it injects faults, `lab race` measures first logins.
 package main
 
 import (
@@ -18,14 +18,14 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-// root is the repository as seen from infra/lab, where make runs this command.
+// root is the repository's root, relative to infra/lab, where make runs this command.
 var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak, "race": runRace}
-	if len(os.Args) < 2 || len(os.Args) > 2 && os.Args[1] != "soak" || commands[os.Args[1]] == nil {
+	if len(os.Args) < 2 || (len(os.Args) > 2 && os.Args[1] != "soak") || commands[os.Args[1]] == nil {
 		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|soak [-for 30m] [-instances 500] [-seed n]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
@@ -37,12 +37,12 @@ func main() {
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) }
 
-// options are those of every world here.
+// options returns the options that all commands share.
 func options() lab.Options {
 	return lab.Options{RepoRoot: root, Progress: progress, Parameters: lab.Parameters(), SetupVault: lab.SetupVault}
 }
 
-// in brings a world up, has something done in it, and takes it down.
+// in starts a world, calls do with it, and closes it.
 func in(ctx context.Context, o lab.Options, do func(*lab.World) error) error {
 	begun := time.Now()
 	w, err := lab.Start(ctx, o)

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/race"
 )
 
-// runRace measures how often an instance's first login comes before its role.
+// runRace starts a world and measures how often an instance's first login comes before its role.
 func runRace(ctx context.Context) error {
 	return in(ctx, options(), func(w *lab.World) error { return race.Run(ctx, w, os.Stdout) })
 }

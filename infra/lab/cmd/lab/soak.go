@@ -10,13 +10,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/soak"
 )
 
-// runSoak brings the world up with taps before everything and soaks it.
+// runSoak starts a world with taps before all services and soaks it.
 func runSoak(ctx context.Context) error {
 	var o soak.Options
 	flags := flag.NewFlagSet("lab soak", flag.ExitOnError)
-	flags.DurationVar(&o.For, "for", 30*time.Minute, "how long instances come and go")
-	flags.IntVar(&o.Instances, "instances", 500, "how many in all")
-	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "of the dice, to repeat a run") //nolint:gosec // only a seed
+	flags.DurationVar(&o.For, "for", 30*time.Minute, "time during which instances are launched and terminated")
+	flags.IntVar(&o.Instances, "instances", 500, "number of instances")
+	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "seed of the random numbers, to repeat a run") //nolint:gosec // only a seed
 	if err := flags.Parse(os.Args[2:]); err != nil {
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// runUp leaves the world running until Ctrl-C and answers a few commands over HTTP, so that an instance can be
-// launched, logged in and terminated with curl.
+// runUp keeps a world running until Ctrl-C and serves a few commands over HTTP, so that instances can be launched, logged in
+// and terminated with curl.
 func runUp(ctx context.Context) error {
 	return in(ctx, options(), func(w *lab.World) error { return up(ctx, w) })
 }
@@ -30,10 +30,10 @@ func up(ctx context.Context, w *lab.World) (err error) {
 	if err != nil {
 		return fmt.Errorf("listening for commands: %w", err)
 	}
-	server := &http.Server{Handler: (&desk{world: w}).routes(), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Handler: (&commandServer{world: w}).routes(), ReadHeaderTimeout: 5 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	tell(w, "http://"+listener.Addr().String())
+	printUsage(w, "http://"+listener.Addr().String())
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr, "lab: stopping")
@@ -41,11 +41,12 @@ func up(ctx context.Context, w *lab.World) (err error) {
 		defer cancel()
 		return server.Shutdown(stopping)
 	case err := <-failed:
-		return fmt.Errorf("answering commands: %w", err)
+		return fmt.Errorf("serving commands: %w", err)
 	}
 }
 
-func tell(w *lab.World, desk string) {
+// printUsage prints the lab's addresses, credentials and commands. url is the address of the commands.
+func printUsage(w *lab.World, url string) {
 	fmt.Printf(`
 The lab is up. For the vault and aws commands in another terminal:
 
@@ -55,22 +56,22 @@ The lab is up. For the vault and aws commands in another terminal:
   export AWS_ENDPOINT_URL=%s
   export AWS_REGION=%[5]s AWS_DEFAULT_REGION=%[5]s AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab
 
-Instances come and go with:
+Launch and terminate instances with:
 
   curl -X POST '%[6]s/launch?role=alice-worker'      # or alice-etcd, alice-master; prints the instance
-  curl '%[6]s/instances/<instance ID>'               # what Vault and the ledger hold of it
+  curl '%[6]s/instances/<instance ID>'               # its objects in Vault and its record
   curl -X POST '%[6]s/login?id=<instance ID>'        # its Vault token, from its signed identity document
   curl -X POST '%[6]s/terminate?id=<instance ID>'
 
-The fleet is compared, repaired and examined from the repository's root with (the schedule, %[8]s, does not fire here):
+Compare, repair and check the fleet from the repository's root with (the schedule, %[8]s, does not run here):
 
-  make reconcile                                     # says what differs; MODE=correct repairs it
+  make reconcile                                     # prints the drift; MODE=correct repairs it
   make reconcile MODE=correct INSTANCE=<instance ID>
   make doctor
-  make teardown                                      # removes all of the deployment lab's from Vault
+  make teardown                                      # removes all objects of the deployment lab from Vault
 
-Logs are in %[7]s. Ctrl-C ends it all.
-`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, desk, w.RunDir, schedule(w))
+Logs are in %[7]s. Ctrl-C ends the lab.
+`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, url, w.RunDir, schedule(w))
 }
 
 func schedule(w *lab.World) string {
@@ -82,16 +83,16 @@ func schedule(w *lab.World) string {
 	return "off"
 }
 
-// desk answers the commands.
-type desk struct {
+// commandServer serves lab up's commands.
+type commandServer struct {
 	world *lab.World
 	known map[string]fleet.Instance
 }
 
-func (d *desk) routes() http.Handler {
+func (d *commandServer) routes() http.Handler {
 	d.known = map[string]fleet.Instance{}
 	mux := http.NewServeMux()
-	// One command at a time: they are typed by a person, and the map of instances needs no lock of its own.
+	// One command at a time, so that the map of instances needs no lock.
 	turn := make(chan struct{}, 1)
 	handle := func(pattern string, do func(context.Context, *http.Request) (string, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -112,7 +113,7 @@ func (d *desk) routes() http.Handler {
 	return mux
 }
 
-func (d *desk) launch(ctx context.Context, r *http.Request) (string, error) {
+func (d *commandServer) launch(ctx context.Context, r *http.Request) (string, error) {
 	launched, err := d.world.Fleet.Launch(ctx, fleet.Spec{Role: r.FormValue("role")})
 	if err != nil {
 		return "", err
@@ -125,7 +126,7 @@ func (d *desk) launch(ctx context.Context, r *http.Request) (string, error) {
 	return fmt.Sprintf("%s %s %s %s\n", i.ID, i.Role, i.PrivateIP, i.PrivateDNS), nil
 }
 
-func (d *desk) find(id string) (fleet.Instance, error) {
+func (d *commandServer) find(id string) (fleet.Instance, error) {
 	i, ok := d.known[id]
 	if !ok {
 		return i, fmt.Errorf("%q was not launched here", id)
@@ -133,7 +134,7 @@ func (d *desk) find(id string) (fleet.Instance, error) {
 	return i, nil
 }
 
-func (d *desk) login(ctx context.Context, r *http.Request) (string, error) {
+func (d *commandServer) login(ctx context.Context, r *http.Request) (string, error) {
 	i, err := d.find(r.FormValue("id"))
 	if err != nil {
 		return "", err
@@ -145,7 +146,7 @@ func (d *desk) login(ctx context.Context, r *http.Request) (string, error) {
 	return fmt.Sprintf("token %s\npolicies %v\nThe token is bound to %s: use curl --interface %s.\n", session.Token(), session.Auth.Policies, i.PrivateIP, i.PrivateIP), nil
 }
 
-func (d *desk) terminate(ctx context.Context, r *http.Request) (string, error) {
+func (d *commandServer) terminate(ctx context.Context, r *http.Request) (string, error) {
 	i, err := d.find(r.FormValue("id"))
 	if err != nil {
 		return "", err
@@ -156,7 +157,7 @@ func (d *desk) terminate(ctx context.Context, r *http.Request) (string, error) {
 	return i.ID + " terminated\n", d.world.Fleet.Announce(ctx, i, "terminated")
 }
 
-func (d *desk) show(ctx context.Context, r *http.Request) (string, error) {
+func (d *commandServer) show(ctx context.Context, r *http.Request) (string, error) {
 	id := r.PathValue("id")
 	objects, err := d.world.ObjectsOf(ctx, id)
 	if err != nil {

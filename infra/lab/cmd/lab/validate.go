@@ -14,10 +14,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 )
 
-// regions are one or two of each partition: what there is of a service differs between them.
+// regions are one or two of each partition, since the available features differ between them.
 var regions = []string{"us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"}
 
-// validate lints the templates as they are and as CloudFormation gets them: each finds what the other does not show.
+// validate lints the templates as written and as expanded for CloudFormation, since each form hides some faults of the other.
 func validate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
