@@ -23,16 +23,16 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// oldWorker is an instance that the version before claims by PKI mount granted: see testdata/before/README.md.
+// oldWorker is an instance granted by the version before claims by PKI mount: see testdata/before/README.md.
 type oldWorker struct {
 	fleet.Instance
 	name string // its FQDN
 	kind string // its auth type
-	// token and nonce are of a login under that version.
+	// token and nonce are those of a login under that version.
 	token, nonce string
 }
 
-// fixture reads a file of testdata/before with its placeholders filled in: pairs of name and value.
+// fixture returns a file of testdata/before with its placeholders replaced. values holds pairs of placeholder and value.
 func fixture(t *testing.T, file string, i fleet.Instance, values ...string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "before", file))
@@ -43,12 +43,12 @@ func fixture(t *testing.T, file string, i fleet.Instance, values ...string) stri
 	return strings.NewReplacer(values...).Replace(string(text))
 }
 
-// before puts under an instance what the version before left of one: objects in Vault, items in the ledger, and a live
-// token where the instance runs.
+// before restores what the former version made for an instance: objects in Vault, items in the ledger, and a live token if
+// it has an auth role.
 func before(t *testing.T, file string, i fleet.Instance, values ...string) oldWorker {
 	t.Helper()
 	unmarked(t)
-	aliases(t, map[string]any{"ec2_metadata": "default", "iam_metadata": "default"}) // as that version's set-up left them
+	aliases(t, map[string]any{"ec2_metadata": "default", "iam_metadata": "default"}) // as that version's setup wrote them
 	s := oldWorker{Instance: i, name: i.PrivateDNS}
 	if name := i.Tags["Name"]; name != "" {
 		s.name = name
@@ -65,7 +65,7 @@ func before(t *testing.T, file string, i fleet.Instance, values ...string) oldWo
 	if err := json.Unmarshal([]byte(fixture(t, file, i, values...)), &left); err != nil {
 		t.Fatal(err)
 	}
-	sums, roleID := map[string]string{}, "0f3c8a52-5d0e-4a55-9a3e-7d2f6f0c1b11" // of a role that is gone
+	sums, roleID := map[string]string{}, "0f3c8a52-5d0e-4a55-9a3e-7d2f6f0c1b11" // of a deleted role
 	for _, o := range left.Objects {
 		vaultWrite(t, o.Path, o.Fields)
 		sums[o.Path] = grant.Object{Kind: o.Kind, Path: o.Path, Fields: typed(o.Fields)}.SHA256()
@@ -81,7 +81,7 @@ func before(t *testing.T, file string, i fleet.Instance, values ...string) oldWo
 	return s
 }
 
-// typed has the types that the functions write: what JSON made of them would have another digest.
+// typed returns the fields with the types that the functions write. JSON's types would have another digest.
 func typed(fields map[string]any) map[string]any {
 	out := maps.Clone(fields)
 	for name, value := range fields {
@@ -99,7 +99,7 @@ func typed(fields map[string]any) map[string]any {
 	return out
 }
 
-// putItem writes an item into the ledger's table, with the digests and the role_id that this Vault asks for.
+// putItem writes an item into the ledger's table, with the digests and the role_id of this Vault's objects.
 func putItem(t *testing.T, item map[string]any, sums map[string]string, roleID string) {
 	t.Helper()
 	list, _ := item["objects"].([]any)
@@ -125,7 +125,7 @@ func putItem(t *testing.T, item map[string]any, sums map[string]string, roleID s
 	}
 }
 
-// logIn logs the instance in by its auth role, where it has one.
+// logIn logs the instance in by its auth role, if it has one.
 func (s *oldWorker) logIn(t *testing.T) {
 	t.Helper()
 	var err error
@@ -143,7 +143,7 @@ func (s *oldWorker) logIn(t *testing.T) {
 	}
 }
 
-// works fails unless the token is good and gets the instance's certificate.
+// works fails unless the token gets the instance's certificate.
 func (s *oldWorker) works(t *testing.T) {
 	t.Helper()
 	client, err := world.Fleet.ClientOn(s.Instance, s.token)
@@ -155,26 +155,26 @@ func (s *oldWorker) works(t *testing.T) {
 		body: fmt.Sprintf(`{"common_name":"system:node:%s","alt_names":%q,"ip_sans":%q}`, s.name, s.name, s.PrivateIP),
 	})
 	if status != http.StatusOK {
-		t.Errorf("want %s to get its certificate with the token that it has, got %d %.200s", s.ID, status, body)
+		t.Errorf("want %s to get its certificate with its token, got %d %.200s", s.ID, status, body)
 	}
 }
 
-// isCut fails while the token does anything, also once a policy of its policy's name is made again.
+// isCut fails if the token works, also with a remade policy of its policy's name.
 func (s *oldWorker) isCut(t *testing.T) {
 	t.Helper()
 	defer remake(t, s.Instance)()
 	s.isOut(t)
 }
 
-// isOut fails while the token does anything by the policies as they are.
+// isOut fails if the token works with the present policies.
 func (s *oldWorker) isOut(t *testing.T) {
 	t.Helper()
 	if does := alive(t, s.Instance, map[string]string{"the token from before": s.token}); len(does) > 0 {
-		t.Errorf("want the token of %s cut, got %q", s.ID, does)
+		t.Errorf("want the token of %s cut, but it works: %q", s.ID, does)
 	}
 }
 
-// ofType is the lab's worker profile with a way to log in.
+// ofType returns the environment of a function whose worker profile has an auth type.
 func ofType(t *testing.T, kind string) map[string]string {
 	t.Helper()
 	if kind == "ec2" {
@@ -183,10 +183,11 @@ func ofType(t *testing.T, kind string) map[string]string {
 	return map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: "+kind)}
 }
 
-// kinds are the ways to log in, by the file of a worker that does so.
+// kinds holds the file of an old worker for each auth type.
 var kinds = map[string]string{"ec2": "worker.json", "iam": "worker-iam.json"}
 
-// Between the deployment and the first reconcile the old grant stands, is held against a second instance, and ends whole.
+// Between the deployment and the first reconcile an old grant works, holds its name against a second instance, and can be
+// removed completely.
 func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -195,7 +196,7 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 			s.works(t)
 			was := grantFields(t, s.Instance)
 			if a := runReconcile(t, comparing, rec.Input{Mode: rec.Detect, InstanceIDs: []string{s.ID}}); a.Blocked || a.Summary.Changed == 0 || a.Summary.Orphaned+a.Summary.Conflicting+a.Summary.Failed > 0 {
-				t.Errorf("want rows of changes and no others, got %+v", a)
+				t.Errorf("want only changed rows, got %+v", a)
 			}
 			must(t, deprovision, s.Instance, "running", "left-alone")
 
@@ -203,7 +204,7 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 			twin := c.twin(s.PrivateIP)
 			c.refuses("name of an old grant", granting, twin, s.ID, "alice_cluster")
 			if got := grantFields(t, s.Instance); !maps.EqualFunc(got, was, func(a, b map[string]any) bool { return fmt.Sprint(a) == fmt.Sprint(b) }) {
-				t.Errorf("want the old grant as it was, got %v", got)
+				t.Errorf("want the old grant unchanged, got %v", got)
 			}
 			s.works(t)
 
@@ -218,13 +219,13 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 	}
 }
 
-// One reconcile writes the claims and the bindings. It cuts nobody where Vault lets it write in place, and else who came in
-// by the former auth role.
+// One reconcile writes the claims and the bindings. It cuts no token if Vault can update the auth role in place. Otherwise it
+// cuts the tokens of the replaced auth role.
 func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			env := ofType(t, kind)
-			env["CONVERGE_QUEUE_URL"] = queueOf(t, "carry-over-"+kind) // provision may delete no auth role: none may be sent there
+			env["CONVERGE_QUEUE_URL"] = queueOf(t, "carry-over-"+kind) // provision must not delete an auth role, so none may go to its queue
 			comparing := variant(t, reconcile, env)
 			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
 			p := pathsOf(s.ID)
@@ -243,7 +244,7 @@ func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
 			}
 			old := s
 			if kind == "iam" {
-				old.isOut(t) // its auth role was replaced, and may not have let in who holds it
+				old.isOut(t) // its auth role was replaced: its holder may have logged in without the new binding
 			} else {
 				s.works(t)
 			}
@@ -258,7 +259,7 @@ func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
 			}
 			r := recordOf(t, s.Instance)
 			if r.LoginType != kind || r.TokenMaxTTL != 86400 || r.CertificateTTL != 2592000 || len(r.Former) > 0 {
-				t.Errorf("want the record to know login and lifetimes, got %+v", r)
+				t.Errorf("want the login type and the lifetimes in the record, got %+v", r)
 			}
 			wantItems(t, s)
 			if a := runReconcile(t, comparing, in); len(a.Drift) > 0 || a.Blocked {
@@ -274,7 +275,8 @@ func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
 	}
 }
 
-// wantItems wants a record and a claim for each name and address of a worker.
+// wantItems fails unless the ledger holds a worker's record and a claim for each of its names and addresses, and nothing
+// else.
 func wantItems(t *testing.T, s oldWorker) {
 	t.Helper()
 	want := []string{"claim#alice_cluster#" + s.name, "instance#" + s.ID}
@@ -287,6 +289,7 @@ func wantItems(t *testing.T, s oldWorker) {
 	}
 }
 
+// queueOf creates a queue and returns its URL.
 func queueOf(t *testing.T, name string) string {
 	t.Helper()
 	out, err := sqs.NewFromConfig(world.AWS).CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: &name})
@@ -296,8 +299,8 @@ func queueOf(t *testing.T, name string) string {
 	return aws.ToString(out.QueueUrl)
 }
 
-// A start of an instance of type ec2 carries it over as well. One of type iam is refused and keeps everything: its auth
-// role must be deleted first, which provision may not.
+// A start of an instance with auth type ec2 carries it over as well. One with type iam is refused and keeps its grant: its
+// auth role must be deleted first, which provision may not do.
 func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
 	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
 	must(t, provision, s.Instance, "running", "provisioned")
@@ -310,11 +313,11 @@ func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
 	for range 2 {
 		a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now()))
 		if a.Kind != "refuse" || !strings.Contains(a.Error, "reconcile in mode correct") {
-			t.Errorf("want a refusal that names what helps, got %+v", a)
+			t.Errorf("want a refusal that names the remedy, got %+v", a)
 		}
 		s.works(t)
 		if got := grantFields(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
-			t.Errorf("want all kept, got %v", got)
+			t.Errorf("want the grant unchanged, got %v", got)
 		}
 		if r := recordOf(t, s.Instance); r.State != ledger.Active || len(r.Objects) != 4 || r.LastError != a.Error {
 			t.Errorf("want an active record with the reason, got %+v", r)
@@ -327,6 +330,6 @@ func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
 	s.logIn(t)
 	s.works(t)
 	if a := bare(t, granting, fleet.Event(s.Instance, "running", time.Now())); a.Action != "unchanged" || recordOf(t, s.Instance).LastError != "" {
-		t.Errorf("want nothing left to tell, got %+v, %+v", a, recordOf(t, s.Instance))
+		t.Errorf("want no change and no error, got %+v, %+v", a, recordOf(t, s.Instance))
 	}
 }

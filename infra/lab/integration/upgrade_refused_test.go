@@ -12,7 +12,7 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// withoutBounds are the profiles of worker-by-tag.json: the FQDN is a tag, and the kubelet's certificate has no max_ttl.
+// withoutBounds returns the profiles of worker-by-tag.json: a tag is the FQDN, and the kubelet's certificate has no max_ttl.
 func withoutBounds(t *testing.T) string {
 	t.Helper()
 	return edited(t,
@@ -20,7 +20,7 @@ func withoutBounds(t *testing.T) string {
 		[3]string{"worker/kubelet.json.tmpl", "  \"max_ttl\": \"720h\",\n", ""})
 }
 
-// What a profile granted that breaks a new rule stands; nothing new comes of it until it is mended, and everybody says why.
+// A profile that breaks a new rule keeps its grants and makes no new ones until it is fixed. Every function reports the rule.
 func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 	env := map[string]string{"TEMPLATES_DIR": withoutBounds(t)}
 	granting, comparing := variant(t, provision, env), variant(t, reconcile, env)
@@ -44,7 +44,7 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 		reasons[d.InstanceID] = d.Reason
 		for _, rule := range broken {
 			if !strings.Contains(d.Error, rule) || d.Action != rec.None || d.Object != rec.KindRecord {
-				t.Errorf("want a row that names %q and does nothing, got %+v", rule, d)
+				t.Errorf("want a row that names %q and has no action, got %+v", rule, d)
 			}
 		}
 	}
@@ -52,42 +52,42 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 		t.Errorf("want one row for the old worker and one for the new, got %+v", a)
 	}
 	if _, checks := examine(t, comparing); checks["profile rules"].OK || !strings.Contains(checks["profile rules"].Detail, broken[0]) || !strings.Contains(checks["profile rules"].Detail, worker) {
-		t.Errorf("want the doctor to name profile and rule, got %+v", checks["profile rules"])
+		t.Errorf("want the doctor to name the profile and the rule, got %+v", checks["profile rules"])
 	}
 	logged(t, granting, `"Refused":1`)
 	logged(t, granting, "a profile breaks a rule")
 	logged(t, comparing, `"DriftChanged":1`)
 	if got := grantFields(t, s.Instance); fmt.Sprint(got) != fmt.Sprint(was) {
-		t.Errorf("want all kept, got %v", got)
+		t.Errorf("want the grant unchanged, got %v", got)
 	}
 	s.works(t)
 	s.logIn(t)
 	s.works(t)
 
 	env["TEMPLATES_DIR"] = edited(t, [3]string{"worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [alice.example]"})
-	mended := variant(t, reconcile, env)
-	if _, checks := examine(t, mended); !checks["profile rules"].OK {
+	fixed := variant(t, reconcile, env)
+	if _, checks := examine(t, fixed); !checks["profile rules"].OK {
 		t.Errorf("got %+v", checks["profile rules"])
 	}
-	if a := runReconcile(t, mended, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 || a.Blocked {
+	if a := runReconcile(t, fixed, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 || a.Blocked {
 		t.Fatalf("got %+v", a)
 	}
-	if a := runReconcile(t, mended, in); len(a.Drift) > 0 {
-		t.Errorf("want no drift once it is mended, got %+v", a)
+	if a := runReconcile(t, fixed, in); len(a.Drift) > 0 {
+		t.Errorf("want no drift once the profile is fixed, got %+v", a)
 	}
 	s.works(t)
 	wantItems(t, s)
-	// Its certificate from before is good for as long as the mount allows, and so long a name that it had is held.
+	// Its former certificate is valid for as long as the mount allows. A former name stays held for that time.
 	longest, _ := vaultRead(t, "sys/mounts/"+k8s+"/tune")["max_lease_ttl"].(json.Number)
 	if r := recordOf(t, s.Instance); r.LastError != "" || fmt.Sprint(vaultRead(t, pathsOf(s.ID).kubelet)["max_ttl"]) != "2592000" || fmt.Sprint(r.CertificateTTL) != longest.String() {
-		t.Errorf("want a bound lifetime, no error left and old certificates of %s s noted, got %+v", longest, r)
+		t.Errorf("want a bounded lifetime, no error and a certificate TTL of %s s recorded, got %+v", longest, r)
 	}
 	terminate(t, s.Instance)
 	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
 	s.isCut(t)
 }
 
-// Of two live instances that hold one address, one is told and keeps what it has, until the other is gone.
+// Of two live instances with one address, one is refused and keeps its grant until the other is gone.
 func TestUpgrade_AddressThatTwoHold(t *testing.T) {
 	comparing := variant(t, reconcile, nil)
 	first, second := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
@@ -97,7 +97,7 @@ func TestUpgrade_AddressThatTwoHold(t *testing.T) {
 	if a := runReconcile(t, comparing, in); a.Blocked || a.Summary.Corrected == 0 || a.Summary.Failed == 0 {
 		t.Errorf("want one carried over and one refused, got %+v", a)
 	}
-	told := 0
+	refusals := 0
 	for n, s := range both {
 		s.works(t)
 		s.logIn(t)
@@ -109,7 +109,7 @@ func TestUpgrade_AddressThatTwoHold(t *testing.T) {
 		if r.LastError == "" {
 			continue
 		}
-		told++
+		refusals++
 		if !strings.Contains(r.LastError, first.PrivateIP) || !strings.Contains(r.LastError, other.ID) {
 			t.Errorf("want the address and its holder named, got %q", r.LastError)
 		}
@@ -126,7 +126,7 @@ func TestUpgrade_AddressThatTwoHold(t *testing.T) {
 		other.isCut(t)
 		s.works(t)
 		if a := runReconcile(t, comparing, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 {
-			t.Errorf("want it carried over once the other is gone, got %+v", a)
+			t.Errorf("want the instance carried over once the other is gone, got %+v", a)
 		}
 		if a := runReconcile(t, comparing, in); len(a.Drift) > 0 || recordOf(t, s.Instance).LastError != "" {
 			t.Errorf("got %+v", a)
@@ -134,7 +134,7 @@ func TestUpgrade_AddressThatTwoHold(t *testing.T) {
 		s.works(t)
 		break
 	}
-	if told != 1 {
-		t.Errorf("want one of the two told, got %d", told)
+	if refusals != 1 {
+		t.Errorf("want one of the two refused, got %d", refusals)
 	}
 }

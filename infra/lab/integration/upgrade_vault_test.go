@@ -12,7 +12,7 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// Mounts from before bear no mark: grants go on, the doctor says so, and set-up marks them.
+// PKI mounts of the former version have no mark: instances are granted, the doctor reports it, and the setup marks them.
 func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
 	unmarked(t)
 	granting := variant(t, provision, nil)
@@ -22,7 +22,7 @@ func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
 	}
 	_, checks := examine(t, world.Functions[reconcile])
 	if c := checks["pki owner "+k8s]; c.OK || !strings.Contains(c.Detail, "bears no mark") || !strings.Contains(c.Remedy, "-deployment") {
-		t.Errorf("want the doctor to say what is missing, got %+v", c)
+		t.Errorf("want the doctor to report the missing mark, got %+v", c)
 	}
 	out, err := world.VaultSetup(t.Context())
 	if err != nil || !strings.Contains(string(out), k8s) {
@@ -35,9 +35,9 @@ func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
 	wantGranted(t, i)
 }
 
-// Messages that the functions of before left in the queues are done by the new ones.
+// The functions handle messages that the former version left in the queues.
 func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
-	const region = "ap-south-2" // of another test: the lab has room for 32 regions
+	const region = "ap-south-2" // another test's: the lab has room for 32 regions
 	env := map[string]string{"RECONCILE_REGIONS": region}
 	var old struct{ Provision, Reconcile []string }
 	i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
@@ -66,8 +66,8 @@ func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
 	wantGranted(t, i)
 }
 
-// With the policies of before, a removal does all but is not done: it cannot see whether the tokens are cut. After set-up
-// the next delivery ends it.
+// Under the former Vault policies a removal deletes everything but does not end: it cannot check that the tokens are cut.
+// After the setup the next delivery ends it.
 func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -84,19 +84,19 @@ func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
 				})
 			}
 			must(t, provision, fresh, "running", "provisioned")
-			wantGranted(t, fresh) // as reconcile sees it under its own policy of before
+			wantGranted(t, fresh) // as reconcile finds it under its own former policy
 			terminate(t, s.Instance)
 			for range 2 {
 				a := sendEvent(t, deprovision, s.Instance, "terminated")
 				if !strings.Contains(a.Failure, "whether the tokens of instance "+s.ID+" are cut cannot be told") || !strings.Contains(a.Failure, "run the Vault setup") {
-					t.Errorf("want a failure that comes back and says what helps, got %+v", a)
+					t.Errorf("want a failure that is redelivered and names the remedy, got %+v", a)
 				}
 				if left := objects(t, s.Instance); len(left) > 0 {
-					t.Errorf("want all gone from Vault, got %q", left)
+					t.Errorf("want no object left in Vault, got %q", left)
 				}
 				s.isCut(t)
 				if r := recordOf(t, s.Instance); r.State != ledger.Deprovisioning || r.UncutUntil != nil {
-					t.Errorf("want the record open, got %+v", r)
+					t.Errorf("want the record not yet deleted, got %+v", r)
 				}
 			}
 			if out, err := world.VaultSetup(t.Context()); err != nil {
@@ -108,7 +108,7 @@ func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
 	}
 }
 
-// A tombstone stays one, and a removal that was to be looked after once more is.
+// An old tombstone stays, and an old removal that waits for its second cut ends.
 func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 	gone := launch(t, fleet.Spec{Role: "alice-worker"})
 	settling := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -125,11 +125,11 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 	must(t, deprovision, settling, "terminated", "deprovisioned")
 	wantGone(t, settling)
 
-	// Whoever goes back to the version before, and then on again, finds claims that it knew nothing of.
+	// After a rollback to the former version and another upgrade, claims remain that the former version did not know.
 	next := launch(t, fleet.Spec{Role: "alice-worker"})
 	putItem(t, map[string]any{"pk": "claim#" + k8s + "#" + next.PrivateIP, "instance_id": gone.ID, "account": gone.AccountID, "region": gone.Region}, nil, "")
 	if a := sendEvent(t, provision, next, "running"); !strings.Contains(a.Failure, "its removal is awaited") {
-		t.Errorf("want it to come back until reconcile frees the address, got %+v", a)
+		t.Errorf("want the message back until reconcile frees the address, got %+v", a)
 	}
 	in.InstanceIDs = []string{next.ID}
 	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
@@ -138,10 +138,10 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 	wantGranted(t, next)
 }
 
-// A deployment that takes another's place finds the other's mark: it is refused until the mark is changed by hand, or while it
-// adopts, which passes over marks.
+// A deployment that replaces another finds its mark. Its grants are refused until the mark is changed by hand, unless it
+// adopts, which ignores marks.
 func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
-	unmarked(t) // puts the marks back at the end
+	unmarked(t) // restores the marks at the end
 	heir := deploy(t, "heir", "us-east-1")
 	mark := func(deployment string) {
 		t.Helper()
@@ -154,23 +154,23 @@ func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
 	(&contention{t: t}).refuses(otherStack, heir.granting, first, "heir", "lab", k8s)
 	adopting := heir.with(t, map[string]string{"CONFLICT_MODE": "adopt"})
 	if a := bare(t, adopting.granting, fleet.Event(first, "running", time.Now())); a.Action != "provisioned" {
-		t.Errorf("want the mark passed over while it adopts, got %+v", a)
+		t.Errorf("want the mark ignored while it adopts, got %+v", a)
 	}
 	if _, checks := examine(t, adopting.comparing); checks["pki owner "+k8s].OK {
-		t.Error("want the doctor to name the mark all the same")
+		t.Error("want the doctor to report the mark nevertheless")
 	}
 	mark("heir")
 	again := heir.with(t, nil)
 	if a := bare(t, again.granting, fleet.Event(second, "running", time.Now())); a.Action != "provisioned" {
-		t.Errorf("want it granted once the mark is its own, got %+v", a)
+		t.Errorf("want a grant once the mark is its own, got %+v", a)
 	}
 	if _, checks := examine(t, again.comparing); !checks["pki owner "+k8s].OK {
 		t.Errorf("got %+v", checks["pki owner "+k8s])
 	}
 }
 
-// The alias of a way to log in that no worker of the profile uses does not keep an old record from being closed, though it
-// does not say how its worker logged in.
+// An old record does not hold the login type. The alias setting of an auth type that the profile does not use still does not
+// prevent its removal.
 func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
 	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
 	aliases(t, map[string]any{"iam_alias": "unique_id"})
@@ -180,8 +180,8 @@ func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
 	s.isCut(t)
 }
 
-// Set-up with -set-alias leaves live tokens under the alias of before. A removal reads the auth role, whose role_id that alias
-// is, and cuts them, whether or not reconcile carried the instance over before.
+// The setup with -set-alias leaves live tokens under the former alias, the role_id of the auth role. A removal reads the role
+// and cuts those tokens, whether or not reconcile carried the instance over before.
 func TestUpgrade_TokensUnderTheFormerAlias(t *testing.T) {
 	for _, carried := range []bool{false, true} {
 		aliases(t, map[string]any{"ec2_alias": "role_id"})

@@ -22,14 +22,14 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// deployment is another one in the same account, on the same Vault: an ID, a table and functions of its own.
+// deployment is another deployment in the same account on the same Vault, with an ID, a table and functions of its own.
 type deployment struct {
 	env                 map[string]string
 	granting, comparing *sandbox.Function
 	ledger              *ledger.Ledger
 }
 
-// deploy makes a deployment that looks after one region only.
+// deploy makes a deployment that compares only one region.
 func deploy(t *testing.T, name, region string) deployment {
 	t.Helper()
 	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
@@ -47,7 +47,7 @@ func deploy(t *testing.T, name, region string) deployment {
 	return d.with(t, nil)
 }
 
-// with is the deployment after a redeployment with other variables.
+// with returns the deployment after a redeployment with changed variables.
 func (d deployment) with(t *testing.T, change map[string]string) deployment {
 	t.Helper()
 	env := map[string]string{}
@@ -61,10 +61,10 @@ func (d deployment) with(t *testing.T, change map[string]string) deployment {
 	return d
 }
 
-// grant launches workers in a region and has the deployment provision them.
+// grant launches n workers in a region and provisions them by the deployment.
 func (d deployment) grant(t *testing.T, region string, n int) []fleet.Instance {
 	t.Helper()
-	unmarked(t) // the lab's PKI mounts are marked for the lab's own deployment
+	unmarked(t) // the lab's PKI mounts have the mark of the lab's own deployment
 	var all []fleet.Instance
 	for range n {
 		i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
@@ -88,11 +88,11 @@ func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
 	in := rec.Input{Mode: rec.Detect, Profile: worker}
 	a := runReconcile(t, redeployed, in)
 	if a.Summary != (rec.Summary{Changed: 3}) || !slices.Equal(a.Drift[0].Fields, []string{"token_ttl"}) {
-		t.Fatalf("want the changed TTL told for each of 3 instances before anything is done, got %+v", a)
+		t.Fatalf("want a row with the changed TTL for each of 3 instances, got %+v", a)
 	}
 	in.Mode = rec.Correct
 	if a := runReconcile(t, redeployed, in); a.Summary.Corrected != 3 || a.Blocked {
-		t.Errorf("want all three set right, got %+v", a)
+		t.Errorf("want all three corrected, got %+v", a)
 	}
 	for _, i := range all {
 		if ttl := fmt.Sprint(vaultRead(t, pathsOf(i.ID).role)["token_ttl"]); ttl != "1800" {
@@ -100,13 +100,13 @@ func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
 		}
 	}
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
-		t.Errorf("a token from before must live on: a profile's change is no removal: %v", err)
+		t.Errorf("want an earlier token to work, since a changed profile removes nothing: %v", err)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], session.Nonce); err != nil {
 		t.Errorf("want the instance to log in as before, got %v", err)
 	}
 	if a := runReconcile(t, redeployed, rec.Input{Mode: rec.Detect, Profile: worker}); len(a.Drift) > 0 {
-		t.Errorf("want no drift once it is done, got %+v", a)
+		t.Errorf("want no drift after the correction, got %+v", a)
 	}
 }
 
@@ -122,10 +122,10 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 	renamed := deploy(t, "new-name", region)
 	in := rec.Input{Mode: rec.Correct, Profile: worker}
 	if a := runReconcile(t, renamed.comparing, in); a.Summary.Conflicting == 0 || a.Summary.Corrected > 0 {
-		t.Errorf("want the old deployment's instances told as conflicting and left alone, got %+v", a)
+		t.Errorf("want conflicting rows for the old deployment's instances and nothing changed, got %+v", a)
 	}
 	if !reflect.DeepEqual(grantFields(t, all[0]), before) {
-		t.Error("the new deployment changed what bears the old one's marker")
+		t.Error("the new deployment changed an object with the old one's marker")
 	}
 	adopting := renamed.with(t, map[string]string{"CONFLICT_MODE": "adopt"})
 	if a := runReconcile(t, adopting.comparing, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 {
@@ -140,20 +140,20 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 		}
 	}
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
-		t.Errorf("a token from before must live on: %v", err)
+		t.Errorf("want an earlier token to work: %v", err)
 	}
-	taken := grantFields(t, all[0])
+	adopted := grantFields(t, all[0])
 	if a := runReconcile(t, old.comparing, in); a.Summary.Corrected > 0 {
-		t.Errorf("want the old deployment's reconcile to leave them alone, got %+v", a)
+		t.Errorf("want the old deployment's reconcile to change nothing, got %+v", a)
 	}
 	if a := runReconcile(t, old.comparing, rec.Input{Mode: rec.Teardown, Confirm: "old-name"}); a.Summary.Corrected > 0 || a.Summary.Conflicting != 2 || a.Summary.Failed > 0 {
-		t.Errorf("want the old deployment's teardown to leave them alone and say so, got %+v", a)
+		t.Errorf("want the old deployment's teardown to change nothing and report conflicts, got %+v", a)
 	}
-	if !reflect.DeepEqual(grantFields(t, all[0]), taken) {
-		t.Error("the old deployment changed what the new one has adopted")
+	if !reflect.DeepEqual(grantFields(t, all[0]), adopted) {
+		t.Error("the old deployment changed an object that the new one adopted")
 	}
 	if a := runReconcile(t, renamed.with(t, nil).comparing, rec.Input{Mode: rec.Detect, Profile: worker}); len(a.Drift) > 0 {
-		t.Errorf("want no drift with adopting switched off again, got %+v", a)
+		t.Errorf("want no drift after adopting is switched off, got %+v", a)
 	}
 }
 
@@ -188,7 +188,7 @@ func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
 		}
 	}
 	if found, err := other.ObjectsOf(t.Context(), gone.ID); err != nil || len(found) > 0 {
-		t.Errorf("want nothing for an instance that is gone, got %q, %v", found, err)
+		t.Errorf("want no object for a terminated instance, got %q, %v", found, err)
 	}
 	if a := runReconcile(t, moved.comparing, rec.Input{Mode: rec.Detect}); len(a.Drift) > 0 || a.Blocked {
 		t.Errorf("want no drift after the move, got %+v", a)
@@ -208,16 +208,16 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 		t.Fatal(err)
 	}
 	byHand := "sys/policies/acl/ec2-" + all[1].ID + "-byhand"
-	vaultWrite(t, byHand, map[string]any{"policy": "# somebody else's\n"})
+	vaultWrite(t, byHand, map[string]any{"policy": "# foreign\n"})
 
 	for _, wrong := range []string{`{"mode":"teardown"}`, `{"mode":"teardown","confirm":"lab"}`, `{"mode":"teardown","confirm":"retiring","profile":"x"}`} {
 		result, err := d.comparing.Invoke(t.Context(), []byte(wrong))
 		if err != nil || result.Err() == nil {
-			t.Errorf("%s: want it refused, got %s, %v", wrong, result.Payload, err)
+			t.Errorf("%s: want a refusal, got %s, %v", wrong, result.Payload, err)
 		}
 	}
 	if n := withObjects(t, all); n != 4 {
-		t.Fatalf("want all four to stand after what was refused, got %d", n)
+		t.Fatalf("want all four grants kept after the refused teardowns, got %d", n)
 	}
 
 	confirmed := rec.Input{Mode: rec.Teardown, Confirm: "retiring"}
@@ -227,7 +227,7 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 		t.Fatalf("want four instances removed, got %+v\n%s", a, d.comparing.Logs())
 	}
 	if got := misnamed(t, a); !slices.Equal(got, left) {
-		t.Errorf("want the teardown to tell what it leaves that belongs to no instance, %q, got %q", left, got)
+		t.Errorf("want the teardown to report the misnamed objects that it leaves, %q, got %q", left, got)
 	}
 	for _, path := range left {
 		if vaultRead(t, path) == nil {
@@ -254,25 +254,25 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 		t.Error("the teardown changed another deployment's instance")
 	}
 
-	// Nothing comes back: not by an event, not of a new instance, not by reconcile.
+	// Nothing is granted again, by an event of an old or a new instance or by reconcile.
 	late := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
 	for _, i := range []fleet.Instance{all[0], late} {
-		fresh := variant(t, provision, d.env) // a new sandbox knows of it at once
+		fresh := variant(t, provision, d.env) // a new sandbox reads the teardown at once
 		if a := bare(t, fresh, fleet.Event(i, "running", time.Now())); a.Action != "torn-down" || len(objects(t, i)) > 0 {
-			t.Errorf("want %s left alone, got %+v, %q", i.ID, a, objects(t, i))
+			t.Errorf("want no grant for %s, got %+v, %q", i.ID, a, objects(t, i))
 		}
 	}
 	if a := runReconcile(t, d.comparing, rec.Input{Mode: rec.Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, "torn down") {
-		t.Errorf("want reconcile to make nothing again, got %+v", a)
+		t.Errorf("want reconcile blocked by the teardown, got %+v", a)
 	}
 	if a := runReconcile(t, d.comparing, confirmed); a.Summary != (rec.Summary{}) || a.Blocked {
 		t.Errorf("want nothing left for a second teardown, got %+v", a)
 	}
 	if used := rightsUsed(t)[reconcile]; !used["dynamodb:PutItem teardown"] {
-		t.Errorf("the teardown wrote no item of its own, only used %v", used)
+		t.Errorf("want the teardown's item written, but the rights used are %v", used)
 	}
 
-	// And all comes back when it is taken up again by hand.
+	// Everything is granted again after the teardown's item is deleted by hand.
 	vaultDelete(t, byHand)
 	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String("retiring"), Key: key("teardown")}); err != nil {
 		t.Fatal(err)
@@ -293,18 +293,18 @@ func TestATeardownThatMeetsAFaultSaysSoAndTheNextOneEndsIt(t *testing.T) {
 		case "DELETE sys/policies/acl/ec2-" + all[1].ID + "-node":
 			return &tap.Fault{Status: http.StatusInternalServerError}
 		case "DELETE auth/aws/role/" + all[2].ID:
-			return &tap.Fault{CutAfter: true} // it is gone, and nobody was told
+			return &tap.Fault{CutAfter: true} // the deletion takes effect, and its answer is lost
 		}
 		return nil
 	})
 	confirmed := rec.Input{Mode: rec.Teardown, Confirm: "retiring-badly"}
 	a := runReconcile(t, l.Functions[reconcile], confirmed)
 	if a.Summary.Failed != 2 || a.Summary.Corrected != 1 {
-		t.Errorf("want two told as failed and one removed, got %+v", a)
+		t.Errorf("want two failed rows and one removal, got %+v", a)
 	}
 	l.Taps.Vault.SetFault(nil)
 	if a := runReconcile(t, l.Functions[reconcile], confirmed); a.Summary.Corrected != 2 || a.Summary.Failed > 0 || withObjects(t, all) > 0 {
-		t.Errorf("want the other two removed by the next one, got %+v", a)
+		t.Errorf("want the other two removed by the next teardown, got %+v", a)
 	}
 	for _, i := range all {
 		if r, err := d.ledger.Get(t.Context(), i.ID); err != nil || r.State != ledger.Deleted || len(r.Objects) > 0 {

@@ -29,14 +29,14 @@ func TestADryRunOfTheVaultSetupTellsAndWritesNothing(t *testing.T) {
 	const path = "sys/policies/acl/other-provision"
 	out, err := world.VaultSetup(t.Context(), "-role-prefix", "other", "-dry-run")
 	if err != nil || !strings.Contains(string(out), "create  "+path) {
-		t.Fatalf("want the new policy told, got %v\n%s", err, out)
+		t.Fatalf("want the new policy reported, got %v\n%s", err, out)
 	}
 	if got, err := world.Vault.Logical().ReadWithContext(t.Context(), path); err != nil || got != nil {
 		t.Errorf("the dry run wrote %s: %v, %v", path, got, err)
 	}
 }
 
-// asFunction logs in to Vault as a function does, with its IAM role and our own signing.
+// asFunction returns a Vault client that is logged in as a function, by its IAM role and the product's own signing.
 func asFunction(t *testing.T, function, name string) *vaultapi.Client {
 	t.Helper()
 	env, err := world.FunctionEnv(t.Context(), function)
@@ -91,7 +91,7 @@ func TestTheFunctionsPoliciesReachTheirOwnNamesAndNothingElse(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				_, err := client.RawRequestWithContext(t.Context(), request) //nolint:staticcheck // the one call that lists and writes alike
+				_, err := client.RawRequestWithContext(t.Context(), request) //nolint:staticcheck // the only call for every method
 				if err == nil || !strings.Contains(err.Error(), "permission denied") {
 					t.Errorf("%s %s: want permission denied, got %v", r[0], r[1], err)
 				}
@@ -116,13 +116,13 @@ func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := own.Login(t.Context(), vault.NewConn(client, "", "")); err != nil {
-		t.Errorf("its own role: %v", err)
+		t.Errorf("its own auth role: %v", err)
 	}
 	if _, err := other.Login(t.Context(), vault.NewConn(client, "", "")); err == nil {
 		t.Error("provision logged in as deprovision, which may delete entities")
 	}
 	if _, err := without.Login(t.Context(), vault.NewConn(client, "", "")); err == nil {
-		t.Error("a login without the server ID header was let in")
+		t.Error("a login without the server ID header succeeded")
 	}
 }
 
@@ -135,7 +135,7 @@ func TestAProfileOfTypeIAMBindsTheLoginToTheInstanceAsWell(t *testing.T) {
 			t.Fatalf("got %+v", a)
 		}
 	}
-	// On EC2 the session of an instance's role is named after the instance.
+	// On EC2 the session of an instance's role has the instance ID as its name.
 	login := func(as, role fleet.Instance) error {
 		session, err := sts.NewFromConfig(world.AWS).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &as.RoleARN, RoleSessionName: &as.ID})
 		if err != nil {
