@@ -14,8 +14,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// claim writes an intent with its claims. A claim whose holder EC2 shows as gone is taken over, one after the other: each
-// holder is removed first.
+// claim writes an intent with its claims. A name whose holder EC2 shows as gone is freed first, one name after the other,
+// by removing its holder's grant.
 func (w *work) claim(ctx context.Context, write ledger.Write) (*ledger.Record, error) {
 	record, err := w.Ledger.Put(ctx, write)
 	for range write.Claims {
@@ -23,16 +23,16 @@ func (w *work) claim(ctx context.Context, write ledger.Write) (*ledger.Record, e
 		if !errors.As(err, &held) {
 			break
 		}
-		if err = w.takeOver(ctx, write.New.InstanceID, held.Name); err == nil {
+		if err = w.freeName(ctx, write.New.InstanceID, held.Name); err == nil {
 			record, err = w.putIfOpen(ctx, write)
 		}
 	}
 	return record, err
 }
 
-// takeOver frees a name that another instance holds, if EC2 says that the holder is gone: its objects are removed
-// first, and with them its claims. It succeeds when the name may be claimed again.
-func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name) error {
+// freeName frees a name that another instance holds, if EC2 says that the holder is gone: it removes the holder's grant,
+// and with it the claims. It returns nil when the name may be claimed again.
+func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name) error {
 	holder, err := w.Ledger.Holder(ctx, name)
 	if err != nil || holder == nil {
 		return err
@@ -46,36 +46,50 @@ func (w *work) takeOver(ctx context.Context, instanceID string, name ledger.Name
 	if err != nil {
 		return err
 	}
-	// Terminated instances leave EC2's answers within the hour; so do not those that were never seen yet.
-	ended := record == nil || record.State == ledger.Deleted && len(record.Former) == 0
-	gone := s.Found && s.Facts.State == facts.Terminated ||
-		!s.Found && (ended || w.Now().Sub(record.UpdatedAt) > Grace)
-	until, former := record.HeldUntil(name)
+	// EC2 stops showing an instance within an hour of its end, and does not show a new one yet.
+	isClosed := record == nil || (record.State == ledger.Deleted && len(record.Former) == 0)
+	isTerminated := s.Found && s.Facts.State == facts.Terminated
+	isGone := isTerminated || (!s.Found && (isClosed || w.Now().Sub(record.UpdatedAt) > Grace))
+	until, isFormer := record.HeldUntil(name)
 	switch {
-	case gone && w.Duties.Remove:
-	case gone, s.Facts.State == facts.ShuttingDown, record.Leaves(s.Facts.LaunchTime):
-		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone or on its way out: its removal is awaited", name.Text, name.Under, holder.InstanceID)
-	case former && !until.IsZero() && w.Now().After(until):
-		return w.giveUp(ctx, record, name)
+	case isGone && w.Duties.Remove:
+	case isGone, s.Facts.State == facts.ShuttingDown, record.Leaves(s.Facts.LaunchTime):
+		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone or ending: its removal is awaited", name.Text, name.Under, holder.InstanceID)
+	case isFormer && !until.IsZero() && w.Now().After(until):
+		return w.releaseName(ctx, record, name)
 	default:
 		return fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free %s",
-			instanceID, name.Text, name.Under, holder.InstanceID, state(s), freeWhen(until, former))
+			instanceID, name.Text, name.Under, holder.InstanceID, stateOf(s), freeWhen(until, isFormer))
 	}
 	if record != nil && record.State != ledger.Deleted {
 		return w.removeHolder(ctx, ref, record)
 	}
-	return w.giveUp(ctx, record, name, *holder)
+	if record == nil {
+		record = &ledger.Record{InstanceID: ref.ID, Account: ref.Account, Region: ref.Region, State: ledger.Deleted}
+		_, err := w.Ledger.Put(ctx, ledger.Write{New: *record, Owner: w.NewOwner(), Release: []ledger.Name{name}})
+		return err
+	}
+	return w.releaseName(ctx, record, name)
 }
 
-func freeWhen(until time.Time, former bool) string {
-	if !former || until.IsZero() {
+// freeWhen returns the words for when a held name becomes free.
+func freeWhen(until time.Time, isFormer bool) string {
+	if !isFormer || until.IsZero() {
 		return "once that one is gone"
 	}
 	return fmt.Sprintf("once that one is gone, or after %s: until then a certificate with it may still be good", until.UTC().Format(time.RFC3339))
 }
 
-// removeHolder removes a holder's grant and notes it for those who are to be told. What its own removal leaves to do later
-// is not waited for: its names are free.
+// stateOf returns the state of a sighting as messages name it.
+func stateOf(s instance.Sighting) facts.State {
+	if !s.Found {
+		return "not visible yet"
+	}
+	return s.Facts.State
+}
+
+// removeHolder removes a holder's grant and adds it to the removed holders. It does not wait for the part of the removal
+// that a later run finishes: the names are free.
 func (w *work) removeHolder(ctx context.Context, ref facts.Ref, record *ledger.Record) error {
 	done, err := w.remove(ctx, removal{old: record, next: *record})
 	removed := RemovedHolder{Ref: ref, Outcome: done, Unfinished: errors.Is(err, ErrUnfinished)}
@@ -84,7 +98,7 @@ func (w *work) removeHolder(ctx context.Context, ref facts.Ref, record *ledger.R
 		return fault.Retryf("the removal of instance %s, which held the name, is not over yet", ref.ID)
 	case removed.Unfinished, err == nil:
 	case fault.KindOf(err) == fault.Conflict:
-		removed.Err = err // something is left of it, but not the name
+		removed.Err = err // objects of the holder are left, but not the name
 	default:
 		return err
 	}
@@ -92,29 +106,17 @@ func (w *work) removeHolder(ctx context.Context, ref facts.Ref, record *ledger.R
 	return nil
 }
 
-// giveUp drops one claim of a holder that has nothing else, or of which it is a former name.
-func (w *work) giveUp(ctx context.Context, record *ledger.Record, name ledger.Name, holder ...ledger.Claim) error {
-	next := ledger.Record{State: ledger.Deleted}
-	if record != nil {
-		next = *record
-		next.Former = slices.DeleteFunc(slices.Clone(record.Former), func(n ledger.FormerName) bool { return n.Name == name })
-	} else {
-		next.InstanceID, next.Account, next.Region = holder[0].InstanceID, holder[0].Account, holder[0].Region
-	}
-	_, err := w.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: w.NewOwner(), Release: []ledger.Name{name}})
+// releaseName drops one claim of a holder whose record has nothing else, or names it as a former name.
+func (c *Converger) releaseName(ctx context.Context, record *ledger.Record, name ledger.Name) error {
+	next := *record
+	next.Former = slices.DeleteFunc(slices.Clone(record.Former), func(n ledger.FormerName) bool { return n.Name == name })
+	_, err := c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner(), Release: []ledger.Name{name}})
 	return err
 }
 
-func state(s instance.Sighting) facts.State {
-	if !s.Found {
-		return "not visible yet"
-	}
-	return s.Facts.State
-}
-
-// mayHold returns an error when a grant's claims and the former names of its instance are more than one transaction takes:
-// they could not be given up together.
-func mayHold(instanceID string, claims []ledger.Name, former []ledger.FormerName) error {
+// checkClaimCount returns an error if the claims of a grant and the instance's former names are more than one transaction
+// of the ledger takes: they could not be released together.
+func checkClaimCount(instanceID string, claims []ledger.Name, former []ledger.FormerName) error {
 	if n := len(claims) + len(former); n > grant.MaxClaims {
 		return fault.Refusef("instance %s would hold %d names and addresses, %d of them from earlier grants whose certificates may still be good, and one transaction of the ledger takes %d: wait until those have ended, or replace the instance",
 			instanceID, n, len(former), grant.MaxClaims)
@@ -122,9 +124,9 @@ func mayHold(instanceID string, claims []ledger.Name, former []ledger.FormerName
 	return nil
 }
 
-// ownsMounts returns an error when a PKI mount of a first grant belongs to another deployment: claims are unique within
-// one ledger only. Where settings say to adopt, another deployment's mounts are being taken over with its objects.
-func (c *Converger) ownsMounts(ctx context.Context, instanceID string, p *grant.Profile) error {
+// checkMounts returns an error if a PKI mount of a first grant belongs to another deployment: claims are unique within one
+// ledger only. Where settings say to adopt, another deployment's mounts are taken over with its objects.
+func (c *Converger) checkMounts(ctx context.Context, instanceID string, p *grant.Profile) error {
 	if c.Adopt {
 		return nil
 	}

@@ -2,16 +2,15 @@ package converge
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// certificateTTL returns how long a certificate of an instance can be good, by its record and the grant that is about to be
-// made; 0 when that cannot be told. A record from before it was noted does not say it: what was issued then is bounded by
-// the PKI roles that stand, or by their mount where they have no max_ttl.
+// certificateTTL returns how long a certificate of an instance can be good, by its record and the grant to make; 0 if that
+// is unknown. A record of an earlier version lacks it: certificates issued then are bounded by the PKI roles that exist, or
+// by their mount where they have no max_ttl.
 func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *grant.Grant) (time.Duration, error) {
 	longest := g.CertificateTTL
 	if old == nil {
@@ -21,8 +20,8 @@ func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *g
 		return max(longest, time.Duration(old.CertificateTTL)*time.Second), nil
 	}
 	for _, o := range old.Objects {
-		i := strings.LastIndex(o.Path, "/roles/")
-		if o.Kind != grant.KindPKIRole || i < 0 {
+		mount, _, isRole := grant.SplitPKIRolePath(o.Path)
+		if o.Kind != grant.KindPKIRole || !isRole {
 			continue
 		}
 		role, err := c.Vault.Read(ctx, o.Path)
@@ -31,8 +30,7 @@ func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *g
 		}
 		ttl := grant.SecondsOf(role["max_ttl"])
 		if ttl == 0 {
-			// https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
-			shown, err := c.Vault.Read(ctx, "sys/internal/ui/mounts/"+o.Path[:i])
+			shown, err := c.Vault.Read(ctx, grant.MountInfoPath(mount))
 			if err != nil {
 				return 0, err
 			}
@@ -44,4 +42,13 @@ func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *g
 		longest = max(longest, ttl)
 	}
 	return longest, nil
+}
+
+// lastCertificate returns when the last certificate with the names of a record has ended, if none is issued from now on;
+// zero if the record does not say how long they are good.
+func (c *Converger) lastCertificate(r ledger.Record) time.Time {
+	if r.CertificateTTL == 0 && len(leasePrefixes(r.Objects)) > 0 {
+		return time.Time{}
+	}
+	return c.Now().Round(0).UTC().Add(time.Duration(r.CertificateTTL) * time.Second)
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// marksKept is how long the mark of a PKI mount is taken as known: set-up may write it at any time.
-const marksKept = 10 * time.Minute
+// markTime is how long the mark of a PKI mount is remembered: the set-up may write it at any time.
+const markTime = 10 * time.Minute
 
-// MountMarks reads whose PKI mounts are from their descriptions, and keeps the answers for a while. It is safe for
+// MountMarks returns the owners of PKI mounts by their descriptions, and remembers them for a while. It is safe for
 // concurrent use.
 type MountMarks struct {
-	// Read returns what stands at a path in Vault.
+	// Read returns the object at a path in Vault.
 	Read func(ctx context.Context, path string) (map[string]any, error)
 	Now  func() time.Time
 
@@ -30,9 +30,8 @@ type mark struct {
 	until time.Time
 }
 
-// Owner returns the deployment that a PKI mount is marked for; empty for a mount without a mark. The path shows a token the
-// mounts it can use at all, and needs no grant of its own.
-// https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
+// Owner returns the deployment that a PKI mount is marked for; empty for a mount without a mark. A token may read the
+// description of each mount that it can use at all.
 func (m *MountMarks) Owner(ctx context.Context, mount string) (string, error) {
 	now := m.Now().Round(0)
 	m.mu.Lock()
@@ -41,14 +40,15 @@ func (m *MountMarks) Owner(ctx context.Context, mount string) (string, error) {
 	if ok && now.Before(known.until) {
 		return known.owner, nil
 	}
-	// A batch begins many grants at once; one read answers them all, whoever of them gives up. Read has a bound of its own.
+	// A batch begins many grants at once, and one read answers them all, even if one of them gives up. Read has a deadline
+	// of its own.
 	answer, err, _ := m.asked.Do(mount, func() (any, error) { return m.read(context.WithoutCancel(ctx), mount, now) })
 	owner, _ := answer.(string)
 	return owner, err
 }
 
 func (m *MountMarks) read(ctx context.Context, mount string, now time.Time) (string, error) {
-	data, err := m.Read(ctx, "sys/internal/ui/mounts/"+mount)
+	data, err := m.Read(ctx, grant.MountInfoPath(mount))
 	if err != nil {
 		return "", err
 	}
@@ -59,6 +59,6 @@ func (m *MountMarks) read(ctx context.Context, mount string, now time.Time) (str
 	if m.known == nil {
 		m.known = map[string]mark{}
 	}
-	m.known[mount] = mark{owner: owner, until: now.Add(marksKept)}
+	m.known[mount] = mark{owner: owner, until: now.Add(markTime)}
 	return owner, nil
 }

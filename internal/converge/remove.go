@@ -5,44 +5,48 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// removal is what is to be removed of an instance.
+// LoginTime is how long a login can be in flight: Vault ends every request after its default_max_request_duration, 90 s.
+// https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration
+const LoginTime = 95 * time.Second
+
+// removal is the grant of one instance to remove.
 type removal struct {
-	old  *ledger.Record // as it stands; nil for none
-	next ledger.Record  // the same with all that is to go
-	// keepsNames holds its names until the last certificate with them has ended: the instance lives on.
+	old  *ledger.Record // as read; nil if there is none
+	next ledger.Record  // the same with every object to remove
+	// keepsNames holds the names until the last certificate with them has ended: the instance goes on running.
 	keepsNames bool
 }
 
-// remove takes away all that the ledger names for an instance, by the recorded paths. The auth role goes first, so
-// that nobody can log in any more, then the identity entity, which ends every live token at once; only then what
-// the tokens could do. The record says that it is done only when the tokens are cut.
+// remove removes all objects that the ledger names for an instance, by the recorded paths. The auth role goes first, so
+// that no login is possible any more, then the identity entity, which ends every live token at once, and only then the
+// objects that the tokens had the use of. The record is closed only when the tokens are cut.
 func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	next := r.next
 	if next.State == ledger.Deleted && len(next.Objects) == 0 {
-		return c.finish(ctx, r)
+		return c.completeRemoval(ctx, r)
 	}
-	if err := c.take(r.old); err != nil {
+	if err := leaseError(r.old, c.Now()); err != nil {
 		return Outcome{}, err
 	}
 	quiet := next.QuietUntil
 	if quiet != nil && c.Now().Before(*quiet) {
-		return Outcome{}, settling(next.InstanceID, *quiet)
+		return Outcome{}, unfinished(next.InstanceID, *quiet)
 	}
 	w := &work{Converger: c, owner: c.NewOwner()}
 	if next.State != ledger.Deprovisioning && next.UncutUntil != nil && !c.Now().Before(*next.UncutUntil) {
-		next.UncutUntil = nil // of a way to log in that the instance had before: those tokens have ended
+		next.UncutUntil = nil // of an earlier auth role, whose tokens have expired
 	}
 	next.State = ledger.Deprovisioning
 	if r.keepsNames {
-		next.MakeFormer(next.Held()) // until when is known once nothing can issue a certificate any more
+		next.MakeFormer(next.Held()) // dated once nothing can issue a certificate any more
 	}
 	var err error
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: r.old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
@@ -52,35 +56,35 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	for _, o := range next.Objects {
 		done.Paths = append(done.Paths, o.Path)
 	}
-	late, err := w.removeObjects(ctx, &done)
+	sawLateLogin, err := w.removeObjects(ctx, &done)
 	if err != nil {
 		done.Action = "" // it is not done
 		write := ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}
 		if fault.KindOf(err) == fault.Conflict && !r.keepsNames {
-			// All that could use the names is gone; what is left belongs to somebody else and must not hold them.
+			// Everything that could use the names is gone. The objects left are foreign and must not hold them.
 			write.Release = w.record.Names()
 		}
-		return done, c.failed(ctx, write, err)
+		return done, c.fail(ctx, write, err)
 	}
-	if quiet == nil && (late || next.ExtraPolicies) {
-		return done, w.settle(ctx, r)
+	if quiet == nil && (sawLateLogin || next.ExtraPolicies) {
+		return done, w.awaitSecondCut(ctx, r)
 	}
-	record, err := w.Ledger.Put(ctx, w.done(r))
+	record, err := w.Ledger.Put(ctx, w.closingWrite(r))
 	if err != nil {
 		return done, err
 	}
 	return done, c.revoke(ctx, record)
 }
 
-// done is the write by which a removal ends: names are given up, and what was issued is noted as to be revoked.
-func (w *work) done(r removal) ledger.Write {
+// closingWrite returns the write that ends a removal: it releases the names, and records the certificates to revoke.
+func (w *work) closingWrite(r removal) ledger.Write {
 	next := *w.record
 	if w.RevokeCertificates {
-		next.Revoking = w.toRevoke()
+		next.Revoking = w.prefixesToRevoke()
 	}
 	next.FormerRoleIDs = w.record.RoleIDs()
 	if next.UncutUntil != nil {
-		next.FormerRoleIDs = nil // what they led to could not be shown to be the instance's, and has no token by now
+		next.FormerRoleIDs = nil // their entities could not be shown to be the instance's, and have no live token
 	}
 	next.QuietUntil, next.UncutUntil = nil, nil
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
@@ -96,8 +100,9 @@ func (w *work) done(r removal) ledger.Write {
 	return write
 }
 
-// finish does what a removal left to do later: names of an instance that lived on, and the rest of a revocation.
-func (c *Converger) finish(ctx context.Context, r removal) (Outcome, error) {
+// completeRemoval does the part that an earlier removal left: the names of an instance that went on running, and the rest
+// of a revocation.
+func (c *Converger) completeRemoval(ctx context.Context, r removal) (Outcome, error) {
 	record := r.old
 	if record == nil {
 		return Outcome{Action: Unchanged}, nil
@@ -113,20 +118,16 @@ func (c *Converger) finish(ctx context.Context, r removal) (Outcome, error) {
 	return Outcome{Action: Unchanged}, c.revoke(ctx, record)
 }
 
-// LoginTime is how long a login can be under way: Vault ends every request after its default_max_request_duration.
-// https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration
-const LoginTime = 95 * time.Second
-
-// settle leaves the record open until no login can be under way any more that began before the auth role went. Such a
-// login has read the role and makes its token when AWS has answered; the removal then runs once more and cuts it. It
-// is waited for where a late token would have power, by policies other than the instance's own, or where one was seen.
-func (w *work) settle(ctx context.Context, r removal) error {
+// awaitSecondCut leaves the record open until no login can be in flight that began before the auth role was deleted. Such
+// a login has read the role, and makes its token when AWS has answered; the removal then runs again and cuts it. A removal
+// waits so where a late token would have power, by policies other than the instance's own, or where a late login was seen.
+func (w *work) awaitSecondCut(ctx context.Context, r removal) error {
 	next := *w.record
 	quiet := w.Now().Round(0).UTC().Add(LoginTime)
 	next.QuietUntil = &quiet
 	next.Objects = slices.DeleteFunc(slices.Clone(next.Objects), func(o ledger.Object) bool { return o.Kind != grant.KindAuthRole })
 	if w.RevokeCertificates {
-		next.Revoking = w.toRevoke()
+		next.Revoking = w.prefixesToRevoke()
 	}
 	write := ledger.Write{Old: w.record, New: next, Owner: w.owner}
 	if !r.keepsNames {
@@ -136,29 +137,20 @@ func (w *work) settle(ctx context.Context, r removal) error {
 	if _, err := w.Ledger.Put(ctx, write); err != nil {
 		return err
 	}
-	return settling(next.InstanceID, quiet)
+	return unfinished(next.InstanceID, quiet)
 }
 
-func settling(instanceID string, until time.Time) error {
+func unfinished(instanceID string, until time.Time) error {
 	return fault.New(fault.Retry, fmt.Errorf("instance %s, until %s: %w", instanceID, until.Format(time.RFC3339), ErrUnfinished))
 }
 
-// lastCertificate returns when the last certificate with the names of a record has ended, if none is issued from now on;
-// zero where the record does not say how long they are good.
-func (c *Converger) lastCertificate(r ledger.Record) time.Time {
-	if r.CertificateTTL == 0 && len(issuedBy(r.Objects)) > 0 {
-		return time.Time{}
-	}
-	return c.Now().Round(0).UTC().Add(time.Duration(r.CertificateTTL) * time.Second)
-}
-
-// removeObjects removes in order. What belongs to somebody else is left, with all the rest removed. late tells that a
-// login was seen that ended after the auth role was gone.
-func (w *work) removeObjects(ctx context.Context, done *Outcome) (late bool, err error) {
+// removeObjects removes the recorded objects in order, and adds to done. It leaves foreign objects, removes all others, and
+// returns the conflicts at the end. sawLateLogin reports whether a login ended after its auth role was deleted.
+func (w *work) removeObjects(ctx context.Context, done *Outcome) (sawLateLogin bool, err error) {
 	own, foreign := w.ownPaths()
-	logins, rest := split(own)
-	var conflicts []error // cuts and deletes what it can, and reports them at the end
-	cut := func(n int, err error) error {
+	roles, rest := split(own)
+	var conflicts []error
+	count := func(n int, err error) error {
 		done.Cut += n
 		if err != nil && fault.KindOf(err) == fault.Conflict {
 			conflicts = append(conflicts, err)
@@ -166,56 +158,56 @@ func (w *work) removeObjects(ctx context.Context, done *Outcome) (late bool, err
 		}
 		return err
 	}
-	doors := make([]*door, len(logins))
-	for i, login := range logins {
-		d, n, err := w.closeDoor(ctx, login.Path)
-		if err := cut(n, err); err != nil {
-			return late, err
+	logins := make([]*login, len(roles))
+	for i, role := range roles {
+		l, n, err := w.removeLogin(ctx, role.Path)
+		if err := count(n, err); err != nil {
+			return sawLateLogin, err
 		}
-		doors[i] = d
+		logins[i] = l
 		done.Objects++
 	}
 	done.CutAt = w.Now()
-	others, err := w.deleteAll(ctx, rest)
+	kept, err := w.deleteAll(ctx, rest)
 	if err != nil {
-		return late, err
+		return sawLateLogin, err
 	}
-	done.Objects += len(rest) - len(others)
-	for _, d := range doors {
-		if err := w.erase(ctx, "auth/"+d.mount.Path+"/identity-accesslist/"+w.record.InstanceID); err != nil {
-			return late, err
+	done.Objects += len(rest) - len(kept)
+	for _, l := range logins {
+		if err := w.delete(ctx, grant.AccessListPath(l.mount.Path, w.record.InstanceID)); err != nil {
+			return sawLateLogin, err
 		}
-		// A login that was under way while the auth role went made its entity after the first cut.
-		n, err := w.cutOff(ctx, d)
-		late = late || n > 0
-		if err := cut(n, err); err != nil {
-			return late, err
+		// A login in flight while the auth role was deleted made its entity after the first cut.
+		n, err := w.cutOff(ctx, l)
+		sawLateLogin = sawLateLogin || n > 0
+		if err := count(n, err); err != nil {
+			return sawLateLogin, err
 		}
-		if err := w.isCut(d); err != nil {
+		if err := w.uncutError(l); err != nil {
 			conflicts = append(conflicts, err)
 		}
 	}
-	foreign = append(foreign, others...)
+	foreign = append(foreign, kept...)
 	if len(foreign) > 0 {
 		err = fmt.Errorf("instance %s: %w", w.record.InstanceID, errors.Join(foreign...))
 	}
-	return late, errors.Join(err, w.untilDead(conflicts))
+	return sawLateLogin, errors.Join(err, w.openError(conflicts))
 }
 
-// ownPaths takes the objects whose paths are the instance's by their form out of the record: whoever can write the ledger
-// must not have this function delete another's. foreign are the conflicts, one for each of the others.
+// ownPaths returns the recorded objects whose paths have the form of this instance's. Anyone who can write the ledger could
+// otherwise have this function delete another's objects. foreign are the conflicts, one for each other path.
 func (w *work) ownPaths() (own []ledger.Object, foreign []error) {
 	for _, o := range w.record.Objects {
 		if grant.IsPathOf(w.record.InstanceID, o.Kind, o.Path) {
 			own = append(own, o)
 			continue
 		}
-		foreign = append(foreign, fault.Conflictf("the ledger records %q as a %s of the instance's, and its path has not that form: it is left alone; look who wrote the record", o.Path, o.Kind))
+		foreign = append(foreign, fault.Conflictf("the ledger records %q as a %s of the instance, and the path has not that form: it is left alone; find out who wrote the record", o.Path, o.Kind))
 	}
 	return own, foreign
 }
 
-// split takes the auth roles, several where the auth mount was changed, from what they grant.
+// split returns the auth roles among objects, several where the auth mount was changed, and the other objects.
 func split(objects []ledger.Object) (logins, rest []ledger.Object) {
 	for _, o := range objects {
 		if o.Kind == grant.KindAuthRole {
@@ -227,34 +219,33 @@ func split(objects []ledger.Object) (logins, rest []ledger.Object) {
 	return logins, rest
 }
 
-// toRevoke returns the lease prefixes of what the record's PKI roles issued, with those noted before: a removal that settled
-// has dropped the PKI roles from the record already.
-func (w *work) toRevoke() []string {
-	prefixes := slices.Concat(w.record.Revoking, issuedBy(w.record.Objects))
+// prefixesToRevoke returns the lease prefixes of the record's PKI roles and those recorded before: a removal that awaits its
+// second cut has dropped the PKI roles from the record already.
+func (w *work) prefixesToRevoke() []string {
+	prefixes := slices.Concat(w.record.Revoking, leasePrefixes(w.record.Objects))
 	slices.Sort(prefixes)
 	return slices.Compact(prefixes)
 }
 
-// issuedBy are the lease prefixes of what PKI roles issued.
-func issuedBy(objects []ledger.Object) []string {
+// leasePrefixes returns the prefixes of the leases that PKI roles issued.
+func leasePrefixes(objects []ledger.Object) []string {
 	var prefixes []string
 	for _, o := range objects {
-		if i := strings.LastIndex(o.Path, "/roles/"); i > 0 && o.Kind == grant.KindPKIRole {
-			mount, role := o.Path[:i], o.Path[i+len("/roles/"):]
-			prefixes = append(prefixes, mount+"/issue/"+role, mount+"/sign/"+role)
+		if mount, role, isRole := grant.SplitPKIRolePath(o.Path); isRole && o.Kind == grant.KindPKIRole {
+			prefixes = append(prefixes, grant.LeasePrefixes(mount, role)...)
 		}
 	}
 	return prefixes
 }
 
-// revoke starts the revocation of what the PKI roles of a removed instance issued, as far as it is leased. It comes last:
-// however many certificates there are, all else is done, and names are free.
+// revoke starts the revocation of the certificates that a removed instance's PKI roles issued, as far as they are leased.
+// It comes last: however many certificates there are, everything else is done, and the names are free.
 func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
 	if len(record.Revoking) == 0 {
 		return nil
 	}
 	var err error
-	if c.RevokeCertificates { // else it was switched off since, and the record only forgets
+	if c.RevokeCertificates { // otherwise it was switched off since, and only the record is cleared
 		err = errors.Join(sideBySide(record.Revoking, func(prefix string) error { return c.Cutter.RevokePrefix(ctx, prefix) })...)
 	}
 	if err == nil {
@@ -268,7 +259,7 @@ func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
 	return nil
 }
 
-// deleteAll deletes side by side; foreign are the conflicts, one for each object that was left alone.
+// deleteAll deletes objects side by side. foreign are the conflicts, one for each object that was left alone.
 func (w *work) deleteAll(ctx context.Context, objects []ledger.Object) (foreign []error, err error) {
 	var failed []error
 	for _, err := range sideBySide(objects, func(o ledger.Object) error { return w.deleteObject(ctx, o) }) {
@@ -281,8 +272,7 @@ func (w *work) deleteAll(ctx context.Context, objects []ledger.Object) (foreign 
 	return foreign, errors.Join(failed...)
 }
 
-// deleteObject deletes one recorded object. A policy is read once more just before: one that does not bear our
-// marker now is not ours to delete.
+// deleteObject deletes one recorded object. It reads a policy just before: one without our marker is not ours to delete.
 func (w *work) deleteObject(ctx context.Context, o ledger.Object) error {
 	if o.Kind == grant.KindPolicy {
 		current, err := w.Vault.Read(ctx, o.Path)
@@ -292,9 +282,9 @@ func (w *work) deleteObject(ctx context.Context, o ledger.Object) error {
 		if current == nil {
 			return nil
 		}
-		if !w.ours(current, w.record.InstanceID) {
+		if w.instance(w.record.InstanceID).OwnerOf(current) != ownership.Ours {
 			return fault.Conflictf("%s does not bear the marker of this deployment (%s) any more and is left alone", o.Path, w.Realm.Deployment)
 		}
 	}
-	return w.erase(ctx, o.Path)
+	return w.delete(ctx, o.Path)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
@@ -12,6 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
 // Change is one difference with what is needed to judge it and to put it right.
@@ -41,15 +41,15 @@ type Change struct {
 
 // subject is all that is known of one instance.
 type subject struct {
-	id       string
-	sighting instance.Sighting
-	place    facts.Place
-	record   *ledger.Record // a tombstone included; nil for none
-	paths    []string       // what Vault lists under its name
-	litter   []string       // what its logins left
-	profile  *grant.Profile // nil when none fits
-	grant    *grant.Grant   // nil when none could be rendered
-	refusal  error          // why not
+	id        string
+	sighting  instance.Sighting
+	place     facts.Place
+	record    *ledger.Record // a tombstone included; nil for none
+	paths     []string       // what Vault lists under its name
+	leftovers []string       // what its logins left
+	profile   *grant.Profile // nil when none fits
+	grant     *grant.Grant   // nil when none could be rendered
+	refusal   error          // why not
 	// asRecorded tells that the record names exactly this grant.
 	asRecorded bool
 	// holder is another instance that holds one of the grant's names, and contested that name; empty when none does.
@@ -63,7 +63,7 @@ type subject struct {
 type comparison struct {
 	deployment string
 	now        time.Time
-	pkiFolders map[string]bool
+	pkiMounts  []string
 }
 
 // live records are those of instances that have, or may have, something in Vault.
@@ -99,7 +99,7 @@ func (s *subject) change(d Drift) Change {
 
 // whole is a row about the record, which stands for all of the instance's.
 func (s *subject) whole(d Drift) Change {
-	d.Object, d.Path = KindRecord, "instance#"+s.id
+	d.Object, d.Path = KindRecord, ledger.RecordKey(s.id)
 	return s.change(d)
 }
 
@@ -137,11 +137,11 @@ func (c *comparison) present(s *subject) []Change {
 	if record != nil && record.Reason == Missing && !slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return s.contents[o.Path] != nil }) {
 		return []Change{*record} // nothing at all is there: one row says so
 	}
-	strays := c.strays(s)
+	untracked := c.untracked(s)
 	if record != nil {
 		objects = append(objects, *record)
 	}
-	return append(objects, strays...)
+	return append(objects, untracked...)
 }
 
 // leaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
@@ -154,7 +154,7 @@ func (c *comparison) leaving(s *subject) []Change {
 		return nil // removed a moment ago: the lists may be older
 	}
 	rows := c.foreignPolicies(s)
-	if slices.ContainsFunc(rows, func(row Change) bool { return c.anothers(s, row.Path) }) {
+	if slices.ContainsFunc(rows, func(row Change) bool { return c.namesAnother(s, row.Path) }) {
 		return rows // taken over: lifecycle leaves it alone
 	}
 	if s.live() && c.leftOf(s, len(rows)) {
@@ -162,7 +162,7 @@ func (c *comparison) leaving(s *subject) []Change {
 	}
 	bare := *s
 	bare.grant = nil // of which nothing is to stand
-	return removing(append(rows, c.strays(&bare)...))
+	return removing(append(rows, c.untracked(&bare)...))
 }
 
 // removing marks rows by which all of a live instance's is to go, which counts for the delete limit.
@@ -190,7 +190,7 @@ func (c *comparison) unmatched(s *subject) []Change {
 		})
 		rows = append(rows, row)
 	}
-	return removing(append(rows, c.strays(s)...))
+	return removing(append(rows, c.untracked(s)...))
 }
 
 // foreignPolicies are the rows of recorded policies that bear another marker, or none, by now.
@@ -200,7 +200,7 @@ func (c *comparison) foreignPolicies(s *subject) []Change {
 	}
 	var rows []Change
 	for _, o := range s.record.Objects {
-		if o.Kind == grant.KindPolicy && s.contents[o.Path] != nil && !c.ours(s, o.Path) {
+		if o.Kind == grant.KindPolicy && s.contents[o.Path] != nil && c.ownerOf(s, o.Path) != ownership.Ours {
 			rows = append(rows, s.change(Drift{
 				Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Error: "recorded, and not marked as made by this deployment (" + c.deployment + ")",
 			}))
@@ -209,23 +209,17 @@ func (c *comparison) foreignPolicies(s *subject) []Change {
 	return rows
 }
 
-// objects compares the grant with what Vault holds, by the rules lifecycle goes by when it makes one, and names what the
-// record holds beyond it.
+// objects returns the rows of the grant's objects, and of the objects that the record names beyond the grant.
 func (c *comparison) objects(s *subject) []Change {
 	all := s.grant.All()
-	policies, marked := 0, 0
-	for _, o := range all {
-		if o.Kind == grant.KindPolicy {
-			policies++
-			if c.ours(s, o.Path) {
-				marked++
-			}
-		}
+	objects := make([]ownership.Object, len(all))
+	for i, o := range all {
+		objects[i] = ownership.Object{Kind: o.Kind, Path: o.Path, Data: s.contents[o.Path]}
 	}
-	lost := policies > 0 && policies == marked && (s.record == nil || len(s.record.Objects) == 0)
+	evidence := ownership.OfGrant(c.instance(s), s.record, objects)
 	var rows []Change
-	for _, o := range all {
-		if row := c.object(s, o, lost); row != nil {
+	for i, o := range all {
+		if row := c.object(s, o, evidence.OwnerOf(objects[i])); row != nil {
 			rows = append(rows, *row)
 		}
 	}
@@ -242,8 +236,8 @@ func (c *comparison) objects(s *subject) []Change {
 	return rows
 }
 
-// object compares one object; nil when it is as it should be. lost tells that what no record names is ours all the same.
-func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
+// object returns the row of one object of the grant; nil if it is as it should be.
+func (c *comparison) object(s *subject, o grant.Object, owner ownership.Owner) *Change {
 	got := s.contents[o.Path]
 	if got == nil {
 		row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Missing, Action: Create})
@@ -251,11 +245,7 @@ func (c *comparison) object(s *subject, o grant.Object, lost bool) *Change {
 	}
 	recorded := s.record != nil && s.record.Has(o.Path)
 	fields := o.Differences(got)
-	foreign := !recorded && !lost
-	if o.Kind == grant.KindPolicy {
-		foreign = !c.ours(s, o.Path)
-	}
-	if foreign {
+	if owner != ownership.Ours {
 		row := s.change(Drift{
 			Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Fields: fields, Diff: diff(o, fields, got),
 			Error: "not made by this deployment (" + c.deployment + ")",
@@ -300,7 +290,7 @@ func (c *comparison) record(s *subject, objects []Change) *Change {
 // gone compares an instance that EC2 says is gone, or does not show.
 func (c *comparison) gone(s *subject) []Change {
 	if row := s.unrevoked(); row != nil && !s.busy(c.now) {
-		return append(removing(c.strays(s)), *row)
+		return append(removing(c.untracked(s)), *row)
 	}
 	if s.busy(c.now) || s.record != nil && !s.live() && isRecent(s.record.UpdatedAt, c.now) {
 		return nil // removed a moment ago: the lists may be older
@@ -317,7 +307,7 @@ func (c *comparison) gone(s *subject) []Change {
 		// It lived on without a grant, and its end was not heard of.
 		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))}))
 	}
-	rows = append(rows, c.strays(s)...)
+	rows = append(rows, c.untracked(s)...)
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
 		rows[i].counts = rows[i].removes && (s.live() || len(s.paths) > 0)
@@ -347,33 +337,25 @@ func (c *comparison) leftOf(s *subject, foreign int) bool {
 	if foreign == 0 || s.record.State != ledger.Deprovisioning {
 		return true
 	}
-	return len(s.paths) > foreign || len(s.litter) > 0
+	return len(s.paths) > foreign || len(s.leftovers) > 0
 }
 
 func (s *subject) alive() bool {
 	return s.sighting.Found && s.sighting.Facts.State != facts.Terminated && s.sighting.Facts.State != facts.ShuttingDown
 }
 
-// ours tells by its marker whether a policy was made by this deployment for this instance.
-func (c *comparison) ours(s *subject, path string) bool {
-	m, ok := grant.MarkerOf(s.contents[path])
-	return ok && m.Deployment == c.deployment && m.InstanceID == s.id
+// instance returns a subject in the eyes of this deployment.
+func (c *comparison) instance(s *subject) ownership.Instance {
+	return ownership.Instance{Deployment: c.deployment, ID: s.id}
 }
 
-// anothers tells that a policy bears the marker of another deployment.
-func (c *comparison) anothers(s *subject, path string) bool {
-	m, ok := grant.MarkerOf(s.contents[path])
-	return ok && m.Deployment != c.deployment
+// ownerOf returns the owner of the policy at a path, by its marker.
+func (c *comparison) ownerOf(s *subject, path string) ownership.Owner {
+	return c.instance(s).OwnerOf(s.contents[path])
 }
 
-func (c *comparison) kindOf(path string) grant.Kind {
-	switch {
-	case folderOf(path) == policyFolder:
-		return grant.KindPolicy
-	case strings.HasPrefix(path, "auth/"):
-		return grant.KindAuthRole
-	case c.pkiFolders[folderOf(path)]:
-		return grant.KindPKIRole
-	}
-	return grant.KindGeneric
+// namesAnother reports whether the policy at a path bears another deployment's marker.
+func (c *comparison) namesAnother(s *subject, path string) bool {
+	_, ok := c.instance(s).NamesAnother(s.contents[path])
+	return ok
 }

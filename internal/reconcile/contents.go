@@ -16,7 +16,7 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	if u.grant != nil {
 		for _, o := range u.grant.All() {
 			wanted[o.Path] = true
-			exists, known := s.fleet.names.exists(u.id, o.Path)
+			exists, known := s.inventory.exists(u.id, o.Path)
 			recorded := u.record != nil && u.record.Has(o.Path)
 			switch {
 			case known && !exists && (!recorded || s.input.NamesOnly):
@@ -32,7 +32,7 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	}
 	for _, path := range u.paths {
 		login := (u.record == nil || len(u.record.Objects) == 0) && path == grant.AuthRolePath(s.Realm.AuthMount, u.id)
-		if !wanted[path] && (folderOf(path) == policyFolder || login) {
+		if !wanted[path] && (grant.KindOf(path, nil) == grant.KindPolicy || login) {
 			if err := s.readOne(ctx, u, path); err != nil {
 				return err
 			}
@@ -114,7 +114,7 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 		if len(u.lacking) > 0 {
 			name = u.lacking[0]
 		}
-		claimed = s.fleet.claims[name]
+		claimed = s.inventory.claims[name]
 	}
 	holder, err := s.Ledger.Holder(ctx, name)
 	if err != nil {

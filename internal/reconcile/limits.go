@@ -175,18 +175,18 @@ func join(reasons []string) string {
 func (s *survey) terms(in Input, now *run) terms {
 	t := terms{
 		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.Adopt, force: in.Force, now: s.Now(),
-		alive: s.alive, placeOf: func(id string) facts.Place { return s.fleet.recorded[id] },
+		alive: s.alive, placeOf: func(id string) facts.Place { return s.inventory.recorded[id] },
 		failed: map[facts.Place]string{}, empty: map[facts.Place]string{},
 		fleetCounts: fleetCounts{recorded: maps.Clone(now.removed), removed: now.removed, limit: s.DeleteLimit},
 	}
 	if in.isWhole() {
 		t.elsewhere = s.elsewhere
 	}
-	for _, err := range s.fleet.names.failed {
+	for _, err := range s.inventory.failed {
 		t.doubts = append(t.doubts, err.Error())
 	}
 	recorded := map[facts.Place]int{}
-	for _, p := range s.fleet.recorded {
+	for _, p := range s.inventory.recorded {
 		recorded[p]++
 	}
 	for _, p := range now.places {
@@ -208,7 +208,7 @@ func (s *survey) alive(id string) bool {
 	if seen {
 		return !s.isGone(state)
 	}
-	place, recorded := s.fleet.recorded[id]
+	place, recorded := s.inventory.recorded[id]
 	_, asked := s.counts[place]
 	return recorded && (s.failed[place] != nil || !asked)
 }

@@ -20,27 +20,19 @@ const misnamedError = "it is inside this program's name space, and its name is n
 	"a function's Vault token or an administrator made it, and reconcile never removes it. " +
 	"Read it, find who made it in Vault's audit log, and delete it by hand"
 
-// prefixOf is what the names of a kind of object begin with, in the functions' Vault policies as well.
-func prefixOf(kind grant.Kind) string {
-	if kind == grant.KindPolicy {
-		return "ec2-i-"
-	}
-	return "i-"
-}
-
-// keepMisnamed notes a listed name that is not of the form if it is inside the program's name space. Others' names are
+// addMisnamed adds a listed name that is not of the form if it is inside the program's name space. Others' names are
 // others' affair.
-func (n *names) keepMisnamed(kind grant.Kind, folder, key string) {
-	if strings.HasPrefix(key, prefixOf(kind)) {
-		n.misnamed = append(n.misnamed, misnamed{kind: kind, path: folder + "/" + key})
+func (l *listing) addMisnamed(kind grant.Kind, folder, key string) {
+	if strings.HasPrefix(key, grant.NamePrefix(kind)) {
+		l.misnamed = append(l.misnamed, misnamed{kind: kind, path: folder + "/" + key})
 	}
 }
 
 // misnamedRows are the rows of the misnamed objects, by path. They have no instance, and so nothing is decided, repaired or
 // counted for the delete limit by them.
-func (n *names) misnamedRows() []Change {
-	rows := make([]Change, len(n.misnamed))
-	for i, m := range n.misnamed {
+func (l *listing) misnamedRows() []Change {
+	rows := make([]Change, len(l.misnamed))
+	for i, m := range l.misnamed {
 		rows[i].Drift = Drift{Object: m.kind, Path: m.path, Reason: Conflicting, Action: None, Fields: []string{}, Error: misnamedError}
 	}
 	slices.SortFunc(rows, func(a, b Change) int { return strings.Compare(a.Path, b.Path) })

@@ -36,7 +36,7 @@ func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
 		},
 		"an instance is removed that EC2 still shows": func(w *world) func() {
 			w.terminate(1)
-			w.litter = []vault.Alias{{Name: id(1), EntityID: "e"}}
+			w.leftovers = []vault.Alias{{Name: id(1), EntityID: "e"}}
 			return func() { w.remove(id(1)) }
 		},
 		"an instance is removed that EC2 shows no more": func(w *world) func() {

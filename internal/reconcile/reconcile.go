@@ -250,11 +250,11 @@ func (r *Reconciler) places(ctx context.Context) ([]facts.Place, error) {
 
 // pass compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
 func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
-	names := r.listNames(ctx)
+	names := r.list(ctx)
 	if in.isWhole() {
 		now.misnamed = names.misnamedRows()
 	}
-	if !names.listed[policyFolder] {
+	if !names.listed[grant.PolicyFolder] {
 		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
 		return at, false
 	}

@@ -128,7 +128,7 @@ func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
 	if n := w.calls["read"]; n > maxFailures+2*readers {
 		t.Errorf("want no more than %d tries, got %d", maxFailures+2*readers, n)
 	}
-	for kind, says := range map[string]string{"list " + policyFolder: "storage is away", "scan": "storage is away"} {
+	for kind, says := range map[string]string{"list " + grant.PolicyFolder: "storage is away", "scan": "storage is away"} {
 		w := newWorld(t, 5)
 		w.fail[kind] = errStorage
 		if a := w.run(w.reconciler(), Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, says) || w.calls["converge"] > 0 {

@@ -127,7 +127,7 @@ func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	for n := range 2 * alwaysDeleted {
 		w.remove(id(n))
 		delete(w.ec2, id(n))
-		w.litter = append(w.litter, vault.Alias{Name: id(n), EntityID: "e" + id(n)})
+		w.leftovers = append(w.leftovers, vault.Alias{Name: id(n), EntityID: "e" + id(n)})
 	}
 	w.now = w.now.Add(24 * time.Hour)
 	w.terminate(15)
@@ -135,7 +135,7 @@ func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	if err := w.removed(id(15)); err != nil || a.Blocked {
 		t.Errorf("want one removal of ten recorded instances not held up by what was granted to none of them: %v\n%s", err, told(a))
 	}
-	for _, alias := range w.litter {
+	for _, alias := range w.leftovers {
 		if !slices.Contains(w.cut, alias.Name) {
 			t.Fatalf("want what the logins of %s left swept, cut %q", alias.Name, w.cut)
 		}

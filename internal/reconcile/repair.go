@@ -28,14 +28,14 @@ const (
 
 // job is one instance to put right.
 type job struct {
-	rows    []*Change
-	removes bool
-	counts  bool // for the delete limit
-	here    bool // not to be handed to provision, which may not remove
-	revokes bool // certificates, and nothing else
-	strays  []string
-	places  []facts.Place // where it may be
-	account string        // empty when nothing tells where it is
+	rows      []*Change
+	removes   bool
+	counts    bool // for the delete limit
+	here      bool // not to be handed to provision, which may not remove
+	revokes   bool // certificates, and nothing else
+	untracked []string
+	places    []facts.Place // where it may be
+	account   string        // empty when nothing tells where it is
 }
 
 // jobs are the instances of a plan that something can be done about, in the order of their IDs.
@@ -59,8 +59,8 @@ func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 		if c.place != (facts.Place{}) {
 			last.places, last.account = []facts.Place{c.place}, c.place.Account
 		}
-		if stray := r.stray(c); stray != "" && !slices.Contains(last.strays, stray) {
-			last.strays = append(last.strays, stray)
+		if stray := r.stray(c); stray != "" && !slices.Contains(last.untracked, stray) {
+			last.untracked = append(last.untracked, stray)
 		}
 	}
 	return out
@@ -224,7 +224,7 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 		}
 	}
 	// Every place where it may be was looked at without an error: what was not found is absent.
-	req := converge.Request{Ref: ref, At: r.Now(), Verify: true, Absent: !seen.Found, Untracked: j.strays}
+	req := converge.Request{Ref: ref, At: r.Now(), Verify: true, Absent: !seen.Found, Untracked: j.untracked}
 	if !j.removes && !r.stands(seen) {
 		// It was to be made or mended. Taking it away is for a run that plans to, within its limit.
 		return nil, fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
@@ -235,7 +235,7 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 		return outcome.RemovedHolders, err
 	case outcome.Action == converge.LeftAlone, outcome.Action == converge.NotYet:
 		return outcome.RemovedHolders, fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, seen.Facts.State)
-	case outcome.Action == converge.Unchanged && len(j.strays) > 0, outcome.Action == converge.Unmatched && !j.revokes:
+	case outcome.Action == converge.Unchanged && len(j.untracked) > 0, outcome.Action == converge.Unmatched && !j.revokes:
 		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
 	}
 	return outcome.RemovedHolders, nil

@@ -162,7 +162,7 @@ func TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias(t *testing.T) {
 	r := w.records[id(1)]
 	r.FormerRoleIDs = []string{"role-1"}
 	w.records[id(1)] = r
-	w.litter = []vault.Alias{{Name: "role-of-somebody", EntityID: "e1"}, {Name: "role-1", EntityID: "e2"}}
+	w.leftovers = []vault.Alias{{Name: "role-of-somebody", EntityID: "e1"}, {Name: "role-1", EntityID: "e2"}}
 	w.now = w.now.Add(time.Hour)
 	a := w.reconcile(Input{Mode: Correct})
 	if len(a.Drift) != 1 || a.Drift[0].Path != "identity/entity/id/e2" || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
@@ -179,7 +179,7 @@ func TestACorrectionIsToldOnlyWhereSomethingWasDone(t *testing.T) {
 	w := newWorld(t, 3)
 	w.remove(id(1))
 	delete(w.ec2, id(1))
-	w.litter = []vault.Alias{{Name: id(1), EntityID: "e"}}
+	w.leftovers = []vault.Alias{{Name: id(1), EntityID: "e"}}
 	role := grant.AuthRolePath("aws", id(1))
 	w.objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{here.Region}}
 	for range 3 {

@@ -34,11 +34,9 @@ var (
 // survey is one look at EC2, compared page by page with what Vault and the ledger hold.
 type survey struct {
 	*Reconciler
-	fleet *fleet
-	input Input
-	until time.Time // when to stop
-	// folders are those of the profiles' objects, and whether they hold PKI roles.
-	folders map[string]bool
+	inventory *inventory
+	input     Input
+	until     time.Time // when to stop
 
 	mu        sync.Mutex
 	states    map[string]facts.State // of every instance EC2 shows
@@ -56,9 +54,9 @@ type sighted struct {
 }
 
 // survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
-func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, now *run) (*survey, error) {
+func (r *Reconciler) survey(ctx context.Context, f *inventory, in Input, now *run) (*survey, error) {
 	s := &survey{
-		Reconciler: r, fleet: f, input: in, until: now.until, folders: r.outputFolders(),
+		Reconciler: r, inventory: f, input: in, until: now.until,
 		states: map[string]facts.State{}, counts: map[facts.Place]int{}, failed: map[facts.Place]error{}, elsewhere: map[facts.Place]int{},
 	}
 	for _, p := range now.places {
@@ -107,7 +105,7 @@ func (r *Reconciler) survey(ctx context.Context, f *fleet, in Input, now *run) (
 func (s *survey) lookAtHolders(ctx context.Context) {
 	var refs []facts.Ref
 	for _, c := range s.changes {
-		place, recorded := s.fleet.recorded[c.heldBy]
+		place, recorded := s.inventory.recorded[c.heldBy]
 		if _, seen := s.states[c.heldBy]; c.heldBy != "" && recorded && !seen {
 			refs = append(refs, facts.Ref{ID: c.heldBy, Place: facts.Place{Account: place.Account, Region: place.Region}})
 		}
@@ -136,15 +134,15 @@ func (s *survey) outOfTime(ctx context.Context) error {
 func (s *survey) page(ctx context.Context, p facts.Place, page []instance.Sighting, found chan<- sighted) error {
 	for _, i := range page {
 		id := i.Facts.ID
-		_, recorded := s.fleet.recorded[id]
+		_, recorded := s.inventory.recorded[id]
 		s.mu.Lock()
 		s.states[id] = i.Facts.State
 		s.counts[p]++
-		if recorded && !s.fleet.has(id) && s.toGo(i) {
+		if recorded && !s.inventory.inStretch(id) && s.toGo(i) {
 			s.elsewhere[p]++
 		}
 		s.mu.Unlock()
-		if !s.fleet.has(id) || !s.present(i) {
+		if !s.inventory.inStretch(id) || !s.present(i) {
 			continue
 		}
 		select {
@@ -203,7 +201,7 @@ func (s *survey) note(rows []Change, subject *subject, err error) error {
 }
 
 func (s *survey) comparison() *comparison {
-	return &comparison{deployment: s.Realm.Deployment, now: s.Now(), pkiFolders: s.folders}
+	return &comparison{deployment: s.Realm.Deployment, now: s.Now(), pkiMounts: s.Profiles.PKIMounts()}
 }
 
 // comparePresent compares one instance that is there.
@@ -220,7 +218,7 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	u.profile, u.refusal = s.Profiles.Match(i.Facts)
 	if u.profile != nil && u.refusal == nil {
 		if u.grant, u.refusal = s.render(u, i.Facts); u.refusal == nil {
-			u.claimed(s.fleet.claims)
+			u.claimed(s.inventory.claims)
 		}
 	}
 	if s.input.Profile != "" && (u.profile == nil || u.profile.Name != s.input.Profile) && (u.record == nil || u.record.Profile != s.input.Profile) {
@@ -245,8 +243,8 @@ func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
 }
 
 func (s *survey) subject(id string) *subject {
-	n := s.fleet.names
-	return &subject{id: id, record: s.fleet.records[id], paths: n.paths[id], litter: n.litter[id], contents: map[string]map[string]any{}}
+	n := s.inventory
+	return &subject{id: id, record: s.inventory.records[id], paths: n.paths[id], leftovers: n.leftovers[id], contents: map[string]map[string]any{}}
 }
 
 // claimed holds the grant's names against the claims there are.
@@ -267,12 +265,12 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 	for _, p := range places {
 		complete[p] = s.failed[p] == nil
 	}
-	for id, place := range s.fleet.recorded {
-		if _, seen := s.states[id]; !seen && complete[place] && !s.fleet.has(id) && len(s.input.InstanceIDs) == 0 {
+	for id, place := range s.inventory.recorded {
+		if _, seen := s.states[id]; !seen && complete[place] && !s.inventory.inStretch(id) && len(s.input.InstanceIDs) == 0 {
 			s.elsewhere[place]++
 		}
 	}
-	ids := s.fleet.ids()
+	ids := s.inventory.ids()
 	if len(s.input.InstanceIDs) > 0 {
 		ids = slices.DeleteFunc(ids, func(id string) bool { return !slices.Contains(s.input.InstanceIDs, id) })
 	}

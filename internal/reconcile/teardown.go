@@ -26,7 +26,7 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 	at, a := begin(in, start)
 	now := &run{converger: converger, observer: w, until: r.until(ctx, start)}
 	// A Vault that cannot be listed is no reason to stop granting: nothing is noted then.
-	err := errors.Join(r.listNames(ctx).failed...)
+	err := errors.Join(r.list(ctx).failed...)
 	if err == nil {
 		err = r.close(ctx, in)
 	}
@@ -70,7 +70,7 @@ const stopped = "nothing more is removed, and nothing is granted any more either
 
 // takeAway removes one stretch of the fleet. It gives where to go on, if there is more.
 func (r *Reconciler) takeAway(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
-	names := r.listNames(ctx)
+	names := r.list(ctx)
 	if in.isWhole() {
 		now.misnamed = names.misnamedRows()
 	}
@@ -144,16 +144,16 @@ type retired struct {
 }
 
 // retire removes one instance's grant.
-func (r *Reconciler) retire(ctx context.Context, converger Converger, f *fleet, id string) retired {
-	record, strays := f.records[id], slices.Clone(f.names.paths[id])
+func (r *Reconciler) retire(ctx context.Context, converger Converger, f *inventory, id string) retired {
+	record, untracked := f.records[id], slices.Clone(f.paths[id])
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
-	if len(f.names.litter[id]) > 0 && !slices.Contains(strays, login) {
-		strays = append(strays, login)
+	if len(f.leftovers[id]) > 0 && !slices.Contains(untracked, login) {
+		untracked = append(untracked, login)
 	}
 	if record != nil {
-		strays = slices.DeleteFunc(strays, record.Has)
+		untracked = slices.DeleteFunc(untracked, record.Has)
 	}
-	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true, Teardown: true, Untracked: strays}
+	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true, Teardown: true, Untracked: untracked}
 	s := &subject{id: id, record: record}
 	if record != nil {
 		req.Place = facts.Place{Account: record.Account, Region: record.Region}

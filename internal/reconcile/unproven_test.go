@@ -114,7 +114,7 @@ func TestUnproven_LeavesAnotherDeploymentToItsWork(t *testing.T) {
 	f := worker(50)
 	f.Account = "999988887777"
 	for name, v := range map[string]func(*world) Vault{
-		"its policy is made after the list":    func(w *world) Vault { return lacking{w, policyFolder, grant.PolicyName(f.ID, "node")} },
+		"its policy is made after the list":    func(w *world) Vault { return lacking{w, grant.PolicyFolder, grant.PolicyName(f.ID, "node")} },
 		"its auth role is made after the list": func(w *world) Vault { return lacking{w, "auth/aws/role", f.ID} },
 		"all of it is removed after the lists": func(w *world) Vault { return ending{w, f.ID, new(bool)} },
 	} {

@@ -30,18 +30,18 @@ type world struct {
 	profiles *grant.Set
 	realm    grant.Realm
 
-	mu       sync.Mutex
-	now      time.Time
-	objects  map[string]map[string]any
-	litter   []vault.Alias // what logins left
-	tornDown *time.Time
-	records  map[string]ledger.Record
-	claims   map[ledger.Name]ledger.Claim
-	ec2      map[string]facts.Instance
-	calls    map[string]int
-	sent     []event.Event
-	deleted  []string // paths
-	cut      []string // aliases
+	mu        sync.Mutex
+	now       time.Time
+	objects   map[string]map[string]any
+	leftovers []vault.Alias // what logins left
+	tornDown  *time.Time
+	records   map[string]ledger.Record
+	claims    map[ledger.Name]ledger.Claim
+	ec2       map[string]facts.Instance
+	calls     map[string]int
+	sent      []event.Event
+	deleted   []string // paths
+	cut       []string // aliases
 	// tick is how much time passes with each call of a kind.
 	tick map[string]time.Duration
 	// fail makes calls of a kind fail.
@@ -178,7 +178,7 @@ func (w *world) List(_ context.Context, path string) ([]string, error) {
 	return out, w.do("list " + path)
 }
 
-func (w *world) Aliases(context.Context, string) ([]vault.Alias, error) { return w.litter, nil }
+func (w *world) Aliases(context.Context, string) ([]vault.Alias, error) { return w.leftovers, nil }
 
 func (w *world) Scan(_ context.Context, v ledger.Visitor) error {
 	w.mu.Lock()

@@ -1,0 +1,104 @@
+package converge
+
+import (
+	"cmp"
+	"errors"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// step is the next step of making a grant.
+type step string
+
+// The steps. Only stepInspect leads to a grant.
+const (
+	stepReadRecord      step = "read the record"
+	stepRemoveUnmatched step = "remove the grant that no profile gives any more"
+	stepAwaitFacts      step = "await the event that completes the facts"
+	stepTryAgain        step = "try again"
+	stepResumeRemoval   step = "resume the removal of a leaving instance"
+	stepWithhold        step = "withhold the grant from a removed instance"
+	stepRefuse          step = "refuse"
+	stepKeep            step = "keep the grant as recorded"
+	stepInspect         step = "inspect Vault, and write what differs"
+)
+
+// situation is everything by which making a grant is decided, before Vault is asked.
+type situation struct {
+	request Request
+	facts   facts.Instance
+	duties  Duties
+	// profile fits the instance; nil if none does. grant is what it renders.
+	profile *grant.Profile
+	grant   *grant.Grant
+	// renderErr is why there is no grant although a profile fits, or more than one does.
+	renderErr error
+	// record is the instance's; nil if there is none, or if it has not been read.
+	record  *ledger.Record
+	hasRead bool
+}
+
+// decide returns the next step of making a grant, and the reason of a step that returns an error. It is pure: the record
+// and Vault are read by the steps that it returns.
+func (s *situation) decide(now time.Time) (step, error) {
+	told := cmp.Or(s.request.Told, s.facts.State)
+	switch {
+	case s.profile == nil && s.renderErr == nil:
+		return stepRemoveUnmatched, nil
+	case errors.Is(s.renderErr, grant.ErrNotYet) && told == facts.Pending:
+		return stepAwaitFacts, nil
+	case s.renderErr != nil && fault.KindOf(s.renderErr) == fault.Retry:
+		return stepTryAgain, s.renderErr
+	case !s.hasRead:
+		return stepReadRecord, nil
+	}
+	if err := leaseError(s.record, now); err != nil {
+		return stepTryAgain, err
+	}
+	leaves := s.record.Leaves(s.facts.LaunchTime)
+	switch {
+	case leaves && s.duties.Remove && hasMoreToRemove(s.request, s.record):
+		return stepResumeRemoval, nil
+	case leaves:
+		return stepWithhold, nil
+	case removedSince(s.record, s.facts):
+		return stepTryAgain, fault.Retryf("instance %s was removed after EC2 was asked about it: EC2 is asked again", s.facts.ID)
+	case s.renderErr != nil:
+		return stepRefuse, s.renderErr
+	case s.isAsRecorded() && !s.request.Verify:
+		return stepKeep, nil
+	}
+	if err := staleError(s.facts, now); err != nil {
+		return stepTryAgain, err
+	}
+	return stepInspect, nil
+}
+
+// isAsRecorded reports whether the record says that exactly this grant was made. Auth roles left on another mount count
+// only for a function that may delete them.
+func (s *situation) isAsRecorded() bool {
+	r := s.record
+	return r != nil && r.State == ledger.Active && r.Holds(s.grant) && (!s.duties.Remove || len(r.Objects) == len(s.grant.Objects)+1)
+}
+
+// hasMoreToRemove reports whether the removal of a leaving instance broke off, has certificates left to revoke, or missed
+// objects that the record does not name.
+func hasMoreToRemove(req Request, r *ledger.Record) bool {
+	return r.State == ledger.Deprovisioning || len(r.Revoking) > 0 || len(req.Untracked) > 0
+}
+
+// removedSince reports whether the instance was removed, or its removal was begun, after its facts were observed.
+func removedSince(r *ledger.Record, f facts.Instance) bool {
+	switch {
+	case r == nil:
+		return false
+	case r.State == ledger.Deprovisioning:
+		return !f.ObservedAt.After(r.UpdatedAt)
+	default:
+		return r.DeletedAt != nil && !f.ObservedAt.After(*r.DeletedAt)
+	}
+}

@@ -1,0 +1,160 @@
+package converge
+
+import (
+	"context"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
+)
+
+// inspect reads the objects at the paths of a grant, and refuses those that are not this deployment's. It returns the
+// objects that exist, by path.
+func (c *Converger) inspect(ctx context.Context, g *grant.Grant, old *ledger.Record) (map[string]map[string]any, error) {
+	all := g.All()
+	objects := make([]ownership.Object, len(all))
+	for i, o := range all {
+		objects[i] = ownership.Object{Kind: o.Kind, Path: o.Path}
+	}
+	if err := c.readAll(ctx, objects); err != nil {
+		return nil, err
+	}
+	evidence := ownership.OfGrant(c.instance(g.InstanceID), old, objects)
+	found := map[string]map[string]any{}
+	var foreign []string
+	for _, o := range objects {
+		if o.Data == nil {
+			continue
+		}
+		found[o.Path] = o.Data
+		if evidence.OwnerOf(o) != ownership.Ours {
+			foreign = append(foreign, o.Path)
+		}
+	}
+	if !c.Adopt {
+		if len(foreign) > 0 {
+			return nil, fault.Conflictf("instance %s: not made by this deployment (%s) and left alone: %v; remove it, or set CONFLICT_MODE to adopt",
+				g.InstanceID, c.Realm.Deployment, foreign)
+		}
+		if err := c.checkNoOtherPolicy(ctx, g.InstanceID, found[g.AuthRole.Path], func(path string) bool { return hasPath(g, path) }); err != nil {
+			return nil, err
+		}
+	}
+	if current := found[g.AuthRole.Path]; grant.MustReplace(current, g.AuthRole) && !c.Duties.Remove {
+		return nil, fault.Refusef("instance %s: %s has auth_type %v and resolve_aws_unique_ids %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it (reconcile in mode correct)",
+			g.InstanceID, g.AuthRole.Path, current["auth_type"], current["resolve_aws_unique_ids"])
+	}
+	return found, nil
+}
+
+// hasPath reports whether an object of a grant has a path.
+func hasPath(g *grant.Grant, path string) bool {
+	return slices.ContainsFunc(g.All(), func(o grant.Object) bool { return o.Path == path })
+}
+
+// readAll fills in the data of objects.
+func (c *Converger) readAll(ctx context.Context, objects []ownership.Object) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range objects {
+		group.Go(func() (err error) {
+			objects[i].Data, err = c.Vault.Read(ctx, objects[i].Path)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// differs reports whether an object is missing in Vault, where got is nil, or has other values there.
+func differs(o grant.Object, got map[string]any) bool {
+	return got == nil || len(o.Differences(got)) > 0
+}
+
+// differing counts the objects of a grant that differ.
+func differing(g *grant.Grant, found map[string]map[string]any) int {
+	n := 0
+	for _, o := range g.All() {
+		if differs(o, found[o.Path]) {
+			n++
+		}
+	}
+	return n
+}
+
+// holdsItsNames reports whether the instance of a record holds all claims of the record.
+func (c *Converger) holdsItsNames(ctx context.Context, r *ledger.Record) (bool, error) {
+	names := r.Held()
+	held := make([]bool, len(names))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, name := range names {
+		group.Go(func() error {
+			holder, err := c.Ledger.Holder(ctx, name)
+			held[i] = holder != nil && holder.InstanceID == r.InstanceID
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return false, err
+	}
+	for _, h := range held {
+		if !h {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// checkNotAdopted returns an error if a policy of a live instance bears another deployment's marker: a recorded policy, or
+// one that its auth role gives. The instance is that deployment's now, and so may be the other recorded objects.
+func (c *Converger) checkNotAdopted(ctx context.Context, r *ledger.Record) error {
+	if r == nil {
+		return nil
+	}
+	for _, o := range r.Objects {
+		var err error
+		switch o.Kind {
+		case grant.KindPolicy:
+			err = c.checkPolicy(ctx, r.InstanceID, o.Path)
+		case grant.KindAuthRole:
+			var role map[string]any
+			if role, err = c.Vault.Read(ctx, o.Path); err == nil {
+				err = c.checkNoOtherPolicy(ctx, r.InstanceID, role, r.Has)
+			}
+		case grant.KindPKIRole, grant.KindGeneric: // they bear no marker
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkNoOtherPolicy returns an error if an auth role gives a policy of the instance that is not known by its path and
+// bears another deployment's marker. Auth roles bear no marker, and both deployments' have the same path.
+func (c *Converger) checkNoOtherPolicy(ctx context.Context, instanceID string, role map[string]any, isKnown func(path string) bool) error {
+	for _, policy := range grant.Gives(role) {
+		path := grant.PolicyPath(policy)
+		if id, _, ok := grant.SplitObjectName(policy); !ok || id != instanceID || isKnown(path) {
+			continue
+		}
+		if err := c.checkPolicy(ctx, instanceID, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPolicy returns an error if a policy bears another deployment's marker.
+func (c *Converger) checkPolicy(ctx context.Context, instanceID, path string) error {
+	current, err := c.Vault.Read(ctx, path)
+	if err != nil {
+		return err
+	}
+	if deployment, ok := c.instance(instanceID).NamesAnother(current); ok {
+		return fault.Conflictf("instance %s: %s bears the marker of deployment %s: it and all objects beside it are left alone", instanceID, path, deployment)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package converge
+
+import (
+	"context"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// removeGone removes the grant of an instance that has ended, or is ending.
+func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error) {
+	if !c.Duties.Remove {
+		return Outcome{Action: LeftAlone}, nil
+	}
+	old, err := c.recordToRemove(ctx, req)
+	if err != nil {
+		return Outcome{}, err
+	}
+	next, err := c.withUntracked(ctx, req, old)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if len(next.Objects) == 0 && old == nil {
+		return c.writeTombstone(ctx, old, next)
+	}
+	return c.remove(ctx, removal{old: old, next: next})
+}
+
+// removeLeaving removes the grant of an instance that EC2 shows as alive and Auto Scaling as terminating. The record says
+// so from the first write on; the mark of an earlier life, before the instance was last started, is renewed.
+func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
+	if !c.Duties.Remove {
+		return Outcome{Action: LeftAlone}, nil
+	}
+	old, err := c.recordToRemove(ctx, req)
+	if err != nil {
+		return Outcome{}, err
+	}
+	// The instance may have been stopped and started since the facts were observed.
+	next, err := c.recordOfLiving(ctx, req, old, func() error { return staleError(f, c.Now()) })
+	if err != nil {
+		return Outcome{Holds: holds(old)}, err
+	}
+	marked := next.Leaves(f.LaunchTime)
+	if !marked {
+		now := c.Now().Round(0).UTC()
+		next.LeavingSince = &now
+	}
+	hadNoGrant := old == nil || (!marked && old.State == ledger.Deleted)
+	if len(next.Objects) == 0 && hadNoGrant {
+		return c.writeTombstone(ctx, old, next)
+	}
+	return c.remove(ctx, removal{old: old, next: next}) // with its names: by AWS's own word it ends
+}
+
+// removeTornDown removes the grant of an instance, running or not, whose deployment is torn down.
+func (c *Converger) removeTornDown(ctx context.Context, req Request) (Outcome, error) {
+	return c.removeFromLiving(ctx, req, false, func() error { return nil })
+}
+
+// removeUnmatched removes the earlier grant of a live instance that no profile fits. A function without the Remove duty
+// does not even look for one.
+func (c *Converger) removeUnmatched(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
+	if !c.Duties.Remove {
+		return Outcome{Action: Unmatched}, nil
+	}
+	done, err := c.removeFromLiving(ctx, req, true, func() error { return staleError(f, c.Now()) })
+	if done.Action == Unchanged {
+		done.Action = Unmatched
+	}
+	return done, err
+}
+
+// removeFromLiving removes the grant of an instance that may go on running. An instance that another deployment has
+// adopted keeps all. keepsNames holds the names until the last certificate with them has ended. recheck is called last;
+// its error means that the reason for the removal may have passed.
+func (c *Converger) removeFromLiving(ctx context.Context, req Request, keepsNames bool, recheck func() error) (Outcome, error) {
+	if !c.Duties.Remove {
+		return Outcome{Action: LeftAlone}, nil
+	}
+	old, err := c.Ledger.Get(ctx, req.ID)
+	if err != nil {
+		return Outcome{}, err
+	}
+	next, err := c.recordOfLiving(ctx, req, old, recheck)
+	if err != nil {
+		return Outcome{Holds: holds(old)}, err
+	}
+	return c.remove(ctx, removal{old: old, next: next, keepsNames: keepsNames})
+}
+
+// recordToRemove returns the record of an ending instance; nil if there is none. It refuses a request from another place
+// than the recorded one while the record has objects or names: only the instance's own place ends it.
+func (c *Converger) recordToRemove(ctx context.Context, req Request) (*ledger.Record, error) {
+	old, err := c.Ledger.Get(ctx, req.ID)
+	if err != nil || old == nil {
+		return nil, err
+	}
+	isOver := old.State == ledger.Deleted && len(old.Names()) == 0
+	if !isOver && (old.Account != req.Account || old.Region != req.Region) {
+		return nil, fault.Refusef("instance %s is recorded in account %s, region %s: an event from %s does not end it", req.ID, old.Account, old.Region, req.Place)
+	}
+	return old, nil
+}
+
+// recordOfLiving returns the record of an instance that may go on running, with the untracked objects to remove. It fails
+// if another deployment has adopted the instance. recheck is called last.
+func (c *Converger) recordOfLiving(ctx context.Context, req Request, old *ledger.Record, recheck func() error) (ledger.Record, error) {
+	if err := c.checkNotAdopted(ctx, old); err != nil {
+		return ledger.Record{}, err
+	}
+	next, err := c.withUntracked(ctx, req, old)
+	if err == nil {
+		err = recheck()
+	}
+	return next, err
+}
+
+// writeTombstone writes a tombstone for an instance without a grant. A provision that looked at EC2 a moment earlier, while
+// the instance still ran, must find it: no event would ever remove the grant it makes.
+func (c *Converger) writeTombstone(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
+	_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
+	return Outcome{Action: Unchanged}, err
+}

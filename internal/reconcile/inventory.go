@@ -1,0 +1,236 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"unique"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// listing is what Vault lists under names of this program's form.
+type listing struct {
+	// paths are policies, auth roles, PKI roles and generic objects, by instance.
+	paths map[string][]string
+	// leftovers are the identity entities and accesslist entries of logins, by instance.
+	leftovers map[string][]string
+	// entities are those whose alias is the role_id of some auth role and not an instance ID, by alias. The ledger knows
+	// their instances.
+	entities map[string]string
+	// listed are the folders whose list is complete; an object of any other folder may exist or not.
+	listed map[string]bool
+	// misnamed are inside the program's name space and belong to no instance.
+	misnamed []misnamed
+	// failed are the errors of the lists that failed.
+	failed []error
+
+	policies, authRoles, pkiRoles int
+}
+
+// exists reports whether an instance's path is in its list, and whether that is known.
+func (l *listing) exists(instanceID, path string) (exists, known bool) {
+	if !l.listed[grant.FolderOf(path)] {
+		return false, false
+	}
+	return slices.Contains(l.paths[instanceID], path), true
+}
+
+// listsAtOnce is how many lists are read side by side.
+const listsAtOnce = 4
+
+// list reads every list of Vault. The objects of a list that fails stay unknown.
+func (r *Reconciler) list(ctx context.Context) *listing {
+	l := &listing{paths: map[string][]string{}, leftovers: map[string][]string{}, entities: map[string]string{}, listed: map[string]bool{}}
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(listsAtOnce)
+	list := func(folder string, add func([]string) int, count *int) {
+		group.Go(func() error {
+			keys, err := r.Vault.List(ctx, folder)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil && folder == grant.PolicyFolder && len(keys) == 0 {
+				err = fmt.Errorf("listing %s in Vault: it has no policy at all, not even its own", folder)
+			}
+			if err != nil {
+				l.failed = append(l.failed, err)
+				return nil
+			}
+			l.listed[folder] = true
+			added := add(keys)
+			if count != nil {
+				*count += added
+			}
+			return nil
+		})
+	}
+	list(grant.PolicyFolder, l.addObjects(grant.PolicyFolder, grant.KindPolicy), &l.policies)
+	roles, entries := grant.AuthRoleFolder(r.Realm.AuthMount), grant.AccessListFolder(r.Realm.AuthMount)
+	list(roles, l.addLogins(l.paths, roles, l.addMisnamed), &l.authRoles)
+	list(entries, l.addLogins(l.leftovers, entries, nil), nil)
+	pkiMounts := r.Profiles.PKIMounts()
+	for _, folder := range r.Profiles.OutputFolders() {
+		kind, count := grant.KindGeneric, (*int)(nil)
+		if mount, isRoles := grant.SplitPKIRoleFolder(folder); isRoles && slices.Contains(pkiMounts, mount) {
+			kind, count = grant.KindPKIRole, &l.pkiRoles
+		}
+		list(folder, l.addObjects(folder, kind), count)
+	}
+	group.Go(func() error {
+		aliases, err := r.Vault.Aliases(ctx, r.Realm.AuthMount)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil {
+			l.failed = append(l.failed, err)
+			return nil
+		}
+		for _, a := range aliases {
+			entity := "identity/entity/id/" + a.EntityID
+			if facts.IsInstanceID(a.Name) {
+				l.leftovers[a.Name] = append(l.leftovers[a.Name], entity)
+			} else {
+				l.entities[a.Name] = entity
+			}
+		}
+		return nil
+	})
+	_ = group.Wait() // the functions above keep their errors in failed
+	return l
+}
+
+// addEntities adds the entities behind role_ids of a removed instance to its leftovers.
+func (l *listing) addEntities(instanceID string, roleIDs []string) {
+	for _, alias := range roleIDs {
+		if entity := l.entities[alias]; entity != "" {
+			l.leftovers[instanceID] = append(l.leftovers[instanceID], entity)
+			delete(l.entities, alias)
+		}
+	}
+}
+
+// addObjects returns a function that adds the names of the form <instance ID>-<output> of a list, and returns their number.
+func (l *listing) addObjects(folder string, kind grant.Kind) func([]string) int {
+	return func(keys []string) int {
+		added := 0
+		for _, k := range keys {
+			id, _, ok := grant.SplitObjectName(k)
+			if !ok || !strings.HasPrefix(k, grant.NamePrefix(kind)) {
+				l.addMisnamed(kind, folder, k)
+				continue
+			}
+			l.paths[id] = append(l.paths[id], folder+"/"+k)
+			added++
+		}
+		return added
+	}
+}
+
+// addLogins returns a function that adds the names of a list that are instance IDs, and returns their number. It passes the
+// other names to rest; nil if they are not needed.
+func (l *listing) addLogins(into map[string][]string, folder string, rest func(kind grant.Kind, folder, key string)) func([]string) int {
+	return func(keys []string) int {
+		added := 0
+		for _, k := range keys {
+			switch {
+			case facts.IsInstanceID(k):
+				into[k] = append(into[k], folder+"/"+k)
+				added++
+			case rest != nil:
+				rest(grant.KindAuthRole, folder, k)
+			}
+		}
+		return added
+	}
+}
+
+// inventory is what Vault and the ledger hold. Only the records of one stretch, limit instances in the order of their IDs,
+// are kept whole, so that memory is bounded however large the fleet: the next stretch is another pass.
+type inventory struct {
+	*listing
+	claims map[ledger.Name]string // the holder's instance ID
+	// recorded is the place of every instance that has a record and no tombstone.
+	recorded map[string]facts.Place
+	// records are those of the stretch, and the tombstones of instances of which Vault still lists something.
+	records map[string]*ledger.Record
+
+	after, upTo string // the stretch: past after, up to and with upTo; empty for no bound
+	limit       int
+}
+
+// scan reads the ledger, after Vault's lists: a record is written before its objects are made.
+func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit int) (*inventory, error) {
+	inv := &inventory{
+		listing: l, claims: map[ledger.Name]string{}, recorded: map[string]facts.Place{}, records: map[string]*ledger.Record{},
+		after: after, limit: limit,
+	}
+	err := r.Ledger.Scan(ctx, ledger.Visitor{
+		Record: inv.addRecord,
+		// An instance has several claims: their texts are kept once.
+		Claim: func(name ledger.Name, c ledger.Claim) {
+			name.Under = unique.Make(name.Under).Value()
+			inv.claims[name] = unique.Make(c.InstanceID).Value()
+		},
+	})
+	inv.trim()
+	return inv, err
+}
+
+func (inv *inventory) addRecord(r ledger.Record) {
+	id := r.InstanceID
+	if r.State == ledger.Deleted {
+		inv.addEntities(id, r.FormerRoleIDs)
+		if len(inv.paths[id])+len(inv.leftovers[id])+len(r.Revoking)+len(r.Names()) == 0 {
+			return
+		}
+	} else {
+		inv.recorded[id] = facts.Place{Account: r.Account, Region: r.Region}
+	}
+	if !inv.inStretch(id) {
+		return
+	}
+	inv.records[id] = &r
+	if len(inv.records) > 2*inv.limit {
+		inv.trim()
+	}
+}
+
+// inStretch reports whether an instance is in the stretch.
+func (inv *inventory) inStretch(id string) bool {
+	return id > inv.after && (inv.upTo == "" || id <= inv.upTo)
+}
+
+// trim ends the stretch at its limit.
+func (inv *inventory) trim() {
+	if len(inv.records) <= inv.limit {
+		return
+	}
+	ids := slices.Sorted(maps.Keys(inv.records))
+	inv.upTo = ids[inv.limit-1]
+	for _, id := range ids[inv.limit:] {
+		delete(inv.records, id)
+	}
+}
+
+// ids returns the instances of the stretch that Vault or the ledger knows, sorted.
+func (inv *inventory) ids() []string {
+	all := map[string]bool{}
+	for id := range inv.records {
+		all[id] = true
+	}
+	for _, m := range []map[string][]string{inv.paths, inv.leftovers} {
+		for id := range m {
+			if inv.inStretch(id) {
+				all[id] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
