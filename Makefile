@@ -43,7 +43,7 @@ test-integration: build ## run the tests against real Vault, moto, DynamoDB Loca
 	cd $(LAB) && $(GO) run ./cmd/lab prepare
 	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap)$$')
 
-lint: ## the linters, at their pinned versions, over the product, the lab and the workflows
+lint: ## run the linters, at their pinned versions, over the product, the lab and the workflows
 	$(GO) tool -modfile=infra/tools/go.mod golangci-lint run ./...
 	cd $(LAB) && $(GO) tool -modfile=../tools/go.mod golangci-lint run ./...
 	$(GO) tool -modfile=infra/tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
@@ -95,7 +95,7 @@ render: ## show what a PROFILE would write to Vault and what the guard reports, 
 golden: ## write the golden files of profiles and commands, the user data of instances and the tables of docs/configuration.md
 	$(GO) test ./templates ./infra/reconcile ./infra/render ./infra/instance ./internal/settings -update
 
-fuzz: ## each fuzz target for a minute (FOR=30m)
+fuzz: ## run each fuzz target for a minute (FOR=30m for longer)
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \
 	  for f in $$(grep -hoE '^func Fuzz[A-Za-z]+' $$t/*_test.go | cut -c6-); do \
 	    $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FOR),60s) ./$$t || exit 1; done; done
