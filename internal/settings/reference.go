@@ -11,7 +11,7 @@ type Variable struct {
 	Meaning  string
 }
 
-// Reference gives every variable that Load reads, in its order: name, default and values as Load has them.
+// Reference returns every variable that Load reads, in its order: name, default and values as Load has them.
 func Reference() []Variable {
 	r := reader{getenv: func(string) string { return "" }, seen: &[]Variable{}}
 	read(&r)

@@ -21,8 +21,8 @@ import (
 
 const worker = "alice_cluster-worker"
 
-// workers launches and provisions workers in a region of the test's own, and gives a reconcile function that looks
-// nowhere else.
+// workers launches and provisions workers in a region of the test's own, and returns a reconcile function that compares only
+// that region.
 func workers(t *testing.T, region string, n int, change map[string]string) ([]fleet.Instance, *sandbox.Function) {
 	t.Helper()
 	env := map[string]string{"RECONCILE_REGIONS": region}
@@ -43,7 +43,7 @@ func terminate(t *testing.T, instances ...fleet.Instance) {
 	}
 }
 
-// standing counts the instances that still have objects in Vault.
+// withObjects returns the number of instances that have objects in Vault.
 func withObjects(t *testing.T, instances []fleet.Instance) int {
 	t.Helper()
 	n := 0
@@ -70,13 +70,13 @@ func TestPastTheDeleteLimitNothingIsDeletedUnlessForced(t *testing.T) {
 		}
 	}
 	if n := withObjects(t, all); n != 12 {
-		t.Fatalf("want every grant to stand after a blocked run, got %d of 12", n)
+		t.Fatalf("want every grant kept after a blocked run, got %d of 12", n)
 	}
 	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true}); a.Blocked || a.Summary.Corrected != 6 {
 		t.Errorf("forced: want 6 removals, got %+v", a)
 	}
 	if n := withObjects(t, all); n != 6 {
-		t.Errorf("want the six that run to keep their grants, got %d", n)
+		t.Errorf("want the six running instances to keep their grants, got %d", n)
 	}
 }
 
@@ -91,18 +91,18 @@ func TestUpToFiveInstancesAreRemovedWhateverTheirShare(t *testing.T) {
 func TestAnInstanceThatEC2DoesNotShowIsSparedWhileItIsYoung(t *testing.T) {
 	all, _ := workers(t, "eu-west-3", 1, nil)
 	lost := all[0]
-	// Its record says that it is where EC2 knows nothing of it.
+	// Its record names a region where EC2 does not know it.
 	setRecord(t, lost.ID, map[string]string{"region": "eu-north-1"})
 	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "eu-north-1"})
 	only := rec.Input{InstanceIDs: []string{lost.ID}, Mode: rec.Correct}
 	if a := runReconcile(t, f, only); len(a.Drift) > 0 || a.Summary.Corrected > 0 {
-		t.Fatalf("want a young record left alone, got %+v", a)
+		t.Fatalf("want no drift for a young record, got %+v", a)
 	}
 	backdate(t, lost.ID)
 	repaired(t, f, only, []string{"record orphaned delete instance#" + lost.ID}, "+ instance: not in EC2")
 }
 
-// ec2Answers makes EC2 answer unfiltered listings of a region so, and all else by itself.
+// ec2Answers plays a fault as EC2's answer to unfiltered listings of a region. EC2 answers all other calls itself.
 func ec2Answers(t *testing.T, region string, fault tap.Fault) {
 	t.Helper()
 	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
@@ -128,10 +128,10 @@ func TestAListingThatComesShortDeletesNoInstanceThatIsThere(t *testing.T) {
 	ec2Answers(t, "us-west-1", xml(noInstances))
 	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
 	if a.Summary.Orphaned != 2 {
-		t.Fatalf("want both taken for gone by the short listing, got %+v", a)
+		t.Fatalf("want both rows orphaned by the short listing, got %+v", a)
 	}
 	if n := withObjects(t, all); n != 2 {
-		t.Errorf("want the second look by ID to save them, got %d of 2 standing", n)
+		t.Errorf("want the second look-up, by ID, to keep their grants, got %d of 2", n)
 	}
 }
 
@@ -142,7 +142,7 @@ func TestAVaultListThatFailsDeletesNothingAndTheRestIsRepaired(t *testing.T) {
 	vaultDelete(t, p.kubelet)
 	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
 		if c.Method == http.MethodGet && strings.HasSuffix(c.Path, "/alice_cluster/pki/k8s/roles") {
-			return &tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage is away"]}`)}
+			return &tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage unavailable"]}`)}
 		}
 		return nil
 	})
@@ -152,7 +152,7 @@ func TestAVaultListThatFailsDeletesNothingAndTheRestIsRepaired(t *testing.T) {
 		t.Fatalf("want the run blocked and the folder named, got %+v", a)
 	}
 	if a.Summary.Corrected != 1 || vaultRead(t, p.kubelet) == nil || withObjects(t, all) != 2 {
-		t.Errorf("want the PKI role made anew and nothing deleted, got %+v", a)
+		t.Errorf("want the PKI role made again and nothing deleted, got %+v", a)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestAnInstanceThatCannotBeComparedIsAFailedRowAndTheOthersGoOn(t *testing.T
 	bad := pathsOf(all[0].ID).proxy
 	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
 		if strings.HasSuffix(c.Path, "/"+bad) {
-			return &tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage is away"]}`)}
+			return &tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage unavailable"]}`)}
 		}
 		return nil
 	})
@@ -180,7 +180,7 @@ func TestAnInstanceThatCannotBeComparedIsAFailedRowAndTheOthersGoOn(t *testing.T
 func TestARemovedProfileOrAChangedTemplateChangesEveryInstanceOfIt(t *testing.T) {
 	all, f := workers(t, "sa-east-1", 3, nil)
 	in := rec.Input{Mode: rec.Detect, Profile: worker}
-	text := changed(t, "worker/policy.hcl.tmpl", `path "auth/token/lookup-self"`, "# Looks after itself.\npath \"auth/token/lookup-self\"")
+	text := changed(t, "worker/policy.hcl.tmpl", `path "auth/token/lookup-self"`, "# Own token.\npath \"auth/token/lookup-self\"")
 	if a := runReconcile(t, variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "sa-east-1", "TEMPLATES_DIR": text}), in); a.Summary != (rec.Summary{Changed: 3}) {
 		t.Errorf("a template with another comment: want every instance changed, got %+v", a)
 	}
@@ -194,7 +194,7 @@ func TestARemovedProfileOrAChangedTemplateChangesEveryInstanceOfIt(t *testing.T)
 	repaired(t, shorter, in, want, "- token_ttl: 3600\n+ token_ttl: 1800")
 	repaired(t, f, in, want, "- token_ttl: 1800\n+ token_ttl: 3600")
 
-	none := changed(t, "worker/profile.yaml", "role/alice-worker", "role/alice-nobody")
+	none := changed(t, "worker/profile.yaml", "role/alice-worker", "role/alice-unused")
 	without := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "sa-east-1", "TEMPLATES_DIR": none})
 	want = nil
 	for _, i := range all {
@@ -207,7 +207,7 @@ func TestARemovedProfileOrAChangedTemplateChangesEveryInstanceOfIt(t *testing.T)
 	}
 	in.Mode = rec.Correct
 	if a := runReconcile(t, f, in); a.Summary.Missing != 3 || a.Summary.Corrected != 3 {
-		t.Errorf("want all granted anew when the profile is back, got %+v", a)
+		t.Errorf("want all granted again when the profile is back, got %+v", a)
 	}
 }
 
@@ -232,22 +232,22 @@ func TestATagThatNamesTheInstanceIsFollowed(t *testing.T) {
 	}
 	p := pathsOf(a.ID)
 	repaired(t, f, only(a), []string{"pki-role changed update " + p.kubelet + " [allowed_domains]", "policy changed update " + p.policy + " [policy]"}, name+"-2.example")
-	// The former name is kept from others while a certificate for it can be good.
+	// The former name stays held while a certificate for it may be valid.
 	former := runReconcile(t, f, rec.Input{Mode: rec.Correct, InstanceIDs: []string{b.ID}})
 	if len(former.Drift) != 1 || row(former.Drift[0]) != "record conflicting none instance#"+b.ID || !strings.Contains(former.Drift[0].Error, "held by instance "+a.ID) {
 		t.Fatalf("want the former name of a live instance held, got %+v", former)
 	}
 
-	// Another that wants the name a holds is in conflict until a is gone; then one run frees it and gives it on.
+	// An instance with the name that a holds is in conflict until a is gone. Then one run frees the name and grants it.
 	c := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": name + "-2.example"}})
 	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{a.ID, c.ID}}
 	held := runReconcile(t, f, in)
 	if len(held.Drift) != 1 || row(held.Drift[0]) != "record conflicting none instance#"+c.ID || !strings.Contains(held.Drift[0].Error, "held by instance "+a.ID) {
-		t.Fatalf("want the held name told, got %+v", held)
+		t.Fatalf("want a row for the held name, got %+v", held)
 	}
 	terminate(t, a)
 	if got := runReconcile(t, f, in); got.Summary.Corrected != 2 || len(objects(t, a)) != 0 || len(objects(t, c)) != 4 {
-		t.Errorf("want the name freed and given on, got %+v", got)
+		t.Errorf("want the name freed and granted to the next, got %+v", got)
 	}
 	repaired(t, f, only(b), []string{"record missing create instance#" + b.ID}, "")
 }
@@ -280,13 +280,13 @@ func TestAGenericObjectIsRepairedAndItsValuesAreNeverShown(t *testing.T) {
 	terminate(t, i)
 	repaired(t, f, only, []string{"record orphaned delete instance#" + i.ID}, "")
 	if vaultRead(t, path) != nil {
-		t.Error("want the generic object gone with its instance")
+		t.Error("want the generic object removed with its instance")
 	}
 }
 
 const orphan = "i-0fffffffffffffff1"
 
-// marked is the text of a policy with a marker.
+// marked returns the text of a policy with a marker.
 func marked(deployment, id string) string {
 	return grant.Marker{Deployment: deployment, InstanceID: id, Profile: worker}.String() + "\npath \"alice_cluster/pki/k8s/cert/ca\" { capabilities = [\"read\"] }\n"
 }
@@ -299,14 +299,14 @@ func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
 		"token_policies": strings.TrimPrefix(p.policy, "sys/policies/acl/"),
 	}
 	t.Run("another deployment's", func(t *testing.T) {
-		vaultWrite(t, p.policy, map[string]any{"policy": marked("somebody-else", orphan)})
+		vaultWrite(t, p.policy, map[string]any{"policy": marked("foreign", orphan)})
 		vaultWrite(t, p.role, role)
 		a := runReconcile(t, f, in)
 		if got := rows(a); !slices.Equal(got, []string{"policy conflicting none " + p.policy}) || a.Summary.Conflicting != 1 || a.Summary.Corrected > 0 {
 			t.Errorf("want one conflicting row, got %+v", a)
 		}
 		if vaultRead(t, p.policy) == nil || vaultRead(t, p.role) == nil {
-			t.Error("want what is somebody else's untouched")
+			t.Error("want the foreign objects untouched")
 		}
 		vaultDelete(t, p.role)
 		vaultDelete(t, p.policy)
@@ -315,26 +315,26 @@ func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
 		vaultWrite(t, p.kubelet, map[string]any{"allowed_domains": "x"})
 		a := runReconcile(t, f, in)
 		if got := rows(a); !slices.Equal(got, []string{"pki-role conflicting none " + p.kubelet}) || vaultRead(t, p.kubelet) == nil {
-			t.Errorf("want it left alone and told, got %q", got)
+			t.Errorf("want one conflicting row and the object kept, got %q", got)
 		}
 		vaultDelete(t, p.kubelet)
 	})
-	t.Run("an auth role that does not give our policy", func(t *testing.T) {
+	t.Run("an auth role without our policy", func(t *testing.T) {
 		vaultWrite(t, p.policy, map[string]any{"policy": marked("lab", orphan)})
 		other := maps.Clone(role)
 		other["token_policies"] = "admin"
 		vaultWrite(t, p.role, other)
 		if a := runReconcile(t, f, rec.Input{InstanceIDs: []string{orphan}, Mode: rec.Detect}); !slices.Contains(rows(a), "auth-role conflicting none "+p.role) || vaultRead(t, p.role) == nil {
-			t.Errorf("want it left alone and told, got %q", rows(a))
+			t.Errorf("want one conflicting row and the object kept, got %q", rows(a))
 		}
 		vaultDelete(t, p.role)
 		vaultDelete(t, p.policy)
 	})
-	t.Run("bound to where nobody looked", func(t *testing.T) {
+	t.Run("bound to a region that is not compared", func(t *testing.T) {
 		vaultWrite(t, p.policy, map[string]any{"policy": marked("lab", orphan)})
 		vaultWrite(t, p.role, map[string]any{"auth_type": "ec2", "bound_ec2_instance_id": orphan, "bound_account_id": world.AccountID, "bound_region": "me-south-1", "token_policies": strings.TrimPrefix(p.policy, "sys/policies/acl/")})
 		if a := runReconcile(t, f, in); len(a.Drift) > 0 || vaultRead(t, p.role) == nil {
-			t.Errorf("want an instance of a region that is not compared left alone, got %+v", a)
+			t.Errorf("want an instance of a region that is not compared kept, got %+v", a)
 		}
 		vaultDelete(t, p.role)
 		vaultDelete(t, p.policy)
@@ -369,7 +369,7 @@ func TestAnEntityOfAGoneInstanceIsSwept(t *testing.T) {
 	backdate(t, i.ID)
 	repaired(t, f, in, []string{"auth-role orphaned delete identity/entity/id/" + entity}, "")
 	if vaultRead(t, "identity/entity/id/"+entity) != nil {
-		t.Error("the entity is left: its tokens would live")
+		t.Error("the entity is left, so its tokens would still work")
 	}
 }
 
@@ -380,7 +380,7 @@ func TestRepairsGoThroughTheQueueWhereOneIsSet(t *testing.T) {
 	terminate(t, all[1])
 	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
 	if a.Summary.Enqueued != 1 || a.Summary.Corrected != 1 {
-		t.Fatalf("want the policy handed on and the removal made at once, got %+v", a)
+		t.Fatalf("want the policy's repair sent to the queue and the removal done at once, got %+v", a)
 	}
 	for deadline := time.Now().Add(20 * time.Second); vaultRead(t, p.policy) == nil; time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -401,7 +401,7 @@ func TestAScheduledRunTakesItsModeFromTheSettingsAndAMisspeltInputIsRefused(t *t
 		t.Fatalf("%v, %v", err, result.Err())
 	}
 	if !strings.Contains(string(result.Payload), `"mode":"detect"`) || !strings.Contains(string(result.Payload), i.ID) || len(objects(t, i)) > 0 {
-		t.Errorf("want the missing instance told and nothing made, got %s", result.Payload)
+		t.Errorf("want a row for the missing instance and nothing made, got %s", result.Payload)
 	}
 	for _, bad := range []string{`{"instanceID": ["i-0123456789abcdef0"]}`, `{"mode": "fix"}`, `{"instanceIds": ["all"]}`, `[]`} {
 		result, err := f.Invoke(t.Context(), []byte(bad))

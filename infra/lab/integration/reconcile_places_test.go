@@ -21,19 +21,19 @@ func TestReconcile_FailedRegionKeepsToItself(t *testing.T) {
 		Body: []byte(`<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>no</Message></Error></Errors></Response>`)})
 	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
 	if !a.Blocked || !strings.Contains(a.BlockedReason, "ap-southeast-1") || strings.Contains(a.BlockedReason, "ap-southeast-2") {
-		t.Fatalf("want the failed region alone blocked, even forced, got %+v", a)
+		t.Fatalf("want only the failed region blocked, even if forced, got %+v", a)
 	}
 	want := []string{"record orphaned delete instance#" + here[0].ID, "policy missing create " + pathsOf(here[1].ID).policy}
 	if got := rows(a); len(got) != 2 || !slices.Contains(got, want[0]) || !slices.Contains(got, want[1]) || a.Summary.Corrected != 2 {
 		t.Errorf("want %q, both corrected, got %q, %+v", want, got, a.Summary)
 	}
 	if len(objects(t, here[0])) > 0 || withObjects(t, there) != 2 {
-		t.Errorf("want the orphan removed and the failed region untouched, got %q and %d of 2", objects(t, here[0]), withObjects(t, there))
+		t.Errorf("want the orphan removed and the failed region unchanged, got %q and %d of 2", objects(t, here[0]), withObjects(t, there))
 	}
 }
 
-// TestReconcile_BrokenMemberRoleStopsNobody has the administrator of a member account break its role, so that nothing is
-// removed there. The home account is cleaned by the same run.
+// TestReconcile_BrokenMemberRoleStopsNobody breaks the role of a member account, so that nothing is removed there. The same
+// run repairs the home account.
 func TestReconcile_BrokenMemberRoleStopsNobody(t *testing.T) {
 	const account, region = "222233334444", "il-central-1"
 	home, f := workers(t, region, 2, map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + account})
@@ -54,11 +54,11 @@ func TestReconcile_BrokenMemberRoleStopsNobody(t *testing.T) {
 		t.Errorf("want the member account named with the reason, got %+v", a)
 	}
 	if len(objects(t, home[0])) > 0 || a.Summary.Corrected != 1 || len(objects(t, theirs)) == 0 {
-		t.Errorf("want the orphan of the home account removed and nothing else, got %q and %q left, %+v", objects(t, home[0]), objects(t, theirs), a)
+		t.Errorf("want only the orphan of the home account removed, got %q and %q left, %+v", objects(t, home[0]), objects(t, theirs), a)
 	}
 	world.Taps.AWS.SetFault(nil)
 	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker}); a.Blocked || len(objects(t, theirs)) > 0 {
-		t.Errorf("want the rest removed once the role is repaired, got %+v", a)
+		t.Errorf("want the rest removed once the role works again, got %+v", a)
 	}
 }
 
@@ -76,9 +76,9 @@ func TestReconcile_EmptyRegionKeepsToItself(t *testing.T) {
 	if len(objects(t, here[0])) > 0 || a.Summary.Corrected != 1 || !slices.Contains(rows(a), "record orphaned none instance#"+there[0].ID) {
 		t.Errorf("want the orphan of the other region removed and the empty region's withheld, got %q, %+v", rows(a), a.Summary)
 	}
-	// Forced, the second look, by ID, still finds the instance: it keeps its grant.
+	// In a forced run the second look-up, by ID, still finds the instance, which keeps its grant.
 	a = runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker, Force: true})
 	if withObjects(t, there) != 1 || withObjects(t, here) != 1 {
-		t.Errorf("want a running instance to keep its grant though a listing left it out, got %+v", a)
+		t.Errorf("want a running instance to keep its grant although a listing omitted it, got %+v", a)
 	}
 }

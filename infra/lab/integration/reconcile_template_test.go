@@ -12,11 +12,11 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// reconcileLife drives the reconcile function through all it does: a repair by the queue, one in place, a removal, and
+// reconcileLife runs the reconcile function through all that it does: a repair by the queue, a direct repair, a removal, and
 // the doctor.
 func reconcileLife(t *testing.T) {
 	t.Helper()
-	i := launch(t, fleet.Spec{Role: "alice-worker"}) // whose event was lost
+	i := launch(t, fleet.Spec{Role: "alice-worker"}) // its event is lost
 	in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}
 	byQueue := variant(t, reconcile, map[string]string{"CONVERGE_QUEUE_URL": world.Stack.Outputs["ProvisionQueueUrl"]})
 	if a := runReconcile(t, byQueue, in); a.Summary.Enqueued == 0 {
@@ -59,7 +59,7 @@ func TestTheTemplateGrantsEveryActionOfTheReconcileFunctionAndNoOther(t *testing
 	}
 	for _, action := range slices.Concat(lambdaActions, tagActions, []string{"sts:AssumeRole"}) {
 		if !granted[action] {
-			t.Errorf("%s is not granted, and is needed", action)
+			t.Errorf("%s is needed and not granted", action)
 		}
 		delete(granted, action)
 		delete(used, action)
@@ -69,11 +69,11 @@ func TestTheTemplateGrantsEveryActionOfTheReconcileFunctionAndNoOther(t *testing
 	}
 }
 
-// What goes on from the queue is taken from there one message at a time, and is gone when it is done.
+// The function takes runs from its queue one message at a time. A message is deleted when its run is done.
 func TestARunInTheReconcileQueueIsTakenUpByTheFunction(t *testing.T) {
 	poller := world.Pollers[reconcile]
 	if poller == nil {
-		t.Fatal("nothing feeds the reconcile function from its queue")
+		t.Fatal("the stack has no poller of the reconcile queue")
 	}
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	body := `{"mode":"correct","instanceIds":["` + i.ID + `"]}`
@@ -86,6 +86,6 @@ func TestARunInTheReconcileQueueIsTakenUpByTheFunction(t *testing.T) {
 		t.Fatalf("want the message handled alone, got %+v, %v\nlogs:\n%s", b, err, world.Functions[reconcile].Logs())
 	}
 	if made := objects(t, i); len(made) == 0 {
-		t.Error("the message's instance should have its grant")
+		t.Error("want the message's instance granted")
 	}
 }

@@ -24,7 +24,7 @@ import (
 
 const reconcile = "ReconcileFunction"
 
-// run invokes a reconcile function and reads its answer.
+// runReconcile invokes a reconcile function and returns its answer.
 func runReconcile(t *testing.T, f *sandbox.Function, in rec.Input) rec.Answer {
 	t.Helper()
 	payload, err := json.Marshal(in)
@@ -42,7 +42,7 @@ func runReconcile(t *testing.T, f *sandbox.Function, in rec.Input) rec.Answer {
 	return a
 }
 
-// row is what a drift row is compared by.
+// row formats the parts of a drift row that tests compare.
 func row(d rec.Drift) string {
 	out := fmt.Sprintf("%s %s %s %s", d.Object, d.Reason, d.Action, d.Path)
 	if len(d.Fields) > 0 {
@@ -59,7 +59,7 @@ func rows(a rec.Answer) []string {
 	return out
 }
 
-// vaultWrite spoils Vault from outside, with the root token.
+// vaultWrite writes to Vault with the root token.
 func vaultWrite(t *testing.T, path string, fields map[string]any) {
 	t.Helper()
 	if _, err := world.Vault.Logical().WriteWithContext(t.Context(), path, fields); err != nil {
@@ -86,7 +86,7 @@ func vaultRead(t *testing.T, path string) map[string]any {
 	return s.Data
 }
 
-// setRecord changes attributes of an instance's record behind everybody's back.
+// setRecord sets attributes of an instance's record directly in the table.
 func setRecord(t *testing.T, id string, set map[string]string) {
 	t.Helper()
 	var parts []string
@@ -114,6 +114,7 @@ func key(pk string) map[string]types.AttributeValue {
 
 func recordKey(id string) map[string]types.AttributeValue { return key("instance#" + id) }
 
+// dropItem deletes an item of the ledger directly in the table.
 func dropItem(t *testing.T, pk string) {
 	t.Helper()
 	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: key(pk)}); err != nil {
@@ -121,13 +122,13 @@ func dropItem(t *testing.T, pk string) {
 	}
 }
 
-// backdate makes a record old enough for its instance's absence to count.
+// backdate makes a record old enough for reconcile to act on its instance's absence.
 func backdate(t *testing.T, id string) {
 	t.Helper()
 	setRecord(t, id, map[string]string{"updated_at": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339Nano)})
 }
 
-// paths of a worker's objects.
+// paths holds the paths of a worker's objects, and the row path of its record.
 type paths struct{ role, policy, kubelet, proxy, record string }
 
 func pathsOf(id string) paths {
@@ -138,12 +139,12 @@ func pathsOf(id string) paths {
 	}
 }
 
-// TestEachDriftIsToldAsItsRowThenRepairedAndThenGone spoils one thing at a time behind the program's back.
+// TestEachDriftIsToldAsItsRowThenRepairedAndThenGone breaks one thing at a time by direct writes.
 func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*testing.T, fleet.Instance, paths)
 		want  func(paths) []string
-		diff  string // stands in the diff of the first row
+		diff  string // part of the first row's diff
 	}{
 		"a policy edited by hand": {
 			spoil: func(t *testing.T, _ fleet.Instance, p paths) {
@@ -262,7 +263,7 @@ func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
 			p, f := pathsOf(i.ID), world.Functions[reconcile]
 			only := rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}
 			if before := runReconcile(t, f, only); len(before.Drift) > 0 {
-				t.Fatalf("want no drift before anything was spoiled, got %v", before.Drift)
+				t.Fatalf("want no drift before the change, got %v", before.Drift)
 			}
 			c.spoil(t, i, p)
 			repaired(t, f, only, c.want(p), c.diff)
@@ -270,11 +271,11 @@ func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
 	}
 }
 
-// repaired wants exactly these rows, then that correct repairs them, then none.
+// repaired fails unless detect finds exactly these rows, correct repairs them all, and detect then finds none.
 func repaired(t *testing.T, f *sandbox.Function, in rec.Input, want []string, diff string) {
 	t.Helper()
 	in.Mode = rec.Detect
-	for range 2 { // a second look finds the same: detect changes nothing
+	for range 2 { // twice: detect changes nothing
 		found := runReconcile(t, f, in)
 		if !slices.Equal(rows(found), want) || found.Blocked || found.Summary.Failed > 0 {
 			t.Fatalf("detect: want the rows %q, got %q\n%+v", want, rows(found), found)
@@ -308,13 +309,14 @@ func TestARemovalByReconcileIsAsWholeAsOneByItsEvent(t *testing.T) {
 		t.Errorf("want nothing left in Vault, got %v", left)
 	}
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
-		t.Error("the instance's token still works: it must be cut with the removal")
+		t.Error("want the instance's token cut by the removal, but it still works")
 	}
 	if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted {
 		t.Errorf("want a tombstone, got %+v, %v", r, err)
 	}
 }
 
+// disassociate removes the instance profile of an instance.
 func disassociate(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	client := ec2.NewFromConfig(world.AWS)
@@ -331,16 +333,17 @@ func disassociate(t *testing.T, i fleet.Instance) {
 	}
 }
 
+// assignAddress assigns one more address that no other instance has.
 func assignAddress(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	n := extraAddresses.Add(1)
 	assign(t, i, fmt.Sprintf("127.18.%d.%d", n/250, n%250+1))
 }
 
-// extraAddresses counts them: moto's own choice may be the next instance's first address.
+// extraAddresses counts the assigned addresses: one chosen by moto may be the next instance's first address.
 var extraAddresses atomic.Int64
 
-// assign gives an instance one more address, whoever has it.
+// assign assigns one more address to an instance, even if another has it.
 func assign(t *testing.T, i fleet.Instance, address string) {
 	t.Helper()
 	client := ec2.NewFromConfig(world.AWS)

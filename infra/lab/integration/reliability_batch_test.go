@@ -36,7 +36,7 @@ func TestEveryKindOfBadRecordInOneBatchHoldsNoNeighbourUp(t *testing.T) {
 	}
 	again, result := deliver(t, f, bodies...)
 	if want := []int{1, 3, 8}; !slices.Equal(again, want) {
-		t.Errorf("want only what may yet succeed back, %v: the failing, the slow and the one EC2 does not show; got %v, %v\nlogs:\n%s", want, again, result.Err(), lastOf(f.Logs()))
+		t.Errorf("want back only the messages %v, which may yet succeed (the failing, the slow and the one EC2 does not show), got %v, %v\nlogs:\n%s", want, again, result.Err(), lastOf(f.Logs()))
 	}
 	for _, i := range good {
 		wantGranted(t, i)
@@ -54,8 +54,8 @@ func TestEveryKindOfBadRecordInOneBatchHoldsNoNeighbourUp(t *testing.T) {
 	}
 }
 
-// With 25 s for an invocation, work may begin only in the first 5; Vault answers so slowly that eight instances side by
-// side take longer than that, and the rest must wait for the next delivery.
+// In an invocation of 25 s, work may begin only in the first 5. Vault is so slow that eight concurrent instances take longer,
+// and the rest must wait for the next delivery.
 func TestWorkThatCannotBeginInTimeGoesBackToTheQueueUntouched(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision}, Timeout: 25 * time.Second})
@@ -71,7 +71,7 @@ func TestWorkThatCannotBeginInTimeGoesBackToTheQueueUntouched(t *testing.T) {
 		t.Fatalf("want the batch answered before its deadline, got %v after %s", err, result.Duration)
 	}
 	if len(again) != len(all)-convergeBound {
-		t.Errorf("want the %d that could not begin back, got %v", len(all)-convergeBound, again)
+		t.Errorf("want back the %d messages that could not begin, got %v", len(all)-convergeBound, again)
 	}
 	l.SetFault(nil)
 	for n, i := range all {
@@ -80,7 +80,7 @@ func TestWorkThatCannotBeginInTimeGoesBackToTheQueueUntouched(t *testing.T) {
 			continue
 		}
 		if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || len(items) > 0 || len(objects(t, i)) > 0 {
-			t.Errorf("want nothing begun for what goes back, got %q, %v", items, err)
+			t.Errorf("want nothing begun for a message that goes back, got %q, %v", items, err)
 		}
 	}
 	logged(t, f, "less than 20s is left")
@@ -89,7 +89,7 @@ func TestWorkThatCannotBeginInTimeGoesBackToTheQueueUntouched(t *testing.T) {
 		rest = append(rest, bodies[n])
 	}
 	if again, _ := deliver(t, f, rest...); len(again) > 0 {
-		t.Errorf("want the next delivery to do the rest, got %v back\nlogs:\n%s", again, lastOf(f.Logs()))
+		t.Errorf("want the next delivery to finish the rest, got %v back\nlogs:\n%s", again, lastOf(f.Logs()))
 	}
 	for _, i := range all {
 		wantGranted(t, i)

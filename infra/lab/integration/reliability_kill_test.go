@@ -25,16 +25,16 @@ const (
 	killWorkers = 5
 )
 
-// killer kills a line's functions at random moments: at a call of theirs, chosen by the seed, and up to 2 ms later, so
-// before the call takes effect, after it, and between two.
+// killer kills a line's functions at random moments: up to 2 ms after the start of a call that the seed selects, so before
+// the call takes effect, after it, or between two calls.
 type killer struct {
 	*lab.Line
-	random *rand.Rand     // of the life that it is in
-	calls  map[string]int // how many a run of each kind makes
-	kills  map[string]int // that struck a run of a kind
+	random *rand.Rand     // of the current life
+	calls  map[string]int // number of calls of a run, by kind
+	kills  map[string]int // number of runs killed, by kind
 }
 
-// during runs do, in which the process is killed. It tells whether the kill came in time.
+// during runs do and kills the process in it. It reports whether the kill came before the end of do.
 func (k *killer) during(t *testing.T, kind string, f *sandbox.Function, do func() sandbox.Result) bool {
 	t.Helper()
 	at, wait := 1+k.random.IntN(k.calls[kind]), time.Duration(k.random.IntN(2000))*time.Microsecond
@@ -57,7 +57,7 @@ func (k *killer) during(t *testing.T, kind string, f *sandbox.Function, do func(
 		}
 	}
 	if result.ErrorType != "Runtime.ExitError" {
-		return false // done before; the process was killed idle, or not at all
+		return false // the run ended first; the process was killed idle or not at all
 	}
 	k.kills[kind]++
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -65,15 +65,15 @@ func (k *killer) during(t *testing.T, kind string, f *sandbox.Function, do func(
 	if err := k.Quiet(ctx); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(20 * time.Millisecond) // a request whose caller is gone may still be on its way through Vault
+	time.Sleep(20 * time.Millisecond) // Vault may still handle a request of the killed process
 	return true
 }
 
-// stage is a piece of an instance's life, run by a function that is killed in it at least once.
+// stage runs one stage of an instance's life and kills its function in it at least once, unless the run ends first.
 func (k *killer) stage(t *testing.T, i fleet.Instance, kind, function string, payload []byte, check func()) {
 	t.Helper()
 	f := k.Functions[function]
-	for kills := 1 + k.random.IntN(4)/3; kills > 0; { // one in four is killed in its second delivery too
+	for kills := 1 + k.random.IntN(4)/3; kills > 0; { // one in four is also killed in its second delivery
 		var result sandbox.Result
 		if k.during(t, kind, f, func() sandbox.Result {
 			var err error
@@ -84,7 +84,7 @@ func (k *killer) stage(t *testing.T, i fleet.Instance, kind, function string, pa
 		}) {
 			kills--
 		} else if done(t, function, result) {
-			break // it was through before its time; the next stage follows
+			break // the run ended before the kill
 		}
 		check()
 		expireLease(t, i.ID)
@@ -105,7 +105,7 @@ func (k *killer) stage(t *testing.T, i fleet.Instance, kind, function string, pa
 	}
 }
 
-// done tells whether an invocation did all it was asked to.
+// done reports whether an invocation did all of its work.
 func done(t *testing.T, function string, result sandbox.Result) bool {
 	t.Helper()
 	if result.Err() != nil {
@@ -122,13 +122,13 @@ func done(t *testing.T, function string, result sandbox.Result) bool {
 	return len(answer.BatchItemFailures) == 0 && answer.Summary.Failed == 0 && !answer.Blocked
 }
 
-// correcting is the payload of a reconcile that sets one instance right.
+// correcting returns the payload of a reconcile in mode correct for one instance.
 func correcting(i fleet.Instance) []byte {
 	payload, _ := json.Marshal(rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}) // cannot fail
 	return payload
 }
 
-// life leads one instance through its life, every stage of which is killed.
+// life runs one instance through every stage of its life, with kills in each.
 func (k *killer) life(t *testing.T, n int) {
 	k.random = rand.New(rand.NewPCG(killSeed, uint64(n)))
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -165,7 +165,7 @@ func (k *killer) life(t *testing.T, n int) {
 	wantGone(t, i, session)
 }
 
-// count runs each kind of stage once, undisturbed, to learn how many calls it makes.
+// count runs each kind of stage once without kills and counts its calls.
 func (k *killer) count(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	run := func(function string, payload []byte) int {
@@ -220,8 +220,8 @@ func TestAFunctionKilledAtAnyMomentLeavesNothingThatTheNextRunDoesNotSetRight(t 
 		all += n
 		kinds = append(kinds, fmt.Sprintf("%s %d (of %d calls)", kind, n, killers[0].calls[kind]))
 	}
-	t.Logf("seed %d: %d kills struck a run in %d lives and %s: %s", killSeed, all, killLives, time.Since(begun).Round(time.Second), strings.Join(kinds, ", "))
+	t.Logf("seed %d: %d runs killed in %d lives and %s: %s", killSeed, all, killLives, time.Since(begun).Round(time.Second), strings.Join(kinds, ", "))
 	if all < 100 {
-		t.Errorf("want at least 100 kills that struck a run, got %d", all)
+		t.Errorf("want at least 100 killed runs, got %d", all)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// asked asks moto what a call asks, its form changed, and gives the answer as a fault.
+// askMoto sends moto a call with its form changed and returns the answer as a fault.
 func askMoto(t *testing.T, c tap.Call, change func(url.Values)) *tap.Fault {
 	t.Helper()
 	form, err := url.ParseQuery(string(c.Body))
@@ -43,12 +43,12 @@ func askMoto(t *testing.T, c tap.Call, change func(url.Values)) *tap.Fault {
 	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
 	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Errorf("asking moto: %s %s, %v", answer.Status, body, err)
+		t.Errorf("calling moto: %s %s, %v", answer.Status, body, err)
 	}
 	return &tap.Fault{Status: answer.StatusCode, Header: http.Header{"Content-Type": {"text/xml"}}, Body: body}
 }
 
-// without leaves one ID out of what is asked.
+// without replaces an ID in a form by another ID that is already in it.
 func without(id, other string) func(url.Values) {
 	return func(form url.Values) {
 		for key, values := range form {
@@ -71,11 +71,11 @@ func TestAnAnswerOfEC2WithHalfTheInstancesSendsOnlyTheOthersBack(t *testing.T) {
 		return nil
 	})
 	if again, _ := deliver(t, l.Functions[provision], bodies...); !slices.Equal(again, []int{1}) {
-		t.Errorf("want only the message of the instance that EC2 left out to return, got %v\nlogs:\n%s", again, lastOf(l.Functions[provision].Logs()))
+		t.Errorf("want back only the message of the instance that EC2 omitted, got %v\nlogs:\n%s", again, lastOf(l.Functions[provision].Logs()))
 	}
 	wantGranted(t, shown)
 	if left := objects(t, hidden); len(left) > 0 {
-		t.Errorf("want nothing made for what EC2 does not show, got %q", left)
+		t.Errorf("want nothing made for an instance that EC2 does not show, got %q", left)
 	}
 	l.SetFault(nil)
 	untilDone(t, l.Functions[provision], hidden, bodies[1])
@@ -111,7 +111,7 @@ func TestATerminationThatEC2DoesNotShowYetWaitsForIt(t *testing.T) {
 	must(t, provision, i, "running", "provisioned")
 	body := fleet.Event(i, "terminated", time.Now())
 	if again, _ := deliver(t, l.Functions[deprovision], body); !slices.Equal(again, []int{0}) {
-		t.Error("want the event kept while EC2 still shows the instance running: it is the only one that will tell of its end")
+		t.Error("want the event kept while EC2 still shows the instance running: no other event will report its end")
 	}
 	wantGranted(t, i)
 	terminate(t, i)
@@ -131,26 +131,26 @@ func TestAVaultWithAnotherCAIsTrustedOnceTheSecretSaysSoWithoutANewSandbox(t *te
 	}
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	body := fleet.Event(i, "running", time.Now())
-	hold(world.Fleet.CertificatePEM()) // an authority, but not the one of Vault's certificate
+	hold(world.Fleet.CertificatePEM()) // a CA, but not that of Vault's certificate
 	if again, _ := deliver(t, f, body); len(again) != 1 {
-		t.Fatal("want the message back while Vault's certificate is of an unknown authority")
+		t.Fatal("want the message back while Vault's certificate is from an unknown CA")
 	}
 	if kind := kindLogged(t, f.Logs, i.ID); kind != retry {
 		t.Errorf("want kind retry, got %s", kind)
 	}
 	nothingHalfMade(t, i)
 	for _, c := range l.Taps.Vault.Calls() {
-		t.Errorf("%s was sent to a Vault whose certificate nobody vouches for", c.Action)
+		t.Errorf("%s was sent to a Vault with an untrusted certificate", c.Action)
 	}
 	hold(l.CAPEM)
 	untilDone(t, f, i, body)
 	wantGranted(t, i)
 	if n := f.ColdStarts(); n != 1 {
-		t.Errorf("want the same sandbox to read the secret anew, got %d cold starts", n)
+		t.Errorf("want the same sandbox to read the secret again, got %d cold starts", n)
 	}
 }
 
-// cutFunctions revokes, at a stroke, every token that the functions with a login role have: their entity is deleted.
+// cutFunctions deletes the entity of a login role of the functions, which revokes all of their tokens.
 func cutFunctions(t *testing.T, role string) {
 	t.Helper()
 	id := vaultRead(t, "auth/"+world.AuthMount+"/role/"+role)["role_id"]

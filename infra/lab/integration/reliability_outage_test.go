@@ -20,16 +20,17 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// convergeBound is how many instances one invocation of a function works on side by side.
+// convergeBound is the number of instances that one invocation converges at once.
 const convergeBound = 8
 
-// queues are a queue and its dead-letter queue, as the template has them but quicker: an hour of outage passes in
+// queues is a queue and its dead-letter queue, like the template's but with shorter times: an hour of outage passes in
 // seconds.
 type queues struct {
 	client                     *sqs.Client
 	url, arn, deadURL, deadARN string
 }
 
+// newQueues makes the queues with a visibility timeout in seconds and a number of receives before the dead-letter queue.
 func newQueues(t *testing.T, visibility, receives string) queues {
 	t.Helper()
 	q := queues{client: sqs.NewFromConfig(world.AWS)}
@@ -47,7 +48,7 @@ func newQueues(t *testing.T, visibility, receives string) queues {
 	return q
 }
 
-// deadAfter is the redrive policy that gives a message up after a number of receives.
+// deadAfter returns the redrive policy that moves a message to the dead-letter queue after a number of receives.
 func (q queues) deadAfter(receives string) string {
 	return fmt.Sprintf(`{"deadLetterTargetArn":%q,"maxReceiveCount":%q}`, q.deadARN, receives)
 }
@@ -59,6 +60,7 @@ func (q queues) send(t *testing.T, i fleet.Instance, at time.Time) {
 	}
 }
 
+// dead returns the number of messages in the dead-letter queue.
 func (q queues) dead(t *testing.T) int {
 	t.Helper()
 	depth, err := queue.DepthOf(t.Context(), q.client, q.deadURL)
@@ -68,26 +70,26 @@ func (q queues) dead(t *testing.T) int {
 	return depth.Visible + depth.InFlight
 }
 
-// redrive moves what is in the dead-letter queue back, as AWS's console and
+// redrive moves the messages of the dead-letter queue back, as AWS's console does and
 //
 //	aws sqs start-message-move-task --source-arn <ARN of the dead-letter queue>
 //
-// do. Where SQS does not know that call, as moto does not, each message is received, sent to the queue it came from and
-// then deleted, in this order, so that whatever ends it in between leaves a duplicate and no gap. It tells which way.
+// If SQS does not implement that call, as moto does not, redrive receives each message, sends it to its queue and then
+// deletes it, in this order, so that an interruption leaves a duplicate and loses none. It returns the method.
 func (q queues) redrive(t *testing.T) string {
 	t.Helper()
 	_, err := q.client.StartMessageMoveTask(t.Context(), &sqs.StartMessageMoveTaskInput{SourceArn: &q.deadARN})
 	if err == nil {
 		return "by StartMessageMoveTask"
 	}
-	refused := err
+	failure := err
 	for {
 		out, err := q.client.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: &q.deadURL, MaxNumberOfMessages: 10})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(out.Messages) == 0 {
-			return fmt.Sprintf("by hand, since StartMessageMoveTask answers %.120s", refused)
+			return fmt.Sprintf("by hand, since StartMessageMoveTask returned %.120s", failure)
 		}
 		for _, m := range out.Messages {
 			if _, err := q.client.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &q.url, MessageBody: m.Body}); err != nil {
@@ -100,10 +102,10 @@ func (q queues) redrive(t *testing.T) string {
 	}
 }
 
-// span is a time in which something was under way.
+// span is the time of a call, or of the work on an instance.
 type span struct{ from, to time.Time }
 
-// mostAtOnce is how many were under way at the same moment, at most.
+// mostAtOnce returns the greatest number of overlapping spans.
 func mostAtOnce(spans []span) int {
 	type edge struct {
 		at   time.Time
@@ -122,8 +124,8 @@ func mostAtOnce(spans []span) int {
 	return most
 }
 
-// load tells how many calls to Vault, and how many instances between their first call and their last, were under way
-// at once, at most.
+// load returns the greatest number of concurrent calls to Vault, and of instances between their first call and their
+// last.
 func load(calls []tap.Call, instances []fleet.Instance) (mostCalls, mostInstances int) {
 	var each []span
 	work := map[string]span{}
@@ -171,11 +173,11 @@ func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing
 		if down.Load() {
 			return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}
 		}
-		return &tap.Fault{Delay: 25 * time.Millisecond} // a network, so that calls meet
+		return &tap.Fault{Delay: 25 * time.Millisecond} // a network's delay, so that calls overlap
 	})
 	poller := queue.Start(queue.Options{
 		Client: q.client, QueueURL: q.url, QueueARN: q.arn, Function: l.Functions[provision], Window: 200 * time.Millisecond,
-		BatchSize:               8, // small, so that a short backlog is enough for every sandbox to have work at once
+		BatchSize:               8, // small, so that a short backlog keeps every sandbox busy
 		ReportBatchItemFailures: mapping.ReportBatchItemFailures, MaximumConcurrency: mapping.MaximumConcurrency, Logf: t.Logf,
 	})
 	t.Cleanup(func() {
@@ -184,7 +186,7 @@ func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing
 		}
 	})
 
-	// The outage outlasts what the queue keeps of the first events, and reaches the others in the middle.
+	// The outage lasts until the first events are in the dead-letter queue, and the others were received more than once.
 	hourAgo := time.Now().Add(-time.Hour)
 	for _, i := range early {
 		q.send(t, i, hourAgo)
@@ -193,12 +195,12 @@ func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing
 		t.Helper()
 		for deadline := time.Now().Add(limit); !ok(); time.Sleep(100 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("after %s, still not: %s\nlogs:\n%s", limit, what, lastOf(l.Functions[provision].Logs()))
+				t.Fatalf("not within %s: %s\nlogs:\n%s", limit, what, lastOf(l.Functions[provision].Logs()))
 			}
 		}
 	}
 	within("the first events in the dead-letter queue", 2*time.Minute, func() bool { return q.dead(t) == len(early) })
-	// As many receives as the template allows: these are to live to the end of the outage.
+	// As many receives as the template allows: these events stay in the queue to the end of the outage.
 	if _, err := q.client.SetQueueAttributes(t.Context(), &sqs.SetQueueAttributesInput{
 		QueueUrl: &q.url, Attributes: map[string]string{"RedrivePolicy": q.deadAfter("35")},
 	}); err != nil {
@@ -228,11 +230,11 @@ func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing
 	}
 	for _, b := range poller.Batches() {
 		if b.FunctionError != "" || b.Failures != len(b.Records) {
-			t.Errorf("want every message of the outage named as failed, and the function itself well, got %+v", b)
+			t.Errorf("want every message of the outage reported as failed, and no failed invocation, got %+v", b)
 		}
 	}
 
-	// Vault is back, with sandboxes that know no token.
+	// Vault is back, and the sandboxes have no token.
 	if err := l.Functions[provision].Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +254,7 @@ func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing
 	calls := l.Taps.Vault.Calls()
 	held := q.dead(t)
 	if held != len(early) {
-		t.Errorf("want the %d early events and no others kept in the dead-letter queue, got %d", len(early), held)
+		t.Errorf("want exactly the %d early events in the dead-letter queue, got %d", len(early), held)
 	}
 	how := q.redrive(t)
 	drain()
@@ -272,11 +274,11 @@ func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing
 	if logins > mapping.MaximumConcurrency {
 		t.Errorf("want one login for each of %d sandboxes when Vault is back, got %d", mapping.MaximumConcurrency, logins)
 	}
-	// Each instance has at most the objects of its grant under way side by side.
+	// Each instance has at most as many concurrent calls as objects of its grant.
 	if bound := mapping.MaximumConcurrency * convergeBound; mostInstances > bound || mostCalls > bound*len(grantOf("")) {
-		t.Errorf("want at most %d instances (%d sandboxes, %d in each) worked on at once when Vault is back, and at most %d calls for each, got %d instances, %d calls",
+		t.Errorf("want at most %d concurrent instances (%d sandboxes, %d in each) when Vault is back, and at most %d calls for each, got %d instances, %d calls",
 			bound, mapping.MaximumConcurrency, convergeBound, len(grantOf("")), mostInstances, mostCalls)
 	}
-	t.Logf("%d events during the outage: %d sat out in the queue and done %s after it, %d kept in the dead-letter queue and redriven %s; at most %d instances worked on at once with %d calls to Vault, %d logins",
+	t.Logf("%d events during the outage: %d stayed in the queue and were done %s after it, %d went to the dead-letter queue and were redriven %s; at most %d concurrent instances with %d calls to Vault, %d logins",
 		len(early)+len(late), len(early)+len(late)-held, took.Round(time.Millisecond), held, how, mostInstances, mostCalls, logins)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// How each service of AWS's words an error.
+// Each of AWS's services has its own form of an error.
 
 func jsonError(status int, code string) func(*lab.Line, tap.Call) *tap.Fault {
 	return answers(status, "application/x-amz-json-1.1", fmt.Sprintf(`{"__type":%q,"message":"made by the lab"}`, code))
@@ -26,7 +26,8 @@ func queryError(status int, code string) func(*lab.Line, tap.Call) *tap.Fault {
 	return answers(status, "text/xml", fmt.Sprintf(`<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>made by the lab</Message></Error><RequestId>x</RequestId></ErrorResponse>`, code))
 }
 
-// dynamoOutages are the ledger's. A grant is made with one read, one transaction for the intent and one write at the end.
+// dynamoOutages returns the faults of the ledger. A grant takes one read, one transaction for the intent and one write at the
+// end.
 func dynamoOutages() []outage {
 	read, intent, end := call("dynamodb", "GetItem"), call("dynamodb", "TransactWriteItems"), call("dynamodb", "PutItem")
 	cancelled := func(code string) func(*lab.Line, tap.Call) *tap.Fault {
@@ -43,15 +44,15 @@ func dynamoOutages() []outage {
 		{name: "DynamoDB transaction conflict", hits: intent, play: cancelled("TransactionConflict"), want: retry},
 		{name: "DynamoDB transaction throttled", hits: intent, play: cancelled("ThrottlingError"), want: retry},
 		{name: "DynamoDB transaction out of throughput", hits: intent, play: cancelled("ProvisionedThroughputExceeded"), want: retry},
-		{name: "DynamoDB transaction still under way", hits: intent, play: dynamoError(bad, "TransactionInProgressException", ""), want: retry},
+		{name: "DynamoDB transaction in progress", hits: intent, play: dynamoError(bad, "TransactionInProgressException", ""), want: retry},
 		{name: "DynamoDB item in a transaction of others", hits: end, play: dynamoError(bad, "TransactionConflictException", ""), want: retry, leased: true},
 		{name: "DynamoDB internal error at the read", hits: read, play: dynamoError(down, "InternalServerError", ""), want: retry},
 		{name: "DynamoDB internal error at the intent", hits: intent, play: dynamoError(down, "InternalServerError", ""), want: retry},
-		{name: "DynamoDB internal error at the intent, after its work", hits: intent, want: retry, leased: true,
+		{name: "DynamoDB internal error at the intent, after the write", hits: intent, want: retry, leased: true,
 			play: plays(tap.Fault{Status: down, Forward: true, Body: []byte(`{"__type":"InternalServerError"}`)})},
-		{name: "DynamoDB internal error at the end, after its work", hits: end, want: retry,
+		{name: "DynamoDB internal error at the end, after the write", hits: end, want: retry,
 			play: plays(tap.Fault{Status: down, Forward: true, Body: []byte(`{"__type":"InternalServerError"}`)})},
-		{name: "the connection to DynamoDB cut at the intent, after its work", hits: intent, play: plays(tap.Fault{CutAfter: true}), want: retry, leased: true},
+		{name: "the connection to DynamoDB cut at the intent, after the write", hits: intent, play: plays(tap.Fault{CutAfter: true}), want: retry, leased: true},
 		{name: "the connection to DynamoDB cut at the end", hits: end, play: plays(tap.Fault{CutBefore: true}), want: retry, leased: true},
 		{name: "DynamoDB table gone", hits: read, play: dynamoError(bad, "ResourceNotFoundException", ""), want: retry},
 		{name: "DynamoDB access denied", hits: intent, play: dynamoError(bad, "AccessDeniedException", ""), want: retry},
@@ -61,7 +62,7 @@ func dynamoOutages() []outage {
 	}
 }
 
-// awsOutages are those of EC2, IAM, STS and Secrets Manager.
+// awsOutages returns the faults of EC2, IAM, STS and Secrets Manager.
 func awsOutages() []outage {
 	describe, profile := call("ec2", "DescribeInstances"), call("iam", "GetInstanceProfile")
 	whoami, member := call("sts", "GetCallerIdentity"), call("sts", "AssumeRole")

@@ -17,30 +17,30 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// What becomes of the message that meets a fault: by the fault's kind it returns to the queue or is acknowledged as
-// refused; and a fault may be overcome, so that the message is done.
+// The outcomes of a message after a fault: it returns to the queue (retry), is acknowledged as refused (refuse), or is done
+// despite the fault (overcome).
 const (
 	retry    = "retry"
 	refuse   = "refuse"
 	overcome = "overcome"
 )
 
-// outage is one fault of the outside world and what it must come to.
+// outage is one fault of a dependency and its expected outcome.
 type outage struct {
 	name string
-	hits func(c tap.Call, id string) bool // which calls it is the answer to
+	hits func(c tap.Call, id string) bool // selects the calls to disturb
 	play func(l *lab.Line, c tap.Call) *tap.Fault
 	want string
-	// leased: time ran out or an answer was lost, so the lease is not given back and the next delivery waits for it.
+	// leased: a timeout or a lost answer leaves the lease, and the next delivery waits for it.
 	leased  bool
-	removal bool   // it meets a removal
-	cold    bool   // it meets a process that has no token, no CA and no role yet
-	account string // of the instance, where it is not the function's own
+	removal bool   // the fault hits a removal
+	cold    bool   // the fault hits a process without a token, a CA and a role
+	account string // the instance's, if it is not the function's own
 }
 
 const foreignAccount = "111122223333"
 
-// outages is the table; each file of rows says which dependency it is for.
+// outages returns the table of faults. No two rows may have the same name.
 func outages(t *testing.T) []outage {
 	all := slices.Concat(slowOutages(), vaultOutages(sealedVault(t)), removalOutages(), dynamoOutages(), awsOutages())
 	seen := map[string]bool{}
@@ -60,16 +60,16 @@ func TestEachFaultOfTheOutsideWorldComesToWhatTheTableSays(t *testing.T) {
 	for n := range lines {
 		lines[n] = line(t, lab.LineOptions{Name: fmt.Sprint("outside", n), Functions: []string{provision, deprovision}})
 	}
-	var met, faults atomic.Int64
+	var ended, faults atomic.Int64
 	all := outages(t)
 	sideBySide(t, atOnce, all, func(o outage) string { return o.name }, func(t *testing.T, worker int, o outage) {
 		faults.Add(int64(o.run(t, lines[worker])))
-		met.Add(1)
+		ended.Add(1)
 	})
-	t.Logf("%d kinds of fault met, %d calls disturbed, %d kinds survived", len(all), faults.Load(), met.Load())
+	t.Logf("%d kinds of fault, %d calls disturbed, %d kinds run to the end", len(all), faults.Load(), ended.Load())
 }
 
-// meet leads one instance through the fault and out of it. It counts the calls that were disturbed.
+// run takes one instance through the fault and its recovery, and returns the number of disturbed calls.
 func (o outage) run(t *testing.T, l *lab.Line) int {
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: o.account})
 	f, body := l.Functions[provision], fleet.Event(i, "running", time.Now())
@@ -99,10 +99,10 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 	defer l.SetFault(nil)
 	again, result := deliver(t, f, body)
 	if err := result.Err(); err != nil {
-		t.Fatalf("want a fault of the outside world answered for its message, but the whole invocation failed: %v", err)
+		t.Fatalf("want the fault reported for its message, but the whole invocation failed: %v", err)
 	}
 	if returned := len(again) > 0; returned != (o.want == retry) {
-		t.Errorf("want the message to be %s, but it returned to the queue: %v\nlogs:\n%s", o.want, returned, lastOf(f.Logs()))
+		t.Errorf("want the outcome %s, but the message returned to the queue: %v\nlogs:\n%s", o.want, returned, lastOf(f.Logs()))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -111,7 +111,7 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 	}
 	disturbed := faulted(l)
 	if disturbed == 0 {
-		t.Fatal("no call was disturbed: the row proves nothing")
+		t.Fatal("no call was disturbed, so the row proves nothing")
 	}
 	if o.want != overcome {
 		if kind := kindLogged(t, f.Logs, i.ID); kind != o.want {
@@ -128,7 +128,7 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 	}
 
 	l.SetFault(nil)
-	if !o.leased && o.want == retry && !o.cold { // else a lease, or a login's failure that is kept for a moment
+	if !o.leased && o.want == retry && !o.cold { // else a lease, or a login's failure that is cached for a moment
 		if again, _ := deliver(t, f, body); len(again) > 0 {
 			t.Errorf("want the very next delivery to succeed once the fault has ended\nlogs:\n%s", lastOf(f.Logs()))
 		}
@@ -142,6 +142,7 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 	return disturbed
 }
 
+// faulted returns the number of a line's calls that a fault hit.
 func faulted(l *lab.Line) int {
 	n := 0
 	for _, c := range slices.Concat(l.Taps.AWS.Calls(), l.Taps.Dynamo.Calls(), l.Taps.Vault.Calls()) {
@@ -152,7 +153,7 @@ func faulted(l *lab.Line) int {
 	return n
 }
 
-// kindLogged waits for the kind of fault that a function has logged for an instance last.
+// kindLogged waits for the last kind of fault that a function logged for an instance.
 func kindLogged(t *testing.T, logs func() string, id string) string {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -180,7 +181,7 @@ func plays(f tap.Fault) func(*lab.Line, tap.Call) *tap.Fault {
 	return func(*lab.Line, tap.Call) *tap.Fault { return &f }
 }
 
-// once plays a fault for the first call it hits and lets the others pass.
+// once plays a fault for the first call only.
 func once(play func(*lab.Line, tap.Call) *tap.Fault) func(*lab.Line, tap.Call) *tap.Fault {
 	var n atomic.Int64
 	return func(l *lab.Line, c tap.Call) *tap.Fault {
@@ -193,7 +194,7 @@ func once(play func(*lab.Line, tap.Call) *tap.Fault) func(*lab.Line, tap.Call) *
 
 // The calls, by what they do.
 
-// vaultCall hits Vault's calls of these methods for an instance, whose path holds a text.
+// vaultCall selects the calls to Vault with one of the methods and a path that contains the instance ID and a text.
 func vaultCall(methods, text string) func(tap.Call, string) bool {
 	return func(c tap.Call, id string) bool {
 		method, _, _ := strings.Cut(c.Action, " ")
@@ -207,7 +208,7 @@ func vaultLogin(c tap.Call, _ string) bool {
 
 func anyVaultCall(c tap.Call, _ string) bool { return c.Service == "vault" }
 
-// call hits an action of an AWS service, for the instance where the body names one.
+// call selects an action of an AWS service, and only for the instance if the body names one.
 func call(service, action string) func(tap.Call, string) bool {
 	return func(c tap.Call, id string) bool {
 		named := !strings.Contains(string(c.Body), "i-") || strings.Contains(string(c.Body), id)

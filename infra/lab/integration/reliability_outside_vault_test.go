@@ -19,7 +19,7 @@ const (
 	htmlText = "text/html"
 )
 
-// sealedVault asks a second real Vault, which it seals, and gives what it answers.
+// sealedVault seals a second real Vault and returns its answer to a read.
 func sealedVault(t *testing.T) tap.Fault {
 	t.Helper()
 	workspace, err := parts.NewWorkspace(filepath.Join("..", "..", ".."), "", t.Logf)
@@ -38,7 +38,7 @@ func sealedVault(t *testing.T) tap.Fault {
 	if err := client.Sys().SealWithContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	answer, err := client.RawRequestWithContext(t.Context(), client.NewRequest(http.MethodGet, "/v1/sys/policies/acl/x")) //nolint:staticcheck // the raw answer is what is wanted
+	answer, err := client.RawRequestWithContext(t.Context(), client.NewRequest(http.MethodGet, "/v1/sys/policies/acl/x")) //nolint:staticcheck // the test needs the raw answer
 	if answer == nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func sealedVault(t *testing.T) tap.Fault {
 	return tap.Fault{Status: answer.StatusCode, Header: http.Header{"Content-Type": answer.Header["Content-Type"]}, Body: body}
 }
 
-// toLeader is a standby's answer that does not forward: where the leader is.
+// toLeader returns a standby's redirect to its leader at a base URL; if it is empty, to the tap itself.
 func toLeader(at string) func(*lab.Line, tap.Call) *tap.Fault {
 	return func(l *lab.Line, c tap.Call) *tap.Fault {
 		base := at
@@ -61,7 +61,7 @@ func toLeader(at string) func(*lab.Line, tap.Call) *tap.Fault {
 	}
 }
 
-// vaultOutages are Vault's faults while a grant is made. Those that faults_test.go has are not here again.
+// vaultOutages returns Vault's faults while a grant is made, except those in faults_test.go.
 func vaultOutages(sealed tap.Fault) []outage {
 	const (
 		writes   = "PUT"
@@ -77,8 +77,8 @@ func vaultOutages(sealed tap.Fault) []outage {
 		{name: "Vault's leader lost between two writes", hits: vaultCall(writes, roles), play: standby, want: retry},
 		{name: "Vault's leader lost while a policy is stored", hits: vaultCall(writes, policies), want: retry,
 			play: answers(http.StatusBadRequest, jsonText, `{"errors":["failed to persist policy: leadership lost while committing log"]}`)},
-		{name: "Vault a standby that sends to its leader", hits: anyVaultCall, play: toLeader(world.VaultAddr), want: overcome, cold: true},
-		{name: "Vault a standby that sends to itself", hits: vaultCall("GET", ""), play: toLeader(""), want: retry},
+		{name: "Vault a standby that redirects to its leader", hits: anyVaultCall, play: toLeader(world.VaultAddr), want: overcome, cold: true},
+		{name: "Vault a standby that redirects to itself", hits: vaultCall("GET", ""), play: toLeader(""), want: retry},
 		{name: "Vault in recovery, 472", hits: vaultCall(writes, ""), play: answers(472, jsonText, `{"errors":[]}`), want: retry},
 		{name: "Vault a performance standby, 473", hits: vaultCall(writes, ""), play: answers(473, jsonText, `{"errors":[]}`), want: retry},
 		{name: "Vault at its rate limit, 429 with Retry-After of an hour", hits: vaultCall(writes, ""), want: retry,
@@ -87,17 +87,17 @@ func vaultOutages(sealed tap.Fault) []outage {
 		{name: "Vault 500 at a write", hits: vaultCall(writes, policies), play: answers(http.StatusInternalServerError, jsonText, `{"errors":["internal error"]}`), want: retry},
 		{name: "Vault 502 from a load balancer, no JSON", hits: vaultCall(writes, roles), play: answers(http.StatusBadGateway, htmlText, "<html>502 Bad Gateway</html>"), want: retry},
 		{name: "Vault 503 from a load balancer, empty", hits: vaultCall("GET PUT", ""), play: answers(http.StatusServiceUnavailable, htmlText, ""), want: retry},
-		{name: "Vault 504 after its work", hits: vaultCall(writes, logins), play: plays(tap.Fault{Status: http.StatusGatewayTimeout, Forward: true}), want: retry},
+		{name: "Vault 504 after the write", hits: vaultCall(writes, logins), play: plays(tap.Fault{Status: http.StatusGatewayTimeout, Forward: true}), want: retry},
 		{name: "Vault 200 with a login page instead of JSON", hits: vaultCall("GET", ""), play: answers(http.StatusOK, htmlText, "<html>please log in</html>"), want: retry},
 		{name: "Vault 404 at a write, its mount gone", hits: vaultCall(writes, roles), play: answers(http.StatusNotFound, jsonText, `{"errors":["no handler for route"]}`), want: retry},
-		{name: "Vault 403 for good, a grant missing", hits: vaultCall(writes, policies), play: answers(http.StatusForbidden, jsonText, `{"errors":["permission denied"]}`), want: retry},
+		{name: "Vault 403 permanently, a right missing", hits: vaultCall(writes, policies), play: answers(http.StatusForbidden, jsonText, `{"errors":["permission denied"]}`), want: retry},
 		{name: "Vault 403 once, a token revoked", hits: vaultCall(writes, policies), play: once(answers(http.StatusForbidden, jsonText, `{"errors":["permission denied"]}`)), want: overcome},
 		{name: "Vault 400 at a PKI role", hits: vaultCall(writes, roles), play: answers(http.StatusBadRequest, jsonText, `{"errors":["key_type is not one of this version's"]}`), want: refuse},
 		{name: "Vault warns that it dropped a parameter", hits: vaultCall(writes, roles), want: refuse,
 			play: answers(http.StatusOK, jsonText, `{"warnings":["Endpoint ignored these unrecognized parameters: [allowed_uri_sans_template]"]}`)},
 		{name: "Vault's answer to a read cut in the middle", hits: vaultCall("GET", roles), want: retry,
 			play: plays(tap.Fault{Status: http.StatusOK, Header: http.Header{"Content-Length": {"4096"}}, Body: []byte(`{"data":{"allow`)})},
-		{name: "Vault's answer to a write cut in the middle, after its work", hits: vaultCall(writes, logins), want: retry,
+		{name: "Vault's answer to a write cut in the middle, after the write", hits: vaultCall(writes, logins), want: retry,
 			play: plays(tap.Fault{Status: http.StatusOK, Forward: true, Header: http.Header{"Content-Length": {"4096"}}, Body: []byte(`{"request_id":`)})},
 		{name: "the connection to Vault cut at every call", hits: anyVaultCall, play: plays(tap.Fault{CutBefore: true}), want: retry, cold: true},
 		{name: "the connection to Vault cut after the auth role was written", hits: vaultCall(writes, logins), play: plays(tap.Fault{CutAfter: true}), want: retry},
@@ -108,7 +108,7 @@ func vaultOutages(sealed tap.Fault) []outage {
 	}
 }
 
-// removalOutages are faults while a grant is removed.
+// removalOutages returns faults while a grant is removed.
 func removalOutages() []outage {
 	const (
 		remove = "DELETE"
@@ -134,10 +134,10 @@ func removalOutages() []outage {
 	}
 }
 
-// slowOutages stand first, since they wait longest.
+// slowOutages returns slow answers. They come first in the table, since they take longest.
 func slowOutages() []outage {
 	after := func(d time.Duration) func(*lab.Line, tap.Call) *tap.Fault { return plays(tap.Fault{Delay: d}) }
-	const vault, ledger, other = 11 * time.Second, 6 * time.Second, 11 * time.Second // past each call's limit
+	const vault, ledger, other = 11 * time.Second, 6 * time.Second, 11 * time.Second // longer than each call's timeout
 	return []outage{
 		{name: "Vault slow at the auth role", hits: vaultCall("PUT", "auth/aws/role/"), play: after(vault), want: retry, leased: true},
 		{name: "Vault slow at a read before the intent", hits: vaultCall("GET", "sys/policies/acl/"), play: after(vault), want: retry},

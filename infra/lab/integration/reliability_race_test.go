@@ -16,8 +16,8 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// redeliver delivers a message as its queue would, until the function is done with it, and leaves leases alone: those
-// who hold them live.
+// redeliver delivers a message as its queue would, until the function is done with it. It expires no lease, since the
+// holders are running.
 func redeliver(t *testing.T, f *sandbox.Function, body []byte) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
@@ -26,13 +26,13 @@ func redeliver(t *testing.T, f *sandbox.Function, body []byte) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("%s still comes back after a minute: a lease was not given back, or nobody gets to the end\nlogs:\n%s", body, lastOf(f.Logs()))
+			t.Errorf("%s still comes back after a minute: a lease was not released, or no run succeeds\nlogs:\n%s", body, lastOf(f.Logs()))
 			return
 		}
 	}
 }
 
-// writesFor counts the calls of a line that change Vault for an instance.
+// writesFor counts a line's writes and deletions in Vault for an instance.
 func writesFor(l *lab.Line, id string) int {
 	n := 0
 	for _, c := range l.Taps.Vault.Calls() {
@@ -49,7 +49,7 @@ func TestOfTwentySandboxesWithTheSameEventOneMakesTheGrantOnce(t *testing.T) {
 	l := line(t, lab.LineOptions{Functions: []string{provision}, Concurrency: sandboxes})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	body := fleet.Event(i, "running", time.Now())
-	// Whoever comes to its intent waits for the others to have read that there is no record yet.
+	// Each sandbox waits at its intent until all have read that there is no record.
 	var waiting sync.WaitGroup
 	waiting.Add(sandboxes)
 	var arrived atomic.Int64
@@ -84,8 +84,8 @@ func TestOfTwentySandboxesWithTheSameEventOneMakesTheGrantOnce(t *testing.T) {
 	}
 }
 
-// The instance ends while its grant is made: at each of the calls of the run the termination comes in between, with
-// its event handled at the same time.
+// The instance ends while its grant is made: it is terminated at each call of the run in turn, and its event is handled
+// concurrently.
 func TestATerminationInTheMiddleOfAProvisionAlwaysWins(t *testing.T) {
 	t.Parallel()
 	const atOnce = 3
@@ -121,10 +121,10 @@ func TestATerminationInTheMiddleOfAProvisionAlwaysWins(t *testing.T) {
 		select {
 		case <-ended:
 		case <-time.After(time.Minute):
-			t.Fatalf("the provision made only %d calls: the termination never came in between", n.Load())
+			t.Fatalf("the provision made only %d calls, so no termination came between them", n.Load())
 		}
 		l.SetFault(nil)
-		// A provision that came back after the removal must not have made anything anew.
+		// A provision event that is redelivered after the removal must not make objects.
 		redeliver(t, l.Functions[provision], started)
 		wantGone(t, i)
 		noLogin(t, i, "")
@@ -166,7 +166,7 @@ func TestReconcileSideBySideWithBothOtherFunctionsEndsInWhatEC2Says(t *testing.T
 	group.Wait()
 	a := runReconcile(t, l.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: ids})
 	if a.Blocked || a.Summary.Failed > 0 || a.Summary.Conflicting > 0 {
-		t.Errorf("want one quiet run to set right whatever the race left, got %+v", a)
+		t.Errorf("want one run after the race to correct what it left, got %+v", a)
 	}
 	for _, i := range stay {
 		bothAddresses(t, i)
@@ -177,20 +177,20 @@ func TestReconcileSideBySideWithBothOtherFunctionsEndsInWhatEC2Says(t *testing.T
 	}
 }
 
-// bothAddresses wants the grant that was made last, by the run that saw the second address.
+// bothAddresses fails unless the grant is that of the later run, which saw the second address.
 func bothAddresses(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	wantGranted(t, i)
 	if role := vaultRead(t, pathsOf(i.ID).role); len(role["token_bound_cidrs"].([]any)) != 2 {
-		t.Errorf("want the later run's grant of both addresses to stand, got %v", role["token_bound_cidrs"])
+		t.Errorf("want the later run's grant with both addresses, got %v", role["token_bound_cidrs"])
 	}
 }
 
-// A process is stopped where it stands, for longer than its lease lets it begin a call, and its run is taken over
-// meanwhile. The lease in the ledger is made to run out at once; the process goes by its own clock, so it really sleeps.
+// A process is frozen for longer than its lease allows it to begin a call, and another run takes over meanwhile. The test
+// expires the lease in the ledger at once, but the process uses its own clock, so it really sleeps.
 func TestASandboxThatWakesAfterItsLeaseWritesNothingMore(t *testing.T) {
 	t.Parallel()
-	const asleep = 53 * time.Second // of a lease of 75 s, 25 must be left to begin a call; and a run has 45
+	const asleep = 53 * time.Second // a call may begin with 25 s left of the 75 s lease; a run has 45 s
 	sleeper := line(t, lab.LineOptions{Name: "sleeper", Functions: []string{provision}})
 	other := line(t, lab.LineOptions{Name: "other", Functions: []string{provision}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -210,9 +210,9 @@ func TestASandboxThatWakesAfterItsLeaseWritesNothingMore(t *testing.T) {
 	if err := <-frozen; err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond) // what it had sent reaches Vault
+	time.Sleep(300 * time.Millisecond) // its sent requests reach Vault
 	if !expireLease(t, i.ID) {
-		t.Fatal("the sleeper holds no lease: nothing is proved")
+		t.Fatal("the sleeper holds no lease, so the test proves nothing")
 	}
 	assignAddress(t, i)
 	redeliver(t, other.Functions[provision], fleet.Event(i, "running", time.Now()))
@@ -222,10 +222,10 @@ func TestASandboxThatWakesAfterItsLeaseWritesNothingMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again := <-woken; !slices.Equal(again, []int{0}) {
-		t.Errorf("want the sleeper's message back, since it cannot know what became of its run, got %v", again)
+		t.Errorf("want the sleeper's message back, since it cannot know the result of its run, got %v", again)
 	}
 	if n := writesFor(sleeper, i.ID); n != writes {
-		t.Errorf("the sleeper wrote %d more objects after it woke, into a grant that was another's by then", n-writes)
+		t.Errorf("the sleeper wrote %d objects after it woke, into the grant of another run", n-writes)
 	}
 	if after := recordOf(t, i); after.Version != before.Version {
 		t.Errorf("the sleeper wrote the record: version %d, then %d", before.Version, after.Version)
@@ -255,7 +255,7 @@ func TestARunThatWasTakenOverBeforeItsLastWriteDoesNotEndTheOther(t *testing.T) 
 		again, _ := deliver(t, slow.Functions[provision], fleet.Event(i, "running", time.Now()))
 		ended <- again
 	}()
-	<-held // all is in Vault; only the mark in the ledger is missing
+	<-held // all objects are in Vault; only the ledger's write of active is missing
 	expireLease(t, i.ID)
 	assignAddress(t, i)
 	redeliver(t, other.Functions[provision], fleet.Event(i, "running", time.Now()))
@@ -296,7 +296,7 @@ func TestARunThatWasTakenOverInTheMiddleComesBackAndIsNotRefused(t *testing.T) {
 	before := recordOf(t, i)
 	close(release)
 	if again := <-ended; !slices.Equal(again, []int{0}) {
-		t.Errorf("want the message of a run that was taken over back: that it reads back what the other wrote is no reason to refuse the instance; got %v\nlogs:\n%s", again, lastOf(slow.Functions[provision].Logs()))
+		t.Errorf("want back the message of a run that was taken over: it reads what the other run wrote, which must not refuse the instance; got %v\nlogs:\n%s", again, lastOf(slow.Functions[provision].Logs()))
 	}
 	if after := recordOf(t, i); after.Version != before.Version {
 		t.Errorf("a run without a lease wrote the record: version %d, then %d", before.Version, after.Version)

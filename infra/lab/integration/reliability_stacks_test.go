@@ -17,10 +17,10 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// secondStack is another deployment on the same Vault: its own ID, its own table, the same profiles.
+// secondStack returns another deployment on the same Vault, with its own ID and table and the same profiles.
 func secondStack(t *testing.T) (*lab.Line, *ledger.Ledger) {
 	t.Helper()
-	unmarked(t) // as two deployments stand that began before PKI mounts were marked
+	unmarked(t) // as two deployments that began before PKI mounts had marks
 	const name = "second-ledger"
 	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
 		TableName: aws.String(name), BillingMode: types.BillingModePayPerRequest,
@@ -36,7 +36,7 @@ func secondStack(t *testing.T) (*lab.Line, *ledger.Ledger) {
 	}), ledger.New(ledger.NewAPI(world.Dynamo), name, time.Now)
 }
 
-// standingFor reads all that stands in Vault for an instance, field by field.
+// grantFields reads the fields of all objects of an instance's grant in Vault, by path.
 func grantFields(t *testing.T, i fleet.Instance) map[string]map[string]any {
 	t.Helper()
 	all := map[string]map[string]any{}
@@ -57,11 +57,11 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantGranted(t, mine)
-	stands := map[string]map[string]map[string]any{mine.ID: grantFields(t, mine), its.ID: grantFields(t, its)}
+	granted := map[string]map[string]map[string]any{mine.ID: grantFields(t, mine), its.ID: grantFields(t, its)}
 	untouched := func(i fleet.Instance, when string) {
 		t.Helper()
-		if now := grantFields(t, i); len(now) != 4 || !reflect.DeepEqual(now, stands[i.ID]) {
-			t.Errorf("%s: want every object of the other stack's %s as it was, got %q", when, i.ID, slices.Sorted(maps.Keys(now)))
+		if now := grantFields(t, i); len(now) != 4 || !reflect.DeepEqual(now, granted[i.ID]) {
+			t.Errorf("%s: want every object of the other stack's %s unchanged, got %q", when, i.ID, slices.Sorted(maps.Keys(now)))
 		}
 	}
 	first := world.Functions
@@ -74,7 +74,7 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 		{"the second provisions the first's instance", mine, func(i fleet.Instance) {
 			conflict(t, bare(t, second.Functions[provision], fleet.Event(i, "running", time.Now())))
 			if r, err := itsLedger.Get(t.Context(), i.ID); err != nil || r == nil || r.State != ledger.Refused || len(r.Objects) > 0 {
-				t.Errorf("want the refusal in the second's ledger, naming no object as its own, got %+v, %v", r, err)
+				t.Errorf("want the refusal in the second's ledger, without objects, got %+v, %v", r, err)
 			}
 			if holder, err := itsLedger.Holder(t.Context(), ledger.Name{Under: "alice_cluster", Text: i.PrivateDNS}); err != nil || holder != nil {
 				t.Errorf("want no name claimed for a refused instance, got %+v, %v", holder, err)
@@ -82,12 +82,12 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 		}},
 		{"the first reconciles both", its, func(i fleet.Instance) {
 			if a := runReconcile(t, first[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{mine.ID, i.ID}}); a.Summary.Corrected > 0 || a.Summary.Conflicting == 0 {
-				t.Errorf("want the second's instance told as conflicting and nothing changed, got %+v", a)
+				t.Errorf("want a conflicting row for the second's instance and nothing changed, got %+v", a)
 			}
 		}},
 		{"the second reconciles both", mine, func(i fleet.Instance) {
 			if a := runReconcile(t, second.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{its.ID, i.ID}}); a.Summary.Corrected > 0 || a.Summary.Conflicting == 0 {
-				t.Errorf("want the first's instance told as conflicting and nothing changed, got %+v", a)
+				t.Errorf("want a conflicting row for the first's instance and nothing changed, got %+v", a)
 			}
 		}},
 	} {
@@ -98,7 +98,7 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 
 	terminate(t, mine)
 	redeliver(t, second.Functions[deprovision], fleet.Event(mine, "terminated", time.Now()))
-	untouched(mine, "the second hears of the end of the first's instance")
+	untouched(mine, "the second gets the terminated event of the first's instance")
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
 		t.Errorf("the second stack cut a token of the first's instance: %v", err)
 	}
@@ -118,6 +118,6 @@ func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
 func conflict(t *testing.T, a answer) {
 	t.Helper()
 	if a.Kind != "conflict" {
-		t.Errorf("want an instance that another stack serves refused as a conflict, got %+v", a)
+		t.Errorf("want a conflict for another stack's instance, got %+v", a)
 	}
 }

@@ -20,10 +20,10 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// What the tests of reliability share. Each has a line of its own, so they neither see nor disturb each other, and
-// run side by side.
+// Helpers of the reliability tests. Each test has a line of its own, so that the tests do not disturb each other and run in
+// parallel.
 
-// line is a line that ends with the test.
+// line returns a line that is closed at the end of the test.
 func line(t *testing.T, o lab.LineOptions) *lab.Line {
 	t.Helper()
 	o.Name = strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(fmt.Sprintf("%.60s-%s-%d", t.Name(), o.Name, time.Now().UnixNano()))
@@ -39,7 +39,7 @@ func line(t *testing.T, o lab.LineOptions) *lab.Line {
 	return l
 }
 
-// sideBySide runs a subtest for each row, a number of them at a time, whatever -parallel says: most of them wait.
+// sideBySide runs a subtest for each row, atOnce of them at a time, independent of -parallel: most of them wait.
 func sideBySide[Row any](t *testing.T, atOnce int, rows []Row, name func(Row) string, run func(*testing.T, int, Row)) {
 	t.Helper()
 	next := make(chan Row)
@@ -58,7 +58,7 @@ func sideBySide[Row any](t *testing.T, atOnce int, rows []Row, name func(Row) st
 	group.Wait()
 }
 
-// sqsBatch is a batch as Lambda hands it over; message n has the ID n.
+// sqsBatch returns a batch in Lambda's form. Message n has the ID n.
 func sqsBatch(bodies ...[]byte) []byte {
 	records := []map[string]string{}
 	for n, body := range bodies {
@@ -68,8 +68,8 @@ func sqsBatch(bodies ...[]byte) []byte {
 	return payload
 }
 
-// deliver hands a batch to a function and gives the indices of the messages that stay in the queue: those it names, or
-// all when the invocation fails.
+// deliver invokes a function with a batch and returns the indices of the messages that stay in the queue: the failed ones,
+// or all if the invocation fails.
 func deliver(t *testing.T, f *sandbox.Function, bodies ...[]byte) (again []int, result sandbox.Result) {
 	t.Helper()
 	result, err := f.Invoke(t.Context(), sqsBatch(bodies...))
@@ -98,8 +98,8 @@ func deliver(t *testing.T, f *sandbox.Function, bodies ...[]byte) (again []int, 
 	return again, result
 }
 
-// untilDone delivers a message as its queue would, until the function is done with it. The wait for a lease that a
-// killed process left is cut short.
+// untilDone delivers a message as its queue would, until the function is done with it. It expires the lease of a killed
+// process instead of waiting for it.
 func untilDone(t *testing.T, f *sandbox.Function, i fleet.Instance, body []byte) {
 	t.Helper()
 	for range 60 {
@@ -109,12 +109,11 @@ func untilDone(t *testing.T, f *sandbox.Function, i fleet.Instance, body []byte)
 		expireLease(t, i.ID)
 		time.Sleep(100 * time.Millisecond)
 	}
-	t.Fatalf("the message of %s still comes back at its 60th delivery: a fault that has passed must not hold an instance up\nlogs:\n%s", i.ID, lastOf(f.Logs()))
+	t.Fatalf("the message of %s still comes back at its 60th delivery, after the fault has ended\nlogs:\n%s", i.ID, lastOf(f.Logs()))
 }
 
-// expireLease makes a lease in the ledger run out now: nobody can wait its 75 seconds a hundred times. It tells whether
-// there was one. The lease of a process that lives must not be touched so, since the process goes by the time it was
-// given.
+// expireLease expires a lease in the ledger, because a test cannot wait its 75 seconds a hundred times. It reports whether
+// there was a lease. Do not use it on the lease of a running process, which goes by its own clock.
 func expireLease(t *testing.T, id string) bool {
 	t.Helper()
 	_, err := world.Dynamo.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
@@ -129,7 +128,7 @@ func expireLease(t *testing.T, id string) bool {
 	return err == nil
 }
 
-// grantOf are the paths of a worker's grant, and of nothing that a login adds.
+// grantOf returns the paths of a worker's grant, without the objects that a login adds.
 func grantOf(id string) []string {
 	p := pathsOf(id)
 	all := []string{p.role, p.policy, p.kubelet, p.proxy}
@@ -137,7 +136,7 @@ func grantOf(id string) []string {
 	return all
 }
 
-// ofGrant leaves out of what stands in Vault what logins made: accesslist entry and identity.
+// ofGrant returns the paths without those that logins made: access list entry and identity.
 func ofGrant(found []string) []string {
 	found = slices.DeleteFunc(slices.Clone(found), func(path string) bool {
 		return strings.HasPrefix(path, "identity/") || strings.Contains(path, "/identity-accesslist/")
@@ -146,15 +145,15 @@ func ofGrant(found []string) []string {
 	return found
 }
 
-// wantGranted wants the exact state of a worker that runs: its objects as they must be, its record and its claim.
+// wantGranted fails unless the state of a running worker is exact: its objects, its record and its claims.
 func wantGranted(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	if got, want := ofGrant(objects(t, i)), grantOf(i.ID); !slices.Equal(got, want) {
-		t.Errorf("want in Vault exactly\n%q, got\n%q", want, got)
+		t.Errorf("want exactly these objects in Vault\n%q, got\n%q", want, got)
 	}
 	r, err := world.Record(t.Context(), i.ID)
 	if err != nil || r.State != ledger.Active || r.LeaseOwner != "" || r.LastError != "" || len(r.Objects) != 4 {
-		t.Errorf("want an active record of 4 objects, free and without an error, got %+v, %v", r, err)
+		t.Errorf("want an active record of 4 objects, without a lease and an error, got %+v, %v", r, err)
 	}
 	want := []string{"claim#alice_cluster#" + i.PrivateDNS, "instance#" + i.ID}
 	for _, text := range append(r.Addresses, i.PrivateDNS, "system:node:"+i.PrivateDNS) {
@@ -165,54 +164,54 @@ func wantGranted(t *testing.T, i fleet.Instance) {
 		t.Errorf("want the items %q in the ledger, got %q, %v", want, items, err)
 	}
 	if a := runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 || a.Blocked {
-		t.Errorf("want every object to read as it must, got %+v", a)
+		t.Errorf("want no drift, got %+v", a)
 	}
 }
 
-// wantGone wants the exact state of an instance that was removed: a tombstone and nothing else, and old tokens dead.
+// wantGone fails unless the state of a removed instance is exact: a tombstone and nothing else, and no token that works.
 func wantGone(t *testing.T, i fleet.Instance, tokens ...*fleet.Session) {
 	t.Helper()
 	if left := objects(t, i); len(left) > 0 {
-		t.Errorf("want nothing of a gone instance in Vault, got %q", left)
+		t.Errorf("want no object of a removed instance in Vault, got %q", left)
 	}
 	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || !slices.Equal(items, []string{"instance#" + i.ID}) {
-		t.Errorf("want the tombstone alone in the ledger, got %q, %v", items, err)
+		t.Errorf("want only the tombstone in the ledger, got %q, %v", items, err)
 	}
 	if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted || len(r.Objects) > 0 || r.LeaseOwner != "" {
-		t.Errorf("want a tombstone that names nothing, got %+v, %v", r, err)
+		t.Errorf("want a tombstone without objects, got %+v, %v", r, err)
 	}
 	for n, s := range tokens {
 		noLogin(t, i, s.Nonce)
 		if _, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
-			t.Errorf("token %d of a gone instance still works", n)
+			t.Errorf("token %d of a removed instance still works", n)
 		}
 	}
 }
 
-// noLogin wants a login refused.
+// noLogin fails if the instance can log in.
 func noLogin(t *testing.T, i fleet.Instance, nonce string) {
 	t.Helper()
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, nonce); err == nil {
-		t.Errorf("%s, which is gone, logs in to Vault", i.ID)
+		t.Errorf("%s, which has ended, logged in to Vault", i.ID)
 	}
 }
 
-// nothingHalfMade wants, whatever was broken off: nothing in Vault that the ledger does not name, and no auth role
-// without all that it gives access to.
+// nothingHalfMade fails if Vault holds an object that the ledger does not name, or an auth role without the rest of the
+// grant. This must hold after any interruption.
 func nothingHalfMade(t *testing.T, i fleet.Instance) {
 	t.Helper()
-	found := ofGrant(objects(t, i)) // before the record: what a live process adds in between is named by then
+	found := ofGrant(objects(t, i)) // read before the record, which names an object before a process makes it
 	r, err := world.Record(t.Context(), i.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range found {
 		if !r.Has(path) {
-			t.Errorf("%s stands in Vault and the ledger does not name it: nobody would ever remove it", path)
+			t.Errorf("%s is in Vault and the ledger does not name it, so it would never be removed", path)
 		}
 	}
 	if slices.Contains(found, pathsOf(i.ID).role) && !slices.Equal(found, grantOf(i.ID)) {
-		t.Errorf("the auth role stands beside only %q: a login would find less than its grant, or more after a mistake", found)
+		t.Errorf("the auth role exists with only %q: a login would get less than its grant", found)
 	}
 }
 
@@ -225,5 +224,5 @@ func recordOf(t *testing.T, i fleet.Instance) ledger.Record {
 	return r
 }
 
-// lastOf is the end of a log.
+// lastOf returns the end of a log.
 func lastOf(log string) string { return log[max(0, len(log)-4000):] }
