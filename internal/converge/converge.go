@@ -145,21 +145,21 @@ const (
 	Grace = 10 * time.Minute
 	// MaxFactsAge is the largest age of facts by which a grant is made, or removed while its instance lives.
 	MaxFactsAge = 30 * time.Second
-	// convergeTime bounds one run. A run ends answerTime before its invocation does, which leaves time to answer and to
-	// return the lease.
-	convergeTime = 45 * time.Second
-	answerTime   = 5 * time.Second
+	// RunTime bounds one run. A run ends AnswerTime before its invocation does, which leaves time to answer and to return
+	// the lease.
+	RunTime    = 45 * time.Second
+	AnswerTime = 5 * time.Second
 	// leaseMargin is the part of a lease that must be left to start a call: more than a call, with a login before it and
 	// a second try, may take of a run that has not been frozen.
-	leaseMargin = ledger.LeaseTime - convergeTime - answerTime
+	leaseMargin = ledger.LeaseTime - RunTime - AnswerTime
 )
 
 // Converge makes Vault and ledger agree with a sighting of the requested instance. The fault kind of an error says whether
 // to try again. A refusal and a conflict are recorded in the ledger before it returns.
 func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighting) (Outcome, error) {
-	limit := convergeTime
+	limit := RunTime
 	if deadline, ok := ctx.Deadline(); ok {
-		limit = min(limit, time.Until(deadline)-answerTime)
+		limit = min(limit, time.Until(deadline)-AnswerTime)
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -43,7 +43,7 @@ func (w *work) checkLease() error {
 // returns the reason, joined with the error of the write.
 func (c *Converger) fail(ctx context.Context, w ledger.Write, reason error) error {
 	w.KeepLease = ctx.Err() != nil || errors.Is(reason, context.DeadlineExceeded) || errors.Is(reason, context.Canceled)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTime-time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AnswerTime-time.Second)
 	defer cancel()
 	w.New.LastError = reason.Error()
 	w.New.Attempts++

@@ -13,9 +13,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// LoginTime is how long a login can be in flight: Vault ends every request after its default_max_request_duration, 90 s.
-// https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration
-const LoginTime = 95 * time.Second
+const (
+	// maxRequest is how long a request to Vault can take.
+	// https://developer.hashicorp.com/vault/docs/configuration#default_max_request_duration
+	maxRequest = 90 * time.Second
+	// LoginTime is how long a login can be in flight, with a margin for clocks.
+	LoginTime = maxRequest + 5*time.Second
+)
 
 // removal is the grant of one instance to remove.
 type removal struct {
