@@ -61,6 +61,17 @@ func SplitObjectName(name string) (instanceID, output string, ok bool) {
 	return instanceID, output, facts.IsInstanceID(instanceID) && outputName.MatchString(output)
 }
 
+// InstanceOf returns the instance whose object of a kind has a name. ok is false if the name is not of the form of the names
+// of that kind.
+func InstanceOf(kind Kind, name string) (instanceID string, ok bool) {
+	if kind == KindAuthRole {
+		return name, facts.IsInstanceID(name)
+	}
+	isPolicy := strings.HasPrefix(name, policyNamePrefix)
+	instanceID, _, ok = SplitObjectName(name)
+	return instanceID, ok && isPolicy == (kind == KindPolicy)
+}
+
 // CheckFQDN holds a name against RFC 1123, in lower case, with a top label that is not a number: an address, or a
 // wildcard, is not a name.
 func CheckFQDN(name string) error {

@@ -18,9 +18,13 @@ const (
 	pkiRolesSegment   = "/roles"
 )
 
-// PolicyPath returns the path of a policy,
+// PolicyPath returns the path of a policy by its name or a pattern of names,
 // https://developer.hashicorp.com/vault/api-docs/system/policies#create-update-acl-policy
 func PolicyPath(name string) string { return PolicyFolder + "/" + name }
+
+// OldPolicyPath returns the older path of a policy, which Vault still serves,
+// https://developer.hashicorp.com/vault/api-docs/system/policy
+func OldPolicyPath(name string) string { return "sys/policy/" + name }
 
 // SplitPolicyPath returns the name of the policy at a path. ok is false for any other path.
 func SplitPolicyPath(path string) (name string, ok bool) {
@@ -131,14 +135,17 @@ func splitPath(path string) (folder, name string) {
 	return path[:i], path[i+1:]
 }
 
-// NamePrefix returns the beginning of the names of an instance's objects of a kind. With a * behind it, it is the pattern by
-// which the functions' own policies reach these objects.
+// NamePrefix returns the beginning of the names of instances' objects of a kind.
 func NamePrefix(kind Kind) string {
 	if kind == KindPolicy {
 		return policyNamePrefix + "i-"
 	}
 	return "i-"
 }
+
+// NamePattern returns the pattern of the names of instances' objects of a kind. In the path of a policy it stands at the end:
+// the functions' own policies reach these objects by it.
+func NamePattern(kind Kind) string { return NamePrefix(kind) + "*" }
 
 // KindOf returns the kind of the object at a path. pkiMounts are the PKI mounts of the profiles, base path included. All paths
 // of an auth mount count as KindAuthRole, the access list's too. Any path without another kind is KindGeneric.
@@ -166,12 +173,10 @@ func IsPathOf(instanceID string, kind Kind, path string) bool {
 		return ok && authMount.MatchString(mount) && name == instanceID
 	}
 	folder, name := splitPath(path)
-	id, _, ok := SplitObjectName(name)
-	isPolicy := strings.HasPrefix(name, policyNamePrefix)
-	if !ok || id != instanceID || isPolicy != (kind == KindPolicy) {
+	if id, ok := InstanceOf(kind, name); !ok || id != instanceID {
 		return false
 	}
-	if isPolicy {
+	if kind == KindPolicy {
 		return folder == PolicyFolder
 	}
 	return CheckBasePath(folder) == nil

@@ -26,6 +26,9 @@ func TestPaths_AreThoseOfVault(t *testing.T) {
 		"sys/leases/revoke-prefix/a/b":     grant.RevokePrefixPath("a/b"),
 		"ec2-i-":                           grant.NamePrefix(grant.KindPolicy),
 		"i-":                               grant.NamePrefix(grant.KindGeneric),
+		"ec2-i-*":                          grant.NamePattern(grant.KindPolicy),
+		"i-*":                              grant.NamePattern(grant.KindAuthRole),
+		"sys/policy/web":                   grant.OldPolicyPath("web"),
 	} {
 		if got != want {
 			t.Errorf("got %s, want %s", got, want)
@@ -100,6 +103,27 @@ func TestKindOf_GoesByThePath(t *testing.T) {
 	} {
 		if got := grant.KindOf(path, mounts); got != want {
 			t.Errorf("%s: got %s, want %s", path, got, want)
+		}
+	}
+}
+
+func TestInstanceOf_GoesByTheKindsNames(t *testing.T) {
+	const id = "i-0123456789abcdef0"
+	for name, kinds := range map[string][]grant.Kind{
+		id:                          {grant.KindAuthRole},
+		id + "-web":                 {grant.KindPKIRole, grant.KindGeneric},
+		"ec2-" + id + "-web":        {grant.KindPolicy},
+		"ec2-" + id:                 nil,
+		"i-0123-web":                nil,
+		id + "-web-2":               nil,
+		"ec2-provisioner-provision": nil,
+		"":                          nil,
+	} {
+		for _, kind := range []grant.Kind{grant.KindPolicy, grant.KindPKIRole, grant.KindGeneric, grant.KindAuthRole} {
+			got, ok := grant.InstanceOf(kind, name)
+			if want := slices.Contains(kinds, kind); ok != want || (ok && got != id) {
+				t.Errorf("%q as a %s: got %q, %v, want %v", name, kind, got, ok, want)
+			}
 		}
 	}
 }
