@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // aliasFields returns the identity settings that make the instance ID the alias of an instance's logins, so that a cut
@@ -21,9 +23,9 @@ func aliasFields() map[string]any {
 
 // writesAliases reports whether this run writes the alias settings: on a mount that it made, or with -set-alias. An existing
 // mount may have other users, who get new entities when the alias changes.
-func (s *setup) writesAliases() bool { return s.made["auth/"+s.authMount] || s.setAlias }
+func (s *setup) writesAliases() bool { return s.made[grant.AuthMountPath(s.authMount)] || s.setAlias }
 
-func (s *setup) aliasPath() string { return "auth/" + s.authMount + "/config/identity" }
+func (s *setup) aliasPath() string { return grant.AuthConfigPath(s.authMount, "identity") }
 
 // identity writes the alias settings if writesAliases.
 func (s *setup) identity(ctx context.Context) error {

@@ -60,7 +60,7 @@ func (s *setup) mounts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.made["auth/"+mount] = made
+		s.made[grant.AuthMountPath(mount)] = made
 	}
 	return nil
 }
@@ -101,7 +101,7 @@ func (s *setup) client(ctx context.Context) error {
 		}
 	}
 	for _, mount := range slices.Compact([]string{s.authMount, s.loginMount}) {
-		if err := s.write(ctx, "auth/"+mount+"/config/client", fields, hidden); err != nil {
+		if err := s.write(ctx, grant.AuthConfigPath(mount, "client"), fields, hidden); err != nil {
 			return err
 		}
 	}
@@ -125,7 +125,7 @@ func (s *setup) accounts(ctx context.Context) error {
 		if s.stsExternalID != "" {
 			fields["external_id"] = s.stsExternalID
 		}
-		if err := s.write(ctx, "auth/"+s.authMount+"/config/sts/"+account, fields, nil); err != nil {
+		if err := s.write(ctx, grant.AuthConfigPath(s.authMount, "sts/"+account), fields, nil); err != nil {
 			return err
 		}
 	}
@@ -148,7 +148,7 @@ func (s *setup) policies(ctx context.Context) error {
 func (s *setup) roles(ctx context.Context) error {
 	for _, function := range slices.Sorted(maps.Keys(s.functionRoles)) {
 		name := s.rolePrefix + "-" + function
-		if err := s.write(ctx, "auth/"+s.loginMount+"/role/"+name, map[string]any{
+		if err := s.write(ctx, grant.AuthRolePath(s.loginMount, name), map[string]any{
 			"auth_type":               "iam",
 			"bound_iam_principal_arn": []string{s.functionRoles[function]},
 			"resolve_aws_unique_ids":  s.resolveUniqueIDs,

@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/hcl"
 	"github.com/hashicorp/hcl/hcl/ast"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
@@ -27,26 +26,27 @@ var changes = []string{"create", "update", "patch", "delete"}
 // reaches returns the paths of this program that only the functions' and the instances' policies should be able to change.
 func (s *setup) reaches() []reach {
 	asks := []string{"create", "update"} // Vault requires either of them on a path that creates no object
-	auth := "auth/" + s.authMount
+	auth := grant.AuthMountPath(s.authMount)
+	policies, logins := grant.NamePattern(grant.KindPolicy), grant.NamePattern(grant.KindAuthRole)
 	all := []reach{
-		{grant.PolicyPath("ec2-i-*"), changes, "change what instances may do"},
-		{"sys/policy/ec2-i-*", changes, "change what instances may do"},
-		{auth + "/role/i-*", changes, "change who logs in as an instance"},
-		{auth + "/identity-accesslist/i-*", changes, "let another client log in with an instance's identity document"},
-		{auth + "/config/*", changes, "change how logins on " + auth + " are checked"},
+		{grant.PolicyPath(policies), changes, "change what instances may do"},
+		{grant.OldPolicyPath(policies), changes, "change what instances may do"},
+		{grant.AuthRolePath(s.authMount, logins), changes, "change who logs in as an instance"},
+		{grant.AccessListPath(s.authMount, logins), changes, "let another client log in with an instance's identity document"},
+		{grant.AuthConfigPath(s.authMount, "*"), changes, "change how logins on " + auth + " are checked"},
 		{"sys/auth/" + s.authMount + "/tune", changes, "change how logins on " + auth + " are checked"},
 	}
 	for _, mount := range s.profiles.PKIMounts() {
 		all = append(all,
 			reach{"sys/mounts/" + mount + "/tune", changes, "change the owner of the mount " + mount},
 			reach{mount + "/config/*", changes, "change how " + mount + " issues, or open ACME on it"})
-		all = append(all, reach{mount + "/roles/*", changes, "change what certificates " + mount + " issues"})
-		for _, by := range []string{"", "issuer/+/"} {
-			for _, end := range []string{"issue/*", "sign/*"} {
-				all = append(all, reach{mount + "/" + by + end, asks, "get a certificate of any instance from " + mount})
+		all = append(all, reach{grant.PKIRolePath(mount, "*"), changes, "change what certificates " + mount + " issues"})
+		for _, by := range []string{mount, mount + "/issuer/+"} {
+			for _, path := range []string{grant.IssuePath(by, "*"), grant.SignPath(by, "*")} {
+				all = append(all, reach{path, asks, "get a certificate of any instance from " + mount})
 			}
 			for _, end := range []string{"sign-verbatim", "sign-verbatim/*"} {
-				all = append(all, reach{mount + "/" + by + end, asks, "get a certificate for any name from " + mount})
+				all = append(all, reach{by + "/" + end, asks, "get a certificate for any name from " + mount})
 			}
 		}
 		for _, by := range []string{"root/", "issuer/+/"} {
@@ -61,29 +61,31 @@ func (s *setup) reaches() []reach {
 // survey prints a notice for each rule of another policy that reaches the paths of this program, and for each name under
 // the functions' patterns that no instance can have. A notice is not an error, since operators of Vault have such policies.
 func (s *setup) survey(ctx context.Context) error {
-	policies, err := s.list(ctx, "sys/policies/acl")
+	policies, err := s.list(ctx, grant.PolicyFolder)
 	if err != nil {
 		s.notice("other policies were not checked: %v", err)
 	}
 	for _, name := range policies {
-		instance, output, ours := grant.SplitObjectName(name)
+		_, ours := grant.InstanceOf(grant.KindPolicy, name)
 		switch {
-		case s.isOwn(name), ours && name == grant.PolicyName(instance, output):
+		case s.isOwn(name), ours:
 			continue
-		case strings.HasPrefix(name, "ec2-i-"):
+		case strings.HasPrefix(name, grant.NamePrefix(grant.KindPolicy)):
 			s.notice("policy %s: no instance has a policy of this name, and the functions' tokens can write it: check it and delete it", name)
 		}
 		s.surveyPolicy(ctx, name)
 	}
-	if s.awaits("auth/" + s.authMount + "/role") {
+	folder := grant.AuthRoleFolder(s.authMount)
+	if s.awaits(folder) {
 		return nil
 	}
-	roles, err := s.list(ctx, "auth/"+s.authMount+"/role")
+	roles, err := s.list(ctx, folder)
 	if err != nil {
-		s.notice("the auth roles of auth/%s were not checked: %v", s.authMount, err)
+		s.notice("the auth roles of %s were not checked: %v", grant.AuthMountPath(s.authMount), err)
 	}
 	for _, name := range roles {
-		if strings.HasPrefix(name, "i-") && !facts.IsInstanceID(name) {
+		_, ours := grant.InstanceOf(grant.KindAuthRole, name)
+		if !ours && strings.HasPrefix(name, grant.NamePrefix(grant.KindAuthRole)) {
 			s.notice("auth role %s: no instance has this ID, and the functions' tokens can write it: check it and delete it", grant.AuthRolePath(s.authMount, name))
 		}
 	}

@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// shown is a path that shows a token what mount stands where it may do anything at all, and needs no grant of its own.
-// https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
-const shown = "sys/internal/ui/mounts/"
-
 func (d Doctor) authSteps(login, own *step) []*step {
-	auth := "auth/" + d.AuthMount
+	auth := grant.AuthMountPath(d.AuthMount)
 	mounted := &step{name: auth, needs: []*step{login}, look: d.authMount}
 	return []*step{
 		mounted,
@@ -22,21 +20,22 @@ func (d Doctor) authSteps(login, own *step) []*step {
 }
 
 func (d Doctor) authMount(ctx context.Context) finding {
-	data, err := d.Objects.Read(ctx, shown+"auth/"+d.AuthMount)
+	auth := grant.AuthMountPath(d.AuthMount)
+	data, err := d.Objects.Read(ctx, grant.MountInfoPath(auth))
 	if err != nil {
 		return bad(d.loginOr(err, "run infra/vault with -auth-mount "+d.AuthMount+", or set VAULT_AUTH_MOUNT to the mount there is"), "%v", err)
 	}
 	if kind := data["type"]; kind != "aws" {
-		return bad("set VAULT_AUTH_MOUNT to a mount of type aws", "auth/%s is of type %v", d.AuthMount, kind)
+		return bad("set VAULT_AUTH_MOUNT to a mount of type aws", "%s is of type %v", auth, kind)
 	}
-	return good("auth/%s is of type aws", d.AuthMount)
+	return good("%s is of type aws", auth)
 }
 
 // aliases judges what names a login's identity. Removal cuts live tokens by the entity behind the alias, so the alias
 // must be one instance's alone, and one the program knows.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#configure-identity-integration
 func (d Doctor) aliases(ctx context.Context) finding {
-	path := "auth/" + d.AuthMount + "/config/identity"
+	path := grant.AuthConfigPath(d.AuthMount, "identity")
 	data, err := d.Objects.Read(ctx, path)
 	if err != nil {
 		return bad(d.remedyFor(err), "%v", err)
@@ -90,7 +89,7 @@ func (d Doctor) accountsOfVault(ctx context.Context) finding {
 	if len(foreign) == 0 {
 		return good("no account but the function's own, %s: Vault looks at its instances by its own AWS identity", own)
 	}
-	known, err := d.Objects.List(ctx, "auth/"+d.AuthMount+"/config/sts")
+	known, err := d.Objects.List(ctx, grant.AuthConfigPath(d.AuthMount, "sts"))
 	if err != nil {
 		return bad(d.remedyFor(err), "%v", err)
 	}
@@ -117,7 +116,7 @@ func (d Doctor) pkiSteps(login *step) []*step {
 // pki tells whether a mount can issue.
 func (d Doctor) pki(ctx context.Context, mount string) finding {
 	const remedy = "mount a PKI engine there and give it an issuer (infra/vault -pki makes one with a root of its own)"
-	data, hidden := d.Objects.Read(ctx, shown+mount)
+	data, hidden := d.Objects.Read(ctx, grant.MountInfoPath(mount))
 	if kind := data["type"]; hidden == nil && kind != "pki" {
 		return bad("mount a PKI engine there, or change the profiles' base_path and path", "%s is of type %v", mount, kind)
 	}

@@ -5,13 +5,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // owner reports whether a PKI mount is this deployment's: claims on names are unique within one ledger.
 func (d Doctor) owner(ctx context.Context, mount string) finding {
-	data, err := d.Objects.Read(ctx, shown+mount)
+	data, err := d.Objects.Read(ctx, grant.MountInfoPath(mount))
 	if err != nil {
 		return good("not looked at: %v", err)
 	}
@@ -31,12 +30,12 @@ func (d Doctor) owner(ctx context.Context, mount string) finding {
 // pkiRoles looks for roles of a PKI mount that are not this program's. What begins like one of its names is left to the
 // check of the names.
 func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
-	path := mount + "/roles"
+	path := grant.PKIRoleFolder(mount)
 	roles, err := d.Objects.List(ctx, path)
 	if err != nil {
 		return bad(d.remedyFor(err), "%v", err)
 	}
-	foreign := slices.DeleteFunc(slices.Clone(roles), func(name string) bool { return strings.HasPrefix(name, "i-") })
+	foreign := slices.DeleteFunc(slices.Clone(roles), func(name string) bool { return strings.HasPrefix(name, grant.NamePrefix(grant.KindPKIRole)) })
 	if len(foreign) > 0 {
 		return bad("move these roles to a PKI mount of their own: one that this program uses should be its alone",
 			"%s has roles that are not this program's, and that can issue any name: %s", path, few(foreign))
@@ -44,12 +43,10 @@ func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
 	return good("%s has no role that is not this program's; roles: %d", path, len(roles))
 }
 
-// folder is where names of a form of this program's are.
+// folder is a folder of the program's objects, and their kind.
 type folder struct {
-	// list is the path to list; path is that of an object there, up to its name.
-	list, path string
-	prefix     string
-	isOurs     func(name string) bool
+	path string
+	kind grant.Kind
 }
 
 // names looks for what the functions' tokens can write and no instance has. The program lists and removes the names of
@@ -58,17 +55,17 @@ func (d Doctor) names(ctx context.Context) finding {
 	var foreign []string
 	seen := 0
 	for _, f := range d.folders() {
-		names, err := d.Objects.List(ctx, f.list)
+		names, err := d.Objects.List(ctx, f.path)
 		if err != nil {
 			return bad(d.remedyFor(err), "%v", err)
 		}
 		for _, name := range names {
-			if !strings.HasPrefix(name, f.prefix) {
+			if !strings.HasPrefix(name, grant.NamePrefix(f.kind)) {
 				continue
 			}
 			seen++
-			if !f.isOurs(name) {
-				foreign = append(foreign, f.path+name)
+			if _, ok := grant.InstanceOf(f.kind, name); !ok {
+				foreign = append(foreign, f.path+"/"+name)
 			}
 		}
 	}
@@ -80,28 +77,9 @@ func (d Doctor) names(ctx context.Context) finding {
 }
 
 func (d Doctor) folders() []folder {
-	roles := "auth/" + d.AuthMount + "/role"
-	all := []folder{
-		{"sys/policies/acl", grant.PolicyPath(""), "ec2-i-", func(name string) bool {
-			instance, output, ok := grant.SplitObjectName(name)
-			return ok && name == grant.PolicyName(instance, output)
-		}},
-		{roles, roles + "/", "i-", facts.IsInstanceID},
-	}
-	var paths []string
-	for _, p := range d.Profiles.Profiles {
-		for _, o := range p.Outputs {
-			if o.Type != grant.KindPolicy {
-				paths = append(paths, p.BasePath+"/"+o.Path)
-			}
-		}
-	}
-	slices.Sort(paths)
-	for _, path := range slices.Compact(paths) {
-		all = append(all, folder{path, path + "/", "i-", func(name string) bool {
-			_, _, ok := grant.SplitObjectName(name)
-			return ok
-		}})
+	all := []folder{{grant.PolicyFolder, grant.KindPolicy}, {grant.AuthRoleFolder(d.AuthMount), grant.KindAuthRole}}
+	for _, path := range d.Profiles.OutputFolders() {
+		all = append(all, folder{path, grant.KindGeneric}) // a PKI role has a name of the same form
 	}
 	return all
 }

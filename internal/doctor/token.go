@@ -80,33 +80,35 @@ func (d Doctor) examples() []string {
 // policies and roles, new tokens, mounts, identities, certificates, secrets. One that a right covers is left out; but
 // never the functions' own policies and roles, which a name like an instance's would put within their reach.
 func (d Doctor) outOfBounds() []string {
-	auth := "auth/" + d.AuthMount
 	paths := []string{
 		grant.PolicyPath("nobody"),
-		"sys/policy/" + grant.PolicyName(nobody, "nobody"), // the same policies by their old path
+		grant.OldPolicyPath(grant.PolicyName(nobody, "nobody")), // the same policies by their old path
 		"sys/auth/nobody", "sys/mounts/nobody", "sys/audit/nobody", "sys/raw/nobody", "sys/remount",
-		"sys/leases/revoke-prefix/nobody", "sys/leases/revoke-force/nobody", "sys/seal", "sys/step-down",
-		auth + "/config/client", auth + "/config/sts/000000000000", auth + "/role/nobody",
+		grant.RevokePrefixPath("nobody"), "sys/leases/revoke-force/nobody", "sys/seal", "sys/step-down",
+		grant.AuthConfigPath(d.AuthMount, "client"), grant.AuthConfigPath(d.AuthMount, "sts/000000000000"), grant.AuthRolePath(d.AuthMount, "nobody"),
 		"auth/token/create", "auth/token/create-orphan", "auth/token/roles/nobody", "auth/token/accessors",
 		"identity/entity", "identity/entity/merge", "identity/entity-alias", "identity/group", "identity/oidc/key/nobody",
 		"secret/nobody", "secret/data/nobody",
 	}
 	for _, mount := range d.Profiles.PKIMounts() {
+		paths = append(paths, grant.PKIRolePath(mount, "nobody"))
+		for _, by := range []string{mount, mount + "/issuer/default"} {
+			paths = append(paths, grant.IssuePath(by, nobody), grant.SignPath(by, nobody))
+		}
 		for _, end := range []string{
-			"issue/" + nobody, "sign/" + nobody, "issuer/default/issue/" + nobody, "issuer/default/sign/" + nobody,
-			"sign-verbatim", "sign-verbatim/" + nobody, "issuer/default/sign-verbatim", "roles/nobody",
+			"sign-verbatim", "sign-verbatim/" + nobody, "issuer/default/sign-verbatim",
 			"root/sign-intermediate", "root/sign-self-issued", "root/generate/exported", "root/generate/internal",
 			"issuers/import/bundle", "keys/import", "config/issuers", "revoke", "tidy",
 		} {
 			paths = append(paths, mount+"/"+end)
 		}
-		for _, by := range []string{"issue", "sign"} {
-			paths = append(paths, "sys/leases/revoke-prefix/"+mount+"/"+by+"/"+nobody)
+		for _, prefix := range grant.LeasePrefixes(mount, nobody) {
+			paths = append(paths, grant.RevokePrefixPath(prefix))
 		}
 	}
 	paths = slices.DeleteFunc(paths, d.covered)
 	for _, name := range d.RoleNames {
-		paths = append(paths, grant.PolicyPath(name), "auth/"+d.LoginMount+"/role/"+name)
+		paths = append(paths, grant.PolicyPath(name), grant.AuthRolePath(d.LoginMount, name))
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)

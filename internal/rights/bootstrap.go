@@ -1,6 +1,10 @@
 package rights
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
 
 // Bootstrap is what infra/vault is to write.
 type Bootstrap struct {
@@ -27,17 +31,17 @@ func ForBootstrap(b Bootstrap) []Right {
 	for _, mount := range slices.Compact([]string{b.AuthMount, b.LoginMount}) {
 		out.allow("sys/auth/"+mount, "update", "sudo")
 		if b.Client {
-			out.allow("auth/"+mount+"/config/client", "create", "read", "update")
+			out.allow(grant.AuthConfigPath(mount, "client"), "create", "read", "update")
 		}
 	}
-	out.allow("auth/"+b.AuthMount+"/config/identity", "read", "update")
+	out.allow(grant.AuthConfigPath(b.AuthMount, "identity"), "read", "update")
 	for _, account := range b.Accounts {
-		out.allow("auth/"+b.AuthMount+"/config/sts/"+account, "create", "read", "update")
+		out.allow(grant.AuthConfigPath(b.AuthMount, "sts/"+account), "create", "read", "update")
 	}
 	for _, function := range Functions() {
 		name := b.RolePrefix + "-" + function
-		out.allow("sys/policies/acl/"+name, "read", "update")
-		out.allow("auth/"+b.LoginMount+"/role/"+name, "create", "read", "update")
+		out.allow(grant.PolicyPath(name), "read", "update")
+		out.allow(grant.AuthRolePath(b.LoginMount, name), "create", "read", "update")
 	}
 	out.allow("sys/mounts", "read")
 	for _, mount := range b.Marked {
@@ -48,8 +52,8 @@ func ForBootstrap(b Bootstrap) []Right {
 		out.allow(mount+"/root/generate/internal", "update")
 	}
 	// For the notices about other policies that reach the instances' objects, and about names that no instance has.
-	out.allow("sys/policies/acl", "list")
-	out.allow("sys/policies/acl/*", "read")
-	out.allow("auth/"+b.AuthMount+"/role", "list")
+	out.allow(grant.PolicyFolder, "list")
+	out.allow(grant.PolicyPath("*"), "read")
+	out.allow(grant.AuthRoleFolder(b.AuthMount), "list")
 	return out.sorted()
 }

@@ -5,7 +5,6 @@ package rights
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
@@ -58,19 +57,16 @@ func ByFunction(s Scope) map[string][]Right {
 	}
 }
 
-// names are the ends of paths that hold the program's own names, as a policy gives them.
-const (
-	policyNames = "sys/policies/acl/ec2-i-*"
-	objectNames = "/i-*"
-)
+// objects returns the pattern of all instances' objects of a kind in a folder.
+func objects(folder string, kind grant.Kind) string { return folder + "/" + grant.NamePattern(kind) }
 
 func (s Scope) provision() set {
 	out := set{}
-	out.allow(policyNames, "create", "read", "update", "delete")
+	out.allow(objects(grant.PolicyFolder, grant.KindPolicy), "create", "read", "update", "delete")
 	for _, path := range s.paths() {
-		out.allow(path+objectNames, "create", "read", "update", "delete")
+		out.allow(objects(path, grant.KindGeneric), "create", "read", "update", "delete")
 	}
-	roles := "auth/" + s.AuthMount + "/role" + objectNames
+	roles := objects(grant.AuthRoleFolder(s.AuthMount), grant.KindAuthRole)
 	out.allow(roles, "create", "read", "update")
 	out.bound(roles, authRoleParameters())
 	return out
@@ -78,27 +74,27 @@ func (s Scope) provision() set {
 
 func (s Scope) deprovision() set {
 	out := set{}
-	out.allow(policyNames, "read", "delete")
+	out.allow(objects(grant.PolicyFolder, grant.KindPolicy), "read", "delete")
 	for _, path := range s.paths() {
-		out.allow(path+objectNames, "delete")
+		out.allow(objects(path, grant.KindGeneric), "delete")
 	}
 	for _, mount := range append([]string{s.AuthMount}, s.AlsoMounts...) {
 		// Read tells the role_id, the alias of the logins to cut, where a crash kept it from the ledger.
-		out.allow("auth/"+mount+"/role"+objectNames, "read", "delete")
-		out.allow("auth/"+mount+"/identity-accesslist"+objectNames, "delete")
+		out.allow(objects(grant.AuthRoleFolder(mount), grant.KindAuthRole), "read", "delete")
+		out.allow(objects(grant.AccessListFolder(mount), grant.KindAuthRole), "delete")
 		// A removal is done when tokens are cut, so it checks that the mount's aliases lead to the instance's entity.
-		out.allow("auth/"+mount+"/config/identity", "read")
+		out.allow(grant.AuthConfigPath(mount, "identity"), "read")
 	}
 	out.allow("identity/lookup/entity", "update")
 	out.allow("identity/entity/id/*", "delete")
 	if s.Revoke {
 		for _, path := range s.paths() {
-			mount, isRoles := strings.CutSuffix(path, "/roles")
+			mount, isRoles := grant.SplitPKIRoleFolder(path)
 			if !isRoles {
 				continue
 			}
-			for _, by := range []string{"issue", "sign"} {
-				out.allow("sys/leases/revoke-prefix/"+mount+"/"+by+objectNames, "update", "sudo")
+			for _, prefix := range grant.LeasePrefixes(mount, grant.NamePattern(grant.KindPKIRole)) {
+				out.allow(grant.RevokePrefixPath(prefix), "update", "sudo")
 			}
 		}
 	}
@@ -110,14 +106,13 @@ func (s Scope) deprovision() set {
 // be listed by anybody: https://developer.hashicorp.com/vault/api-docs/secret/pki#list-issuers
 func (s Scope) look() set {
 	out := set{}
-	out.allow("sys/policies/acl", "list")
+	out.allow(grant.PolicyFolder, "list")
 	for _, path := range s.paths() {
 		out.allow(path, "list")
 	}
-	auth := "auth/" + s.AuthMount
-	out.allow(auth+"/role", "list")
-	out.allow(auth+"/identity-accesslist", "list")
-	out.allow(auth+"/config/sts", "list")
+	out.allow(grant.AuthRoleFolder(s.AuthMount), "list")
+	out.allow(grant.AccessListFolder(s.AuthMount), "list")
+	out.allow(grant.AuthConfigPath(s.AuthMount, "sts"), "list")
 	out.allow("identity/entity-alias/id", "list")
 	for _, mount := range s.Profiles.PKIMounts() {
 		out.allow(mount+"/config/acme", "read")
@@ -128,14 +123,7 @@ func (s Scope) look() set {
 
 // paths are those, base path included, that hold a PKI role or generic object for each instance.
 func (s Scope) paths() []string {
-	paths := slices.Clone(s.AlsoPaths)
-	for _, p := range s.Profiles.Profiles {
-		for _, o := range p.Outputs {
-			if o.Type != grant.KindPolicy {
-				paths = append(paths, p.BasePath+"/"+o.Path)
-			}
-		}
-	}
+	paths := slices.Concat(s.AlsoPaths, s.Profiles.OutputFolders())
 	slices.Sort(paths)
 	return slices.Compact(paths)
 }

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // Policy is the text of the policy that gives these rights and no others.
@@ -50,7 +52,7 @@ func (r Right) Example() string {
 	switch {
 	case !wild:
 		return r.Path
-	case strings.HasSuffix(before, "i-"):
+	case strings.HasSuffix(before, grant.NamePrefix(grant.KindGeneric)):
 		return before + "00000000000000000"
 	default:
 		return before + "00000000-0000-0000-0000-000000000000"
