@@ -37,17 +37,10 @@ func (w *World) Objects(ctx context.Context) (map[string][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	folders := []string{"sys/policies/acl", "auth/" + w.AuthMount + "/role", "auth/" + w.AuthMount + "/identity-accesslist"}
-	for _, p := range profiles.Profiles {
-		for _, o := range p.Outputs {
-			if o.Type != grant.KindPolicy {
-				folders = append(folders, p.BasePath+"/"+o.Path)
-			}
-		}
-	}
+	folders := append(profiles.OutputFolders(), grant.PolicyFolder, grant.AuthRoleFolder(w.AuthMount), grant.AccessListFolder(w.AuthMount))
 	slices.Sort(folders)
 	found := map[string][]string{}
-	for _, folder := range slices.Compact(folders) {
+	for _, folder := range folders {
 		list, err := w.Vault.Logical().ListWithContext(ctx, folder)
 		if err != nil {
 			return nil, fmt.Errorf("listing %s: %w", folder, err)
@@ -87,7 +80,7 @@ func (w *World) Record(ctx context.Context, instanceID string) (ledger.Record, e
 	defer cancel()
 	out, err := w.Dynamo.GetItem(ctx, &dynamodb.GetItemInput{
 		TableName: aws.String(w.Stack.Tables["Table"]), ConsistentRead: aws.Bool(true),
-		Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "instance#" + instanceID}},
+		Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: ledger.RecordKey(instanceID)}},
 	})
 	var r ledger.Record
 	if err == nil {

@@ -96,9 +96,9 @@ func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
 		key  string
 		item any
 	}
-	all := []keyed{{"instance#" + f.ID, r}}
+	all := []keyed{{ledger.RecordKey(f.ID), r}}
 	for _, name := range r.Claims {
-		all = append(all, keyed{"claim#" + name.Under + "#" + name.Text, ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}})
+		all = append(all, keyed{ledger.ClaimKey(name), ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}})
 	}
 	var out []types.WriteRequest
 	for _, i := range all {

@@ -91,7 +91,7 @@ func pathsOf(n int) [objectsEach]string {
 	id := instanceID(n)
 	return [objectsEach]string{
 		grant.PolicyPath(grant.PolicyName(id, "node")),
-		pkiRoles + "/" + grant.ObjectName(id, "kubelet"),
+		grant.PKIRolePath(pkiMount, grant.ObjectName(id, "kubelet")),
 		grant.AuthRolePath(authMount, id),
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // The protocols to try. Vault offers both.
@@ -116,7 +118,7 @@ func (v *vaultHTTP) get(ctx context.Context, path string, into any) error {
 func (v *vaultHTTP) lists(ctx context.Context, n int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for folder, atLeast := range map[string]int{
-		"sys/policies/acl": n, "auth/" + authMount + "/role": n, pkiRoles: n, "auth/" + authMount + "/identity-accesslist": 0,
+		grant.PolicyFolder: n, grant.AuthRoleFolder(authMount): n, grant.PKIRoleFolder(pkiMount): n, grant.AccessListFolder(authMount): 0,
 	} {
 		group.Go(func() error {
 			var page struct {

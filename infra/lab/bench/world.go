@@ -21,7 +21,6 @@ import (
 const (
 	table    = "bench"
 	pkiMount = "alice_cluster/pki/k8s"
-	pkiRoles = pkiMount + "/roles"
 	// tokenTTL outlasts the longest run.
 	tokenTTL = "6h"
 )
@@ -104,7 +103,7 @@ func (b *world) prepare(ctx context.Context, rootToken string) (err error) {
 		// The audit log would be most of the measured work, raw or ours, and would fill the disk.
 		{http.MethodDelete, "sys/audit/file", nil},
 		{http.MethodPost, "sys/auth/" + authMount, map[string]any{"type": "aws"}},
-		{http.MethodPost, "auth/" + authMount + "/config/identity", map[string]any{"ec2_alias": "instance_id"}},
+		{http.MethodPost, grant.AuthConfigPath(authMount, "identity"), map[string]any{"ec2_alias": "instance_id"}},
 		{http.MethodPost, "sys/mounts/" + pkiMount, map[string]any{"type": "pki"}},
 		{http.MethodPost, grant.PolicyPath(rights.Reconcile), map[string]any{"policy": rights.Policy(functions[rights.Reconcile])}},
 	} {

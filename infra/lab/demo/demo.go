@@ -15,6 +15,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
 // Run runs the demo on a running world. The error names every failed expectation.
@@ -47,6 +49,8 @@ type demo struct {
 const (
 	provision   = "ProvisionFunction"
 	deprovision = "DeprovisionFunction"
+	// pkiMount is the PKI mount of the demo's profiles.
+	pkiMount = "alice_cluster/pki/k8s"
 )
 
 func (d *demo) worker() fleet.Instance { return d.instances[2] }
@@ -77,7 +81,7 @@ func (d *demo) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if d.ready, err = d.since(d.ready, begun, "auth/"+d.world.AuthMount+"/role/"+i.ID); err != nil {
+		if d.ready, err = d.since(d.ready, begun, grant.AuthRolePath(d.world.AuthMount, i.ID)); err != nil {
 			return err
 		}
 	}
@@ -166,10 +170,10 @@ func (d *demo) whatWasMade(ctx context.Context) error {
 		}
 		d.say("%s (%s)", i.ID, i.Role)
 		d.show(strings.Join(made, "\n"))
-		d.expect(slices.Contains(made, "auth/aws/role/"+i.ID), "it has its own auth role", "")
+		d.expect(slices.Contains(made, grant.AuthRolePath(d.world.AuthMount, i.ID)), "it has its own auth role", "")
 	}
 	worker := d.worker()
-	policy, err := d.world.Vault.Sys().GetPolicyWithContext(ctx, "ec2-"+worker.ID+"-node")
+	policy, err := d.world.Vault.Sys().GetPolicyWithContext(ctx, grant.PolicyName(worker.ID, "node"))
 	if err != nil {
 		return fmt.Errorf("reading the worker's policy: %w", err)
 	}
@@ -180,7 +184,7 @@ func (d *demo) whatWasMade(ctx context.Context) error {
 		return err
 	}
 	d.say("The ledger recorded all objects before they were made:")
-	d.show(fmt.Sprintf("pk=instance#%s state=%s profile=%s fqdn=%s version=%d objects=%d", worker.ID, record.State, record.Profile, record.FQDN, record.Version, len(record.Objects)))
+	d.show(fmt.Sprintf("pk=%s state=%s profile=%s fqdn=%s version=%d objects=%d", ledger.RecordKey(worker.ID), record.State, record.Profile, record.FQDN, record.Version, len(record.Objects)))
 	d.expect(record.State == "active" && len(record.Objects) == 4, "the worker's record is active and names 4 objects", fmt.Sprintf("%s, %d", record.State, len(record.Objects)))
 	return nil
 }
@@ -219,7 +223,7 @@ func (d *demo) logins(ctx context.Context) error {
 func (d *demo) issue(ctx context.Context, i fleet.Instance, role string, fields map[string]any) (*x509.Certificate, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	answer, err := d.sessions[i.ID].Logical().WriteWithContext(ctx, "alice_cluster/pki/k8s/issue/"+role, fields)
+	answer, err := d.sessions[i.ID].Logical().WriteWithContext(ctx, grant.IssuePath(pkiMount, role), fields)
 	if err != nil {
 		return nil, err
 	}
@@ -349,7 +353,7 @@ func (d *demo) terminate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.expect(len(items) == 1 && items[0] == "instance#"+i.ID, "the ledger has only its tombstone", strings.Join(items, ", "))
+	d.expect(len(items) == 1 && items[0] == ledger.RecordKey(i.ID), "the ledger has only its tombstone", strings.Join(items, ", "))
 	if _, err := d.sessions[d.other().ID].Client.Auth().Token().LookupSelfWithContext(ctx); err != nil {
 		d.expect(false, "its neighbour is not affected", lastLine(err))
 	} else {

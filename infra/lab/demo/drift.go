@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -15,7 +16,7 @@ const reconcileFunction = "ReconcileFunction"
 func (d *demo) drift(ctx context.Context) error {
 	d.chapter("Objects in Vault are edited by hand: reconcile reports the drift and repairs it")
 	etcd, master, worker := d.instances[0], d.instances[1], d.other()
-	kubelet := "alice_cluster/pki/k8s/roles/" + worker.ID + "-kubelet"
+	kubelet := grant.PKIRolePath(pkiMount, grant.ObjectName(worker.ID, "kubelet"))
 	role, err := d.world.Vault.Logical().ReadWithContext(ctx, kubelet)
 	if err != nil || role == nil {
 		return fmt.Errorf("reading %s to change it: %v, %w", kubelet, role, err)
@@ -25,12 +26,12 @@ func (d *demo) drift(ctx context.Context) error {
 		return fmt.Errorf("changing %s: %w", kubelet, err)
 	}
 	d.say("the worker's PKI role allows subdomains")
-	login := "auth/" + d.world.AuthMount + "/role/" + master.ID
+	login := grant.AuthRolePath(d.world.AuthMount, master.ID)
 	if _, err := d.world.Vault.Logical().WriteWithContext(ctx, login, map[string]any{"token_ttl": "12h"}); err != nil {
 		return fmt.Errorf("changing %s: %w", login, err)
 	}
 	d.say("the master's auth role issues tokens for twelve hours")
-	policy := "sys/policies/acl/ec2-" + etcd.ID + "-node"
+	policy := grant.PolicyPath(grant.PolicyName(etcd.ID, "node"))
 	if _, err := d.world.Vault.Logical().DeleteWithContext(ctx, policy); err != nil {
 		return fmt.Errorf("changing %s: %w", policy, err)
 	}

@@ -17,6 +17,8 @@ import (
 
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/smallstep/pkcs7"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // signer signs identity documents as EC2 does.
@@ -54,7 +56,7 @@ func (f *Fleet) RegisterCertificate(ctx context.Context, client *vaultapi.Client
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	for name, form := range map[string]string{"lab": "pkcs7", "lab-identity": "identity"} {
-		path := "auth/" + mount + "/config/certificate/" + name
+		path := grant.AuthConfigPath(mount, "certificate/"+name)
 		_, err := client.Logical().WriteWithContext(ctx, path, map[string]any{
 			"type": form, "aws_public_cert": base64.StdEncoding.EncodeToString([]byte(f.CertificatePEM())),
 		})
@@ -128,7 +130,7 @@ func (f *Fleet) LoginWith(ctx context.Context, mount string, from Instance, fiel
 	if err != nil {
 		return nil, err
 	}
-	path := "auth/" + mount + "/login"
+	path := grant.AuthMountPath(mount) + "/login"
 	if fields["nonce"] == "" {
 		delete(fields, "nonce")
 	}

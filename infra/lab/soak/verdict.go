@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -107,7 +108,8 @@ func (e *evidence) wantNothing(id, why string) {
 func (e *evidence) wantGrant(id string) {
 	record := e.recorded[id]
 	paths := slices.DeleteFunc(slices.Clone(e.objects[id]), func(p string) bool {
-		return strings.HasPrefix(p, "identity/") || strings.Contains(p, "/identity-accesslist/")
+		_, _, isAccessList := grant.SplitAccessListPath(p)
+		return isAccessList || strings.HasPrefix(p, "identity/")
 	})
 	if len(paths) < fewest || len(paths) != len(record.Objects) {
 		e.wrong("instance %s (%s) runs with the objects %v, but %d are recorded", id, e.roles[id], paths, len(record.Objects))

@@ -22,6 +22,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/wire"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // The functions of a storm, by the template's names.
@@ -71,7 +72,7 @@ func (r *Rig) start(ctx context.Context) (err error) {
 		return fmt.Errorf("switching Vault's audit log off: %w", err)
 	}
 	// Vault looks up an instance in EC2 at its login.
-	client := "auth/" + r.AuthMount + "/config/client"
+	client := grant.AuthConfigPath(r.AuthMount, "client")
 	if _, err := r.Vault.Logical().WriteWithContext(ctx, client, map[string]any{"endpoint": r.cloud.URL}); err != nil {
 		return fmt.Errorf("writing %s: %w", client, err)
 	}
