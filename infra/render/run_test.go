@@ -72,9 +72,9 @@ func spoiled(t *testing.T, old, new string) string {
 
 func TestWhatWouldNotBeGrantedIsSaidWithItsReason(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, says string }{
-		"a value AWS has not given yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
-		"an invalid name":               {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
-		"a role in no profile":          {"role/alice-worker", "role/bob", "no profile matches"},
+		"a value that AWS lacks yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
+		"an invalid name":            {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
+		"a role in no profile":       {"role/alice-worker", "role/bob", "no profile matches"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, got := rendered(t, "-facts", spoiled(t, c.old, c.new))

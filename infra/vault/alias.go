@@ -58,7 +58,7 @@ func (s *setup) checkAliases(ctx context.Context) error {
 	}
 	if len(hidden) > 0 && !s.keepAlias {
 		return fmt.Errorf("%s has %s: the removal of an instance could not cut its tokens. Nothing was written. "+
-			"Give the instances an auth mount of their own with -auth-mount; or run with -set-alias if this mount has no other users, "+
+			"Use -auth-mount for an auth mount of the instances' own; or run with -set-alias if this mount has no other users, "+
 			"since they get new entities; or run with -keep-alias, and removals are refused", s.aliasPath(), strings.Join(hidden, " and "))
 	}
 	if len(hidden) > 0 {

@@ -64,7 +64,7 @@ func TestFleet(t *testing.T) {
 		}
 	})
 
-	t.Run("an instance logs in to its own role only, and not once it is gone", func(t *testing.T) {
+	t.Run("an instance logs in to its own role only, and not after its end", func(t *testing.T) {
 		two, err := f.Launch(t.Context(), Spec{Count: 2, Role: "worker"})
 		if err != nil {
 			t.Fatal(err)

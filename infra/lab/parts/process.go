@@ -53,7 +53,7 @@ func Start(c Command) (*Process, error) {
 	if c.Copy != nil {
 		both := io.MultiWriter(out, c.Copy)
 		cmd.Stdout, cmd.Stderr = both, both
-		// A grandchild that keeps the output open must not keep Wait waiting.
+		// A grandchild with the output open must not block Wait.
 		cmd.WaitDelay = 2 * time.Second
 	}
 	cmd.SysProcAttr = ownGroup()

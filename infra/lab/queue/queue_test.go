@@ -117,7 +117,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 func TestQueue(t *testing.T) {
 	client := startMoto(t)
 
-	t.Run("a batch larger than one receive is gathered in the window and looks as Lambda's", func(t *testing.T) {
+	t.Run("a batch larger than one receive is gathered in the window and has Lambda's form", func(t *testing.T) {
 		b := newBench(t, client, "30", "5")
 		var bodies []string
 		for i := range 23 {
@@ -146,7 +146,7 @@ func TestQueue(t *testing.T) {
 		}
 	})
 
-	t.Run("only what the answer names comes back and ends in the dead-letter queue", func(t *testing.T) {
+	t.Run("only the messages in the answer return and end in the dead-letter queue", func(t *testing.T) {
 		b := newBench(t, client, "1", "2")
 		b.send(t, "good", "bad")
 		f := &scripted{answer: func(e events.SQSEvent) (string, error) {
@@ -184,7 +184,7 @@ func TestQueue(t *testing.T) {
 		}
 	})
 
-	t.Run("an answer counts as Lambda counts it", func(t *testing.T) {
+	t.Run("an answer has the same effect as in Lambda", func(t *testing.T) {
 		for name, c := range map[string]struct {
 			answer  string
 			err     error
@@ -219,7 +219,7 @@ func TestQueue(t *testing.T) {
 		}
 	})
 
-	t.Run("no more invocations than allowed run side by side", func(t *testing.T) {
+	t.Run("at most the allowed number of invocations run side by side", func(t *testing.T) {
 		b := newBench(t, client, "30", "5")
 		b.send(t, "1", "2", "3", "4", "5", "6")
 		f := &scripted{answer: func(events.SQSEvent) (string, error) { time.Sleep(150 * time.Millisecond); return "", nil }}

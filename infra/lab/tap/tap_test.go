@@ -54,7 +54,7 @@ func TestATapOfMoto(t *testing.T) {
 	ctx := t.Context()
 	instances := ec2.NewFromConfig(cfg)
 
-	t.Run("names service and action of every protocol the functions speak", func(t *testing.T) {
+	t.Run("names service and action of every protocol that the functions use", func(t *testing.T) {
 		tap.Reset()
 		steps := []struct {
 			service, action string
@@ -107,7 +107,7 @@ func TestATapOfMoto(t *testing.T) {
 		}
 	})
 
-	t.Run("a cut before keeps the call from the server, a cut after loses only the answer", func(t *testing.T) {
+	t.Run("after a cut before, the server does not see the call; a cut after loses only the answer", func(t *testing.T) {
 		queues := sqs.NewFromConfig(cfg)
 		for name, c := range map[string]struct {
 			fault Fault
@@ -131,7 +131,7 @@ func TestATapOfMoto(t *testing.T) {
 		}
 	})
 
-	t.Run("a delay alone passes the call on late", func(t *testing.T) {
+	t.Run("a delay alone forwards the call late", func(t *testing.T) {
 		tap.SetFault(func(Call) *Fault { return &Fault{Delay: 300 * time.Millisecond} })
 		defer tap.SetFault(nil)
 		begun := time.Now()

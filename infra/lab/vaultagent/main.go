@@ -1,5 +1,5 @@
-// Command vaultagent is `vault agent`, Vault's own, for the local lab and the tests: what an instance runs. It is a module
-// of its own for the reasons that vaultserver is one.
+// Command vaultagent is Vault's own `vault agent`, which an instance runs, for the local lab and the tests. It is a module
+// of its own for the same reasons as vaultserver.
 package main
 
 import (

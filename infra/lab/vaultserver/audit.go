@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// enableAudit turns the file audit device on as an operator would, over the
-// listener, so that the ready line also means that TLS and the handler work.
+// enableAudit enables the file audit device over the listener, as an operator does,
+// so that the ready line also proves that TLS and the handler work.
 func enableAudit(ctx context.Context, self ready, file string) error {
 	cfg := api.DefaultConfig()
 	cfg.Address = self.Address

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// serverCertificate loads the certificate given by flags, or makes a CA and a
-// certificate for the loopback names. The PEM is the CA that clients must trust.
+// serverCertificate returns the certificate of the flags, or a new one for the
+// loopback names with its own CA. The PEM is the CA that clients must trust.
 func serverCertificate(o options) (tls.Certificate, string, error) {
 	if o.cert != "" {
 		cert, err := tls.LoadX509KeyPair(o.cert, o.key)

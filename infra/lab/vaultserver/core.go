@@ -29,7 +29,7 @@ const (
 	onRaft   = "raft"
 )
 
-// newStorage makes the storage that the options ask for.
+// newStorage returns the storage that the options name.
 func newStorage(log hclog.Logger, o options) (physical.Backend, error) {
 	switch o.storage {
 	case inMemory:
@@ -42,11 +42,11 @@ func newStorage(log hclog.Logger, o options) (physical.Backend, error) {
 		// https://developer.hashicorp.com/vault/docs/configuration/storage/raft
 		return raft.NewRaftBackend(map[string]string{"path": o.path, "node_id": "lab", "performance_multiplier": "1"}, log)
 	}
-	return nil, errors.New("unknown; there are " + inMemory + " and " + onRaft)
+	return nil, errors.New("unknown; want " + inMemory + " or " + onRaft)
 }
 
-// newCore makes a sealed, empty Vault core that holds only the engines the lab
-// uses, as real as in the released server.
+// newCore returns a sealed, empty Vault core with only the engines that the lab
+// uses, the same as in the released server.
 func newCore(log hclog.Logger, address string, o options) (*vault.Core, error) {
 	storage, err := newStorage(log.Named("storage"), o)
 	if err != nil {
@@ -72,7 +72,7 @@ func newCore(log hclog.Logger, address string, o options) (*vault.Core, error) {
 	if o.storage != onRaft {
 		return vault.NewCore(config)
 	}
-	// A node of Raft becomes the active one by an election, and does not start without a listener for other nodes.
+	// A Raft node becomes active by an election, and does not start without a listener for other nodes.
 	config.HAPhysical, _ = storage.(physical.HABackend)
 	config.ClusterAddr = address
 	core, err := vault.NewCore(config)
@@ -107,8 +107,8 @@ func initialise(ctx context.Context, core *vault.Core) (string, error) {
 	return res.RootToken, nil
 }
 
-// registry offers the compiled-in engines in the form Vault's plugin catalogue
-// asks for.
+// registry offers the compiled-in engines in the form that Vault's plugin catalogue
+// requires.
 type registry map[consts.PluginType]map[string]logical.Factory
 
 func (r registry) Contains(name string, t consts.PluginType) bool {

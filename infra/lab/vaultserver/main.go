@@ -1,11 +1,11 @@
 // Command vaultserver runs one real, unsealed Vault on 127.0.0.1 with its storage
 // in memory, or on Raft in a folder, for the local lab and the tests. It is a module of its own
-// because the Vault server pins hundreds of dependencies and bears another
-// licence (BUSL-1.1) than its client.
+// because the Vault server pins hundreds of dependencies and has another licence
+// (BUSL-1.1) than its client.
 //
-// When Vault answers, one line of JSON says how to reach it; see [ready].
+// When Vault answers, it writes its address as one line of JSON; see [ready].
 // The server ends on SIGTERM, on SIGINT, and when its standard input is closed,
-// so that nothing is left behind when whoever started it dies.
+// so that it does not outlive the process that started it.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/hashicorp/vault/vault"
 )
 
-// ready is what the server says of itself once it can be used.
+// ready is the server's address and credentials, written when it can be used.
 type ready struct {
 	Address   string `json:"address"`
 	CAPEM     string `json:"ca_pem"`
@@ -49,10 +49,10 @@ func main() {
 	flag.StringVar(&o.audit, "audit", "", "file that receives the audit log in JSON (none when empty)")
 	flag.StringVar(&o.ready, "ready", "", "file that receives the ready line (standard output when empty)")
 	flag.StringVar(&o.logLevel, "log-level", "warn", "trace, debug, info, warn or error")
-	flag.StringVar(&o.cert, "cert", "", "server certificate in PEM (made on the spot when empty; needs -key and -ca)")
+	flag.StringVar(&o.cert, "cert", "", "server certificate in PEM (generated when empty; needs -key and -ca)")
 	flag.StringVar(&o.key, "key", "", "key of the server certificate in PEM")
 	flag.StringVar(&o.ca, "ca", "", "CA bundle that clients of the given certificate should trust")
-	flag.StringVar(&o.storage, "storage", inMemory, "inmem, or raft: one node that writes to disk and waits for it")
+	flag.StringVar(&o.storage, "storage", inMemory, "inmem, or raft: one node that waits for the disk at each write")
 	flag.StringVar(&o.path, "path", "", "folder of the Raft storage")
 	flag.BoolVar(&o.ignoreStdin, "ignore-stdin", false, "keep running when standard input is closed")
 	flag.Parse()
@@ -130,8 +130,8 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// announce writes the ready line; a file appears under its name only when it is
-// complete, because its reader polls for it.
+// announce writes the ready line. A file gets its name only when it is complete,
+// because its reader polls for it.
 func announce(file string, r ready) error {
 	line, err := json.Marshal(r)
 	if err != nil {

@@ -73,7 +73,7 @@ variable "sts_roles" {
 }
 
 variable "sts_external_id" {
-  description = "External ID those roles ask for: ExternalId of infra/member-account"
+  description = "External ID that those roles require: ExternalId of infra/member-account"
   type        = string
   default     = ""
 }
