@@ -97,8 +97,8 @@ func (w *work) hiddenTokensError(l *login) error {
 	const remedy = "run the Vault setup with -set-alias, or use an auth mount of this program's own"
 	m := l.mount
 	switch {
-	case m.Unread != nil:
-		return fmt.Errorf("it is unknown whether the tokens of instance %s are cut: %w", w.record.InstanceID, m.Unread)
+	case m.ConfigErr != nil:
+		return fmt.Errorf("it is unknown whether the tokens of instance %s are cut: %w", w.record.InstanceID, m.ConfigErr)
 	case l.authType != "iam" && m.EC2Alias != "instance_id" && m.EC2Alias != "role_id":
 		return fault.Conflictf("auth/%s has ec2_alias=%s: the identity behind the tokens of instance %s cannot be found; %s", m.Path, m.EC2Alias, w.record.InstanceID, remedy)
 	case l.authType != "ec2" && m.IAMAlias != "role_id":

@@ -1,5 +1,3 @@
-// Package vault talks to one Vault server: it logs in, keeps its token good, reads, writes, deletes, cuts live
-// tokens and revokes leases. It knows nothing of EC2.
 package vault
 
 import (
@@ -22,32 +20,31 @@ import (
 // callTimeout bounds one request to Vault.
 const callTimeout = 10 * time.Second
 
-// Options are what a Client needs. Nothing is contacted before the first call.
+// Options configure a Client.
 type Options struct {
 	Addr      string
 	Namespace string
-	// CA gives the PEM bundle that Vault's certificate chains to; nil for the system's roots. It is asked once, and
-	// again after Vault showed a certificate the bundle does not cover.
+	// CA returns the PEM bundle that Vault's certificate chains to; nil for the system's roots. It is called once, and again
+	// after Vault presented a certificate that the bundle does not cover.
 	CA func(context.Context) ([]byte, error)
 	// Login obtains a token.
 	Login Login
-	// Observe is told of each request: how long it took, and whether Vault refused it for coming too often; nil for
-	// nobody.
+	// Observe is called after each request with its duration and whether Vault refused it as one too many; nil: not called.
 	Observe func(took time.Duration, throttled bool)
-	// Log is told of tokens that could not be renewed; nil for nobody.
+	// Log receives a line for each token that could not be renewed; nil: none.
 	Log *slog.Logger
-	// Now is time.Now outside tests.
+	// Now returns the time; nil: time.Now.
 	Now func() time.Time
 }
 
-// Client is safe for concurrent use. Requests are tried once: a fault goes back to the queue, which is the one
-// layer that retries. The exception is a refused token, which is replaced once. Every error is of a fault kind and
-// names the operation and the path; none holds a token or a request body.
+// Client is a client of one Vault server. It is safe for concurrent use. It sends each request once: the queue is the one layer
+// that retries. The exception is a refused token, which it replaces once. Every error has a fault kind and names the operation
+// and the path; none holds a token or a request body.
 type Client struct {
 	session *session
 }
 
-// New makes a client.
+// New makes a Client. It contacts Vault only when it is first used.
 func New(o Options) *Client {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -61,17 +58,17 @@ func New(o Options) *Client {
 	return &Client{session: newSession(o)}
 }
 
-// Read gives the data at path; nil when there is nothing. It decodes the answer itself: the api client would copy all of
-// it first.
+// Read returns the data at path, nil where nothing exists. It decodes the answer itself: the api client would first copy all
+// of it.
 func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) {
-	// Data is any and not a map because the decoder fills a map in a field by reflection, which takes half as long again.
+	// Data is any and not a map: the decoder would fill a map in a field by reflection, which takes half as long again.
 	var answer struct{ Data any }
 	err := c.do(ctx, "reading", path, func(ctx context.Context, v *Conn) error {
 		resp, err := v.read(ctx, path, nil)
 		if resp != nil {
-			defer func() { _ = resp.Body.Close() }() // it was read to its end, or is of no use
+			defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
 		}
-		if status(err) == http.StatusNotFound {
+		if statusOf(err) == http.StatusNotFound {
 			return nil
 		}
 		if err != nil {
@@ -79,10 +76,10 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 		}
 		d := json.NewDecoder(resp.Body)
 		d.UseNumber()
-		if err := d.Decode(&answer); err != nil && !errors.Is(err, io.EOF) { // no body is no data
+		if err := d.Decode(&answer); err != nil && !errors.Is(err, io.EOF) { // an empty body means no data
 			return fmt.Errorf("decoding the answer: %w", err)
 		}
-		_, err = io.Copy(io.Discard, resp.Body) // a connection whose answer was not read to its end is not used again
+		_, err = io.Copy(io.Discard, resp.Body) // net/http reuses a connection only after its answer was read to the end
 		return err
 	})
 	if err != nil {
@@ -92,29 +89,30 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	return data, nil
 }
 
-// Write puts fields at path. A warning of Vault's is an error: Vault drops a parameter it does not know and only
-// warns, so what was asked for is not what stands there.
+// Write writes fields to path. A warning of Vault is an error: Vault only warns when it drops a parameter that it does not
+// know, and then holds another object than was sent.
 func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
 	_, err := c.write(ctx, writing, path, asDigits(path, fields))
 	return err
 }
 
-func (c *Client) write(ctx context.Context, doing, path string, fields map[string]any) (map[string]any, error) {
+func (c *Client) write(ctx context.Context, operation, path string, fields map[string]any) (map[string]any, error) {
 	var data map[string]any
-	err := c.do(ctx, doing, path, func(ctx context.Context, v *Conn) error {
+	err := c.do(ctx, operation, path, func(ctx context.Context, v *Conn) error {
 		secret, err := v.write(ctx, path, fields)
 		if err != nil || secret == nil {
 			return err
 		}
 		data = secret.Data
-		return warned(secret.Warnings)
+		return warningsError(secret.Warnings)
 	})
 	return data, err
 }
 
-// warned turns Vault's warnings into an error. Parameters that it dropped are dropped the next time too; what else
-// it may say of its own state can change. Only advice on what was asked for in full knowledge is none of these.
-func warned(warnings []string) error {
+// warningsError returns an error for Vault's warnings, nil if there are none but advice on what was asked for on purpose. Its
+// kind is Refuse if Vault dropped a parameter, since it will again, and Retry for all other warnings, since they concern
+// Vault's own state.
+func warningsError(warnings []string) error {
 	const (
 		dropped = "Endpoint ignored"                           // vault/sdk, framework.Backend.HandleRequest
 		advice  = "it is encouraged to disable generate_lease" // a PKI role with leases, needed to revoke by role
@@ -136,56 +134,57 @@ func warned(warnings []string) error {
 	return fault.New(kind, fmt.Errorf("vault warns: %s", strings.Join(faults, "; ")))
 }
 
-// Delete removes what stands at path. What is absent, its mount included, counts as deleted.
+// Delete deletes the object at path. An object or mount that does not exist counts as deleted.
 func (c *Client) Delete(ctx context.Context, path string) error {
 	return c.do(ctx, "deleting", path, func(ctx context.Context, v *Conn) error {
 		err := v.remove(ctx, path)
-		if status(err) == http.StatusNotFound {
+		if statusOf(err) == http.StatusNotFound {
 			return nil
 		}
 		return err
 	})
 }
 
-// RevokePrefix has Vault revoke every lease below prefix. It does not wait until that is done: Vault goes on by itself, and
-// tries again what fails. It needs the sudo capability.
+// RevokePrefix makes Vault revoke every lease below prefix. It does not wait for the end: Vault continues by itself and retries
+// failures. It needs the sudo capability.
 // https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-prefix
 func (c *Client) RevokePrefix(ctx context.Context, prefix string) error {
 	_, err := c.write(ctx, "revoking the leases below", "sys/leases/revoke-prefix/"+prefix, map[string]any{"sync": false})
 	return err
 }
 
-// do runs one call with a deadline and a good token. A 403 is first taken for a token that was revoked under our
-// feet: it is replaced, once.
-func (c *Client) do(ctx context.Context, doing, path string, call func(context.Context, *Conn) error) error {
-	t, err := c.session.good(ctx)
+// do runs one call with a deadline and a valid token. It takes a first 403 for a revoked token, replaces the token and runs the
+// call a second time.
+func (c *Client) do(ctx context.Context, operation, path string, call func(context.Context, *Conn) error) error {
+	t, err := c.session.validToken(ctx)
 	if err == nil {
-		err = c.once(ctx, t.conn, call)
-		if status(err) == http.StatusForbidden {
-			c.session.forget(t.value)
-			if t, err = c.session.good(ctx); err == nil {
-				err = c.once(ctx, t.conn, call)
+		err = c.callOnce(ctx, t.conn, call)
+		if statusOf(err) == http.StatusForbidden {
+			c.session.dropToken(t.value)
+			if t, err = c.session.validToken(ctx); err == nil {
+				err = c.callOnce(ctx, t.conn, call)
 			}
 		}
 		if err == nil {
 			return nil
 		}
-		err = fault.New(kindOf(err, doing, path), fmt.Errorf("%w%s", clean(err), remedy(err)))
+		err = fault.New(kindOf(err, operation, path), fmt.Errorf("%w%s", oneLine(err), remedy(err)))
 	}
-	return fmt.Errorf("%s %s in Vault: %w", doing, path, c.trusted(err))
+	return fmt.Errorf("%s %s in Vault: %w", operation, path, c.dropUntrusted(err))
 }
 
-func (c *Client) once(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
-	ctx, cancel := within(ctx, callTimeout)
+// callOnce runs one call with a deadline and reports its duration to Observe.
+func (c *Client) callOnce(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
+	ctx, cancel := withWallClockTimeout(ctx, callTimeout)
 	defer cancel()
-	start := time.Now() // by the monotonic clock, whatever Now is
+	start := time.Now() // by the monotonic clock, unlike Now
 	err := call(ctx, conn)
-	// What Vault answers over a rate limit quota: https://developer.hashicorp.com/vault/docs/concepts/resource-quotas
-	c.session.options.Observe(time.Since(start), status(err) == http.StatusTooManyRequests)
+	// Vault's answer beyond a rate limit quota: https://developer.hashicorp.com/vault/docs/concepts/resource-quotas
+	c.session.options.Observe(time.Since(start), statusOf(err) == http.StatusTooManyRequests)
 	return err
 }
 
-func status(err error) int {
+func statusOf(err error) int {
 	var r *api.ResponseError
 	if errors.As(err, &r) {
 		return r.StatusCode
@@ -193,7 +192,7 @@ func status(err error) int {
 	return 0
 }
 
-func untrusted(err error) bool {
+func isUntrusted(err error) bool {
 	var authority x509.UnknownAuthorityError
 	return errors.As(err, &authority)
 }
@@ -204,40 +203,41 @@ const (
 	unparsed = "failed to parse policy"
 )
 
-// kindOf is the one place that decides what becomes of a fault of Vault's.
+// kindOf decides the fault kind of every error of Vault.
 // https://developer.hashicorp.com/vault/api-docs#http-status-codes
-func kindOf(err error, doing, path string) fault.Kind {
-	switch status(err) {
+func kindOf(err error, operation, path string) fault.Kind {
+	switch statusOf(err) {
 	case 0:
-		return fault.KindOf(err) // no answer: retried, or what was decided further down
+		return fault.KindOf(err) // no answer: Retry, or the kind that err already has
 	case http.StatusBadRequest:
-		// A write that is wrong will be the next time. But Vault's system backend answers 400 for its own faults too,
-		// such as a leader lost while a policy was stored; of policies only the text that does not parse is ours.
-		if doing != writing || strings.HasPrefix(path, policies) && !strings.Contains(err.Error(), unparsed) {
+		// A write that is wrong stays wrong. But Vault's system backend also answers 400 for faults of its own, such as a
+		// leader lost while it stored a policy: for policies, only a text that does not parse is refused.
+		vaultsOwn := strings.HasPrefix(path, policies) && !strings.Contains(err.Error(), unparsed)
+		if operation != writing || vaultsOwn {
 			return fault.Retry
 		}
 		return fault.Refuse
 	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
 		return fault.Refuse
 	default:
-		// Outages (5xx, 429, 472, 473) pass; a missing grant (403) or mount (404) is mended by a person while the
-		// event waits in its queue, and reaches the dead-letter queue when nobody does.
+		// Outages (5xx, 429, 472, 473) end by themselves. A missing grant (403) or mount (404) needs a person: the event waits
+		// in its queue, and in the end in the dead-letter queue.
 		return fault.Retry
 	}
 }
 
 func remedy(err error) string {
 	switch {
-	case status(err) == http.StatusForbidden:
-		return " (the function's Vault policy lacks this grant: run the Vault setup with the current profiles, and with -also-path for a path that no profile names any more)"
-	case status(err) == http.StatusNotFound:
+	case statusOf(err) == http.StatusForbidden:
+		return " (the function's Vault policy lacks this grant: run the Vault setup with the current profiles, and with -also-path for a path that no profile names any longer)"
+	case statusOf(err) == http.StatusNotFound:
 		return " (nothing is mounted there: run the Vault setup for this profile's mounts)"
 	}
 	return ""
 }
 
-// clean shortens Vault's many-line error to one line; other errors stay as they are.
-func clean(err error) error {
+// oneLine returns an error of Vault's with its text in one line, and any other error unchanged.
+func oneLine(err error) error {
 	var r *api.ResponseError
 	if !errors.As(err, &r) {
 		return err

@@ -19,7 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// server answers as a Vault in trouble does; the real one is used where nothing has to fail.
+// server is a fake Vault that answers as told, and without content elsewhere. Tests of success use a real Vault (infra/lab).
 type server struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -57,7 +57,7 @@ func (s *server) ca(context.Context) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}), nil
 }
 
-// logins hands out token-1, token-2, … and counts.
+// logins counts its logins and returns token-1, token-2, ….
 type logins struct {
 	n         int
 	ttl       int
@@ -79,8 +79,8 @@ func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
 		want   fault.Kind
 	}{
 		"a wrong write is refused":            {400, fault.Refuse},
-		"a missing grant waits for a person":  {403, fault.Retry},
-		"a missing mount waits for a person":  {404, fault.Retry},
+		"a missing grant needs a person":      {403, fault.Retry},
+		"a missing mount needs a person":      {404, fault.Retry},
 		"an unsupported operation is refused": {405, fault.Refuse},
 		"too many requests":                   {429, fault.Retry},
 		"a recovery-mode standby":             {472, fault.Retry},
@@ -88,7 +88,7 @@ func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
 		"an internal error":                   {500, fault.Retry},
 		"a bad gateway":                       {502, fault.Retry},
 		"sealed":                              {503, fault.Retry},
-		"a status nobody knows":               {499, fault.Retry},
+		"an unknown status":                   {499, fault.Retry},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
@@ -162,11 +162,11 @@ func TestAFailedLoginIsSharedByThoseWhoWaitedForIt(t *testing.T) {
 		}
 	}
 	if tries != 1 {
-		t.Errorf("8 calls in one moment made %d logins that each may hang for seconds, want 1", tries)
+		t.Errorf("8 calls at the same moment made %d logins, each of which may take seconds; want 1", tries)
 	}
 	now, l.err, l.ttl = now.Add(10*time.Second), nil, 60
 	if err := write(c, "some/path"); err != nil {
-		t.Errorf("a moment later it is tried again: %v", err)
+		t.Errorf("the next login, ten seconds later, must be tried: %v", err)
 	}
 }
 
@@ -192,17 +192,17 @@ func TestARefusedTokenIsReplacedOnce(t *testing.T) {
 	l := &logins{ttl: 60}
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login})
 	if err := c.Write(t.Context(), "some/path", nil); err != nil {
-		t.Fatalf("a token revoked under our feet must be replaced: %v", err)
+		t.Fatalf("a revoked token must be replaced: %v", err)
 	}
 	if l.n != 2 {
 		t.Errorf("want 2 logins, got %d", l.n)
 	}
 	s.answer("some/path", http.StatusForbidden, `{"errors":["permission denied"]}`)
 	if err := c.Write(t.Context(), "some/path", nil); err == nil || !strings.Contains(err.Error(), "grant") {
-		t.Errorf("a 403 with a fresh token is a missing grant and must say so, got %v", err)
+		t.Errorf("a 403 for a new token means a missing grant, and the error must say so, got %v", err)
 	}
 	if l.n != 3 {
-		t.Errorf("want one more login and no loop, got %d in all", l.n)
+		t.Errorf("want 3 logins in all and no loop, got %d", l.n)
 	}
 }
 
@@ -212,16 +212,16 @@ func TestAWarningOfVaultsIsAFault(t *testing.T) {
 		failed  bool
 		kind    fault.Kind
 	}{
-		"a dropped parameter is refused, since it will be dropped again": {"Endpoint ignored these unrecognized parameters: [ttl_max]", true, fault.Refuse},
-		"what may pass is tried again":                                   {"Issuing Certificate was set to default, but no default issuing certificate is currently set", true, fault.Retry},
-		"advice on leases is none":                                       {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false, 0},
+		"a dropped parameter is refused, since Vault will drop it again": {"Endpoint ignored these unrecognized parameters: [ttl_max]", true, fault.Refuse},
+		"a warning about Vault's state is retried":                       {"Issuing Certificate was set to default, but no default issuing certificate is currently set", true, fault.Retry},
+		"advice on leases is no fault":                                   {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
 			s.answer("some/path", 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
 			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 			err := c.Write(t.Context(), "some/path", map[string]any{"ttl_max": "1h"})
-			if (err != nil) != row.failed || err != nil && (fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.warning)) {
+			if (err != nil) != row.failed || (err != nil && (fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.warning))) {
 				t.Errorf("want a fault (%v) of kind %s that repeats the warning, got %v", row.failed, row.kind, err)
 			}
 		})
@@ -249,9 +249,9 @@ func TestTheTokenIsKeptAndReplacedInWallClockTime(t *testing.T) {
 	}{
 		{0, 1, "the first call logs in"},
 		{9 * time.Minute, 1, "a warm sandbox uses the token it has"},
-		{2 * time.Minute, 2, "past two thirds it is replaced"},
-		{24 * time.Hour, 3, "a sandbox that was frozen for a day must not trust its token"},
-		{-time.Hour, 4, "nor one whose clock went back"},
+		{2 * time.Minute, 2, "after two thirds of its lifetime it is replaced"},
+		{24 * time.Hour, 3, "a sandbox frozen for a day must not trust its token"},
+		{-time.Hour, 4, "a sandbox whose clock went back must not trust its token"},
 	} {
 		now = now.Add(step.after)
 		if err := c.Write(t.Context(), "some/path", nil); err != nil {
@@ -279,13 +279,13 @@ func TestARenewableTokenIsRenewedAndElseReplaced(t *testing.T) {
 	now = now.Add(11 * time.Minute)
 	call()
 	if l.n != 1 {
-		t.Errorf("want the token renewed, not replaced; %d logins, calls %q", l.n, s.calls)
+		t.Errorf("want the token renewed and not replaced: %d logins, calls %q", l.n, s.calls)
 	}
 	s.answer("auth/token/renew-self", 200, `{"auth":{"client_token":"token-1","lease_duration":60,"renewable":true}}`)
 	now = now.Add(11 * time.Minute)
 	call()
 	if l.n != 2 {
-		t.Errorf("a token near its maximum renews for a moment only and must be replaced; %d logins", l.n)
+		t.Errorf("a token near its maximum lifetime is renewed for too short a time and must be replaced: %d logins", l.n)
 	}
 }
 
@@ -296,7 +296,7 @@ func TestAFailedLoginNamesWhereAndAsWhom(t *testing.T) {
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: vault.AppRole{Mount: "fleet", Secret: read}.Login})
 	err := c.Write(t.Context(), "some/path", nil)
 	if fault.KindOf(err) != fault.Retry {
-		t.Errorf("a login that fails is a matter of set-up: the event must wait for a person, got kind %s", fault.KindOf(err))
+		t.Errorf("a failed login is a matter of setup: the event must wait for a person, got kind %s", fault.KindOf(err))
 	}
 	for _, part := range []string{"auth/fleet", "role not found", s.URL} {
 		if !strings.Contains(fmt.Sprint(err), part) {
@@ -344,7 +344,7 @@ func TestAnUnreadableCAIsNamedAndReadAgain(t *testing.T) {
 		}
 	}
 	if err := c.Write(t.Context(), "some/path", nil); err != nil {
-		t.Errorf("once the secret is right the next call must find it without a new sandbox: %v", err)
+		t.Errorf("the next call must find the corrected secret without a new sandbox: %v", err)
 	}
 }
 
@@ -377,18 +377,19 @@ func TestCuttingOffLeavesAnEntityThatIsAlsoSomebodyElses(t *testing.T) {
 	}
 	n, err := c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Sure: []string{"role-id", "i-unknown"}})
 	if err != nil || n != 1 {
-		t.Errorf("want the one entity deleted and the missing one passed over, got %d, %v", n, err)
+		t.Errorf("want one entity deleted and the missing one skipped, got %d, %v", n, err)
 	}
 	n, err = c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Sure: []string{"i-merged"}})
 	if n != 0 || fault.KindOf(err) != fault.Conflict {
-		t.Errorf("an entity merged with somebody else's must be left alone as a conflict, got %d, %v", n, err)
+		t.Errorf("an entity merged with another client's must be left alone as a conflict, got %d, %v", n, err)
 	}
 	n, err = c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Recorded: []string{"named-role", "operators-role"}})
 	if n != 1 || fault.KindOf(err) != fault.Conflict {
-		t.Errorf("of two recorded aliases want the one whose entity names the instance cut, and the other left as a conflict, got %d, %v: whoever writes the ledger would log out anybody", n, err)
+		t.Errorf("of two recorded aliases, want the entity that names the instance cut and the other left as a conflict, got %d, %v: else a writer of the ledger could log out any client", n, err)
 	}
 	for _, call := range s.calls {
-		deletes, expected := strings.HasPrefix(call, "DELETE"), strings.Contains(call, "identity/entity/id/e1") || strings.Contains(call, "identity/entity/id/e4")
+		deletes := strings.HasPrefix(call, "DELETE")
+		expected := strings.Contains(call, "identity/entity/id/e1") || strings.Contains(call, "identity/entity/id/e4")
 		if deletes && !expected {
 			t.Errorf("unexpected %s", call)
 		}

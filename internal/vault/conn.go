@@ -8,21 +8,22 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Conn is a connection to Vault that carries one token, or none, and never another. It is the calls this package makes
-// and not the api client, for the reason given in docs/decisions/binary-size.md.
+// Conn is a connection to Vault with one token, or without one; its token never changes. It holds the calls that this package
+// makes and not the api client: docs/decisions/binary-size.md says why.
 type Conn struct {
-	read   func(ctx context.Context, path string, query map[string][]string) (*http.Response, error)
-	write  func(ctx context.Context, path string, fields map[string]any) (*api.Secret, error)
-	remove func(ctx context.Context, path string) error
-	renew  func(ctx context.Context) (*api.Secret, error)
-	self   func(ctx context.Context) (*api.Secret, error)
-	// health is the server's and outside any namespace.
+	read       func(ctx context.Context, path string, query map[string][]string) (*http.Response, error)
+	write      func(ctx context.Context, path string, fields map[string]any) (*api.Secret, error)
+	remove     func(ctx context.Context, path string) error
+	renew      func(ctx context.Context) (*api.Secret, error)
+	lookupSelf func(ctx context.Context) (*api.Secret, error)
+	// health carries no token and no namespace.
 	health func(ctx context.Context) (*api.HealthResponse, error)
-	// as is the same connection with another token.
-	as func(token string) (*Conn, error)
+	// withToken returns the same connection with another token.
+	withToken func(token string) (*Conn, error)
 }
 
-// NewConn takes over a client, with a token or none and in a namespace or none. Nothing stays that it may have found in the environment.
+// NewConn makes a Conn from a client, which it changes. An empty token or namespace means none: what the client read from the
+// environment is dropped.
 func NewConn(c *api.Client, token, namespace string) *Conn {
 	c.SetToken(token)
 	if namespace == "" {
@@ -52,8 +53,8 @@ func NewConn(c *api.Client, token, namespace string) *Conn {
 			_, err := c.Logical().DeleteWithContext(ctx, path)
 			return err
 		},
-		renew: func(ctx context.Context) (*api.Secret, error) { return c.Auth().Token().RenewSelfWithContext(ctx, 0) },
-		self:  func(ctx context.Context) (*api.Secret, error) { return c.Auth().Token().LookupSelfWithContext(ctx) },
+		renew:      func(ctx context.Context) (*api.Secret, error) { return c.Auth().Token().RenewSelfWithContext(ctx, 0) },
+		lookupSelf: func(ctx context.Context) (*api.Secret, error) { return c.Auth().Token().LookupSelfWithContext(ctx) },
 		health: func(ctx context.Context) (*api.HealthResponse, error) {
 			other, err := clone()
 			if err != nil {
@@ -63,7 +64,7 @@ func NewConn(c *api.Client, token, namespace string) *Conn {
 			other.ClearNamespace()
 			return other.Sys().HealthWithContext(ctx)
 		},
-		as: func(token string) (*Conn, error) {
+		withToken: func(token string) (*Conn, error) {
 			other, err := clone()
 			if err != nil {
 				return nil, err

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// asDigits returns the fields of a write with each number of an auth method's as a string of digits. Vault's ACL never
-// finds a number of a request equal to one of a policy, since it decodes them into different types; a string it does
-// (valueInParameterList, in Vault's vault/acl.go). An auth method's fields take both. Other paths stay as they are:
-// a key-value engine, for one, keeps what it is sent.
+// asDigits returns a copy of the fields of a write to an auth method with each number as a string of digits. Vault's ACL
+// decodes the numbers of a request and those of a policy into different types and never finds them equal; strings it does
+// (valueInParameterList, in Vault's vault/acl.go). An auth method's fields accept both. The fields of other paths are returned
+// unchanged: a key-value engine, for one, stores them as sent.
 func asDigits(path string, fields map[string]any) map[string]any {
 	if !strings.HasPrefix(path, "auth/") {
 		return fields

@@ -9,7 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// The policies of the functions bound these numbers, and Vault finds only a string equal to one of a policy.
+// The functions' policies restrict these numbers, and Vault's ACL compares only strings correctly.
 func TestWrite_SendsNumbersOfAuthRolesAsDigits(t *testing.T) {
 	for path, want := range map[string]string{
 		"auth/aws/role/i-1": `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":"0","token_ttl":"3600"}`,
@@ -30,7 +30,7 @@ func TestWrite_SendsNumbersOfAuthRolesAsDigits(t *testing.T) {
 			t.Errorf("%s: sent %s, want %s (%v)", path, sent, want, err)
 		}
 		if fields["token_period"] != int64(0) {
-			t.Errorf("%s: the caller's fields were changed to %v: they are compared with what Vault holds", path, fields)
+			t.Errorf("%s: the caller's fields were changed to %v, but they are still needed to compare with Vault's", path, fields)
 		}
 	}
 }

@@ -7,32 +7,32 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Health is what a Vault server says of itself to anybody.
+// Health is the state that a Vault server reports without a token.
 // https://developer.hashicorp.com/vault/api-docs/system/health
 type Health struct {
 	Version     string // "1.21.0", "1.20.4+ent"
 	Initialized bool
 	Sealed      bool
-	// Standby serves requests too, as long as it reaches the active server. One that knows it does not is Detached, and
-	// so is one that was removed from its cluster.
-	Standby  bool
+	// Standby: it forwards requests to the active server.
+	Standby bool
+	// Detached: it reports that it does not reach the active server, or that its cluster removed it.
 	Detached bool
-	// DRSecondary waits for a disaster and serves nobody until then.
+	// DRSecondary: it serves no requests until it is promoted.
 	DRSecondary bool
 }
 
-// Health asks the server how it is, without logging in.
+// Health returns the server's state, without a login.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var answer *api.HealthResponse
 	anonymous, err := c.session.anonymous(ctx)
 	if err == nil {
-		err = c.once(ctx, anonymous, func(ctx context.Context, v *Conn) error {
+		err = c.callOnce(ctx, anonymous, func(ctx context.Context, v *Conn) error {
 			answer, err = v.health(ctx)
 			return err
 		})
 	}
 	if err != nil {
-		return Health{}, c.trusted(fmt.Errorf("asking Vault at %s for its health: %w", c.session.options.Addr, clean(err)))
+		return Health{}, c.dropUntrusted(fmt.Errorf("reading the health of Vault at %s: %w", c.session.options.Addr, oneLine(err)))
 	}
 	is := func(b *bool, value bool) bool { return b != nil && *b == value }
 	standby := answer.Standby || answer.PerformanceStandby
@@ -41,23 +41,23 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 		Initialized: answer.Initialized,
 		Sealed:      answer.Sealed,
 		Standby:     standby,
-		Detached:    is(answer.RemovedFromCluster, true) || standby && is(answer.HAConnectionHealthy, false),
+		Detached:    is(answer.RemovedFromCluster, true) || (standby && is(answer.HAConnectionHealthy, false)),
 		DRSecondary: answer.ReplicationDRMode == "secondary",
 	}, nil
 }
 
-// Login makes sure of a token with time left, as any other call does, and does nothing with it.
+// Login obtains a valid token, as every other call does first, and makes no call with it.
 func (c *Client) Login(ctx context.Context) error {
-	_, err := c.session.good(ctx)
-	return c.trusted(err)
+	_, err := c.session.validToken(ctx)
+	return c.dropUntrusted(err)
 }
 
-// Capabilities gives what the client's own token may do at each path: "deny" alone for nothing, "root" for a root
-// token. It is asked once for all of them, and answers for all or fails.
+// Capabilities returns what the client's own token may do at each path: "deny" alone for nothing, "root" for a root token.
+// It makes one call for all paths, and fails if the answer lacks one.
 // https://developer.hashicorp.com/vault/api-docs/system/capabilities-self
 func (c *Client) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
 	const path = "sys/capabilities-self"
-	data, err := c.write(ctx, "asking for the token's capabilities at", path, map[string]any{"paths": paths})
+	data, err := c.write(ctx, "reading the token's capabilities at", path, map[string]any{"paths": paths})
 	if err != nil {
 		return nil, err
 	}
@@ -67,20 +67,21 @@ func (c *Client) Capabilities(ctx context.Context, paths []string) (map[string][
 		for _, v := range list {
 			name, isText := v.(string)
 			if !isText {
-				return nil, fmt.Errorf("asking for the token's capabilities at %s in Vault: the answer for %s holds a %T", path, p, v)
+				return nil, fmt.Errorf("reading the token's capabilities at %s in Vault: the answer for %s holds a %T", path, p, v)
 			}
 			out[p] = append(out[p], name)
 		}
 		if len(out[p]) == 0 {
-			return nil, fmt.Errorf("asking for the token's capabilities at %s in Vault: the answer leaves out %s", path, p)
+			return nil, fmt.Errorf("reading the token's capabilities at %s in Vault: the answer leaves out %s", path, p)
 		}
 	}
 	return out, nil
 }
 
-// trusted makes the next call read the CA bundle anew after the server's certificate did not chain to it.
-func (c *Client) trusted(err error) error {
-	if !untrusted(err) {
+// dropUntrusted drops the connection if err says that the server's certificate does not chain to the CA bundle, so that the
+// next call reads the bundle again. It returns err, with the setting to check.
+func (c *Client) dropUntrusted(err error) error {
+	if !isUntrusted(err) {
 		return err
 	}
 	c.session.disconnect()

@@ -21,15 +21,15 @@ func TestHealthTellsWhatTheServerSaysOfItselfWhateverItsStatus(t *testing.T) {
 		change [2]string
 		want   func(*vault.Health)
 	}{
-		"in order":                        {[2]string{"", ""}, func(*vault.Health) {}},
+		"healthy":                         {[2]string{"", ""}, func(*vault.Health) {}},
 		"not initialised":                 {[2]string{`"initialized":true`, `"initialized":false`}, func(h *vault.Health) { h.Initialized = false }},
 		"sealed":                          {[2]string{`"sealed":false`, `"sealed":true`}, func(h *vault.Health) { h.Sealed = true }},
 		"a standby":                       {[2]string{`"standby":false`, `"standby":true`}, func(h *vault.Health) { h.Standby = true }},
 		"a performance standby":           {[2]string{`"performance_standby":false`, `"performance_standby":true`}, func(h *vault.Health) { h.Standby = true }},
 		"a disaster recovery secondary":   {[2]string{`"disabled"`, `"secondary"`}, func(h *vault.Health) { h.DRSecondary = true }},
-		"a standby that is alone":         {[2]string{`"standby":false`, `"standby":true,"ha_connection_healthy":false`}, func(h *vault.Health) { h.Standby, h.Detached = true, true }},
+		"a detached standby":              {[2]string{`"standby":false`, `"standby":true,"ha_connection_healthy":false`}, func(h *vault.Health) { h.Standby, h.Detached = true, true }},
 		"a standby in its cluster":        {[2]string{`"standby":false`, `"standby":true,"ha_connection_healthy":true`}, func(h *vault.Health) { h.Standby = true }},
-		"a server its cluster removed":    {[2]string{`"sealed":false`, `"sealed":false,"removed_from_cluster":true`}, func(h *vault.Health) { h.Detached = true }},
+		"a removed server":                {[2]string{`"sealed":false`, `"sealed":false,"removed_from_cluster":true`}, func(h *vault.Health) { h.Detached = true }},
 		"a server that was never removed": {[2]string{`"sealed":false`, `"sealed":false,"removed_from_cluster":false`}, func(*vault.Health) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,14 +55,14 @@ func TestHealthAsksWithoutATokenAndOutsideTheNamespace(t *testing.T) {
 	l := &logins{err: errors.New("the login does not work")}
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Namespace: "team", Login: l.login})
 	if _, err := c.Health(t.Context()); err != nil {
-		t.Fatalf("health must be told where nobody can log in: %v", err)
+		t.Fatalf("health must be readable where no login works: %v", err)
 	}
 	if namespace != "" || !slices.Equal(s.calls, []string{"GET sys/health "}) {
 		t.Errorf("want one call without token and namespace, got %q in namespace %q", s.calls, namespace)
 	}
 	for _, code := range []string{"sealedcode", "uninitcode", "standbycode", "performancestandbycode", "drsecondarycode"} {
 		if !strings.Contains(query, code) {
-			t.Errorf("the query %q must ask for an answer that is no error by %s", query, code)
+			t.Errorf("the query %q must contain %s, which makes the answer no error", query, code)
 		}
 	}
 	if err := c.Login(t.Context()); err == nil || !strings.Contains(err.Error(), "the login does not work") {
@@ -79,10 +79,10 @@ func TestAHealthThatCannotBeAskedForSaysWhereAndWhy(t *testing.T) {
 			t.Errorf("the error must say %q: %v", part, err)
 		}
 	}
-	other := newServer(t) // without its CA, so that its certificate is held against the roots of the system
+	other := newServer(t) // without its CA, so that the system's roots are used
 	_, err = vault.New(vault.Options{Addr: other.URL, Login: (&logins{}).login}).Health(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "VAULT_CA_SECRET_ARN") {
-		t.Errorf("want an error that names the setting, got %v", err)
+		t.Errorf("want an error that names VAULT_CA_SECRET_ARN, got %v", err)
 	}
 }
 
@@ -100,16 +100,16 @@ func TestCapabilitiesAreAskedForOnceAndAnsweredForEveryPath(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if !slices.Equal(asked.Paths, []string{"a/b", "c"}) || len(s.calls) != 1 {
-		t.Errorf("want one question for both paths, got %q in %q", asked.Paths, s.calls)
+		t.Errorf("want one call for both paths, got %q in %q", asked.Paths, s.calls)
 	}
 }
 
 func TestAnAnswerAboutCapabilitiesThatIsNotWholeIsAnError(t *testing.T) {
 	for name, row := range map[string]struct{ body, says string }{
-		"a path left out":       {`{"data":{"a/b":["read"]}}`, "leaves out c"},
-		"a path with nothing":   {`{"data":{"a/b":["read"],"c":[]}}`, "leaves out c"},
-		"no data":               {`{}`, "leaves out a/b"},
-		"what is no capability": {`{"data":{"a/b":["read"],"c":[1]}}`, "c holds a json.Number"},
+		"a path left out":         {`{"data":{"a/b":["read"]}}`, "leaves out c"},
+		"a path with nothing":     {`{"data":{"a/b":["read"],"c":[]}}`, "leaves out c"},
+		"no data":                 {`{}`, "leaves out a/b"},
+		"a value of another type": {`{"data":{"a/b":["read"],"c":[1]}}`, "c holds a json.Number"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
@@ -117,7 +117,7 @@ func TestAnAnswerAboutCapabilitiesThatIsNotWholeIsAnError(t *testing.T) {
 			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 			got, err := c.Capabilities(t.Context(), []string{"a/b", "c"})
 			if err == nil || got != nil || !strings.Contains(err.Error(), row.says) {
-				t.Errorf("what is left out could be anything: want an error that says %q, got %v, %v", row.says, got, err)
+				t.Errorf("want an error that says %q for an incomplete answer, got %v, %v", row.says, got, err)
 			}
 		})
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// List gives the names in a folder; none when it is empty. A folder on a path where nothing is mounted is an error and
-// not an empty one: what is deleted because it is not in a list must have been looked for where it can be.
+// List returns the names in a folder, nil for an empty one. It fails where nothing is mounted: a caller may delete objects
+// that a list lacks, so a wrong path must not look like an empty folder.
 func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	var page struct {
 		Data struct{ Keys []string }
@@ -21,13 +21,13 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	return page.Data.Keys, err
 }
 
-// Alias is an identity alias on one auth mount: the name a login gave, and the entity whose tokens hang on it.
+// Alias is an identity alias on one auth mount.
 type Alias struct {
-	Name     string
-	EntityID string
+	Name     string // by which a login finds it
+	EntityID string // the entity that owns the login's tokens
 }
 
-// Aliases lists the identity aliases on an auth mount, in no order.
+// Aliases returns the identity aliases on an auth mount, in no order.
 // https://developer.hashicorp.com/vault/api-docs/secret/identity/entity-alias#list-entity-aliases-by-id
 func (c *Client) Aliases(ctx context.Context, authMount string) ([]Alias, error) {
 	accessor, err := c.mountAccessor(ctx, authMount)
@@ -55,15 +55,15 @@ func (c *Client) Aliases(ctx context.Context, authMount string) ([]Alias, error)
 	return out, nil
 }
 
-// list reads the whole answer into one value without the api client's own decoding, which makes a map of a map for each
-// name. Vault lists without pages.
+// list decodes the whole answer into one value: Vault lists without pages. The api client's own decoding would make a map of
+// a map for each name.
 func (c *Client) list(ctx context.Context, path string, into any) error {
 	return c.do(ctx, "listing", path, func(ctx context.Context, v *Conn) error {
 		resp, err := v.read(ctx, path, map[string][]string{"list": {"true"}})
 		if resp != nil {
-			defer func() { _ = resp.Body.Close() }() // it was read to its end, or the answer is of no use
+			defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
 		}
-		if empty(err) {
+		if isEmptyFolder(err) {
 			return nil
 		}
 		if err != nil {
@@ -76,8 +76,8 @@ func (c *Client) list(ctx context.Context, path string, into any) error {
 	})
 }
 
-// empty tells Vault's answer for an empty folder, a 404 without an error, from that for a path where nothing is mounted.
-func empty(err error) bool {
+// isEmptyFolder reports whether Vault answered that a folder is empty: a 404 without a text. With a text, nothing is mounted there.
+func isEmptyFolder(err error) bool {
 	var r *api.ResponseError
 	return errors.As(err, &r) && r.StatusCode == http.StatusNotFound && strings.Join(r.Errors, "") == ""
 }

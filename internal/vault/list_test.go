@@ -20,7 +20,7 @@ func TestAListIsCompleteOrAnError(t *testing.T) {
 		"an empty folder":                 {http.StatusNotFound, `{"errors":[]}`, nil, ""},
 		"a path where nothing is mounted": {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry not found."]}`, nil, "no handler"},
 		"no right to list":                {http.StatusForbidden, `{"errors":["permission denied"]}`, nil, "permission denied"},
-		"a storage that is away":          {http.StatusInternalServerError, `{"errors":["away"]}`, nil, "away"},
+		"a storage that does not answer":  {http.StatusInternalServerError, `{"errors":["away"]}`, nil, "away"},
 		"half an answer":                  {http.StatusOK, `{"data":{"keys":["b",`, nil, "decoding the answer"},
 	} {
 		t.Run(name, func(t *testing.T) {

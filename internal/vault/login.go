@@ -17,20 +17,20 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// IAM is a login with an AWS identity: GetCallerIdentity is signed here and sent to STS by Vault.
+// IAM logs in with an AWS identity: it signs GetCallerIdentity, and Vault sends that to STS.
 // https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method
 type IAM struct {
 	Mount       string
 	Role        string
-	ServerID    string // value of the X-Vault-AWS-IAM-Server-ID header; empty for none
+	ServerID    string // value of the X-Vault-AWS-IAM-Server-ID header; empty: no header
 	Region      string // the region the signature is for
 	Endpoint    string // https://sts.<region>.amazonaws.com/
 	Credentials aws.CredentialsProvider
 }
 
-// Login signs and logs in. HashiCorp's own helper for this still needs the first AWS SDK, which doubles the binary.
+// Login signs and logs in. HashiCorp's helper for this needs the first AWS SDK, which doubles the binary.
 func (l IAM) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
-	// Headers are signed and not the URL: Vault refuses a POST whose URL has a query.
+	// The signature is in the headers and not in the URL: Vault refuses a POST whose URL has a query.
 	const body = "Action=GetCallerIdentity&Version=2011-06-15"
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, l.Endpoint, strings.NewReader(body))
 	if err != nil {
@@ -63,10 +63,10 @@ func (l IAM) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	}, fmt.Sprintf("role %q with the function's IAM role", l.Role))
 }
 
-// Secret reads a secret's string. It is asked at every login, so a rotated secret is found.
+// Secret returns a secret's string. Every login calls it, so that a rotated secret is found.
 type Secret func(context.Context) ([]byte, error)
 
-// AppRole is a login with a role ID and a secret ID, from a secret {"role_id","secret_id"}.
+// AppRole logs in with a role ID and a secret ID, from a secret {"role_id","secret_id"}.
 type AppRole struct {
 	Mount  string
 	Secret Secret
@@ -87,13 +87,12 @@ func (l AppRole) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	return login(ctx, c, l.Mount, map[string]any{"role_id": s.RoleID, "secret_id": s.SecretID}, "the role ID of VAULT_LOGIN_SECRET_ARN")
 }
 
-// Token is a login with a token that stands in a secret {"token"}. The token must be allowed to look itself up and
-// to renew itself.
+// Token uses the token in a secret {"token"}. The token must be allowed to look itself up and to renew itself.
 type Token struct {
 	Secret Secret
 }
 
-// Login reads the token and learns its remaining time.
+// Login reads the token and looks up its remaining time.
 func (l Token) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	var s struct {
 		Token string `json:"token"`
@@ -104,26 +103,26 @@ func (l Token) Login(ctx context.Context, c *Conn) (*api.SecretAuth, error) {
 	if s.Token == "" {
 		return nil, errors.New(`the secret of VAULT_LOGIN_SECRET_ARN must be {"token":"…"}`)
 	}
-	own, err := c.as(s.Token)
+	own, err := c.withToken(s.Token)
 	if err != nil {
 		return nil, err
 	}
-	self, err := own.self(ctx)
+	answer, err := own.lookupSelf(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
+		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", oneLine(err))
 	}
-	ttl, err := self.TokenTTL()
+	ttl, err := answer.TokenTTL()
 	if err != nil {
-		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
+		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", oneLine(err))
 	}
-	renewable, err := self.TokenIsRenewable()
+	renewable, err := answer.TokenIsRenewable()
 	if err != nil {
-		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", clean(err))
+		return nil, fmt.Errorf("looking up the token of VAULT_LOGIN_SECRET_ARN: %w", oneLine(err))
 	}
 	return &api.SecretAuth{ClientToken: s.Token, LeaseDuration: int(ttl / time.Second), Renewable: renewable}, nil
 }
 
-// readSecret decodes a secret and never repeats its text in an error.
+// readSecret decodes a secret into a value. Its errors never hold the secret's text.
 func readSecret(ctx context.Context, read Secret, into any) error {
 	text, err := read(ctx)
 	if err != nil {
@@ -135,13 +134,14 @@ func readSecret(ctx context.Context, read Secret, into any) error {
 	return nil
 }
 
+// login writes fields to an auth mount's login path; as names the identity in errors.
 func login(ctx context.Context, c *Conn, mount string, fields map[string]any, as string) (*api.SecretAuth, error) {
 	secret, err := c.write(ctx, "auth/"+mount+"/login", fields)
 	if err != nil {
-		return nil, fmt.Errorf("at auth/%s as %s: %w", mount, as, clean(err))
+		return nil, fmt.Errorf("at auth/%s as %s: %w", mount, as, oneLine(err))
 	}
 	if secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
-		return nil, fmt.Errorf("at auth/%s as %s: Vault gave no token", mount, as)
+		return nil, fmt.Errorf("at auth/%s as %s: Vault returned no token", mount, as)
 	}
 	return secret.Auth, nil
 }

@@ -15,33 +15,33 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// ErrLogin marks an error of the login that any call may have had to make first: the call itself was not made.
+// ErrLogin marks an error of the login that a call had to make first. The call itself was not made.
 var ErrLogin = errors.New("logging in to Vault")
 
-// Login obtains a token over a client that has none. The answer's Auth is what the session lives on.
+// Login obtains a token over a connection that carries none.
 type Login func(ctx context.Context, c *Conn) (*api.SecretAuth, error)
 
 // session holds the connection and a token across warm invocations.
 type session struct {
 	options Options
-	// lock has room for one: whoever holds it may log in. A channel, so that waiting ends with the context.
-	lock      chan struct{}
-	connected *Conn // has no token
-	token     token
-	// failed is the login that failed last. Whoever waited for it gets the same answer, instead of each waiting for a
-	// failure of its own.
+	// lock guards the fields below. It is a channel with room for one, so that waiting ends with the context.
+	lock  chan struct{}
+	conn  *Conn // without a token
+	token token
+	// failed is the last failed login. Callers that waited for it get its error, instead of each waiting for a failure of its
+	// own.
 	failed struct {
 		err error
 		at  time.Time
 	}
 }
 
-// failureKept is how long a failed login answers for others.
-const failureKept = 3 * time.Second
+// failureTTL is how long callers get the error of a failed login instead of a login of their own.
+const failureTTL = 3 * time.Second
 
-// token is a token with its times in wall-clock time: the monotonic clock stands still while a sandbox is frozen.
+// token is a token with its times in wall-clock time: the monotonic clock stops while a sandbox is frozen.
 type token struct {
-	conn      *Conn // carries it
+	conn      *Conn // with this token
 	value     string
 	renewable bool
 	obtained  time.Time
@@ -52,15 +52,15 @@ func newSession(o Options) *session {
 	return &session{options: o, lock: make(chan struct{}, 1)}
 }
 
-// now is wall-clock time without a monotonic reading.
+// now returns the wall-clock time without a monotonic reading.
 func (s *session) now() time.Time { return s.options.Now().Round(0) }
 
-// good gives a token with time left.
-func (s *session) good(ctx context.Context) (token, error) {
-	if err := s.enter(ctx); err != nil {
+// validToken returns a token with time left. It connects and logs in first where needed.
+func (s *session) validToken(ctx context.Context) (token, error) {
+	if err := s.acquire(ctx); err != nil {
 		return token{}, err
 	}
-	defer s.leave()
+	defer s.release()
 	if err := s.ensureConnection(ctx); err != nil {
 		return token{}, err
 	}
@@ -68,18 +68,18 @@ func (s *session) good(ctx context.Context) (token, error) {
 	return s.token, err
 }
 
-// anonymous is the connection without a token.
+// anonymous returns the connection without a token.
 func (s *session) anonymous(ctx context.Context) (*Conn, error) {
-	if err := s.enter(ctx); err != nil {
+	if err := s.acquire(ctx); err != nil {
 		return nil, err
 	}
-	defer s.leave()
+	defer s.release()
 	err := s.ensureConnection(ctx)
-	return s.connected, err
+	return s.conn, err
 }
 
-// enter takes the lock, or fails when the time is over.
-func (s *session) enter(ctx context.Context) error {
+// acquire locks the session. It fails when ctx ends first.
+func (s *session) acquire(ctx context.Context) error {
 	select {
 	case s.lock <- struct{}{}:
 		return nil
@@ -88,23 +88,22 @@ func (s *session) enter(ctx context.Context) error {
 	}
 }
 
-func (s *session) leave() { <-s.lock }
+func (s *session) release() { <-s.lock }
 
 func (s *session) ensureConnection(ctx context.Context) (err error) {
-	if s.connected == nil {
-		s.connected, err = s.connect(ctx)
+	if s.conn == nil {
+		s.conn, err = s.connect(ctx)
 	}
 	return err
 }
 
-// connect makes the client. Nothing of it comes from the environment: VAULT_SKIP_VERIFY and its like are nobody's
-// setting here.
+// connect makes the client. It ignores the environment: VAULT_SKIP_VERIFY and the like are no settings of this program.
 func (s *session) connect(ctx context.Context) (*Conn, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
-	// A few connections cost Vault less for each request than one that all share: docs/decisions/http1.md.
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // its documented type
+	// A few connections cost Vault less for each request than one shared by all: docs/decisions/http1.md.
 	transport.Protocols = &http.Protocols{}
 	transport.Protocols.SetHTTP1(true)
-	transport.MaxIdleConnsPerHost = 32 // as many as a batch has at work; the default of 2 would dial anew
+	transport.MaxIdleConnsPerHost = 32 // a batch's concurrent requests; beyond the default of 2, each would dial again
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.options.CA != nil {
 		bundle, err := s.options.CA(ctx)
@@ -119,8 +118,8 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	c, err := api.NewClient(&api.Config{
 		Address: s.options.Addr,
 		HttpClient: &http.Client{
-			Transport: newBounded(transport),
-			// The api client follows a standby's redirect itself, once.
+			Transport: newWallClockTransport(transport),
+			// The api client itself follows a standby's redirect, once.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		Timeout:    callTimeout,
@@ -132,18 +131,18 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	return NewConn(c, "", s.options.Namespace), nil
 }
 
-// ensureToken renews or replaces the token once two thirds of its time are gone, so that it outlasts an invocation. When
-// neither works, a token that has time left goes on being used.
+// ensureToken renews or replaces the token after two thirds of its lifetime, so that it outlasts an invocation. When both fail,
+// a token with time left stays in use.
 func (s *session) ensureToken(ctx context.Context) error {
 	now := s.now()
 	t := s.token
 	age := now.Sub(t.obtained)
-	if t.value != "" && (t.ttl == 0 || age >= 0 && age < t.ttl*2/3) {
+	if t.value != "" && (t.ttl == 0 || (age >= 0 && age < t.ttl*2/3)) {
 		return nil
 	}
-	err := s.replace(ctx, t, now)
+	err := s.renewOrLogin(ctx, t, now)
 	if err != nil && t.value != "" && age >= 0 && age < t.ttl-callTimeout {
-		s.options.Log.WarnContext(ctx, "the Vault token could not be replaced and is used to its end", observe.KeyError, err)
+		s.options.Log.WarnContext(ctx, "the Vault token could not be replaced and stays in use until it expires", observe.KeyError, err)
 		return nil
 	}
 	if err != nil {
@@ -152,34 +151,35 @@ func (s *session) ensureToken(ctx context.Context) error {
 	return err
 }
 
-func (s *session) replace(caller context.Context, t token, now time.Time) error {
-	ctx, cancel := within(caller, callTimeout)
+// renewOrLogin stores a token with its full lifetime: t renewed if that works, else that of a new login.
+func (s *session) renewOrLogin(caller context.Context, t token, now time.Time) error {
+	ctx, cancel := withWallClockTimeout(caller, callTimeout)
 	defer cancel()
 	age := now.Sub(t.obtained)
 	if t.value != "" && t.renewable && age >= 0 && age < t.ttl {
 		secret, err := t.conn.renew(ctx)
 		if err == nil && secret != nil && secret.Auth != nil && time.Duration(secret.Auth.LeaseDuration)*time.Second > t.ttl/2 {
-			return s.keep(secret.Auth, now)
+			return s.store(secret.Auth, now)
 		}
-		s.options.Log.WarnContext(ctx, "the Vault token could not be renewed for long and is replaced", observe.KeyError, err)
+		s.options.Log.WarnContext(ctx, "the Vault token could not be renewed for long enough and is replaced", observe.KeyError, err)
 	}
-	if age := now.Sub(s.failed.at); s.failed.err != nil && age >= 0 && age < failureKept {
+	if age := now.Sub(s.failed.at); s.failed.err != nil && age >= 0 && age < failureTTL {
 		return s.failed.err
 	}
-	auth, err := s.options.Login(ctx, s.connected)
+	auth, err := s.options.Login(ctx, s.conn)
 	if err != nil {
 		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
-		if !spent(caller) { // else it was the caller's time that ended, and says nothing of Vault
+		if !isExpired(caller) { // else the caller's time ended, which says nothing about Vault
 			s.failed.err, s.failed.at = err, s.now()
 		}
 		return err
 	}
 	s.failed.err = nil
-	return s.keep(auth, now)
+	return s.store(auth, now)
 }
 
-func (s *session) keep(a *api.SecretAuth, now time.Time) error {
-	c, err := s.connected.as(a.ClientToken)
+func (s *session) store(a *api.SecretAuth, now time.Time) error {
+	c, err := s.conn.withToken(a.ClientToken)
 	if err != nil {
 		return err
 	}
@@ -188,20 +188,20 @@ func (s *session) keep(a *api.SecretAuth, now time.Time) error {
 	return nil
 }
 
-// forget drops a token that Vault refused, unless it was replaced meanwhile.
-func (s *session) forget(refused string) {
+// dropToken drops a token that Vault refused, unless it was replaced in the meantime.
+func (s *session) dropToken(refused string) {
 	s.lock <- struct{}{}
-	defer s.leave()
+	defer s.release()
 	if s.token.value == refused {
 		s.token = token{}
 	}
 }
 
-// disconnect drops the connection and its CA bundle; the next call reads the bundle anew.
+// disconnect drops the connection and its token. The next call reads the CA bundle again and logs in.
 func (s *session) disconnect() {
 	s.lock <- struct{}{}
-	defer s.leave()
-	s.connected = nil
+	defer s.release()
+	s.conn = nil
 	s.token = token{}
 	s.failed.err = nil
 }

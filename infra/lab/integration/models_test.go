@@ -108,7 +108,7 @@ func loggingIn(ec2Alias string, named bool, id string) modelCall {
 		}
 		slices.Sort(out)
 		m, mountErr := s.LoginMount(ctx, "aws")
-		return []any{ok, out, m.Path, m.EC2Alias, m.IAMAlias, m.Accessor != "", m.Unread, mountErr}, err
+		return []any{ok, out, m.Path, m.EC2Alias, m.IAMAlias, m.Accessor != "", m.ConfigErr, mountErr}, err
 	}
 }
 

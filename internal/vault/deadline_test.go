@@ -16,15 +16,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// woken is a context as a frozen sandbox has it when it wakes: its time is over by the clock on the wall, and its
-// timer, which stood still, has not noticed.
+// woken is the context of a sandbox that wakes from a freeze: its deadline has passed by wall-clock time, but its timer, which
+// stopped during the freeze, has not fired.
 type woken struct {
 	context.Context
 }
 
 func (woken) Deadline() (time.Time, bool) { return time.Now().Add(-time.Millisecond), true }
 
-// watched is a server that counts requests and connections, and a client of it that is logged in.
+// watched is a server that counts requests and connections, with a client that is logged in to it.
 type watched struct {
 	*httptest.Server
 	client           *Client
@@ -70,7 +70,7 @@ func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 			return err
 		},
 		"a login": func(ctx context.Context) error {
-			w.client.session.forget("token")
+			w.client.session.dropToken("token")
 			return w.client.Login(ctx)
 		},
 	} {
@@ -80,14 +80,14 @@ func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 		before := w.requests.Load()
 		err := call(woken{t.Context()})
 		if n := w.requests.Load() - before; n > 0 {
-			t.Errorf("%s: want nothing sent by a sandbox that woke too late, got %d requests", name, n)
+			t.Errorf("%s: want no request from a sandbox that woke after its deadline, got %d", name, n)
 		}
 		if !errors.Is(err, context.DeadlineExceeded) || fault.KindOf(err) != fault.Retry {
-			t.Errorf("%s: want its time to be over, to be tried again, got %v", name, err)
+			t.Errorf("%s: want a passed deadline of kind retry, got %v", name, err)
 		}
 	}
 	if err := w.client.Delete(t.Context(), "p"); err != nil {
-		t.Errorf("want the next run neither held up nor told of a failure that was the other's, got %v", err)
+		t.Errorf("want the next call to succeed, whatever failed before it, got %v", err)
 	}
 }
 
@@ -95,9 +95,9 @@ func TestTheLastLookAtTheWallClockIsWhereARequestLeaves(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	before := w.requests.Load()
-	err := w.client.session.connected.remove(woken{t.Context()}, "p") // past the looks of a call
-	if !errors.Is(err, errLate) || w.requests.Load() != before {
-		t.Errorf("want the connection to refuse what every look before it let through, got %v and %d requests", err, w.requests.Load()-before)
+	err := w.client.session.conn.remove(woken{t.Context()}, "p") // past the checks of callOnce
+	if !errors.Is(err, errDeadlinePassed) || w.requests.Load() != before {
+		t.Errorf("want the connection to refuse a request that all earlier checks passed, got %v and %d requests", err, w.requests.Load()-before)
 	}
 }
 
@@ -105,15 +105,15 @@ func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
 	t.Parallel()
 	var at time.Time
 	w := newWatched(t)
-	seen := func(ctx context.Context) { at, _ = ctx.Deadline() }
+	observe := func(ctx context.Context) { at, _ = ctx.Deadline() }
 	w.client.session.options.Login = func(ctx context.Context, _ *Conn) (*api.SecretAuth, error) {
-		seen(ctx)
+		observe(ctx)
 		return &api.SecretAuth{ClientToken: "another"}, nil
 	}
 	for name, call := range map[string]func(context.Context) error{
 		"a call": func(ctx context.Context) error {
-			return w.client.once(ctx, nil, func(ctx context.Context, _ *Conn) error {
-				seen(ctx)
+			return w.client.callOnce(ctx, nil, func(ctx context.Context, _ *Conn) error {
+				observe(ctx)
 				return nil
 			})
 		},
@@ -122,18 +122,18 @@ func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
 			return w.client.Login(ctx)
 		},
 	} {
-		for _, run := range []time.Duration{2 * callTimeout, callTimeout / 2} { // with more time than a call may take, and less
-			ctx, cancel := context.WithTimeout(t.Context(), run)
+		for _, left := range []time.Duration{2 * callTimeout, callTimeout / 2} { // more time than a call may take, and less
+			ctx, cancel := context.WithTimeout(t.Context(), left)
 			defer cancel()
 			if err := call(ctx); err != nil {
 				t.Fatal(err)
 			}
-			want := min(run, callTimeout)
-			if left := time.Until(at); left > want || left < want/2 {
-				t.Errorf("%s of a run of %s: want the sooner of both ends, got %s", name, run, left)
+			want := min(left, callTimeout)
+			if got := time.Until(at); got > want || got < want/2 {
+				t.Errorf("%s with %s left: want the earlier of both deadlines, got one in %s", name, left, got)
 			}
-			if at != at.Round(0) { // not the instant: whether there is a monotonic reading
-				t.Errorf("%s of a run of %s: its deadline %s has a monotonic reading: after a freeze it would seem later than it is", name, run, at)
+			if at != at.Round(0) { // compares the monotonic reading, not the instant
+				t.Errorf("%s with %s left: its deadline %s has a monotonic reading: after a freeze it would compare as later than it is", name, left, at)
 			}
 		}
 	}
@@ -155,6 +155,6 @@ func TestTheTimeOfOneRequestDoesNotBindTheNextOnItsConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	if w.requests.Load() == requests || w.opened.Load() != opened {
-		t.Errorf("want the renewal on the connection that is kept, got %d requests and %d new connections: each pause would dial anew", w.requests.Load()-requests, w.opened.Load()-opened)
+		t.Errorf("want the renewal on the idle connection, got %d requests and %d new connections: else each pause costs a dial", w.requests.Load()-requests, w.opened.Load()-opened)
 	}
 }
