@@ -33,8 +33,8 @@ type Change struct {
 	adopt Action
 	// bars tells that lifecycle would refuse the whole instance for this row's conflict.
 	bars bool
-	// here tells that only a function that may remove can put it right.
-	here bool
+	// needsRemove tells that only a function that may remove can put it right.
+	needsRemove bool
 	// failed tells that it could not be compared.
 	failed bool
 }
@@ -66,12 +66,12 @@ type comparison struct {
 	pkiMounts  []string
 }
 
-// live records are those of instances that have, or may have, something in Vault.
-func (s *subject) live() bool { return s.record != nil && s.record.State != ledger.Deleted }
+// hasLiveRecord reports whether the record is live: live records are those of instances that have, or may have, something in Vault.
+func (s *subject) hasLiveRecord() bool { return s.record != nil && s.record.State != ledger.Deleted }
 
-// busy reports whether a run is at work on the instance, or one is to follow: it is left to that. No run sets a time further
+// isBusy reports whether a run is at work on the instance, or one is to follow: it is left to that. No run sets a time further
 // ahead than converge.Grace; what does would hide the instance for good.
-func (s *subject) busy(now time.Time) bool {
+func (s *subject) isBusy(now time.Time) bool {
 	r := s.record
 	if r == nil {
 		return false
@@ -83,7 +83,7 @@ func (s *subject) busy(now time.Time) bool {
 // isRecent reports whether a time is within converge.Grace of now, on either side: a record may say anything.
 func isRecent(t, now time.Time) bool { return now.Sub(t).Abs() < converge.Grace }
 
-func (s *subject) change(d Drift) Change {
+func (s *subject) row(d Drift) Change {
 	d.InstanceID = s.id
 	if d.Fields == nil {
 		d.Fields = []string{}
@@ -97,72 +97,72 @@ func (s *subject) change(d Drift) Change {
 	return c
 }
 
-// whole is a row about the record, which stands for all of the instance's.
-func (s *subject) whole(d Drift) Change {
+// recordRow is a row about the record, which stands for all of the instance's.
+func (s *subject) recordRow(d Drift) Change {
 	d.Object, d.Path = KindRecord, ledger.RecordKey(s.id)
-	return s.change(d)
+	return s.row(d)
 }
 
-// failure is the row of an instance that could not be compared.
-func (s *subject) failure(err error) Change {
-	c := s.whole(Drift{Reason: Changed, Action: None, Error: "not compared: " + err.Error()})
+// failedRow is the row of an instance that could not be compared.
+func (s *subject) failedRow(err error) Change {
+	c := s.recordRow(Drift{Reason: Changed, Action: None, Error: "not compared: " + err.Error()})
 	c.failed = true
 	return c
 }
 
-// present compares an instance that EC2 shows as pending or running.
-func (c *comparison) present(s *subject) []Change {
+// rowsOfPresent compares an instance that EC2 shows as pending or running.
+func (c *comparison) rowsOfPresent(s *subject) []Change {
 	switch {
-	case s.busy(c.now):
+	case s.isBusy(c.now):
 		return nil
 	case s.record.Leaves(s.sighting.Facts.LaunchTime):
-		return c.leaving(s)
+		return c.rowsOfLeaving(s)
 	case errors.Is(s.refusal, grant.ErrNotYet) && s.sighting.Facts.State == facts.Pending:
 		return nil
 	case s.refusal != nil:
 		reason := Missing
-		if s.live() && len(s.record.Objects) > 0 {
+		if s.hasLiveRecord() && len(s.record.Objects) > 0 {
 			reason = Changed
 		}
-		return []Change{s.whole(Drift{Reason: reason, Action: None, Error: s.refusal.Error()})}
+		return []Change{s.recordRow(Drift{Reason: reason, Action: None, Error: s.refusal.Error()})}
 	case s.profile == nil:
-		return c.unmatched(s)
+		return c.rowsOfUnmatched(s)
 	case s.holder != "":
-		row := s.whole(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s is held by instance %s", s.contested, s.holder)})
+		row := s.recordRow(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s is held by instance %s", s.contested, s.holder)})
 		row.heldBy, row.bars = s.holder, true
 		return []Change{row}
 	}
-	objects := c.objects(s)
-	record := c.record(s, objects)
+	objects := c.compareObjects(s)
+	record := c.compareRecord(s, objects)
 	if record != nil && record.Reason == Missing && !slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return s.contents[o.Path] != nil }) {
 		return []Change{*record} // nothing at all is there: one row says so
 	}
-	untracked := c.untracked(s)
+	untracked := c.rowsOfUntracked(s)
 	if record != nil {
 		objects = append(objects, *record)
 	}
 	return append(objects, untracked...)
 }
 
-// leaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
+// rowsOfLeaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
 // where its removal broke off, or where something of its is left that the record does not name.
-func (c *comparison) leaving(s *subject) []Change {
-	if row := s.unrevoked(); row != nil {
+func (c *comparison) rowsOfLeaving(s *subject) []Change {
+	if row := s.unrevokedRow(); row != nil {
 		return []Change{*row}
 	}
-	if !s.live() && isRecent(s.record.UpdatedAt, c.now) {
+	if !s.hasLiveRecord() && isRecent(s.record.UpdatedAt, c.now) {
 		return nil // removed a moment ago: the lists may be older
 	}
 	rows := c.foreignPolicies(s)
 	if slices.ContainsFunc(rows, func(row Change) bool { return c.namesAnother(s, row.Path) }) {
 		return rows // taken over: lifecycle leaves it alone
 	}
-	if s.live() && c.leftOf(s, len(rows)) {
-		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", "terminating by its Auto Scaling group", s.record.State)}))
+	if s.hasLiveRecord() && c.hasMoreToRemove(s, len(rows)) {
+		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("instance", "terminating by its Auto Scaling group", s.record.State)}))
 	}
 	bare := *s
 	bare.grant = nil // of which nothing is to stand
-	return removing(append(rows, c.untracked(&bare)...))
+	return removing(append(rows, c.rowsOfUntracked(&bare)...))
 }
 
 // removing marks rows by which all of a live instance's is to go, which counts for the delete limit.
@@ -174,34 +174,34 @@ func removing(rows []Change) []Change {
 	return rows
 }
 
-// unmatched is an instance that no profile fits, or none any more.
-func (c *comparison) unmatched(s *subject) []Change {
-	if row := s.unrevoked(); row != nil {
+// rowsOfUnmatched is an instance that no profile fits, or none any more.
+func (c *comparison) rowsOfUnmatched(s *subject) []Change {
+	if row := s.unrevokedRow(); row != nil {
 		return []Change{*row}
 	}
 	if rows := c.foreignPolicies(s); len(rows) > 0 {
 		return rows // another deployment has taken the instance over
 	}
 	var rows []Change
-	if s.live() && len(s.record.Objects) > 0 {
-		row := s.whole(Drift{
+	if s.hasLiveRecord() && len(s.record.Objects) > 0 {
+		row := s.recordRow(Drift{
 			Reason: Changed, Action: Delete, Fields: []string{"profile"},
-			Diff: sides("profile", "none fits", s.record.Profile),
+			Diff: diffOf("profile", "none fits", s.record.Profile),
 		})
 		rows = append(rows, row)
 	}
-	return removing(append(rows, c.untracked(s)...))
+	return removing(append(rows, c.rowsOfUntracked(s)...))
 }
 
 // foreignPolicies are the rows of recorded policies that bear another marker, or none, by now.
 func (c *comparison) foreignPolicies(s *subject) []Change {
-	if !s.live() {
+	if !s.hasLiveRecord() {
 		return nil
 	}
 	var rows []Change
 	for _, o := range s.record.Objects {
 		if o.Kind == grant.KindPolicy && s.contents[o.Path] != nil && c.ownerOf(s, o.Path) != ownership.Ours {
-			rows = append(rows, s.change(Drift{
+			rows = append(rows, s.row(Drift{
 				Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Error: "recorded, and not marked as made by this deployment (" + c.deployment + ")",
 			}))
 		}
@@ -209,8 +209,8 @@ func (c *comparison) foreignPolicies(s *subject) []Change {
 	return rows
 }
 
-// objects returns the rows of the grant's objects, and of the objects that the record names beyond the grant.
-func (c *comparison) objects(s *subject) []Change {
+// compareObjects returns the rows of the grant's objects, and of the objects that the record names beyond the grant.
+func (c *comparison) compareObjects(s *subject) []Change {
 	all := s.grant.All()
 	objects := make([]ownership.Object, len(all))
 	for i, o := range all {
@@ -219,7 +219,7 @@ func (c *comparison) objects(s *subject) []Change {
 	evidence := ownership.OfGrant(c.instance(s), s.record, objects)
 	var rows []Change
 	for i, o := range all {
-		if row := c.object(s, o, evidence.OwnerOf(objects[i])); row != nil {
+		if row := c.compareObject(s, o, evidence.OwnerOf(objects[i])); row != nil {
 			rows = append(rows, *row)
 		}
 	}
@@ -228,25 +228,25 @@ func (c *comparison) objects(s *subject) []Change {
 	}
 	for _, o := range s.record.Objects {
 		if !slices.ContainsFunc(all, func(w grant.Object) bool { return w.Path == o.Path }) {
-			row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete})
-			row.here = true
+			row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete})
+			row.needsRemove = true
 			rows = append(rows, row)
 		}
 	}
 	return rows
 }
 
-// object returns the row of one object of the grant; nil if it is as it should be.
-func (c *comparison) object(s *subject, o grant.Object, owner ownership.Owner) *Change {
+// compareObject returns the row of one object of the grant; nil if it is as it should be.
+func (c *comparison) compareObject(s *subject, o grant.Object, owner ownership.Owner) *Change {
 	got := s.contents[o.Path]
 	if got == nil {
-		row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Missing, Action: Create})
+		row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Missing, Action: Create})
 		return &row
 	}
 	recorded := s.record != nil && s.record.Has(o.Path)
 	fields := o.Differences(got)
 	if owner != ownership.Ours {
-		row := s.change(Drift{
+		row := s.row(Drift{
 			Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Fields: fields, Diff: diff(o, fields, got),
 			Error: "not made by this deployment (" + c.deployment + ")",
 		})
@@ -260,57 +260,57 @@ func (c *comparison) object(s *subject, o grant.Object, owner ownership.Owner) *
 	if len(fields) == 0 && o.Kind == grant.KindPolicy {
 		fields = []string{"policy"} // it says the same in other words
 	}
-	row := s.change(Drift{Object: o.Kind, Path: o.Path, Reason: Changed, Action: Update, Fields: fields, Diff: diff(o, fields, got)})
-	row.here = o.Kind == grant.KindAuthRole && grant.MustReplace(got, o)
+	row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Changed, Action: Update, Fields: fields, Diff: diff(o, fields, got)})
+	row.needsRemove = o.Kind == grant.KindAuthRole && grant.MustReplace(got, o)
 	return &row
 }
 
-// record is the row about the ledger's record of a live instance; nil when it is as it should be, or when the rows of
+// compareRecord is the row about the ledger's record of a live instance; nil when it is as it should be, or when the rows of
 // its objects say all there is.
-func (c *comparison) record(s *subject, objects []Change) *Change {
+func (c *comparison) compareRecord(s *subject, objects []Change) *Change {
 	r, names := s.record, ledger.NamesOf(s.grant)
 	var row Change
 	switch {
-	case !s.live(), r.State == ledger.Refused && len(r.Objects) == 0:
-		row = s.whole(Drift{Reason: Missing, Action: Create, Diff: sides("profile", s.profile.Name, "no record")})
+	case !s.hasLiveRecord(), r.State == ledger.Refused && len(r.Objects) == 0:
+		row = s.recordRow(Drift{Reason: Missing, Action: Create, Diff: diffOf("profile", s.profile.Name, "no record")})
 	case r.State != ledger.Active:
-		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: sides("state", ledger.Active, r.State)})
+		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: diffOf("state", ledger.Active, r.State)})
 	case len(s.lacking) > 0 && slices.Equal(r.Claims, names):
-		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: sides("claim", s.lacking[0].Text, "not held")})
+		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: diffOf("claim", s.lacking[0].Text, "not held")})
 	case len(objects) == 0 && r.FQDN != s.grant.FQDN:
-		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: sides("fqdn", s.grant.FQDN, r.FQDN)})
+		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: diffOf("fqdn", s.grant.FQDN, r.FQDN)})
 	case len(objects) == 0 && !slices.Equal(r.Claims, names):
-		row = s.whole(Drift{Reason: Changed, Action: Update, Fields: []string{"claims"}, Diff: sides("claims", fmt.Sprint(len(names)), fmt.Sprint(len(r.Claims)))})
+		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claims"}, Diff: diffOf("claims", fmt.Sprint(len(names)), fmt.Sprint(len(r.Claims)))})
 	default:
 		return nil
 	}
 	return &row
 }
 
-// gone compares an instance that EC2 says is gone, or does not show.
-func (c *comparison) gone(s *subject) []Change {
-	if row := s.unrevoked(); row != nil && !s.busy(c.now) {
-		return append(removing(c.untracked(s)), *row)
+// rowsOfGone compares an instance that EC2 says is gone, or does not show.
+func (c *comparison) rowsOfGone(s *subject) []Change {
+	if row := s.unrevokedRow(); row != nil && !s.isBusy(c.now) {
+		return append(removing(c.rowsOfUntracked(s)), *row)
 	}
-	if s.busy(c.now) || s.record != nil && !s.live() && isRecent(s.record.UpdatedAt, c.now) {
+	if s.isBusy(c.now) || s.record != nil && !s.hasLiveRecord() && isRecent(s.record.UpdatedAt, c.now) {
 		return nil // removed a moment ago: the lists may be older
 	}
 	rows := c.foreignPolicies(s)
-	if s.live() && c.leftOf(s, len(rows)) {
+	if s.hasLiveRecord() && c.hasMoreToRemove(s, len(rows)) {
 		state := "not in EC2"
 		if s.sighting.Found {
 			state = string(s.sighting.Facts.State)
 		}
-		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("instance", state, s.record.State)}))
+		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("instance", state, s.record.State)}))
 	}
-	if s.record != nil && !s.live() && len(s.record.Names()) > 0 {
+	if s.record != nil && !s.hasLiveRecord() && len(s.record.Names()) > 0 {
 		// It lived on without a grant, and its end was not heard of.
-		rows = append(rows, s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))}))
+		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))}))
 	}
-	rows = append(rows, c.untracked(s)...)
+	rows = append(rows, c.rowsOfUntracked(s)...)
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
-		rows[i].counts = rows[i].removes && (s.live() || len(s.paths) > 0)
+		rows[i].counts = rows[i].removes && (s.hasLiveRecord() || len(s.paths) > 0)
 		// A removal that is only to be looked after once more was decided before: it is not put off again.
 		rows[i].absent = !s.sighting.Found && (s.record == nil || s.record.QuietUntil == nil)
 		if s.record != nil {
@@ -320,27 +320,27 @@ func (c *comparison) gone(s *subject) []Change {
 	return rows
 }
 
-// unrevoked returns the row of a removed instance whose certificates are not all revoked; nil for none. It removes no
+// unrevokedRow returns the row of a removed instance whose certificates are not all revoked; nil for none. It removes no
 // instance, and does not count for the delete limit.
-func (s *subject) unrevoked() *Change {
-	if s.record == nil || s.live() || len(s.record.Revoking) == 0 {
+func (s *subject) unrevokedRow() *Change {
+	if s.record == nil || s.hasLiveRecord() || len(s.record.Revoking) == 0 {
 		return nil
 	}
-	row := s.whole(Drift{Reason: Orphaned, Action: Delete, Diff: sides("certificates", "revoked", "not all revoked")})
+	row := s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("certificates", "revoked", "not all revoked")})
 	row.removes, row.revokes = true, true
 	return &row
 }
 
-// leftOf tells whether a removal has still something to do: once it has met policies that are somebody else's, it leaves
+// hasMoreToRemove tells whether a removal has still something to do: once it has met policies that are somebody else's, it leaves
 // the record with them, and all else gone.
-func (c *comparison) leftOf(s *subject, foreign int) bool {
+func (c *comparison) hasMoreToRemove(s *subject, foreign int) bool {
 	if foreign == 0 || s.record.State != ledger.Deprovisioning {
 		return true
 	}
 	return len(s.paths) > foreign || len(s.leftovers) > 0
 }
 
-func (s *subject) alive() bool {
+func (s *subject) isAlive() bool {
 	return s.sighting.Found && s.sighting.Facts.State != facts.Terminated && s.sighting.Facts.State != facts.ShuttingDown
 }
 

@@ -31,7 +31,7 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 		}
 	}
 	for _, path := range u.paths {
-		login := (u.record == nil || len(u.record.Objects) == 0) && path == grant.AuthRolePath(s.Realm.AuthMount, u.id)
+		login := (u.record == nil || len(u.record.Objects) == 0) && path == grant.AuthRolePath(s.r.Realm.AuthMount, u.id)
 		if !wanted[path] && (grant.KindOf(path, nil) == grant.KindPolicy || login) {
 			if err := s.readOne(ctx, u, path); err != nil {
 				return err
@@ -41,16 +41,16 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// readGiven reads the auth role, and those of the instance's own policies that it gives and no list shows: they may have been
+// readLogin reads the auth role, and those of the instance's own policies that it gives and no list shows: they may have been
 // made since the list.
-func (s *survey) readGiven(ctx context.Context, u *subject) error {
-	login := grant.AuthRolePath(s.Realm.AuthMount, u.id)
+func (s *survey) readLogin(ctx context.Context, u *subject) error {
+	login := grant.AuthRolePath(s.r.Realm.AuthMount, u.id)
 	if u.contents[login] == nil {
 		if err := s.readOne(ctx, u, login); err != nil {
 			return err
 		}
 	}
-	for _, path := range u.given(u.contents[login]) {
+	for _, path := range u.policiesOf(u.contents[login]) {
 		if u.contents[path] != nil {
 			continue
 		}
@@ -61,11 +61,11 @@ func (s *survey) readGiven(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// standing returns the rows whose objects still exist: their owner may have removed them since the list.
-func (s *survey) standing(ctx context.Context, rows []Change) ([]Change, error) {
+// existing returns the rows whose objects still exist: their owner may have removed them since the list.
+func (s *survey) existing(ctx context.Context, rows []Change) ([]Change, error) {
 	var out []Change
 	for _, row := range rows {
-		data, err := s.Vault.Read(ctx, row.Path)
+		data, err := s.r.Vault.Read(ctx, row.Path)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +77,7 @@ func (s *survey) standing(ctx context.Context, rows []Change) ([]Change, error) 
 }
 
 func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
-	data, err := s.Vault.Read(ctx, path)
+	data, err := s.r.Vault.Read(ctx, path)
 	if err == nil && data != nil {
 		u.contents[path] = data
 	}
@@ -90,7 +90,7 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 	if len(rows) == 0 {
 		return nil, u, nil
 	}
-	now, err := s.Ledger.Get(ctx, u.id)
+	current, err := s.r.Ledger.Get(ctx, u.id)
 	if err != nil {
 		return nil, u, err
 	}
@@ -98,11 +98,11 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 	if u.record != nil {
 		was = u.record.Version
 	}
-	if now != nil {
-		is = now.Version
+	if current != nil {
+		is = current.Version
 	}
-	tombstone := u.record == nil && now != nil && now.State == ledger.Deleted // left out of the scan
-	if was != is && !tombstone || tombstone && s.present(u.sighting) && now.Leaves(u.sighting.Facts.LaunchTime) {
+	tombstone := u.record == nil && current != nil && current.State == ledger.Deleted // left out of the scan
+	if was != is && !tombstone || tombstone && s.isComparable(u.sighting) && current.Leaves(u.sighting.Facts.LaunchTime) {
 		return nil, u, nil
 	}
 	if u.grant == nil {
@@ -116,7 +116,7 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 		}
 		claimed = s.inventory.claims[name]
 	}
-	holder, err := s.Ledger.Holder(ctx, name)
+	holder, err := s.r.Ledger.Holder(ctx, name)
 	if err != nil {
 		return nil, u, err
 	}
@@ -132,7 +132,7 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 // placeOf tells from its auth role's bindings where an instance is that has no record; zero when there is no such role.
 // The list does not say that there is none: the role is made last, and may have been made since.
 func (s *survey) placeOf(ctx context.Context, u *subject) (facts.Place, error) {
-	role, err := s.Vault.Read(ctx, grant.AuthRolePath(s.Realm.AuthMount, u.id))
+	role, err := s.r.Vault.Read(ctx, grant.AuthRolePath(s.r.Realm.AuthMount, u.id))
 	if err != nil || role == nil {
 		return facts.Place{}, err
 	}

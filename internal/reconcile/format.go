@@ -34,8 +34,8 @@ func diff(o grant.Object, fields []string, got map[string]any) string {
 	return strings.Join(lines, "\n")
 }
 
-// sides is the diff of a row about a record.
-func sides[W, G ~string](field string, want W, got G) string {
+// diffOf is the diff of a row about a record.
+func diffOf[W, G ~string](field string, want W, got G) string {
 	return fmt.Sprintf("- %s: %s\n+ %s: %s", field, got, field, want)
 }
 

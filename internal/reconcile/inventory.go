@@ -167,67 +167,67 @@ type inventory struct {
 
 // scan reads the ledger, after Vault's lists: a record is written before its objects are made.
 func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit int) (*inventory, error) {
-	inv := &inventory{
+	held := &inventory{
 		listing: l, claims: map[ledger.Name]string{}, recorded: map[string]facts.Place{}, records: map[string]*ledger.Record{},
 		after: after, limit: limit,
 	}
 	err := r.Ledger.Scan(ctx, ledger.Visitor{
-		Record: inv.addRecord,
+		Record: held.addRecord,
 		// An instance has several claims: their texts are kept once.
 		Claim: func(name ledger.Name, c ledger.Claim) {
 			name.Under = unique.Make(name.Under).Value()
-			inv.claims[name] = unique.Make(c.InstanceID).Value()
+			held.claims[name] = unique.Make(c.InstanceID).Value()
 		},
 	})
-	inv.trim()
-	return inv, err
+	held.trim()
+	return held, err
 }
 
-func (inv *inventory) addRecord(r ledger.Record) {
+func (held *inventory) addRecord(r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deleted {
-		inv.addEntities(id, r.FormerRoleIDs)
-		if len(inv.paths[id])+len(inv.leftovers[id])+len(r.Revoking)+len(r.Names()) == 0 {
+		held.addEntities(id, r.FormerRoleIDs)
+		if len(held.paths[id])+len(held.leftovers[id])+len(r.Revoking)+len(r.Names()) == 0 {
 			return
 		}
 	} else {
-		inv.recorded[id] = facts.Place{Account: r.Account, Region: r.Region}
+		held.recorded[id] = facts.Place{Account: r.Account, Region: r.Region}
 	}
-	if !inv.inStretch(id) {
+	if !held.inStretch(id) {
 		return
 	}
-	inv.records[id] = &r
-	if len(inv.records) > 2*inv.limit {
-		inv.trim()
+	held.records[id] = &r
+	if len(held.records) > 2*held.limit {
+		held.trim()
 	}
 }
 
 // inStretch reports whether an instance is in the stretch.
-func (inv *inventory) inStretch(id string) bool {
-	return id > inv.after && (inv.upTo == "" || id <= inv.upTo)
+func (held *inventory) inStretch(id string) bool {
+	return id > held.after && (held.upTo == "" || id <= held.upTo)
 }
 
 // trim ends the stretch at its limit.
-func (inv *inventory) trim() {
-	if len(inv.records) <= inv.limit {
+func (held *inventory) trim() {
+	if len(held.records) <= held.limit {
 		return
 	}
-	ids := slices.Sorted(maps.Keys(inv.records))
-	inv.upTo = ids[inv.limit-1]
-	for _, id := range ids[inv.limit:] {
-		delete(inv.records, id)
+	ids := slices.Sorted(maps.Keys(held.records))
+	held.upTo = ids[held.limit-1]
+	for _, id := range ids[held.limit:] {
+		delete(held.records, id)
 	}
 }
 
 // ids returns the instances of the stretch that Vault or the ledger knows, sorted.
-func (inv *inventory) ids() []string {
+func (held *inventory) ids() []string {
 	all := map[string]bool{}
-	for id := range inv.records {
+	for id := range held.records {
 		all[id] = true
 	}
-	for _, m := range []map[string][]string{inv.paths, inv.leftovers} {
+	for _, m := range []map[string][]string{held.paths, held.leftovers} {
 		for id := range m {
-			if inv.inStretch(id) {
+			if held.inStretch(id) {
 				all[id] = true
 			}
 		}

@@ -5,12 +5,32 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // alwaysDeleted is how many instances may be removed whatever their share of the fleet.
 const alwaysDeleted = 5
+
+// limits are what decides which changes are made.
+type limits struct {
+	instanceIDs []string // empty for all
+	profile     string   // empty for all
+	adopt       bool
+	force       bool
+	now         time.Time
+	// mayExist reports whether EC2 shows an instance, and not as gone.
+	mayExist func(instanceID string) bool
+	// placeOf is where an instance is recorded; zero when it is not.
+	placeOf func(instanceID string) facts.Place
+	// doubts are why nothing may be deleted anywhere.
+	doubts []string
+	// failed and empty are why nothing may be deleted in a place: it could not be listed, or came empty. Force helps
+	// against emptiness only.
+	failed, empty map[facts.Place]string
+	fleetCounts
+}
 
 // fleetCounts are what the delete limit is held against.
 type fleetCounts struct {
@@ -78,32 +98,32 @@ func byPlace(a, b facts.Place) int {
 // withheld decides where nothing may be deleted. A list of Vault or the ledger that failed withholds every delete; a
 // place that could not be listed, or came empty, withholds its own; and an account past its own limit withholds its own.
 // What is left is held against the limit of the whole run.
-func (t terms) withheld(changes []Change) withheld {
-	if len(t.doubts) > 0 {
-		return withheld{all: "nothing is deleted: " + join(t.doubts)}
+func (l limits) withheld(changes []Change) withheld {
+	if len(l.doubts) > 0 {
+		return withheld{all: "nothing is deleted: " + join(l.doubts)}
 	}
 	w := withheld{places: map[facts.Place]string{}, accounts: map[string]string{}}
-	maps.Copy(w.places, t.failed)
-	if t.force {
+	maps.Copy(w.places, l.failed)
+	if l.force {
 		return w
 	}
-	maps.Copy(w.places, t.empty)
-	removals := t.removals(changes, w)
+	maps.Copy(w.places, l.empty)
+	removals := l.removals(changes, w)
 	for account, n := range removals {
-		if n > t.removed[account] && t.exceeds(n, t.recorded[account]) {
-			w.accounts[account] = t.pastLimit(" in account "+cmp.Or(account, "unknown"), n, t.recorded[account], " there")
+		if n > l.removed[account] && l.exceeds(n, l.recorded[account]) {
+			w.accounts[account] = l.pastLimit(" in account "+cmp.Or(account, "unknown"), n, l.recorded[account], " there")
 		}
 	}
-	t.holdToFleet(&w, removals)
+	l.holdToFleet(&w, removals)
 	return w
 }
 
 // holdToFleet holds what is left against the limit of the whole run. Past it, the accounts that are above their own share,
 // and passed their own limit only because they are few, remove no more. The others are within the limit by themselves;
 // only removals of an unknown account, by an earlier version's cursor, can put them past it.
-func (t terms) holdToFleet(w *withheld, removals map[string]int) {
+func (l limits) holdToFleet(w *withheld, removals map[string]int) {
 	recorded, n := 0, 0
-	for _, of := range t.recorded {
+	for _, of := range l.recorded {
 		recorded += of
 	}
 	for account, of := range removals {
@@ -111,31 +131,31 @@ func (t terms) holdToFleet(w *withheld, removals map[string]int) {
 			n += of
 		}
 	}
-	if !t.exceeds(n, recorded) {
+	if !l.exceeds(n, recorded) {
 		return
 	}
 	rest := 0
 	for account, of := range removals {
 		switch {
 		case w.accounts[account] != "":
-		case account == "" || !t.aboveShare(of, t.recorded[account]):
+		case account == "" || !l.aboveShare(of, l.recorded[account]):
 			rest += of
-		case of > t.removed[account]:
-			w.accounts[account] = t.pastLimit(" in account "+account, n, recorded, " in all accounts")
+		case of > l.removed[account]:
+			w.accounts[account] = l.pastLimit(" in account "+account, n, recorded, " in all accounts")
 		}
 	}
-	if t.exceeds(rest, recorded) {
-		w.all = t.pastLimit("", rest, recorded, "")
+	if l.exceeds(rest, recorded) {
+		w.all = l.pastLimit("", rest, recorded, "")
 	}
 }
 
 // removals counts, by account, the instances that were and are to be removed, where nothing withholds it.
-func (t terms) removals(changes []Change, w withheld) map[string]int {
-	n := maps.Clone(t.removed)
+func (l limits) removals(changes []Change, w withheld) map[string]int {
+	n := maps.Clone(l.removed)
 	if n == nil {
 		n = map[string]int{}
 	}
-	for p, of := range t.elsewhere {
+	for p, of := range l.elsewhere {
 		if w.reason(p) == "" {
 			n[p.Account] += of
 		}
@@ -151,9 +171,9 @@ func (t terms) removals(changes []Change, w withheld) map[string]int {
 }
 
 // pastLimit is why nothing is deleted where the limit is exceeded.
-func (t terms) pastLimit(where string, n, recorded int, of string) string {
+func (l limits) pastLimit(where string, n, recorded int, of string) string {
 	return fmt.Sprintf(`nothing is deleted%s: %d instances would be removed of %d that are recorded%s, more than DELETE_LIMIT_PERCENT (%d); if that is right, run again with "force": true`,
-		where, n, recorded, of, t.limit)
+		where, n, recorded, of, l.limit)
 }
 
 func join(reasons []string) string {
@@ -171,39 +191,39 @@ func join(reasons []string) string {
 	return out
 }
 
-// terms are what decides about the rows of a survey.
-func (s *survey) terms(in Input, now *run) terms {
-	t := terms{
-		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.Adopt, force: in.Force, now: s.Now(),
-		alive: s.alive, placeOf: func(id string) facts.Place { return s.inventory.recorded[id] },
+// limitsOf are what decides about the rows of a survey.
+func (s *survey) limitsOf(in Input, inv *invocation) limits {
+	l := limits{
+		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.r.Adopt, force: in.Force, now: s.r.Now(),
+		mayExist: s.mayExist, placeOf: func(id string) facts.Place { return s.inventory.recorded[id] },
 		failed: map[facts.Place]string{}, empty: map[facts.Place]string{},
-		fleetCounts: fleetCounts{recorded: maps.Clone(now.removed), removed: now.removed, limit: s.DeleteLimit},
+		fleetCounts: fleetCounts{recorded: maps.Clone(inv.removed), removed: inv.removed, limit: s.r.DeleteLimit},
 	}
 	if in.isWhole() {
-		t.elsewhere = s.elsewhere
+		l.elsewhere = s.elsewhere
 	}
 	for _, err := range s.inventory.failed {
-		t.doubts = append(t.doubts, err.Error())
+		l.doubts = append(l.doubts, err.Error())
 	}
 	recorded := map[facts.Place]int{}
 	for _, p := range s.inventory.recorded {
 		recorded[p]++
 	}
-	for _, p := range now.places {
+	for _, p := range inv.places {
 		n := recorded[p]
-		t.recorded[p.Account] += n
+		l.recorded[p.Account] += n
 		switch {
 		case s.failed[p] != nil:
-			t.failed[p] = fmt.Sprintf("nothing is deleted in %s: %v; force does not help: repair that, and the next run deletes", p, s.failed[p])
-		case len(now.places) > 1 && len(in.InstanceIDs) == 0 && n > 0 && s.counts[p] == 0:
-			t.empty[p] = fmt.Sprintf(`EC2 shows no instance at all in %s, where %d are recorded: nothing is deleted there; if that is so, run again with "force": true`, p, n)
+			l.failed[p] = fmt.Sprintf("nothing is deleted in %s: %v; force does not help: repair that, and the next run deletes", p, s.failed[p])
+		case len(inv.places) > 1 && len(in.InstanceIDs) == 0 && n > 0 && s.counts[p] == 0:
+			l.empty[p] = fmt.Sprintf(`EC2 shows no instance at all in %s, where %d are recorded: nothing is deleted there; if that is so, run again with "force": true`, p, n)
 		}
 	}
-	return t
+	return l
 }
 
-// alive reports whether an instance may be there: EC2 shows it, or could not be asked.
-func (s *survey) alive(id string) bool {
+// mayExist reports whether an instance may be there: EC2 shows it, or could not be asked.
+func (s *survey) mayExist(id string) bool {
 	state, seen := s.states[id]
 	if seen {
 		return !s.isGone(state)

@@ -3,29 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"slices"
-	"time"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
-
-// terms are what decides which changes are made.
-type terms struct {
-	instanceIDs []string // empty for all
-	profile     string   // empty for all
-	adopt       bool
-	force       bool
-	now         time.Time
-	// alive reports whether EC2 shows an instance, and not as gone.
-	alive func(instanceID string) bool
-	// placeOf is where an instance is recorded; zero when it is not.
-	placeOf func(instanceID string) facts.Place
-	// doubts are why nothing may be deleted anywhere.
-	doubts []string
-	// failed and empty are why nothing may be deleted in a place: it could not be listed, or came empty. Force helps
-	// against emptiness only.
-	failed, empty map[facts.Place]string
-	fleetCounts
-}
 
 // plan is what is to be told and done.
 type plan struct {
@@ -34,16 +12,16 @@ type plan struct {
 }
 
 // decide runs the list of changes through the filters. It is a pure function.
-func decide(changes []Change, t terms) plan {
+func decide(changes []Change, l limits) plan {
 	changes = slices.DeleteFunc(changes, func(c Change) bool {
 		switch {
-		case len(t.instanceIDs) > 0 && !slices.Contains(t.instanceIDs, c.InstanceID):
+		case len(l.instanceIDs) > 0 && !slices.Contains(l.instanceIDs, c.InstanceID):
 			return true
-		case t.profile != "" && c.profile != t.profile:
+		case l.profile != "" && c.profile != l.profile:
 			return true
 		}
 		// The converge.Grace are spared: EC2 may not show them yet, and what the lists held of them may be gone by now.
-		return c.absent && isRecent(c.written, t.now)
+		return c.absent && isRecent(c.written, l.now)
 	})
 	slices.SortFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.InstanceID, b.InstanceID), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Path, b.Path))
@@ -51,21 +29,21 @@ func decide(changes []Change, t terms) plan {
 	p := plan{changes: changes}
 	for i := range changes {
 		c := &changes[i]
-		if c.heldBy != "" && !t.alive(c.heldBy) {
+		if c.heldBy != "" && !l.mayExist(c.heldBy) {
 			// Its holder is gone, and whoever may remove that one can take the name over.
-			c.Reason, c.Action, c.Error, c.here, c.bars = Missing, Create, "", true, false
+			c.Reason, c.Action, c.Error, c.needsRemove, c.bars = Missing, Create, "", true, false
 		}
-		if c.adopt != "" && t.adopt {
+		if c.adopt != "" && l.adopt {
 			c.Action, c.Error, c.bars = c.adopt, "", false
 		}
 	}
-	p.leaveBarred()
-	w := t.withheld(p.changes)
+	p.holdBarred()
+	w := l.withheld(p.changes)
 	p.blocked = w.blocked()
 	p.withhold(func(c *Change) string {
 		why := w.reason(c.place)
 		if why == "" && c.heldBy != "" && c.Action == Create {
-			why = w.reason(t.placeOf(c.heldBy)) // taking the name over removes its holder
+			why = w.reason(l.placeOf(c.heldBy)) // taking the name over removes its holder
 		}
 		return why
 	})
@@ -79,7 +57,7 @@ func (p *plan) withhold(reason func(*Change) string) {
 	waits := map[string]string{}
 	for i := range p.changes {
 		c := &p.changes[i]
-		if c.Action == None || (c.Action != Delete && !c.here) {
+		if c.Action == None || (c.Action != Delete && !c.needsRemove) {
 			continue
 		}
 		why := reason(c)
@@ -99,8 +77,8 @@ func (p *plan) withhold(reason func(*Change) string) {
 	}
 }
 
-// leaveBarred leaves an instance alone whose grant meets somebody else's object or name: lifecycle would refuse it.
-func (p *plan) leaveBarred() {
+// holdBarred leaves an instance alone whose grant meets somebody else's object or name: lifecycle would refuse it.
+func (p *plan) holdBarred() {
 	conflicts := map[string]string{}
 	for _, c := range p.changes {
 		if c.bars {

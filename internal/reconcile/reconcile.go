@@ -138,12 +138,28 @@ type Observer struct {
 	Drift func(ctx context.Context, d Drift, at facts.Place, profile string)
 }
 
+// invocation is one invocation's part of a run.
+type invocation struct {
+	converger Converger
+	observer  Observer
+	places    []facts.Place
+	until     time.Time
+	patience  time.Duration // how long one account's listings may take in a pass
+	passes    int           // begun in this invocation
+	// removed counts instances, by account, over all invocations of the run.
+	removed map[string]int
+	// misnamed are the rows of what belongs to no instance.
+	misnamed []Change
+	// unfinished are removed instances that are to be looked after once more.
+	unfinished []string
+}
+
 // Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
 // from doing so stands in the answer: a run has no error of its own. The observer is told of each row; the answer holds
 // the first.
 func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Observer) Answer {
 	start := r.Now()
-	until := r.until(ctx, start)
+	until := r.stopTime(ctx, start)
 	if in.Mode == "" {
 		in.Mode = Correct
 		if r.DetectOnly {
@@ -153,43 +169,43 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w O
 	at, a := begin(in, start)
 	places, err := r.places(ctx)
 	if err == nil && in.Mode == Correct {
-		err = r.isOpen(ctx)
+		err = r.checkNotTornDown(ctx)
 	}
 	if err != nil {
 		a.block(err.Error())
 	} else {
 		a.Compared = true
-		now := &run{converger: converger, observer: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
-		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.pass(ctx, now, in, at, &a) })
+		inv := &invocation{converger: converger, observer: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
+		at = r.forEachStretch(ctx, inv, at, &a, func(at Cursor) (Cursor, bool) { return r.compareStretch(ctx, inv, in, at, &a) })
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
-	r.tell(ctx, w.Log, a)
+	r.logAnswer(ctx, w.Log, a)
 	return a
 }
 
-// through goes through the fleet stretch by stretch, until there is no more, or no time: the answer then has a cursor. It
+// forEachStretch goes through the fleet stretch by stretch, until there is no more, or no time: the answer then has a cursor. It
 // gives where it came to.
-func (r *Reconciler) through(ctx context.Context, now *run, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
+func (r *Reconciler) forEachStretch(ctx context.Context, inv *invocation, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
 	for more := true; more; {
 		first := at.After == ""
 		at, more = stretch(at)
 		if first && (at.After != "" || !more) { // once for the whole run, whatever its stretches and invocations
-			now.tell(ctx, now.misnamed)
-			a.take(now.misnamed, summarise(now.misnamed))
+			inv.report(ctx, inv.misnamed)
+			a.add(inv.misnamed, summarise(inv.misnamed))
 		}
-		if more && !r.Now().Before(now.until) {
-			at.setRemoved(now.removed)
+		if more && !r.Now().Before(inv.until) {
+			at.setRemoved(inv.removed)
 			at.Summary, at.BlockedReason = a.Summary, a.BlockedReason
 			a.Truncated, a.Cursor = true, &at
 			break
 		}
 	}
-	a.Unfinished = now.settling
+	a.Unfinished = inv.unfinished
 	return at
 }
 
-// until is when a run stops to begin anything new.
-func (r *Reconciler) until(ctx context.Context, start time.Time) time.Time {
+// stopTime is when a run stops to begin anything new.
+func (r *Reconciler) stopTime(ctx context.Context, start time.Time) time.Time {
 	if deadline, ok := ctx.Deadline(); ok {
 		return start.Add(time.Until(deadline) - reserve)
 	}
@@ -206,8 +222,8 @@ func begin(in Input, start time.Time) (Cursor, Answer) {
 	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
 }
 
-// isOpen is an error when the deployment was torn down: what would be made again is to be gone.
-func (r *Reconciler) isOpen(ctx context.Context) error {
+// checkNotTornDown is an error when the deployment was torn down: what would be made again is to be gone.
+func (r *Reconciler) checkNotTornDown(ctx context.Context) error {
 	since, err := r.Teardowns.TornDown(ctx)
 	if err != nil || since == nil {
 		return err
@@ -248,24 +264,24 @@ func (r *Reconciler) places(ctx context.Context) ([]facts.Place, error) {
 	return out, nil
 }
 
-// pass compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
-func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
-	names := r.list(ctx)
+// compareStretch compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
+func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
+	listing := r.list(ctx)
 	if in.isWhole() {
-		now.misnamed = names.misnamedRows()
+		inv.misnamed = listing.misnamedRows()
 	}
-	if !names.listed[grant.PolicyFolder] {
-		a.giveUp("nothing is compared: " + errors.Join(names.failed...).Error())
+	if !listing.listed[grant.PolicyFolder] {
+		a.giveUp("nothing is compared: " + errors.Join(listing.failed...).Error())
 		return at, false
 	}
-	f, err := r.scan(ctx, names, at.After, at.Limit)
+	held, err := r.scan(ctx, listing, at.After, at.Limit)
 	if err != nil {
 		a.giveUp("nothing is compared: " + err.Error())
 		return at, false
 	}
-	s, err := r.survey(ctx, f, in, now)
-	first := now.passes == 0
-	now.passes++
+	s, err := r.survey(ctx, held, in, inv)
+	first := inv.passes == 0
+	inv.passes++
 	switch {
 	case errors.Is(err, errOutOfTime) && !first:
 		return at, true // the next invocation gives it all its time
@@ -274,26 +290,26 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		return at, true
 	case err != nil:
 		a.giveUp("the comparison was given up and nothing was repaired: " + err.Error())
-		t := s.terms(in, now)
-		t.doubts = append(t.doubts, err.Error())
-		p := decide(s.changes, t)
-		now.tell(ctx, p.changes)
-		a.take(p.changes, summarise(p.changes))
+		l := s.limitsOf(in, inv)
+		l.doubts = append(l.doubts, err.Error())
+		p := decide(s.changes, l)
+		inv.report(ctx, p.changes)
+		a.add(p.changes, summarise(p.changes))
 		return at, false
 	}
 	a.Scanned = Scanned{
-		Instances: len(s.states), Records: len(f.recorded),
-		Policies: names.policies, AuthRoles: names.authRoles, PKIRoles: names.pkiRoles,
+		Instances: len(s.states), Records: len(held.recorded),
+		Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles,
 	}
-	p := decide(s.changes, s.terms(in, now))
+	p := decide(s.changes, s.limitsOf(in, inv))
 	if p.blocked != "" {
 		a.block(p.blocked)
 	}
-	next, more = at, f.upTo != ""
-	next.After = f.upTo
+	next, more = at, held.upTo != ""
+	next.After = held.upTo
 	var done Summary
 	if in.Mode == Correct {
-		upTo, finished := r.repair(ctx, now, p, &done)
+		upTo, finished := r.repair(ctx, inv, p, &done)
 		if !finished {
 			more = true
 			if next.After = max(upTo, at.After); next.After == at.After {
@@ -304,13 +320,13 @@ func (r *Reconciler) pass(ctx context.Context, now *run, in Input, at Cursor, a 
 		}
 	}
 	done.add(summarise(p.changes))
-	now.tell(ctx, p.changes)
-	a.take(p.changes, done)
+	inv.report(ctx, p.changes)
+	a.add(p.changes, done)
 	return next, more
 }
 
-// take puts a pass's rows and counts into the answer.
-func (a *Answer) take(changes []Change, s Summary) {
+// add puts a pass's rows and counts into the answer.
+func (a *Answer) add(changes []Change, s Summary) {
 	a.Summary.add(s)
 	for _, c := range changes {
 		if len(a.Drift) == maxRows {
@@ -321,20 +337,20 @@ func (a *Answer) take(changes []Change, s Summary) {
 	}
 }
 
-// tell tells of every row.
-func (n *run) tell(ctx context.Context, changes []Change) {
+// report reports every row.
+func (inv *invocation) report(ctx context.Context, changes []Change) {
 	for _, c := range changes {
-		if n.observer.Drift != nil {
-			n.observer.Drift(ctx, c.Drift, c.place, c.profile)
+		if inv.observer.Drift != nil {
+			inv.observer.Drift(ctx, c.Drift, c.place, c.profile)
 		}
-		n.observer.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
+		inv.observer.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
 			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
 			observe.KeyAction, c.Action, observe.KeyFields, c.Fields, observe.KeyDiff, c.Diff, observe.KeyError, c.Error)
 	}
 }
 
-// tell logs what came out.
-func (r *Reconciler) tell(ctx context.Context, log *slog.Logger, a Answer) {
+// logAnswer logs what came out.
+func (r *Reconciler) logAnswer(ctx context.Context, log *slog.Logger, a Answer) {
 	level := slog.LevelInfo
 	if a.Blocked {
 		level = slog.LevelError

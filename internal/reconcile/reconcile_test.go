@@ -176,8 +176,8 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 	)
 	old := absent
 	old.written = start.Add(-11 * time.Minute)
-	base := terms{
-		now: start, alive: func(string) bool { return true }, placeOf: func(string) facts.Place { return here },
+	base := limits{
+		now: start, mayExist: func(string) bool { return true }, placeOf: func(string) facts.Place { return here },
 		fleetCounts: fleetCounts{recorded: map[string]int{here.Account: 10, there.Account: 10}, limit: 20},
 	}
 	in := func(p facts.Place, c Change) Change {
@@ -186,55 +186,55 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 	}
 	another := in(there, orphaned)
 	another.InstanceID = id(4)
-	counts := func(elsewhere, recorded int) func(*terms) {
-		return func(t *terms) {
+	counts := func(elsewhere, recorded int) func(*limits) {
+		return func(t *limits) {
 			t.elsewhere = map[facts.Place]int{here: elsewhere}
 			t.recorded = map[string]int{here.Account: recorded}
 		}
 	}
 	for name, c := range map[string]struct {
 		rows  []Change
-		terms func(*terms)
+		terms func(*limits)
 		want  []Action // of the rows that are left
 	}{
-		"what is missing is made":              {[]Change{missing}, func(*terms) {}, []Action{Create}},
-		"what is orphaned is deleted":          {[]Change{orphaned}, func(*terms) {}, []Action{Delete}},
-		"nothing beside a conflict is touched": {[]Change{missing, foreign}, func(*terms) {}, []Action{None, None}},
-		"adopted, both are made":               {[]Change{missing, foreign}, func(t *terms) { t.adopt = true }, []Action{Update, Create}},
-		"another profile's is left out":        {[]Change{missing, orphaned}, func(t *terms) { t.profile = "q" }, []Action{Delete}},
-		"another instance's is left out":       {[]Change{missing, orphaned}, func(t *terms) { t.instanceIDs = []string{id(1)} }, []Action{Create}},
-		"the young are spared":                 {[]Change{absent}, func(*terms) {}, nil},
-		"the old are not":                      {[]Change{old}, func(*terms) {}, []Action{Delete}},
-		"in doubt nothing is deleted":          {[]Change{missing, orphaned}, func(t *terms) { t.doubts = []string{"x"} }, []Action{Create, None}},
-		"in doubt force does not help":         {[]Change{orphaned}, func(t *terms) { t.doubts, t.force = []string{"x"}, true }, []Action{None}},
-		"an empty place stops its deletes":     {[]Change{orphaned, another}, func(t *terms) { t.empty = map[facts.Place]string{here: "x"} }, []Action{None, Delete}},
-		"an empty place, forced":               {[]Change{orphaned}, func(t *terms) { t.empty, t.force = map[facts.Place]string{here: "x"}, true }, []Action{Delete}},
-		"a failed place stops its deletes":     {[]Change{orphaned, another}, func(t *terms) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete}},
-		"a failed place, forced":               {[]Change{orphaned, another}, func(t *terms) { t.failed, t.force = map[facts.Place]string{here: "x"}, true }, []Action{None, Delete}},
+		"what is missing is made":              {[]Change{missing}, func(*limits) {}, []Action{Create}},
+		"what is orphaned is deleted":          {[]Change{orphaned}, func(*limits) {}, []Action{Delete}},
+		"nothing beside a conflict is touched": {[]Change{missing, foreign}, func(*limits) {}, []Action{None, None}},
+		"adopted, both are made":               {[]Change{missing, foreign}, func(t *limits) { t.adopt = true }, []Action{Update, Create}},
+		"another profile's is left out":        {[]Change{missing, orphaned}, func(t *limits) { t.profile = "q" }, []Action{Delete}},
+		"another instance's is left out":       {[]Change{missing, orphaned}, func(t *limits) { t.instanceIDs = []string{id(1)} }, []Action{Create}},
+		"the young are spared":                 {[]Change{absent}, func(*limits) {}, nil},
+		"the old are not":                      {[]Change{old}, func(*limits) {}, []Action{Delete}},
+		"in doubt nothing is deleted":          {[]Change{missing, orphaned}, func(t *limits) { t.doubts = []string{"x"} }, []Action{Create, None}},
+		"in doubt force does not help":         {[]Change{orphaned}, func(t *limits) { t.doubts, t.force = []string{"x"}, true }, []Action{None}},
+		"an empty place stops its deletes":     {[]Change{orphaned, another}, func(t *limits) { t.empty = map[facts.Place]string{here: "x"} }, []Action{None, Delete}},
+		"an empty place, forced":               {[]Change{orphaned}, func(t *limits) { t.empty, t.force = map[facts.Place]string{here: "x"}, true }, []Action{Delete}},
+		"a failed place stops its deletes":     {[]Change{orphaned, another}, func(t *limits) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete}},
+		"a failed place, forced":               {[]Change{orphaned, another}, func(t *limits) { t.failed, t.force = map[facts.Place]string{here: "x"}, true }, []Action{None, Delete}},
 		"a failed place may hold what has no place": {
-			[]Change{in(facts.Place{}, orphaned), another}, func(t *terms) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete},
+			[]Change{in(facts.Place{}, orphaned), another}, func(t *limits) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete},
 		},
 		"past the limit nothing is deleted":          {[]Change{orphaned}, counts(5, 10), []Action{None}},
 		"five are below every limit":                 {[]Change{orphaned}, counts(4, 5), []Action{Delete}},
 		"six of thirty are twenty percent":           {[]Change{orphaned}, counts(5, 30), []Action{Delete}},
 		"six of twenty-nine are more":                {[]Change{orphaned}, counts(5, 29), []Action{None}},
-		"past one account's limit another's deletes": {[]Change{orphaned, another}, func(t *terms) { t.elsewhere = map[facts.Place]int{here: 9} }, []Action{None, Delete}},
-		"what went before counts in its account":     {[]Change{orphaned, another}, func(t *terms) { t.removed = map[string]int{here.Account: 5} }, []Action{None, Delete}},
-		"what is withheld counts for nobody": {[]Change{orphaned, another}, func(t *terms) {
+		"past one account's limit another's deletes": {[]Change{orphaned, another}, func(t *limits) { t.elsewhere = map[facts.Place]int{here: 9} }, []Action{None, Delete}},
+		"what went before counts in its account":     {[]Change{orphaned, another}, func(t *limits) { t.removed = map[string]int{here.Account: 5} }, []Action{None, Delete}},
+		"what is withheld counts for nobody": {[]Change{orphaned, another}, func(t *limits) {
 			t.failed, t.elsewhere = map[facts.Place]string{here: "x"}, map[facts.Place]int{here: 20}
 		}, []Action{None, Delete}},
-		"few in a small account stop no large one": {[]Change{orphaned, another}, func(t *terms) {
+		"few in a small account stop no large one": {[]Change{orphaned, another}, func(t *limits) {
 			t.recorded, t.elsewhere = map[string]int{here.Account: 5, there.Account: 10}, map[facts.Place]int{here: 4, there: 1}
 		}, []Action{None, Delete}},
-		"of unknown accounts they count in the whole run": {[]Change{orphaned, another}, func(t *terms) {
+		"of unknown accounts they count in the whole run": {[]Change{orphaned, another}, func(t *limits) {
 			t.recorded, t.removed = map[string]int{"": 6, here.Account: 10, there.Account: 10}, map[string]int{"": 6}
 		}, []Action{None, None}},
-		"a name whose holder is where nothing goes": {[]Change{in(there, held)}, func(t *terms) {
-			t.alive, t.empty = func(string) bool { return false }, map[facts.Place]string{here: "x"}
+		"a name whose holder is where nothing goes": {[]Change{in(there, held)}, func(t *limits) {
+			t.mayExist, t.empty = func(string) bool { return false }, map[facts.Place]string{here: "x"}
 		}, []Action{None}},
-		"a name that is held":                      {[]Change{held}, func(*terms) {}, []Action{None}},
-		"a name whose holder is gone":              {[]Change{held}, func(t *terms) { t.alive = func(string) bool { return false } }, []Action{Create}},
-		"an orphan beside its conflict is deleted": {[]Change{{Drift: Drift{InstanceID: id(2), Path: "b", Reason: Conflicting, Action: None}}, orphaned}, func(*terms) {}, []Action{None, Delete}},
+		"a name that is held":                      {[]Change{held}, func(*limits) {}, []Action{None}},
+		"a name whose holder is gone":              {[]Change{held}, func(t *limits) { t.mayExist = func(string) bool { return false } }, []Action{Create}},
+		"an orphan beside its conflict is deleted": {[]Change{{Drift: Drift{InstanceID: id(2), Path: "b", Reason: Conflicting, Action: None}}, orphaned}, func(*limits) {}, []Action{None, Delete}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			terms := base

@@ -28,14 +28,14 @@ const (
 
 // job is one instance to put right.
 type job struct {
-	rows      []*Change
-	removes   bool
-	counts    bool // for the delete limit
-	here      bool // not to be handed to provision, which may not remove
-	revokes   bool // certificates, and nothing else
-	untracked []string
-	places    []facts.Place // where it may be
-	account   string        // empty when nothing tells where it is
+	rows        []*Change
+	removes     bool
+	counts      bool // for the delete limit
+	needsRemove bool // not to be handed to provision, which may not remove
+	revokes     bool // certificates, and nothing else
+	untracked   []string
+	places      []facts.Place // where it may be
+	account     string        // empty when nothing tells where it is
 }
 
 // jobs are the instances of a plan that something can be done about, in the order of their IDs.
@@ -55,19 +55,19 @@ func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 		last.removes = last.removes || c.removes
 		last.revokes = last.revokes && c.revokes
 		last.counts = last.counts || c.counts
-		last.here = last.here || c.removes || c.here
+		last.needsRemove = last.needsRemove || c.removes || c.needsRemove
 		if c.place != (facts.Place{}) {
 			last.places, last.account = []facts.Place{c.place}, c.place.Account
 		}
-		if stray := r.stray(c); stray != "" && !slices.Contains(last.untracked, stray) {
-			last.untracked = append(last.untracked, stray)
+		if path := r.untrackedPath(c); path != "" && !slices.Contains(last.untracked, path) {
+			last.untracked = append(last.untracked, path)
 		}
 	}
 	return out
 }
 
-// stray is the path that lifecycle is to take into the record and remove. What logins left goes with the auth role.
-func (r *Reconciler) stray(c *Change) string {
+// untrackedPath is the path that lifecycle is to take into the record and remove. What logins left goes with the auth role.
+func (r *Reconciler) untrackedPath(c *Change) string {
 	switch {
 	case c.Action != Delete || c.Object == KindRecord:
 		return ""
@@ -79,8 +79,8 @@ func (r *Reconciler) stray(c *Change) string {
 
 func (j *job) id() string { return j.rows[0].InstanceID }
 
-// end notes on every row of the job what became of it.
-func (j *job) end(s *Summary, count *int, err error) {
+// finish notes on every row of the job what became of it.
+func (j *job) finish(s *Summary, count *int, err error) {
 	if err == nil {
 		*count += len(j.rows)
 		return
@@ -93,20 +93,20 @@ func (j *job) end(s *Summary, count *int, err error) {
 
 // repair puts right what the plan asks for, in the order of the instances' IDs. It gives the last instance that it is
 // done with when time ends before the plan does.
-func (r *Reconciler) repair(ctx context.Context, run *run, p plan, s *Summary) (upTo string, finished bool) {
-	for part := range slices.Chunk(r.jobs(p, run.places), chunk) {
-		if !r.Now().Before(run.until) {
+func (r *Reconciler) repair(ctx context.Context, inv *invocation, p plan, s *Summary) (upTo string, finished bool) {
+	for part := range slices.Chunk(r.jobs(p, inv.places), chunk) {
+		if !r.Now().Before(inv.until) {
 			return upTo, false
 		}
-		var remote, here []*job
+		var remote, local []*job
 		for _, j := range part {
-			if r.Queue != nil && !j.here {
+			if r.Queue != nil && !j.needsRemove {
 				remote = append(remote, j)
 			} else {
-				here = append(here, j)
+				local = append(local, j)
 			}
 		}
-		if left := r.repairHere(ctx, run, here, s); left != nil {
+		if left := r.repairHere(ctx, inv, local, s); left != nil {
 			done := slices.Index(part, left)
 			r.send(ctx, slices.DeleteFunc(remote, func(j *job) bool { return j.id() > left.id() }), s)
 			if done > 0 {
@@ -130,57 +130,57 @@ func (r *Reconciler) send(ctx context.Context, jobs []*job, s *Summary) {
 		events[i] = event.Differs(facts.Ref{ID: j.id(), Place: j.places[0]}, r.Now())
 	}
 	for i, err := range r.Queue.Send(ctx, events) {
-		jobs[i].end(s, &s.Enqueued, err)
+		jobs[i].finish(s, &s.Enqueued, err)
 	}
 }
 
 // repairHere looks at instances once more, by their IDs, and converges them, a few at a time. It gives the first that
 // there was no time to begin; nil for none.
-func (r *Reconciler) repairHere(ctx context.Context, run *run, jobs []*job, s *Summary) (left *job) {
+func (r *Reconciler) repairHere(ctx context.Context, inv *invocation, jobs []*job, s *Summary) (left *job) {
 	var sightings map[facts.Ref]instance.Sighting
-	var looked time.Time
+	var lookedAt time.Time
 	for len(jobs) > 0 {
 		now := r.Now()
-		if !now.Before(run.until) {
+		if !now.Before(inv.until) {
 			return jobs[0]
 		}
-		if sightings == nil || now.Sub(looked) > fresh {
-			looked = now
+		if sightings == nil || now.Sub(lookedAt) > fresh {
+			lookedAt = now
 			sightings = r.Instances.Look(ctx, refs(jobs))
 		}
-		few := apart(jobs[:min(sideBySide, len(jobs))])
-		jobs = jobs[len(few):]
-		errs, takenOver := make([]error, len(few)), make([][]converge.RemovedHolder, len(few))
-		var group errgroup.Group
-		for i, j := range few {
-			group.Go(func() error {
-				takenOver[i], errs[i] = r.converge(ctx, run.converger, j, sightings)
+		group := independent(jobs[:min(sideBySide, len(jobs))])
+		jobs = jobs[len(group):]
+		errs, takenOver := make([]error, len(group)), make([][]converge.RemovedHolder, len(group))
+		var tasks errgroup.Group
+		for i, j := range group {
+			tasks.Go(func() error {
+				takenOver[i], errs[i] = r.converge(ctx, inv.converger, j, sightings)
 				return nil
 			})
 		}
-		_ = group.Wait() // the functions above keep their errors in errs
-		for i, j := range few {
+		_ = tasks.Wait() // the functions above keep their errors in errs
+		for i, j := range group {
 			for _, holder := range takenOver[i] {
 				if holder.Unfinished {
-					run.settling = append(run.settling, holder.ID)
+					inv.unfinished = append(inv.unfinished, holder.ID)
 				}
 			}
 			if errors.Is(errs[i], converge.ErrUnfinished) {
-				run.settling = append(run.settling, j.id())
+				inv.unfinished = append(inv.unfinished, j.id())
 				errs[i] = nil
 			}
-			j.end(s, &s.Corrected, errs[i])
+			j.finish(s, &s.Corrected, errs[i])
 			if j.counts && errs[i] == nil {
-				run.removed[j.account]++
+				inv.removed[j.account]++
 			}
 		}
 	}
 	return nil
 }
 
-// apart ends a group before an instance that takes its name from another in it, or gives its own to one: side by side,
+// independent ends a group before an instance that takes its name from another in it, or gives its own to one: side by side,
 // both would remove the same holder.
-func apart(jobs []*job) []*job {
+func independent(jobs []*job) []*job {
 	for i, j := range jobs {
 		if slices.ContainsFunc(jobs[:i], func(o *job) bool { return j.takesFrom(o) || o.takesFrom(j) }) {
 			return jobs[:i]
@@ -225,7 +225,7 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 	}
 	// Every place where it may be was looked at without an error: what was not found is absent.
 	req := converge.Request{Ref: ref, At: r.Now(), Verify: true, Absent: !seen.Found, Untracked: j.untracked}
-	if !j.removes && !r.stands(seen) {
+	if !j.removes && !r.isFit(seen) {
 		// It was to be made or mended. Taking it away is for a run that plans to, within its limit.
 		return nil, fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
 	}
@@ -241,27 +241,11 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 	return outcome.RemovedHolders, nil
 }
 
-// stands tells whether an instance runs and a profile fits it, or more than one does, which lifecycle refuses.
-func (r *Reconciler) stands(s instance.Sighting) bool {
+// isFit tells whether an instance runs and a profile fits it, or more than one does, which lifecycle refuses.
+func (r *Reconciler) isFit(s instance.Sighting) bool {
 	if !s.Found || s.Facts.State != facts.Running && s.Facts.State != facts.Pending {
 		return false
 	}
 	profile, err := r.Profiles.Match(s.Facts)
 	return profile != nil || err != nil
-}
-
-// run is one invocation's part of a run.
-type run struct {
-	converger Converger
-	observer  Observer
-	places    []facts.Place
-	until     time.Time
-	patience  time.Duration // how long one account's listings may take in a pass
-	passes    int           // begun in this invocation
-	// removed counts instances, by account, over all invocations of the run.
-	removed map[string]int
-	// misnamed are the rows of what belongs to no instance.
-	misnamed []Change
-	// settling are removed instances that are to be looked after once more.
-	settling []string
 }

@@ -33,7 +33,7 @@ var (
 
 // survey is one look at EC2, compared page by page with what Vault and the ledger hold.
 type survey struct {
-	*Reconciler
+	r         *Reconciler
 	inventory *inventory
 	input     Input
 	until     time.Time // when to stop
@@ -54,15 +54,15 @@ type sighted struct {
 }
 
 // survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
-func (r *Reconciler) survey(ctx context.Context, f *inventory, in Input, now *run) (*survey, error) {
+func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
 	s := &survey{
-		Reconciler: r, inventory: f, input: in, until: now.until,
+		r: r, inventory: held, input: in, until: inv.until,
 		states: map[string]facts.State{}, counts: map[facts.Place]int{}, failed: map[facts.Place]error{}, elsewhere: map[facts.Place]int{},
 	}
-	for _, p := range now.places {
+	for _, p := range inv.places {
 		s.counts[p] = 0
 	}
-	whole, cancel := context.WithTimeout(ctx, now.until.Sub(r.Now()))
+	whole, cancel := context.WithTimeout(ctx, inv.until.Sub(r.Now()))
 	defer cancel()
 	found := make(chan sighted)
 	var compared, listed errgroup.Group
@@ -70,12 +70,12 @@ func (r *Reconciler) survey(ctx context.Context, f *inventory, in Input, now *ru
 		compared.Go(func() error { return s.compareAll(whole, found) })
 	}
 	listed.SetLimit(listers)
-	patience := newPatience(now.patience)
-	for _, p := range now.places {
+	patience := newPatience(inv.patience)
+	for _, p := range inv.places {
 		listed.Go(func() error {
 			err := patience.list(whole, p, func(ctx context.Context, each func(func() error) error) error {
 				return r.Instances.List(ctx, p, in.InstanceIDs, func(page []instance.Sighting) error {
-					return each(func() error { return s.page(whole, p, page, found) })
+					return each(func() error { return s.addPage(whole, p, page, found) })
 				})
 			})
 			if err != nil {
@@ -94,15 +94,15 @@ func (r *Reconciler) survey(ctx context.Context, f *inventory, in Input, now *ru
 	if err := s.outOfTime(whole); err != nil {
 		return s, err
 	}
-	if err := s.compareGone(whole, now.places); err != nil {
+	if err := s.compareGone(whole, inv.places); err != nil {
 		return s, err
 	}
-	s.lookAtHolders(whole)
+	s.askAboutHolders(whole)
 	return s, nil
 }
 
-// lookAtHolders looks at those that hold a wanted name and that no listing showed: it may not have been theirs to show.
-func (s *survey) lookAtHolders(ctx context.Context) {
+// askAboutHolders looks at those that hold a wanted name and that no listing showed: it may not have been theirs to show.
+func (s *survey) askAboutHolders(ctx context.Context) {
 	var refs []facts.Ref
 	for _, c := range s.changes {
 		place, recorded := s.inventory.recorded[c.heldBy]
@@ -113,7 +113,7 @@ func (s *survey) lookAtHolders(ctx context.Context) {
 	if len(refs) == 0 {
 		return
 	}
-	for ref, seen := range s.Instances.Look(ctx, refs) {
+	for ref, seen := range s.r.Instances.Look(ctx, refs) {
 		switch {
 		case seen.Err != nil:
 			s.states[ref.ID] = "" // not known, and so not gone
@@ -124,25 +124,25 @@ func (s *survey) lookAtHolders(ctx context.Context) {
 }
 
 func (s *survey) outOfTime(ctx context.Context) error {
-	if ctx.Err() != nil || !s.Now().Before(s.until) {
+	if ctx.Err() != nil || !s.r.Now().Before(s.until) {
 		return errOutOfTime
 	}
 	return nil
 }
 
-// page takes a page of EC2's: notes every instance and hands those to compare on.
-func (s *survey) page(ctx context.Context, p facts.Place, page []instance.Sighting, found chan<- sighted) error {
+// addPage takes a page of EC2's: notes every instance and hands those to compare on.
+func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sighting, found chan<- sighted) error {
 	for _, i := range page {
 		id := i.Facts.ID
 		_, recorded := s.inventory.recorded[id]
 		s.mu.Lock()
 		s.states[id] = i.Facts.State
 		s.counts[p]++
-		if recorded && !s.inventory.inStretch(id) && s.toGo(i) {
+		if recorded && !s.inventory.inStretch(id) && s.isToRemove(i) {
 			s.elsewhere[p]++
 		}
 		s.mu.Unlock()
-		if !s.inventory.inStretch(id) || !s.present(i) {
+		if !s.inventory.inStretch(id) || !s.isComparable(i) {
 			continue
 		}
 		select {
@@ -154,22 +154,22 @@ func (s *survey) page(ctx context.Context, p facts.Place, page []instance.Sighti
 	return nil
 }
 
-// present tells whether an instance is one to compare now: a stopped one is compared when it runs again.
-func (s *survey) present(i instance.Sighting) bool {
+// isComparable tells whether an instance is one to compare now: a stopped one is compared when it runs again.
+func (s *survey) isComparable(i instance.Sighting) bool {
 	return i.Err != nil || i.Facts.State == facts.Pending || i.Facts.State == facts.Running
 }
 
 // isGone tells whether EC2 says that an instance has ended.
 func (s *survey) isGone(state facts.State) bool {
-	return state == facts.Terminated || state == facts.ShuttingDown && s.OnShuttingDown
+	return state == facts.Terminated || state == facts.ShuttingDown && s.r.OnShuttingDown
 }
 
-// toGo tells whether an instance that has a record is to be removed.
-func (s *survey) toGo(i instance.Sighting) bool {
-	if i.Err != nil || !s.present(i) {
+// isToRemove tells whether an instance that has a record is to be removed.
+func (s *survey) isToRemove(i instance.Sighting) bool {
+	if i.Err != nil || !s.isComparable(i) {
 		return i.Err == nil && s.isGone(i.Facts.State)
 	}
-	profile, err := s.Profiles.Match(i.Facts)
+	profile, err := s.r.Profiles.Match(i.Facts)
 	return profile == nil && err == nil
 }
 
@@ -177,19 +177,19 @@ func (s *survey) compareAll(ctx context.Context, found <-chan sighted) error {
 	var gaveUp error
 	for i := range found {
 		if gaveUp == nil {
-			gaveUp = s.note(s.comparePresent(ctx, i))
+			gaveUp = s.addRows(s.comparePresent(ctx, i))
 		}
 	}
 	return gaveUp
 }
 
-// note keeps what a comparison found. It fails when too many did in a row.
-func (s *survey) note(rows []Change, subject *subject, err error) error {
+// addRows keeps what a comparison found. It fails when too many did in a row.
+func (s *survey) addRows(rows []Change, subject *subject, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.failures++
-		rows = []Change{subject.failure(err)}
+		rows = []Change{subject.failedRow(err)}
 	} else {
 		s.failures = 0
 	}
@@ -201,7 +201,7 @@ func (s *survey) note(rows []Change, subject *subject, err error) error {
 }
 
 func (s *survey) comparison() *comparison {
-	return &comparison{deployment: s.Realm.Deployment, now: s.Now(), pkiMounts: s.Profiles.PKIMounts()}
+	return &comparison{deployment: s.r.Realm.Deployment, now: s.r.Now(), pkiMounts: s.r.Profiles.PKIMounts()}
 }
 
 // comparePresent compares one instance that is there.
@@ -209,16 +209,16 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	u := s.subject(i.Facts.ID)
 	u.sighting, u.place = i.Sighting, i.place
 	if i.Err != nil {
-		return []Change{u.failure(i.Err)}, u, nil //nolint:nilerr // AWS's fault with this instance, and nobody else's
+		return []Change{u.failedRow(i.Err)}, u, nil //nolint:nilerr // AWS's fault with this instance, and nobody else's
 	}
 	c := s.comparison()
-	if u.busy(c.now) {
+	if u.isBusy(c.now) {
 		return nil, u, nil
 	}
-	u.profile, u.refusal = s.Profiles.Match(i.Facts)
+	u.profile, u.refusal = s.r.Profiles.Match(i.Facts)
 	if u.profile != nil && u.refusal == nil {
 		if u.grant, u.refusal = s.render(u, i.Facts); u.refusal == nil {
-			u.claimed(s.inventory.claims)
+			u.checkClaims(s.inventory.claims)
 		}
 	}
 	if s.input.Profile != "" && (u.profile == nil || u.profile.Name != s.input.Profile) && (u.record == nil || u.record.Profile != s.input.Profile) {
@@ -227,19 +227,19 @@ func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subj
 	if err := s.read(ctx, u); err != nil {
 		return nil, u, err
 	}
-	return s.confirm(ctx, u, c.present(u))
+	return s.confirm(ctx, u, c.rowsOfPresent(u))
 }
 
 // render gives an instance's grant. What is exactly as it was made and recorded went through the guard then; all else
 // does now, as it will once more before anything is written.
 func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
-	g, err := u.profile.Draft(f, s.Realm)
+	g, err := u.profile.Draft(f, s.r.Realm)
 	if err == nil {
 		if u.asRecorded = u.record != nil && u.record.State == ledger.Active && u.record.Holds(g); u.asRecorded {
 			return g, nil
 		}
 	}
-	return u.profile.Render(f, s.Realm)
+	return u.profile.Render(f, s.r.Realm)
 }
 
 func (s *survey) subject(id string) *subject {
@@ -247,8 +247,8 @@ func (s *survey) subject(id string) *subject {
 	return &subject{id: id, record: s.inventory.records[id], paths: n.paths[id], leftovers: n.leftovers[id], contents: map[string]map[string]any{}}
 }
 
-// claimed holds the grant's names against the claims there are.
-func (s *subject) claimed(claims map[ledger.Name]string) {
+// checkClaims holds the grant's names against the claims there are.
+func (s *subject) checkClaims(claims map[ledger.Name]string) {
 	for _, name := range ledger.NamesOf(s.grant) {
 		switch holder := claims[name]; {
 		case holder == "":
@@ -280,7 +280,7 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 		state, seen := s.states[id]
 		u := s.subject(id)
 		stopped := state == facts.Stopping || state == facts.Stopped
-		if seen && !s.isGone(state) && (!stopped || u.live()) {
+		if seen && !s.isGone(state) && (!stopped || u.hasLiveRecord()) {
 			continue
 		}
 		group.Go(func() error {
@@ -288,7 +288,7 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 			if err := s.outOfTime(ctx); err != nil {
 				return err
 			}
-			return s.note(s.compareOneGone(ctx, u, complete))
+			return s.addRows(s.compareOneGone(ctx, u, complete))
 		})
 	}
 	return group.Wait()
@@ -315,13 +315,13 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[fa
 	if err := s.read(ctx, u); err != nil {
 		return nil, u, err
 	}
-	if !uncompared && !u.alive() {
-		return s.confirm(ctx, u, s.comparison().gone(u))
+	if !uncompared && !u.isAlive() {
+		return s.confirm(ctx, u, s.comparison().rowsOfGone(u))
 	}
-	if err := s.readGiven(ctx, u); err != nil {
+	if err := s.readLogin(ctx, u); err != nil {
 		return nil, u, err
 	}
-	rows, err := s.standing(ctx, s.comparison().unproven(u))
+	rows, err := s.existing(ctx, s.comparison().rowsOfUnproven(u))
 	if err != nil {
 		return nil, u, err
 	}

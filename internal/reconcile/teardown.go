@@ -24,26 +24,26 @@ import (
 func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, w Observer) Answer {
 	start := r.Now()
 	at, a := begin(in, start)
-	now := &run{converger: converger, observer: w, until: r.until(ctx, start)}
+	inv := &invocation{converger: converger, observer: w, until: r.stopTime(ctx, start)}
 	// A Vault that cannot be listed is no reason to stop granting: nothing is noted then.
 	err := errors.Join(r.list(ctx).failed...)
 	if err == nil {
-		err = r.close(ctx, in)
+		err = r.announceTeardown(ctx, in)
 	}
 	if err != nil {
 		a.giveUp("nothing is removed: " + err.Error())
 	} else {
 		a.Compared = true
-		at = r.through(ctx, now, at, &a, func(at Cursor) (Cursor, bool) { return r.takeAway(ctx, now, in, at, &a) })
+		at = r.forEachStretch(ctx, inv, at, &a, func(at Cursor) (Cursor, bool) { return r.removeStretch(ctx, inv, in, at, &a) })
 		a.Unsettled = len(a.Unfinished)
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
-	r.tell(ctx, w.Log, a)
+	r.logAnswer(ctx, w.Log, a)
 	return a
 }
 
-// close notes the teardown and waits until every function goes by it.
-func (r *Reconciler) close(ctx context.Context, in Input) error {
+// announceTeardown notes the teardown and waits until every function goes by it.
+func (r *Reconciler) announceTeardown(ctx context.Context, in Input) error {
 	if len(in.InstanceIDs) > 0 {
 		since, err := r.Teardowns.TornDown(ctx)
 		if err == nil && since == nil {
@@ -68,58 +68,58 @@ func (r *Reconciler) close(ctx context.Context, in Input) error {
 // stopped is why a teardown stands in the middle.
 const stopped = "nothing more is removed, and nothing is granted any more either: run it again, or delete the item teardown from the ledger's table to take the deployment up again: "
 
-// takeAway removes one stretch of the fleet. It gives where to go on, if there is more.
-func (r *Reconciler) takeAway(ctx context.Context, now *run, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
-	names := r.list(ctx)
+// removeStretch removes one stretch of the fleet. It gives where to go on, if there is more.
+func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
+	listing := r.list(ctx)
 	if in.isWhole() {
-		now.misnamed = names.misnamedRows()
+		inv.misnamed = listing.misnamedRows()
 	}
-	if len(names.failed) > 0 {
-		a.giveUp(stopped + errors.Join(names.failed...).Error())
+	if len(listing.failed) > 0 {
+		a.giveUp(stopped + errors.Join(listing.failed...).Error())
 		return at, false
 	}
-	f, err := r.scan(ctx, names, at.After, at.Limit)
+	held, err := r.scan(ctx, listing, at.After, at.Limit)
 	if err != nil {
 		a.giveUp(stopped + err.Error())
 		return at, false
 	}
-	a.Scanned = Scanned{Records: len(f.recorded), Policies: names.policies, AuthRoles: names.authRoles, PKIRoles: names.pkiRoles}
+	a.Scanned = Scanned{Records: len(held.recorded), Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
 	next = at
-	ids := f.ids()
+	ids := held.ids()
 	if len(in.InstanceIDs) > 0 {
 		ids = slices.DeleteFunc(ids, func(id string) bool { return !slices.Contains(in.InstanceIDs, id) })
 	}
-	for few := range slices.Chunk(ids, sideBySide) {
-		if !r.Now().Before(now.until) {
+	for group := range slices.Chunk(ids, sideBySide) {
+		if !r.Now().Before(inv.until) {
 			return next, true
 		}
-		outcomes := make([]retired, len(few))
-		var group errgroup.Group
-		for i, id := range few {
-			group.Go(func() error {
-				outcomes[i] = r.retire(ctx, now.converger, f, id)
+		outcomes := make([]removedOne, len(group))
+		var removals errgroup.Group
+		for i, id := range group {
+			removals.Go(func() error {
+				outcomes[i] = r.removeOne(ctx, inv.converger, held, id)
 				return nil
 			})
 		}
-		_ = group.Wait() // the functions above keep their errors in outcomes
+		_ = removals.Wait() // the functions above keep their errors in outcomes
 		for _, o := range outcomes {
 			if o.row == nil {
 				continue
 			}
-			a.removed(o.row)
-			now.tell(ctx, []Change{*o.row})
-			if o.settling {
-				now.settling = append(now.settling, o.row.InstanceID)
+			a.addRemoval(o.row)
+			inv.report(ctx, []Change{*o.row})
+			if o.unfinished {
+				inv.unfinished = append(inv.unfinished, o.row.InstanceID)
 			}
 		}
-		next.After = few[len(few)-1]
+		next.After = group[len(group)-1]
 	}
-	next.After = f.upTo
-	return next, f.upTo != ""
+	next.After = held.upTo
+	return next, held.upTo != ""
 }
 
-// removed counts a row of a teardown and keeps it.
-func (a *Answer) removed(row *Change) {
+// addRemoval counts a row of a teardown and keeps it.
+func (a *Answer) addRemoval(row *Change) {
 	switch {
 	case row.Reason == Conflicting:
 		a.Summary.Conflicting++
@@ -137,17 +137,17 @@ func (a *Answer) removed(row *Change) {
 	a.Drift = append(a.Drift, row.Drift)
 }
 
-// retired is what became of one instance.
-type retired struct {
-	row      *Change // nil when nothing of it was this deployment's
-	settling bool    // it is to be looked after once more
+// removedOne is what became of one instance.
+type removedOne struct {
+	row        *Change // nil when nothing of it was this deployment's
+	unfinished bool    // it is to be looked after once more
 }
 
-// retire removes one instance's grant.
-func (r *Reconciler) retire(ctx context.Context, converger Converger, f *inventory, id string) retired {
-	record, untracked := f.records[id], slices.Clone(f.paths[id])
+// removeOne removes one instance's grant.
+func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *inventory, id string) removedOne {
+	record, untracked := held.records[id], slices.Clone(held.paths[id])
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
-	if len(f.leftovers[id]) > 0 && !slices.Contains(untracked, login) {
+	if len(held.leftovers[id]) > 0 && !slices.Contains(untracked, login) {
 		untracked = append(untracked, login)
 	}
 	if record != nil {
@@ -161,16 +161,16 @@ func (r *Reconciler) retire(ctx context.Context, converger Converger, f *invento
 	}
 	outcome, err := converger.Converge(ctx, req, instance.Sighting{})
 	if err == nil && outcome.Action != converge.Deprovisioned {
-		return retired{}
+		return removedOne{}
 	}
-	row := s.whole(Drift{Reason: Orphaned, Action: Delete})
-	settling := errors.Is(err, converge.ErrUnfinished)
+	row := s.recordRow(Drift{Reason: Orphaned, Action: Delete})
+	unfinished := errors.Is(err, converge.ErrUnfinished)
 	switch {
-	case err == nil || settling:
+	case err == nil || unfinished:
 	case fault.KindOf(err) == fault.Conflict: // another deployment's by now
 		row.Reason, row.Action, row.Error = Conflicting, None, err.Error()
 	default:
 		row.failed, row.Error = true, err.Error()
 	}
-	return retired{row: &row, settling: settling}
+	return removedOne{row: &row, unfinished: unfinished}
 }

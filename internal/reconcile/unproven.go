@@ -14,17 +14,17 @@ const unprovenError = "no record names it, it is not part of a grant that a depl
 	"a function's Vault token or an administrator made it, and reconcile never removes it. " +
 	"Read it, find who made it in Vault's audit log, and delete it by hand"
 
-// unproven returns the rows of an instance that no run compares: it is stopped, or bound to an account or region that is
+// rowsOfUnproven returns the rows of an instance that no run compares: it is stopped, or bound to an account or region that is
 // not compared. The rows are only reported, since the instance may be another stack's and run. Without them, a back door
 // under an instance's name could hide in the place that its own auth role names.
-func (c *comparison) unproven(s *subject) []Change {
+func (c *comparison) rowsOfUnproven(s *subject) []Change {
 	isAnothers := slices.ContainsFunc(slices.Collect(maps.Keys(s.contents)), func(path string) bool { return c.namesAnother(s, path) })
-	isAccounted := c.isGrant(s) && (isAnothers || !s.live())
-	if s.busy(c.now) || isAccounted {
+	isAccounted := c.isGrant(s) && (isAnothers || !s.hasLiveRecord())
+	if s.isBusy(c.now) || isAccounted {
 		return nil
 	}
 	var rows []Change
-	for _, row := range c.untracked(s) {
+	for _, row := range c.rowsOfUntracked(s) {
 		if slices.Contains(s.paths, row.Path) {
 			row.Reason, row.Action, row.Error = Conflicting, None, unprovenError
 			rows = append(rows, row)
@@ -52,8 +52,8 @@ func (c *comparison) isGrant(s *subject) bool {
 	return grant.Admits(role, s.id) && grant.GivesOneOf(role, policies)
 }
 
-// given returns the paths of the policies under the instance's name that an auth role gives.
-func (s *subject) given(role map[string]any) []string {
+// policiesOf returns the paths of the policies under the instance's name that an auth role gives.
+func (s *subject) policiesOf(role map[string]any) []string {
 	var paths []string
 	for _, policy := range grant.Gives(role) {
 		id, _, ok := grant.SplitObjectName(policy)

@@ -7,9 +7,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// untracked returns the rows of objects that bear the instance's name and that neither its record nor its grant names. Login
+// rowsOfUntracked returns the rows of objects that bear the instance's name and that neither its record nor its grant names. Login
 // leftovers are rows where the ledger knows that the instance was granted something and is gone.
-func (c *comparison) untracked(s *subject) []Change {
+func (c *comparison) rowsOfUntracked(s *subject) []Change {
 	var objects []ownership.Object
 	for _, path := range s.paths {
 		isRecorded := s.record != nil && s.record.Has(path)
@@ -22,24 +22,24 @@ func (c *comparison) untracked(s *subject) []Change {
 	var rows []Change
 	for _, o := range objects {
 		isOurs := evidence.OwnerOf(o) == ownership.Ours
-		if !isOurs && !s.live() && evidence.IsAnothers() && o.Kind != grant.KindPolicy {
+		if !isOurs && !s.hasLiveRecord() && evidence.IsAnothers() && o.Kind != grant.KindPolicy {
 			continue // another deployment's instance: the rows of its policies say so
 		}
 		d := Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete}
 		if !isOurs {
 			d.Reason, d.Action, d.Error = Conflicting, None, "nothing shows that this deployment ("+c.deployment+") made it"
 		}
-		row := s.change(d)
-		row.here = true
+		row := s.row(d)
+		row.needsRemove = true
 		rows = append(rows, row)
 	}
 	// The leftovers of a live record go with its removal.
-	if s.alive() || (s.live() && !evidence.Lost()) || evidence.OwnerOfLeftovers() != ownership.Ours {
+	if s.isAlive() || (s.hasLiveRecord() && !evidence.Lost()) || evidence.OwnerOfLeftovers() != ownership.Ours {
 		return rows
 	}
 	for _, path := range s.leftovers {
-		row := s.change(Drift{Object: grant.KindAuthRole, Path: path, Reason: Orphaned, Action: Delete})
-		row.here = true
+		row := s.row(Drift{Object: grant.KindAuthRole, Path: path, Reason: Orphaned, Action: Delete})
+		row.needsRemove = true
 		rows = append(rows, row)
 	}
 	return rows
