@@ -145,9 +145,9 @@ const (
 	Grace = 10 * time.Minute
 	// MaxFactsAge is the largest age of facts by which a grant is made, or removed while its instance lives.
 	MaxFactsAge = 30 * time.Second
-	// RunTime bounds one run. A run ends AnswerTime before its invocation does, which leaves time to answer and to return
-	// the lease.
-	RunTime    = 45 * time.Second
+	// RunTime bounds one run of Converge.
+	RunTime = 45 * time.Second
+	// AnswerTime is how long before its invocation a run ends at the latest, to answer and to return the lease.
 	AnswerTime = 5 * time.Second
 	// leaseMargin is the part of a lease that must be left to start a call: more than a call, with a login before it and
 	// a second try, may take of a run that has not been frozen.

@@ -33,9 +33,10 @@ import (
 const Reserve = 20 * time.Second
 
 const (
-	// busyTries and busyPause bound the wait for another run on the same instance to ten seconds.
-	busyTries = 20
+	// busyWait bounds the wait for another run on the same instance, which is asked about at every busyPause.
+	busyWait  = 10 * time.Second
 	busyPause = 500 * time.Millisecond
+	busyTries = int(busyWait / busyPause)
 )
 
 // Converger makes Vault and ledger agree with EC2 for one instance.
