@@ -158,7 +158,7 @@ func (d *demo) since(times []time.Duration, begun time.Time, path string) ([]tim
 			return append(times, r.Time.Sub(begun)), nil
 		}
 	}
-	return nil, fmt.Errorf("Vault's audit log has no request for %s", path)
+	return nil, fmt.Errorf("no request in Vault's audit log for %s", path)
 }
 
 func (d *demo) whatWasMade(ctx context.Context) error {
