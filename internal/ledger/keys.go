@@ -5,7 +5,10 @@ import (
 	"strings"
 )
 
-// The prefixes of the table's keys. The functions' IAM policies name them too, in template.yaml.
+// keyAttribute is the table's partition key. The expressions of the writes name it too.
+const keyAttribute = "pk"
+
+// The prefixes of the keys, which the functions' IAM policies in template.yaml name too.
 const (
 	recordPrefix = "instance#"
 	claimPrefix  = "claim#"
@@ -25,7 +28,7 @@ func SplitRecordKey(key string) (instanceID string, ok bool) {
 // mount is below a base path and no base path is below another.
 func ClaimKey(n Name) string {
 	if strings.Contains(n.Under, "#") || strings.Contains(n.Text, "#") || n.Text == "" {
-		panic(fmt.Sprintf("claim of %q below %q: grant lets no such name through", n.Text, n.Under))
+		panic(fmt.Sprintf("the name %q below %q has no key: grant must not render it", n.Text, n.Under))
 	}
 	return claimPrefix + n.Under + "#" + n.Text
 }

@@ -3,7 +3,6 @@ package ledger_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// failing answers every call of the ledger's with one error.
+// failing returns a ledger whose every call fails with err.
 func failing(err error) *ledger.Ledger {
 	return ledger.New(ledger.API{
 		Get: func(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
@@ -34,8 +33,8 @@ func failing(err error) *ledger.Ledger {
 	}, "the-ledger", time.Now)
 }
 
-// The ledger marks no fault as final: what DynamoDB cannot do now, it may do at the next delivery, and what a person
-// must mend waits in the queue. Only a name that is another's (ErrClaimed) is decided further up, by who holds it.
+// The ledger marks no fault as final. DynamoDB may do at the next delivery what it cannot do now, and a message waits in the
+// queue for faults that a person must repair. For a name that another instance holds (ErrClaimed), the caller decides.
 func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
 	cancelled := func(codes ...string) error {
 		e := &types.TransactionCanceledException{}
@@ -46,26 +45,26 @@ func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
 	}
 	for name, row := range map[string]struct {
 		err   error
-		wraps error // what the error of a write is known by; nil for the fault itself
+		wraps error // the error that a write's wraps; nil for err itself
 	}{
-		"throughput exceeded":         {&types.ProvisionedThroughputExceededException{}, nil},
-		"request limit exceeded":      {&types.RequestLimitExceeded{}, nil},
-		"throttling":                  {&smithy.GenericAPIError{Code: "ThrottlingException"}, nil},
-		"an internal error":           {&types.InternalServerError{}, nil},
-		"no such table":               {&types.ResourceNotFoundException{}, nil},
-		"access denied":               {&smithy.GenericAPIError{Code: "AccessDeniedException"}, nil},
-		"an item in a transaction":    {&types.TransactionConflictException{}, nil},
-		"a transaction under way":     {&types.TransactionInProgressException{}, nil},
-		"a transaction conflict":      {cancelled("TransactionConflict", "None"), nil},
-		"a conflict about the claim":  {cancelled("None", "TransactionConflict"), nil},
-		"a throttled transaction":     {cancelled("ThrottlingError", "None"), nil},
-		"cancelled without a reason":  {cancelled(), nil},
-		"a timeout":                   {context.DeadlineExceeded, nil},
-		"something nobody knows":      {errors.New("x"), nil},
-		"the record changed since":    {cancelled("ConditionalCheckFailed", "None"), ledger.ErrChanged},
-		"the name held":               {cancelled("None", "ConditionalCheckFailed"), ledger.ErrClaimed},
-		"both, the record counts":     {cancelled("ConditionalCheckFailed", "ConditionalCheckFailed"), ledger.ErrChanged},
-		"a conflict beside a refusal": {cancelled("TransactionConflict", "ConditionalCheckFailed"), ledger.ErrClaimed},
+		"throughput exceeded":        {&types.ProvisionedThroughputExceededException{}, nil},
+		"request limit exceeded":     {&types.RequestLimitExceeded{}, nil},
+		"throttling":                 {&smithy.GenericAPIError{Code: "ThrottlingException"}, nil},
+		"an internal error":          {&types.InternalServerError{}, nil},
+		"no such table":              {&types.ResourceNotFoundException{}, nil},
+		"access denied":              {&smithy.GenericAPIError{Code: "AccessDeniedException"}, nil},
+		"an item in a transaction":   {&types.TransactionConflictException{}, nil},
+		"a transaction in progress":  {&types.TransactionInProgressException{}, nil},
+		"a transaction conflict":     {cancelled("TransactionConflict", "None"), nil},
+		"a conflict about the claim": {cancelled("None", "TransactionConflict"), nil},
+		"a throttled transaction":    {cancelled("ThrottlingError", "None"), nil},
+		"cancelled without a reason": {cancelled(), nil},
+		"a timeout":                  {context.DeadlineExceeded, nil},
+		"an unknown error":           {errors.New("x"), nil},
+		"the record changed":         {cancelled("ConditionalCheckFailed", "None"), ledger.ErrChanged},
+		"the name is held":           {cancelled("None", "ConditionalCheckFailed"), ledger.ErrClaimed},
+		"both: the record decides":   {cancelled("ConditionalCheckFailed", "ConditionalCheckFailed"), ledger.ErrChanged},
+		"a conflict and a held name": {cancelled("TransactionConflict", "ConditionalCheckFailed"), ledger.ErrClaimed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := failing(row.err)
@@ -75,7 +74,7 @@ func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
 			_, written := l.Put(t.Context(), ledger.Write{New: ledger.Record{InstanceID: "i-01234567"}, Claims: []ledger.Name{claim}})
 			for doing, err := range map[string]error{"reading a record": read, "reading a claim": holder, "writing": written} {
 				if err == nil || fault.KindOf(err) != fault.Retry {
-					t.Errorf("%s: want an error of kind retry, so that the message comes back, got %v, %v", doing, err, fault.KindOf(err))
+					t.Errorf("%s: want an error of kind retry, so that the message is delivered again, got %v, %v", doing, err, fault.KindOf(err))
 				}
 			}
 			want := row.err
@@ -83,10 +82,10 @@ func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
 				want = row.wraps
 			}
 			if !errors.Is(written, want) {
-				t.Errorf("want the error of a write to be known as %v, got %v", want, written)
+				t.Errorf("want the error of a write to wrap %v, got %v", want, written)
 			}
 			if known := errors.Is(written, ledger.ErrChanged) || errors.Is(written, ledger.ErrClaimed); known != (row.wraps != nil) {
-				t.Errorf("want an outage told apart from a lost race, got %v", fmt.Sprint(written))
+				t.Errorf("want an outage to be no ErrChanged or ErrClaimed, got %v", written)
 			}
 		})
 	}

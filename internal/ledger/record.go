@@ -1,5 +1,3 @@
-// Package ledger keeps in a DynamoDB table what was made for which instance, and who may hold which name. Every
-// path is written here before it is made in Vault, so that whatever a crash leaves behind is known by name.
 package ledger
 
 import (
@@ -9,10 +7,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// State is where the record of an instance stands.
+// State is the state of a record.
 type State string
 
-// The states of a record.
+// The states of a record. docs/architecture.md has their transitions.
 const (
 	Provisioning   State = "provisioning"
 	Active         State = "active"
@@ -21,17 +19,17 @@ const (
 	Refused        State = "refused"
 )
 
-// Object is one object in Vault as the record keeps it: by the path it was made at, which is the path it will be
-// deleted at.
+// Object is a recorded object. A removal deletes it at the path at which it was made, whatever the settings say by then.
 type Object struct {
 	Kind   grant.Kind `dynamodbav:"kind"`
 	Path   string     `dynamodbav:"path"`
 	SHA256 string     `dynamodbav:"sha256"`
-	// RoleID is the auth role's role_id, the identity alias of its logins; empty for other kinds and until it is read.
+	// RoleID is the role_id of an auth role, the alias of its logins' identity. It is empty for other kinds and until it was
+	// read.
 	RoleID string `dynamodbav:"role_id,omitempty"`
 }
 
-// Record is all the ledger holds of one instance.
+// Record is an instance's item in the ledger.
 type Record struct {
 	InstanceID    string `dynamodbav:"instance_id"`
 	State         State  `dynamodbav:"state"`
@@ -41,165 +39,89 @@ type Record struct {
 	ProfileDigest string `dynamodbav:"profile_digest"`
 	BasePath      string `dynamodbav:"base_path"`
 	FQDN          string `dynamodbav:"fqdn"`
-	// Claims are the names and addresses that the instance holds, the FQDN among them. A record from before there were
-	// several has none, and holds its FQDN below its base path.
+	// Claims are the names and addresses of the instance's grant, the FQDN among them. A record from before names had claims
+	// of their own has none, and holds its FQDN below its base path: see Held.
 	Claims []Name `dynamodbav:"claims,omitempty"`
-	// Former are claims of an earlier grant, which stay while a certificate with them can still be good.
+	// Former are names of an earlier grant. They stay held while a certificate with them can be valid.
 	Former []FormerName `dynamodbav:"former,omitempty"`
-	// CertificateTTL is the longest that a certificate of any grant of the instance's can be good, in seconds; 0 in a record
-	// from before it was noted.
+	// CertificateTTL is the longest validity of a certificate of any of the instance's grants, in seconds. It is 0 in a record
+	// from before it was recorded.
 	CertificateTTL int64    `dynamodbav:"certificate_ttl,omitempty"`
 	Addresses      []string `dynamodbav:"addresses"`
 	Objects        []Object `dynamodbav:"objects"`
-	// LoginType is the auth role's auth_type, and TokenMaxTTL the longest that one of its tokens can live, in seconds; both
-	// empty in a record from before they were noted.
-	LoginType   string `dynamodbav:"login_type,omitempty"`
-	TokenMaxTTL int64  `dynamodbav:"token_max_ttl,omitempty"`
-	// UncutUntil is when the last token that a removal could not cut has ended; nil when all were cut.
+	// LoginType is the auth role's auth_type. It is empty in a record from before it was recorded.
+	LoginType string `dynamodbav:"login_type,omitempty"`
+	// TokenMaxTTL is the longest life of a token of the auth role, in seconds. It is 0 in a record from before it was recorded.
+	TokenMaxTTL int64 `dynamodbav:"token_max_ttl,omitempty"`
+	// UncutUntil is when the last token ends that a removal could not cut, or nil if all were cut.
 	UncutUntil *time.Time `dynamodbav:"uncut_until,omitempty"`
-	// Revoking are the paths whose certificates are to be revoked, of an instance whose removal is otherwise done.
+	// Revoking are the prefixes of certificate leases still to revoke, of an instance whose removal is otherwise done.
 	Revoking []string `dynamodbav:"revoking,omitempty"`
-	// ExtraPolicies tells that the auth role gives policies that outlive the instance's own objects.
+	// ExtraPolicies reports whether the auth role has policies that outlive the instance's own objects.
 	ExtraPolicies bool `dynamodbav:"extra_policies,omitempty"`
-	// QuietUntil is when every login that was under way while the auth role went must have ended; nil when nothing has
-	// to be waited for.
+	// QuietUntil is when every login has ended that was in flight while the auth role was deleted, or nil if the removal need
+	// not wait for such logins.
 	QuietUntil *time.Time `dynamodbav:"quiet_until,omitempty"`
-	// LeavingSince is when Auto Scaling was seen to terminate the instance and its removal began, while EC2 still showed it
-	// as running; nil when that was not so.
+	// LeavingSince is when the instance's removal began because Auto Scaling was terminating it, while EC2 still showed it as
+	// running, or nil.
 	LeavingSince *time.Time `dynamodbav:"leaving_since,omitempty"`
-	// FormerRoleIDs are role_ids of auth roles that are no more: tokens from then hang on them. A tombstone keeps them,
-	// since a login that was under way during the removal can end after it.
-	FormerRoleIDs []string   `dynamodbav:"former_role_ids,omitempty"`
-	EventTime     time.Time  `dynamodbav:"event_time"`
-	CreatedAt     time.Time  `dynamodbav:"created_at"`
-	UpdatedAt     time.Time  `dynamodbav:"updated_at"`
-	DeletedAt     *time.Time `dynamodbav:"deleted_at,omitempty"` // nil unless deleted
-	Attempts      int        `dynamodbav:"attempts"`
-	LastError     string     `dynamodbav:"last_error"`
+	// FormerRoleIDs are the role_ids of deleted auth roles, whose tokens may live. A tombstone keeps them, since a login in
+	// flight during the removal can end after it.
+	FormerRoleIDs []string  `dynamodbav:"former_role_ids,omitempty"`
+	EventTime     time.Time `dynamodbav:"event_time"`
+	CreatedAt     time.Time `dynamodbav:"created_at"`
+	UpdatedAt     time.Time `dynamodbav:"updated_at"`
+	// DeletedAt is when the record became a tombstone, or nil.
+	DeletedAt *time.Time `dynamodbav:"deleted_at,omitempty"`
+	Attempts  int        `dynamodbav:"attempts"`
+	LastError string     `dynamodbav:"last_error"`
 
-	// Set by the ledger at every write.
-	Version        int64  `dynamodbav:"version"`
-	LeaseOwner     string `dynamodbav:"lease_owner,omitempty"`
-	LeaseExpiresAt int64  `dynamodbav:"lease_expires_at,omitempty"` // Unix time, ms
-	// WriteID is new at every write. A conditional write whose answer was lost and that the SDK sends again fails on
-	// its own success: by this value it knows itself.
-	WriteID   string `dynamodbav:"write_id"`
-	ExpiresAt int64  `dynamodbav:"expires_at,omitempty"` // Unix time, s: DynamoDB's TTL
+	// Version is one more at each write. The ledger sets it and the fields below.
+	Version    int64  `dynamodbav:"version"`
+	LeaseOwner string `dynamodbav:"lease_owner,omitempty"`
+	// LeaseExpiresAt is in Unix time, in milliseconds.
+	LeaseExpiresAt int64 `dynamodbav:"lease_expires_at,omitempty"`
+	// WriteID is new at each write. A conditional write that the SDK repeats, its answer lost, fails because it succeeded
+	// before: the ID shows that the item is its own.
+	WriteID string `dynamodbav:"write_id"`
+	// ExpiresAt is DynamoDB's TTL in Unix time, in seconds. It is 0 for a record that is no tombstone.
+	ExpiresAt int64 `dynamodbav:"expires_at,omitempty"`
 }
 
-// Claim names the one instance that may hold a name.
-type Claim struct {
-	InstanceID string `dynamodbav:"instance_id"`
-	Account    string `dynamodbav:"account"`
-	Region     string `dynamodbav:"region"`
-}
-
-// Name is what one live instance alone may hold: a name or an address, see grant.Claim. The attributes have the names that
-// fitted when a base path and an FQDN were all there was.
-type Name struct {
-	Under string `dynamodbav:"base_path"`
-	Text  string `dynamodbav:"fqdn"`
-}
-
-func (n Name) String() string { return n.Text + " below " + n.Under }
-
-// FormerName is a name that is held though the grant does not bear it any more.
-type FormerName struct {
-	Name
-	// Until is when the last certificate with it has ended; zero while that is not known, and then the name is held as long
-	// as the instance lives.
-	Until time.Time `dynamodbav:"until,omitempty"`
-}
-
-// NamesOf returns what an instance must hold for a grant.
-func NamesOf(g *grant.Grant) []Name {
-	names := make([]Name, len(g.Claims))
-	for i, c := range g.Claims {
-		names[i] = Name{Under: c.Under, Text: c.Text}
-	}
-	return names
-}
-
-// Held are the names of the record's present grant.
-func (r Record) Held() []Name {
-	if len(r.Claims) > 0 || r.FQDN == "" || len(r.Objects) == 0 {
-		return r.Claims
-	}
-	return []Name{{Under: r.BasePath, Text: r.FQDN}}
-}
-
-// Names are all names the instance may hold, each once: those of its grant and the former ones.
-func (r Record) Names() []Name {
-	names := slices.Clone(r.Held())
-	for _, n := range r.Former {
-		if !slices.Contains(names, n.Name) {
-			names = append(names, n.Name)
-		}
-	}
-	return names
-}
-
-// HeldUntil reports whether a name is a former one of the instance's, and until when.
-func (r *Record) HeldUntil(name Name) (until time.Time, former bool) {
-	if r == nil {
-		return time.Time{}, false
-	}
-	for _, n := range r.Former {
-		if n.Name == name {
-			return n.Until, true
-		}
-	}
-	return time.Time{}, false
-}
-
-// MakeFormer keeps names among the former ones; DateFormer says until when.
-func (r *Record) MakeFormer(names []Name) {
-	former := slices.Clone(r.Former)
-	for _, n := range names {
-		if _, known := r.HeldUntil(n); !known {
-			former = append(former, FormerName{Name: n})
-		}
-	}
-	r.Former = former
-}
-
-// DateFormer says until when those former names are held of which that is not known yet.
-func (r *Record) DateFormer(until time.Time) {
-	r.Former = slices.Clone(r.Former)
-	for i := range r.Former {
-		if r.Former[i].Until.IsZero() {
-			r.Former[i].Until = until
-		}
-	}
-}
-
-// Leaves tells whether the instance is on its way out by Auto Scaling's word and is granted nothing more, though it may
-// run for hours yet. Only a start after that, of an instance that was stopped, is a new life.
+// Leaves reports whether Auto Scaling terminates the instance, so that it gets no grant although it may run for hours. An
+// instance that was stopped and launched again after that counts as a new one. A nil record leaves nothing.
 func (r *Record) Leaves(launched time.Time) bool {
 	return r != nil && r.LeavingSince != nil && !launched.After(*r.LeavingSince)
 }
 
-// Has tells whether the record names this path.
+// object returns the recorded object at a path; the zero Object if there is none.
+func (r Record) object(path string) (o Object, ok bool) {
+	i := slices.IndexFunc(r.Objects, func(o Object) bool { return o.Path == path })
+	if i < 0 {
+		return Object{}, false
+	}
+	return r.Objects[i], true
+}
+
+// Has reports whether the record names a path.
 func (r Record) Has(path string) bool {
-	for _, o := range r.Objects {
-		if o.Path == path {
-			return true
-		}
-	}
-	return false
+	_, ok := r.object(path)
+	return ok
 }
 
-// SHA256 is the digest of what was written to a path; empty when the record does not name it.
+// SHA256 returns the digest of the object written to a path, or an empty string if the record does not name the path.
 func (r Record) SHA256(path string) string {
-	for _, o := range r.Objects {
-		if o.Path == path {
-			return o.SHA256
-		}
-	}
-	return ""
+	o, _ := r.object(path)
+	return o.SHA256
 }
 
-// Holds reports whether the record begins with exactly the objects of a grant, in its order, and has its claims.
+// RoleID returns the role_id of the auth role recorded at a path, or an empty string if it is not known.
+func (r Record) RoleID(path string) string {
+	o, _ := r.object(path)
+	return o.RoleID
+}
+
+// Holds reports whether the record begins with exactly the objects of a grant, in their order, and has its claims.
 func (r Record) Holds(g *grant.Grant) bool {
 	all := g.All()
 	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath || !slices.Equal(r.Claims, NamesOf(g)) {
@@ -213,17 +135,7 @@ func (r Record) Holds(g *grant.Grant) bool {
 	return true
 }
 
-// RoleID is the role_id of the auth role recorded at a path; empty when it is not known.
-func (r Record) RoleID(path string) string {
-	for _, o := range r.Objects {
-		if o.Path == path {
-			return o.RoleID
-		}
-	}
-	return ""
-}
-
-// RoleIDs are all role_ids that auth roles of the instance are known to have, or to have had.
+// RoleIDs returns the known role_ids of all auth roles of the instance, the deleted ones included.
 func (r Record) RoleIDs() []string {
 	ids := slices.Clone(r.FormerRoleIDs)
 	for _, o := range r.Objects {
@@ -234,7 +146,8 @@ func (r Record) RoleIDs() []string {
 	return ids
 }
 
-// SetRoleID notes the role_id of the auth role at a path. One it had before is kept among the former.
+// SetRoleID sets the role_id of the auth role at a path. Its former role_id is added to FormerRoleIDs. A path that the record
+// does not name changes nothing.
 func (r *Record) SetRoleID(path, roleID string) {
 	for i := range r.Objects {
 		o := &r.Objects[i]

@@ -15,23 +15,24 @@ import (
 )
 
 const (
-	// scanTimeout bounds one page. A page is at most 1 MB; this many items stay below it and are faster to read.
-	// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Scan.html
+	// scanTimeout bounds the read of one page.
 	scanTimeout = 15 * time.Second
-	scanPage    = 500
-	// scanSegments are read side by side.
+	// scanPage is the number of items of a page. It keeps a page below DynamoDB's bound of 1 MB, and faster to read.
+	// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Scan.html
+	scanPage = 500
+	// scanSegments are read concurrently.
 	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Scan.html#Scan.ParallelScan
 	scanSegments = 4
 )
 
-// Visitor is shown the whole table, item by item. What it is given is its own to keep.
+// Visitor has a function for each kind of item. The functions may keep their arguments.
 type Visitor struct {
 	Record func(Record)
 	Claim  func(Name, Claim)
 }
 
-// Scan shows every record and claim, tombstones included, page by page and consistently, never two at once. It fails
-// when any page does: what was shown until then is not the whole.
+// Scan calls v for every record, tombstones included, and every claim, by consistent reads. It never makes two calls at once.
+// It fails if any page fails: the visited items are then not all.
 func (l *Ledger) Scan(ctx context.Context, v Visitor) error {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
@@ -53,15 +54,15 @@ func (l *Ledger) scanSegment(ctx context.Context, segment int32, mu *sync.Mutex,
 		if err != nil {
 			return err
 		}
-		items := make([]shown, len(page.Items))
-		for i, item := range page.Items {
-			if items[i], err = read(item); err != nil {
+		items := make([]item, len(page.Items))
+		for i, fields := range page.Items {
+			if items[i], err = decode(fields); err != nil {
 				return err
 			}
 		}
 		mu.Lock()
-		for _, item := range items {
-			item.to(v)
+		for _, i := range items {
+			i.visit(v)
 		}
 		mu.Unlock()
 		if len(page.LastEvaluatedKey) == 0 {
@@ -77,36 +78,36 @@ func (l *Ledger) scanPage(ctx context.Context, input *dynamodb.ScanInput) (*dyna
 	return l.api.Scan(ctx, input)
 }
 
-// shown is an item as a visitor is shown it; nothing of it for an item of another kind.
-type shown struct {
+// item is an item of the table: a record, a claim on a name, or neither.
+type item struct {
 	record *Record
 	name   Name
 	claim  *Claim
 }
 
-func (s shown) to(v Visitor) {
-	if s.record != nil {
-		v.Record(*s.record)
+func (i item) visit(v Visitor) {
+	if i.record != nil {
+		v.Record(*i.record)
 	}
-	if s.claim != nil {
-		v.Claim(s.name, *s.claim)
+	if i.claim != nil {
+		v.Claim(i.name, *i.claim)
 	}
 }
 
-func read(item map[string]types.AttributeValue) (out shown, err error) {
-	pk, _ := item["pk"].(*types.AttributeValueMemberS)
-	if pk == nil {
-		return out, errors.New("an item has no key pk: is the table this program's?")
+func decode(fields map[string]types.AttributeValue) (out item, err error) {
+	key, _ := fields[keyAttribute].(*types.AttributeValueMemberS)
+	if key == nil {
+		return out, errors.New("an item has no key " + keyAttribute + ": check that the table is this program's")
 	}
-	if name, ok := SplitClaimKey(pk.Value); ok {
+	if name, ok := SplitClaimKey(key.Value); ok {
 		out.name, out.claim = name, &Claim{}
-		err = attributevalue.UnmarshalMap(item, out.claim)
-	} else if _, ok := SplitRecordKey(pk.Value); ok {
+		err = attributevalue.UnmarshalMap(fields, out.claim)
+	} else if _, ok := SplitRecordKey(key.Value); ok {
 		out.record = &Record{}
-		err = attributevalue.UnmarshalMap(item, out.record)
+		err = attributevalue.UnmarshalMap(fields, out.record)
 	}
 	if err != nil {
-		return out, fmt.Errorf("item %s is not one of this program's: %w", pk.Value, err)
+		return out, fmt.Errorf("item %s is not one of this program's: %w", key.Value, err)
 	}
 	return out, nil
 }

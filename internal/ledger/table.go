@@ -12,42 +12,46 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// ErrUnsupported is what an endpoint answers that does not know the call: DynamoDB Local knows no backups.
+// ErrUnsupported: the endpoint does not know the call. DynamoDB Local knows none about backups.
 var ErrUnsupported = errors.New("this endpoint does not know the call")
 
-// The table as it must be.
 const (
-	Keys      = "pk (S)"
+	// Keys are the key attributes that the table must have, in the form of Shape.Keys.
+	Keys = keyAttribute + " (S)"
+	// ExpiresAt is the attribute by which the table must expire items.
 	ExpiresAt = "expires_at"
 )
 
-// TableAPI is what looking at the table's settings needs of DynamoDB. They are functions for the reason given in
-// docs/decisions/binary-size.md.
+// TableAPI is the part of DynamoDB that Table uses, as functions for the reason in docs/decisions/binary-size.md.
 type TableAPI struct {
 	Describe func(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error)
 	Backups  func(context.Context, *dynamodb.DescribeContinuousBackupsInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeContinuousBackupsOutput, error)
 	Expiry   func(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error)
 }
 
-// NewTableAPI takes the functions from a client.
+// NewTableAPI returns the API of a client.
 func NewTableAPI(c *dynamodb.Client) TableAPI {
 	return TableAPI{Describe: c.DescribeTable, Backups: c.DescribeContinuousBackups, Expiry: c.DescribeTimeToLive}
 }
 
-// Table looks at the settings of the ledger's table and at none of its items. It is safe for concurrent use.
+// Table reads the settings of the ledger's table, and no items. It is safe for concurrent use.
 type Table struct {
 	api  TableAPI
 	name string
 }
 
-// NewTable makes a Table.
+// NewTable returns the Table with a name.
 func NewTable(api TableAPI, name string) *Table { return &Table{api: api, name: name} }
 
-// Shape is what a table is. Status is DynamoDB's word for it; Keys are its key attributes with their types, as in the
-// constant of that name.
-type Shape struct{ Status, Keys string }
+// Shape is the status and the keys of a table.
+type Shape struct {
+	// Status is DynamoDB's, such as ACTIVE.
+	Status string
+	// Keys are the key attributes with their types, such as "pk (S)".
+	Keys string
+}
 
-// Shape asks what the table is.
+// Shape returns the table's status and keys.
 func (t *Table) Shape(ctx context.Context) (Shape, error) {
 	out, err := t.api.Describe(ctx, &dynamodb.DescribeTableInput{TableName: &t.name})
 	if err != nil {
@@ -68,7 +72,7 @@ func (t *Table) Shape(ctx context.Context) (Shape, error) {
 	return Shape{Status: string(out.Table.TableStatus), Keys: strings.Join(keys, ", ")}, nil
 }
 
-// Recovery tells whether the table can be restored to a point in time.
+// Recovery reports whether the table can be restored to a point in time.
 func (t *Table) Recovery(ctx context.Context) (bool, error) {
 	out, err := t.api.Backups(ctx, &dynamodb.DescribeContinuousBackupsInput{TableName: &t.name})
 	if err != nil {
@@ -79,14 +83,15 @@ func (t *Table) Recovery(ctx context.Context) (bool, error) {
 		d.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus == types.PointInTimeRecoveryStatusEnabled, nil
 }
 
-// Expiry is the attribute that says when an item may be dropped; empty when none does.
+// Expiry returns the attribute by which the table expires items, or an empty string if it expires none.
 func (t *Table) Expiry(ctx context.Context) (string, error) {
 	out, err := t.api.Expiry(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: &t.name})
 	if err != nil {
 		return "", t.failed("reading the expiry settings of", err)
 	}
 	d := out.TimeToLiveDescription
-	if d == nil || d.TimeToLiveStatus != types.TimeToLiveStatusEnabled && d.TimeToLiveStatus != types.TimeToLiveStatusEnabling {
+	isOn := d != nil && (d.TimeToLiveStatus == types.TimeToLiveStatusEnabled || d.TimeToLiveStatus == types.TimeToLiveStatusEnabling)
+	if !isOn {
 		return "", nil
 	}
 	return aws.ToString(d.AttributeName), nil

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// described is what DynamoDB says of the table as template.yaml makes it.
+// described has DynamoDB's answers about a table.
 type described struct {
 	table   types.TableDescription
 	backups types.ContinuousBackupsDescription
@@ -21,6 +21,7 @@ type described struct {
 	err     error
 }
 
+// asDeployed returns the answers about a table as template.yaml makes it.
 func asDeployed() *described {
 	return &described{
 		table: types.TableDescription{
@@ -35,7 +36,7 @@ func asDeployed() *described {
 	}
 }
 
-func (d *described) look() *ledger.Table {
+func (d *described) open() *ledger.Table {
 	return ledger.NewTable(ledger.TableAPI{
 		Describe: func(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
 			return &dynamodb.DescribeTableOutput{Table: &d.table}, d.err
@@ -55,19 +56,19 @@ func TestTheSettingsOfTheTableAreToldAsTheyAre(t *testing.T) {
 		status, keys, expiry string
 		recovery             bool
 	}{
-		"as deployed":      {func(*described) {}, "ACTIVE", ledger.Keys, ledger.ExpiresAt, true},
-		"being made":       {func(d *described) { d.table.TableStatus = types.TableStatusCreating }, "CREATING", ledger.Keys, ledger.ExpiresAt, true},
-		"a second key":     {func(d *described) { second(d, "sort") }, "ACTIVE", "pk (S), sort (N)", ledger.ExpiresAt, true},
-		"no backups":       {func(d *described) { d.backups.PointInTimeRecoveryDescription = nil }, "ACTIVE", ledger.Keys, ledger.ExpiresAt, false},
-		"backups off":      {func(d *described) { off(d) }, "ACTIVE", ledger.Keys, ledger.ExpiresAt, false},
-		"expiry off":       {func(d *described) { d.expiry.TimeToLiveStatus = types.TimeToLiveStatusDisabled }, "ACTIVE", ledger.Keys, "", true},
-		"expiry coming":    {func(d *described) { d.expiry.TimeToLiveStatus = types.TimeToLiveStatusEnabling }, "ACTIVE", ledger.Keys, ledger.ExpiresAt, true},
-		"expiry elsewhere": {func(d *described) { d.expiry.AttributeName = aws.String("ttl") }, "ACTIVE", ledger.Keys, "ttl", true},
+		"as deployed":                 {func(*described) {}, "ACTIVE", ledger.Keys, ledger.ExpiresAt, true},
+		"being created":               {func(d *described) { d.table.TableStatus = types.TableStatusCreating }, "CREATING", ledger.Keys, ledger.ExpiresAt, true},
+		"a second key":                {func(d *described) { addKey(d, "sort") }, "ACTIVE", "pk (S), sort (N)", ledger.ExpiresAt, true},
+		"no backups":                  {func(d *described) { d.backups.PointInTimeRecoveryDescription = nil }, "ACTIVE", ledger.Keys, ledger.ExpiresAt, false},
+		"backups off":                 {turnOffBackups, "ACTIVE", ledger.Keys, ledger.ExpiresAt, false},
+		"expiry off":                  {func(d *described) { d.expiry.TimeToLiveStatus = types.TimeToLiveStatusDisabled }, "ACTIVE", ledger.Keys, "", true},
+		"expiry starting":             {func(d *described) { d.expiry.TimeToLiveStatus = types.TimeToLiveStatusEnabling }, "ACTIVE", ledger.Keys, ledger.ExpiresAt, true},
+		"expiry by another attribute": {func(d *described) { d.expiry.AttributeName = aws.String("ttl") }, "ACTIVE", ledger.Keys, "ttl", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := asDeployed()
 			row.change(d)
-			table := d.look()
+			table := d.open()
 			if s, err := table.Shape(t.Context()); err != nil || s.Status != row.status || s.Keys != row.keys {
 				t.Errorf("got %+v, %v, want %s with the keys %s", s, err, row.status, row.keys)
 			}
@@ -81,12 +82,12 @@ func TestTheSettingsOfTheTableAreToldAsTheyAre(t *testing.T) {
 	}
 }
 
-func second(d *described, name string) {
+func addKey(d *described, name string) {
 	d.table.KeySchema = append(d.table.KeySchema, types.KeySchemaElement{AttributeName: &name, KeyType: types.KeyTypeRange})
 	d.table.AttributeDefinitions = append(d.table.AttributeDefinitions, types.AttributeDefinition{AttributeName: &name, AttributeType: types.ScalarAttributeTypeN})
 }
 
-func off(d *described) {
+func turnOffBackups(d *described) {
 	d.backups.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus = types.PointInTimeRecoveryStatusDisabled
 }
 
@@ -94,14 +95,14 @@ func TestACallTheEndpointDoesNotKnowIsToldFromOneThatIsRefused(t *testing.T) {
 	d := asDeployed()
 	for code, unsupported := range map[string]bool{"UnknownOperationException": true, "AccessDeniedException": false} {
 		d.err = coded(code)
-		_, err := d.look().Recovery(t.Context())
+		_, err := d.open().Recovery(t.Context())
 		if errors.Is(err, ledger.ErrUnsupported) != unsupported || err == nil || !strings.Contains(err.Error(), "the-ledger") || !strings.Contains(err.Error(), code) {
-			t.Errorf("%s: want unsupported %v, and an error that names table and code; got %v", code, unsupported, err)
+			t.Errorf("%s: want ErrUnsupported: %v, and an error that names table and code, got %v", code, unsupported, err)
 		}
 	}
 }
 
-// coded is an error as the SDK gives it.
+// coded is an error of the SDK with a code.
 type coded string
 
 func (c coded) Error() string     { return "api error " + string(c) }

@@ -7,18 +7,17 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/feature/dynamodb/attributevalue"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
 const (
-	// teardownKey is the item that says that the deployment is taken away: nothing is granted while it stands.
+	// teardownKey is the key of the teardown item. While it exists, nothing is granted.
 	teardownKey = "teardown"
-	// openKept is for how long the answer that it does not stand is good.
+	// openKept is how long the answer is kept that there is no teardown item.
 	openKept = 10 * time.Second
-	// TeardownTime is how long after TearDown an intent that was begun before may still be written: the answer that was
-	// kept, and the call that writes the intent.
+	// TeardownTime is how long after TearDown a run that began before may still write an intent: the kept answer, the call
+	// that writes the intent, and a margin.
 	TeardownTime = openKept + callTimeout + 5*time.Second
 )
 
@@ -26,23 +25,22 @@ type teardown struct {
 	StartedAt time.Time `dynamodbav:"started_at"`
 }
 
-// TearDown notes that nothing is to be granted any more, and gives when that was first noted.
+// TearDown writes the teardown item, after which nothing is granted. It returns when that item was first written.
 func (l *Ledger) TearDown(ctx context.Context) (time.Time, error) {
-	item, err := attributevalue.MarshalMap(teardown{StartedAt: l.now()})
+	item, err := marshal(teardownKey, teardown{StartedAt: l.now()})
 	if err != nil {
-		return time.Time{}, fmt.Errorf("noting the teardown: %w", err)
+		return time.Time{}, err
 	}
-	item["pk"] = &types.AttributeValueMemberS{Value: teardownKey}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err = l.api.Put(call, &dynamodb.PutItemInput{TableName: &l.table, Item: item, ConditionExpression: aws.String("attribute_not_exists(pk)")})
-	var stands *types.ConditionalCheckFailedException
-	if err != nil && !errors.As(err, &stands) {
-		return time.Time{}, fmt.Errorf("noting the teardown in table %s: %w", l.table, err)
+	var exists *types.ConditionalCheckFailedException
+	if err != nil && !errors.As(err, &exists) {
+		return time.Time{}, fmt.Errorf("writing %s to table %s: %w", teardownKey, l.table, err)
 	}
-	since, err := l.tornDown(ctx)
+	since, err := l.readTeardown(ctx)
 	if err == nil && since == nil {
-		err = fmt.Errorf("the item %s of table %s was written and is not there", teardownKey, l.table)
+		err = fmt.Errorf("%s was written to table %s and is missing there: check what else writes to the table", teardownKey, l.table)
 	}
 	if err != nil {
 		return time.Time{}, err
@@ -50,19 +48,19 @@ func (l *Ledger) TearDown(ctx context.Context) (time.Time, error) {
 	return *since, nil
 }
 
-// TornDown gives since when nothing is to be granted any more; nil while grants are made. That answer is kept for some
-// seconds: it is asked for before every grant.
+// TornDown returns when the teardown began, or nil if there is none. It is called before every grant, so it keeps the answer
+// nil for some seconds. It keeps no other answer.
 func (l *Ledger) TornDown(ctx context.Context) (*time.Time, error) {
 	now := l.now()
 	l.mu.Lock()
 	age := now.Sub(l.openAt)
 	l.mu.Unlock()
 	if age >= 0 && age < openKept {
-		return nil, nil //nolint:nilnil // no time: it is not torn down
+		return nil, nil
 	}
-	// A batch asks for many instances at once; one call answers them all.
-	since, err, _ := l.asked.Do(teardownKey, func() (any, error) {
-		since, err := l.tornDown(ctx)
+	// A batch asks for many instances at once. One call answers all of them.
+	since, err, _ := l.teardownReads.Do(teardownKey, func() (any, error) {
+		since, err := l.readTeardown(ctx)
 		if err == nil && since == nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -74,7 +72,7 @@ func (l *Ledger) TornDown(ctx context.Context) (*time.Time, error) {
 	return at, err
 }
 
-func (l *Ledger) tornDown(ctx context.Context) (*time.Time, error) {
+func (l *Ledger) readTeardown(ctx context.Context) (*time.Time, error) {
 	var t teardown
 	found, err := l.get(ctx, teardownKey, &t)
 	if err != nil || !found {

@@ -14,15 +14,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// table answers GetItem with an item, or nothing, and counts.
+// table answers GetItem with item or err, and counts the calls.
 type table struct {
-	asked atomic.Int64
+	calls atomic.Int64
 	item  map[string]types.AttributeValue
 	err   error
 }
 
 func (t *table) get(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
-	t.asked.Add(1)
+	t.calls.Add(1)
 	time.Sleep(20 * time.Millisecond)
 	return &dynamodb.GetItemOutput{Item: t.item}, t.err
 }
@@ -44,18 +44,18 @@ func TestABatchAsksOnceWhetherTheDeploymentIsTornDownAndAgainWhenTheAnswerIsOld(
 	ask()
 	now = now.Add(9 * time.Second)
 	ask()
-	if n := answers.asked.Load(); n != 1 {
+	if n := answers.calls.Load(); n != 1 {
 		t.Errorf("want one call for 16 instances within ten seconds, got %d", n)
 	}
 	now = now.Add(2 * time.Second)
 	ask()
-	if n := answers.asked.Load(); n != 2 {
-		t.Errorf("want it asked again when the answer is eleven seconds old, got %d calls: a teardown waits for no longer than that", n)
+	if n := answers.calls.Load(); n != 2 {
+		t.Errorf("want a second call when the answer is eleven seconds old, got %d calls: a teardown waits no longer", n)
 	}
 	now = now.Add(-time.Minute) // the clock was set back
 	ask()
-	if n := answers.asked.Load(); n != 3 {
-		t.Errorf("want an answer from the future not believed, got %d calls", n)
+	if n := answers.calls.Load(); n != 3 {
+		t.Errorf("want a third call for an answer from the future, got %d calls", n)
 	}
 }
 
@@ -67,10 +67,10 @@ func TestThatItIsTornDownOrCannotBeKnownIsNeverKept(t *testing.T) {
 	}
 	answers.item, answers.err = nil, errors.New("down")
 	if _, err := l.TornDown(t.Context()); err == nil {
-		t.Error("want an error where it cannot be known: a guess would grant what is to be gone")
+		t.Error("want an error if the table cannot be read: a guess would make grants during a teardown")
 	}
 	answers.err = nil
 	if since, err := l.TornDown(t.Context()); since != nil || err != nil {
-		t.Errorf("want it taken up again at once, got %v, %v", since, err)
+		t.Errorf("want the next call to read again, got %v, %v", since, err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package ledgertest is the ledger's table in memory, for tests with faults at every call and with millions of steps. A test
-// of infra/lab holds it against the ledger on DynamoDB.
+// Package ledgertest has the ledger's table in memory, for tests with a fault at each call and for tests with millions of
+// steps. A test of infra/lab compares it with the ledger on DynamoDB.
 package ledgertest
 
 import (
@@ -10,18 +10,19 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// Table is what a table holds. It is not safe for concurrent use.
+// Table has the items of a ledger. It is not safe for concurrent use.
 type Table struct {
 	Records map[string]ledger.Record // by instance ID
 	Claims  map[ledger.Name]ledger.Claim
 }
 
-// Put does what ledger.Ledger.Put does, with its errors.
+// Put does the same as ledger.Ledger.Put, and fails with the same errors.
 func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
 	r := w.Becomes(now)
 	old, exists := t.Records[r.InstanceID]
-	leased := old.LeaseOwner != "" && old.LeaseOwner != w.Owner && old.LeaseExpiresAt >= now.UnixMilli()
-	if exists != (w.Old != nil) || exists && (old.Version != w.Old.Version || leased) {
+	isLeased := old.LeaseOwner != "" && old.LeaseOwner != w.Owner && old.LeaseExpiresAt >= now.UnixMilli()
+	asRead := exists == (w.Old != nil) && (!exists || old.Version == w.Old.Version)
+	if !asRead || isLeased {
 		return nil, fault.New(fault.Retry, ledger.ErrChanged)
 	}
 	for _, n := range w.Claims {
