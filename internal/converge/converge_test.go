@@ -61,7 +61,7 @@ func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(converge.Duties{Make: true}), idA, facts.Running, converge.Provisioned)
-	w.entities[idA], w.entities[w.records[idA].RoleID(roleA)] = true, true
+	w.logIn(idA, w.Records[idA].RoleID(roleA))
 	w.setState(facts.Terminated)
 	w.calls = nil
 	c := w.converger(converge.Duties{Remove: true}, func(o *converge.Options) { o.RevokeCertificates = true })
@@ -184,7 +184,7 @@ func TestAnEventFromAnotherPlaceDoesNotEndAnInstance(t *testing.T) {
 	f.IAMRoleARN = "arn:aws:iam::123456789012:role/other" // it lives on without a grant, with certificates that are good
 	w.ec2[idA] = f
 	w.must(w.converger(both), idA, facts.Running, converge.Deprovisioned)
-	names := func() []ledger.Name { r := w.records[idA]; return r.Names() }
+	names := func() []ledger.Name { r := w.Records[idA]; return r.Names() }
 	kept := names()
 	if _, err := w.handleAt(w.converger(both), elsewhere); fault.KindOf(err) != fault.Refuse || len(kept) == 0 || !slices.Equal(names(), kept) {
 		t.Errorf("want the names %v kept from one who waits for them, got %v, %v", kept, names(), err)
@@ -208,8 +208,8 @@ func TestALookFromBeforeTheRemovalMakesNoGrant(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := provision.Converge(t.Context(), trigger(idA, facts.Running, start), seen)
-			if fault.KindOf(err) != fault.Retry || len(w.objects) != 0 {
-				t.Errorf("a grant for an instance that is gone would never be removed; got %v, objects %v", err, w.objects)
+			if fault.KindOf(err) != fault.Retry || len(w.Objects) != 0 {
+				t.Errorf("a grant for an instance that is gone would never be removed; got %v, objects %v", err, w.Objects)
 			}
 		})
 	}
@@ -223,8 +223,8 @@ func TestAnAuthRoleOnTheFormerMountGoesWithTheInstanceAtTheLatest(t *testing.T) 
 			w.must(w.converger(both), idA, facts.Running, converge.Provisioned)
 			moved := func(o *converge.Options) { o.Realm.AuthMount = "fleet" }
 			w.must(w.converger(duties, moved), idA, facts.Running, converge.Provisioned)
-			if w.objects["auth/fleet/role/"+idA] == nil || (w.objects[roleA] == nil) != duties.Remove {
-				t.Errorf("got %v", w.records[idA].Objects)
+			if w.Objects["auth/fleet/role/"+idA] == nil || (w.Objects[roleA] == nil) != duties.Remove {
+				t.Errorf("got %v", w.Records[idA].Objects)
 			}
 			w.must(w.converger(duties, moved), idA, facts.Running, converge.Unchanged)
 			w.setState(facts.Terminated)
@@ -241,16 +241,16 @@ func TestAnUnknownObjectAtANewPathIsNotOverwrittenBecauseTheRestIsOurs(t *testin
 	f := w.launch(idA, 4)
 	c := w.converger(converge.Duties{Make: true})
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	r := w.records[idA]
+	r := w.Records[idA]
 	r.Objects = append(r.Objects[:1:1], r.Objects[2:]...) // as if the profile had gained the kubelet's role
-	w.records[idA] = r
-	w.objects[pkiA] = map[string]any{"allow_any_name": true}
+	w.Records[idA] = r
+	w.Objects[pkiA] = map[string]any{"allow_any_name": true}
 	f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.77"))
 	w.ec2[idA] = f
 	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), pkiA) {
 		t.Errorf("want a conflict that names %s, got %v", pkiA, err)
 	}
-	if w.objects[pkiA]["allow_any_name"] != true {
+	if w.Objects[pkiA]["allow_any_name"] != true {
 		t.Error("it was overwritten")
 	}
 }
@@ -263,12 +263,12 @@ func TestAnErrorThatHasPassedIsForgotten(t *testing.T) {
 	bad := f
 	bad.PrivateDNSName = "ip_bad"
 	w.ec2[idA] = bad
-	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Refuse || w.records[idA].LastError == "" || w.records[idA].State != ledger.Active {
-		t.Fatalf("want the refusal noted beside what stands, got %v, %+v", err, w.records[idA])
+	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Refuse || w.Records[idA].LastError == "" || w.Records[idA].State != ledger.Active {
+		t.Fatalf("want the refusal noted beside what stands, got %v, %+v", err, w.Records[idA])
 	}
 	w.ec2[idA] = f
 	w.must(c, idA, facts.Running, converge.Unchanged)
-	if w.records[idA].LastError != "" {
+	if w.Records[idA].LastError != "" {
 		t.Error("the error that has passed is still in the record")
 	}
 }
@@ -286,8 +286,8 @@ func TestAPendingInstanceWithoutANameIsLeftToTheNextEvent(t *testing.T) {
 	if fault.KindOf(err) != fault.Retry || !errors.Is(err, grant.ErrNotYet) {
 		t.Errorf("a running instance without a name must be tried again, got %v", err)
 	}
-	if len(w.objects)+len(w.records) != 0 {
-		t.Errorf("nothing may be made of half the facts: %v, %v", w.objects, w.records)
+	if len(w.Objects)+len(w.Records) != 0 {
+		t.Errorf("nothing may be made of half the facts: %v, %v", w.Objects, w.Records)
 	}
 }
 
@@ -296,7 +296,7 @@ func TestRename_KeepsTheFormerNamesWhileCertificatesLive(t *testing.T) {
 	f := w.launch(idA, 4)
 	c := w.converger(converge.Duties{Make: true})
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	roleID := w.records[idA].RoleID(roleA)
+	roleID := w.Records[idA].RoleID(roleA)
 	f.PrivateDNSName, f.IPv4s = "ip-10-1-1-99.ec2.internal", []netip.Addr{netip.MustParseAddr("10.1.1.99")}
 	w.ec2[idA] = f
 	w.calls = nil
@@ -304,16 +304,16 @@ func TestRename_KeepsTheFormerNamesWhileCertificatesLive(t *testing.T) {
 	if err := w.granted(idA); err != nil {
 		t.Fatal(err)
 	}
-	if w.records[idA].RoleID(roleA) != roleID {
+	if w.Records[idA].RoleID(roleA) != roleID {
 		t.Error("an auth role that is overwritten keeps its role_id, and with it its entity")
 	}
 	if got := w.count("vault write"); got != 3 {
 		t.Errorf("kube-proxy's role did not change: want 3 writes, got %d: %v", got, w.calls)
 	}
 	former := ledger.Name{Under: "alice_cluster", Text: "ip-10-1-1-4.ec2.internal"}
-	record := w.records[idA]
+	record := w.Records[idA]
 	until, held := record.HeldUntil(former)
-	if want := w.now.Add(maxTTL); !held || !until.Equal(want) || w.claims[former].InstanceID != idA {
+	if want := w.now.Add(maxTTL); !held || !until.Equal(want) || w.Claims[former].InstanceID != idA {
 		t.Fatalf("want the former name held until %s, when its last certificate has ended, got %v until %s", want, held, until)
 	}
 	evil := w.launch(idB, 4)
@@ -346,7 +346,7 @@ func TestObjectsOfSomebodyElseAreLeftAloneAndNothingIsMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.launch(idA, 4)
-			w.objects[row.path] = row.fields
+			w.Objects[row.path] = row.fields
 			_, err := w.handle(w.converger(converge.Duties{Make: true}), idA, facts.Running)
 			if fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), row.path) {
 				t.Fatalf("want a conflict that names %s, got %v", row.path, err)
@@ -354,7 +354,7 @@ func TestObjectsOfSomebodyElseAreLeftAloneAndNothingIsMade(t *testing.T) {
 			if w.count("vault write") != 0 || w.count("vault delete") != 0 {
 				t.Errorf("nothing may be written: %v", w.calls)
 			}
-			if r := w.records[idA]; r.State != ledger.Refused || r.LastError == "" || len(r.Objects) != 0 {
+			if r := w.Records[idA]; r.State != ledger.Refused || r.LastError == "" || len(r.Objects) != 0 {
 				t.Errorf("want the refusal recorded, got %+v", r)
 			}
 			adopt := w.converger(converge.Duties{Make: true}, func(o *converge.Options) { o.Adopt = true })
@@ -371,8 +371,8 @@ func TestALostLedgerIsRebuiltWhereThePoliciesBearOurMarker(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(converge.Duties{Make: true})
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	clear(w.records)
-	clear(w.claims)
+	clear(w.Records)
+	clear(w.Claims)
 	w.calls = nil
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	if err := w.granted(idA); err != nil {
@@ -387,24 +387,24 @@ func TestAPolicyThatWasTakenOverIsNotDeletedWithTheRest(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(both), idA, facts.Running, converge.Provisioned)
-	w.objects[policyA] = map[string]any{"policy": grant.Marker{Deployment: "other", InstanceID: idA, Profile: "a-b"}.String()}
-	w.entities[idA] = true
+	w.Objects[policyA] = map[string]any{"policy": grant.Marker{Deployment: "other", InstanceID: idA, Profile: "a-b"}.String()}
+	w.logIn(idA)
 	w.setState(facts.Terminated)
 	_, err := w.handle(w.converger(converge.Duties{Remove: true}), idA, facts.Terminated)
 	if fault.KindOf(err) != fault.Conflict || !strings.Contains(fmt.Sprint(err), policyA) {
 		t.Fatalf("want a conflict that names the policy, got %v", err)
 	}
-	if w.objects[policyA] == nil {
+	if w.Objects[policyA] == nil {
 		t.Error("the foreign policy is gone")
 	}
-	if w.objects[roleA] != nil || w.objects[pkiA] != nil || w.entities[idA] {
+	if w.Objects[roleA] != nil || w.Objects[pkiA] != nil || w.hasTokens(idA) {
 		t.Error("the instance must lose its login, its tokens and the rest all the same")
 	}
-	if r := w.records[idA]; r.State != ledger.Deprovisioning || r.LastError == "" {
+	if r := w.Records[idA]; r.State != ledger.Deprovisioning || r.LastError == "" {
 		t.Errorf("want the conflict recorded, got %+v", r)
 	}
-	if len(w.claims) != 0 {
-		t.Errorf("nothing of ours bears the name any more, and yet it is held: %v", w.claims)
+	if len(w.Claims) != 0 {
+		t.Errorf("nothing of ours bears the name any more, and yet it is held: %v", w.Claims)
 	}
 }
 
@@ -420,7 +420,7 @@ func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
 	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), idA) {
 		t.Fatalf("want the second refused, naming the holder, got %v", err)
 	}
-	if r := w.records[idB]; r.State != ledger.Refused {
+	if r := w.Records[idB]; r.State != ledger.Refused {
 		t.Errorf("want the refusal recorded, got %+v", r)
 	}
 	w.setState(facts.ShuttingDown)
@@ -514,63 +514,6 @@ func TestALiveInstanceThatNoProfileFitsLosesItsGrantToAFunctionThatMayRemove(t *
 	}
 }
 
-// Whatever call of a run fails, before or after it took effect, one clean run later all is as it should be, and at
-// no moment can the instance log in to a grant that is not all there, or after its removal.
-func TestAFaultAtAnyCallIsMendedByTheNextRun(t *testing.T) {
-	for _, took := range []bool{false, true} {
-		for _, phase := range []facts.State{facts.Running, facts.Terminated} {
-			t.Run(fmt.Sprintf("%s, effect %v", phase, took), func(t *testing.T) {
-				for n := 1; ; n++ {
-					w := newWorld(t)
-					w.launch(idA, 4)
-					c := w.converger(both)
-					if phase == facts.Terminated {
-						w.must(c, idA, facts.Running, converge.Provisioned)
-						w.entities[idA] = true
-						w.setState(facts.Terminated)
-					}
-					w.calls = nil
-					w.check = func() {
-						if w.objects[roleA] == nil {
-							return
-						}
-						if w.objects[policyA] == nil || w.objects[pkiA] == nil {
-							t.Errorf("call %d: a login is possible before or after its grant is there: %v", n, w.calls)
-						}
-					}
-					reached := false
-					w.fail = func(i int, _ string) (error, bool) {
-						if i == n {
-							reached = true
-							return errDown, took
-						}
-						return nil, false
-					}
-					_, _ = w.handle(c, idA, phase) // fails, or not where the answer that was lost did not matter
-					if !reached {
-						if n <= 12 {
-							t.Fatalf("only %d calls were made to fail", n-1)
-						}
-						return
-					}
-					w.fail = nil
-					w.now = w.now.Add(ledger.LeaseTime + time.Second)
-					if _, err := w.handle(c, idA, phase); err != nil {
-						t.Fatalf("call %d failed, and the clean run after it: %v\n%s", n, err, strings.Join(w.calls, "\n"))
-					}
-					end := w.granted
-					if phase == facts.Terminated {
-						end = w.nothing
-					}
-					if err := end(idA); err != nil {
-						t.Fatalf("call %d (%s): %v", n, w.calls[n-1], err)
-					}
-				}
-			})
-		}
-	}
-}
-
 func TestACallThatWasGivenUpOnKeepsTheLease(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
@@ -589,7 +532,7 @@ func TestACallThatWasGivenUpOnKeepsTheLease(t *testing.T) {
 	if _, err := w.handle(deprovision, idA, facts.Terminated); !errors.Is(err, ledger.ErrChanged) {
 		t.Errorf("the write may still land: nobody may remove before the lease has run out, got %v", err)
 	}
-	w.objects[roleA] = map[string]any{"role_id": "late"} // and there it is
+	w.Objects[roleA] = map[string]any{"role_id": "late"} // and there it is
 	w.now = w.now.Add(ledger.LeaseTime + time.Second)
 	w.must(deprovision, idA, facts.Terminated, converge.Deprovisioned)
 	if err := w.nothing(idA); err != nil {
@@ -623,7 +566,7 @@ func TestOfSeveralWritesThatFailEachCounts(t *testing.T) {
 			if fault.KindOf(err) != fault.Refuse {
 				t.Errorf("want a refusal, which trying again does not mend, got %s: %v", fault.KindOf(err), err)
 			}
-			if r := w.records[idA]; r.LeaseOwner == "" {
+			if r := w.Records[idA]; r.LeaseOwner == "" {
 				t.Errorf("the write that ran out of time may still land: want the lease kept, got %+v", r)
 			}
 		})
@@ -639,37 +582,36 @@ func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
 	seen.Facts.ObservedAt = w.now
 	seen.Facts.PrivateDNSName = "ip-10-1-1-88.ec2.internal"
 	w.now = w.now.Add(10 * time.Second)
-	w.objects[policyA] = map[string]any{"policy": "somebody else's"}
+	w.Objects[policyA] = map[string]any{"policy": "somebody else's"}
 	w.setState(facts.Terminated)
 	if _, err := w.handle(w.converger(converge.Duties{Remove: true}), idA, facts.Terminated); fault.KindOf(err) != fault.Conflict {
 		t.Fatalf("want a conflict, got %v", err)
 	}
-	if _, err := provision.Converge(t.Context(), trigger(idA, facts.Running, start), seen); fault.KindOf(err) != fault.Retry || w.objects[roleA] != nil {
+	if _, err := provision.Converge(t.Context(), trigger(idA, facts.Running, start), seen); fault.KindOf(err) != fault.Retry || w.Objects[roleA] != nil {
 		t.Errorf("a grant for an instance that is gone would never be removed; got %v", err)
 	}
 }
 
 func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
 	w := newWorld(t)
-	w.named = true // as the Vault setup has it
 	f := w.launch(idA, 4)
 	provision := w.converger(converge.Duties{Make: true})
 	w.must(provision, idA, facts.Running, converge.Provisioned)
-	before := w.records[idA].RoleID(roleA)
-	w.entities[before] = true
-	delete(w.objects, roleA) // by a hand, or by a restore of Vault
+	before := w.Records[idA].RoleID(roleA)
+	w.Add(alias(before), idA)
+	delete(w.Objects, roleA) // by a hand, or by a restore of Vault
 	f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.77"))
 	w.ec2[idA] = f
 	w.must(provision, idA, facts.Running, converge.Provisioned)
-	if w.records[idA].RoleID(roleA) == before {
+	if w.Records[idA].RoleID(roleA) == before {
 		t.Fatal("the new auth role has the old role_id: nothing is tried here")
 	}
 	w.setState(facts.Terminated)
 	w.must(w.converger(converge.Duties{Remove: true}), idA, facts.Terminated, converge.Deprovisioned)
-	if w.entities[before] {
+	if w.hasTokens(before) {
 		t.Error("the entity of the former auth role lives on, and its tokens with it")
 	}
-	if ids := w.records[idA].FormerRoleIDs; len(ids) != 2 {
+	if ids := w.Records[idA].FormerRoleIDs; len(ids) != 2 {
 		t.Errorf("the tombstone remembers %q, want both role_ids: by them reconcile knows a login that ended late", ids)
 	}
 }
@@ -677,14 +619,14 @@ func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
 func TestALoginThatEndsAfterTheRemovalIsCutByASecondOne(t *testing.T) {
 	for name, arrange := range map[string]func(*world){
 		"where policies besides the instance's own would outlive it": func(w *world) {
-			r := w.records[idA]
+			r := w.Records[idA]
 			r.ExtraPolicies = true
-			w.records[idA] = r
+			w.Records[idA] = r
 		},
 		"where one was seen": func(w *world) {
 			w.fail = func(_ int, call string) (error, bool) {
 				if strings.HasPrefix(call, "vault delete auth/aws/identity-accesslist") {
-					w.entities[idA] = true // the login ends here, before the second cut
+					w.logIn(idA) // the login ends here, before the second cut
 				}
 				return nil, false
 			}
@@ -702,10 +644,10 @@ func TestALoginThatEndsAfterTheRemovalIsCutByASecondOne(t *testing.T) {
 				t.Fatalf("want it removed and to be looked after once more, got %+v, %v", out, err)
 			}
 			w.fail = nil
-			if len(w.objects) != 0 || len(w.claims) != 0 || w.records[idA].LeaseOwner != "" {
-				t.Errorf("all must be gone at once: %v, %v", w.objects, w.claims)
+			if len(w.Objects) != 0 || len(w.Claims) != 0 || w.Records[idA].LeaseOwner != "" {
+				t.Errorf("all must be gone at once: %v, %v", w.Objects, w.Claims)
 			}
-			w.entities[idA] = true // another that took its time
+			w.logIn(idA) // another that took its time
 			w.now = w.now.Add(time.Minute)
 			w.calls = nil
 			if _, err := w.handle(c, idA, facts.Terminated); !errors.Is(err, converge.ErrUnfinished) || w.count("vault") != 0 {

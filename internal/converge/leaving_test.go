@@ -37,7 +37,7 @@ func TestALeavingInstanceLosesAllWhileItRunsAndGetsNothingAgain(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	w.entities[idA] = true
+	w.logIn(idA)
 	w.pass(time.Minute)
 	if o, err := w.leave(c); err != nil || o.Action != converge.Deprovisioned || o.Cut != 1 {
 		t.Fatalf("want the running instance's grant removed and its tokens cut, got %+v, %v", o, err)
@@ -73,8 +73,8 @@ func TestALeavingInstanceThatWasStoppedAndStartedIsGrantedAnew(t *testing.T) {
 	w.restart()
 	w.pass(time.Second)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	if err := w.granted(idA); err != nil || w.records[idA].LeavingSince != nil {
-		t.Errorf("want a whole grant and the mark gone, got %+v, %v", w.records[idA], err)
+	if err := w.granted(idA); err != nil || w.Records[idA].LeavingSince != nil {
+		t.Errorf("want a whole grant and the mark gone, got %+v, %v", w.Records[idA], err)
 	}
 }
 
@@ -87,16 +87,16 @@ func TestAnInstanceThatLeavesBeforeItsGrantIsMadeGetsNone(t *testing.T) {
 	}
 	w.pass(time.Minute)
 	w.must(c, idA, facts.Running, converge.LeftAlone)
-	if len(w.objects) > 0 {
-		t.Errorf("want nothing in Vault, got %v", w.objects)
+	if len(w.Objects) > 0 {
+		t.Errorf("want nothing in Vault, got %v", w.Objects)
 	}
 	// A tombstone of an earlier removal is marked as well.
 	w = newWorld(t)
 	w.ec2[idA] = f
-	w.records[idA] = ledger.Record{InstanceID: idA, Account: f.Account, Region: f.Region, State: ledger.Deleted, Version: 1}
+	w.Records[idA] = ledger.Record{InstanceID: idA, Account: f.Account, Region: f.Region, State: ledger.Deleted, Version: 1}
 	c = w.converger(both)
-	if _, err := w.leave(c); err != nil || w.records[idA].LeavingSince == nil {
-		t.Errorf("want the tombstone marked, got %+v, %v", w.records[idA], err)
+	if _, err := w.leave(c); err != nil || w.Records[idA].LeavingSince == nil {
+		t.Errorf("want the tombstone marked, got %+v, %v", w.Records[idA], err)
 	}
 }
 
@@ -112,13 +112,13 @@ func TestOnlyWhoMayRemoveAndOnlyFromItsOwnPlaceLetsAnInstanceLeave(t *testing.T)
 	if _, err := w.converger(both).Converge(t.Context(), elsewhere, sighting(w.ec2[idA])); err == nil || fault.KindOf(err) != fault.Refuse {
 		t.Errorf("want an end told from another region refused, got %v", err)
 	}
-	for path, o := range w.objects {
+	for path, o := range w.Objects {
 		if text, ok := o["policy"].(string); ok {
-			w.objects[path]["policy"] = strings.Replace(text, "# deployment: vault-ec2\n", "# deployment: another\n", 1)
+			w.Objects[path]["policy"] = strings.Replace(text, "# deployment: vault-ec2\n", "# deployment: another\n", 1)
 		}
 	}
-	if _, err := w.leave(w.converger(both)); err == nil || fault.KindOf(err) != fault.Conflict || len(w.objects) != 4 {
-		t.Errorf("want what another deployment has taken over left alone, got %v, %v", err, w.objects)
+	if _, err := w.leave(w.converger(both)); err == nil || fault.KindOf(err) != fault.Conflict || len(w.Objects) != 4 {
+		t.Errorf("want what another deployment has taken over left alone, got %v, %v", err, w.Objects)
 	}
 }
 
@@ -196,44 +196,4 @@ func TestTheNameOfAnInstanceThatLeavesIsAwaitedAndNotRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.must(provision, idB, facts.Running, converge.Provisioned)
-}
-
-func TestAFaultAtAnyCallOfALeavingInstancesRemovalIsMendedByTheNextAndGivesNothingBack(t *testing.T) {
-	for _, took := range []bool{false, true} {
-		for n := 1; ; n++ {
-			w := newWorld(t)
-			w.launch(idA, 4)
-			c := w.converger(both)
-			w.must(c, idA, facts.Running, converge.Provisioned)
-			w.entities[idA] = true
-			w.calls = nil
-			reached := false
-			w.fail = func(i int, _ string) (error, bool) {
-				reached = reached || i == n
-				return map[bool]error{true: errDown}[i == n], took
-			}
-			_, _ = w.leave(c) // fails, or not where the answer that was lost did not matter
-			if !reached {
-				if n <= 10 {
-					t.Fatalf("only %d calls were made to fail", n-1)
-				}
-				break
-			}
-			w.fail = nil
-			w.pass(ledger.LeaseTime + time.Second)
-			w.calls = nil
-			again := trigger(idA, facts.Running, w.clock())
-			again.Verify = true // reconcile, or a late event, between the two tries
-			marked := w.records[idA].LeavingSince != nil
-			if _, err := w.handleAt(c, again); err != nil || marked && w.count("vault write") > 0 {
-				t.Errorf("call %d failed (effect %v), and then an event of a running instance: %v\n%s", n, took, err, strings.Join(w.calls, "\n"))
-			}
-			if _, err := w.leave(c); err != nil {
-				t.Fatalf("call %d failed (effect %v), and the clean run after it: %v", n, took, err)
-			}
-			if err := w.nothing(idA); err != nil {
-				t.Errorf("call %d failed (effect %v): %v", n, took, err)
-			}
-		}
-	}
 }

@@ -1,7 +1,6 @@
 package converge_test
 
 import (
-	"strings"
 	"testing"
 	"time"
 
@@ -17,7 +16,7 @@ func (w *world) loggedIn() *converge.Converger {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	w.entities[w.records[idA].RoleID(roleA)] = true
+	w.logIn(w.Records[idA].RoleID(roleA))
 	return c
 }
 
@@ -34,39 +33,9 @@ func TestCut_GoesByTheRoleInVault(t *testing.T) {
 	for name, alias := range map[string]string{"by role_id": "role_id", "by instance ID since the login": "instance_id"} {
 		w := newWorld(t)
 		c := w.loggedIn()
-		w.ec2Alias = alias
-		if err := w.ends(c); err != nil || len(w.entities) > 0 {
-			t.Errorf("%s: want the token cut, got %v, entities %v", name, err, w.entities)
-		}
-	}
-}
-
-// Whatever call fails, the next run ends the removal, with no alias that logins name their instance by.
-func TestCut_SurvivesAFaultAtAnyCall(t *testing.T) {
-	for n := 1; ; n++ {
-		w := newWorld(t)
-		w.ec2Alias = "role_id"
-		c := w.loggedIn()
-		failed := false
-		calls := 0
-		w.fail = func(_ int, call string) (error, bool) {
-			if strings.HasPrefix(call, "vault ") {
-				calls++
-			}
-			if calls == n && !failed && strings.HasPrefix(call, "vault ") {
-				failed = true
-				return errDown, false
-			}
-			return nil, false
-		}
-		_ = w.ends(c)
-		w.fail = nil
-		if !failed {
-			break
-		}
-		w.now = w.now.Add(2 * time.Minute)
-		if _, err := w.handle(c, idA, facts.Terminated); err != nil || len(w.entities) > 0 {
-			t.Errorf("call %d to Vault failed: want the token cut by the next run, got %v, entities %v", n, err, w.entities)
+		w.EC2Alias = alias
+		if err := w.ends(c); err != nil || len(w.Entities) > 0 {
+			t.Errorf("%s: want the token cut, got %v, entities %v", name, err, w.Entities)
 		}
 	}
 }
@@ -76,15 +45,15 @@ func TestCut_SurvivesAFaultAtAnyCall(t *testing.T) {
 func TestReplacedRole_LeavesNothingToProve(t *testing.T) {
 	w := newWorld(t)
 	c := w.loggedIn()
-	w.ec2Alias = "role_id"
-	old := w.records[idA].RoleID(roleA)
-	w.objects[roleA]["auth_type"] = "iam"
-	r := w.records[idA]
+	w.EC2Alias = "role_id"
+	old := w.Records[idA].RoleID(roleA)
+	w.Objects[roleA]["auth_type"] = "iam"
+	r := w.Records[idA]
 	r.Objects[len(r.Objects)-1].SHA256 = "before"
-	w.records[idA] = r
+	w.Records[idA] = r
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	if w.entities[old] || w.records[idA].RoleID(roleA) == old {
-		t.Errorf("want the old role's tokens cut and a new role, got %v, %+v", w.entities, w.records[idA])
+	if w.hasTokens(old) || w.Records[idA].RoleID(roleA) == old {
+		t.Errorf("want the old role's tokens cut and a new role, got %v, %+v", w.Entities, w.Records[idA])
 	}
 	if err := w.ends(c); err != nil {
 		t.Errorf("a removal after it must be like any: %v", err)
@@ -95,18 +64,18 @@ func TestReplacedRole_LeavesNothingToProve(t *testing.T) {
 func TestTypeChange_RemembersTokensItCouldNotCut(t *testing.T) {
 	w := newWorld(t)
 	c := w.loggedIn()
-	w.ec2Alias = "image_id"
-	w.objects[roleA]["auth_type"] = "iam"
-	r := w.records[idA]
+	w.EC2Alias = "image_id"
+	w.Objects[roleA]["auth_type"] = "iam"
+	r := w.Records[idA]
 	r.Objects[len(r.Objects)-1].SHA256 = "before"
-	w.records[idA] = r
-	w.iamAlias = "unique_id"
+	w.Records[idA] = r
+	w.IAMAlias = "unique_id"
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	until := w.records[idA].UncutUntil
-	if until == nil || w.objects[roleA] == nil {
-		t.Fatalf("want the new role made and the old tokens' end noted, got %+v", w.records[idA])
+	until := w.Records[idA].UncutUntil
+	if until == nil || w.Objects[roleA] == nil {
+		t.Fatalf("want the new role made and the old tokens' end noted, got %+v", w.Records[idA])
 	}
-	w.ec2Alias, w.iamAlias = "instance_id", "role_id"
+	w.EC2Alias, w.IAMAlias = "instance_id", "role_id"
 	if err := w.ends(c); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("want the removal open until those tokens have ended, got %v", err)
 	}
@@ -121,34 +90,34 @@ func TestTypeChange_RemembersTokensItCouldNotCut(t *testing.T) {
 func TestUnprovenAlias_IsForgottenWithItsTokens(t *testing.T) {
 	w := newWorld(t)
 	c := w.loggedIn()
-	w.entities["former"] = true
-	r := w.records[idA]
+	w.logIn("former")
+	r := w.Records[idA]
 	r.FormerRoleIDs = []string{"former"}
-	w.records[idA] = r
+	w.Records[idA] = r
 	if err := w.ends(c); fault.KindOf(err) != fault.Conflict {
 		t.Fatalf("want what only the ledger records left alone and told, got %v", err)
 	}
-	w.now = w.records[idA].UncutUntil.Add(time.Second)
+	w.now = w.Records[idA].UncutUntil.Add(time.Second)
 	w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-	if r := w.records[idA]; len(r.FormerRoleIDs) > 0 || r.State != ledger.Deleted || !w.entities["former"] {
-		t.Errorf("want it left for ever and forgotten, so that reconcile does not find it as the instance's each hour, got %+v, %v", r, w.entities)
+	if r := w.Records[idA]; len(r.FormerRoleIDs) > 0 || r.State != ledger.Deleted || !w.hasTokens("former") {
+		t.Errorf("want it left for ever and forgotten, so that reconcile does not find it as the instance's each hour, got %+v, %v", r, w.Entities)
 	}
 }
 
 func TestTokenLifetime_OfARecordOnlyGrows(t *testing.T) {
 	w := newWorld(t)
 	c := w.loggedIn()
-	r := w.records[idA]
+	r := w.Records[idA]
 	r.TokenMaxTTL = int64((48 * time.Hour).Seconds()) // by the profile as it was
 	r.State = ledger.Provisioning
-	w.records[idA] = r
+	w.Records[idA] = r
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	w.ec2Alias = "image_id"
+	w.EC2Alias = "image_id"
 	before := w.now
 	if err := w.ends(c); fault.KindOf(err) != fault.Conflict {
 		t.Fatalf("got %v", err)
 	}
-	if until := w.records[idA].UncutUntil; until.Before(before.Add(48 * time.Hour)) {
+	if until := w.Records[idA].UncutUntil; until.Before(before.Add(48 * time.Hour)) {
 		t.Errorf("want the longest token that the instance ever could get waited for, got %s after %s", until, before)
 	}
 }

@@ -29,7 +29,7 @@ func (w *world) isRefused(c *converge.Converger, says ...string) {
 			w.t.Errorf("want the refusal to say %q, got %v", text, err)
 		}
 	}
-	for name, claim := range w.claims {
+	for name, claim := range w.Claims {
 		if claim.InstanceID == idB {
 			w.t.Errorf("refused, and %s is claimed: names are claimed all or none", name)
 		}
@@ -93,9 +93,9 @@ func TestTakeOver_LeavesTheWaitingToTheHolder(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	r := w.records[idA]
+	r := w.Records[idA]
 	r.ExtraPolicies = true
-	w.records[idA] = r
+	w.Records[idA] = r
 	w.setState(facts.Terminated)
 	w.launch(idB, 4)
 	done, err := w.handle(c, idB, facts.Running)
@@ -131,7 +131,7 @@ func TestFirstGrant_NeverRestsOnARememberedRole(t *testing.T) {
 		if want := map[bool]converge.Action{false: converge.Unmatched, true: converge.Provisioned}[granted]; err != nil || done.Action != want {
 			t.Errorf("%s: want %s, got %+v, %v: a role that was swapped would give what it had", name, want, done, err)
 		}
-		if asked := w.count("iam role"); asked != map[bool]int{false: 1, true: 0}[granted] {
+		if asked := w.count("ec2 role"); asked != map[bool]int{false: 1, true: 0}[granted] {
 			t.Errorf("%s: IAM was asked %d times", name, asked)
 		}
 	}
@@ -163,7 +163,7 @@ func TestFormerNames_CountForTheLedgersBound(t *testing.T) {
 		w.ec2[idA] = f
 		_, err = w.handle(c, idA, facts.Running)
 	}
-	if r := w.records[idA]; fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "100 names and addresses, 96 of them from earlier grants") || len(r.Names()) > grant.MaxClaims {
+	if r := w.Records[idA]; fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "100 names and addresses, 96 of them from earlier grants") || len(r.Names()) > grant.MaxClaims {
 		t.Fatalf("want a rename refused before its names cannot be given up in one transaction, got %v with %d names after %d", err, len(r.Names()), renames)
 	}
 	w.now = w.now.Add(maxTTL + time.Hour) // the former names' last certificates have ended
@@ -198,7 +198,7 @@ func TestNames_AreDatedWhenNothingIssuesAnyMore(t *testing.T) {
 	w.launch(idB, 4)
 	w.isRefused(w.converger(converge.Duties{Make: true}), "ip-10-1-1-4.ec2.internal", idA, "once that one is gone")
 	w.must(c, idA, facts.Running, converge.Deprovisioned)
-	record := w.records[idA]
+	record := w.Records[idA]
 	for _, name := range record.Names() {
 		if until, _ := record.HeldUntil(name); !until.Equal(w.now.Add(maxTTL)) {
 			t.Errorf("want %v held for %s from the cut on, got until %s", name, maxTTL, until)
@@ -214,14 +214,14 @@ func TestNames_AreDatedWhenNothingIssuesAnyMore(t *testing.T) {
 
 // before is the record and the claim of an instance as the version before claims by PKI mount left them.
 func (w *world) before(id string) {
-	r := w.records[id]
+	r := w.Records[id]
 	for _, name := range r.Claims {
-		delete(w.claims, name)
+		delete(w.Claims, name)
 	}
-	w.claims[ledger.Name{Under: r.BasePath, Text: r.FQDN}] = ledger.Claim{InstanceID: id, Account: r.Account, Region: r.Region}
+	w.Claims[ledger.Name{Under: r.BasePath, Text: r.FQDN}] = ledger.Claim{InstanceID: id, Account: r.Account, Region: r.Region}
 	r.Claims, r.CertificateTTL, r.LoginType, r.TokenMaxTTL = nil, 0, "", 0
-	w.records[id] = r
-	role := w.objects["auth/aws/role/"+id]
+	w.Records[id] = r
+	role := w.Objects["auth/aws/role/"+id]
 	role["bound_iam_role_arn"] = []string{}
 }
 
@@ -237,7 +237,7 @@ func TestUpgrade_CarriesClaimsOver(t *testing.T) {
 	if err := w.granted(idA); err != nil {
 		t.Error(err)
 	}
-	if role := w.objects[roleA]; fmt.Sprint(role["bound_iam_role_arn"]) != "[arn:aws:iam::123456789012:role/alice-worker]" {
+	if role := w.Objects[roleA]; fmt.Sprint(role["bound_iam_role_arn"]) != "[arn:aws:iam::123456789012:role/alice-worker]" {
 		t.Errorf("want the role bound from now on, got %v", role)
 	}
 	w.before(idA)
@@ -259,13 +259,13 @@ func TestUpgrade_KeepsWhatItWouldRefuse(t *testing.T) {
 	f.IPv4s = []netip.Addr{netip.MustParseAddr("10.1.1.4")}
 	w.ec2[idB] = f
 	w.before(idB)
-	objects := len(w.objects)
+	objects := len(w.Objects)
 	done, err := w.handle(c, idB, facts.Running)
 	if fault.KindOf(err) != fault.Refuse || !done.Holds || !strings.Contains(err.Error(), "10.1.1.4") {
 		t.Fatalf("want it refused with the address named, and its grant left, got %+v, %v", done, err)
 	}
-	if r := w.records[idB]; len(w.objects) != objects || r.State != ledger.Active || !strings.Contains(r.LastError, "10.1.1.4") {
-		t.Errorf("want all that stood to stand and the reason recorded, got %d of %d objects, %+v", len(w.objects), objects, r)
+	if r := w.Records[idB]; len(w.Objects) != objects || r.State != ledger.Active || !strings.Contains(r.LastError, "10.1.1.4") {
+		t.Errorf("want all that stood to stand and the reason recorded, got %d of %d objects, %+v", len(w.Objects), objects, r)
 	}
 }
 
@@ -274,7 +274,7 @@ func TestRemoval_IsDoneOnlyWhenTokensAreCut(t *testing.T) {
 		w := newWorld(t)
 		w.launch(idA, 4)
 		w.must(w.converger(converge.Duties{Make: true}), idA, facts.Running, converge.Provisioned)
-		w.ec2Alias = alias
+		w.EC2Alias = alias
 		c := w.converger(converge.Duties{Remove: true})
 		w.setState(facts.Terminated)
 		_, err := w.handle(c, idA, facts.Terminated)
@@ -284,14 +284,14 @@ func TestRemoval_IsDoneOnlyWhenTokensAreCut(t *testing.T) {
 		if cuts {
 			continue
 		}
-		r := w.records[idA]
+		r := w.Records[idA]
 		if fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "ec2_alias="+alias) || r.State != ledger.Deprovisioning || r.UncutUntil == nil {
 			t.Fatalf("ec2_alias=%q: want a conflict that names the setting and an open record, got %v, %+v", alias, err, r)
 		}
-		if len(w.objects) != 0 || len(w.claims) != 0 {
-			t.Errorf("want no login, no policy and no name left all the same, got %v, %v", w.objects, w.claims)
+		if len(w.Objects) != 0 || len(w.Claims) != 0 {
+			t.Errorf("want no login, no policy and no name left all the same, got %v, %v", w.Objects, w.Claims)
 		}
-		w.ec2Alias = "instance_id" // mended, and the token's identity has its old alias still
+		w.EC2Alias = "instance_id" // mended, and the token's identity has its old alias still
 		if _, err := w.handle(c, idA, facts.Terminated); fault.KindOf(err) != fault.Conflict {
 			t.Errorf("a mended setting cuts no token of before: want it open until the token has ended, got %v", err)
 		}
@@ -307,28 +307,28 @@ func TestRemoval_LeavesForgedPathsAlone(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(converge.Duties{Make: true}), idA, facts.Running, converge.Provisioned)
-	r := w.records[idA]
+	r := w.Records[idA]
 	forged := []string{"auth/aws", "auth/aws/role/admin", "auth/aws/role/" + idB, "sys/policies/acl/admin", "sys/policies/acl/ec2-" + idB + "-node", "secret/payroll"}
 	for i, path := range forged {
 		kind := []grant.Kind{grant.KindAuthRole, grant.KindAuthRole, grant.KindAuthRole, grant.KindPolicy, grant.KindPolicy, grant.KindGeneric}[i]
 		r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: path})
-		w.objects[path] = map[string]any{"policy": "x"}
+		w.Objects[path] = map[string]any{"policy": "x"}
 	}
-	w.records[idA] = r
+	w.Records[idA] = r
 	w.setState(facts.Terminated)
 	_, err := w.handle(w.converger(converge.Duties{Remove: true}), idA, facts.Terminated)
 	if fault.KindOf(err) != fault.Conflict {
 		t.Errorf("want a conflict that a person looks at, got %v", err)
 	}
 	for _, path := range forged {
-		if w.objects[path] == nil {
+		if w.Objects[path] == nil {
 			t.Errorf("%s was deleted: whoever writes the ledger could delete anybody's", path)
 		}
 		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", path)) {
 			t.Errorf("want %q named, got %v", path, err)
 		}
 	}
-	if w.objects[roleA] != nil {
+	if w.Objects[roleA] != nil {
 		t.Error("what is the instance's own must go all the same")
 	}
 }
@@ -355,7 +355,7 @@ func TestRevocation_ComesLastAndIsFinishedLater(t *testing.T) {
 	}
 	w.fail = nil
 	w.must(c, idA, facts.Terminated, converge.Unchanged)
-	if r := w.records[idA]; w.count("vault revoke") < 5 || len(r.Revoking) > 0 {
+	if r := w.Records[idA]; w.count("vault revoke") < 5 || len(r.Revoking) > 0 {
 		t.Errorf("want the four prefixes revoked by the second run and nothing left to do, got %v", w.calls)
 	}
 	w.calls = nil
@@ -370,9 +370,9 @@ func TestRevocation_SurvivesTheWaitForLogins(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.must(w.converger(converge.Duties{Make: true}), idA, facts.Running, converge.Provisioned)
-	r := w.records[idA]
+	r := w.Records[idA]
 	r.ExtraPolicies = true
-	w.records[idA] = r
+	w.Records[idA] = r
 	w.setState(facts.Terminated)
 	c := w.converger(converge.Duties{Remove: true}, func(o *converge.Options) { o.RevokeCertificates = true })
 	if _, err := w.handle(c, idA, facts.Terminated); !errors.Is(err, converge.ErrUnfinished) {
@@ -380,7 +380,7 @@ func TestRevocation_SurvivesTheWaitForLogins(t *testing.T) {
 	}
 	w.now = w.now.Add(2 * time.Minute)
 	w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-	if n := w.count("vault revoke"); n != 4 || len(w.records[idA].Revoking) > 0 {
+	if n := w.count("vault revoke"); n != 4 || len(w.Records[idA].Revoking) > 0 {
 		t.Errorf("want the four prefixes revoked once the wait is over, got %d\n%s", n, strings.Join(w.calls, "\n"))
 	}
 }
@@ -392,12 +392,12 @@ func TestRevocation_IsForgottenWhereSwitchedOff(t *testing.T) {
 	w.must(w.converger(both), idA, facts.Running, converge.Provisioned)
 	w.setState(facts.Terminated)
 	w.must(w.converger(both), idA, facts.Terminated, converge.Deprovisioned)
-	r := w.records[idA]
+	r := w.Records[idA]
 	r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + idA + "-kubelet"}
-	w.records[idA] = r
+	w.Records[idA] = r
 	w.must(w.converger(both), idA, facts.Terminated, converge.Unchanged)
-	if w.count("vault revoke") > 0 || len(w.records[idA].Revoking) > 0 {
-		t.Errorf("want nothing revoked and nothing left to do, got %+v", w.records[idA])
+	if w.count("vault revoke") > 0 || len(w.Records[idA].Revoking) > 0 {
+		t.Errorf("want nothing revoked and nothing left to do, got %+v", w.Records[idA])
 	}
 }
 
@@ -419,12 +419,12 @@ func TestUpgrade_HoldsNamesForOldLifetimes(t *testing.T) {
 		c := w.converger(both)
 		w.must(c, idA, facts.Running, converge.Provisioned)
 		w.before(idA)
-		w.objects[kubelet]["max_ttl"] = row.maxTTL
-		w.objects["sys/internal/ui/mounts/"+k8s] = map[string]any{"config": row.config}
+		w.Objects[kubelet]["max_ttl"] = row.maxTTL
+		w.Objects["sys/internal/ui/mounts/"+k8s] = map[string]any{"config": row.config}
 		i.IPv4s = []netip.Addr{netip.MustParseAddr("10.1.1.9")}
 		w.ec2[idA] = i
 		w.must(c, idA, facts.Running, converge.Provisioned)
-		r := w.records[idA]
+		r := w.Records[idA]
 		if r.CertificateTTL != row.want {
 			t.Errorf("%s: want certificates of %d s noted, got %d", name, row.want, r.CertificateTTL)
 		}

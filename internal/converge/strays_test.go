@@ -32,7 +32,7 @@ func TestVerifyingComparesWithVaultWhateverTheLedgerSays(t *testing.T) {
 	if w.count("vault read") != 4 || w.count("vault write") != 0 || w.count("ledger put") != 0 {
 		t.Errorf("want each object read and nothing written, got %q", w.calls)
 	}
-	delete(w.objects, policyA)
+	delete(w.Objects, policyA)
 	w.must(c, idA, facts.Running, converge.Unchanged) // an event trusts the ledger
 	if got, err := w.handleAt(c, verify(w, facts.Running)); err != nil || got.Action != converge.Provisioned || got.Objects != 1 {
 		t.Fatalf("want the one missing object made, got %+v, %v", got, err)
@@ -84,11 +84,11 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 			w := newWorld(t)
 			var strays []string
 			for path, fields := range c.stands {
-				w.objects[path] = fields
+				w.Objects[path] = fields
 				strays = append(strays, path)
 			}
 			if c.record != nil {
-				w.records[idA] = *c.record
+				w.Records[idA] = *c.record
 			}
 			slices.Sort(strays)
 			converger := w.converger(both, func(o *converge.Options) { o.Adopt = c.adopt })
@@ -96,7 +96,7 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 				t.Fatal(err)
 			}
 			var left []string
-			for path := range w.objects {
+			for path := range w.Objects {
 				left = append(left, path)
 			}
 			slices.Sort(left)
@@ -106,7 +106,7 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 			if first := w.index("vault delete"); first >= 0 && w.index("ledger put deprovisioning") > first {
 				t.Errorf("want the record to name what is deleted first, got %q", w.calls)
 			}
-			if r := w.records[idA]; r.State != ledger.Deleted || len(r.Objects) > 0 {
+			if r := w.Records[idA]; r.State != ledger.Deleted || len(r.Objects) > 0 {
 				t.Errorf("want a tombstone, got %+v", r)
 			}
 		})
@@ -116,13 +116,13 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 func TestWhatLoginsLeftIsSweptWhereTheLedgerKnowsTheInstance(t *testing.T) {
 	for granted, left := range map[string]bool{"a-b": false, "": true} {
 		w := newWorld(t)
-		w.records[idA] = ledger.Record{InstanceID: idA, State: ledger.Deleted, Profile: granted, Version: 3}
-		w.entities[idA] = true
+		w.Records[idA] = ledger.Record{InstanceID: idA, State: ledger.Deleted, Profile: granted, Version: 3}
+		w.logIn(idA)
 		if _, err := w.handleAt(w.converger(both), verify(w, facts.Terminated, roleA)); err != nil {
 			t.Fatal(err)
 		}
-		if w.entities[idA] != left {
-			t.Errorf("profile %q in the tombstone: the entity is left: %v, want %v", granted, w.entities[idA], left)
+		if w.hasTokens(idA) != left {
+			t.Errorf("profile %q in the tombstone: the entity is left: %v, want %v", granted, w.hasTokens(idA), left)
 		}
 	}
 }
@@ -134,9 +134,9 @@ func TestAStrayOfALiveInstanceGoesAndItsGrantStays(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	delete(w.records, idA)
+	delete(w.Records, idA)
 	old := strings.TrimSuffix(policyA, "node") + "old"
-	w.objects[old] = marked("vault-ec2", idA)
+	w.Objects[old] = marked("vault-ec2", idA)
 	if _, err := w.handleAt(c, verify(w, facts.Terminated, old, policyA, roleA)); err == nil {
 		t.Error("want a running instance that was taken for gone looked at again, by its age")
 	}
@@ -162,7 +162,8 @@ func TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched(t *testing.T) {
 		f := w.launch(idA, 4)
 		c := w.converger(both, func(o *converge.Options) { o.Adopt, o.RevokeCertificates = true, true })
 		w.must(c, idA, facts.Running, converge.Provisioned)
-		w.objects[policyA], w.objects[old], w.entities[idA] = marked("other", idA), marked("vault-ec2", idA), true
+		w.Objects[policyA], w.Objects[old] = marked("other", idA), marked("vault-ec2", idA)
+		w.logIn(idA)
 		f.IAMRoleARN = "arn:aws:iam::123456789012:role/other"
 		w.ec2[idA] = f
 		w.calls = nil
@@ -175,8 +176,8 @@ func TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched(t *testing.T) {
 				t.Errorf("%s: want nothing touched of an instance that works for somebody else, got %q", name, w.calls)
 			}
 		}
-		if !w.entities[idA] || w.objects[roleA] == nil || w.records[idA].State != ledger.Active {
-			t.Errorf("%s: want its login, its tokens and its record as they were, got %v, record %+v", name, w.objects[roleA], w.records[idA])
+		if !w.hasTokens(idA) || w.Objects[roleA] == nil || w.Records[idA].State != ledger.Active {
+			t.Errorf("%s: want its login, its tokens and its record as they were, got %v, record %+v", name, w.Objects[roleA], w.Records[idA])
 		}
 	}
 }
@@ -186,7 +187,7 @@ func TestVerifyingTakesALostClaimAgain(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	clear(w.claims)
+	clear(w.Claims)
 	w.calls = nil
 	got, err := w.handleAt(c, verify(w, facts.Running))
 	if err != nil || got.Action != converge.Provisioned || got.Objects != 0 || w.count("vault write")+w.count("vault delete") > 0 {
@@ -204,7 +205,7 @@ func TestALostClaimThatAnotherHoldsByNowStaysWithThatOne(t *testing.T) {
 	w.launch(idA, 4)
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	clear(w.claims)
+	clear(w.Claims)
 	w.launch(idB, 4)
 	w.must(c, idB, facts.Running, converge.Provisioned)
 	if _, err := w.handleAt(c, verify(w, facts.Running)); fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), idB) {
@@ -213,7 +214,7 @@ func TestALostClaimThatAnotherHoldsByNowStaysWithThatOne(t *testing.T) {
 	if err := w.granted(idB); err != nil {
 		t.Errorf("want the holder to keep the name and the grant: %v", err)
 	}
-	if r := w.records[idA]; r.LastError == "" {
+	if r := w.Records[idA]; r.LastError == "" {
 		t.Errorf("want the refusal recorded, got %+v", r)
 	}
 }

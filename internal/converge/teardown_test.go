@@ -21,9 +21,9 @@ func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	since := w.now
-	w.tornDown = &since
+	w.Teardown = &since
 	w.must(c, idB, facts.Running, converge.TornDown)
-	if w.count("vault write") != 4 || w.records[idB].State != "" {
+	if w.count("vault write") != 4 || w.Records[idB].State != "" {
 		t.Errorf("want nothing made and nothing recorded for an instance that starts after the teardown, got\n%s", strings.Join(w.calls, "\n"))
 	}
 	retire := trigger(idA, facts.Terminated, w.now)
@@ -31,8 +31,8 @@ func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
 	if o, err := c.Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != converge.Deprovisioned || len(o.Paths) != 4 {
 		t.Errorf("want the running instance's grant removed, got %+v, %v", o, err)
 	}
-	if len(w.objects) > 0 || w.records[idA].State != ledger.Deleted || len(w.claims) > 0 {
-		t.Errorf("want nothing left, got %v, %+v, %v", w.objects, w.records[idA], w.claims)
+	if len(w.Objects) > 0 || w.Records[idA].State != ledger.Deleted || len(w.Claims) > 0 {
+		t.Errorf("want nothing left, got %v, %+v, %v", w.Objects, w.Records[idA], w.Claims)
 	}
 	if o, err := w.converger(converge.Duties{Make: true}).Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != converge.LeftAlone {
 		t.Errorf("want a function that may not remove to leave it, got %+v, %v", o, err)
@@ -46,8 +46,8 @@ func TestAnAuthRoleThatGivesAnotherDeploymentsPolicyIsLeftAlone(t *testing.T) {
 	c := w.converger(both)
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	theirs := "ec2-" + idA + "-node2"
-	w.objects["sys/policies/acl/"+theirs] = marked("another-deployment", idA)
-	role := w.objects[roleA]
+	w.Objects["sys/policies/acl/"+theirs] = marked("another-deployment", idA)
+	role := w.Objects[roleA]
 	role["token_policies"] = []string{theirs}
 	before := maps.Clone(role)
 	retire := trigger(idA, facts.Terminated, w.now)
@@ -67,8 +67,8 @@ func TestAnAuthRoleThatGivesAnotherDeploymentsPolicyIsLeftAlone(t *testing.T) {
 	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("a removal because no profile fits: want a conflict, got %v", err)
 	}
-	if !reflect.DeepEqual(w.objects[roleA], before) {
-		t.Errorf("the instance lost its login to the other deployment: %v, before it was %v", w.objects[roleA], before)
+	if !reflect.DeepEqual(w.Objects[roleA], before) {
+		t.Errorf("the instance lost its login to the other deployment: %v, before it was %v", w.Objects[roleA], before)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestAGrantIsNotBegunWhenNobodyKnowsWhetherTheDeploymentIsTornDown(t *testin
 		}
 		return nil, false
 	}
-	if _, err := w.handle(w.converger(both), idA, facts.Running); err == nil || fault.KindOf(err) != fault.Retry || len(w.objects) > 0 {
-		t.Errorf("want it tried again and nothing made, got %v, %v", err, w.objects)
+	if _, err := w.handle(w.converger(both), idA, facts.Running); err == nil || fault.KindOf(err) != fault.Retry || len(w.Objects) > 0 {
+		t.Errorf("want it tried again and nothing made, got %v, %v", err, w.Objects)
 	}
 }

@@ -1,11 +1,13 @@
 package simulation_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -21,11 +23,20 @@ type scene struct {
 
 // happens runs the function that an event of now about the first instance is for.
 func happens(state facts.State) func(*process) {
-	return func(p *process) { t := p.told(id(0), state); _, _ = p.handle(dutiesFor(t), t) }
+	return func(p *process) { e := p.told(id(0), state); p.peaceful(p.handle(dutiesFor(e), e)) }
+}
+
+// peaceful breaks a rule if a process that nothing befalls fails.
+func (p *process) peaceful(_ converge.Outcome, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.strike == nil && err != nil && !errors.Is(err, converge.ErrUnfinished) {
+		p.breaks("a run in peace fails: %v", err)
+	}
 }
 
 // hookTells runs the function that the event of a terminate hook is for.
-func hookTells(p *process) { _, _ = p.handle(deprovision, p.hooked(id(0))) }
+func hookTells(p *process) { p.peaceful(p.handle(deprovision, p.hooked(id(0)))) }
 
 func leaves(n int) func(*world) { return func(w *world) { w.leave(id(n)) } }
 
@@ -65,6 +76,14 @@ func then(set func(*world), more ...func(*world)) func(*world) {
 
 func ends(n int) func(*world) { return func(w *world) { w.turn(id(n), facts.Terminated) } }
 
+// unnamed has logins as before the Vault setup put the instance ID into the metadata of aliases.
+func unnamed(w *world) {
+	for a, e := range w.Entities {
+		e.InstanceID = ""
+		w.Entities[a] = e
+	}
+}
+
 func retagged(n int, name string) func(*world) {
 	return func(w *world) {
 		f := w.ec2[id(n)]
@@ -87,6 +106,8 @@ func scenes() []scene {
 			w.become(f)
 		}), happens(facts.Running), 12, 0},
 		{"deprovision", then(granted(worker(0)), ends(0)), happens(facts.Terminated), 12, 0},
+		{"deprovision where an alias is the instance ID", then(func(w *world) { w.EC2Alias = "instance_id" }, granted(worker(0)), ends(0)), happens(facts.Terminated), 11, 0},
+		{"deprovision where no alias names its instance", then(granted(worker(0)), unnamed, ends(0)), happens(facts.Terminated), 12, 0},
 		{"deprovision of one that settles", then(granted(named(0, "a")), ends(0)), func(p *process) {
 			happens(facts.Terminated)(p)
 			time.Sleep(2 * time.Minute)
@@ -114,6 +135,12 @@ func scenes() []scene {
 			w.turn(id(1), facts.Running)
 		}, wholeFleet, 25, 0},
 		{"removal from one that its group terminates", then(granted(worker(0)), leaves(0)), hookTells, 12, 0},
+		{"the same, with an event that it runs before each try", then(granted(worker(0)), leaves(0)), func(p *process) {
+			e := p.told(id(0), facts.Running)
+			e.Verify = true
+			p.peaceful(p.handle(both, e))
+			hookTells(p)
+		}, 20, 0},
 		{"the rest of such a removal by reconcile", then(granted(worker(0), named(1, "a")), leaves(0), func(w *world) {
 			hookTells(w.process(&strike{blow: fails, prefix: "vault delete", at: step{nth: 2}}))
 		}), wholeFleet, 15, 0},

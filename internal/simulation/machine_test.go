@@ -325,7 +325,7 @@ func (m *machine) wait(t *rapid.T) {
 		m.endLogins()
 	}
 	time.Sleep(d)
-	maps.DeleteFunc(m.records, func(_ string, r ledger.Record) bool { return r.ExpiresAt > 0 && r.ExpiresAt < time.Now().Unix() })
+	maps.DeleteFunc(m.Records, func(_ string, r ledger.Record) bool { return r.ExpiresAt > 0 && r.ExpiresAt < time.Now().Unix() })
 }
 
 // quiet lets the queue run empty, waits out what is young, and has reconcile run once, as its schedule does. Where that

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,11 +13,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
 // blow is what happens to a call.
@@ -100,6 +97,7 @@ func (p *process) struck(s step) bool {
 // do is one call. It takes about a tick, in which others go on; each call its own time, so that the order of those made
 // side by side is always the same. Deadlines do not end it: the clock behind them may have stood still with the sandbox.
 func (p *process) do(call string, effect func() error) error {
+	call = strings.TrimSpace(call)
 	own := fnv.New32a()
 	_, _ = own.Write([]byte(p.name + call))
 	time.Sleep(tick + time.Duration(own.Sum32()%1_000_000))
@@ -138,205 +136,58 @@ func (p *process) do(call string, effect func() error) error {
 	return nil
 }
 
-func (p *process) Read(_ context.Context, path string) (out map[string]any, err error) {
-	err = p.do("vault read "+path, func() error {
-		out = maps.Clone(p.objects[path])
-		return nil
-	})
-	return out, err
-}
-
-// Write merges, as Vault does for the auth roles of AWS, and resets all else.
-func (p *process) Write(_ context.Context, path string, fields map[string]any) error {
-	return p.do("vault write "+path, func() error {
-		p.ruleWrite(path, fields)
-		stored := maps.Clone(fields)
-		if strings.HasPrefix(path, "auth/") {
-			stored = maps.Clone(p.objects[path])
-			if stored == nil {
-				p.roleIDs++
-				stored = map[string]any{"role_id": fmt.Sprintf("role-%d", p.roleIDs)}
+// vault is Vault as the process calls it.
+func (p *process) vault() vaulttest.Client {
+	return vaulttest.Client{Vault: p.Vault, Do: func(kind, path string, effect func() error) error {
+		return p.do("vault "+kind+" "+path, func() error {
+			err := effect()
+			switch {
+			case err == nil && kind == "write":
+				p.ruleWrite(path)
+			case err == nil && kind == "delete":
+				p.ruleDelete(path)
 			}
-			maps.Copy(stored, fields)
-		}
-		p.objects[path] = stored
-		return nil
-	})
+			return err
+		})
+	}}
 }
 
-func (p *process) Delete(_ context.Context, path string) error {
-	return p.do("vault delete "+path, func() error {
-		if p.foreign[path] != nil {
-			p.breaks("%s is somebody else's and was deleted", path)
-		}
-		delete(p.objects, path)
-		delete(p.bears, path)
-		return nil
-	})
-}
-
-func (p *process) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
-	err = p.do("vault mount "+mount, func() error {
-		out = vault.LoginMount{Path: mount, EC2Alias: "role_id", IAMAlias: "role_id"}
-		return nil
-	})
-	return out, err
-}
-
-func (p *process) CutOff(_ context.Context, m vault.LoginMount, cut vault.Cut) (n int, err error) {
-	aliases := slices.Concat(cut.Sure, cut.Recorded)
-	err = p.do(fmt.Sprintf("vault cut %s %v", m.Path, aliases), func() error {
-		for _, a := range aliases {
-			if _, ok := p.entities[a]; ok {
-				delete(p.entities, a)
-				n++
+// ledger is the ledger as the process calls it.
+func (p *process) ledger() ledgertest.Client {
+	return ledgertest.Client{Table: p.Table, Now: time.Now, Do: func(kind, what string, effect func() error) error {
+		return p.do("ledger "+kind+" "+what, func() error {
+			id := what[strings.LastIndexByte(what, ' ')+1:]
+			before := p.Records[id]
+			err := effect()
+			if err == nil && kind == "put" {
+				p.rulePut(before, p.Records[id])
 			}
-		}
-		return nil
-	})
-	return n, err
+			return err
+		})
+	}}
 }
 
-func (p *process) RevokePrefix(_ context.Context, prefix string) error {
-	return p.do("vault revoke "+prefix, func() error { return nil })
-}
-
-func (p *process) List(_ context.Context, path string) (out []string, err error) {
-	err = p.do("vault list "+path, func() error {
-		if path == "sys/policies/acl" {
-			out = append(out, "default", "root") // which every Vault has
-		}
-		for _, at := range slices.Sorted(maps.Keys(p.objects)) {
-			if name, ok := strings.CutPrefix(at, path+"/"); ok && !strings.Contains(name, "/") {
-				out = append(out, name)
-			}
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (p *process) Aliases(context.Context, string) (out []vault.Alias, err error) {
-	err = p.do("vault aliases", func() error {
-		for _, name := range slices.Sorted(maps.Keys(p.entities)) {
-			out = append(out, vault.Alias{Name: name, EntityID: "e-" + name})
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (p *process) Get(_ context.Context, id string) (out *ledger.Record, err error) {
-	err = p.do("ledger get "+id, func() error {
-		if r, ok := p.records[id]; ok {
-			r.Objects = slices.Clone(r.Objects)
-			out = &r
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (p *process) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, err error) {
-	err = p.do("ledger holder "+name.Under+" "+name.Text, func() error {
-		if c, ok := p.claims[name]; ok {
-			out = &c
-		}
-		return nil
-	})
-	return out, err
-}
-
-func (p *process) Put(_ context.Context, put ledger.Write) (out *ledger.Record, err error) {
-	err = p.do(fmt.Sprintf("ledger put %s %s", put.New.State, put.New.InstanceID), func() (err error) {
-		from := p.records[put.New.InstanceID].State
-		if out, err = (ledgertest.Table{Records: p.records, Claims: p.claims}).Put(put, time.Now()); err == nil {
-			p.rulePut(from, *out)
-		}
-		return err
-	})
-	return out, err
-}
-
-// TornDown and TearDown: this deployment stays.
-func (p *process) TornDown(context.Context) (*time.Time, error) {
-	return nil, p.do("ledger torn down", func() error { return nil })
-}
-
-func (p *process) TearDown(context.Context) (time.Time, error) { return time.Time{}, errDown }
-
-func (p *process) Scan(_ context.Context, v ledger.Visitor) error {
-	return p.do("ledger scan", func() error {
-		for _, id := range slices.Sorted(maps.Keys(p.records)) {
-			v.Record(p.records[id])
-		}
-		for name, c := range p.claims {
-			v.Claim(name, c)
-		}
-		return nil
-	})
-}
-
-// Owner: no PKI mount is marked.
-func (p *process) Owner(context.Context, string) (string, error) { return "", nil }
-
-// cloud is the process as EC2 serves it; both Vault and EC2 list.
-type cloud struct{ *process }
-
-func (c cloud) Account(context.Context) (string, error) { return here.Account, nil }
-
-func (c cloud) List(_ context.Context, place facts.Place, ids []string, each func([]instance.Sighting) error) error {
-	var page []instance.Sighting
-	err := c.do("ec2 list "+place.Region, func() error {
-		for _, id := range slices.Sorted(maps.Keys(c.ec2)) {
-			if f := c.ec2[id]; len(ids) == 0 || slices.Contains(ids, id) {
-				f.ObservedAt = time.Now()
-				page = append(page, instance.Sighting{Found: true, Facts: f})
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return each(page)
-}
-
-// RoleNow is the role in the instance profile that EC2 showed, which may lag: here an instance changes its profile, and no
-// profile its role.
-func (c cloud) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
-	err = c.do("iam role "+f.ID, func() error {
-		for _, v := range c.history[f.ID] {
-			if v.facts.IAMInstanceProfileARN == f.IAMInstanceProfileARN {
-				arn = v.facts.IAMRoleARN
-			}
-		}
-		return nil
-	})
-	return arn, err
-}
-
-func (c cloud) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
-	out := map[facts.Ref]instance.Sighting{}
-	for _, ref := range slices.SortedFunc(slices.Values(refs), func(a, b facts.Ref) int { return strings.Compare(a.ID, b.ID) }) {
-		err := c.do("ec2 look "+ref.ID, func() error {
-			s := instance.Sighting{}
-			for _, v := range c.history[ref.ID] {
-				if v.from.After(time.Now().Add(-c.lag)) && c.lag > 0 {
+// cloud is EC2 as the process sees it: looks lag behind, and roles are remembered.
+func (p *process) cloud() instancetest.EC2 {
+	cloud := instancetest.EC2{Own: here.Account, Instances: p.ec2, RoleAge: time.Minute, Now: time.Now, Do: func(kind, what string, effect func() error) error {
+		return p.do("ec2 "+kind+" "+what, effect)
+	}}
+	if p.lag > 0 {
+		cloud.Seen = func(id string) (f facts.Instance, found bool) {
+			for _, v := range p.history[id] {
+				if v.from.After(time.Now().Add(-p.lag)) {
 					break
 				}
-				s.Found, s.Facts = v.found, v.facts
+				f, found = v.facts, v.found
 			}
-			s.Facts.ObservedAt = time.Now()
-			out[ref] = s
-			return nil
-		})
-		if err != nil {
-			out[ref] = instance.Sighting{Err: fault.New(fault.Retry, err)}
+			return f, found
 		}
 	}
-	return out
+	return cloud
 }
+
+// Owner returns no owner: no PKI mount is marked.
+func (p *process) Owner(context.Context, string) (string, error) { return "", nil }
 
 // The functions' duties.
 var (
@@ -347,7 +198,7 @@ var (
 
 func (p *process) converger(d converge.Duties) *converge.Converger {
 	return &converge.Converger{Options: converge.Options{
-		Duties: d, Profiles: profiles(), Realm: realm, Vault: p, Cutter: p, Ledger: p, Instances: cloud{p}, Mounts: p, RevokeCertificates: true,
+		Duties: d, Profiles: profiles(), Realm: realm, Vault: p.vault(), Cutter: p.vault(), Ledger: p.ledger(), Instances: p.cloud(), Mounts: p, RevokeCertificates: true,
 		NewOwner: func() string {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -368,7 +219,7 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 			return converge.Outcome{}, err
 		}
 	}
-	s := cloud{p}.Look(context.Background(), []facts.Ref{e.Ref})[e.Ref]
+	s := p.cloud().Look(context.Background(), []facts.Ref{e.Ref})[e.Ref]
 	out, err := p.converger(d).Converge(context.Background(), req, s)
 	if err == nil {
 		p.ruleDone(e, req.Leaving)
@@ -379,7 +230,7 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 // reconcile does what the reconcile function does by its schedule.
 func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	r := reconcile.Reconciler{Options: reconcile.Options{
-		Profiles: profiles(), Realm: realm, Vault: p, Ledger: p, Teardowns: p, Instances: cloud{p}, Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
+		Profiles: profiles(), Realm: realm, Vault: p.vault(), Ledger: p.ledger(), Teardowns: p.ledger(), Instances: p.cloud(), Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
 	}}
 	return r.Run(context.Background(), in, p.converger(both), reconcile.Observer{Log: slog.New(slog.DiscardHandler)})
 }

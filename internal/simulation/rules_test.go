@@ -11,6 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
 // The rules that hold at every single effect. All are called with the world locked.
@@ -32,32 +33,63 @@ func idIn(path string) string {
 }
 
 // ruleWrite: what is written to Vault was recorded first, by whoever holds the lease, and is what an instance may have by
-// what EC2 says of it, or did just now.
-func (p *process) ruleWrite(path string, fields map[string]any) {
+// what EC2 says of it, or did just now. The auth role comes last.
+func (p *process) ruleWrite(path string) {
 	if p.foreign[path] != nil {
 		p.breaks("%s is somebody else's and was overwritten", path)
 		return
 	}
-	r := p.records[idIn(path)]
+	r := p.Records[idIn(path)]
 	if p.ended[r.InstanceID] && p.lag == 0 {
 		p.breaks("%s was written after the instance was gone and removed", path)
 	}
 	if launched, is := p.left[r.InstanceID]; is && launched.Equal(p.ec2[r.InstanceID].LaunchTime) && p.spoiled[r.InstanceID]&(1<<recordLost) == 0 {
 		p.breaks("%s was written after its group terminated the instance and it was removed", path)
 	}
-	o := grant.Object{Path: path, Fields: fields}
+	digest := p.digest(path)
+	gives := func(v version) bool { return v.found && v.want()[path] == digest }
 	switch {
 	case r.State != ledger.Provisioning:
 		p.breaks("%s was written while its record was %q", path, r.State)
-	case r.SHA256(path) != o.SHA256():
+	case r.SHA256(path) != digest:
 		p.breaks("%s was written otherwise than recorded", path)
 	case !p.owners[r.LeaseOwner] || r.LeaseExpiresAt < time.Now().UnixMilli():
 		p.breaks("%s was written without the lease", path)
-	case !p.recently(r.InstanceID, p.lag, func(v version) bool { return v.found && v.want()[path] == o.SHA256() }):
+	case !p.recently(r.InstanceID, p.lag, gives):
 		p.breaks("%s was written as no facts of the last %s give it", path, freshness)
+	case strings.HasPrefix(path, "auth/") && p.spoiled[r.InstanceID] == 0 && !p.recently(r.InstanceID, p.lag, func(v version) bool { return gives(v) && p.exist(v.want()) }):
+		p.breaks("%s was written before all that it grants", path)
 	}
 	if !strings.HasPrefix(path, "auth/") {
 		p.bears[path] = r.Claims
+	}
+}
+
+// digest returns the digest of the object at a path.
+func (w *world) digest(path string) string {
+	fields := maps.Clone(w.Objects[path])
+	delete(fields, "role_id")
+	return grant.Object{Path: path, Fields: fields}.SHA256()
+}
+
+func (w *world) exist(want map[string]string) bool {
+	for path := range want {
+		if w.Objects[path] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// ruleDelete: what is not ours stays, and a removal begins with the auth role.
+func (p *process) ruleDelete(path string) {
+	if p.foreign[path] != nil {
+		p.breaks("%s is somebody else's and was deleted", path)
+	}
+	delete(p.bears, path)
+	id := idIn(path)
+	if p.Records[id].State == ledger.Deprovisioning && p.roleID(id) != nil && p.spoiled[id] == 0 {
+		p.breaks("%s was deleted before the auth role", path)
 	}
 }
 
@@ -77,8 +109,11 @@ func (w *world) recently(id string, lag time.Duration, so func(version) bool) bo
 
 // rulePut: a removal begins only for an instance that is gone, or that no profile fits; and it has ended only when nothing
 // is left and every token is cut.
-func (p *process) rulePut(before ledger.State, r ledger.Record) {
+func (p *process) rulePut(before, r ledger.Record) {
 	id := r.InstanceID
+	if r.State == ledger.Provisioning && before.Leaves(p.ec2[id].LaunchTime) {
+		p.breaks("a grant for %s was begun, and its record says that its group terminates it", id)
+	}
 	if r.State == ledger.Active || r.State == ledger.Provisioning {
 		for _, name := range r.Claims {
 			if p.borne[name] == nil {
@@ -87,7 +122,7 @@ func (p *process) rulePut(before ledger.State, r ledger.Record) {
 			p.borne[name][id] = time.Now()
 		}
 	}
-	if r.State == ledger.Deprovisioning && before != ledger.Deprovisioning {
+	if r.State == ledger.Deprovisioning && before.State != ledger.Deprovisioning {
 		if !p.recently(id, p.lag, func(v version) bool {
 			return !v.found || v.facts.State == facts.Terminated || v.facts.State == facts.ShuttingDown || !v.fits || v.leaving
 		}) {
@@ -104,13 +139,13 @@ func (p *process) rulePut(before ledger.State, r ledger.Record) {
 	if left := p.under(id); len(left) > 0 {
 		p.breaks("%s counts as removed, and %v is left", id, left)
 	}
-	for name, c := range p.claims {
+	for name, c := range p.Claims {
 		if _, former := r.HeldUntil(name); c.InstanceID == id && !former {
 			p.breaks("%s counts as removed, and holds the name %s", id, name)
 		}
 	}
-	for alias, e := range p.entities {
-		if e.instanceID == id && !e.late {
+	for alias, e := range p.identities(id) {
+		if !e.late {
 			p.breaks("%s counts as removed, and its entity %s lives, with its tokens", id, alias)
 		}
 	}
@@ -134,8 +169,8 @@ func (p *process) ruleDone(t event.Event, leaving bool) {
 		if left := p.under(id); len(left) > 0 {
 			p.breaks("the end of %s was acknowledged, and %v is left", id, left)
 		}
-	case t.State == facts.Running && p.ec2[id].State == facts.Running && p.steady(id) && p.records[id].State != ledger.Active:
-		p.breaks("the start of %s was acknowledged, and its record is %q", id, p.records[id].State)
+	case t.State == facts.Running && p.ec2[id].State == facts.Running && p.steady(id) && p.Records[id].State != ledger.Active:
+		p.breaks("the start of %s was acknowledged, and its record is %q", id, p.Records[id].State)
 	}
 }
 
@@ -162,12 +197,12 @@ func (w *world) rules() {
 	for _, path := range slices.Sorted(maps.Keys(w.bears)) {
 		owner := idIn(path)
 		for _, name := range w.bears[path] {
-			if c := w.claims[name]; w.objects[path] != nil && c.InstanceID != owner && w.spoiled[owner] == 0 && w.spoiled[c.InstanceID] == 0 {
+			if c := w.Claims[name]; w.Objects[path] != nil && c.InstanceID != owner && w.spoiled[owner] == 0 && w.spoiled[c.InstanceID] == 0 {
 				w.breaks("%s lets %s be %s, and %q holds that name", path, owner, name, c.InstanceID)
 			}
 		}
 	}
-	for name, c := range w.claims {
+	for name, c := range w.Claims {
 		for id, last := range w.borne[name] {
 			living := w.alive(id) && !w.leaving[id] && w.spoiled[id] == 0 && w.spoiled[c.InstanceID] == 0
 			if id != c.InstanceID && living && time.Since(last) < certificates {
@@ -176,12 +211,12 @@ func (w *world) rules() {
 		}
 	}
 	for id := range w.history {
-		role := w.objects[grant.AuthRolePath(realm.AuthMount, id)]
+		role := w.Objects[grant.AuthRolePath(realm.AuthMount, id)]
 		if role == nil || w.spoiled[id] != 0 {
 			continue
 		}
-		for _, policy := range role["token_policies"].([]string) {
-			if strings.HasPrefix(policy, "ec2-") && w.objects[grant.PolicyPath(policy)] == nil {
+		for _, policy := range grant.Gives(role) {
+			if strings.HasPrefix(policy, "ec2-") && w.Objects[grant.PolicyPath(policy)] == nil {
 				w.breaks("%s can log in, and its policy %s is not there", id, policy)
 			}
 		}
@@ -201,12 +236,12 @@ func (w *world) settled() []string {
 		out = append(out, fmt.Sprintf("instance %s (%s): ", id, w.ec2[id].State)+fmt.Sprintf(format, args...))
 	}
 	for path, fields := range w.foreign {
-		if !maps.EqualFunc(w.objects[path], fields, func(a, b any) bool { return a == b }) {
+		if !maps.EqualFunc(w.Objects[path], fields, func(a, b any) bool { return a == b }) {
 			out = append(out, path+" is somebody else's and is not as it was")
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(w.history)) {
-		r := w.records[id]
+		r := w.Records[id]
 		v := w.history[id][len(w.history[id])-1]
 		// One that is refused keeps what it had.
 		refused := v.found && v.fits && (v.want() == nil || w.contested(id))
@@ -233,22 +268,34 @@ func (w *world) settled() []string {
 	return out
 }
 
+// identities returns the entities of an instance's logins.
+func (w *world) identities(id string) map[vaulttest.Alias]entity {
+	out := maps.Clone(w.loggedIn)
+	maps.DeleteFunc(out, func(a vaulttest.Alias, e entity) bool {
+		_, lives := w.Entities[a]
+		return e.instanceID != id || !lives
+	})
+	return out
+}
+
 type told func(id, format string, args ...any)
 
 func (w *world) checkNothing(id string, wrong told) {
 	if left := w.attributable(id, nil); len(left) > 0 {
 		wrong(id, "want nothing, %v is left", left)
 	}
-	for alias, e := range w.entities {
-		// Where a hand took the record, or the auth role before its role_id was recorded, nobody knows whose it was.
-		unknowable := w.spoiled[id]&(1<<recordLost|1<<objectGone) != 0
+	// Where a hand took the record, or the auth role before its role_id was recorded, nobody knows whose a login was.
+	unknowable := w.spoiled[id]&(1<<recordLost|1<<objectGone) != 0
+	for alias, e := range w.identities(id) {
 		// A token that an instance without a grant got while it was taken away has no power, and ends by itself.
-		powerless := e.late && w.alive(id)
-		if e.instanceID == id && !unknowable && !powerless {
+		if powerless := e.late && w.alive(id); !unknowable && !powerless {
 			wrong(id, "its entity %s lives, and its tokens", alias)
 		}
 	}
-	if r := w.records[id]; r.State != ledger.Deleted && r.State != "" && r.State != ledger.Refused {
+	if late := w.lateEntry[id] && w.alive(id); w.Objects[entry(id)] != nil && !unknowable && !late {
+		wrong(id, "its accesslist entry is left")
+	}
+	if r := w.Records[id]; r.State != ledger.Deleted && r.State != "" && r.State != ledger.Refused {
 		wrong(id, "its record is %s", r.State)
 	}
 }
@@ -259,19 +306,17 @@ func (w *world) checkGrant(id string, want map[string]string, wrong told) {
 		wrong(id, "want %v, there is %v", paths, have)
 		return
 	}
-	r := w.records[id]
+	r := w.Records[id]
 	if r.State != ledger.Active {
 		wrong(id, "its record is %s: %s", r.State, r.LastError)
 	}
 	for _, path := range paths {
-		fields := maps.Clone(w.objects[path])
-		delete(fields, "role_id")
-		if got := (grant.Object{Path: path, Fields: fields}).SHA256(); got != want[path] || r.SHA256(path) != got {
+		if got := w.digest(path); got != want[path] || r.SHA256(path) != got {
 			wrong(id, "%s is not as it should be, or not as recorded", path)
 		}
 	}
 	for _, name := range r.Claims {
-		if c := w.claims[name]; c.InstanceID != id {
+		if c := w.Claims[name]; c.InstanceID != id {
 			wrong(id, "its name %s is held by %q", name, c.InstanceID)
 		}
 	}
@@ -306,7 +351,7 @@ func (w *world) checkAgreement(id string, r ledger.Record, refused bool, wrong t
 	if !slices.Equal(have, paths) {
 		wrong(id, "recorded are %v, there is %v", paths, have)
 	}
-	for name, c := range w.claims {
+	for name, c := range w.Claims {
 		if c.InstanceID == id && !slices.Contains(r.Names(), name) {
 			wrong(id, "it holds the name %s, and its record does not say so", name)
 		}
@@ -329,7 +374,7 @@ func (w *world) namesOf(id string) []ledger.Name {
 // contested tells whether another instance that lives holds a name an instance would have.
 func (w *world) contested(id string) bool {
 	return slices.ContainsFunc(w.namesOf(id), func(name ledger.Name) bool {
-		c, held := w.claims[name]
+		c, held := w.Claims[name]
 		return held && c.InstanceID != id && w.alive(c.InstanceID)
 	})
 }
@@ -337,7 +382,7 @@ func (w *world) contested(id string) bool {
 // waiting tells whether a live instance has no claim on a name it should have, and nobody else has.
 func (w *world) waiting() bool {
 	for id := range w.ec2 { // also one whose record was lost
-		if w.alive(id) && slices.ContainsFunc(w.namesOf(id), func(name ledger.Name) bool { _, held := w.claims[name]; return !held }) {
+		if w.alive(id) && slices.ContainsFunc(w.namesOf(id), func(name ledger.Name) bool { _, held := w.Claims[name]; return !held }) {
 			return true
 		}
 	}
@@ -348,14 +393,14 @@ func (w *world) waiting() bool {
 // marker tells whose it is, may be anybody's, and the instance is in conflict with it.
 func (w *world) unprovable(id string) bool {
 	left := w.under(id)
-	return w.spoiled[id]&(1<<recordLost) != 0 && len(left) > 0 && len(w.records[id].Objects) == 0 &&
+	return w.spoiled[id]&(1<<recordLost) != 0 && len(left) > 0 && len(w.Records[id].Objects) == 0 &&
 		!slices.ContainsFunc(left, func(path string) bool { return strings.HasPrefix(path, grant.PolicyPath("")) })
 }
 
 // obstructed tells whether somebody else's object stands where one of the instance's is to be.
 func (w *world) obstructed(id string) bool {
 	for path := range w.foreign {
-		if idIn(path) == id && w.objects[path] != nil {
+		if idIn(path) == id && w.Objects[path] != nil {
 			return true
 		}
 	}

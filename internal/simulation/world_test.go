@@ -14,22 +14,27 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
 // world is everything outside, in memory: EC2, Vault and the ledger. Its time is that of a testing/synctest bubble: it
 // goes on only when nothing else does. What breaks a rule of rules_test.go is kept in broken.
 type world struct {
-	mu       sync.Mutex
-	objects  map[string]map[string]any // Vault
-	entities map[string]entity         // by alias
-	records  map[string]ledger.Record
-	claims   map[ledger.Name]ledger.Claim
-	ec2      map[string]facts.Instance
-	history  map[string][]version
-	logins   []login // under way
-	bears    map[string][]ledger.Name
-	borne    map[ledger.Name]map[string]time.Time // when an instance last could get a certificate with a name
-	foreign  map[string]map[string]any
+	*vaulttest.Vault
+	*ledgertest.Table
+
+	mu      sync.Mutex
+	ec2     map[string]facts.Instance
+	history map[string][]version
+	logins  []login // under way
+	// loggedIn are the instances whose logins have ended, by alias, with whether their auth role was gone by then.
+	loggedIn map[vaulttest.Alias]entity
+	// lateEntry is the same of the last login of an instance.
+	lateEntry map[string]bool
+	bears     map[string][]ledger.Name
+	borne     map[ledger.Name]map[string]time.Time // when an instance last could get a certificate with a name
+	foreign   map[string]map[string]any
 	// ended are instances whose removal was seen through.
 	ended map[string]bool
 	// leaving are those that their Auto Scaling group terminates while EC2 shows them as running; left those of them whose
@@ -40,7 +45,7 @@ type world struct {
 	spoiled map[string]int
 	broken  []string
 
-	processes, roleIDs int // so far
+	processes int // so far
 }
 
 // entity is what a login leaves: its tokens live as long as it does. late tells that the auth role was gone when the
@@ -50,7 +55,10 @@ type entity struct {
 	late       bool
 }
 
-type login struct{ instanceID, alias string }
+type login struct {
+	vaulttest.Login
+	roleID any
+}
 
 // version is what an instance was from a moment on; absent from EC2's answers where found is false.
 type version struct {
@@ -126,12 +134,13 @@ outputs:
 })
 
 func newWorld() *world {
-	return &world{
-		objects: map[string]map[string]any{}, entities: map[string]entity{}, records: map[string]ledger.Record{},
-		claims: map[ledger.Name]ledger.Claim{}, ec2: map[string]facts.Instance{}, history: map[string][]version{},
+	w := &world{
+		Vault: vaulttest.New(), Table: ledgertest.New(), loggedIn: map[vaulttest.Alias]entity{}, lateEntry: map[string]bool{}, ec2: map[string]facts.Instance{}, history: map[string][]version{},
 		bears: map[string][]ledger.Name{}, borne: map[ledger.Name]map[string]time.Time{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, ended: map[string]bool{},
 		leaving: map[string]bool{}, left: map[string]time.Time{},
 	}
+	w.EC2Alias = "role_id"
+	return w
 }
 
 // id is that of the n-th instance.
@@ -233,25 +242,31 @@ func (w *world) alive(id string) bool {
 	return ok && f.State != facts.ShuttingDown && f.State != facts.Terminated
 }
 
-// beginLogin is what Vault does first: it reads the auth role and asks EC2.
+// beginLogin does what Vault does first: it reads the auth role and asks EC2.
 func (w *world) beginLogin(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	role := w.objects[grant.AuthRolePath(realm.AuthMount, id)]
-	if role == nil || w.ec2[id].State != facts.Running {
-		return false
+	l, ok := w.BeginLogin(realm.AuthMount, id)
+	ok = ok && w.ec2[id].State == facts.Running
+	if ok {
+		w.logins = append(w.logins, login{l, w.roleID(id)})
 	}
-	w.logins = append(w.logins, login{instanceID: id, alias: role["role_id"].(string)})
-	return true
+	return ok
 }
 
-// endLogins is what Vault does last: it makes the entity and the token, whatever became of the role meanwhile.
+// roleID returns the role_id of an instance's auth role; nil for none.
+func (w *world) roleID(id string) any {
+	return w.Objects[grant.AuthRolePath(realm.AuthMount, id)]["role_id"]
+}
+
+// endLogins does what Vault does last: it makes the entity, the accesslist entry and the token.
 func (w *world) endLogins() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, l := range w.logins {
-		role := w.objects[grant.AuthRolePath(realm.AuthMount, l.instanceID)]
-		w.entities[l.alias] = entity{instanceID: l.instanceID, late: role == nil || role["role_id"] != l.alias}
+		w.EndLogin(l.Login)
+		late := w.roleID(l.InstanceID) != l.roleID
+		w.loggedIn[l.Alias], w.lateEntry[l.InstanceID] = entity{instanceID: l.InstanceID, late: late}, late
 	}
 	w.logins = nil
 }
@@ -271,41 +286,44 @@ func (w *world) spoil(id string, what int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.spoiled[id] |= 1 << what
-	r := w.records[id]
+	r := w.Records[id]
 	switch what {
 	case objectGone:
 		if paths := w.under(id); len(paths) > 0 {
-			delete(w.objects, paths[0])
+			delete(w.Objects, paths[0])
 		}
 	case lockLoosened:
 		for _, path := range w.under(id) {
-			if w.objects[path]["allow_subdomains"] == false {
-				w.objects[path] = maps.Clone(w.objects[path])
-				w.objects[path]["allow_subdomains"] = true
+			if w.Objects[path]["allow_subdomains"] == false {
+				w.Objects[path] = maps.Clone(w.Objects[path])
+				w.Objects[path]["allow_subdomains"] = true
 			}
 		}
 	case claimLost:
-		if r.LeaseOwner == "" && len(r.Claims) > 0 && w.claims[r.Claims[0]].InstanceID == id {
-			delete(w.claims, r.Claims[0])
+		if r.LeaseOwner == "" && len(r.Claims) > 0 && w.Claims[r.Claims[0]].InstanceID == id {
+			delete(w.Claims, r.Claims[0])
 		}
 	case recordLost:
 		if r.LeaseOwner == "" {
-			delete(w.records, id)
-			maps.DeleteFunc(w.claims, func(_ ledger.Name, c ledger.Claim) bool { return c.InstanceID == id })
+			delete(w.Records, id)
+			maps.DeleteFunc(w.Claims, func(_ ledger.Name, c ledger.Claim) bool { return c.InstanceID == id })
 		}
 	case foreignObject:
 		path := grant.PolicyPath(grant.PolicyName(id, "node"))
-		w.objects[path] = map[string]any{"policy": "# somebody else's\n", "name": "x"}
-		w.foreign[path] = w.objects[path]
+		w.Objects[path] = map[string]any{"policy": "# somebody else's\n", "name": "x"}
+		w.foreign[path] = w.Objects[path]
 		delete(w.bears, path)
 	}
 }
 
+// entry returns the path of an instance's accesslist entry.
+func entry(id string) string { return "auth/" + realm.AuthMount + "/identity-accesslist/" + id }
+
 // under is what of ours stands in Vault under an instance's name, sorted.
 func (w *world) under(id string) []string {
 	var paths []string
-	for path := range w.objects {
-		if strings.Contains(path, id) && w.foreign[path] == nil {
+	for path := range w.Objects {
+		if strings.Contains(path, id) && w.foreign[path] == nil && path != entry(id) {
 			paths = append(paths, path)
 		}
 	}

@@ -3,6 +3,9 @@
 package ledgertest
 
 import (
+	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,8 +15,62 @@ import (
 
 // Table has the items of a ledger. It is not safe for concurrent use.
 type Table struct {
-	Records map[string]ledger.Record // by instance ID
-	Claims  map[ledger.Name]ledger.Claim
+	Records  map[string]ledger.Record // by instance ID
+	Claims   map[ledger.Name]ledger.Claim
+	Teardown *time.Time // since when nothing is granted; nil while grants are made
+}
+
+// New returns an empty table.
+func New() *Table {
+	return &Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}
+}
+
+// Client calls a table as ledger.Ledger does, with its errors.
+type Client struct {
+	*Table
+	Now func() time.Time
+	// Do is asked to make each call, of a kind and about a record or claim: effect is what the call does to the table and to the
+	// answer. Its error is the call's. nil makes the calls as they come.
+	Do func(kind, what string, effect func() error) error
+}
+
+func (c Client) do(kind, what string, effect func() error) error {
+	if c.Do == nil {
+		return effect()
+	}
+	return c.Do(kind, what, effect)
+}
+
+// Get returns the record of an instance; nil for none.
+func (c Client) Get(_ context.Context, instanceID string) (out *ledger.Record, err error) {
+	err = c.do("get", instanceID, func() error {
+		if r, ok := c.Records[instanceID]; ok {
+			r.Objects = slices.Clone(r.Objects)
+			out = &r
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Holder returns the claim on a name; nil for none.
+func (c Client) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, err error) {
+	err = c.do("holder", name.Under+" "+name.Text, func() error {
+		if claim, ok := c.Claims[name]; ok {
+			out = &claim
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Put makes a write and returns the record as written.
+func (c Client) Put(_ context.Context, w ledger.Write) (out *ledger.Record, err error) {
+	err = c.do("put", fmt.Sprintf("%s %s", w.New.State, w.New.InstanceID), func() error {
+		out, err = c.Table.Put(w, c.Now())
+		return err
+	})
+	return out, err
 }
 
 // Put does the same as ledger.Ledger.Put, and fails with the same errors.
@@ -42,4 +99,39 @@ func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
 	t.Records[r.InstanceID] = r
 	r.Objects = slices.Clone(r.Objects)
 	return &r, nil
+}
+
+// Scan shows every record, in the order of the instances' IDs, and every claim.
+func (c Client) Scan(_ context.Context, v ledger.Visitor) error {
+	return c.do("scan", "", func() error {
+		for _, id := range slices.Sorted(maps.Keys(c.Records)) {
+			v.Record(c.Records[id])
+		}
+		for name, claim := range c.Claims {
+			v.Claim(name, claim)
+		}
+		return nil
+	})
+}
+
+// TearDown notes the teardown, if it is not noted, and returns since when it is.
+func (c Client) TearDown(context.Context) (since time.Time, err error) {
+	err = c.do("tear down", "", func() error {
+		if c.Teardown == nil {
+			now := c.Now()
+			c.Teardown = &now
+		}
+		since = *c.Teardown
+		return nil
+	})
+	return since, err
+}
+
+// TornDown returns since when the teardown is noted; nil while it is not.
+func (c Client) TornDown(context.Context) (since *time.Time, err error) {
+	err = c.do("torn down", "", func() error {
+		since = c.Teardown
+		return nil
+	})
+	return since, err
 }
