@@ -6,25 +6,26 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// Bootstrap is what infra/vault is to write.
+// Bootstrap has the options of infra/vault that decide what it writes.
 type Bootstrap struct {
+	// AuthMount is the mount that instances log in to, and LoginMount the one for the functions.
 	AuthMount, LoginMount string
 	// RolePrefix begins the names of the functions' policies and roles.
 	RolePrefix string
-	// Accounts are those whose instances Vault checks by a role there.
+	// Accounts are the accounts with a role that Vault assumes to check their instances.
 	Accounts []string
-	// Client is whether Vault's way to ask AWS is written.
+	// Client reports whether config/client is written: how Vault calls AWS.
 	Client bool
-	// PKIMounts are the mounts to make; empty for none.
+	// PKIMounts are the mounts to make.
 	PKIMounts []string
-	// Marked are the mounts to mark as a deployment's; empty for none.
+	// Marked are the mounts to mark as a deployment's.
 	Marked []string
 }
 
-// ForBootstrap gives the rights of the person, or the pipeline, that runs infra/vault, sorted by path: those that are
-// needed to write everything for the first time, to change it later and to look for what else reaches it, and no others. Enabling an auth mount needs sudo:
-// https://developer.hashicorp.com/vault/api-docs/system/auth#enable-auth-method. The issuers of a PKI mount may be listed
-// by anybody.
+// ForBootstrap returns the rights of the person or the pipeline that runs infra/vault, sorted by path. They suffice to write
+// everything at first, to change it later, and to look for other policies that reach it. Enabling an auth mount needs sudo:
+// https://developer.hashicorp.com/vault/api-docs/system/auth#enable-auth-method
+// Listing the issuers of a PKI mount needs no right.
 func ForBootstrap(b Bootstrap) []Right {
 	out := set{}
 	out.allow("sys/auth", "read")
@@ -51,7 +52,7 @@ func ForBootstrap(b Bootstrap) []Right {
 		out.allow("sys/mounts/"+mount, "update")
 		out.allow(mount+"/root/generate/internal", "update")
 	}
-	// For the notices about other policies that reach the instances' objects, and about names that no instance has.
+	// The notices about other policies that reach the instances' objects, and about names of no instance, need the rest.
 	out.allow(grant.PolicyFolder, "list")
 	out.allow(grant.PolicyPath("*"), "read")
 	out.allow(grant.AuthRoleFolder(b.AuthMount), "list")

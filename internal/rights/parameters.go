@@ -1,16 +1,15 @@
 package rights
 
-// authRoleParameters are the parameters that an instance's auth role is written with, and the values of those that have
-// one value, or one of few, always. Each other parameter is refused by Vault, its deprecated names (policies, ttl,
-// period) among them.
+// authRoleParameters returns the parameters of a write of an instance's auth role. A parameter with one or few possible values
+// has these values; an open one has none. Vault refuses all other parameters, the deprecated ones (policies, ttl, period) among
+// them.
 //
-// Lists stay open. Before 1.21 Vault compares a list as a whole, so it cannot be bounded element by element; the same
-// list as one string, separated by commas, would pass a pattern such as ec2-i-* as "ec2-i-0,root". The times that
-// profiles choose stay open as well.
+// Lists are open. Before 1.21 Vault compares a list as a whole, so its elements cannot be bounded, and a pattern such as
+// ec2-i-* would match the list "ec2-i-0,root" in the form of one string. The times that profiles set are open too.
 //
-// Numbers are strings here. Vault decodes a number of a request and one of a policy into different types and never
-// finds them equal (valueInParameterList, in its vault/acl.go), so internal/vault writes the numbers of an auth role as
-// strings of digits, which Vault's fields take for numbers.
+// Numbers are strings here. Vault decodes a number of a request and a number of a policy into different types, which are never
+// equal (valueInParameterList in its vault/acl.go). So internal/vault writes the numbers of an auth role as strings of digits,
+// which Vault's fields accept.
 func authRoleParameters() map[string][]any {
 	var open []any
 	return map[string][]any{

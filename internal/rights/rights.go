@@ -1,53 +1,70 @@
-// Package rights says what each function may do in Vault, as data: infra/vault writes it as policies, and the doctor
-// holds the function's token against it. Both start from the same profiles, so neither can drift from the other.
+// Package rights has the rights of each function in Vault, as data. infra/vault writes them as policies, and the doctor
+// compares the function's token with them. Both make them from the profiles, so that they agree.
 package rights
 
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// The functions, by the names their policies and roles in Vault end in.
+// The functions. The names of their policies and roles in Vault end with these.
 const (
 	Provision   = "provision"
 	Deprovision = "deprovision"
 	Reconcile   = "reconcile"
 )
 
-// Functions are the names of all functions, sorted.
+// Functions returns the names of all functions, sorted.
 func Functions() []string { return []string{Deprovision, Provision, Reconcile} }
 
-// Right is what may be done at one path. The path is in the form of a policy's: a * at its end stands for any text.
-// https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
+// Right is a path with its capabilities.
 type Right struct {
+	// Path is a path of a policy: a * at its end matches any text.
+	// https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
 	Path string
-	// Capabilities stand in the order of Vault's documentation, each once.
+	// Capabilities are in the order of Vault's documentation, without doubles.
 	Capabilities []string
-	// Allowed are the parameters that a write may have, and the values of each; an empty list is any value. Nil is any
-	// parameter. https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
+	// Allowed are the allowed parameters of a write, and the allowed values of each. An empty list allows any value. A nil map
+	// allows any parameter. https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
 	Allowed map[string][]any
 }
 
-// Scope is what the functions' rights depend on.
+// Example returns a path that the right covers, without a wildcard: an instance ID of zeros stands for any instance's. A
+// token may do at all covered paths what it may do there. The path is asked about, and never read or written.
+func (r Right) Example() string {
+	before, isPattern := strings.CutSuffix(r.Path, "*")
+	switch {
+	case !isPattern:
+		return r.Path
+	case strings.HasSuffix(before, grant.NamePrefix(grant.KindGeneric)):
+		return before + "00000000000000000"
+	default:
+		return before + "00000000-0000-0000-0000-000000000000"
+	}
+}
+
+// Scope has the settings that the functions' rights depend on.
 type Scope struct {
 	Profiles *grant.Set
-	// AuthMount receives one role per instance.
+	// AuthMount has one role per instance.
 	AuthMount string
-	// AlsoPaths, base path included, and AlsoMounts are what instances still have objects at though no setting names
-	// them any more.
-	AlsoPaths, AlsoMounts []string
+	// AlsoPaths are output folders, base path included, that no profile names any more and that still have objects.
+	AlsoPaths []string
+	// AlsoMounts are auth mounts that no setting names any more and that still have roles.
+	AlsoMounts []string
 	// Revoke is REVOKE_CERTIFICATES. It needs sudo on sys/leases/revoke-prefix.
 	Revoke bool
 }
 
-// ByFunction gives the rights of each function, sorted by path: the narrowest that work. They reach the object names
-// this program gives (i-… below an output path, ec2-i-… among the policies) and nothing else. Entities cannot be
-// narrowed by name in Vault, so only the functions that remove may look them up and delete them.
+// ByFunction returns the rights of each function, sorted by path. They are the narrowest that work: they reach the names of
+// instances' objects (i-… in an output folder, ec2-i-… among the policies) and no others. Vault cannot narrow entities by
+// name, so only the functions that remove may look them up and delete them.
 func ByFunction(s Scope) map[string][]Right {
 	provision, deprovision := s.provision(), s.deprovision()
-	reconcile := s.look()
+	reconcile := s.survey()
 	reconcile.add(provision)
 	reconcile.add(deprovision)
 	return map[string][]Right{
@@ -63,8 +80,8 @@ func objects(folder string, kind grant.Kind) string { return folder + "/" + gran
 func (s Scope) provision() set {
 	out := set{}
 	out.allow(objects(grant.PolicyFolder, grant.KindPolicy), "create", "read", "update", "delete")
-	for _, path := range s.paths() {
-		out.allow(objects(path, grant.KindGeneric), "create", "read", "update", "delete")
+	for _, folder := range s.folders() {
+		out.allow(objects(folder, grant.KindGeneric), "create", "read", "update", "delete")
 	}
 	roles := objects(grant.AuthRoleFolder(s.AuthMount), grant.KindAuthRole)
 	out.allow(roles, "create", "read", "update")
@@ -75,21 +92,21 @@ func (s Scope) provision() set {
 func (s Scope) deprovision() set {
 	out := set{}
 	out.allow(objects(grant.PolicyFolder, grant.KindPolicy), "read", "delete")
-	for _, path := range s.paths() {
-		out.allow(objects(path, grant.KindGeneric), "delete")
+	for _, folder := range s.folders() {
+		out.allow(objects(folder, grant.KindGeneric), "delete")
 	}
 	for _, mount := range append([]string{s.AuthMount}, s.AlsoMounts...) {
-		// Read tells the role_id, the alias of the logins to cut, where a crash kept it from the ledger.
+		// A removal reads the role_id, the alias of the logins to cut, if a crash kept it from the ledger.
 		out.allow(objects(grant.AuthRoleFolder(mount), grant.KindAuthRole), "read", "delete")
 		out.allow(objects(grant.AccessListFolder(mount), grant.KindAuthRole), "delete")
-		// A removal is done when tokens are cut, so it checks that the mount's aliases lead to the instance's entity.
+		// A removal is done when the tokens are cut, so it checks that the mount's aliases lead to the instance's entity.
 		out.allow(grant.AuthConfigPath(mount, "identity"), "read")
 	}
 	out.allow("identity/lookup/entity", "update")
 	out.allow("identity/entity/id/*", "delete")
 	if s.Revoke {
-		for _, path := range s.paths() {
-			mount, isRoles := grant.SplitPKIRoleFolder(path)
+		for _, folder := range s.folders() {
+			mount, isRoles := grant.SplitPKIRoleFolder(folder)
 			if !isRoles {
 				continue
 			}
@@ -101,14 +118,14 @@ func (s Scope) deprovision() set {
 	return out
 }
 
-// look is what reconcile may see besides: the names there are, and the settings the doctor judges. Of the accounts
-// Vault can reach it sees the list and not the settings, which may hold an external ID. The issuers of a PKI mount may
-// be listed by anybody: https://developer.hashicorp.com/vault/api-docs/secret/pki#list-issuers
-func (s Scope) look() set {
+// survey returns the rights that only reconcile has: to list names, and to read the settings that the doctor checks. It may
+// list the accounts that Vault can reach but not read their settings, which may hold an external ID. Listing the issuers of a
+// PKI mount needs no right: https://developer.hashicorp.com/vault/api-docs/secret/pki#list-issuers
+func (s Scope) survey() set {
 	out := set{}
 	out.allow(grant.PolicyFolder, "list")
-	for _, path := range s.paths() {
-		out.allow(path, "list")
+	for _, folder := range s.folders() {
+		out.allow(folder, "list")
 	}
 	out.allow(grant.AuthRoleFolder(s.AuthMount), "list")
 	out.allow(grant.AccessListFolder(s.AuthMount), "list")
@@ -121,20 +138,20 @@ func (s Scope) look() set {
 	return out
 }
 
-// paths are those, base path included, that hold a PKI role or generic object for each instance.
-func (s Scope) paths() []string {
-	paths := slices.Concat(s.AlsoPaths, s.Profiles.OutputFolders())
-	slices.Sort(paths)
-	return slices.Compact(paths)
+// folders returns the folders of PKI roles and generic objects, base path included, sorted.
+func (s Scope) folders() []string {
+	folders := slices.Concat(s.AlsoPaths, s.Profiles.OutputFolders())
+	slices.Sort(folders)
+	return slices.Compact(folders)
 }
 
-// entry is what is allowed at one path.
+// entry has the capabilities and the allowed parameters of one path.
 type entry struct {
 	capabilities map[string]bool
 	parameters   map[string][]any
 }
 
-// set are entries by path.
+// set has entries by path.
 type set map[string]*entry
 
 func (s set) at(path string) *entry {
@@ -153,7 +170,7 @@ func (s set) allow(path string, capabilities ...string) {
 
 func (s set) bound(path string, parameters map[string][]any) { s.at(path).parameters = parameters }
 
-// add takes over all of other. Only writes have parameters, and no two functions write to one path with different ones.
+// add adds all entries of other. Only writes have parameters, and no two functions write to one path with different ones.
 func (s set) add(other set) {
 	for path, e := range other {
 		s.allow(path, slices.Collect(maps.Keys(e.capabilities))...)

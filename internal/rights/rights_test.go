@@ -16,7 +16,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-// scope is the baseline: one profile with a PKI role and a generic object.
+// scope returns the baseline: one profile with PKI roles and a generic object.
 func scope(t *testing.T) rights.Scope {
 	t.Helper()
 	set, err := grant.Load(fstest.MapFS{
@@ -35,12 +35,12 @@ outputs:
 		"worker/role.json.tmpl":  {Data: []byte(`{"max_ttl": "24h"}`)},
 	})
 	if err != nil {
-		t.Fatalf("the profile must load, so that its rights are what is tested: %v", err)
+		t.Fatalf("the profile must load: %v", err)
 	}
 	return rights.Scope{Profiles: set, AuthMount: "aws"}
 }
 
-// lines are rights in the form "path: capability capability".
+// lines returns rights in the form "path: capability capability".
 func lines(list []rights.Right) []string {
 	var out []string
 	for _, r := range list {
@@ -90,11 +90,11 @@ func TestEachFunctionMayDoExactlyThis(t *testing.T) {
 	got := rights.ByFunction(scope(t))
 	for _, function := range rights.Functions() {
 		if !slices.Equal(lines(got[function]), want[function]) {
-			t.Errorf("%s: a right more is a way in, a right less a fault in the night:\n got %q\nwant %q", function, lines(got[function]), want[function])
+			t.Errorf("%s: one right more is an attack path, one right less an outage:\n got %q\nwant %q", function, lines(got[function]), want[function])
 		}
 	}
 	if len(got) != len(rights.Functions()) {
-		t.Errorf("want the rights of %q, got those of %d functions", rights.Functions(), len(got))
+		t.Errorf("want the rights of %q, got %d functions", rights.Functions(), len(got))
 	}
 }
 
@@ -103,7 +103,7 @@ func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
 		change func(*rights.Scope)
 		want   map[string][]string
 	}{
-		"a path that no profile names any more": {
+		"an output folder that no profile names any more": {
 			func(s *rights.Scope) { s.AlsoPaths = []string{"old/pki/roles", "alice/ssh/roles"} },
 			map[string][]string{
 				rights.Provision:   {"old/pki/roles/i-*: create read update delete"},
@@ -118,7 +118,7 @@ func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
 				rights.Reconcile:   {"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
 			},
 		},
-		"revoking certificates, on all that may be a PKI mount": {
+		"revoking certificates on each mount that can be a PKI mount": {
 			func(s *rights.Scope) { s.Revoke = true },
 			map[string][]string{
 				rights.Deprovision: {
@@ -141,10 +141,10 @@ func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
 				before := lines(without[function])
 				added := slices.DeleteFunc(lines(with[function]), func(l string) bool { return slices.Contains(before, l) })
 				if !slices.Equal(added, row.want[function]) {
-					t.Errorf("%s: got these besides %q, want %q", function, added, row.want[function])
+					t.Errorf("%s: added %q, want %q", function, added, row.want[function])
 				}
 				if len(with[function]) != len(before)+len(added) {
-					t.Errorf("%s: the option changed a right that was there: before %q, with it %q", function, before, lines(with[function]))
+					t.Errorf("%s: the option changed an existing right: before %q, after %q", function, before, lines(with[function]))
 				}
 			}
 		})
@@ -160,22 +160,22 @@ func TestPolicy_SaysTheRightsItWasMadeFrom(t *testing.T) {
 			}
 		}
 		if err := hcl.Decode(&policy, rights.Policy(list)); err != nil {
-			t.Fatalf("%s: the text must be a policy: %v", function, err)
+			t.Fatalf("%s: the text is not a policy: %v", function, err)
 		}
 		if len(policy.Path) != len(list) {
-			t.Errorf("%s: %d rights became %d paths", function, len(list), len(policy.Path))
+			t.Errorf("%s: %d rights have %d paths", function, len(list), len(policy.Path))
 		}
 		for _, r := range list {
 			got := policy.Path[r.Path]
 			same := maps.EqualFunc(got.Allowed, r.Allowed, slices.Equal[[]any])
 			if !slices.Equal(got.Capabilities, r.Capabilities) || !same {
-				t.Errorf("%s: %s: the text gives %q with %v, want %q with %v", function, r.Path, got.Capabilities, got.Allowed, r.Capabilities, r.Allowed)
+				t.Errorf("%s: %s: got %q with %v, want %q with %v", function, r.Path, got.Capabilities, got.Allowed, r.Capabilities, r.Allowed)
 			}
 		}
 	}
 }
 
-// Only who writes auth roles is bounded, and the list is closed: Vault lets any parameter pass where * is one of them.
+// Only writes of auth roles are bounded. Their list is closed: * in it would allow any parameter.
 func TestRights_BoundTheParametersOfAuthRoles(t *testing.T) {
 	for function, list := range rights.ByFunction(scope(t)) {
 		for _, r := range list {
@@ -187,7 +187,7 @@ func TestRights_BoundTheParametersOfAuthRoles(t *testing.T) {
 	}
 }
 
-// A field that is missing in the list, or has another value, would be a grant that Vault refuses.
+// Vault refuses a grant whose auth role has a field or a value that is not on the list.
 func TestRights_AllowEachFieldOfAnAuthRole(t *testing.T) {
 	allowed := map[string][]any{}
 	for _, r := range rights.ByFunction(scope(t))[rights.Provision] {
@@ -214,8 +214,8 @@ func TestRights_AllowEachFieldOfAnAuthRole(t *testing.T) {
 				value = strconv.FormatInt(number, 10) // as internal/vault writes it
 			}
 			values, is := allowed[name]
-			if !is || len(values) > 0 && !slices.Contains(values, value) {
-				t.Errorf("%s: the role has %s: %#v, allowed are %v (listed: %v)", kind, name, value, values, is)
+			if !is || (len(values) > 0 && !slices.Contains(values, value)) {
+				t.Errorf("%s: the role has %s: %#v, allowed %v (listed: %v)", kind, name, value, values, is)
 			}
 		}
 	}
@@ -234,7 +234,7 @@ func TestTheExampleOfARightIsAPathItCovers(t *testing.T) {
 		"identity/entity/id/*":     "identity/entity/id/00000000-0000-0000-0000-000000000000",
 	} {
 		if got := (rights.Right{Path: path}).Example(); got != want {
-			t.Errorf("%s: got %s, want %s: Vault takes a wildcard in a question for itself", path, got, want)
+			t.Errorf("%s: got %s, want %s", path, got, want)
 		}
 	}
 }
