@@ -1,0 +1,58 @@
+package grant_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+func TestTheAuthRoleIsBoundToTheInstanceWhateverTheProfile(t *testing.T) {
+	for _, kind := range []string{"ec2", "iam"} {
+		fs := files()
+		replace("worker/profile.yaml", "auth: {", "auth: {type: "+kind+", ")(fs)
+		g, err := render(t, fs, baseline())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for field, want := range map[string][]string{
+			"bound_ec2_instance_id":          {"i-0123456789abcdef0"},
+			"bound_account_id":               {"123456789012"},
+			"bound_vpc_id":                   {"vpc-0a1b2c3d"},
+			"bound_iam_instance_profile_arn": {"arn:aws:iam::123456789012:instance-profile/alice-worker"},
+			"token_policies":                 {"ec2-i-0123456789abcdef0-node"},
+			"token_bound_cidrs":              {"10.1.1.4"},
+			"bound_ami_id":                   {}, // sent empty: an AWS auth role write merges
+		} {
+			if got, _ := g.AuthRole.Fields[field].([]string); !slices.Equal(got, want) || g.AuthRole.Fields[field] == nil {
+				t.Errorf("auth type %s: %s is %v, want %v", kind, field, g.AuthRole.Fields[field], want)
+			}
+		}
+	}
+}
+
+func TestAuthRole_BindsTheInstancesOwnRole(t *testing.T) {
+	f := baseline()
+	f.IAMRoleARN = "arn:aws:iam::123456789012:role/path/to/alice-worker"
+	for kind, want := range map[string]map[string]any{
+		"ec2": {"bound_iam_role_arn": []string{f.IAMRoleARN}, "bound_iam_principal_arn": []string{}, "resolve_aws_unique_ids": true},
+		"iam": {"bound_iam_role_arn": []string{f.IAMRoleARN}, "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/alice-worker"}, "resolve_aws_unique_ids": false},
+	} {
+		fs := files()
+		both(replace("worker/profile.yaml", "{token_ttl:", "{type: "+kind+", token_ttl:"), replace("worker/profile.yaml", "role/alice-worker", "role/*alice-worker"))(fs)
+		g, err := render(t, fs, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if differ := (grant.Object{Kind: grant.KindAuthRole, Fields: want}).Differences(g.AuthRole.Fields); len(differ) > 0 {
+			t.Errorf("%s: %v differ: another role's session, or another role in the instance profile, could log in: %v", kind, differ, g.AuthRole.Fields)
+		}
+	}
+	fs := files()
+	both(replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))(fs)
+	f.IAMRoleARN = ""
+	if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
+		t.Errorf("iam without a role has no principal to bind: want it refused, got %v", err)
+	}
+}

@@ -1,0 +1,106 @@
+package grant_test
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+)
+
+func TestAPolicyTemplateThatReachesTooFarIsRefusedWhenItLoads(t *testing.T) {
+	for name, row := range map[string]struct{ block, says string }{
+		"sudo":                                {`path "alice_cluster/kv/x" { capabilities = ["sudo"] }`, "sudo"},
+		"no capabilities":                     {`path "alice_cluster/kv/x" { }`, "no capabilities"},
+		"the old policy key":                  {`path "alice_cluster/kv/x" { policy = "write" }`, "unknown key"},
+		"sys":                                 {`path "sys/mounts" { capabilities = ["read"] }`, "outside the base path"},
+		"auth":                                {`path "auth/aws/role/i-0123456789abcdef1" { capabilities = ["update"] }`, "outside the base path"},
+		"identity":                            {`path "identity/entity/id/*" { capabilities = ["delete"] }`, "outside the base path"},
+		"another cluster":                     {`path "bob_cluster/kv/x" { capabilities = ["read"] }`, "outside the base path"},
+		"a cluster whose name goes on":        {`path "alice_cluster2/kv/x" { capabilities = ["read"] }`, "outside the base path"},
+		"a glob in place of the base path":    {`path "+/kv/x" { capabilities = ["read"] }`, "outside the base path"},
+		"everything":                          {`path "*" { capabilities = ["read"] }`, "outside the base path"},
+		"up and out":                          {`path "alice_cluster/../sys/x" { capabilities = ["read"] }`, "dot segment"},
+		"issuing without a parameter list":    {`path "alice_cluster/pki/k8s/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
+		"issuing by a glob":                   {`path "alice_cluster/pki/*" { capabilities = ["update"] }`, "pkiAccess"},
+		"issuing by a segment":                {`path "alice_cluster/+/k8s/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
+		"issuing by two segments":             {`path "alice_cluster/+/+/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
+		"issuing by half a name":              {`path "alice_cluster/pk*" { capabilities = ["update"] }`, "pkiAccess"},
+		"the whole base path":                 {`path "alice_cluster/*" { capabilities = ["read"] }`, "pkiAccess"},
+		"sign-verbatim":                       {`path "alice_cluster/pki/k8s/sign-verbatim" { capabilities = ["update"] }`, "past every role"},
+		"sign-verbatim on any mount":          {`path "alice_cluster/legacy/sign-verbatim/x" { capabilities = ["update"] }`, "past every role"},
+		"a wildcard inside a parameter value": {`path "alice_cluster/ssh/sign/x" { capabilities = ["update"] allowed_parameters = { "valid_principals" = ["host-*"] } }`, "holds a wildcard"},
+		"a wildcard that is none to Vault":    {`path "alice_cluster/kv/+*" { capabilities = ["read"] }`, "no wildcard"},
+		"writing a PKI role":                  {`path "alice_cluster/pki/k8s/roles/x" { capabilities = ["update"] }`, "pkiAccess"},
+		"writing what may only be read":       {`path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["update"] }`, "pkiAccess"},
+		"more than its own token":             {`path "auth/token/lookup-self" { capabilities = ["read", "update"] }`, "only"},
+		"a path twice":                        {`path "alice_cluster/kv/x" { capabilities = ["read"] }` + "\n" + `path "alice_cluster/kv/x" { capabilities = ["list"] }`, "twice"},
+		"a key twice":                         {`path "alice_cluster/kv/x" { capabilities = ["read"]` + "\n" + `capabilities = ["list"] }`, "already set"},
+		"a block that is no path":             {`name = "x"`, "only blocks"},
+		"its own lock, loosened":              {`path "alice_cluster/pki/k8s/issue/i-00000000000000000-kubelet" { capabilities = ["update"] }`, "pki"},
+		"a minimum of subscribe capability":   {`path "alice_cluster/kv/x" { capabilities = ["subscribe"] }`, "subscribe"},
+		"an unquoted path, as no policy has":  {`path alice_cluster { capabilities = ["read"] }`, "path"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := files()
+			fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(row.block)}
+			if _, err := load(fs); err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "policy.hcl.tmpl") {
+				t.Errorf("want an error that names the file and says %q, got %v", row.says, err)
+			}
+		})
+	}
+}
+
+func TestNestedJSONAndParametersAreNoTemplateMarks(t *testing.T) {
+	fs := files()
+	fs["worker/host.json.tmpl"] = &fstest.MapFile{Data: []byte(`{"data":{"a":{"b":"c"}}}`)}
+	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)}
+	if _, err := load(fs); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFaultInAPolicyTemplateIsNamedByFileLineAndRule(t *testing.T) {
+	fs := files()
+	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`# line 1
+{{ pkiAccess "kubelet" }}
+
+path "alice_cluster/kv/x" {
+  capabilities = ["read"]
+}
+path "sys/mounts" {
+  capabilities = ["read"]
+}
+`)}
+	_, err := load(fs)
+	if err == nil || !strings.Contains(err.Error(), "worker/policy.hcl.tmpl:7: ") || !strings.Contains(err.Error(), `lies outside the base path "alice_cluster"`) {
+		t.Errorf("want file, line 7 of the template and the rule, got %v", err)
+	}
+}
+
+func TestWhatATokenNeedsForItselfIsLetIn(t *testing.T) {
+	fs := files()
+	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "auth/token/lookup-self" { capabilities = ["read"] }
+path "auth/token/renew-self" { capabilities = ["update"] }
+path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["read"] }
+path "alice_cluster/pki/k8s/*" { capabilities = ["deny"] }
+path "alice_cluster/kv/+/shared/*" { capabilities = ["read", "list"] }
+`)}
+	if _, err := load(fs); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnotherProfilesPKIMountIsOutOfReachToo(t *testing.T) {
+	fs := files()
+	second := strings.NewReplacer("alice_cluster-worker", "alice_cluster-etcd", "role/alice-worker", "role/alice-etcd", "pki/k8s", "pki/etcd").Replace(baselineProfile)
+	fs["etcd/profile.yaml"] = &fstest.MapFile{Data: []byte(second)}
+	for _, f := range []string{"policy.hcl.tmpl", "kubelet.json.tmpl", "host.json.tmpl"} {
+		fs["etcd/"+f] = fs["worker/"+f]
+	}
+	if _, err := load(fs); err != nil {
+		t.Fatal(err)
+	}
+	fs["etcd/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/pki/k8s/issue/x" { capabilities = ["update"] }`)}
+	if _, err := load(fs); err == nil || !strings.Contains(err.Error(), "reaches the PKI mount") {
+		t.Errorf("want the worker's PKI mount closed to the etcd profile, got %v", err)
+	}
+}

@@ -1,0 +1,106 @@
+package grant_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+func TestAnInstanceThatMatchesTwoProfilesIsRefusedNamingBoth(t *testing.T) {
+	fs := files()
+	for name, f := range files() {
+		fs[strings.Replace(name, "worker/", "other/", 1)] = f
+	}
+	replace("other/profile.yaml", "alice_cluster-worker", "alice_cluster-other")(fs)
+	set, err := load(fs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = set.Match(baseline())
+	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), "alice_cluster-worker") || !strings.Contains(fmt.Sprint(err), "alice_cluster-other") {
+		t.Errorf("want a refusal that names both profiles, got %v", err)
+	}
+}
+
+func TestAMatchHoldsOnlyWhenAllOfItDoes(t *testing.T) {
+	for name, row := range map[string]struct {
+		match  string
+		change func(*facts.Instance)
+		want   bool
+	}{
+		"the role by a glob":                      {`iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, nil, true},
+		"another role":                            {`iam_role_arn: "arn:aws:iam::*:role/alice-work"`, nil, false},
+		"a role that only ends like it":           {`iam_role_arn: "role/alice-worker"`, nil, false},
+		"an instance without a role":              {`iam_role_arn: "*"`, func(f *facts.Instance) { f.IAMRoleARN = "" }, false},
+		"the instance profile":                    {`iam_instance_profile_arn: "*:instance-profile/alice-*"`, nil, true},
+		"an account in the list":                  {`iam_role_arn: "*", account_ids: ["123456789012", "000000000000"]`, nil, true},
+		"an account not in the list":              {`iam_role_arn: "*", account_ids: ["000000000000"]`, nil, false},
+		"an account by a glob":                    {`iam_role_arn: "*", account_ids: ["1234*"]`, nil, true},
+		"an account that no glob fits":            {`iam_role_arn: "*", account_ids: ["1235*", "*13"]`, nil, false},
+		"a region by a glob":                      {`iam_role_arn: "*", regions: ["eu-*", "us-*"]`, nil, true},
+		"a region not in the list":                {`iam_role_arn: "*", regions: ["eu-*"]`, nil, false},
+		"a VPC not in the list":                   {`iam_role_arn: "*", vpc_ids: [vpc-00000000]`, nil, false},
+		"a tag":                                   {`iam_role_arn: "*", tags: {team: stor*}`, nil, true},
+		"a tag that is missing":                   {`iam_role_arn: "*", tags: {owner: "*"}`, nil, false},
+		"a tag of another value":                  {`iam_role_arn: "*", tags: {team: compute}`, nil, false},
+		"a dot is a dot, not any character":       {`iam_role_arn: "arn:aws:iam::123456789012:role/alice.worker"`, nil, false},
+		"a newline does not end the value early":  {`iam_role_arn: "*", tags: {team: storage}`, func(f *facts.Instance) { f.Tags["team"] = "storage\nx" }, false},
+		"two conditions of which one does not do": {`iam_role_arn: "*", iam_instance_profile_arn: "other"`, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := files()
+			replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, row.match)(fs)
+			set, err := load(fs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := baseline()
+			if row.change != nil {
+				row.change(&f)
+			}
+			p, err := set.Match(f)
+			if err != nil || (p != nil) != row.want {
+				t.Errorf("match {%s}: got %v, %v, want %v", row.match, p != nil, err, row.want)
+			}
+		})
+	}
+}
+
+func TestAProfileTellsWhichTagsItGoesBy(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(fstest.MapFS)
+		want   bool
+	}{
+		"by none": {func(fstest.MapFS) {}, false},
+		"by another": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {role: worker}, ")
+		}, false},
+		"it is matched by": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {identity: ready}, ")
+		}, true},
+		"it takes its name from": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "identity" }}'`+"\nfqdn_suffixes: [alice.example]")
+		}, true},
+		"a template writes it": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag "identity" }}`)
+		}, true},
+		"a template may": {func(f fstest.MapFS) {
+			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag .Region }}`)
+		}, true},
+	} {
+		f := files()
+		row.change(f)
+		set, err := grant.Load(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := set.Profiles[0].UsesTag("identity"); got != row.want {
+			t.Errorf("%s: the profile goes by the tag: %v, want %v", name, got, row.want)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package grant_test
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+func TestDifferencesNormaliseBothSides(t *testing.T) {
+	o := grant.Object{Kind: grant.KindPKIRole, Path: "x", Fields: map[string]any{
+		"max_ttl": int64(3600), "allowed_domains": []string{"a", "b"}, "allow_any_name": false, "not_after": "", "key_bits": int64(0),
+	}}
+	for name, row := range map[string]struct {
+		got  map[string]any
+		want []string
+	}{
+		"the same":                            {map[string]any{"max_ttl": float64(3600), "allowed_domains": []any{"b", "a"}, "allow_any_name": false, "key_bits": float64(2048)}, nil},
+		"a duration as text, a list as text":  {map[string]any{"max_ttl": "1h", "allowed_domains": "b,a", "allow_any_name": false}, nil},
+		"one boolean loosened":                {map[string]any{"max_ttl": "1h", "allowed_domains": "b,a", "allow_any_name": true}, []string{"allow_any_name"}},
+		"a name more, another time":           {map[string]any{"max_ttl": "2h", "allowed_domains": "a,b,c"}, []string{"allowed_domains", "max_ttl"}},
+		"an expiry far away":                  {map[string]any{"max_ttl": "1h", "allowed_domains": "a,b", "not_after": "9999-12-31T23:59:59Z"}, []string{"not_after"}},
+		"a boolean that is the string 'true'": {map[string]any{"max_ttl": "1h", "allowed_domains": "a,b", "allow_any_name": "true"}, []string{"allow_any_name"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := o.Differences(row.got); !slices.Equal(got, row.want) {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestAGenericObjectsTextsAreComparedAsVaultReadsThem(t *testing.T) {
+	o := grant.Object{Kind: grant.KindGeneric, Path: "x", Fields: map[string]any{"ttl": "1h", "users": "a,b", "note": "x", "none": ""}}
+	for name, row := range map[string]struct {
+		got  map[string]any
+		want []string
+	}{
+		"a duration as a number, a list": {map[string]any{"ttl": json.Number("3600"), "users": []any{"b", "a"}, "note": "x"}, nil},
+		"as they were written":           {map[string]any{"ttl": "1h", "users": "a,b", "note": "x", "none": ""}, nil},
+		"another duration":               {map[string]any{"ttl": json.Number("3601"), "users": "a,b", "note": "x"}, []string{"ttl"}},
+		"a number for a text":            {map[string]any{"ttl": "1h", "users": "a,b", "note": json.Number("0"), "none": json.Number("0")}, []string{"none", "note"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := o.Differences(row.got); !slices.Equal(got, row.want) {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestAPolicyIsComparedByItsMarkerAndItsRules(t *testing.T) {
+	marker := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
+	text := marker + "\npath \"a\" {\n  capabilities = [\"read\", \"list\"]\n}\n\npath \"b\" { capabilities = [\"update\"]\n allowed_parameters = { x = [\"1\"] } }\n"
+	o := grant.Object{Kind: grant.KindPolicy, Path: "x", Fields: map[string]any{"policy": text}}
+	for name, row := range map[string]struct {
+		got  string
+		same bool
+	}{
+		"the same text":            {text, true},
+		"in another layout":        {marker + `path "b" { allowed_parameters = { "x" = ["1"] } capabilities = ["update"] } path "a" { capabilities = ["list", "read"] } # end`, true},
+		"one capability more":      {strings.Replace(text, `"list"`, `"list", "sudo"`, 1), false},
+		"one rule more":            {text + `path "c" { capabilities = ["read"] }`, false},
+		"one value more":           {strings.Replace(text, `["1"]`, `["1", "2"]`, 1), false},
+		"another marker":           {strings.Replace(text, "vault-ec2\n", "other\n", 1), false},
+		"no marker":                {strings.TrimPrefix(text, marker), false},
+		"a rule that stands twice": {text + `path "a" { capabilities = ["read"] }`, false},
+		"what does not parse":      {text + "path {", false},
+		"nothing":                  {"", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := len(o.Differences(map[string]any{"policy": row.got})) == 0; got != row.same {
+				t.Errorf("taken as the same: %v, want %v", got, row.same)
+			}
+		})
+	}
+}
+
+func TestNoTwoSetsOfFieldsHaveOneDigest(t *testing.T) {
+	seen := map[string]string{}
+	for name, fields := range map[string]map[string]any{
+		"nothing": {}, "a text": {"a": "1"}, "a number": {"a": int64(1)}, "another name": {"b": "1"}, "true": {"a": true}, "false": {"a": false},
+		"a list of one": {"a": []string{"1"}}, "of two": {"a": []string{"1", "2"}}, "of one that looks like two": {"a": []string{"1,2"}}, "of one that is written like two": {"a": []string{"11:2"}},
+		"no list": {"a": []string{}}, "two fields": {"a": "1", "b": "2"}, "one that is written like two": {"a": "11:bs1:2"}, "a list between": {"a": []string{"1"}, "b": "2"},
+		"any JSON": {"a": []any{"1", true, 1.5}}, "other JSON": {"a": []any{"1", true, 2.5}}, "null": {"a": nil},
+	} {
+		digest := grant.Object{Fields: fields}.SHA256()
+		if other, taken := seen[digest]; taken {
+			t.Errorf("%s and %s have one digest: a change from one to the other would not be seen", name, other)
+		}
+		seen[digest] = name
+		if again := (grant.Object{Fields: maps.Clone(fields)}).SHA256(); again != digest {
+			t.Errorf("%s: two digests, %s and %s", name, digest, again)
+		}
+	}
+}

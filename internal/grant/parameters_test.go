@@ -1,0 +1,72 @@
+package grant_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestACompleteClientsEmptyFieldsAreLetInAndNothingButEmpty(t *testing.T) {
+	fs := files()
+	replace("worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")(fs)
+	g, err := render(t, fs, baseline())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprint(g.Objects[0].Fields["policy"])
+	for _, line := range []string{`"uri_sans" = [""]`, `"not_after" = [""]`, `"serial_number" = [""]`, `"ip_sans" = ["10.1.1.4", ""]`, `"exclude_cn_from_sans" = [true, false, "true", "false"]`} {
+		if strings.Count(text, line) != 2 {
+			t.Errorf("want %s for issue and for sign, got\n%s", line, text)
+		}
+	}
+}
+
+func TestASharedNameIsForEveryInstanceOfTheProfile(t *testing.T) {
+	fs := files()
+	replace("worker/profile.yaml", "template: kubelet.json.tmpl", "shared_dns_names: [api.corp.example], template: kubelet.json.tmpl")(fs)
+	for _, last := range []string{"4", "5"} {
+		f := baseline()
+		f.PrivateDNSName = "ip-10-1-1-" + last + ".ec2.internal"
+		g, err := render(t, fs, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := `"alt_names" = ["api.corp.example", "` + f.PrivateDNSName + `", "api.corp.example,` + f.PrivateDNSName + `"]`
+		if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Count(text, want) != 2 {
+			t.Errorf("want %s, got\n%s", want, text)
+		}
+		if domains := g.Objects[1].Fields["allowed_domains"].([]string); !slices.Contains(domains, "api.corp.example") {
+			t.Errorf("the PKI role lets in %v", domains)
+		}
+	}
+}
+
+func TestAddressesAreRenderedInCanonicalFormOneByOneAndJoined(t *testing.T) {
+	f := baseline()
+	f.IPv6s = []netip.Addr{netip.MustParseAddr("2001:0db8:0:0:0:0:0:0005")}
+	g, err := render(t, files(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `"ip_sans" = ["10.1.1.4", "2001:db8::5", "10.1.1.4,2001:db8::5"]`
+	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Count(text, want) != 2 {
+		t.Errorf("Vault compares addresses as text: want %s for issue and sign, got\n%s", want, text)
+	}
+}
+
+func TestARoleWithoutAddressesDoesNotLetTheParameterIn(t *testing.T) {
+	fs := files()
+	replace("worker/profile.yaml", `template: kubelet.json.tmpl`, `ip_addresses: [], template: kubelet.json.tmpl`)(fs)
+	g, err := render(t, fs, baseline())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Contains(text, "ip_sans") {
+		t.Errorf("an empty list would let every address in; the parameter must be absent:\n%s", text)
+	}
+	if g.Objects[1].Fields["allow_ip_sans"] != false {
+		t.Error("the PKI role must not allow addresses")
+	}
+}

@@ -1,0 +1,20 @@
+package grant_test
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestPKIRole_WithoutAccessHoldsNoSharedNames(t *testing.T) {
+	fs := files()
+	both(replace("worker/profile.yaml", "type: pki-role,", "type: pki-role, shared_dns_names: [api.corp.example],"),
+		replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""))(fs)
+	g, err := render(t, fs, baseline())
+	if err != nil {
+		t.Fatal(err)
+	}
+	role := g.Objects[1].Fields
+	if domains, _ := role["allowed_domains"].([]string); slices.Contains(domains, "api.corp.example") || role["allow_ip_sans"] != false {
+		t.Errorf("no policy lets anybody ask this role for the shared name or an address: want it to hold neither, got %v and addresses %v", domains, role["allow_ip_sans"])
+	}
+}

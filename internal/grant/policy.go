@@ -1,0 +1,181 @@
+package grant
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl"
+	"github.com/hashicorp/hcl/hcl/ast"
+	"github.com/hashicorp/hcl/hcl/parser"
+	"github.com/hashicorp/hcl/hcl/token"
+)
+
+// rule is one path block of a policy, parsed by the same HCL version Vault parses policies with.
+type rule struct {
+	Path         string
+	Line         int
+	Capabilities []string         `hcl:"capabilities"`
+	Allowed      map[string][]any `hcl:"allowed_parameters"`
+	Denied       map[string][]any `hcl:"denied_parameters"`
+	Required     []string         `hcl:"required_parameters"`
+	MinWrapping  any              `hcl:"min_wrapping_ttl"`
+	MaxWrapping  any              `hcl:"max_wrapping_ttl"`
+}
+
+var ruleKeys = []string{"capabilities", "allowed_parameters", "denied_parameters", "required_parameters",
+	"min_wrapping_ttl", "max_wrapping_ttl"}
+
+// parsePolicy reads the path blocks of a policy. Anything but path blocks with known keys is an error, and so is a
+// path that stands twice: Vault would merge the two.
+func parsePolicy(text string) ([]rule, error) {
+	root, err := hcl.Parse(text)
+	if err != nil {
+		if at := (*parser.PosError)(nil); errors.As(err, &at) {
+			return nil, atLine(at.Pos.Line, fmt.Errorf("not HCL: %w", at.Err))
+		}
+		return nil, fmt.Errorf("not HCL: %w", err)
+	}
+	list, ok := root.Node.(*ast.ObjectList)
+	if !ok {
+		return nil, fmt.Errorf("not a list of path blocks")
+	}
+	var rules []rule
+	seen := map[string]bool{}
+	for _, item := range list.Items {
+		r, err := parseRule(item)
+		if err != nil {
+			return nil, err
+		}
+		if seen[r.Path] {
+			return nil, atLine(r.Line, fmt.Errorf("the path %q stands twice", r.Path))
+		}
+		seen[r.Path] = true
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+func parseRule(item *ast.ObjectItem) (rule, error) {
+	line := item.Pos().Line
+	if len(item.Keys) != 2 || item.Keys[0].Token.Text != "path" || item.Keys[1].Token.Type != token.STRING {
+		return rule{}, atLine(line, errors.New(`only blocks of the form path "..." { } are let in`))
+	}
+	path, err := strconv.Unquote(item.Keys[1].Token.Text)
+	if err != nil {
+		return rule{}, atLine(line, fmt.Errorf("the path %s: %w", item.Keys[1].Token.Text, err))
+	}
+	body, ok := item.Val.(*ast.ObjectType)
+	if !ok {
+		return rule{}, atLine(line, fmt.Errorf("path %q has no block", path))
+	}
+	for _, kv := range body.List.Items {
+		if key := strings.Trim(kv.Keys[0].Token.Text, `"`); !slices.Contains(ruleKeys, key) {
+			return rule{}, atLine(kv.Pos().Line, fmt.Errorf("unknown key %q in path %q", key, path))
+		}
+	}
+	r := rule{}
+	if err := hcl.DecodeObject(&r, item.Val); err != nil {
+		return rule{}, atLine(line, fmt.Errorf("path %q: %w", path, err))
+	}
+	r.Path, r.Line = path, line
+	return r, nil
+}
+
+// lineError is a fault at a line of a rendered policy, counted from 1.
+type lineError struct {
+	line int
+	err  error
+}
+
+func atLine(line int, err error) error { return &lineError{line: line, err: err} }
+
+func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
+func (e *lineError) Unwrap() error { return e.err }
+
+// templateLine takes a line of rendered text back to the template's: what pkiAccess put in stands on one line there.
+// Lines behind a range or an if are counted as rendered.
+func templateLine(text string, blocks []string, line int) int {
+	at, taken := 0, 0
+	for _, b := range blocks {
+		i := strings.Index(text[at:], b)
+		if i < 0 {
+			break
+		}
+		first := strings.Count(text[:at+i], "\n") + 1
+		last := first + strings.Count(b, "\n")
+		if line < first {
+			break
+		}
+		taken += min(line, last) - first
+		at += i + len(b)
+	}
+	return line - taken
+}
+
+// writeRule prints a rule as it stands in a policy. Values were checked to need no escaping beyond quotes.
+func writeRule(r rule) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n  allowed_parameters = {\n", r.Path, r.Capabilities[0])
+	for _, k := range slices.Sorted(maps.Keys(r.Allowed)) {
+		quoted := make([]string, len(r.Allowed[k]))
+		for i, v := range r.Allowed[k] {
+			quoted[i] = fmt.Sprintf("%#v", v)
+		}
+		fmt.Fprintf(&out, "    %q = [%s]\n", k, strings.Join(quoted, ", "))
+	}
+	out.WriteString("  }\n}")
+	return out.String()
+}
+
+// same tells whether a parsed rule says exactly what a generated one does.
+func (r rule) same(generated rule) bool {
+	return len(r.Capabilities) == 1 && writeRule(r) == writeRule(generated) &&
+		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
+}
+
+// samePolicy tells whether two texts bear the same marker and say the same: layout, comments and order are nothing to
+// Vault. A text with anything in it that this program does not write is another one.
+func samePolicy(want, got any) bool {
+	w, _ := want.(string)
+	g, _ := got.(string)
+	wantMarker, _ := ParseMarker(w)
+	gotMarker, ok := ParseMarker(g)
+	if !ok || wantMarker != gotMarker {
+		return false
+	}
+	if strings.TrimSpace(w) == strings.TrimSpace(g) {
+		return true
+	}
+	wantRules, err := canonical(w)
+	if err != nil {
+		return false
+	}
+	gotRules, err := canonical(g)
+	return err == nil && slices.Equal(wantRules, gotRules)
+}
+
+// canonical is what the rules of a policy say, one line each, sorted.
+func canonical(text string) ([]string, error) {
+	rules, err := parsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, len(rules))
+	for i, r := range rules {
+		r.Line = 0
+		slices.Sort(r.Capabilities)
+		slices.Sort(r.Required)
+		line, err := json.Marshal(r) // map keys are sorted
+		if err != nil {
+			return nil, fmt.Errorf("path %q: %w", r.Path, err)
+		}
+		out[i] = string(line)
+	}
+	slices.Sort(out)
+	return out, nil
+}
