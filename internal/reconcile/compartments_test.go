@@ -12,12 +12,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
 // troubled is an EC2 whose listings of a place do something first, and may fail.
 type troubled struct {
-	instances
+	instancetest.EC2
 	before func(ctx context.Context, p facts.Place) error
 }
 
@@ -25,7 +26,7 @@ func (e troubled) List(ctx context.Context, p facts.Place, ids []string, each fu
 	if err := e.before(ctx, p); err != nil {
 		return err
 	}
-	return e.instances.List(ctx, p, ids, each)
+	return e.EC2.List(ctx, p, ids, each)
 }
 
 // member is the n-th instance, running in the member account.
@@ -53,7 +54,7 @@ func bothAccounts(o *Options) { o.Accounts = []string{here.Account, there.Accoun
 func (w *world) inTrouble(before func(context.Context) error) func(*Options) {
 	return func(o *Options) {
 		bothAccounts(o)
-		o.Instances = troubled{instances{w}, func(ctx context.Context, p facts.Place) error {
+		o.Instances = troubled{w.instances(), func(ctx context.Context, p facts.Place) error {
 			if p != there {
 				return nil
 			}
@@ -69,12 +70,12 @@ func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 		delete(w.ec2, id(1))
 		delete(w.ec2, id(101))
 		stray := grant.PolicyPath(grant.PolicyName(id(300), "node")) // ours, and nothing tells where its instance was
-		w.objects[stray] = map[string]any{"policy": grant.Marker{Deployment: w.realm.Deployment, InstanceID: id(300), Profile: "p"}.String()}
+		w.Objects[stray] = map[string]any{"policy": grant.Marker{Deployment: w.realm.Deployment, InstanceID: id(300), Profile: "p"}.String()}
 		a := w.reconcile(Input{Mode: Correct, Force: force}, w.inTrouble(func(context.Context) error { return errStorage }))
 		if err := w.removed(id(1)); err != nil {
 			t.Errorf("force %v: want the instance of the home account removed: %v\n%s", force, err, told(a))
 		}
-		if w.objects[stray] == nil || len(w.under(id(101))) == 0 {
+		if w.Objects[stray] == nil || len(w.under(id(101))) == 0 {
 			t.Errorf("force %v: want what may be in the member account left\n%s", force, told(a))
 		}
 		if !a.Blocked || !strings.Contains(a.BlockedReason, there.String()) || !strings.Contains(a.BlockedReason, "the next run deletes") || strings.Contains(a.BlockedReason, here.Account) {
@@ -86,7 +87,7 @@ func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 			}
 		}
 		w.now = w.now.Add(time.Hour)
-		if a := w.reconcile(Input{Mode: Correct}, bothAccounts); a.Blocked || w.removed(id(101)) != nil || w.objects[stray] != nil {
+		if a := w.reconcile(Input{Mode: Correct}, bothAccounts); a.Blocked || w.removed(id(101)) != nil || w.Objects[stray] != nil {
 			t.Errorf("force %v: want all removed once the account can be listed\n%s", force, told(a))
 		}
 	}
@@ -123,7 +124,7 @@ func TestDeleteLimit_IsEachAccountsOwn(t *testing.T) {
 	if !a.Blocked || !strings.Contains(a.BlockedReason, "in account "+there.Account+": 7 instances would be removed of 20") || invocations < 2 {
 		t.Errorf("want the member account blocked by its own limit over %d invocations\n%s", invocations, told(a))
 	}
-	if w.records[id(9)].State != ledger.Deleted || a.Summary.Corrected != 1 {
+	if w.Records[id(9)].State != ledger.Deleted || a.Summary.Corrected != 1 {
 		t.Errorf("want the home account's one removed\n%s", told(a))
 	}
 	w.tick["scan"] = 0

@@ -22,10 +22,10 @@ const (
 // doors makes what a function that was taken over could leave to come back by, and others' objects beside it.
 func (w *world) doors() {
 	for _, path := range []string{doorPolicy, doorLogin, doorRole} {
-		w.objects[path] = map[string]any{}
+		w.Objects[path] = map[string]any{}
 	}
 	for _, path := range []string{"sys/policies/acl/admin", "sys/policies/acl/i-door", "auth/aws/role/operators", "alice_cluster/pki/k8s/roles/server"} {
-		w.objects[path] = map[string]any{}
+		w.Objects[path] = map[string]any{}
 	}
 }
 
@@ -46,7 +46,7 @@ func TestMisnamed_IsToldAndNeverRemoved(t *testing.T) {
 	for _, mode := range []Mode{Detect, Correct} {
 		w := newWorld(t, 3)
 		w.doors()
-		before := maps.Clone(w.objects)
+		before := maps.Clone(w.Objects)
 		var witnessed []string
 		observer := Observer{Log: slog.New(slog.DiscardHandler), Drift: func(_ context.Context, d Drift, _ facts.Place, _ string) { witnessed = append(witnessed, d.Path) }}
 		a := w.reconciler(adopting).Run(t.Context(), Input{Mode: mode, Force: true}, w.converger(both, true), observer)
@@ -80,7 +80,7 @@ func TestTeardown_TellsWhatIsMisnamed(t *testing.T) {
 	w := newWorld(t, 3)
 	w.doors()
 	a := w.tearDown(Input{})
-	if !isToldOfDoors(a) || a.Summary.Corrected != 3 || a.Summary.Conflicting != 3 || w.objects[doorPolicy] == nil || len(w.live()) > 0 {
+	if !isToldOfDoors(a) || a.Summary.Corrected != 3 || a.Summary.Conflicting != 3 || w.Objects[doorPolicy] == nil || len(w.live()) > 0 {
 		t.Errorf("want the instances removed and the three told as left, got %+v", a)
 	}
 	if again := w.tearDown(Input{InstanceIDs: []string{id(0)}}); len(again.Drift) > 0 {

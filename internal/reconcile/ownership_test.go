@@ -24,10 +24,10 @@ func TestAdoptingNeverDeletesWhatIsSomebodyElses(t *testing.T) {
 		w := newWorld(t, 10)
 		for i := range n {
 			f := worker(100 + i)
-			w.stand(f, neighbour)
+			w.makeObjects(f, neighbour)
 			w.launch(noRole(f))
 		}
-		before := maps.Clone(w.objects)
+		before := maps.Clone(w.Objects)
 		for range 2 { // a second run meets what the first may have left
 			a := w.reconcile(Input{Mode: Correct}, adopting)
 			if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
@@ -46,10 +46,10 @@ func TestAdoptingNeverDeletesWhatIsSomebodyElses(t *testing.T) {
 func TestAFleetThatAnotherDeploymentTookOverIsLeftToIt(t *testing.T) {
 	w := newWorld(t, 5)
 	for _, f := range w.ec2 {
-		w.stand(f, neighbour)
+		w.makeObjects(f, neighbour)
 		w.launch(noRole(f))
 	}
-	before := maps.Clone(w.objects)
+	before := maps.Clone(w.Objects)
 	for range 2 {
 		a := w.reconcile(Input{Mode: Correct})
 		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
@@ -100,13 +100,13 @@ func TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired(t *testing.T) {
 	w := newWorld(t, 3)
 	kubelet, beside := "alice_cluster/pki/k8s/roles/"+id(1)+"-kubelet", "alice_cluster/pki/k8s/roles/"+id(1)+"-zzz"
 	w.loosen(kubelet, "allow_any_name", true)
-	w.objects[beside] = map[string]any{"allow_any_name": true}
+	w.Objects[beside] = map[string]any{"allow_any_name": true}
 	a := w.reconcile(Input{Mode: Correct})
-	if w.objects[kubelet]["allow_any_name"] != false {
-		t.Errorf("want %s repaired though %s stands beside it, got %v\n%s", kubelet, beside, w.objects[kubelet], told(a))
+	if w.Objects[kubelet]["allow_any_name"] != false {
+		t.Errorf("want %s repaired though %s stands beside it, got %v\n%s", kubelet, beside, w.Objects[kubelet], told(a))
 	}
-	if w.objects[beside] == nil || a.Summary != (Summary{Changed: 1, Conflicting: 1, Corrected: 1}) {
-		t.Errorf("want what nobody can tell the owner of told and left: it stands there: %v\n%s", w.objects[beside] != nil, told(a))
+	if w.Objects[beside] == nil || a.Summary != (Summary{Changed: 1, Conflicting: 1, Corrected: 1}) {
+		t.Errorf("want what nobody can tell the owner of told and left: it stands there: %v\n%s", w.Objects[beside] != nil, told(a))
 	}
 }
 
@@ -116,11 +116,11 @@ func TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.launch(noRole(worker(50)))
 	role := grant.AuthRolePath("aws", f.ID)
-	w.objects[role] = map[string]any{"auth_type": "ec2", "token_policies": []any{"by-hand"}, "bound_account_id": []any{here.Account}, "bound_region": []any{here.Region}}
-	w.objects[grant.PolicyPath(grant.PolicyName(f.ID, "zzz"))] = map[string]any{"policy": grant.Marker{Deployment: "vault-ec2", InstanceID: f.ID, Profile: "x"}.String()}
+	w.Objects[role] = map[string]any{"auth_type": "ec2", "token_policies": []any{"by-hand"}, "bound_account_id": []any{here.Account}, "bound_region": []any{here.Region}}
+	w.Objects[grant.PolicyPath(grant.PolicyName(f.ID, "zzz"))] = map[string]any{"policy": grant.Marker{Deployment: "vault-ec2", InstanceID: f.ID, Profile: "x"}.String()}
 	a := w.reconcile(Input{Mode: Correct})
-	if w.objects[role] == nil || slices.Contains(w.cut, f.ID) {
-		t.Errorf("want an auth role that does not give the marked policy left, and its tokens: the role stands: %v, cut %q\n%s", w.objects[role] != nil, w.cut, told(a))
+	if w.Objects[role] == nil || slices.Contains(w.cut, f.ID) {
+		t.Errorf("want an auth role that does not give the marked policy left, and its tokens: the role stands: %v, cut %q\n%s", w.Objects[role] != nil, w.cut, told(a))
 	}
 }
 
@@ -135,7 +135,7 @@ func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
 	if whole.Summary != (Summary{Conflicting: 1}) {
 		t.Fatalf("want one row about the name that is held, got\n%s", told(whole))
 	}
-	before := maps.Clone(w.objects)
+	before := maps.Clone(w.Objects)
 	for _, mode := range []Mode{Detect, Correct} {
 		a := w.reconcile(Input{Mode: mode, InstanceIDs: []string{f.ID}})
 		if !reflect.DeepEqual(a.Drift, whole.Drift) {
@@ -149,7 +149,7 @@ func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
 
 func TestALostClaimIsTakenAgain(t *testing.T) {
 	w := newWorld(t, 3)
-	delete(w.claims, w.records[id(1)].Claims[0])
+	delete(w.Claims, w.Records[id(1)].Claims[0])
 	a := w.reconcile(Input{Mode: Correct})
 	if err := w.granted(id(1)); err != nil || a.Summary != (Summary{Changed: 1, Corrected: 1}) {
 		t.Fatalf("want the lost claim found and taken again: %v\n%s", err, told(a))
@@ -167,7 +167,7 @@ func TestALostClaimIsTakenAgain(t *testing.T) {
 // remove, unless reconcile sees that a name must be taken over first.
 func TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor(t *testing.T) {
 	w := newWorld(t, 3)
-	delete(w.records, id(1))
+	delete(w.Records, id(1))
 	w.terminate(1)
 	w.reconcile(Input{Mode: Correct})
 	successor := w.ec2[id(1)]
@@ -200,7 +200,7 @@ func (p *provisioning) Send(ctx context.Context, events []event.Event) []error {
 			return []error{err}
 		}
 		req := converge.RequestOf(payload.Records[0].Event)
-		_, err = c.Converge(ctx, req, instances{p.world}.Look(ctx, []facts.Ref{req.Ref})[req.Ref])
+		_, err = c.Converge(ctx, req, p.instances().Look(ctx, []facts.Ref{req.Ref})[req.Ref])
 		p.errs = append(p.errs, err)
 	}
 	return make([]error, len(events))
@@ -210,9 +210,9 @@ func (p *provisioning) Send(ctx context.Context, events []event.Event) []error {
 // the grant stands: only together do its objects prove whose they are, so they must go together.
 func TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject(t *testing.T) {
 	w := newWorld(t, 3)
-	r := w.records[id(1)]
+	r := w.Records[id(1)]
 	r.State, r.Objects = ledger.Refused, nil
-	w.records[id(1)] = r
+	w.Records[id(1)] = r
 	w.terminate(1)
 	a := w.reconcile(Input{Mode: Correct})
 	if err := w.removed(id(1)); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"maps"
-	"slices"
 	"testing"
 	"time"
 
@@ -12,19 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
-
-// unlisted is a Vault whose list of auth roles was read before one was made.
-type unlisted struct {
-	*world
-	role string
-}
-
-func (u unlisted) List(ctx context.Context, path string) ([]string, error) {
-	keys, err := u.world.List(ctx, path)
-	return slices.DeleteFunc(keys, func(k string) bool { return path == "auth/aws/role" && k == u.role }), err
-}
 
 // TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift has the lists of Vault say one thing and the ledger, read a
 // moment later, another, with all in order.
@@ -36,7 +23,7 @@ func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
 		},
 		"an instance is removed that EC2 still shows": func(w *world) func() {
 			w.terminate(1)
-			w.leftovers = []vault.Alias{{Name: id(1), EntityID: "e"}}
+			w.Add(alias(id(1)), id(1))
 			return func() { w.remove(id(1)) }
 		},
 		"an instance is removed that EC2 shows no more": func(w *world) func() {
@@ -48,9 +35,9 @@ func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
 		between := happens(w)
 		var before map[string]map[string]any
 		a := w.reconcile(Input{Mode: Correct}, func(o *Options) {
-			o.Ledger = interrupted{world: w, before: func() {
+			o.Ledger = interrupted{Client: w.ledger(), before: func() {
 				between()
-				before = maps.Clone(w.objects)
+				before = maps.Clone(w.Objects)
 			}}
 		})
 		if len(a.Drift) > 0 || a.Blocked || len(w.touched(before))+len(w.cut) > 0 {
@@ -125,9 +112,9 @@ func TestRecord_HidesNoInstanceByItsTimes(t *testing.T) {
 			if gone {
 				delete(w.ec2, id(1))
 			}
-			r := w.records[id(1)]
+			r := w.Records[id(1)]
 			forge(&r)
-			w.records[id(1)] = r
+			w.Records[id(1)] = r
 			if a := w.run(w.reconciler(), Input{Mode: Detect}); len(a.Drift) == 0 || a.Drift[0].InstanceID != id(1) {
 				t.Errorf("%s far ahead, instance gone: %v: want its drift told, got\n%s", name, gone, told(a))
 			}

@@ -28,7 +28,7 @@ func TestAFleetThatIsAsItShouldBeHasNoRows(t *testing.T) {
 func TestByNamesOnlyWhatIsMissingIsFoundAndWhatIsChangedIsNot(t *testing.T) {
 	w := newWorld(t, 4)
 	w.spoil(4)
-	w.objects[grant.AuthRolePath("aws", id(1))] = map[string]any{"token_ttl": int64(1)}
+	w.Objects[grant.AuthRolePath("aws", id(1))] = map[string]any{"token_ttl": int64(1)}
 	if a := w.run(w.reconciler(), Input{Mode: Detect, NamesOnly: true}); a.Summary != (Summary{Missing: 1}) {
 		t.Errorf("want the missing policy alone, got %+v", a)
 	}
@@ -141,15 +141,15 @@ func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
 func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
 	w := newWorld(t, 3)
 	w.spoil(1)
-	leased := w.records[id(0)]
+	leased := w.Records[id(0)]
 	leased.LeaseOwner, leased.LeaseExpiresAt = "somebody", start.Add(time.Minute).UnixMilli()
-	w.records[id(0)] = leased
+	w.Records[id(0)] = leased
 	write := func() {
-		r := w.records[id(1)]
+		r := w.Records[id(1)]
 		r.Version++
-		w.records[id(1)] = r
+		w.Records[id(1)] = r
 	}
-	r := w.reconciler(func(o *Options) { o.Ledger = interrupted{world: w, after: write} })
+	r := w.reconciler(func(o *Options) { o.Ledger = interrupted{Client: w.ledger(), after: write} })
 	if a := w.run(r, Input{Mode: Detect}); len(a.Drift) != 1 || a.Drift[0].InstanceID != id(2) {
 		t.Errorf("want a row for the third alone, got %+v", a.Drift)
 	}
@@ -157,7 +157,7 @@ func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
 
 func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
 	w := newWorld(t, 10)
-	delete(w.objects, grant.AuthRolePath("aws", id(1)))
+	delete(w.Objects, grant.AuthRolePath("aws", id(1)))
 	w.loosen(grant.AuthRolePath("aws", id(2)), "auth_type", "iam") // Vault cannot change it in place
 	w.terminate(3)
 	a := w.run(w.reconciler(func(o *Options) { o.Queue = w }), Input{Mode: Correct})
@@ -255,7 +255,7 @@ func TestAnInstanceWhoseStateChangedSinceIsLeftToTheNextRun(t *testing.T) {
 	w := newWorld(t, 2)
 	w.spoil(2)
 	stops := func(s *instance.Sighting) { s.Facts.State = facts.Stopping }
-	a := w.run(w.reconciler(func(o *Options) { o.Instances = altered{instances: instances{w}, looked: stops} }), Input{Mode: Correct})
+	a := w.run(w.reconciler(func(o *Options) { o.Instances = altered{EC2: w.instances(), looked: stops} }), Input{Mode: Correct})
 	if a.Summary != (Summary{Missing: 1, Failed: 1}) || !strings.Contains(a.Drift[0].Error, "left to the next run") || w.calls["converge"] > 0 {
 		t.Errorf("want nothing made for an instance that stopped meanwhile, got %+v", a)
 	}

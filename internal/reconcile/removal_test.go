@@ -11,7 +11,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // TestARepairThatWasToMakeNeverTakesAway has EC2 tell of no role when the instances are looked at once more: no profile
@@ -21,9 +20,9 @@ func TestARepairThatWasToMakeNeverTakesAway(t *testing.T) {
 		w := newWorld(t, 2*alwaysDeleted)
 		spoiled := w.spoil(1)
 		w.fail["list auth/aws/role"] = doubt
-		before := maps.Clone(w.objects)
+		before := maps.Clone(w.Objects)
 		loses := func(s *instance.Sighting) { s.Facts = noRole(s.Facts) }
-		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{instances: instances{w}, looked: loses} })
+		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{EC2: w.instances(), looked: loses} })
 		if touched := w.touched(before); len(touched)+len(w.cut)+len(w.deleted) > 0 {
 			t.Errorf("%s: want running instances to keep what they have, a run that plans to remove them is held to its limit; touched %q, cut %q\n%s", name, touched, w.cut, told(a))
 		}
@@ -40,7 +39,7 @@ func TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit(t 
 		for _, f := range w.ec2 {
 			w.launch(noRole(f))
 		}
-		before := maps.Clone(w.objects)
+		before := maps.Clone(w.Objects)
 		a := w.reconcile(Input{Mode: Correct})
 		if a.Blocked != blocked {
 			t.Errorf("%d of %d instances: want removals blocked: %v, got\n%s", n, n, blocked, told(a))
@@ -67,7 +66,7 @@ func TestWhileNothingMayBeDeletedNoNameIsTakenOver(t *testing.T) {
 		f.ID = id(100 + n)
 		w.launch(f)
 	}
-	before := maps.Clone(w.objects)
+	before := maps.Clone(w.Objects)
 	a := w.reconcile(Input{Mode: Correct})
 	if touched := w.touched(before); !a.Blocked || len(touched)+len(w.cut) > 0 {
 		t.Errorf("want %d removals of 12 blocked in every way, touched %q, cut %q\n%s", taken, touched, w.cut, told(a))
@@ -102,21 +101,21 @@ func TestANamePassesToItsSuccessorInOneRun(t *testing.T) {
 func TestWhileNothingMayBeDeletedNoStaleObjectGoes(t *testing.T) {
 	w := newWorld(t, 3)
 	stale := "alice_cluster/pki/k8s/roles/" + id(1) + "-old"
-	r := w.records[id(1)]
+	r := w.Records[id(1)]
 	r.Objects = append(slices.Clone(r.Objects), ledger.Object{Kind: grant.KindPKIRole, Path: stale})
-	w.records[id(1)] = r
-	w.objects[stale] = map[string]any{}
-	delete(w.objects, grant.PolicyPath(grant.PolicyName(id(1), "node")))
+	w.Records[id(1)] = r
+	w.Objects[stale] = map[string]any{}
+	delete(w.Objects, grant.PolicyPath(grant.PolicyName(id(1), "node")))
 	w.fail["list auth/aws/role"] = errStorage
-	before := maps.Clone(w.objects)
+	before := maps.Clone(w.Objects)
 	a := w.reconcile(Input{Mode: Correct})
 	if touched := w.touched(before); !a.Blocked || len(touched) > 0 || a.Summary.Corrected > 0 {
 		t.Errorf("want the instance left alone while nothing may be deleted, touched %q\n%s", touched, told(a))
 	}
 	w.fail["list auth/aws/role"] = nil
 	a = w.reconcile(Input{Mode: Correct})
-	if err := w.granted(id(1)); err != nil || w.objects[stale] != nil || a.Blocked {
-		t.Errorf("want both done once it may be: the stale role stands: %v; %v\n%s", w.objects[stale] != nil, err, told(a))
+	if err := w.granted(id(1)); err != nil || w.Objects[stale] != nil || a.Blocked {
+		t.Errorf("want both done once it may be: the stale role stands: %v; %v\n%s", w.Objects[stale] != nil, err, told(a))
 	}
 }
 
@@ -127,7 +126,7 @@ func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	for n := range 2 * alwaysDeleted {
 		w.remove(id(n))
 		delete(w.ec2, id(n))
-		w.leftovers = append(w.leftovers, vault.Alias{Name: id(n), EntityID: "e" + id(n)})
+		w.Add(alias(id(n)), id(n))
 	}
 	w.now = w.now.Add(24 * time.Hour)
 	w.terminate(15)
@@ -135,9 +134,9 @@ func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	if err := w.removed(id(15)); err != nil || a.Blocked {
 		t.Errorf("want one removal of ten recorded instances not held up by what was granted to none of them: %v\n%s", err, told(a))
 	}
-	for _, alias := range w.leftovers {
-		if !slices.Contains(w.cut, alias.Name) {
-			t.Fatalf("want what the logins of %s left swept, cut %q", alias.Name, w.cut)
+	for n := range 2 * alwaysDeleted {
+		if !slices.Contains(w.cut, id(n)) || len(w.Entities) > 0 {
+			t.Fatalf("want what the logins of %s left swept, cut %q", id(n), w.cut)
 		}
 	}
 }
@@ -149,11 +148,11 @@ func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
 	w := newWorld(t, 10)
 	f := worker(50)
 	f.Region = "eu-west-1"
-	w.stand(w.launch(f), w.realm)
+	w.makeObjects(w.launch(f), w.realm)
 	role := grant.AuthRolePath("aws", f.ID)
-	w.objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{f.Region}}
-	before := maps.Clone(w.objects)
-	for name, v := range map[string]Vault{"the whole grant is listed": w, "the auth role is made after its list was read": unlisted{w, f.ID}} {
+	w.Objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{f.Region}}
+	before := maps.Clone(w.Objects)
+	for name, v := range map[string]Vault{"the whole grant is listed": w.vault(), "the auth role is made after its list was read": lacking{w.vault(), "auth/aws/role", f.ID}} {
 		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Vault = v })
 		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
 			t.Errorf("%s: want nothing touched of what runs in another region, touched %q, cut %q\n%s", name, touched, w.cut, told(a))
@@ -174,7 +173,7 @@ func TestNamesKeptWithoutAGrantEndWithTheInstance(t *testing.T) {
 		t.Fatalf("want the grant removed, got\n%s", told(a))
 	}
 	held := func() (n int) {
-		for _, c := range w.claims {
+		for _, c := range w.Claims {
 			if c.InstanceID == f.ID {
 				n++
 			}

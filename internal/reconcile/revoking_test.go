@@ -20,10 +20,10 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 		},
 		"it runs, and no profile fits it": func(w *world, f facts.Instance) { w.launch(noRole(f)) },
 		"it runs, and leaves its group": func(w *world, f facts.Instance) {
-			r := w.records[f.ID]
+			r := w.Records[f.ID]
 			now := w.now
 			r.LeavingSince = &now
-			w.records[f.ID] = r
+			w.Records[f.ID] = r
 		},
 	} {
 		w := newWorld(t, 20)
@@ -31,9 +31,9 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 		for i := range n {
 			f := w.ec2[id(i)]
 			w.remove(f.ID)
-			r := w.records[f.ID]
+			r := w.Records[f.ID]
 			r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + f.ID + "-kubelet"}
-			w.records[f.ID] = r
+			w.Records[f.ID] = r
 			stands(w, f)
 		}
 		w.now = w.now.Add(time.Hour)
@@ -52,7 +52,7 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 			t.Errorf("%s: want all finished, got\n%s", name, told(fixed))
 		}
 		for i := range n {
-			if left := w.records[id(i)].Revoking; len(left) > 0 {
+			if left := w.Records[id(i)].Revoking; len(left) > 0 {
 				t.Errorf("%s: want nothing left to revoke of %s, got %q", name, id(i), left)
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // queue notes when it was sent to and how often each instance was.
@@ -97,8 +96,8 @@ func TestARunThatWithheldADeletionSaysSoInItsLastAnswer(t *testing.T) {
 			t.Errorf("want every answer to say why nothing was deleted, got\n%s", told(a))
 		}
 	})
-	if invocations < 2 || w.records[id(2)].State != ledger.Active || a.Summary.Corrected != spoiled-1 {
-		t.Errorf("want the removal left to the next run and all else repaired over several invocations, got %d, the record %s\n%s", invocations, w.records[id(2)].State, told(a))
+	if invocations < 2 || w.Records[id(2)].State != ledger.Active || a.Summary.Corrected != spoiled-1 {
+		t.Errorf("want the removal left to the next run and all else repaired over several invocations, got %d, the record %s\n%s", invocations, w.Records[id(2)].State, told(a))
 	}
 }
 
@@ -110,13 +109,13 @@ func TestInstancesWhoseRoleIAMDoesNotTellKeepNoOtherFromRepair(t *testing.T) {
 	for n := range bad {
 		w.launch(noRole(worker(100 + n)))
 	}
-	delete(w.objects, grant.AuthRolePath("aws", id(0)))
+	delete(w.Objects, grant.AuthRolePath("aws", id(0)))
 	unknown := func(s *instance.Sighting) {
 		if s.Facts.IAMRoleARN == "" {
 			s.Err = errors.New("asking IAM for the role: NoSuchEntity")
 		}
 	}
-	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{instances: instances{w}, listed: unknown} })
+	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{EC2: w.instances(), listed: unknown} })
 	if err := w.granted(id(0)); err != nil || a.Blocked || a.Summary != (Summary{Missing: 1, Corrected: 1, Failed: bad}) {
 		t.Errorf("want %d rows that could not be compared, which says nothing of Vault, and the one repair made: %v\n%s", bad, err, told(a))
 	}
@@ -131,17 +130,17 @@ func TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 3)
-			r := w.records[id(1)]
+			r := w.Records[id(1)]
 			r.ExtraPolicies = true
-			w.records[id(1)] = r
+			w.Records[id(1)] = r
 			end(w)
 			a := w.reconcile(Input{Mode: Correct})
 			if len(a.Unfinished) != 1 || a.Unfinished[0] != id(1) || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
 				t.Fatalf("want the removal done and the instance named as settling, got %q\n%s", a.Unfinished, told(a))
 			}
 			again := Input{Mode: Correct, InstanceIDs: a.Unfinished, Force: true}
-			if a := w.reconcile(again); len(a.Drift) > 0 || w.records[id(1)].State != ledger.Deprovisioning {
-				t.Errorf("want it left alone while a login may be under way, got %s\n%s", w.records[id(1)].State, told(a))
+			if a := w.reconcile(again); len(a.Drift) > 0 || w.Records[id(1)].State != ledger.Deprovisioning {
+				t.Errorf("want it left alone while a login may be under way, got %s\n%s", w.Records[id(1)].State, told(a))
 			}
 			w.now = w.now.Add(100 * time.Second)
 			w.cut = nil
@@ -159,17 +158,19 @@ func TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias(t *testing.T) {
 	w := newWorld(t, 3)
 	w.remove(id(1))
 	delete(w.ec2, id(1))
-	r := w.records[id(1)]
-	r.FormerRoleIDs = []string{"role-1"}
-	w.records[id(1)] = r
-	w.leftovers = []vault.Alias{{Name: "role-of-somebody", EntityID: "e1"}, {Name: "role-1", EntityID: "e2"}}
+	r := w.Records[id(1)]
+	r.FormerRoleIDs = []string{"former-role"}
+	w.Records[id(1)] = r
+	w.Add(alias("role-of-somebody"), "")
+	w.Add(alias("former-role"), id(1))
+	entity := w.Entities[alias("former-role")].ID
 	w.now = w.now.Add(time.Hour)
 	a := w.reconcile(Input{Mode: Correct})
-	if len(a.Drift) != 1 || a.Drift[0].Path != "identity/entity/id/e2" || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
+	if len(a.Drift) != 1 || a.Drift[0].Path != "identity/entity/id/"+entity || a.Summary != (Summary{Orphaned: 1, Corrected: 1}) {
 		t.Errorf("want the one entity told as orphaned, got\n%s", told(a))
 	}
-	if !slices.Contains(w.cut, "role-1") || slices.Contains(w.cut, "role-of-somebody") {
-		t.Errorf("want role-1 cut: its token lives until its time is over; cut were %q", w.cut)
+	if !slices.Contains(w.cut, "former-role") || slices.Contains(w.cut, "role-of-somebody") {
+		t.Errorf("want former-role cut: its token lives until its time is over; cut were %q", w.cut)
 	}
 }
 
@@ -179,14 +180,14 @@ func TestACorrectionIsToldOnlyWhereSomethingWasDone(t *testing.T) {
 	w := newWorld(t, 3)
 	w.remove(id(1))
 	delete(w.ec2, id(1))
-	w.leftovers = []vault.Alias{{Name: id(1), EntityID: "e"}}
+	w.Add(alias(id(1)), id(1))
 	role := grant.AuthRolePath("aws", id(1))
-	w.objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{here.Region}}
+	w.Objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{here.Region}}
 	for range 3 {
 		w.now = w.now.Add(time.Hour)
 		a := w.reconcile(Input{Mode: Correct})
-		if w.objects[role] == nil || len(w.cut) > 0 || a.Summary.Corrected > 0 || a.Summary.Failed+a.Summary.Conflicting == 0 {
-			t.Errorf("want somebody's role and its tokens left, and a run that could do nothing to say so: the role stands: %v, cut %q\n%s", w.objects[role] != nil, w.cut, told(a))
+		if w.Objects[role] == nil || len(w.cut) > 0 || a.Summary.Corrected > 0 || a.Summary.Failed+a.Summary.Conflicting == 0 {
+			t.Errorf("want somebody's role and its tokens left, and a run that could do nothing to say so: the role stands: %v, cut %q\n%s", w.Objects[role] != nil, w.cut, told(a))
 		}
 	}
 }

@@ -23,7 +23,7 @@ func (w *world) tearDown(in Input) Answer {
 // live are the instances with a record that is no tombstone.
 func (w *world) live() []string {
 	var ids []string
-	for id, r := range w.records {
+	for id, r := range w.Records {
 		if r.State != ledger.Deleted {
 			ids = append(ids, id)
 		}
@@ -34,16 +34,16 @@ func (w *world) live() []string {
 
 func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
 	w := newWorld(t, 30)
-	delete(w.records, id(3)) // its record was lost: the markers tell
+	delete(w.Records, id(3)) // its record was lost: the markers tell
 	w.terminate(4)
 	orphan := worker(31) // in Vault by our marker, and nowhere else
-	w.stand(orphan, w.realm)
+	w.makeObjects(orphan, w.realm)
 	a := w.tearDown(Input{})
 	if a.Blocked || a.Summary.Failed > 0 || a.Summary.Corrected != 31 || a.Cursor != nil {
 		t.Errorf("want 31 instances removed, got %+v", a)
 	}
-	if len(w.objects) > 0 || len(w.live()) > 0 {
-		t.Errorf("want nothing of ours left, got %v in Vault and the records %v", w.objects, w.live())
+	if len(w.Objects) > 0 || len(w.live()) > 0 {
+		t.Errorf("want nothing of ours left, got %v in Vault and the records %v", w.Objects, w.live())
 	}
 	if again := w.tearDown(Input{}); again.Summary != (Summary{}) || again.Blocked {
 		t.Errorf("want nothing left to do the second time, got %+v", again)
@@ -53,10 +53,10 @@ func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
 func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
 	w := newWorld(t, 3)
 	other := grant.Realm{Deployment: "other", AuthMount: "aws"}
-	w.stand(worker(1), other) // another deployment has taken this one over: its record still stands with us
-	w.stand(worker(7), other)
-	w.objects["sys/policies/acl/ec2-"+id(8)+"-node"] = map[string]any{"policy": "# by hand\n"}
-	w.objects["alice_cluster/pki/k8s/roles/"+id(9)+"-kubelet"] = map[string]any{} // nobody can tell whose
+	w.makeObjects(worker(1), other) // another deployment has taken this one over: its record still stands with us
+	w.makeObjects(worker(7), other)
+	w.Objects["sys/policies/acl/ec2-"+id(8)+"-node"] = map[string]any{"policy": "# by hand\n"}
+	w.Objects["alice_cluster/pki/k8s/roles/"+id(9)+"-kubelet"] = map[string]any{} // nobody can tell whose
 	var theirs []string
 	for _, n := range []int{1, 7, 8, 9} {
 		theirs = append(theirs, w.under(id(n))...)
@@ -64,7 +64,7 @@ func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
 	slices.Sort(theirs)
 	a := w.tearDown(Input{})
 	var left []string
-	for path := range w.objects {
+	for path := range w.Objects {
 		left = append(left, path)
 	}
 	slices.Sort(left)
@@ -90,13 +90,13 @@ func TestATeardownRemovesNothingWhenAListFailsOrItCannotBeNoted(t *testing.T) {
 func TestATornDownDeploymentIsNotSetRightAgain(t *testing.T) {
 	w := newWorld(t, 3)
 	w.tearDown(Input{})
-	if a := w.reconcile(Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, "torn down") || len(w.objects) > 0 {
-		t.Errorf("want nothing made again, and why, got %+v, %v", a, w.objects)
+	if a := w.reconcile(Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, "torn down") || len(w.Objects) > 0 {
+		t.Errorf("want nothing made again, and why, got %+v, %v", a, w.Objects)
 	}
 	if a := w.reconcile(Input{Mode: Detect}); a.Blocked || a.Summary.Missing == 0 {
 		t.Errorf("detect still tells what is missing, got %+v", a)
 	}
-	w.tornDown, w.now = nil, w.now.Add(time.Minute) // the item was deleted by hand
+	w.Teardown, w.now = nil, w.now.Add(time.Minute) // the item was deleted by hand
 	if a := w.reconcile(Input{Mode: Correct}); a.Blocked || len(w.live()) != 3 {
 		t.Errorf("want all made again once it is taken up, got %+v", a)
 	}
@@ -117,7 +117,7 @@ func TestATeardownThatOutlastsItsInvocationGoesOnWhereItWas(t *testing.T) {
 		}
 		in.Cursor = last.Cursor
 	}
-	if invocations == 0 || last.Summary.Corrected != 240 || len(w.live()) > 0 || len(w.objects) > 0 {
+	if invocations == 0 || last.Summary.Corrected != 240 || len(w.live()) > 0 || len(w.Objects) > 0 {
 		t.Errorf("want 240 removed over several invocations, got %+v after %d, left %v", last.Summary, invocations, w.live())
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
 // away is a place that no run compares.
@@ -57,13 +58,13 @@ func TestUnproven_IsToldAndNeverRemoved(t *testing.T) {
 	} {
 		for _, in := range []Input{{Mode: Detect}, {Mode: Correct, Force: true}, {Mode: Correct, InstanceIDs: []string{x}}} {
 			w := newWorld(t, 3)
-			maps.Copy(w.objects, row.objects)
+			maps.Copy(w.Objects, row.objects)
 			if row.state != "" {
 				f := worker(50)
 				f.ID, f.State = x, row.state
 				w.launch(noRole(f))
 			}
-			before := maps.Clone(w.objects)
+			before := maps.Clone(w.Objects)
 			a := w.reconcile(in, adopting)
 			var got []string
 			for _, d := range a.Drift {
@@ -82,24 +83,24 @@ func TestUnproven_IsToldAndNeverRemoved(t *testing.T) {
 
 // lacking is a Vault whose list of a folder lacks a name: what it names was made after the list.
 type lacking struct {
-	*world
+	vaulttest.Client
 	folder, name string
 }
 
 func (m lacking) List(ctx context.Context, path string) ([]string, error) {
-	keys, err := m.world.List(ctx, path)
+	keys, err := m.Client.List(ctx, path)
 	return slices.DeleteFunc(keys, func(k string) bool { return path == m.folder && k == m.name }), err
 }
 
 // ending is a Vault in which all of an instance is removed after the first read of it.
 type ending struct {
-	*world
+	vaulttest.Client
 	instanceID string
 	read       *bool
 }
 
 func (r ending) Read(ctx context.Context, path string) (map[string]any, error) {
-	data, err := r.world.Read(ctx, path)
+	data, err := r.Client.Read(ctx, path)
 	if !strings.Contains(path, r.instanceID) {
 		return data, err
 	}
@@ -114,12 +115,12 @@ func TestUnproven_LeavesAnotherDeploymentToItsWork(t *testing.T) {
 	f := worker(50)
 	f.Account = "999988887777"
 	for name, v := range map[string]func(*world) Vault{
-		"its policy is made after the list":    func(w *world) Vault { return lacking{w, grant.PolicyFolder, grant.PolicyName(f.ID, "node")} },
-		"its auth role is made after the list": func(w *world) Vault { return lacking{w, "auth/aws/role", f.ID} },
-		"all of it is removed after the lists": func(w *world) Vault { return ending{w, f.ID, new(bool)} },
+		"its policy is made after the list":    func(w *world) Vault { return lacking{w.vault(), grant.PolicyFolder, grant.PolicyName(f.ID, "node")} },
+		"its auth role is made after the list": func(w *world) Vault { return lacking{w.vault(), "auth/aws/role", f.ID} },
+		"all of it is removed after the lists": func(w *world) Vault { return ending{w.vault(), f.ID, new(bool)} },
 	} {
 		w := newWorld(t, 3)
-		w.stand(f, neighbour)
+		w.makeObjects(f, neighbour)
 		for field, value := range away { // lists as Vault answers them
 			w.loosen(grant.AuthRolePath("aws", f.ID), field, value)
 		}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,30 +19,29 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
-// world is a fleet in memory. What is repaired by lifecycle on real parts is tested in infra/lab; here it is the size,
-// the time, the order and the faults.
+// world is a fleet: Vault, the ledger and EC2 in memory, and a clock. Sizes, times, order and faults are tested here; infra/lab
+// tests the repairs on real parts.
 type world struct {
 	t        *testing.T
 	profiles *grant.Set
 	realm    grant.Realm
+	*vaulttest.Vault
+	*ledgertest.Table
 
-	mu        sync.Mutex
-	now       time.Time
-	objects   map[string]map[string]any
-	leftovers []vault.Alias // what logins left
-	tornDown  *time.Time
-	records   map[string]ledger.Record
-	claims    map[ledger.Name]ledger.Claim
-	ec2       map[string]facts.Instance
-	calls     map[string]int
-	sent      []event.Event
-	deleted   []string // paths
-	cut       []string // aliases
+	mu      sync.Mutex
+	now     time.Time
+	ec2     map[string]facts.Instance
+	calls   map[string]int // by kind
+	sent    []event.Event
+	deleted []string // paths
+	cut     []string // aliases
 	// tick is how much time passes with each call of a kind.
 	tick map[string]time.Duration
 	// fail makes calls of a kind fail.
@@ -64,8 +64,7 @@ func newWorld(t *testing.T, n int) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, profiles: set, realm: grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"}, now: start,
-		objects: map[string]map[string]any{}, records: map[string]ledger.Record{}, claims: map[ledger.Name]ledger.Claim{},
+		t: t, profiles: set, realm: grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"}, Vault: vaulttest.New(), Table: ledgertest.New(), now: start,
 		ec2: map[string]facts.Instance{}, calls: map[string]int{}, tick: map[string]time.Duration{}, fail: map[string]error{},
 	}
 	for i := range n {
@@ -74,10 +73,10 @@ func newWorld(t *testing.T, n int) *world {
 	return w
 }
 
-// id is that of the n-th instance, in their order.
+// id returns the ID of the n-th instance, in their order.
 func id(n int) string { return fmt.Sprintf("i-%017x", n*7919+1) }
 
-// worker is the n-th instance, running, of a role that a profile fits.
+// worker returns the n-th instance, running, with a role that a profile fits.
 func worker(n int) facts.Instance {
 	return facts.Instance{
 		ID: id(n), State: facts.Running, Account: here.Account, Region: here.Region, VPCID: "vpc-0a1b2c3d",
@@ -105,8 +104,8 @@ func (w *world) terminate(n int) {
 	w.ec2[f.ID] = f
 }
 
-// stand leaves Vault as the provision of a deployment would.
-func (w *world) stand(f facts.Instance, realm grant.Realm) *grant.Grant {
+// makeObjects makes an instance's objects in Vault, as the provision of a deployment would.
+func (w *world) makeObjects(f facts.Instance, realm grant.Realm) *grant.Grant {
 	p, err := w.profiles.Match(f)
 	if err != nil || p == nil {
 		w.t.Fatalf("matching %s: %v, %v", f.ID, p, err)
@@ -116,150 +115,98 @@ func (w *world) stand(f facts.Instance, realm grant.Realm) *grant.Grant {
 		w.t.Fatal(err)
 	}
 	for _, o := range g.All() {
-		w.objects[o.Path] = o.Fields
+		if grant.MustReplace(w.Objects[o.Path], o) {
+			delete(w.Objects, o.Path)
+		}
+		if err := (vaulttest.Client{Vault: w.Vault}).Write(w.t.Context(), o.Path, o.Fields); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 	return g
 }
 
-// provision leaves Vault and the ledger as lifecycle would.
+// provision leaves Vault and the ledger as converge would.
 func (w *world) provision(f facts.Instance) {
-	g := w.stand(f, w.realm)
+	g := w.makeObjects(f, w.realm)
 	r := ledger.Record{
 		InstanceID: f.ID, State: ledger.Active, Account: f.Account, Region: f.Region, Profile: g.Profile.Name, BasePath: g.Profile.BasePath, FQDN: g.FQDN,
 		UpdatedAt: start.Add(-time.Hour), Version: 1,
 	}
 	for _, o := range g.All() {
-		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()})
+		roleID, _ := w.Objects[o.Path]["role_id"].(string)
+		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256(), RoleID: roleID})
 	}
 	r.Claims = ledger.NamesOf(g)
-	w.records[f.ID] = r
+	w.Records[f.ID] = r
 	for _, name := range r.Claims {
-		w.claims[name] = ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}
+		w.Claims[name] = ledger.Claim{InstanceID: f.ID, Account: f.Account, Region: f.Region}
 	}
 }
 
-// remove leaves them as lifecycle would once the instance is gone.
+// remove leaves them as converge would once the instance is gone.
 func (w *world) remove(instanceID string) {
-	r := w.records[instanceID]
+	r := w.Records[instanceID]
 	for _, o := range r.Objects {
-		delete(w.objects, o.Path)
+		delete(w.Objects, o.Path)
 	}
 	for _, name := range r.Names() {
-		delete(w.claims, name)
+		delete(w.Claims, name)
 	}
 	at := w.now
-	r.Claims = nil
+	r.Claims, r.FormerRoleIDs = nil, r.RoleIDs()
 	r.State, r.Objects, r.Version, r.UpdatedAt, r.DeletedAt = ledger.Deleted, nil, r.Version+1, at, &at
-	w.records[instanceID] = r
+	w.Records[instanceID] = r
 }
 
-// do counts a call, lets time pass, and fails where it is to.
-func (w *world) do(kind string) error {
+// do makes a call: it counts it, lets time pass, and fails where it is to fail. Lists are counted by folder.
+func (w *world) do(kind, what string, effect func() error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch kind {
+	case "list":
+		kind += " " + what
+	case "delete":
+		w.deleted = append(w.deleted, what)
+	case "cut":
+		w.cut = append(w.cut, strings.Fields(what)[1:]...)
+	}
 	w.calls[kind]++
 	w.now = w.now.Add(w.tick[kind])
-	return w.fail[kind]
+	if err := w.fail[kind]; err != nil {
+		return err
+	}
+	return effect()
 }
 
-func (w *world) Read(_ context.Context, path string) (map[string]any, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.objects[path], w.do("read")
+func (w *world) vault() vaulttest.Client { return vaulttest.Client{Vault: w.Vault, Do: w.do} }
+
+func (w *world) ledger() ledgertest.Client {
+	return ledgertest.Client{Table: w.Table, Now: func() time.Time { return w.now }, Do: w.do}
 }
 
-func (w *world) List(_ context.Context, path string) ([]string, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out := []string{"default"}
-	for p := range w.objects {
-		if name, ok := strings.CutPrefix(p, path+"/"); ok && !strings.Contains(name, "/") {
-			out = append(out, name)
-		}
-	}
-	return out, w.do("list " + path)
+func (w *world) instances() instancetest.EC2 {
+	return instancetest.EC2{Own: here.Account, Instances: w.ec2, Now: func() time.Time { return w.now }, Do: w.do}
 }
 
-func (w *world) Aliases(context.Context, string) ([]vault.Alias, error) { return w.leftovers, nil }
+// Owner returns no owner: no PKI mount is marked.
+func (w *world) Owner(context.Context, string) (string, error) { return "", nil }
 
-func (w *world) Scan(_ context.Context, v ledger.Visitor) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, r := range w.records {
-		v.Record(r)
-	}
-	for name, c := range w.claims {
-		v.Claim(name, c)
-	}
-	return w.do("scan")
+// atOnce is a ledger whose teardown every function knows at once: the waiting for that is not tested here.
+type atOnce struct{ ledgertest.Client }
+
+func (l atOnce) TearDown(ctx context.Context) (time.Time, error) {
+	since, err := l.Client.TearDown(ctx)
+	return since.Add(-ledger.TeardownTime), err
 }
 
-func (w *world) Get(_ context.Context, instanceID string) (*ledger.Record, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	r, ok := w.records[instanceID]
-	if !ok {
-		return nil, w.do("get")
-	}
-	return &r, w.do("get")
-}
-
-func (w *world) Holder(_ context.Context, name ledger.Name) (*ledger.Claim, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c, held := w.claims[name]; held {
-		return &c, nil
-	}
-	return nil, nil
-}
-
-func (w *world) Account(context.Context) (string, error) { return here.Account, nil }
-
-// instances is the world as EC2, since both list.
-type instances struct{ *world }
-
-func (i instances) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
-	w := i.world
-	w.mu.Lock()
-	var all []instance.Sighting
-	for _, f := range w.ec2 {
-		if f.Account == p.Account && f.Region == p.Region && (len(ids) == 0 || slices.Contains(ids, f.ID)) {
-			all = append(all, instance.Sighting{Found: true, Facts: f})
-		}
-	}
-	err := w.do("ec2 " + p.Region)
-	w.mu.Unlock()
-	for page := range slices.Chunk(all, 10) {
-		if err := each(page); err != nil {
-			return err
-		}
-	}
-	return err
-}
-
-func (i instances) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
-	w := i.world
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	out := map[facts.Ref]instance.Sighting{}
-	for _, r := range refs {
-		f, ok := w.ec2[r.ID]
-		s := instance.Sighting{Found: ok && f.Account == r.Account && f.Region == r.Region}
-		if s.Found {
-			s.Facts = f
-		}
-		s.Facts.ObservedAt = w.now
-		out[r] = s
-	}
-	return out
-}
-
-// altered is an EC2 that answers otherwise than the world is: in its listings, or when it is looked at once more.
+// altered is EC2 with altered answers: in its listings, or in a second look.
 type altered struct {
-	instances
+	instancetest.EC2
 	listed, looked func(*instance.Sighting)
 }
 
 func (a altered) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
-	return a.instances.List(ctx, p, ids, func(page []instance.Sighting) error {
+	return a.EC2.List(ctx, p, ids, func(page []instance.Sighting) error {
 		for i := range page {
 			if a.listed != nil {
 				a.listed(&page[i])
@@ -270,7 +217,7 @@ func (a altered) List(ctx context.Context, p facts.Place, ids []string, each fun
 }
 
 func (a altered) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
-	out := a.instances.Look(ctx, refs)
+	out := a.EC2.Look(ctx, refs)
 	for r, s := range out {
 		if a.looked != nil {
 			a.looked(&s)
@@ -282,7 +229,7 @@ func (a altered) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]insta
 
 // interrupted is a ledger in which something happens just before the scan, or just after it.
 type interrupted struct {
-	*world
+	ledgertest.Client
 	before, after func()
 }
 
@@ -290,34 +237,35 @@ func (l interrupted) Scan(ctx context.Context, v ledger.Visitor) error {
 	if l.before != nil {
 		l.before()
 	}
-	err := l.world.Scan(ctx, v)
+	err := l.Client.Scan(ctx, v)
 	if l.after != nil {
 		l.after()
 	}
 	return err
 }
 
-// Converge does what converge.Converger does, at once.
-func (w *world) Converge(_ context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := w.do("converge"); err != nil {
-		return converge.Outcome{}, err
-	}
-	if req.Absent || s.Facts.State == facts.Terminated {
-		w.remove(req.ID)
-		return converge.Outcome{Action: converge.Deprovisioned}, nil
-	}
-	w.provision(s.Facts)
-	return converge.Outcome{Action: converge.Provisioned}, nil
+// Converge has the result of converge.Converger, and makes none of its calls.
+func (w *world) Converge(_ context.Context, req converge.Request, s instance.Sighting) (out converge.Outcome, err error) {
+	err = w.do("converge", req.ID, func() error {
+		out.Action = converge.Provisioned
+		if req.Absent || s.Facts.State == facts.Terminated {
+			out.Action = converge.Deprovisioned
+			w.remove(req.ID)
+		} else {
+			w.provision(s.Facts)
+		}
+		return nil
+	})
+	return out, err
 }
 
+// Send takes events as SQS does, ten in a call.
 func (w *world) Send(_ context.Context, events []event.Event) []error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.sent = append(w.sent, events...)
-	for range slices.Chunk(events, 10) { // as many as SQS takes at once
-		_ = w.do("send")
+	for few := range slices.Chunk(events, 10) {
+		_ = w.do("send", "", func() error {
+			w.sent = append(w.sent, few...)
+			return nil
+		})
 	}
 	return make([]error, len(events))
 }
@@ -330,7 +278,7 @@ func (w *world) clock() time.Time {
 
 func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 	o := Options{
-		Profiles: w.profiles, Realm: w.realm, Vault: w, Ledger: w, Teardowns: w, Instances: instances{w}, Regions: []string{here.Region},
+		Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Ledger: w.ledger(), Teardowns: atOnce{w.ledger()}, Instances: w.instances(), Regions: []string{here.Region},
 		DeleteLimit: 20, Now: w.clock,
 	}
 	for _, c := range change {
@@ -361,17 +309,34 @@ func (w *world) goOn(in Input, each func(Answer), change ...func(*Options)) (las
 	return last, invocations
 }
 
+var both = converge.Duties{Make: true, Remove: true}
+
+// converger returns the real one.
+func (w *world) converger(duties converge.Duties, adopt bool) *converge.Converger {
+	return &converge.Converger{Options: converge.Options{
+		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Cutter: w.vault(), Ledger: w.ledger(), Instances: w.instances(), Mounts: w,
+		Adopt: adopt, NewOwner: rand.Text, Now: w.clock,
+	}}
+}
+
+// reconcile runs with the real converger.
+func (w *world) reconcile(in Input, change ...func(*Options)) Answer {
+	w.t.Helper()
+	r := w.reconciler(change...)
+	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), Observer{Log: slog.New(slog.DiscardHandler)})
+}
+
 // loosen has an object answer with another value.
 func (w *world) loosen(path, field string, value any) {
-	w.objects[path] = maps.Clone(w.objects[path])
-	w.objects[path][field] = value
+	w.Objects[path] = maps.Clone(w.Objects[path])
+	w.Objects[path][field] = value
 }
 
 // spoil deletes the policies of every n-th instance.
 func (w *world) spoil(each int) (spoiled int) {
 	for n := range len(w.ec2) {
 		if n%each == 0 {
-			delete(w.objects, grant.PolicyPath(grant.PolicyName(id(n), "node")))
+			delete(w.Objects, grant.PolicyPath(grant.PolicyName(id(n), "node")))
 			spoiled++
 		}
 	}
