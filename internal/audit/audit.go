@@ -1,5 +1,5 @@
-// Package audit tells others on an EventBridge bus who was granted access, whose access was removed, and what was refused
-// or found to differ. docs/events.md is what they go by, docs/events.schema.json holds its form.
+// Package audit sends events to an EventBridge bus about access granted, removed and refused, conflicts and drift. Its caller is
+// internal/handler. docs/events.md describes the events to their readers; docs/events.schema.json is their schema.
 package audit
 
 import (
@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Source is that of every event.
+// Source is the source of every event.
 const Source = "vault-ec2-provisioner"
 
-// Version is that of the detail's form. It grows when a field changes its meaning or goes; a new one may come without.
+// Version is the version of Detail. It grows when a field changes its meaning or is removed, but not when one is added.
 const Version = 1
 
-// The types of events. The log line about the same thing has the type under observe.KeyAudit.
+// The types of events. The log line of the same event has the type under observe.KeyAudit.
 const (
 	Granted  = "Vault Access Granted"
 	Removed  = "Vault Access Removed"
@@ -28,35 +28,35 @@ const (
 	Drifted  = "Vault Access Drift"
 )
 
-// Event is one thing that happened to one instance.
+// Event is one event about one instance.
 type Event struct {
 	Type   string // the detail-type: one of the constants above
 	Time   time.Time
 	Detail Detail
 }
 
-// Detail is the event's detail. It holds no secret: paths and names, and never what stands at a path.
+// Detail is an event's detail. It holds paths and names, and never the contents of an object.
 type Detail struct {
 	Version    int    `json:"version"`
 	Deployment string `json:"deployment"`
 	Function   string `json:"function"`
 	RequestID  string `json:"requestId,omitempty"`
 	InstanceID string `json:"instanceId"`
-	// Account and Region are empty where nothing tells where the instance is, or was.
+	// Account and Region are empty if unknown.
 	Account   string   `json:"account"`
 	Region    string   `json:"region"`
 	Profile   string   `json:"profile,omitempty"`
 	FQDN      string   `json:"fqdn,omitempty"`
 	Addresses []string `json:"addresses,omitempty"`
-	// Objects are the paths in Vault of what was granted or removed.
+	// Objects are the paths in Vault of the objects granted or removed.
 	Objects []string `json:"objects,omitempty"`
-	// Kind and Error are why something was refused or is in conflict.
+	// Kind and Error say why the instance was refused or is in conflict.
 	Kind  string `json:"kind,omitempty"`
 	Error string `json:"error,omitempty"`
 	Drift *Drift `json:"drift,omitempty"`
 }
 
-// Drift is one difference that reconcile found. The texts that differ are in reconcile's log and answer only.
+// Drift is one difference that reconcile found. Only reconcile's log and answer hold the texts that differ.
 type Drift struct {
 	Object string   `json:"object"`
 	Path   string   `json:"path"`
@@ -65,25 +65,26 @@ type Drift struct {
 	Fields []string `json:"fields"`
 }
 
-// Bus takes events.
+// Bus is an event bus.
 type Bus interface {
-	// Put sends at most PerCall events. It gives one error for each that was not taken.
+	// Put sends at most PerCall events. It returns one error for each event that the bus did not accept.
 	Put(ctx context.Context, events []Event) []error
 }
 
 const (
-	// PerCall is how many events one call takes,
+	// PerCall is the maximum number of events in one call,
 	// https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
 	PerCall = 10
-	// kept is how many events are held before they are sent, and not only at the end of the invocation: a fleet that is
-	// changed as a whole has many.
-	kept = 500
-	// sendTime bounds the sending of that many, and at the end it ends this long before the invocation does.
-	sendTime   = 3 * time.Second
+	// maxHeld is the number of events at which a Trail sends them before the invocation ends: a run over a whole fleet may have
+	// many.
+	maxHeld = 500
+	// sendTimeout bounds one sending of up to maxHeld events.
+	sendTimeout = 3 * time.Second
+	// answerTime is left to the invocation after the last sending.
 	answerTime = time.Second
-	// sideBySide is how many calls are made at once.
-	sideBySide = 4
-	// maxError is how much of an error's text goes along: ten events must fit in a call.
+	// maxCalls is the number of concurrent calls.
+	maxCalls = 4
+	// maxError is the length to which an error's text is cut, in bytes: ten events must fit in a call.
 	maxError = 1024
 )
 
@@ -96,10 +97,10 @@ type Trail struct {
 	errs   []error // one for each that did not reach the bus
 }
 
-// NewTrail makes a Trail; nil for the bus keeps nothing.
+// NewTrail makes a Trail. Without a bus (nil) it drops all events.
 func NewTrail(bus Bus) *Trail { return &Trail{bus: bus} }
 
-// Add keeps an event to be sent, and sends what was kept when it is much.
+// Add adds an event. It sends all events added so far once there are many.
 func (t *Trail) Add(ctx context.Context, e Event) {
 	if t.bus == nil {
 		return
@@ -111,7 +112,7 @@ func (t *Trail) Add(ctx context.Context, e Event) {
 	t.mu.Lock()
 	t.events = append(t.events, e)
 	var full []Event
-	if len(t.events) >= kept {
+	if len(t.events) >= maxHeld {
 		full, t.events = t.events, nil
 	}
 	t.mu.Unlock()
@@ -120,8 +121,8 @@ func (t *Trail) Add(ctx context.Context, e Event) {
 	}
 }
 
-// Send sends what is left, best effort: it counts what did not reach the bus, of all that was added, and gives the first
-// reason. Nothing waits for an answer beyond a few seconds, and never beyond the invocation.
+// Send sends the remaining events, best effort. It returns how many of all added events did not reach the bus, and the first
+// error. It takes at most sendTimeout and ends answerTime before the deadline of ctx.
 func (t *Trail) Send(ctx context.Context) (failed int, err error) {
 	t.mu.Lock()
 	events := t.events
@@ -138,7 +139,7 @@ func (t *Trail) Send(ctx context.Context) (failed int, err error) {
 }
 
 func (t *Trail) send(ctx context.Context, events []Event) {
-	limit := sendTime
+	limit := sendTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(deadline)-answerTime)
 	}
@@ -150,15 +151,15 @@ func (t *Trail) send(ctx context.Context, events []Event) {
 	t.errs = append(t.errs, errs...)
 }
 
-// put sends the events in order of their coming, a few calls side by side, and gives one error for each that was not
-// taken.
+// put sends the events in concurrent calls, the oldest first, and returns one error for each event that the bus did not
+// accept.
 func (t *Trail) put(ctx context.Context, events []Event) (errs []error) {
 	var mu sync.Mutex
 	var group errgroup.Group
-	group.SetLimit(sideBySide)
+	group.SetLimit(maxCalls)
 	for part := range slices.Chunk(events, PerCall) {
 		group.Go(func() error {
-			failed := slices.Repeat([]error{errLate}, len(part))
+			failed := slices.Repeat([]error{errNoTime}, len(part))
 			if ctx.Err() == nil {
 				failed = t.bus.Put(ctx, part)
 			}
@@ -168,8 +169,8 @@ func (t *Trail) put(ctx context.Context, events []Event) (errs []error) {
 			return nil
 		})
 	}
-	_ = group.Wait() // the functions above keep their errors in errs
+	_ = group.Wait() // the errors are in errs
 	return errs
 }
 
-var errLate = errors.New("not sent: the time for it is over")
+var errNoTime = errors.New("not sent: no time left")

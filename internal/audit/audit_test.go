@@ -11,7 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 )
 
-// bus takes events, unless it hangs or is down.
+// bus accepts events, unless it hangs or is down.
 type bus struct {
 	mu    sync.Mutex
 	calls []int
@@ -52,18 +52,18 @@ func TestEventsGoOutInCallsOfTenAndOnce(t *testing.T) {
 	}
 	for _, e := range b.seen {
 		if e.Detail.Version != audit.Version || len(e.Detail.Error) > 1024 {
-			t.Fatalf("want the version set and the error cut so that ten events fit in a call, got version %d and %d characters", e.Detail.Version, len(e.Detail.Error))
+			t.Fatalf("want the version, and the error cut so that ten events fit in a call, got version %d and %d characters", e.Detail.Version, len(e.Detail.Error))
 		}
 	}
 	if failed, err := trail.Send(t.Context()); failed != 0 || err != nil || len(b.calls) != 3 {
-		t.Errorf("sent a second time: %v, %d, %v", b.calls, failed, err)
+		t.Errorf("want nothing left to send, got calls of %v, %d failed, %v", b.calls, failed, err)
 	}
 }
 
 func TestABusThatHangsOrIsDownCostsNoMoreThanItsTimeAndIsCounted(t *testing.T) {
 	for name, b := range map[string]*bus{"down": {down: true}, "hangs": {hangs: true}} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond) // a second of it is kept for the answer
+			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond) // a second of it is reserved for the answer
 			defer cancel()
 			trail := audit.NewTrail(b)
 			for range 60 {
@@ -88,7 +88,7 @@ func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 		trail.Add(t.Context(), audit.Event{Type: "t"})
 	}
 	if sent := len(b.seen); sent != 2000 {
-		t.Errorf("want all but the last few hundred of 2400 sent on the way, %d were: a fleet's would be held in memory", sent)
+		t.Errorf("want 2000 of 2400 events sent while more are added, got %d: else memory holds a whole fleet's", sent)
 	}
 	if failed, err := trail.Send(t.Context()); failed != 0 || err != nil || len(b.seen) != 2400 {
 		t.Errorf("want all 2400 sent, got %d and %d lost, %v", len(b.seen), failed, err)
@@ -98,7 +98,7 @@ func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 		trail.Add(t.Context(), audit.Event{Type: "t"})
 	}
 	if failed, err := trail.Send(t.Context()); failed != 600 || err == nil {
-		t.Errorf("want those counted that were lost on the way and at the end, got %d of 600, %v", failed, err)
+		t.Errorf("want all 600 lost events counted, got %d, %v", failed, err)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 )
 
-// API is what a bus needs of EventBridge, as a function for the reason given in docs/decisions/binary-size.md.
+// API is the call of EventBridge that a bus makes, as a function and not a client: docs/decisions/binary-size.md says why.
 type API func(context.Context, *eventbridge.PutEventsInput, ...func(*eventbridge.Options)) (*eventbridge.PutEventsOutput, error)
 
 // EventBridge is an event bus. It is safe for concurrent use.
@@ -19,10 +19,10 @@ type EventBridge struct {
 	name string
 }
 
-// NewEventBridge makes one; name is the bus's name or ARN.
+// NewEventBridge makes an EventBridge; name is the bus's name or ARN.
 func NewEventBridge(put API, name string) *EventBridge { return &EventBridge{put: put, name: name} }
 
-// Put sends events in one call. EventBridge takes each for itself: some may be taken and some not.
+// Put sends events in one call, of which EventBridge may accept some. It returns one error for each that it did not accept.
 func (b *EventBridge) Put(ctx context.Context, events []Event) []error {
 	input := &eventbridge.PutEventsInput{}
 	var errs []error

@@ -1,5 +1,5 @@
-// Package autoscaling talks to Auto Scaling about the instances its groups hold back by lifecycle hooks, across accounts
-// and regions.
+// Package autoscaling completes and prolongs the lifecycle actions of Auto Scaling groups, and reads the states of their
+// instances, across accounts and regions. Its caller is internal/handler.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks.html
 package autoscaling
 
@@ -21,10 +21,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
-// Result is how a wait ends.
+// Result is the result with which a lifecycle action is completed.
 type Result string
 
-// The results. Of a terminating instance both end the wait, and ABANDON the waits of the group's other hooks too.
+// The results. For a terminating instance both let it go on, and ABANDON also ends the actions of the group's other hooks.
 // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_CompleteLifecycleAction.html
 const (
 	Continue Result = "CONTINUE"
@@ -33,65 +33,66 @@ const (
 
 const (
 	callTimeout = 10 * time.Second
-	// describedAtOnce is how many instances one call may name,
+	// maxDescribed is the maximum number of instances in one call,
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DescribeAutoScalingInstances.html
-	describedAtOnce = 50
+	maxDescribed = 50
 )
 
-// The calls this package makes, as functions and not as clients: docs/decisions/binary-size.md.
+// calls are the calls of this package, as functions and not clients: docs/decisions/binary-size.md says why.
 type calls struct {
 	describe func(context.Context, *autoscaling.DescribeAutoScalingInstancesInput, ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingInstancesOutput, error)
 	complete func(context.Context, *autoscaling.CompleteLifecycleActionInput, ...func(*autoscaling.Options)) (*autoscaling.CompleteLifecycleActionOutput, error)
-	beat     func(context.Context, *autoscaling.RecordLifecycleActionHeartbeatInput, ...func(*autoscaling.Options)) (*autoscaling.RecordLifecycleActionHeartbeatOutput, error)
+	prolong  func(context.Context, *autoscaling.RecordLifecycleActionHeartbeatInput, ...func(*autoscaling.Options)) (*autoscaling.RecordLifecycleActionHeartbeatOutput, error)
 }
 
-// Groups is Auto Scaling. It is safe for concurrent use.
+// Groups calls Auto Scaling. It is safe for concurrent use.
 type Groups struct {
 	calls *instance.ByPlace[calls]
 }
 
-// New makes Groups. It calls nobody.
+// New makes Groups. It makes no calls.
 func New(configs instance.Configs) *Groups {
 	return &Groups{calls: instance.NewByPlace(configs, func(config aws.Config) calls {
 		c := autoscaling.NewFromConfig(config)
-		return calls{describe: c.DescribeAutoScalingInstances, complete: c.CompleteLifecycleAction, beat: c.RecordLifecycleActionHeartbeat}
+		return calls{describe: c.DescribeAutoScalingInstances, complete: c.CompleteLifecycleAction, prolong: c.RecordLifecycleActionHeartbeat}
 	})}
 }
 
-// Standing is where an instance stands in its group.
-type Standing struct {
-	// State is Auto Scaling's own, InService or Terminating:Wait for example; empty for an instance of no group.
+// GroupState is an instance's lifecycle state in its group.
+type GroupState struct {
+	// State is as Auto Scaling names it, for example InService or Terminating:Wait; empty for an instance without a group.
 	// https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-lifecycle.html
 	State string
-	// Err says why nothing is known.
+	// Err says why the state could not be read.
 	Err error
 }
 
-// Terminating tells whether the group, or its warm pool, is done with the instance.
-func (s Standing) Terminating() bool {
+// Terminating reports whether the group or its warm pool is terminating the instance.
+func (s GroupState) Terminating() bool {
 	return strings.HasPrefix(strings.TrimPrefix(s.State, "Warmed:"), "Terminating")
 }
 
-// Stand gives the standing of each instance, by one call for up to 50 of an account and region.
-func (g *Groups) Stand(ctx context.Context, refs []facts.Ref) map[facts.Ref]Standing {
+// States returns the state of each instance in its group. It makes one call for up to 50 instances of an account and region.
+func (g *Groups) States(ctx context.Context, refs []facts.Ref) map[facts.Ref]GroupState {
 	ids := map[facts.Place][]string{}
 	for _, r := range refs {
 		p := r.Place
 		ids[p] = append(ids[p], r.ID)
 	}
-	out := make(map[facts.Ref]Standing, len(refs))
+	out := make(map[facts.Ref]GroupState, len(refs))
 	for p, all := range ids {
-		for few := range slices.Chunk(all, describedAtOnce) {
-			states, err := g.states(ctx, p, few)
-			for _, id := range few {
-				out[facts.Ref{ID: id, Place: p}] = Standing{State: states[id], Err: err}
+		for batch := range slices.Chunk(all, maxDescribed) {
+			states, err := g.describe(ctx, p, batch)
+			for _, id := range batch {
+				out[facts.Ref{ID: id, Place: p}] = GroupState{State: states[id], Err: err}
 			}
 		}
 	}
 	return out
 }
 
-func (g *Groups) states(ctx context.Context, p facts.Place, ids []string) (map[string]string, error) {
+// describe returns the state of each instance that belongs to a group, by its ID, in one call.
+func (g *Groups) describe(ctx context.Context, p facts.Place, ids []string) (map[string]string, error) {
 	c, err := g.calls.At(ctx, p)
 	if err != nil {
 		return nil, err
@@ -100,7 +101,7 @@ func (g *Groups) states(ctx context.Context, p facts.Place, ids []string) (map[s
 	defer cancel()
 	answer, err := c.describe(ctx, &autoscaling.DescribeAutoScalingInstancesInput{InstanceIds: ids})
 	if err != nil {
-		return nil, fmt.Errorf("asking Auto Scaling in %s where %d instances stand: %w", p, len(ids), err)
+		return nil, fmt.Errorf("reading the states of %d instances in Auto Scaling of %s: %w", len(ids), p, err)
 	}
 	states := map[string]string{}
 	for _, i := range answer.AutoScalingInstances {
@@ -109,8 +110,8 @@ func (g *Groups) states(ctx context.Context, p facts.Place, ids []string) (map[s
 	return states, nil
 }
 
-// Complete ends the wait of a hook. It succeeds for a wait that is over: somebody completed it, its time ran out, or the
-// instance or the group is gone.
+// Complete completes the lifecycle action of a hook. It succeeds if the action is already over: it was completed or timed out,
+// or the instance or the group is gone.
 func (g *Groups) Complete(ctx context.Context, r facts.Ref, h event.Hook, result Result) error {
 	c, err := g.calls.At(ctx, r.Place)
 	if err != nil {
@@ -122,21 +123,21 @@ func (g *Groups) Complete(ctx context.Context, r facts.Ref, h event.Hook, result
 		AutoScalingGroupName: &h.Group, LifecycleHookName: &h.Name, LifecycleActionToken: token(h), InstanceId: &r.ID,
 		LifecycleActionResult: aws.String(string(result)),
 	})
-	return over(err, "completing", r, h)
+	return unlessOver(err, "completing", r, h)
 }
 
-// Beat has the wait of a hook begin anew. It succeeds, as Complete does, for a wait that is over.
-func (g *Groups) Beat(ctx context.Context, r facts.Ref, h event.Hook) error {
+// Prolong restarts the timeout of a hook's lifecycle action. It succeeds, as Complete does, if the action is over.
+func (g *Groups) Prolong(ctx context.Context, r facts.Ref, h event.Hook) error {
 	c, err := g.calls.At(ctx, r.Place)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err = c.beat(ctx, &autoscaling.RecordLifecycleActionHeartbeatInput{
+	_, err = c.prolong(ctx, &autoscaling.RecordLifecycleActionHeartbeatInput{
 		AutoScalingGroupName: &h.Group, LifecycleHookName: &h.Name, LifecycleActionToken: token(h), InstanceId: &r.ID,
 	})
-	return over(err, "prolonging", r, h)
+	return unlessOver(err, "prolonging", r, h)
 }
 
 func token(h event.Hook) *string {
@@ -146,9 +147,9 @@ func token(h event.Hook) *string {
 	return &h.Token
 }
 
-// over judges the answer about one wait. Auto Scaling has no error of its own for a wait, hook or group that is no more:
-// a ValidationError says so in its text. One with another text will not get better by coming again.
-func over(err error, doing string, r facts.Ref, h event.Hook) error {
+// unlessOver returns nil if err says that the action, hook or group no longer exists, else err with the hook and the instance.
+// Auto Scaling says so only in the text of a ValidationError; one with another text is of kind fault.Refuse.
+func unlessOver(err error, doing string, r facts.Ref, h event.Hook) error {
 	var failed smithy.APIError
 	if !errors.As(err, &failed) || failed.ErrorCode() != "ValidationError" {
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// service answers in Auto Scaling's form and keeps the forms it was sent.
+// service is a fake Auto Scaling that records the forms it was sent.
 type service struct {
 	forms  []url.Values
 	status int
@@ -71,9 +71,9 @@ func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
 		kind   string
 	}{
 		"ended":                     {200, "", ""},
-		"over":                      {400, problem("ValidationError", "No active Lifecycle Action found with instance ID i-1"), ""},
+		"over before":               {400, problem("ValidationError", "No active Lifecycle Action found with instance ID i-1"), ""},
 		"the group is gone":         {400, problem("ValidationError", "AutoScalingGroup name not found - workers"), ""},
-		"a name that cannot be one": {400, problem("ValidationError", "1 validation error detected: Value at 'lifecycleHookName'"), "refuse"},
+		"a malformed name":          {400, problem("ValidationError", "1 validation error detected: Value at 'lifecycleHookName'"), "refuse"},
 		"not allowed":               {403, problem("AccessDenied", "User is not authorized"), "retry"},
 		"throttled":                 {400, problem("Throttling", "Rate exceeded"), "retry"},
 		"another group is changing": {400, problem("ResourceContention", "You already have a pending update"), "retry"},
@@ -84,7 +84,7 @@ func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
 				return g.Complete(t.Context(), ref(1), h, autoscaling.Abandon)
 			},
 			"RecordLifecycleActionHeartbeat": func(g *autoscaling.Groups, h event.Hook) error {
-				return g.Beat(t.Context(), ref(1), h)
+				return g.Prolong(t.Context(), ref(1), h)
 			},
 		} {
 			s := &service{status: row.status, body: row.body}
@@ -113,7 +113,7 @@ func TestAWaitWithoutATokenIsNamedByItsInstance(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f := s.forms[0]; f.Has("LifecycleActionToken") || f.Get("InstanceId") != ref(1).ID || f.Get("LifecycleActionResult") != "CONTINUE" {
-		t.Errorf("sent %v: an empty token is refused", f)
+		t.Errorf("sent %v: Auto Scaling refuses an empty token", f)
 	}
 }
 
@@ -124,8 +124,8 @@ func TestWhereInstancesStandIsAskedForFiftyAtOnceAndAFaultStaysWithItsAccount(t 
 	for n := range 120 {
 		refs = append(refs, ref(n))
 	}
-	stranger := facts.Ref{ID: "i-0fffffff", Place: facts.Place{Account: "999999999999", Region: "us-east-1"}}
-	got := groups(t, s).Stand(t.Context(), append(refs, stranger))
+	outside := facts.Ref{ID: "i-0fffffff", Place: facts.Place{Account: "999999999999", Region: "us-east-1"}}
+	got := groups(t, s).States(t.Context(), append(refs, outside))
 	if len(s.forms) != 3 || len(got) != 121 {
 		t.Errorf("want three calls for 120 instances, got %d and %d answers", len(s.forms), len(got))
 	}
@@ -133,13 +133,13 @@ func TestWhereInstancesStandIsAskedForFiftyAtOnceAndAFaultStaysWithItsAccount(t 
 		t.Errorf("got %+v", s)
 	}
 	if s := got[ref(8)]; s.Err != nil || s.State != "" || s.Terminating() {
-		t.Errorf("of no group: got %+v", s)
+		t.Errorf("without a group: got %+v", s)
 	}
-	if got[stranger].Err == nil {
-		t.Error("want the fault of the other account with its instance")
+	if got[outside].Err == nil {
+		t.Error("want the error of the other account for its instance only")
 	}
 	for state, is := range map[string]bool{"Terminating": true, "Terminating:Proceed": true, "Terminating:Retained": true, "InService": false, "Warmed:Terminating:Wait": true, "Warmed:Pending:Wait": false, "Warmed:Stopped": false, "": false} {
-		if (autoscaling.Standing{State: state}).Terminating() != is {
+		if (autoscaling.GroupState{State: state}).Terminating() != is {
 			t.Errorf("%q: terminating is %v, want %v", state, !is, is)
 		}
 	}

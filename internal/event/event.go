@@ -1,6 +1,6 @@
-// Package event reads what reaches a function: one EventBridge event, or an SQS batch of them. An event only says
-// which instance to look at; nothing is decided from it. It also writes the one event of this program's own, by which
-// reconcile hands an instance to the provision queue.
+// Package event parses a function's payload: one EventBridge event, or an SQS batch of them. An event only says which instance
+// to look at; no decision rests on its other contents. The package also writes this program's own event, by which reconcile
+// sends an instance to the provision queue. Its callers are internal/handler and internal/queue.
 package event
 
 import (
@@ -17,40 +17,40 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// Event is what AWS, or this program's own reconcile function, said of one instance.
+// Event is an event about one instance, from AWS or from this program's reconcile function.
 type Event struct {
 	facts.Ref
 	// State is the state that the event reports; pending for a changed tag, which reports none.
 	State facts.State
 	Time  time.Time
-	// Verify asks for a comparison with Vault, whatever the ledger says: reconcile saw a difference.
+	// Verify asks for a comparison with Vault, even if the record shows no need for one: reconcile found drift.
 	Verify bool
 	// Hook is the lifecycle action that waits for this instance; nil for none.
 	Hook *Hook
 }
 
-// Record is one body of a batch: an event, or the reason why there is none.
+// Record is one body of a batch, parsed: an event or an error.
 type Record struct {
-	// MessageID is the SQS message's; empty for a bare event.
+	// MessageID is the ID of the SQS message; empty for a bare event.
 	MessageID string
 	// Sent is when the message was sent to its queue; zero for a bare event.
 	Sent  time.Time
 	Event Event
-	// Err is ErrIgnored for an event that is none of ours and of kind fault.Refuse for one that cannot be read:
-	// neither gets better by coming again.
+	// Err is of kind fault.Refuse, since no retry can succeed: the body cannot be read, or (ErrIgnored) this program does not
+	// act on such events.
 	Err error
 }
 
-// Payload is what one invocation was given.
+// Payload is an invocation's payload, parsed.
 type Payload struct {
-	Batch   bool // an SQS batch, answered with its failures
+	Batch   bool // an SQS batch, whose answer lists its failures
 	Records []Record
 }
 
 // ErrIgnored marks a well-formed event of a kind that this program does not act on.
 var ErrIgnored = errors.New("event of a kind that is not acted on")
 
-// stateChange is how EC2 tells of an instance,
+// stateChange is EC2's event about an instance,
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-instance-state-changes.html
 const (
 	source      = "aws.ec2"
@@ -58,21 +58,21 @@ const (
 	version     = "0"
 )
 
-// The event of this program's own: a live instance whose grant was seen to differ.
+// This program's own event: a live instance with drift.
 const (
 	ownSource = "vault-ec2-provisioner"
 	differs   = "Instance Differs"
 )
 
-// tagChange comes when a tag was set or taken away: another profile may fit, or another name.
+// tagChange comes when a tag was set or removed: another profile may match, or another name.
 // https://docs.aws.amazon.com/tag-editor/latest/userguide/monitor-tag-changes.html
 const (
 	tagSource = "aws.tag"
 	tagChange = "Tag Change on Resource"
 )
 
-// tagged is the instance among a tag event's resources; there is one resource in each.
-func tagged(list json.RawMessage) (instanceID string, err error) {
+// tagInstance returns the instance in the resources of a tag event, each of which names one resource.
+func tagInstance(list json.RawMessage) (instanceID string, err error) {
 	var resources []string
 	if err := json.Unmarshal(list, &resources); err != nil || len(resources) != 1 {
 		return "", fault.Refusef("the event of a tag names %d resources, want the one instance (%v)", len(resources), err)
@@ -89,13 +89,13 @@ type detail struct {
 	State      string `json:"state"`
 }
 
-// Differs returns the event of an instance that EC2's list showed as live at a time, and whose grant differs.
+// Differs returns the event for a live instance with drift; at is when EC2's list showed it.
 func Differs(r facts.Ref, at time.Time) Event {
 	return Event{Ref: r, State: facts.Running, Time: at, Verify: true}
 }
 
-// Body is the event by which an instance is handed to the provision queue: t with Verify set. Only live instances are
-// handed on, pending and running ones; what is to be removed never travels through a queue.
+// Body returns e as the body of this program's own event for the provision queue; Parse returns it with Verify set. It is for
+// pending and running instances only: Parse refuses others, so that no removal travels through a queue.
 func Body(e Event) ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"version": version, "source": ownSource, "detail-type": differs,
@@ -104,9 +104,9 @@ func Body(e Event) ([]byte, error) {
 	})
 }
 
-// Parse reads an invocation's payload. It fails, with kind fault.Refuse, only when the payload is neither a batch
-// nor an object; a body that cannot be read becomes a Record with its own error, so that it never holds up the
-// others. Fields AWS may add are let through.
+// Parse parses an invocation's payload. It fails, with kind fault.Refuse, only when the payload is neither a batch nor an
+// object. A body that cannot be read becomes a Record with an error, so that it never holds up the others. Unknown fields are
+// ignored, since AWS may add some.
 func Parse(payload []byte) (Payload, error) {
 	var probe struct{ Records *[]events.SQSMessage }
 	if err := json.Unmarshal(payload, &probe); err != nil {
@@ -133,7 +133,7 @@ func parseEvent(messageID string, body []byte) Record {
 }
 
 func read(body []byte) (Event, error) {
-	// Read by hand and not into events.EventBridgeEvent: one malformed field that is not used must not cost the event.
+	// Not events.EventBridgeEvent: a malformed field that is not used must not spoil the event.
 	var in struct {
 		Version    string
 		Source     string
@@ -153,18 +153,18 @@ func read(body []byte) (Event, error) {
 	case in.Version != version:
 		err = ignored(in.Version, kind)
 	case kind == [2]string{source, stateChange}:
-		e.ID, e.State, err = change(in.Detail)
+		e.ID, e.State, err = parseStateChange(in.Detail)
 	case kind == [2]string{ownSource, differs}:
 		e.Verify = true
-		e.ID, e.State, err = change(in.Detail)
+		e.ID, e.State, err = parseStateChange(in.Detail)
 		if err == nil && e.State != facts.Pending && e.State != facts.Running {
-			err = fault.Refusef("the event of instance %s: one of this program's own never tells of an instance that is %s", e.ID, e.State)
+			err = fault.Refusef("the event of instance %s: an event of this program's own is never about an instance that is %s", e.ID, e.State)
 		}
 	case kind == [2]string{hookSource, hookLaunch}, kind == [2]string{hookSource, hookTerminate}:
-		e.ID, e.State, e.Hook, err = hook(in.Detail)
+		e.ID, e.State, e.Hook, err = parseHook(in.Detail)
 	case kind == [2]string{tagSource, tagChange}:
-		e.ID, err = tagged(in.Resources)
-		e.State = facts.Pending // alive at best; the event does not say
+		e.ID, err = tagInstance(in.Resources)
+		e.State = facts.Pending // the event names no state
 	default:
 		err = ignored(in.Version, kind)
 	}
@@ -181,8 +181,8 @@ func ignored(version string, kind [2]string) error {
 	return fault.New(fault.Refuse, fmt.Errorf("version %q, source %q, detail-type %q: %w", version, kind[0], kind[1], ErrIgnored))
 }
 
-// change reads the detail of a state change.
-func change(text json.RawMessage) (instanceID string, state facts.State, err error) {
+// parseStateChange parses the detail of a state change.
+func parseStateChange(text json.RawMessage) (instanceID string, state facts.State, err error) {
 	var d detail
 	if err := json.Unmarshal(text, &d); err != nil {
 		return "", "", fault.Refusef("reading the event's detail: %w", err)
@@ -193,7 +193,7 @@ func change(text json.RawMessage) (instanceID string, state facts.State, err err
 	return d.InstanceID, state, nil
 }
 
-// check holds what every event has against its form.
+// check returns an error for the first required value that is missing or of a wrong form.
 func (e Event) check() error {
 	switch {
 	case !facts.IsInstanceID(e.ID):

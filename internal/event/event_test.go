@@ -60,21 +60,21 @@ func TestAnEventThatCannotBeReadIsRefusedByName(t *testing.T) {
 		says    string
 		ignored bool
 	}{
-		"an unknown detail-type is ignored":       {func(e map[string]any) { e["detail-type"] = "EC2 Spot Interruption" }, "EC2 Spot Interruption", true},
-		"another source is ignored":               {func(e map[string]any) { e["source"] = "aws.s3" }, "aws.s3", true},
-		"another version is ignored":              {func(e map[string]any) { e["version"] = "1" }, `version "1"`, true},
-		"an unknown state":                        {func(e map[string]any) { detail(e)["state"] = "hibernated" }, "hibernated", false},
-		"a state in another case":                 {func(e map[string]any) { detail(e)["state"] = "Running" }, "Running", false},
-		"no state":                                {func(e map[string]any) { delete(detail(e), "state") }, `unknown instance state ""`, false},
-		"an instance ID that is none":             {func(e map[string]any) { detail(e)["instance-id"] = "i-0123/../x" }, "not the ID of an EC2 instance", false},
-		"an upper-case instance ID":               {func(e map[string]any) { detail(e)["instance-id"] = "i-0123456789ABCDEF0" }, "not the ID", false},
-		"no detail":                               {func(e map[string]any) { delete(e, "detail") }, "detail", false},
-		"a detail that is a string":               {func(e map[string]any) { e["detail"] = "x" }, "detail", false},
-		"an account that is none":                 {func(e map[string]any) { e["account"] = "1234" }, "not an account ID", false},
-		"a region that is none":                   {func(e map[string]any) { e["region"] = "nowhere" }, "not a region", false},
-		"no time":                                 {func(e map[string]any) { delete(e, "time") }, "has no time", false},
-		"a time that is none":                     {func(e map[string]any) { e["time"] = "yesterday" }, "reading the event", false},
-		"a region that tries to leave its domain": {func(e map[string]any) { e["region"] = "us-east-1.evil.example/" }, "not a region", false},
+		"an unknown detail-type is ignored": {func(e map[string]any) { e["detail-type"] = "EC2 Spot Interruption" }, "EC2 Spot Interruption", true},
+		"another source is ignored":         {func(e map[string]any) { e["source"] = "aws.s3" }, "aws.s3", true},
+		"another version is ignored":        {func(e map[string]any) { e["version"] = "1" }, `version "1"`, true},
+		"an unknown state":                  {func(e map[string]any) { detail(e)["state"] = "hibernated" }, "hibernated", false},
+		"a state in another case":           {func(e map[string]any) { detail(e)["state"] = "Running" }, "Running", false},
+		"no state":                          {func(e map[string]any) { delete(detail(e), "state") }, `unknown instance state ""`, false},
+		"a malformed instance ID":           {func(e map[string]any) { detail(e)["instance-id"] = "i-0123/../x" }, "not the ID of an EC2 instance", false},
+		"an upper-case instance ID":         {func(e map[string]any) { detail(e)["instance-id"] = "i-0123456789ABCDEF0" }, "not the ID", false},
+		"no detail":                         {func(e map[string]any) { delete(e, "detail") }, "detail", false},
+		"a detail that is a string":         {func(e map[string]any) { e["detail"] = "x" }, "detail", false},
+		"a malformed account":               {func(e map[string]any) { e["account"] = "1234" }, "not an account ID", false},
+		"a malformed region":                {func(e map[string]any) { e["region"] = "nowhere" }, "not a region", false},
+		"no time":                           {func(e map[string]any) { delete(e, "time") }, "has no time", false},
+		"a malformed time":                  {func(e map[string]any) { e["time"] = "yesterday" }, "reading the event", false},
+		"a region with a domain of its own": {func(e map[string]any) { e["region"] = "us-east-1.evil.example/" }, "not a region", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := sample(t, "running")
@@ -88,7 +88,7 @@ func TestAnEventThatCannotBeReadIsRefusedByName(t *testing.T) {
 				t.Fatalf("the error must name the fault (%q), got %v", row.says, got)
 			}
 			if fault.KindOf(got) != fault.Refuse {
-				t.Errorf("%v is of kind %s: a body that cannot be read must not be retried for ever", got, fault.KindOf(got))
+				t.Errorf("%v is of kind %s: a body that cannot be read must not be retried forever", got, fault.KindOf(got))
 			}
 			if errors.Is(got, event.ErrIgnored) != row.ignored {
 				t.Errorf("%v: ignored is %v, want %v", got, !row.ignored, row.ignored)
@@ -139,7 +139,7 @@ func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
 		}
 		for _, r := range p.Records {
 			if r.Err == nil && (!facts.IsInstanceID(r.Event.ID) || !facts.IsAccount(r.Event.Account) || !facts.IsRegion(r.Event.Region)) {
-				t.Errorf("%q gave the trigger %+v without an error", payload, r.Event)
+				t.Errorf("%q was parsed as the event %+v without an error", payload, r.Event)
 			}
 		}
 	})
@@ -159,10 +159,10 @@ func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
 		}
 		r, live := p.Records[0], state == facts.Pending || state == facts.Running
 		if live && (r.Err != nil || !r.Event.Verify || r.Event.State != state || !r.Event.Time.Equal(at)) {
-			t.Errorf("%s: want it read back to be verified, got %+v", body, r)
+			t.Errorf("%s: want it parsed with Verify set, got %+v", body, r)
 		}
 		if !live && (r.Err == nil || fault.KindOf(r.Err) != fault.Refuse) {
-			t.Errorf("%s: want it refused: what is to be removed never travels through a queue, got %+v", body, r)
+			t.Errorf("%s: want it refused, since no removal travels through a queue, got %+v", body, r)
 		}
 	}
 }
@@ -178,7 +178,7 @@ func TestALifecycleActionIsReadAsAWaitAndTellsNothingOfTheInstanceItself(t *test
 		}
 		got := p.Records[0].Event
 		if *got.Hook != want || got.State != facts.Running || got.Verify {
-			t.Errorf("events/%s.json was read as %+v with %+v, want %+v: whether it leaves is for Auto Scaling to say", file, got, *got.Hook, want)
+			t.Errorf("events/%s.json was read as %+v with %+v, want %+v: only Auto Scaling can say whether the instance leaves", file, got, *got.Hook, want)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func TestATagChangeOfAnInstanceHasItLookedAtAndOneOfAnythingElseIsIgnored(t *tes
 	e := sample(t, "tag-change")
 	p, err := event.Parse(marshal(t, e))
 	if err != nil || p.Records[0].Err != nil || p.Records[0].Event.ID != "i-0123456789abcdef0" || p.Records[0].Event.State != facts.Pending {
-		t.Errorf("want the instance looked at, got %+v, %v", p, err)
+		t.Errorf("want the event of the instance, got %+v, %v", p, err)
 	}
 	for name, row := range map[string]struct {
 		resources any
@@ -258,7 +258,7 @@ func TestATagChangeOfAnInstanceHasItLookedAtAndOneOfAnythingElseIsIgnored(t *tes
 		e["resources"] = row.resources
 		p, err := event.Parse(marshal(t, e))
 		if err != nil || p.Records[0].Err == nil || errors.Is(p.Records[0].Err, event.ErrIgnored) != row.ignored || fault.KindOf(p.Records[0].Err) != fault.Refuse {
-			t.Errorf("%s: ignored %v is wanted, got %+v, %v", name, row.ignored, p, err)
+			t.Errorf("%s: want ignored %v, got %+v, %v", name, row.ignored, p, err)
 		}
 	}
 }

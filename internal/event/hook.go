@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// The events of lifecycle hooks. A hook's test notification goes only to a queue or topic that the hook itself names,
-// has no such envelope, and is ignored like anything else that is none of these.
+// The events of lifecycle hooks. A hook's test notification is none of them: it goes only to a queue or topic that the hook
+// names, has another envelope, and is ignored.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-event-reference.html
 const (
 	hookSource    = "aws.autoscaling"
@@ -20,14 +20,14 @@ const (
 	warmPool      = "WarmPool"
 )
 
-// Hook is a lifecycle action that an Auto Scaling group waits for with one instance.
+// Hook is a lifecycle action: an Auto Scaling group's hook holds one instance until it is completed.
 type Hook struct {
 	Group string
 	Name  string
-	Token string // of this one wait; empty when the event bears none
-	// Terminating tells that the instance is on its way out, else on its way in.
+	Token string // of this action; empty if the event has none
+	// Terminating: the instance leaves the group; else it launches.
 	Terminating bool
-	// Returns tells that a terminating instance goes back to its group's warm pool and may serve again.
+	// Returns: a terminating instance goes back to its group's warm pool and may serve again.
 	Returns bool
 }
 
@@ -40,9 +40,9 @@ type hookDetail struct {
 	Destination string `json:"Destination"`
 }
 
-// hook reads the detail of a lifecycle action. The instance runs, or is about to, whichever way it goes: EC2 shows it so
+// parseHook parses the detail of a lifecycle action. The state is running for a terminating instance too: EC2 shows it as such
 // until Auto Scaling acts.
-func hook(detail json.RawMessage) (instanceID string, state facts.State, h *Hook, err error) {
+func parseHook(detail json.RawMessage) (instanceID string, state facts.State, h *Hook, err error) {
 	var d hookDetail
 	if err := json.Unmarshal(detail, &d); err != nil {
 		return "", "", nil, fault.Refusef("reading the lifecycle action's detail: %w", err)

@@ -1,5 +1,6 @@
-// Package facts holds what EC2 and IAM say of one instance, as values in closed forms, and nothing else: whoever
-// renders or decides works on these and never on an AWS type.
+// Package facts holds the facts about one instance as EC2 and IAM report them: its identity (Ref, Place), its state, and the
+// closed forms that every value must match. It makes no calls. All packages that render or decide use these types instead of
+// AWS's.
 package facts
 
 import (
@@ -8,10 +9,10 @@ import (
 	"time"
 )
 
-// State is the state of an instance, normalised once. The zero value is no state.
+// State is the state of an instance. The zero value is no state.
 type State string
 
-// The states EC2 knows, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
+// The states of EC2, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
 const (
 	Pending      State = "pending"
 	Running      State = "running"
@@ -21,7 +22,7 @@ const (
 	Terminated   State = "terminated"
 )
 
-// ParseState takes a state as AWS spells it; anything else is an error.
+// ParseState returns the state that AWS spells as s, or an error for any other text.
 func ParseState(s string) (State, error) {
 	switch state := State(s); state {
 	case Pending, Running, Stopping, Stopped, ShuttingDown, Terminated:
@@ -30,8 +31,8 @@ func ParseState(s string) (State, error) {
 	return "", fmt.Errorf("unknown instance state %q", s)
 }
 
-// Instance is one instance as EC2 and IAM described it at ObservedAt. An empty string is a value that AWS has not
-// given yet (the DNS name of a pending instance) or that does not exist (no instance profile).
+// Instance is one instance as EC2 and IAM described it at ObservedAt. An empty string is a value that AWS has not set yet (the
+// DNS name of a pending instance) or that does not exist (no instance profile).
 type Instance struct {
 	ID                    string
 	State                 State
@@ -50,11 +51,11 @@ type Instance struct {
 	LaunchTime            time.Time
 	Tags                  map[string]string
 	ObservedAt            time.Time
-	// RoleObservedAt is when IAM named the role. Where it lies before ObservedAt, the role is a remembered one.
+	// RoleObservedAt is when IAM named the role. Before ObservedAt, the role comes from a cache.
 	RoleObservedAt time.Time
 }
 
-// Addresses are all addresses of the instance as text in canonical form (RFC 5952 for IPv6), IPv4 first.
+// Addresses returns all addresses of the instance as text in canonical form (RFC 5952 for IPv6), IPv4 first.
 func (i Instance) Addresses() []string {
 	out := make([]string, 0, len(i.IPv4s)+len(i.IPv6s))
 	for _, a := range i.IPv4s {
@@ -80,19 +81,18 @@ var (
 	roleARN    = NewForm(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$`, 1024)
 )
 
-// IsInstanceID tells whether s has the form of an EC2 instance ID. Names in Vault are built from it, so nothing
-// else may ever stand in its place.
+// IsInstanceID reports whether s has the form of an EC2 instance ID. Names in Vault are built from it, so no other text may take
+// its place.
 func IsInstanceID(s string) bool { return instanceID.Match(s) }
 
-// IsAccount tells whether s is a twelve-digit AWS account ID.
+// IsAccount reports whether s is a twelve-digit AWS account ID.
 func IsAccount(s string) bool { return account.Match(s) }
 
-// IsRegion tells whether s has the form of an AWS region's name.
+// IsRegion reports whether s has the form of an AWS region's name.
 func IsRegion(s string) bool { return region.Match(s) }
 
-// Check holds every value but the tags against the closed form AWS gives it, so that none of them can change the
-// structure of what is rendered from it. Tags are free text and are checked where they are used. The error names
-// the first value that does not fit.
+// Check returns an error that names the first value that does not match AWS's closed form for it. A value that matches cannot
+// change the structure of a text rendered from it. Tags are free text; their users check them.
 func (i Instance) Check() error {
 	for _, c := range []struct {
 		name, value string

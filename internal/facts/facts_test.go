@@ -8,9 +8,9 @@ import (
 
 func TestOnlyTheFormsAWSGivesArePassed(t *testing.T) {
 	for name, row := range map[string]struct {
-		is   func(string) bool
-		yes  []string
-		nope []string
+		match   func(string) bool
+		valid   []string
+		invalid []string
 	}{
 		"instance IDs": {facts.IsInstanceID, []string{"i-01234567", "i-0123456789abcdef0"},
 			[]string{"", "i-", "i-0123456", "i-0123456789ABCDEF0", "i-0123456789abcdef01", "x-01234567", "i-01234567\n", "i-01234567/..", "i-0123456g"}},
@@ -19,14 +19,14 @@ func TestOnlyTheFormsAWSGivesArePassed(t *testing.T) {
 			[]string{"", "us-east", "us-east-1.evil.example", "US-EAST-1", "us_east_1", "us-east-1/", "-east-1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, s := range row.yes {
-				if !row.is(s) {
-					t.Errorf("%q is one and was refused", s)
+			for _, s := range row.valid {
+				if !row.match(s) {
+					t.Errorf("%q is valid and was refused", s)
 				}
 			}
-			for _, s := range row.nope {
-				if row.is(s) {
-					t.Errorf("%q is none and was let in: names and endpoints are built from it", s)
+			for _, s := range row.invalid {
+				if row.match(s) {
+					t.Errorf("%q is invalid and was accepted: names and endpoints are built from it", s)
 				}
 			}
 		})

@@ -5,21 +5,23 @@ import (
 	"regexp"
 )
 
-// Form is a closed form. It is safe for concurrent use.
+// Form is a closed form of texts: a pattern and a maximum length. It is safe for concurrent use.
 type Form struct {
 	pattern *regexp.Regexp
-	most    int
+	maxLen  int // in bytes
 }
 
-// NewForm makes a form of at most so many bytes. The pattern is anchored by whoever writes it; a wrong one panics. Lengths do
-// not belong into it: what regexp compiles of a count such as {0,251} is as long as the count, and all forms together took
-// a function two milliseconds of its start.
-func NewForm(pattern string, most int) Form {
-	return Form{pattern: regexp.MustCompile(pattern), most: most}
+// NewForm makes a form of texts of at most maxLen bytes. The pattern must be anchored; NewForm panics if it does not compile.
+// A pattern must not count lengths: regexp compiles a count such as {0,251} to as many instructions, which cost a function two
+// milliseconds of its start.
+func NewForm(pattern string, maxLen int) Form {
+	return Form{pattern: regexp.MustCompile(pattern), maxLen: maxLen}
 }
 
-// Match tells whether s is of the form.
-func (f Form) Match(s string) bool { return len(s) <= f.most && f.pattern.MatchString(s) }
+// Match reports whether s is of the form.
+func (f Form) Match(s string) bool { return len(s) <= f.maxLen && f.pattern.MatchString(s) }
 
-// String is the form as an error shows it.
-func (f Form) String() string { return fmt.Sprintf("%s, and at most %d bytes long", f.pattern, f.most) }
+// String returns the form as errors show it.
+func (f Form) String() string {
+	return fmt.Sprintf("%s, and at most %d bytes long", f.pattern, f.maxLen)
+}

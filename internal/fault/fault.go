@@ -1,5 +1,5 @@
-// Package fault names the three ways an outside call or a rule can fail, so that each dependency decides once
-// and everything above it only asks for the kind.
+// Package fault defines the three kinds of failure of an outside call or a rule: retry, refuse and conflict. Each package that
+// makes calls decides the kind of its errors once; all callers above it only ask for the kind.
 package fault
 
 import (
@@ -7,19 +7,19 @@ import (
 	"fmt"
 )
 
-// Kind says what becomes of the work that failed.
+// Kind says how to handle the work that failed.
 type Kind int
 
 const (
 	// Retry returns the work to its queue: throttling, outages, a lost lease, anything unknown.
 	Retry Kind = iota
-	// Refuse is final for this input: it is recorded, counted and acknowledged.
+	// Refuse is final for this input, which is recorded, counted and acknowledged.
 	Refuse
-	// Conflict is an object or a name that somebody else owns: recorded, counted and acknowledged.
+	// Conflict is an object or a name that belongs to another owner. The input is recorded, counted and acknowledged.
 	Conflict
 )
 
-// String is the kind as it stands in logs and metrics.
+// String returns the kind as logs and metrics name it.
 func (k Kind) String() string {
 	switch k {
 	case Refuse:
@@ -39,7 +39,7 @@ type kinded struct {
 func (e *kinded) Error() string { return e.err.Error() }
 func (e *kinded) Unwrap() error { return e.err }
 
-// New marks err with a kind. A nil err stays nil.
+// New returns err marked with a kind, or nil if err is nil.
 func New(kind Kind, err error) error {
 	if err == nil {
 		return nil
@@ -47,17 +47,18 @@ func New(kind Kind, err error) error {
 	return &kinded{kind: kind, err: err}
 }
 
-// Refusef makes an error of kind Refuse; the format is that of fmt.Errorf.
+// Refusef returns an error of kind Refuse with a text formatted as by fmt.Errorf.
 func Refusef(format string, args ...any) error { return New(Refuse, fmt.Errorf(format, args...)) }
 
-// Conflictf makes an error of kind Conflict; the format is that of fmt.Errorf.
+// Conflictf returns an error of kind Conflict with a text formatted as by fmt.Errorf.
 func Conflictf(format string, args ...any) error { return New(Conflict, fmt.Errorf(format, args...)) }
 
-// Retryf makes an error of kind Retry; the format is that of fmt.Errorf.
+// Retryf returns an error of kind Retry with a text formatted as by fmt.Errorf.
 func Retryf(format string, args ...any) error { return New(Retry, fmt.Errorf(format, args...)) }
 
-// KindOf is the kind of err. What nobody marked is Retry, since the unknown must not be acknowledged. Of joined
-// errors Retry wins over Conflict, and Conflict over Refuse: one part that may yet succeed keeps the whole alive.
+// KindOf returns the kind of err: that of its outermost mark, or Retry if it has none, since an unknown failure must not be
+// acknowledged. Among joined errors, Retry wins over Conflict and Conflict over Refuse: one part that may still succeed keeps
+// the whole alive.
 func KindOf(err error) Kind {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		kind := Refuse

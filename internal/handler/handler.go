@@ -130,7 +130,7 @@ func (h *Handler) begin(ctx context.Context) (inv *invocation, finish func()) {
 			inv.log.ErrorContext(ctx, "audit events did not reach the event bus: read them from the log lines with the key audit or drift", observe.KeyEvents, failed, observe.KeyError, err)
 		}
 		if h.Services != nil {
-			inv.metrics.Take(h.Services)
+			inv.metrics.Collect(h.Services)
 		}
 		if err := inv.metrics.Write(h.Metrics, h.Now()); err != nil {
 			inv.log.ErrorContext(ctx, "the metrics of this invocation are lost", observe.KeyError, err)

@@ -25,11 +25,11 @@ const (
 
 // Groups is Auto Scaling, which holds instances back by lifecycle hooks.
 type Groups interface {
-	// Stand returns the state of each instance in its group.
-	Stand(ctx context.Context, refs []facts.Ref) map[facts.Ref]autoscaling.Standing
-	// Complete ends a wait, and Beat prolongs it; both succeed for a wait that is over.
+	// States returns the state of each instance in its group.
+	States(ctx context.Context, refs []facts.Ref) map[facts.Ref]autoscaling.GroupState
+	// Complete ends a wait, and Prolong prolongs it; both succeed for a wait that is over.
 	Complete(ctx context.Context, r facts.Ref, h event.Hook, result autoscaling.Result) error
-	Beat(ctx context.Context, r facts.Ref, h event.Hook) error
+	Prolong(ctx context.Context, r facts.Ref, h event.Hook) error
 }
 
 // Hooks are the lifecycle hooks that a function answers.
@@ -72,7 +72,7 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 	if len(ending) == 0 {
 		return tasks, nil
 	}
-	for ref, standing := range inv.Hooks.Groups.Stand(ctx, ending) {
+	for ref, standing := range inv.Hooks.Groups.States(ctx, ending) {
 		t := tasks[ref]
 		switch {
 		case standing.Err != nil:
@@ -104,7 +104,7 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 		return r
 	}
 	if !decided {
-		if err := inv.Hooks.Groups.Beat(ctx, e.Ref, *e.Hook); err != nil {
+		if err := inv.Hooks.Groups.Prolong(ctx, e.Ref, *e.Hook); err != nil {
 			log.WarnContext(ctx, "the lifecycle hook's wait could not be prolonged", observe.KeyError, err)
 		}
 		return r

@@ -23,13 +23,13 @@ import (
 // groups answers for Auto Scaling and keeps what it was told.
 type groups struct {
 	mu     sync.Mutex
-	states map[string]autoscaling.Standing
+	states map[string]autoscaling.GroupState
 	told   []string
 	err    error
 }
 
-func (g *groups) Stand(_ context.Context, refs []facts.Ref) map[facts.Ref]autoscaling.Standing {
-	out := map[facts.Ref]autoscaling.Standing{}
+func (g *groups) States(_ context.Context, refs []facts.Ref) map[facts.Ref]autoscaling.GroupState {
+	out := map[facts.Ref]autoscaling.GroupState{}
 	for _, r := range refs {
 		out[r] = g.states[r.ID]
 	}
@@ -47,12 +47,12 @@ func (g *groups) Complete(_ context.Context, r facts.Ref, h event.Hook, result a
 	return g.tell(string(result), r, h)
 }
 
-func (g *groups) Beat(_ context.Context, r facts.Ref, h event.Hook) error {
+func (g *groups) Prolong(_ context.Context, r facts.Ref, h event.Hook) error {
 	return g.tell("beat", r, h)
 }
 
 func hookBench(duties converge.Duties) (*bench, *groups) {
-	b, g := newBench(), &groups{states: map[string]autoscaling.Standing{}}
+	b, g := newBench(), &groups{states: map[string]autoscaling.GroupState{}}
 	b.handler.Hooks = handler.Hooks{Groups: g, Duties: duties, Prefix: "vault-identity-"}
 	return b, g
 }
@@ -116,19 +116,19 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 
 func TestATerminateHookRemovesOnlyByAutoScalingsOwnWord(t *testing.T) {
 	for name, row := range map[string]struct {
-		standing autoscaling.Standing
+		standing autoscaling.GroupState
 		late     time.Duration
 		leaving  bool
 		told     string
 		again    string
 	}{
-		"shown as waiting":                  {autoscaling.Standing{State: "Terminating:Wait"}, 0, true, "CONTINUE", "[]"},
-		"shown as going on":                 {autoscaling.Standing{State: "Terminating:Proceed"}, 0, true, "CONTINUE", "[]"},
-		"still shown in service":            {autoscaling.Standing{State: "InService"}, 0, false, "beat", "[m0]"},
-		"in service long after":             {autoscaling.Standing{State: "InService"}, 11 * time.Minute, false, "CONTINUE", "[]"},
-		"of no group any more":              {autoscaling.Standing{}, 0, false, "CONTINUE", "[]"},
-		"Auto Scaling cannot be asked":      {autoscaling.Standing{Err: errors.New("throttled")}, 0, false, "beat", "[m0]"},
-		"in the warm pool, by what it says": {autoscaling.Standing{State: "Warmed:Pending:Wait"}, 11 * time.Minute, false, "CONTINUE", "[]"},
+		"shown as waiting":                  {autoscaling.GroupState{State: "Terminating:Wait"}, 0, true, "CONTINUE", "[]"},
+		"shown as going on":                 {autoscaling.GroupState{State: "Terminating:Proceed"}, 0, true, "CONTINUE", "[]"},
+		"still shown in service":            {autoscaling.GroupState{State: "InService"}, 0, false, "beat", "[m0]"},
+		"in service long after":             {autoscaling.GroupState{State: "InService"}, 11 * time.Minute, false, "CONTINUE", "[]"},
+		"of no group any more":              {autoscaling.GroupState{}, 0, false, "CONTINUE", "[]"},
+		"Auto Scaling cannot be asked":      {autoscaling.GroupState{Err: errors.New("throttled")}, 0, false, "beat", "[m0]"},
+		"in the warm pool, by what it says": {autoscaling.GroupState{State: "Warmed:Pending:Wait"}, 11 * time.Minute, false, "CONTINUE", "[]"},
 	} {
 		b, g := hookBench(removes)
 		b.now = b.now.Add(row.late)
@@ -157,7 +157,7 @@ func (s seesErrors) Converge(ctx context.Context, t converge.Request, seen insta
 
 func TestAnInstanceThatReturnsToItsWarmPoolKeepsItsGrant(t *testing.T) {
 	b, g := hookBench(removes)
-	g.states[id(1)] = autoscaling.Standing{State: "Terminating:Wait"}
+	g.states[id(1)] = autoscaling.GroupState{State: "Terminating:Wait"}
 	b.outcomes[id(1)] = converge.Outcome{Action: converge.LeftAlone}
 	b.batch(t.Context(), t, strings.Replace(hookBody(id(1), "vault-identity-gone", "TERMINATING"), `"detail":{`, `"detail":{"Destination":"WarmPool",`, 1))
 	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Leaving || fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" {
@@ -196,7 +196,7 @@ func TestAHookAndAStateChangeOfOneInstanceAreOneRunAndEveryWaitIsAnswered(t *tes
 
 func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.T) {
 	b, g := hookBench(removes)
-	g.states[id(1)] = autoscaling.Standing{State: "Terminating:Wait"}
+	g.states[id(1)] = autoscaling.GroupState{State: "Terminating:Wait"}
 	b.errs[id(1)] = fault.New(fault.Retry, converge.ErrUnfinished)
 	again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
 	if fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {

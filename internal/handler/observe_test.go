@@ -18,6 +18,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe/observetest"
 )
 
 // lines are the log's, each taken apart.
@@ -53,7 +54,7 @@ func TestEveryLogLineHasKeysOfTheListOnlyAndTellsWhichInvocationItIsOf(t *testin
 	}
 	for _, line := range lines {
 		for k := range line {
-			if !slices.Contains(observe.Keys(), k) {
+			if !slices.Contains(observetest.Keys(), k) {
 				t.Errorf("the key %q is not on the list: queries and subscriptions do not know it\n%v", k, line)
 			}
 		}
@@ -106,7 +107,7 @@ func TestAMessagesAgeIsTakenWhenWorkOnItBegins(t *testing.T) {
 func TestWhatTheServicesTookIsToldWithTheInvocationThatCalledThem(t *testing.T) {
 	b := newBench()
 	b.handler.Services = &observe.Services{}
-	b.handler.Services.EC2.Call(20*time.Millisecond, true)
+	b.handler.Services.EC2.Observe(20*time.Millisecond, true)
 	b.batch(t.Context(), t, body(id(0), "running", at))
 	if m := b.metrics.String(); !strings.Contains(m, `"EC2Throttles":1`) || !strings.Contains(m, `"EC2Latency":{"Values":[`) || strings.Contains(m, "VaultLatency") {
 		t.Errorf("want the one throttled call to EC2 and no other, got %s", m)

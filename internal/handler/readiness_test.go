@@ -125,7 +125,7 @@ func TestATagThatMayYetBeTakenIsTriedAgainAndOneThatIsDeniedHoldsNothingUp(t *te
 // The first try removed it, and the tag was throttled: the second finds nothing to remove.
 func TestALeavingInstanceThatHasNothingLeftIsStillTaggedAsRemoved(t *testing.T) {
 	b, s := readyBench()
-	g := &groups{states: map[string]autoscaling.Standing{id(1): {State: "Terminating:Wait"}}}
+	g := &groups{states: map[string]autoscaling.GroupState{id(1): {State: "Terminating:Wait"}}}
 	b.handler.Hooks = handler.Hooks{Groups: g, Duties: removes, Prefix: "vault-identity-"}
 	s.seen[id(1)], b.outcomes[id(1)] = alive(facts.Running, "ready"), converge.Outcome{Action: converge.Unchanged}
 	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))

@@ -5,29 +5,29 @@ import (
 	"time"
 )
 
-// Calls measures the calls to one service. The clients that make them outlive an invocation; each invocation takes what
-// was gathered when it ends (Metrics.Take). The zero value is ready; it is safe for concurrent use.
+// Calls measures the calls to one service. The clients that make them outlive an invocation, so each invocation collects the
+// measurements when it ends (Metrics.Collect). The zero value is ready; it is safe for concurrent use.
 type Calls struct {
 	latency   Histogram
 	throttles atomic.Int64
 }
 
-// Call notes one call: how long it took to its answer, and whether the service refused it for being called too often.
-func (c *Calls) Call(took time.Duration, throttled bool) {
+// Observe adds one call: its duration, and whether the service refused it because of a rate limit.
+func (c *Calls) Observe(took time.Duration, throttled bool) {
 	c.latency.Add(took)
 	if throttled {
 		c.throttles.Add(1)
 	}
 }
 
-// Services are the calls of a function's process, by the service.
+// Services are the calls of a function's process, by service.
 type Services struct {
 	Vault, EC2, DynamoDB Calls
 }
 
-// Take moves into m what the services' calls gathered since the last time. Throttles are told when there were calls, so
-// that an alarm sees zeros and no gap.
-func (m *Metrics) Take(s *Services) {
+// Collect moves the measurements since the last Collect into m. For a service with calls it adds the number of throttles even
+// if it is 0, so that an alarm sees zeros and no gap.
+func (m *Metrics) Collect(s *Services) {
 	for _, c := range []struct {
 		from               *Calls
 		latency, throttles string
@@ -36,7 +36,7 @@ func (m *Metrics) Take(s *Services) {
 		{&s.EC2, EC2Latency, EC2Throttles},
 		{&s.DynamoDB, DynamoDBLatency, DynamoDBThrottles},
 	} {
-		v := c.from.latency.take()
+		v := c.from.latency.drain()
 		if len(v.Values) == 0 {
 			continue
 		}

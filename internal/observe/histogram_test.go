@@ -11,8 +11,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// told is what one service's calls come to in the metrics.
-type told struct {
+// vaultCalls are the metrics of the calls to Vault.
+type vaultCalls struct {
 	VaultLatency struct {
 		Values []float64
 		Counts []int64
@@ -20,15 +20,15 @@ type told struct {
 	VaultThrottles *int
 }
 
-func tell(t *testing.T, s *observe.Services) told {
+func collect(t *testing.T, s *observe.Services) vaultCalls {
 	t.Helper()
 	m := &observe.Metrics{Deployment: "d", Function: "f"}
-	m.Take(s)
+	m.Collect(s)
 	var out bytes.Buffer
 	if err := m.Write(&out, time.UnixMilli(1)); err != nil {
 		t.Fatal(err)
 	}
-	var line told
+	var line vaultCalls
 	if out.Len() > 0 {
 		if err := json.Unmarshal(out.Bytes(), &line); err != nil {
 			t.Fatalf("want one line of JSON, got %q: %v", out.String(), err)
@@ -40,14 +40,14 @@ func tell(t *testing.T, s *observe.Services) told {
 func TestACallsTimeIsToldToWithinAnEighth(t *testing.T) {
 	for d := 200 * time.Microsecond; d < 20*time.Minute; d = d * 9 / 7 {
 		var s observe.Services
-		s.Vault.Call(d, false)
-		v := tell(t, &s).VaultLatency
+		s.Vault.Observe(d, false)
+		v := collect(t, &s).VaultLatency
 		if len(v.Values) != 1 || len(v.Counts) != 1 || v.Counts[0] != 1 {
 			t.Fatalf("%s: want one value counted once, got %+v", d, v)
 		}
 		want := float64(d.Microseconds()) / 1000
 		if off := math.Abs(v.Values[0]-want) / want; off > 0.125 {
-			t.Errorf("%s is told as %v ms, %.0f %% off: an alarm on its percentiles would be wrong", d, v.Values[0], 100*off)
+			t.Errorf("%s is written as %v ms, %.0f %% off: an alarm on its percentiles would be wrong", d, v.Values[0], 100*off)
 		}
 	}
 }
@@ -58,14 +58,14 @@ func TestAFleetsCallsFitInOneLineAndAreToldOnce(t *testing.T) {
 	for worker := range 8 {
 		group.Go(func() {
 			for i := range 20_000 {
-				s.Vault.Call(time.Duration(i*worker)*time.Millisecond, i == 0)
+				s.Vault.Observe(time.Duration(i*worker)*time.Millisecond, i == 0)
 			}
 		})
 	}
-	s.Vault.Call(-time.Second, false)
-	s.Vault.Call(1000*time.Hour, false)
+	s.Vault.Observe(-time.Second, false)
+	s.Vault.Observe(1000*time.Hour, false)
 	group.Wait()
-	line := tell(t, &s)
+	line := collect(t, &s)
 	total := int64(0)
 	for _, n := range line.VaultLatency.Counts {
 		total += n
@@ -76,8 +76,8 @@ func TestAFleetsCallsFitInOneLineAndAreToldOnce(t *testing.T) {
 	if line.VaultThrottles == nil || *line.VaultThrottles != 8 {
 		t.Errorf("want 8 throttled calls, got %v", line.VaultThrottles)
 	}
-	if again := tell(t, &s); len(again.VaultLatency.Values) > 0 || again.VaultThrottles != nil {
-		t.Errorf("told a second time: %+v", again)
+	if again := collect(t, &s); len(again.VaultLatency.Values) > 0 || again.VaultThrottles != nil {
+		t.Errorf("written a second time: %+v", again)
 	}
 }
 
@@ -85,6 +85,6 @@ func BenchmarkACall(b *testing.B) {
 	var s observe.Services
 	b.ReportAllocs()
 	for i := range b.N {
-		s.Vault.Call(time.Duration(i)*time.Microsecond, false)
+		s.Vault.Observe(time.Duration(i)*time.Microsecond, false)
 	}
 }

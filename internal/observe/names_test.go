@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe/observetest"
 )
 
 func TestTheMetricsPageNamesEveryMetricWithItsUnitAndEveryKey(t *testing.T) {
@@ -20,7 +20,7 @@ func TestTheMetricsPageNamesEveryMetricWithItsUnitAndEveryKey(t *testing.T) {
 		documented = append(documented, m[1]+" "+m[2])
 	}
 	var want []string
-	counts, times := observe.MetricNames()
+	counts, times := observetest.MetricNames()
 	for _, n := range counts {
 		want = append(want, n+" Count")
 	}
@@ -36,7 +36,7 @@ func TestTheMetricsPageNamesEveryMetricWithItsUnitAndEveryKey(t *testing.T) {
 	for _, m := range regexp.MustCompile("`(\\w+)`").FindAllStringSubmatch(list, -1) {
 		keys = append(keys, m[1])
 	}
-	if !slices.Equal(keys, observe.Keys()[3:]) {
-		t.Errorf("docs/metrics.md lists the keys\n%q, the code\n%q", keys, observe.Keys()[3:])
+	if !slices.Equal(keys, observetest.Keys()[3:]) {
+		t.Errorf("docs/metrics.md lists the keys\n%q, the code\n%q", keys, observetest.Keys()[3:])
 	}
 }

@@ -1,5 +1,5 @@
-// Package observe writes what a function tells of itself: JSON log lines with a fixed list of keys, metrics in
-// CloudWatch's embedded format, and audit lines for who was granted and who was refused what.
+// Package observe defines the functions' log lines and metrics: JSON lines with a fixed list of keys, and metrics in
+// CloudWatch's embedded format. internal/handler writes them; the clients of AWS and Vault count their calls in Services.
 package observe
 
 import (
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The keys of log lines. None of them ever holds a token, a secret or a request body.
+// The keys of log lines. No value holds a token, a secret or a request body.
 const (
 	KeyInstance = "instance"
 	KeyAccount  = "account"
@@ -26,7 +26,7 @@ const (
 	KeyError    = "error"
 	KeyObjects  = "objects"
 	KeyCut      = "entities_cut"
-	KeyTakenBy  = "taken_over_by" // the instance that takes a name of the one that is removed
+	KeyTakenBy  = "taken_over_by" // the instance that gets the name of the removed one
 	KeyDuration = "duration_ms"
 	KeyMessage  = "message_id"
 	KeyRequest  = "request_id"
@@ -47,22 +47,12 @@ const (
 	KeyResult   = "result"
 )
 
-// Keys are all keys a log line can have; the first three are those of every line.
-func Keys() []string {
-	return []string{
-		slog.TimeKey, slog.LevelKey, slog.MessageKey,
-		KeyInstance, KeyAccount, KeyRegion, KeyProfile, KeyFQDN, KeyState, KeyAction, KeyKind, KeyError, KeyObjects, KeyCut,
-		KeyDuration, KeyMessage, KeyRequest, KeyTrace, KeyEvents, KeyAudit, KeyObject, KeyPath, KeyReason, KeyFields, KeyDiff,
-		KeyMode, KeyScanned, KeySummary, KeyBlocked, KeyGroup, KeyHook, KeyResult, KeyTakenBy,
-	}
-}
-
-// NewLogger writes JSON lines of a level and above.
+// NewLogger makes a logger that writes JSON lines of a level and above.
 func NewLogger(w io.Writer, level slog.Level) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}))
 }
 
-// The metrics, by name: counts, and below them times in milliseconds.
+// The names of the metrics: counts, then times in milliseconds.
 const (
 	Provisioned       = "Provisioned"
 	Deprovisioned     = "Deprovisioned"
@@ -74,35 +64,35 @@ const (
 	Retried           = "Retried"
 	Ignored           = "Ignored"
 	Malformed         = "Malformed"
-	DriftMissing      = "DriftMissing" // rows of reconcile's, by reason
+	DriftMissing      = "DriftMissing" // rows of drift, by reason
 	DriftChanged      = "DriftChanged"
 	DriftOrphaned     = "DriftOrphaned"
 	DriftConflict     = "DriftConflicting"
-	DriftCorrected    = "DriftCorrected" // and by what became of them
+	DriftCorrected    = "DriftCorrected" // rows of drift, by result
 	DriftFailed       = "DriftFailed"
 	DriftEnqueued     = "DriftEnqueued"
-	Reconciled        = "Reconciled"     // runs that came to their end
-	Blocked           = "Blocked"        // runs that deleted nothing because of a doubt
-	VaultThrottles    = "VaultThrottles" // calls refused for coming too often
+	Reconciled        = "Reconciled"     // runs of reconcile that reached the end
+	Blocked           = "Blocked"        // runs of reconcile that deleted nothing because of a doubt
+	VaultThrottles    = "VaultThrottles" // calls refused because of a rate limit
 	EC2Throttles      = "EC2Throttles"
 	DynamoDBThrottles = "DynamoDBThrottles"
 	AuditFailed       = "AuditFailed"   // audit events that did not reach the event bus
-	HookContinued     = "HookContinued" // lifecycle hooks of Auto Scaling, by how their wait was ended
+	HookContinued     = "HookContinued" // completed lifecycle hooks of Auto Scaling, by result
 	HookAbandoned     = "HookAbandoned"
-	TagFailed         = "TagFailed" // instances that could not be tagged with what became of them
+	TagFailed         = "TagFailed" // instances whose ready tag could not be written
 
-	TimeToReady     = "TimeToReady"  // from the event's own time to the auth role being active
-	TimeToCutOff    = "TimeToCutOff" // from the event's own time to the instance's tokens being refused
-	VaultLatency    = "VaultLatency" // of each call, a retry being a call of its own
+	TimeToReady     = "TimeToReady"  // from the event's time until the auth role is active
+	TimeToCutOff    = "TimeToCutOff" // from the event's time until the instance's tokens are refused
+	VaultLatency    = "VaultLatency" // of each call; a retry is a call of its own
 	EC2Latency      = "EC2Latency"
 	DynamoDBLatency = "DynamoDBLatency"
-	QueueAge        = "QueueAge" // from the message being sent to the work on it being begun
-	SweepAge        = "SweepAge" // how old the first list of a whole fleet is when its comparison ends
+	QueueAge        = "QueueAge" // from sending a message to the start of its work
+	SweepAge        = "SweepAge" // age of the first list of the whole fleet at the end of its comparison
 )
 
 const (
 	metricsSpace   = "VaultEC2Provisioner"
-	maxPerMetric   = 100 // values in one line, by the format's rules
+	maxPerMetric   = 100 // values in one line, the format's limit
 	unitCount      = "Count"
 	unitMillis     = "Milliseconds"
 	dimDeployment  = "Deployment"
@@ -110,7 +100,7 @@ const (
 	emfMetadataKey = "_aws"
 )
 
-// Metrics gathers the metrics of one invocation. It is safe for concurrent use.
+// Metrics collects the metrics of one invocation. It is safe for concurrent use.
 type Metrics struct {
 	Deployment string
 	Function   string
@@ -121,10 +111,10 @@ type Metrics struct {
 	histograms map[string]values
 }
 
-// Count adds one.
+// Count adds one to a count.
 func (m *Metrics) Count(name string) { m.Add(name, 1) }
 
-// Add adds n; 0 too is told.
+// Add adds n to a count. A count of 0 is written too.
 func (m *Metrics) Add(name string, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -134,7 +124,7 @@ func (m *Metrics) Add(name string, n int) {
 	m.counts[name] += n
 }
 
-// Time adds a duration.
+// Time adds a duration to a time.
 func (m *Metrics) Time(name string, d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,8 +134,8 @@ func (m *Metrics) Time(name string, d time.Duration) {
 	m.times[name] = append(m.times[name], d.Milliseconds())
 }
 
-// Write writes what was gathered, one line for each hundred values of a time, and starts anew. Nothing is written
-// when nothing was gathered.
+// Write writes the collected metrics and clears them. It writes one line for each hundred values of a time, and none if there
+// are no metrics.
 // https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 func (m *Metrics) Write(w io.Writer, now time.Time) error {
 	m.mu.Lock()

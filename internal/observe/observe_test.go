@@ -47,7 +47,7 @@ func TestMetricsAreWrittenInTheEmbeddedFormatAndOnce(t *testing.T) {
 			t.Errorf("line %d: %s", n, line)
 		}
 		if want := []int{2, 0}[n]; l.Provisioned != want {
-			t.Errorf("line %d counts %d provisioned, want %d: counted twice, an alarm goes off for nothing", n, l.Provisioned, want)
+			t.Errorf("line %d counts %d provisioned, want %d: counted twice, it sets off a false alarm", n, l.Provisioned, want)
 		}
 		for _, metric := range l.AWS.CloudWatchMetrics[0].Metrics {
 			if metric.Name == "" || metric.Unit == "" {
@@ -60,6 +60,6 @@ func TestMetricsAreWrittenInTheEmbeddedFormatAndOnce(t *testing.T) {
 	}
 	out.Reset()
 	if err := m.Write(&out, time.Now()); err != nil || out.Len() != 0 {
-		t.Errorf("nothing was gathered since, but written: %s, %v", out.Bytes(), err)
+		t.Errorf("want nothing written without new metrics, got %s, %v", out.Bytes(), err)
 	}
 }

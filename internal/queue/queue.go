@@ -1,4 +1,5 @@
-// Package queue sends messages to this program's own SQS queues.
+// Package queue sends messages to this program's own SQS queues: internal/reconcile sends repairs to the provision queue, and
+// internal/handler sends requests back to reconcile's own.
 package queue
 
 import (
@@ -18,12 +19,12 @@ import (
 
 const (
 	callTimeout = 10 * time.Second
-	// perCall is how many messages one call takes,
+	// maxBatch is the maximum number of messages in one call,
 	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
-	perCall = 10
+	maxBatch = 10
 )
 
-// API is what a Queue needs of SQS, as a function for the reason given in docs/decisions/binary-size.md.
+// API is the call of SQS that a Queue makes, as a function and not a client: docs/decisions/binary-size.md says why.
 type API func(context.Context, *sqs.SendMessageBatchInput, ...func(*sqs.Options)) (*sqs.SendMessageBatchOutput, error)
 
 // Queue sends to one queue. It is safe for concurrent use.
@@ -32,10 +33,10 @@ type Queue struct {
 	url  string
 }
 
-// New makes a Queue.
+// New makes a Queue that sends to the queue with this URL.
 func New(send API, url string) *Queue { return &Queue{send: send, url: url} }
 
-// Send sends the event of each live instance (event.Body). It gives one error for each, nil for those that SQS took.
+// Send sends the event of each live instance (event.Body). It returns one error for each, nil for those that SQS accepted.
 func (q *Queue) Send(ctx context.Context, live []event.Event) []error {
 	bodies := make([]string, len(live))
 	errs := make([]error, len(live))
@@ -44,7 +45,7 @@ func (q *Queue) Send(ctx context.Context, live []event.Event) []error {
 		bodies[i], errs[i] = string(body), err
 	}
 	sent := 0
-	for part := range slices.Chunk(bodies, perCall) {
+	for part := range slices.Chunk(bodies, maxBatch) {
 		for i, err := range q.sendAll(ctx, part, 0) {
 			if errs[sent+i] == nil {
 				errs[sent+i] = err
@@ -55,7 +56,7 @@ func (q *Queue) Send(ctx context.Context, live []event.Event) []error {
 	return errs
 }
 
-// SendBody sends one message, to be received after a delay of whole seconds, at most fifteen minutes.
+// SendBody sends one message with a delay, of whole seconds and at most fifteen minutes.
 func (q *Queue) SendBody(ctx context.Context, body []byte, delay time.Duration) error {
 	return q.sendAll(ctx, []string{string(body)}, delay)[0]
 }

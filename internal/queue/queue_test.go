@@ -17,7 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/queue"
 )
 
-// sender keeps what it was sent, and fails the call, or the message, of these numbers.
+// sender records the bodies it was sent. It fails the call of this number and refuses messages that contain this text.
 type sender struct {
 	bodies     []string
 	calls      int
@@ -31,7 +31,7 @@ func (s *sender) send(_ context.Context, in *sqs.SendMessageBatchInput, _ ...fun
 		return nil, errors.New("more than ten messages")
 	}
 	if s.calls == s.failCall {
-		return nil, errors.New("SQS is away")
+		return nil, errors.New("SQS does not answer")
 	}
 	out := &sqs.SendMessageBatchOutput{}
 	for _, e := range in.Entries {
@@ -73,7 +73,7 @@ func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) 
 		}
 		got, want := p.Records[0].Event, events(23)[i]
 		if !got.Verify || got.Ref != want.Ref || got.State != want.State || !got.Time.Equal(want.Time) {
-			t.Errorf("want %+v to be verified, got %+v", want, got)
+			t.Errorf("want %+v with Verify set, got %+v", want, got)
 		}
 	}
 }
@@ -81,7 +81,7 @@ func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) 
 func TestTheErrorOfOneMessageOrCallStaysWithItsInstances(t *testing.T) {
 	s := &sender{failCall: 2, refuseText: "i-00000003"}
 	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), events(23)) {
-		if want := i == 3 || i >= 10 && i < 20; (err != nil) != want {
+		if want := i == 3 || (i >= 10 && i < 20); (err != nil) != want {
 			t.Errorf("message %d: failed %v, want %v (%v)", i, err != nil, want, err)
 		}
 	}

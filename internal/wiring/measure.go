@@ -21,7 +21,7 @@ func measure(c *aws.Config, s *observe.Services) {
 			start := time.Now()
 			out, metadata, err := next.HandleDeserialize(ctx, in)
 			if calls := of[awsmiddleware.GetServiceID(ctx)]; calls != nil {
-				calls.Call(time.Since(start), err != nil && throttled.IsErrorThrottle(err).Bool())
+				calls.Observe(time.Since(start), err != nil && throttled.IsErrorThrottle(err).Bool())
 			}
 			return out, metadata, err
 		})

@@ -39,7 +39,7 @@ func TestEachTryOfTheSDKIsMeasuredAndAThrottledOneCounted(t *testing.T) {
 	}
 	_, _ = sts.NewFromConfig(c).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{}) // a service that is not measured
 	m := &observe.Metrics{}
-	m.Take(&s)
+	m.Collect(&s)
 	var out bytes.Buffer
 	if err := m.Write(&out, time.Now()); err != nil {
 		t.Fatal(err)

@@ -213,7 +213,7 @@ func rolePrefix(s settings.Settings) string {
 func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 	s, c := p.settings.Vault, p.aws
 	secrets := secretsmanager.NewFromConfig(c)
-	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: p.services.Vault.Call, Log: p.log}
+	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: p.services.Vault.Observe, Log: p.log}
 	if s.CASecretARN != "" {
 		o.CA = readSecret(secrets, s.CASecretARN)
 	}

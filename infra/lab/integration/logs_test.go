@@ -11,6 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe/observetest"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -44,7 +45,7 @@ func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing
 	vaultDelete(t, pathsOf(foreign.ID).policy)
 	logged(t, removing, observe.TimeToCutOff)
 
-	counts, times := observe.MetricNames()
+	counts, times := observetest.MetricNames()
 	metrics := slices.Concat(counts, times)
 	reported := map[string]bool{}
 	for name, f := range map[string]*sandbox.Function{"provision": granting, "deprovision": removing, "reconcile": comparing} {
@@ -67,7 +68,7 @@ func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing
 				continue
 			}
 			for k := range line {
-				if !slices.Contains(observe.Keys(), k) {
+				if !slices.Contains(observetest.Keys(), k) {
 					t.Errorf("%s printed the undocumented key %q: %s", name, k, text)
 				}
 			}
