@@ -19,9 +19,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// The calls this package makes, as functions and not as clients: text/template looks methods up by name, so the
-// linker keeps every method of every type that reaches an interface, and the EC2 client alone has over 700.
-// docs/decisions/binary-size.md has the figures.
+// The calls of this package, as functions and not clients: text/template looks methods up by name, so the linker keeps every
+// method of every type that is converted to an interface, and the EC2 client alone has over 700. See
+// docs/decisions/binary-size.md.
 type (
 	describeInstances  func(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 	getInstanceProfile func(context.Context, *iam.GetInstanceProfileInput, ...func(*iam.Options)) (*iam.GetInstanceProfileOutput, error)
@@ -29,19 +29,19 @@ type (
 	assumeRole         func(context.Context, *sts.AssumeRoleInput, ...func(*sts.Options)) (*sts.AssumeRoleOutput, error)
 )
 
-// AssumeRole is what stscreds asks for.
+// AssumeRole implements stscreds.AssumeRoleAPIClient.
 func (f assumeRole) AssumeRole(ctx context.Context, in *sts.AssumeRoleInput, options ...func(*sts.Options)) (*sts.AssumeRoleOutput, error) {
 	return f(ctx, in, options...)
 }
 
-// clients makes and keeps the clients for each account and region.
+// clients makes and keeps the credentials and clients for each account and region.
 type clients struct {
-	options Options
-	who     getCallerIdentity
-	assume  assumeRole
+	options        Options
+	callerIdentity getCallerIdentity
+	assume         assumeRole
 
 	mu       sync.Mutex
-	own      arn.ARN // the function's own identity; zero until it is known
+	own      arn.ARN // the function's own identity; zero until STS has answered
 	accounts map[string]aws.CredentialsProvider
 	ec2s     *ByPlace[describeInstances]
 }
@@ -49,10 +49,10 @@ type clients struct {
 func newClients(o Options) *clients {
 	client := sts.NewFromConfig(o.Config)
 	c := &clients{
-		options:  o,
-		who:      client.GetCallerIdentity,
-		assume:   client.AssumeRole,
-		accounts: map[string]aws.CredentialsProvider{},
+		options:        o,
+		callerIdentity: client.GetCallerIdentity,
+		assume:         client.AssumeRole,
+		accounts:       map[string]aws.CredentialsProvider{},
 	}
 	c.ec2s = NewByPlace(c.config, func(config aws.Config) describeInstances { return ec2.NewFromConfig(config).DescribeInstances })
 	return c
@@ -66,8 +66,8 @@ func (c *clients) iam(ctx context.Context, account string) (getInstanceProfile, 
 	return iam.NewFromConfig(config).GetInstanceProfile, nil
 }
 
-// Config is the AWS configuration for calls of others in a place: with the function's own credentials in its own account,
-// and with those of the member role in any other.
+// Config returns the AWS configuration for calls in a place: with the function's own credentials in its own account, and the
+// member role's in any other. It fails, with kind fault.Refuse, for an account that is not allowed.
 func (l *Lookup) Config(ctx context.Context, p facts.Place) (aws.Config, error) {
 	return l.clients.config(ctx, p)
 }
@@ -82,7 +82,7 @@ func (c *clients) config(ctx context.Context, p facts.Place) (aws.Config, error)
 	return config, nil
 }
 
-// credentials are the function's own for its own account, and those of the member role for any other.
+// credentials returns the function's own credentials for its own account, and the member role's for any other.
 func (c *clients) credentials(ctx context.Context, account string) (aws.CredentialsProvider, error) {
 	own, err := c.identity(ctx)
 	if err != nil {
@@ -111,7 +111,7 @@ func (c *clients) credentials(ctx context.Context, account string) (aws.Credenti
 	return c.accounts[account], nil
 }
 
-// identity asks STS once who the function is; the call needs no permission.
+// identity returns the ARN of the function's role. It asks STS once; the call needs no permission.
 func (c *clients) identity(ctx context.Context) (arn.ARN, error) {
 	c.mu.Lock()
 	own := c.own
@@ -121,11 +121,11 @@ func (c *clients) identity(ctx context.Context) (arn.ARN, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	who, err := c.who(ctx, &sts.GetCallerIdentityInput{})
+	answer, err := c.callerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return arn.ARN{}, fmt.Errorf("asking STS for the function's own account: %w", err)
 	}
-	own, err = arn.Parse(aws.ToString(who.Arn))
+	own, err = arn.Parse(aws.ToString(answer.Arn))
 	if err != nil {
 		return arn.ARN{}, fmt.Errorf("asking STS for the function's own account: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// fromEC2 takes over what EC2 says of an instance.
+// fromEC2 returns the facts in EC2's description of an instance. It fails on a value that it cannot read.
 func fromEC2(i types.Instance, owner, region string) (facts.Instance, error) {
 	f := facts.Instance{
 		ID:             aws.ToString(i.InstanceId),
@@ -28,7 +28,7 @@ func fromEC2(i types.Instance, owner, region string) (facts.Instance, error) {
 		Tags:           make(map[string]string, len(i.Tags)),
 	}
 	if i.State == nil {
-		return f, errors.New("EC2 gave no state")
+		return f, errors.New("EC2 returned no state")
 	}
 	state, err := facts.ParseState(string(i.State.Name))
 	if err != nil {
@@ -47,7 +47,7 @@ func fromEC2(i types.Instance, owner, region string) (facts.Instance, error) {
 	return f, addresses(&f, i)
 }
 
-// addresses collects every private address, the primary one first and then interface by interface.
+// addresses sets every private address of i in f: the primary one first, then those of each interface.
 func addresses(f *facts.Instance, i types.Instance) error {
 	v4 := []string{aws.ToString(i.PrivateIpAddress)}
 	v6 := []string{aws.ToString(i.Ipv6Address)}
@@ -76,7 +76,7 @@ func device(n types.InstanceNetworkInterface) int32 {
 	return aws.ToInt32(n.Attachment.DeviceIndex)
 }
 
-// parse leaves out what is empty or was there before.
+// parse parses addresses, without empty texts and duplicates.
 func parse(texts []string) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, t := range texts {
@@ -85,7 +85,7 @@ func parse(texts []string) ([]netip.Addr, error) {
 		}
 		a, err := netip.ParseAddr(t)
 		if err != nil {
-			return nil, fmt.Errorf("EC2 gave the address %+q: %w", t, err)
+			return nil, fmt.Errorf("EC2 returned the address %+q: %w", t, err)
 		}
 		if !slices.Contains(out, a) {
 			out = append(out, a)

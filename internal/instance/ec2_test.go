@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// described is a running instance with two interfaces, listed in the wrong order, as EC2 may.
+// described returns a running instance with two interfaces in the wrong order, as EC2 may list them.
 func described() types.Instance {
 	address := func(a string) types.InstancePrivateIpAddress {
 		return types.InstancePrivateIpAddress{PrivateIpAddress: aws.String(a)}
@@ -45,13 +45,13 @@ func TestEveryAddressOfEveryInterfaceIsTakenOnceThePrimaryOneFirst(t *testing.T)
 	}
 	want := []string{"10.0.0.5", "10.0.0.6", "10.0.1.9", "2001:db8::1", "2001:db8::2"}
 	if got := f.Addresses(); !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v: certificates are compared with these as text", got, want)
+		t.Errorf("got %v, want %v: names in certificates are compared with these as text", got, want)
 	}
 	if f.Account != "123456789012" || f.State != facts.Running || f.Tags["Name"] != "x" || f.AvailabilityZone != "us-east-1a" {
 		t.Errorf("got %+v", f)
 	}
 	if err := f.Check(); err != nil {
-		t.Errorf("what EC2 says must pass the forms: %v", err)
+		t.Errorf("EC2's values must match their forms: %v", err)
 	}
 }
 
@@ -60,10 +60,10 @@ func TestWhatEC2CannotMeanIsAnError(t *testing.T) {
 		spoil func(*types.Instance)
 		says  string
 	}{
-		"no state":                  {func(i *types.Instance) { i.State = nil }, "no state"},
-		"a state nobody knows":      {func(i *types.Instance) { i.State.Name = "hibernated" }, "hibernated"},
-		"an address that is none":   {func(i *types.Instance) { i.PrivateIpAddress = aws.String("10.0.0.5, 8.8.8.8") }, "8.8.8.8"},
-		"an IPv6 that is not quite": {func(i *types.Instance) { i.Ipv6Address = aws.String("2001::db8::1") }, "2001::db8::1"},
+		"no state":                 {func(i *types.Instance) { i.State = nil }, "no state"},
+		"an unknown state":         {func(i *types.Instance) { i.State.Name = "hibernated" }, "hibernated"},
+		"a malformed address":      {func(i *types.Instance) { i.PrivateIpAddress = aws.String("10.0.0.5, 8.8.8.8") }, "8.8.8.8"},
+		"a malformed IPv6 address": {func(i *types.Instance) { i.Ipv6Address = aws.String("2001::db8::1") }, "2001::db8::1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := described()
@@ -81,7 +81,7 @@ func TestOnlyALiveInstanceNeedsItsRole(t *testing.T) {
 	} {
 		s := Sighting{Found: true, Facts: facts.Instance{State: state, IAMInstanceProfileARN: "arn:aws:iam::123456789012:instance-profile/worker"}}
 		if s.needsRole() != want {
-			t.Errorf("%s: got %v: a removal must not hang on IAM", state, !want)
+			t.Errorf("%s: got %v: a removal must not depend on IAM", state, !want)
 		}
 	}
 }

@@ -20,7 +20,7 @@ const (
 	id      = "i-0123456789abcdef0"
 )
 
-// awsAnswers are the bodies of a healthy AWS, by action.
+// awsAnswers returns the bodies of a healthy AWS, by action.
 func awsAnswers() map[string]string {
 	return map[string]string{
 		"GetCallerIdentity":  `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:aws:sts::` + account + `:assumed-role/provision/x</Arn><UserId>x</UserId><Account>` + account + `</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`,
@@ -30,25 +30,25 @@ func awsAnswers() map[string]string {
 	}
 }
 
-// look looks an instance up in an AWS that answers one action with an error.
+// look looks an instance up in a fake AWS that answers one action with an error.
 func look(t *testing.T, in, member, action, code string) instance.Sighting {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err != nil {
 			t.Error(err)
 		}
-		asked := r.Form.Get("Action")
+		called := r.Form.Get("Action")
 		w.Header().Set("Content-Type", "text/xml")
-		if asked == action {
+		if called == action {
 			w.WriteHeader(http.StatusBadRequest)
-			if asked == "DescribeInstances" {
+			if called == "DescribeInstances" {
 				fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors></Response>`, code)
 			} else {
 				fmt.Fprintf(w, `<ErrorResponse><Error><Code>%s</Code><Message>no</Message></Error></ErrorResponse>`, code)
 			}
 			return
 		}
-		fmt.Fprint(w, strings.ReplaceAll(awsAnswers()[asked], "%s", in))
+		fmt.Fprint(w, strings.ReplaceAll(awsAnswers()[called], "%s", in))
 	}))
 	t.Cleanup(server.Close)
 	l := instance.New(instance.Options{MemberRole: member, Accounts: []string{"444455556666"}, Config: aws.Config{
@@ -58,8 +58,8 @@ func look(t *testing.T, in, member, action, code string) instance.Sighting {
 	return l.Look(t.Context(), []facts.Ref{ref})[ref]
 }
 
-// No answer of AWS's says that an instance may be given up: what is throttled or failing passes, and what is denied is
-// mended by a person while the event waits. Only an account that nobody prepared is final.
+// No error of AWS means that an instance is gone: throttling and outages end by themselves, and a person corrects a denial while
+// the event waits. Only an account that is not configured is final.
 func TestEachFaultOfALookUpIsOfOneKindAndNeverAnAbsence(t *testing.T) {
 	const other = "444455556666"
 	for action, codes := range map[string][]string{
@@ -79,23 +79,23 @@ func TestEachFaultOfALookUpIsOfOneKindAndNeverAnAbsence(t *testing.T) {
 				}
 				s := look(t, in, "member", action, code)
 				if s.Err == nil || fault.KindOf(s.Err) != fault.Retry || !strings.Contains(s.Err.Error(), code) {
-					t.Errorf("want an error of kind retry that names %s: without one an instance that is not seen would count as absent; got %+v", code, s)
+					t.Errorf("want an error of kind retry that names %s, got %+v: else the instance would count as absent", code, s)
 				}
 			})
 		}
 	}
 	t.Run("an account without a member role is refused", func(t *testing.T) {
 		if s := look(t, other, "", "", ""); s.Err == nil || fault.KindOf(s.Err) != fault.Refuse {
-			t.Errorf("want kind refuse, since no delivery will make it better, got %+v", s)
+			t.Errorf("want kind refuse, since no retry can succeed, got %+v", s)
 		}
 	})
-	t.Run("an account that nobody allowed is refused before anything is asked of it", func(t *testing.T) {
+	t.Run("an account that is not allowed is refused before any call to it", func(t *testing.T) {
 		s := look(t, "999999999999", "member", "AssumeRole", "Throttling")
 		if s.Err == nil || fault.KindOf(s.Err) != fault.Refuse || !strings.Contains(s.Err.Error(), "ALLOWED_ACCOUNTS") {
-			t.Errorf("want it refused by what is to be set: whoever may send events could take names for instances of its own, got %+v", s)
+			t.Errorf("want a refusal that names the setting, got %+v: else any sender of events could claim names for its own instances", s)
 		}
 	})
-	t.Run("and without a fault it is found", func(t *testing.T) {
+	t.Run("without an error it is found", func(t *testing.T) {
 		if s := look(t, account, "", "", ""); s.Err != nil || !s.Found || s.Facts.IAMRoleARN != "arn:aws:iam::"+account+":role/worker" {
 			t.Errorf("want the instance with its role, got %+v", s)
 		}

@@ -1,5 +1,3 @@
-// Package instance looks instances up in EC2, IAM and STS, across accounts and regions: one DescribeInstances for
-// each account and region of a batch, and one GetInstanceProfile for each instance profile, kept for a while.
 package instance
 
 import (
@@ -17,26 +15,25 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// Sighting is what a look at one instance gave.
+// Sighting is EC2's answer for one instance.
 type Sighting struct {
-	// Found is false when a complete, successful answer of EC2 does not hold the instance: it is not visible yet, or
-	// not any more.
+	// Found is false if a complete and successful answer of EC2 lacks the instance: it is not visible yet, or no longer.
 	Found bool
 	Facts facts.Instance
-	// Err says why nothing can be said of the instance; its fault kind says whether to look again.
+	// Err says why the other fields are unknown; its fault kind says whether to try again.
 	Err error
 }
 
 const (
 	callTimeout = 10 * time.Second
-	// filterValues is how many values one filter may hold,
+	// maxFilterValues is the maximum number of values in one filter,
 	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
-	filterValues = 200
-	pageSize     = 1000
-	// lookTime bounds a whole look, so that an account that does not answer leaves time for the others.
-	lookTime = 20 * time.Second
-	// places is how many accounts and regions are asked side by side.
-	places = 8
+	maxFilterValues = 200
+	pageSize        = 1000
+	// lookTimeout bounds a whole Look, so that an account that does not answer leaves time for the others.
+	lookTimeout = 20 * time.Second
+	// maxConcurrent is the number of concurrent calls, to EC2 by place and to IAM by instance profile.
+	maxConcurrent = 8
 )
 
 // Lookup looks instances up. It is safe for concurrent use.
@@ -46,25 +43,24 @@ type Lookup struct {
 	now     func() time.Time
 }
 
-// Options are what a Lookup needs.
+// Options configure a Lookup.
 type Options struct {
 	Config aws.Config
-	// MemberRole is the name of the role to assume in accounts other than the function's own; empty for none.
+	// MemberRole is the name of the role to assume in accounts other than the function's own; empty: no other accounts.
 	MemberRole string
-	// Accounts are those other than the function's own whose instances are looked at.
+	// Accounts are the allowed accounts besides the function's own.
 	Accounts []string
-	// ExternalID is sent with every AssumeRole, for trust policies that ask for it.
+	// ExternalID is sent with every AssumeRole, for trust policies that require one; empty: not sent.
 	ExternalID string
 }
 
-// New makes a Lookup. Nothing is called before the first look.
+// New makes a Lookup. It makes no calls.
 func New(o Options) *Lookup {
 	c := newClients(o)
 	return &Lookup{clients: c, roles: newRoles(c), now: time.Now}
 }
 
-// Look gives one sighting for each ref. A fault of one account and region stays with the instances
-// of that account and region.
+// Look returns one sighting for each ref. A failure of one account and region is in the sightings of its instances only.
 func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sighting {
 	ids := map[facts.Place][]string{}
 	for _, r := range refs {
@@ -74,17 +70,17 @@ func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sight
 		}
 	}
 	found := make(chan map[facts.Ref]Sighting, len(ids))
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	var g errgroup.Group
-	g.SetLimit(places)
+	g.SetLimit(maxConcurrent)
 	for p, list := range ids {
 		g.Go(func() error {
 			found <- l.lookIn(ctx, p, list)
 			return nil
 		})
 	}
-	_ = g.Wait() // the functions above report in their sightings
+	_ = g.Wait() // errors are in the sightings
 	close(found)
 	all := make(map[facts.Ref]Sighting, len(refs))
 	for f := range found {
@@ -93,10 +89,11 @@ func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sight
 	return all
 }
 
+// lookIn returns one sighting for each instance of a place.
 func (l *Lookup) lookIn(ctx context.Context, p facts.Place, ids []string) map[facts.Ref]Sighting {
 	out := make(map[facts.Ref]Sighting, len(ids))
 	call, err := l.clients.ec2s.At(ctx, p)
-	for chunk := range slices.Chunk(ids, filterValues) {
+	for chunk := range slices.Chunk(ids, maxFilterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {
 			seen, err = l.describe(ctx, call, p, chunk)
@@ -113,7 +110,8 @@ func (l *Lookup) lookIn(ctx context.Context, p facts.Place, ids []string) map[fa
 	return out
 }
 
-// describe asks by the instance-id filter: one unknown ID would fail a whole call by InstanceIds.
+// describe looks up to maxFilterValues instances up by the instance-id filter: an unknown ID would fail a whole call by
+// InstanceIds.
 func (l *Lookup) describe(ctx context.Context, call describeInstances, p facts.Place, ids []string) (map[string]Sighting, error) {
 	seen := map[string]Sighting{}
 	err := l.list(ctx, call, p, ids, func(page []Sighting) error {
@@ -125,14 +123,14 @@ func (l *Lookup) describe(ctx context.Context, call describeInstances, p facts.P
 	return seen, err
 }
 
-// list shows the instances of a place, or those of a few IDs, page by page.
+// list passes the instances of a place, or those with the given IDs, to each, page by page.
 func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place, ids []string, each func([]Sighting) error) error {
 	input := &ec2.DescribeInstancesInput{MaxResults: aws.Int32(pageSize)}
 	if ids != nil {
 		input.Filters = []types.Filter{{Name: aws.String("instance-id"), Values: ids}}
 	}
 	for {
-		observed := l.now().Round(0) // before the call: what was true then may have changed since
+		observed := l.now().Round(0) // before the call, since the answer may be older than its arrival
 		page, err := nextPage(ctx, call, input)
 		if err != nil {
 			return fmt.Errorf("describing the instances of %s: %w", p, err)
@@ -140,7 +138,7 @@ func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place
 		seen := map[string]Sighting{}
 		for _, r := range page.Reservations {
 			for _, i := range r.Instances {
-				s := sight(i, aws.ToString(r.OwnerId), p)
+				s := sightingOf(i, aws.ToString(r.OwnerId), p)
 				s.Facts.ObservedAt = observed
 				seen[s.Facts.ID] = s
 			}
@@ -156,7 +154,8 @@ func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place
 	}
 }
 
-func sight(i types.Instance, owner string, p facts.Place) Sighting {
+// sightingOf returns the sighting in EC2's description of an instance.
+func sightingOf(i types.Instance, owner string, p facts.Place) Sighting {
 	f, err := fromEC2(i, owner, p.Region)
 	if err == nil && f.Account != p.Account {
 		err = fmt.Errorf("it belongs to account %s", f.Account)
@@ -173,9 +172,8 @@ func nextPage(ctx context.Context, call describeInstances, input *ec2.DescribeIn
 	return call(ctx, input)
 }
 
-// addRoles resolves the IAM role of each live instance from its instance profile: the role is what profiles match
-// on, and EC2 tells only the instance profile. Each profile is asked for once, its error included, side by side. What
-// is gone needs no role: its removal must not hang on IAM.
+// addRoles sets the IAM role of each live instance: profiles match on it, but EC2 names only the instance profile. It looks each
+// instance profile up once, concurrently. Other instances need no role: their removal must not depend on IAM.
 func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]Sighting) {
 	type answer struct {
 		role role
@@ -188,14 +186,14 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 		}
 	}
 	var g errgroup.Group
-	g.SetLimit(places)
+	g.SetLimit(maxConcurrent)
 	for profile, a := range answers {
 		g.Go(func() error {
-			a.role, a.err = l.roles.of(ctx, account, profile, time.Time{})
+			a.role, a.err = l.roles.get(ctx, account, profile, time.Time{})
 			return nil
 		})
 	}
-	_ = g.Wait() // each answer keeps its own error
+	_ = g.Wait() // errors are in the answers
 	for id, s := range seen {
 		if !s.needsRole() {
 			continue
@@ -209,13 +207,13 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 	}
 }
 
-// RoleNow returns the ARN of the role in an instance's instance profile, asked for after the instance was observed; empty
-// for an instance without a role.
+// RoleNow returns the ARN of the role in an instance's instance profile as IAM named it after the instance was observed, empty
+// for an instance without one.
 func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (string, error) {
 	if f.IAMInstanceProfileARN == "" {
 		return "", nil
 	}
-	found, err := l.roles.of(ctx, f.Account, f.IAMInstanceProfileARN, f.ObservedAt)
+	found, err := l.roles.get(ctx, f.Account, f.IAMInstanceProfileARN, f.ObservedAt)
 	if err != nil {
 		return "", fmt.Errorf("instance %s: %w", f.ID, err)
 	}

@@ -13,21 +13,20 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// TryRole takes on the member role in an account, anew: credentials that were got before would hide that the role does
-// not admit the function any more. In the function's own account there is no role to take on, and it makes sure that
-// the function has credentials at all.
+// TryRole assumes the member role in an account. It does not use cached credentials: they would hide that the role no longer
+// trusts the function. In the function's own account it only checks that the function has credentials.
 func (l *Lookup) TryRole(ctx context.Context, account string) error {
 	provider, err := newClients(l.clients.options).credentials(ctx, account)
 	if err == nil {
 		_, err = provider.Retrieve(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("taking on the member role in account %s: %w", account, err)
+		return fmt.Errorf("assuming the member role in account %s: %w", account, err)
 	}
 	return nil
 }
 
-// TryInstances makes the smallest listing of a place's instances that EC2 allows.
+// TryInstances lists as few instances of a place as EC2 allows.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 func (l *Lookup) TryInstances(ctx context.Context, p facts.Place) error {
 	call, err := l.clients.ec2s.At(ctx, p)
@@ -40,12 +39,13 @@ func (l *Lookup) TryInstances(ctx context.Context, p facts.Place) error {
 	return nil
 }
 
-// TryProfiles asks IAM in an account for an instance profile that is not there: to be told so is to be allowed to ask.
+// TryProfiles asks IAM in an account for an instance profile that does not exist. The answer that it does not exist shows that
+// the call is allowed.
 func (l *Lookup) TryProfiles(ctx context.Context, account string) error {
-	const nobodys = "vault-ec2-provisioner-asks-whether-it-may-ask"
+	const missing = "vault-ec2-provisioner-asks-whether-it-may-ask"
 	call, err := l.clients.iam(ctx, account)
 	if err == nil {
-		_, err = call(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: aws.String(nobodys)})
+		_, err = call(ctx, &iam.GetInstanceProfileInput{InstanceProfileName: aws.String(missing)})
 	}
 	var absent *iamtypes.NoSuchEntityException
 	if err != nil && !errors.As(err, &absent) {

@@ -12,18 +12,18 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// rolesKept is how long the role of an instance profile is taken as known. A role that is swapped inside a profile
-// is noticed after this time, by the next event or reconcile; a first grant never rests on a remembered one.
-const rolesKept = 5 * time.Minute
+// rolesTTL is how long the role of an instance profile is cached. The next event or reconcile after that time notices that a
+// role was swapped inside an instance profile; a first grant never rests on a cached role.
+const rolesTTL = 5 * time.Minute
 
-// roles finds the IAM role behind an instance profile.
+// roles returns and caches the IAM roles of instance profiles.
 type roles struct {
 	clients *clients
 	now     func() time.Time
 
-	asked singleflight.Group // by instance profile ARN
-	mu    sync.Mutex
-	known map[string]role // by instance profile ARN
+	inFlight singleflight.Group // by instance profile ARN
+	mu       sync.Mutex
+	cached   map[string]role // by instance profile ARN
 }
 
 type role struct {
@@ -32,31 +32,32 @@ type role struct {
 }
 
 func newRoles(c *clients) *roles {
-	return &roles{clients: c, now: time.Now, known: map[string]role{}}
+	return &roles{clients: c, now: time.Now, cached: map[string]role{}}
 }
 
-// of returns the role in an instance profile, without an ARN for a profile without a role. An answer that is kept is good
-// if IAM gave it after since, and not too long ago. A profile that IAM does not know is an error and not "no role": the
-// answer decides whether an instance keeps its grant.
-func (r *roles) of(ctx context.Context, account, profileARN string, since time.Time) (role, error) {
+// get returns the role in an instance profile; its ARN is empty for an instance profile without a role. It uses a cached answer
+// of less than rolesTTL ago and not before since. An instance profile that IAM does not know is an error and not "no role",
+// since the answer decides whether an instance keeps its grant.
+func (r *roles) get(ctx context.Context, account, profileARN string, since time.Time) (role, error) {
 	now := r.now().Round(0)
 	r.mu.Lock()
-	known, ok := r.known[profileARN]
+	cached, ok := r.cached[profileARN]
 	r.mu.Unlock()
-	if ok && now.Before(known.at.Add(rolesKept)) && !known.at.Before(since) {
-		return known, nil
+	if ok && now.Before(cached.at.Add(rolesTTL)) && !cached.at.Before(since) {
+		return cached, nil
 	}
-	// The instances of a batch share their instance profiles: one call answers them all, whoever of them gives up.
-	answer, err, _ := r.asked.Do(profileARN, func() (any, error) { return r.ask(context.WithoutCancel(ctx), account, profileARN) })
+	// One call serves all callers of a batch that share an instance profile, even if one of them gives up.
+	answer, err, _ := r.inFlight.Do(profileARN, func() (any, error) { return r.fetch(context.WithoutCancel(ctx), account, profileARN) })
 	found, _ := answer.(role)
-	if err == nil && found.at.Before(since) { // another's call, begun too early
-		return r.ask(ctx, account, profileARN)
+	if err == nil && found.at.Before(since) { // another caller's call, made too early
+		return r.fetch(ctx, account, profileARN)
 	}
 	return found, err
 }
 
-func (r *roles) ask(ctx context.Context, account, profileARN string) (role, error) {
-	found := role{at: r.now().Round(0)} // before the call: what was true then may have changed since
+// fetch asks IAM for the role and caches it.
+func (r *roles) fetch(ctx context.Context, account, profileARN string) (role, error) {
+	found := role{at: r.now().Round(0)} // before the call, since the answer may be older than its arrival
 	get, err := r.clients.iam(ctx, account)
 	if err != nil {
 		return role{}, err
@@ -74,9 +75,9 @@ func (r *roles) ask(ctx context.Context, account, profileARN string) (role, erro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if found.arn == "" {
-		delete(r.known, profileARN) // not kept: a role is swapped by taking one out and putting another in
+		delete(r.cached, profileARN) // not cached: swapping a role leaves the profile empty for a moment
 	} else {
-		r.known[profileARN] = found
+		r.cached[profileARN] = found
 	}
 	return found, nil
 }

@@ -15,13 +15,13 @@ import (
 
 const workerProfile = "arn:aws:iam::123456789012:instance-profile/worker"
 
-// profileHolding gives the roles of an IAM in which an instance profile holds what role points to, and counts what IAM
-// is asked.
-func profileHolding(t *testing.T, role *string) (of *roles, asked *int) {
+// profileHolding returns the roles of a fake IAM in which each instance profile holds the role that role points to, and the
+// number of calls to it.
+func profileHolding(t *testing.T, role *string) (r *roles, calls *int) {
 	t.Helper()
-	asked = new(int)
+	calls = new(int)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		*asked++
+		*calls++
 		member := ""
 		if *role != "" {
 			member = "<member><Arn>" + *role + "</Arn></member>"
@@ -32,15 +32,15 @@ func profileHolding(t *testing.T, role *string) (of *roles, asked *int) {
 	t.Cleanup(server.Close)
 	c := newClients(Options{Config: aws.Config{Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: aws.AnonymousCredentials{}}})
 	c.own = arn.ARN{Partition: "aws", AccountID: "123456789012"}
-	return newRoles(c), asked
+	return newRoles(c), calls
 }
 
-// TestAnInstanceProfileWithoutARoleIsAskedAboutAnew has a role swapped, by taking one out and putting another in: for
-// that moment the profile is empty. An answer kept from it would have both looks of a removal say that no profile fits.
+// TestAnInstanceProfileWithoutARoleIsAskedAboutAnew swaps a role, by removing one and adding another: for a moment the instance
+// profile is empty. If that answer were cached, both looks of a removal would find no matching profile.
 func TestAnInstanceProfileWithoutARoleIsAskedAboutAnew(t *testing.T) {
 	const first, second = "arn:aws:iam::123456789012:role/first", "arn:aws:iam::123456789012:role/second"
 	holds := ""
-	r, asked := profileHolding(t, &holds)
+	r, calls := profileHolding(t, &holds)
 	now := time.Now()
 	r.now = func() time.Time { return now }
 	for _, step := range []struct {
@@ -48,19 +48,19 @@ func TestAnInstanceProfileWithoutARoleIsAskedAboutAnew(t *testing.T) {
 		holds string
 		after time.Duration
 		want  string
-		asks  int
+		calls int
 	}{
 		{"the profile is empty", "", 0, "", 1},
-		{"it is still empty, which was not kept", "", 0, "", 2},
-		{"a role was put in a moment later", first, 0, first, 3},
-		{"the role is known", second, rolesKept - time.Second, first, 3},
-		{"the role is not taken as known any longer", "", time.Second, "", 4},
-		{"the next was put in", second, 0, second, 5},
+		{"it is still empty, which was not cached", "", 0, "", 2},
+		{"a role is added a moment later", first, 0, first, 3},
+		{"the role is cached", second, rolesTTL - time.Second, first, 3},
+		{"the cache has expired", "", time.Second, "", 4},
+		{"the next role is added", second, 0, second, 5},
 	} {
 		holds, now = step.holds, now.Add(step.after)
-		got, err := r.of(t.Context(), "123456789012", workerProfile, time.Time{})
-		if err != nil || got.arn != step.want || *asked != step.asks {
-			t.Fatalf("%s: want %q after IAM was asked %d times, got %q, %v after %d: an empty answer that is kept takes grants from running instances", step.why, step.want, step.asks, got.arn, err, *asked)
+		got, err := r.get(t.Context(), "123456789012", workerProfile, time.Time{})
+		if err != nil || got.arn != step.want || *calls != step.calls {
+			t.Fatalf("%s: want %q after %d calls to IAM, got %q, %v after %d: a cached empty answer would remove grants of running instances", step.why, step.want, step.calls, got.arn, err, *calls)
 		}
 	}
 }
@@ -68,18 +68,18 @@ func TestAnInstanceProfileWithoutARoleIsAskedAboutAnew(t *testing.T) {
 func TestRoleNow_IsAskedAfterTheInstanceWasObserved(t *testing.T) {
 	const first, second = "arn:aws:iam::123456789012:role/master", "arn:aws:iam::123456789012:role/worker"
 	holds := first
-	r, asked := profileHolding(t, &holds)
+	r, calls := profileHolding(t, &holds)
 	now := time.Now().Round(0)
 	r.now = func() time.Time { return now }
-	if _, err := r.of(t.Context(), "123456789012", workerProfile, time.Time{}); err != nil {
+	if _, err := r.get(t.Context(), "123456789012", workerProfile, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	holds, now = second, now.Add(time.Minute)
 	l := &Lookup{roles: r}
 	f := facts.Instance{ID: "i-0123456789abcdef0", Account: "123456789012", IAMInstanceProfileARN: workerProfile, ObservedAt: now}
-	for range 2 { // the second time by the first one's answer
-		if got, err := l.RoleNow(t.Context(), f); err != nil || got != second || *asked != 2 {
-			t.Fatalf("want %q after IAM was asked twice, got %q, %v after %d: a role that was swapped would give a first grant", second, got, err, *asked)
+	for range 2 { // the second time from the cache
+		if got, err := l.RoleNow(t.Context(), f); err != nil || got != second || *calls != 2 {
+			t.Fatalf("want %q after two calls to IAM, got %q, %v after %d: else a first grant could rest on a swapped role", second, got, err, *calls)
 		}
 	}
 }

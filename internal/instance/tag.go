@@ -19,9 +19,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// taggedAtOnce is how many instances one call tags; EC2 takes up to 1,000.
+// maxTagged is the maximum number of instances in one call; EC2 accepts up to 1,000.
 // https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateTags.html
-const taggedAtOnce = 500
+const maxTagged = 500
 
 // Tagger tags instances. It is safe for concurrent use.
 type Tagger struct {
@@ -30,22 +30,22 @@ type Tagger struct {
 
 type createTags func(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
 
-// NewTagger makes a Tagger that goes where l looks, with the same credentials.
+// NewTagger makes a Tagger for the accounts and regions of l, with the same credentials.
 func NewTagger(l *Lookup) *Tagger {
 	return &Tagger{calls: NewByPlace(l.Config, func(c aws.Config) createTags { return ec2.NewFromConfig(c).CreateTags })}
 }
 
-// Tag gives instances of a place the same tag, in place of one they may have by that key. There is an error for each that it
-// could not be given to: of kind fault.Retry where EC2 was too busy or did not answer, else of kind fault.Refuse.
+// Tag sets a tag on instances of a place. It returns an error for each instance without it: of kind fault.Retry if EC2 was too
+// busy or did not answer, else of kind fault.Refuse.
 func (t *Tagger) Tag(ctx context.Context, p facts.Place, ids []string, key, value string) map[string]error {
 	failed := map[string]error{}
 	call, err := t.calls.At(ctx, p)
-	for few := range slices.Chunk(ids, taggedAtOnce) {
+	for batch := range slices.Chunk(ids, maxTagged) {
 		if err == nil {
-			tag(ctx, call, few, types.Tag{Key: &key, Value: &value}, failed)
+			tag(ctx, call, batch, types.Tag{Key: &key, Value: &value}, failed)
 			continue
 		}
-		for _, id := range few {
+		for _, id := range batch {
 			failed[id] = err
 		}
 	}
@@ -55,16 +55,16 @@ func (t *Tagger) Tag(ctx context.Context, p facts.Place, ids []string, key, valu
 	return failed
 }
 
-// tag tags all or none, as EC2 does: for one instance that is gone, or has its 50 tags, it refuses a whole call. Then the
-// halves are tried, so that only that one goes without.
-func tag(ctx context.Context, call createTags, ids []string, what types.Tag, failed map[string]error) {
-	err := once(ctx, call, ids, what)
+// tag tags instances in one call. EC2 refuses the whole call for one instance that is gone or has 50 tags; tag then tries each
+// half, so that only that instance fails.
+func tag(ctx context.Context, call createTags, ids []string, t types.Tag, failed map[string]error) {
+	err := tagOnce(ctx, call, ids, t)
 	if err == nil {
 		return
 	}
-	if len(ids) > 1 && oneOfThem(err) {
-		tag(ctx, call, ids[:len(ids)/2], what, failed)
-		tag(ctx, call, ids[len(ids)/2:], what, failed)
+	if len(ids) > 1 && concernsInstance(err) {
+		tag(ctx, call, ids[:len(ids)/2], t, failed)
+		tag(ctx, call, ids[len(ids)/2:], t, failed)
 		return
 	}
 	for _, id := range ids {
@@ -72,37 +72,39 @@ func tag(ctx context.Context, call createTags, ids []string, what types.Tag, fai
 	}
 }
 
-func once(ctx context.Context, call createTags, ids []string, tag types.Tag) error {
+func tagOnce(ctx context.Context, call createTags, ids []string, tag types.Tag) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := call(ctx, &ec2.CreateTagsInput{Resources: ids, Tags: []types.Tag{tag}})
 	switch {
-	case passes(err):
+	case isTransient(err):
 		return err
-	case denied(err):
+	case isDenied(err):
 		return fault.Refusef("%w (the role that tags needs ec2:CreateTags for the key %s: deploy the present template, in member accounts too)", err, aws.ToString(tag.Key))
 	}
-	return fault.New(fault.Refuse, err) // whatever else EC2 has against it, it will have again; and a tag is a hint
+	return fault.New(fault.Refuse, err) // EC2 would refuse it again, and a tag is only a hint
 }
 
-// passes tells what EC2 has nothing against, or not now: no answer, its own faults, and calls that came too often.
-func passes(err error) bool {
+// isTransient reports whether a retry may succeed: no response, a 5xx, or throttling. It is true for nil.
+func isTransient(err error) bool {
 	var answer *smithyhttp.ResponseError
-	return code(err) == "" || errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError ||
-		retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}.IsErrorThrottle(err) == aws.TrueTernary
+	noResponse := errorCode(err) == ""
+	failedInEC2 := errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError
+	throttled := retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}.IsErrorThrottle(err) == aws.TrueTernary
+	return noResponse || failedInEC2 || throttled
 }
 
-func denied(err error) bool { return code(err) == "UnauthorizedOperation" }
+func isDenied(err error) bool { return errorCode(err) == "UnauthorizedOperation" }
 
-// oneOfThem tells that EC2 has something against an instance of a call, and not against the call.
-func oneOfThem(err error) bool {
-	return code(err) == "TagLimitExceeded" || code(err) == "IncorrectState" || strings.HasPrefix(code(err), "InvalidInstanceID.")
+// concernsInstance reports whether EC2 refused a call because of one of its instances.
+func concernsInstance(err error) bool {
+	return errorCode(err) == "TagLimitExceeded" || errorCode(err) == "IncorrectState" || strings.HasPrefix(errorCode(err), "InvalidInstanceID.")
 }
 
-func code(err error) string {
-	var told smithy.APIError
-	if !errors.As(err, &told) {
+func errorCode(err error) string {
+	var failed smithy.APIError
+	if !errors.As(err, &failed) {
 		return ""
 	}
-	return told.ErrorCode()
+	return failed.ErrorCode()
 }

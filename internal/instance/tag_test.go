@@ -16,9 +16,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
-// tagging tags instances in an EC2 that refuses every call which names spoilt, by this status and code. It gives the
-// instances of each call.
-func tagging(t *testing.T, spoilt string, status int, code string, ids []string) (calls [][]string, failed map[string]error) {
+// tagging tags instances in a fake EC2 that refuses every call which names the instance bad, with this status and code. It
+// returns the instances of each call, and Tag's errors.
+func tagging(t *testing.T, bad string, status int, code string, ids []string) (calls [][]string, failed map[string]error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err != nil {
@@ -36,7 +36,7 @@ func tagging(t *testing.T, spoilt string, status int, code string, ids []string)
 		if r.Form.Get("Tag.1.Key") != "identity" || r.Form.Get("Tag.1.Value") != "ready" || r.Form.Get("Tag.2.Key") != "" {
 			t.Errorf("want the one tag identity=ready, got %v", r.Form)
 		}
-		if slices.Contains(named, spoilt) {
+		if slices.Contains(named, bad) {
 			w.WriteHeader(status)
 			fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>no</Message></Error></Errors></Response>`, code)
 			return
@@ -73,10 +73,10 @@ func TestAnInstanceThatCannotBeTaggedCostsNoOtherItsTag(t *testing.T) {
 		calls, failed := tagging(t, all[31], http.StatusBadRequest, code, all)
 		err := failed[all[31]]
 		if len(failed) != 1 || fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), all[31]) {
-			t.Errorf("%s: want an error for the one, by name, that is not tried again, got %v", code, failed)
+			t.Errorf("%s: want one error, of kind refuse, that names the instance, got %v", code, failed)
 		}
 		if len(calls) > 13 {
-			t.Errorf("%s: want it found by halves, it took %d calls", code, len(calls))
+			t.Errorf("%s: want it found by halving, got %d calls", code, len(calls))
 		}
 	}
 }
@@ -92,7 +92,7 @@ func TestWhatPassesIsTriedAgainAndADenialIsAskedForOnce(t *testing.T) {
 		all := instances(3)
 		calls, failed := tagging(t, all[0], row.status, row.code, all)
 		if len(calls) != 1 || len(failed) != 3 {
-			t.Errorf("%s: want one call, and all three told, got %v, %v", row.code, calls, failed)
+			t.Errorf("%s: want one call and three errors, got %v, %v", row.code, calls, failed)
 		}
 		for _, err := range failed {
 			if fault.KindOf(err) != row.want {
