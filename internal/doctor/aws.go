@@ -8,18 +8,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// ownAccount stands for the function's own account where no setting names it.
-const ownAccount = "own account"
+// ownAccountName names the function's own account in checks if no setting names it.
+const ownAccountName = "own account"
 
 func (d Doctor) identity(ctx context.Context) finding {
 	own, err := d.AWS.Account(ctx)
 	if err != nil {
-		return bad("see that the function reaches STS: a NAT gateway or an endpoint for it in the function's subnets", "%v", err)
+		return bad("let the function reach STS: by a NAT gateway or an endpoint for STS in the function's subnets", "%v", err)
 	}
 	return good("the function runs in account %s", own)
 }
 
-// accounts are those of the places, each once; empty for the function's own.
+// accounts returns the accounts of the places, without duplicates; an empty one is the function's own.
 func (d Doctor) accounts() []string {
 	var out []string
 	for _, p := range d.Places {
@@ -32,24 +32,24 @@ func (d Doctor) accounts() []string {
 
 func (d Doctor) placeSteps(own *step) []*step {
 	if len(d.Places) == 0 {
-		return []*step{{name: "places", look: func(context.Context) finding {
-			return bad("set RECONCILE_ACCOUNTS and RECONCILE_REGIONS", "no account and region is looked after")
+		return []*step{{name: "places", check: func(context.Context) finding {
+			return bad("set RECONCILE_ACCOUNTS and RECONCILE_REGIONS", "no account and region is configured")
 		}}}
 	}
 	var steps []*step
 	for _, account := range d.accounts() {
 		name := account
 		if account == "" {
-			name = ownAccount
+			name = ownAccountName
 		}
-		role := &step{name: "member role " + name, needs: []*step{own}, look: func(ctx context.Context) finding { return d.memberRole(ctx, account) }}
+		role := &step{name: "member role " + name, needs: []*step{own}, check: func(ctx context.Context) finding { return d.memberRole(ctx, account) }}
 		steps = append(steps, role, &step{
-			name: "iam " + name, needs: []*step{role}, look: func(ctx context.Context) finding { return d.instanceProfiles(ctx, account) },
+			name: "iam " + name, needs: []*step{role}, check: func(ctx context.Context) finding { return d.instanceProfiles(ctx, account) },
 		})
 		for _, p := range d.Places {
 			if p.Account == account {
 				steps = append(steps, &step{
-					name: "ec2 " + name + " " + p.Region, needs: []*step{role}, look: func(ctx context.Context) finding { return d.instances(ctx, p) },
+					name: "ec2 " + name + " " + p.Region, needs: []*step{role}, check: func(ctx context.Context) finding { return d.instances(ctx, p) },
 				})
 			}
 		}
@@ -57,7 +57,7 @@ func (d Doctor) placeSteps(own *step) []*step {
 	return steps
 }
 
-// resolve puts the function's own account where none is named.
+// resolve returns account, or the function's own account if it is empty.
 func (d Doctor) resolve(ctx context.Context, account string) (string, error) {
 	if account != "" {
 		return account, nil
@@ -74,13 +74,13 @@ func (d Doctor) memberRole(ctx context.Context, account string) finding {
 		account = own
 	}
 	if err := d.AWS.TryRole(ctx, account); err != nil {
-		return bad("make a role in account "+account+" of the name in MEMBER_ROLE_NAME that trusts this function's role with the external ID MEMBER_ROLE_EXTERNAL_ID (DEPLOYMENT_ID where that is not set; infra/member-account makes it), or take the account out of RECONCILE_ACCOUNTS",
+		return bad("create a role in account "+account+" with the name in MEMBER_ROLE_NAME that trusts this function's role with the external ID MEMBER_ROLE_EXTERNAL_ID (DEPLOYMENT_ID if that is not set; infra/member-account creates it), or remove the account from RECONCILE_ACCOUNTS",
 			"%v", err)
 	}
 	if account == own {
-		return good("account %s is the function's own: there is no role to take on", account)
+		return good("account %s is the function's own: no role is needed", account)
 	}
-	return good("the function takes on its role in account %s", account)
+	return good("the function can assume the member role in account %s", account)
 }
 
 func (d Doctor) instanceProfiles(ctx context.Context, account string) finding {
@@ -89,7 +89,7 @@ func (d Doctor) instanceProfiles(ctx context.Context, account string) finding {
 		err = d.AWS.TryProfiles(ctx, account)
 	}
 	if err != nil {
-		return bad(allow(err, "iam:GetInstanceProfile"), "%v", err)
+		return bad(callRemedy(err, "iam:GetInstanceProfile"), "%v", err)
 	}
 	return good("iam:GetInstanceProfile is allowed in account %s", account)
 }
@@ -101,21 +101,21 @@ func (d Doctor) instances(ctx context.Context, p facts.Place) finding {
 		err = d.AWS.TryInstances(ctx, p)
 	}
 	if err != nil {
-		return bad(allow(err, "ec2:DescribeInstances"), "%v", err)
+		return bad(callRemedy(err, "ec2:DescribeInstances"), "%v", err)
 	}
 	return good("ec2:DescribeInstances is allowed in %s", p)
 }
 
-// allow is what to do about a call that failed.
-func allow(err error, action string) string {
-	if refused(err) {
-		return "allow " + action + " to the role the function uses there, its own (template.yaml) or the member role; no boundary or service control policy may deny it"
+// callRemedy returns the remedy for a failed call, which needs this IAM action.
+func callRemedy(err error, action string) string {
+	if isDenied(err) {
+		return "allow " + action + " to the role that the function uses there: its own (template.yaml) or the member role. No permissions boundary or service control policy may deny it"
 	}
-	return "see that the function reaches the service there, that the region is named rightly and enabled for the account, then run the doctor again"
+	return "check that the function reaches the service there, and that the region's name is right and the region is enabled for the account; then run the doctor again"
 }
 
-// refused tells an answer of AWS's that means: not you.
-func refused(err error) bool {
+// isDenied reports whether AWS denied the call for want of a permission.
+func isDenied(err error) bool {
 	var answer interface{ ErrorCode() string }
 	if !errors.As(err, &answer) {
 		return false

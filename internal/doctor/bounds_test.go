@@ -15,10 +15,10 @@ func TestARootTokenCanDoWhatItMustAndFarTooMuch(t *testing.T) {
 	}
 	r := w.examine(t)
 	if c := check(t, r, "vault rights"); !c.OK {
-		t.Errorf("root may do all: %+v", c)
+		t.Errorf("root has every right: %+v", c)
 	}
 	if c := check(t, r, "vault bounds"); c.OK || !strings.Contains(c.Detail, "(root)") || !strings.Contains(c.Detail, "more") {
-		t.Errorf("want it named as more than it must, shortened, got %+v", c)
+		t.Errorf("want root named as too many rights in an abbreviated list, got %+v", c)
 	}
 }
 
@@ -35,6 +35,6 @@ func TestAFunctionWhosePolicyIsNamedLikeAnInstancesIsFoundOut(t *testing.T) {
 	w.options.RoleNames = []string{"ec2-i-reconcile"}
 	w.capabilities["sys/policies/acl/ec2-i-reconcile"] = []string{"create", "delete", "read", "update"}
 	if c := check(t, w.examine(t), "vault bounds"); c.OK || !strings.Contains(c.Detail, "ec2-i-reconcile") {
-		t.Errorf("sys/policies/acl/ec2-i-* reaches the function's own policy: want it named, got %+v", c)
+		t.Errorf("want the function's own policy named, which sys/policies/acl/ec2-i-* covers, got %+v", c)
 	}
 }

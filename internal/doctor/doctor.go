@@ -1,5 +1,6 @@
-// Package doctor examines what the functions lean on: Vault and the function's own rights there, the PKI mounts, AWS
-// in each account and region, the ledger's table, the profiles. It reads and asks, and changes nothing.
+// Package doctor is the examination of `make doctor`: infra/reconcile -mode doctor invokes the reconcile function, whose handler
+// calls Examine. It checks all that the functions need: Vault and the function's rights there, the auth and PKI mounts, AWS in
+// each account and region, the ledger's table, and the profiles. It only reads.
 package doctor
 
 import (
@@ -16,98 +17,100 @@ import (
 
 // Server is a Vault server, before and at the login.
 type Server interface {
-	// Health asks without logging in.
+	// Health returns the server's state, without a login.
 	Health(ctx context.Context) (vault.Health, error)
 	Login(ctx context.Context) error
 }
 
-// Objects is what the function's token can see in Vault.
+// Objects reads Vault with the function's token.
 type Objects interface {
-	// Read gives nil where there is nothing.
+	// Read returns nil where nothing exists.
 	Read(ctx context.Context, path string) (map[string]any, error)
-	// List fails where nothing is mounted; an empty folder has no names.
+	// List returns nil for an empty folder, and fails where nothing is mounted.
 	List(ctx context.Context, path string) ([]string, error)
-	// Capabilities answers for every path or fails; "deny" alone means none.
+	// Capabilities returns the capabilities at every path or fails; "deny" alone means none.
 	Capabilities(ctx context.Context, paths []string) (map[string][]string, error)
 }
 
-// AWS makes the smallest call of each kind the functions make.
+// AWS makes the smallest call of each kind that the functions make.
 type AWS interface {
-	// Account is the function's own.
+	// Account returns the function's own account.
 	Account(ctx context.Context) (string, error)
-	// TryRole takes on the member role; in the function's own account there is none and nil is the answer.
+	// TryRole assumes the member role. In the function's own account it assumes none and returns nil.
 	TryRole(ctx context.Context, account string) error
 	TryProfiles(ctx context.Context, account string) error
 	TryInstances(ctx context.Context, p facts.Place) error
 }
 
-// Table is the ledger's table. An error that wraps ledger.ErrUnsupported is of an endpoint that is not AWS.
+// Table reads the settings of the ledger's table. An error that wraps ledger.ErrUnsupported says that the endpoint is not AWS and
+// lacks the call.
 type Table interface {
 	Shape(ctx context.Context) (ledger.Shape, error)
 	Recovery(ctx context.Context) (bool, error)
 	Expiry(ctx context.Context) (string, error)
 }
 
-// Ledger tells whether grants are made at all.
+// Ledger reads whether the deployment was torn down.
 type Ledger interface {
-	// TornDown gives since when they are not; nil while they are.
+	// TornDown returns the time of the teardown, nil if there was none.
 	TornDown(ctx context.Context) (*time.Time, error)
 }
 
-// Options are what a Doctor needs.
+// Options configure a Doctor.
 type Options struct {
 	Server  Server
 	Objects Objects
 	AWS     AWS
 	Table   Table
 	Ledger  Ledger
-	// Places are the accounts and regions whose instances are looked after; an empty account is the function's own.
+	// Places are the deployment's accounts and regions; an empty account is the function's own.
 	Places   []facts.Place
 	Profiles *grant.Set
-	// Deployment is the one that the PKI mounts belong to.
+	// Deployment is the deployment's ID.
 	Deployment string
-	// Rights are what the function's token must be able to do, and all that it may.
+	// Rights are the rights that the function's token must have, and the only ones it may have.
 	Rights []rights.Right
-	// AuthMount receives the instances' roles; the functions log in at LoginMount.
-	AuthMount, LoginMount string
-	// RoleNames are the functions' own roles at LoginMount, whose policies have the same names: what the token must not
-	// be able to change.
+	// AuthMount is the auth mount of the instances' roles.
+	AuthMount string
+	// LoginMount is the auth mount at which the functions log in.
+	LoginMount string
+	// RoleNames are the functions' own roles at LoginMount. Their policies have the same names. The token must not be able to
+	// change either.
 	RoleNames []string
-	// Timeout bounds each check; 15 seconds where it is not set.
+	// Timeout bounds each check; 0: 15 seconds.
 	Timeout time.Duration
 }
 
-// Report is the doctor's answer, in the order of the checks' names below.
+// Report is the doctor's answer.
 type Report struct {
-	Mode   string  `json:"mode"` // "doctor"
-	OK     bool    `json:"ok"`   // every check is
-	Checks []Check `json:"checks"`
+	Mode   string  `json:"mode"`   // "doctor"
+	OK     bool    `json:"ok"`     // all checks are OK
+	Checks []Check `json:"checks"` // in a fixed order
 }
 
-// Check is one thing that was looked at.
+// Check is the result of one check.
 type Check struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
-	// Detail is what was found, in one line.
+	// Detail is the finding, in one line.
 	Detail string `json:"detail"`
-	// Remedy is what to do, in one line; empty when the check is OK.
+	// Remedy says what to do, in one line; empty if the check is OK.
 	Remedy string `json:"remedy"`
 }
 
-// Doctor examines. It is safe for concurrent use.
+// Doctor examines a deployment. It is safe for concurrent use.
 type Doctor struct{ Options }
 
 const (
 	checkTimeout = 15 * time.Second
-	// sideBySide bounds how many checks ask at once: there may be hundreds, one for each account and region.
-	sideBySide = 8
+	// maxConcurrent bounds the concurrent checks: there may be hundreds, since each account and region has its own.
+	maxConcurrent = 8
 )
 
-// Examine makes every check. One that fails does not stop the others; those that can tell nothing without it say so,
-// and are not OK.
+// Examine makes every check. A failed check does not stop the others; those that need it are not OK and name it.
 func (d Doctor) Examine(ctx context.Context) Report {
 	steps := d.steps()
-	room := make(chan struct{}, sideBySide)
+	room := make(chan struct{}, maxConcurrent)
 	timeout := d.Timeout
 	if timeout == 0 {
 		timeout = checkTimeout
@@ -132,28 +135,28 @@ func (d Doctor) Examine(ctx context.Context) Report {
 	return report
 }
 
-// steps are the checks in the order of the answer.
+// steps returns the checks in the order of the report.
 func (d Doctor) steps() []*step {
-	own := &step{name: "aws identity", look: d.identity}
-	server := &step{name: "vault", look: d.server}
-	login := &step{name: "vault login", needs: []*step{server}, look: d.login}
+	own := &step{name: "aws identity", check: d.identity}
+	server := &step{name: "vault", check: d.server}
+	login := &step{name: "vault login", needs: []*step{server}, check: d.login}
 	steps := []*step{
 		server,
-		{name: "vault version", needs: []*step{server}, look: d.version},
+		{name: "vault version", needs: []*step{server}, check: d.version},
 		login,
-		{name: "vault rights", needs: []*step{login}, look: d.mayWhatItMust},
-		{name: "vault bounds", needs: []*step{login}, look: d.mayNoMore},
+		{name: "vault rights", needs: []*step{login}, check: d.hasRights},
+		{name: "vault bounds", needs: []*step{login}, check: d.hasOnlyRights},
 	}
 	steps = append(steps, d.authSteps(login, own)...)
 	steps = append(steps, d.pkiSteps(login)...)
-	steps = append(steps, &step{name: "names in vault", needs: []*step{login}, look: d.names}, own)
+	steps = append(steps, &step{name: "names in vault", needs: []*step{login}, check: d.foreignNames}, own)
 	steps = append(steps, d.placeSteps(own)...)
 	steps = append(steps, d.tableSteps()...)
 	steps = append(steps,
-		&step{name: "profiles", look: d.loaded},
-		&step{name: "profile overlap", look: d.overlap},
-		&step{name: "profile rules", look: d.rules},
-		&step{name: "profile networks", look: d.networks},
+		&step{name: "profiles", check: d.loaded},
+		&step{name: "profile overlap", check: d.overlap},
+		&step{name: "profile rules", check: d.rules},
+		&step{name: "profile networks", check: d.networks},
 	)
 	for _, s := range steps {
 		s.done = make(chan struct{})

@@ -17,7 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// names are all the checks of the baseline, in the order of the answer.
+// names are the names of all checks of a healthy world, in the report's order.
 var names = []string{
 	"vault", "vault version", "vault login", "vault rights", "vault bounds",
 	"auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
@@ -36,11 +36,11 @@ func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.
 	for _, c := range r.Checks {
 		got = append(got, c.Name)
 		if !c.OK || c.Detail == "" || c.Remedy != "" {
-			t.Errorf("want %q in order, with a detail and no remedy; got %+v", c.Name, c)
+			t.Errorf("want %q OK, with a detail and no remedy; got %+v", c.Name, c)
 		}
 	}
 	if !slices.Equal(got, names) {
-		t.Errorf("the order must be the same each time, for scripts and eyes:\n got %q\nwant %q", got, names)
+		t.Errorf("want the same checks in the same order each time:\n got %q\nwant %q", got, names)
 	}
 }
 
@@ -49,7 +49,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 	withPKI := []string{"pki " + pki, "acme " + pki, "pki owner " + pki, "pki roles " + pki}
 	for name, row := range map[string]struct {
 		spoil  func(*world)
-		fails  []string // the first says why
+		fails  []string // the first names the cause
 		says   string
 		remedy string
 	}{
@@ -66,7 +66,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		"Vault waits for a disaster": {
 			func(w *world) { w.health.DRSecondary = true }, append([]string{"vault"}, afterVault...), "disaster", "primary",
 		},
-		"a standby alone": {
+		"a detached standby": {
 			func(w *world) { w.health.Standby, w.health.Detached = true, true }, append([]string{"vault"}, afterVault...), "active server", "load balancer",
 		},
 		"the login is refused": {
@@ -109,14 +109,14 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 				w.capabilities["sys/leases/revoke-prefix/"+pki+"/issue/i-00000000000000000"] = []string{"sudo", "update"}
 			}, []string{"vault bounds"}, "revoke-prefix", "no other",
 		},
-		"the capabilities cannot be asked for": {
+		"the capabilities cannot be read": {
 			func(w *world) { w.capErr = errors.New("status 403") }, []string{"vault rights", "vault bounds"}, "403", "infra/vault",
 		},
 		"no auth mount": {
 			func(w *world) { w.objectErrs["sys/internal/ui/mounts/auth/aws"] = errors.New("status 403: preflight") },
 			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "preflight", "VAULT_AUTH_MOUNT",
 		},
-		"the token ended with its auth mount, and ACME's settings are what is asked for next": {
+		"the token ended before ACME's settings were read": {
 			func(w *world) {
 				w.objectErrs[pki+"/config/acme"] = fmt.Errorf("reading %s in Vault: %w at https://vault: status 404", pki+"/config/acme", vault.ErrLogin)
 			}, []string{"acme " + pki}, "status 404", "-function-role reconcile=",
@@ -125,18 +125,18 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 			func(w *world) { w.objects["sys/internal/ui/mounts/auth/aws"]["type"] = "approle" },
 			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "approle", "type aws",
 		},
-		"instances that share an identity by their image": {
+		"an alias shared by all instances of an image": {
 			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_alias"] = "image_id" },
 			[]string{"aliases of auth/aws"}, "ec2_alias=image_id", "ec2_alias=instance_id",
 		},
-		"the alias settings are not there": {
+		"the alias settings do not exist": {
 			func(w *world) { delete(w.objects, "auth/aws/config/identity") }, []string{"aliases of auth/aws"}, "share", "-set-alias",
 		},
 		"the alias settings cannot be read": {
 			func(w *world) { w.objectErrs["auth/aws/config/identity"] = errors.New("status 403") },
 			[]string{"aliases of auth/aws"}, "403", "infra/vault",
 		},
-		"an account Vault cannot look into": {
+		"an account without a role for Vault": {
 			func(w *world) { w.lists["auth/aws/config/sts"] = []string{"999999999999"} },
 			[]string{"accounts of auth/aws"}, foreign, "-sts-role " + foreign + "=",
 		},
@@ -151,38 +151,38 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		"a PKI mount without an issuer": {
 			func(w *world) { w.lists[pki+"/issuers"] = nil }, withPKI, "no issuer", "-pki",
 		},
-		"another engine where the PKI should be": {
+		"another engine at the PKI mount's path": {
 			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["type"] = "kv" }, withPKI, "type kv", "PKI engine",
 		},
-		"ACME is on": {
+		"ACME is enabled": {
 			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = true }, []string{"acme " + pki}, "no policy applies", "enabled=false",
 		},
-		"ACME is in doubt": {
+		"ACME's setting is unreadable": {
 			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = "yes" }, []string{"acme " + pki}, "does not say", "by hand",
 		},
 		"a PKI mount without a mark": {
 			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["description"] = "nodes" },
-			[]string{"pki owner " + pki}, "bears no mark", "-deployment alice",
+			[]string{"pki owner " + pki}, "has no mark", "-deployment alice",
 		},
 		"another deployment's PKI mount": {
 			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["description"] = grant.MountMark("bob") },
 			[]string{"pki owner " + pki}, "belongs to the deployment bob and not to alice", "base_path",
 		},
-		"a PKI role that is not the program's": {
+		"a PKI role that is not this program's": {
 			func(w *world) { w.lists[pki+"/roles"] = []string{"i-0123456789abcdef0-kubelet", "web"} },
-			[]string{"pki roles " + pki}, "any name: web", "PKI mount of their own",
+			[]string{"pki roles " + pki}, "any name: web", "another PKI mount",
 		},
-		"a policy under the functions' pattern that no instance has": {
+		"a policy with a name that no instance can have": {
 			func(w *world) { w.lists["sys/policies/acl"] = []string{"ec2-i-door", "ec2-" + instanceID + "-node"} },
-			[]string{"names in vault"}, "leaves: sys/policies/acl/ec2-i-door", "delete it",
+			[]string{"names in vault"}, "takes away: sys/policies/acl/ec2-i-door", "delete it",
 		},
-		"an auth role under the functions' pattern that no instance has": {
+		"an auth role with a name that no instance can have": {
 			func(w *world) { w.lists["auth/aws/role"] = []string{"i-door", instanceID} },
-			[]string{"names in vault"}, "leaves: auth/aws/role/i-door", "delete it",
+			[]string{"names in vault"}, "takes away: auth/aws/role/i-door", "delete it",
 		},
-		"an object under the functions' pattern that no instance has": {
+		"an object with a name that no instance can have": {
 			func(w *world) { w.lists[pki+"/roles"] = []string{"i-door-kubelet"} },
-			[]string{"names in vault"}, "leaves: " + pki + "/roles/i-door-kubelet", "delete it",
+			[]string{"names in vault"}, "takes away: " + pki + "/roles/i-door-kubelet", "delete it",
 		},
 		"the policies cannot be listed": {
 			func(w *world) { w.objectErrs["sys/policies/acl"] = errors.New("status 403") }, []string{"names in vault"}, "403", "infra/vault",
@@ -194,14 +194,14 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
 			append([]string{"aws identity", "accounts of auth/aws"}, names[14:21]...), "timeout", "STS",
 		},
-		"a member role that does not let the function in": {
+		"a member role that does not trust the function": {
 			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} },
 			[]string{"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1"}, "not authorised", "MEMBER_ROLE_NAME",
 		},
-		"IAM refuses": {
+		"IAM denies": {
 			func(w *world) { w.profileErrs[own] = refusal{"AccessDenied"} }, []string{"iam own account"}, "AccessDenied", "allow iam:GetInstanceProfile",
 		},
-		"EC2 refuses in one region": {
+		"EC2 denies in one region": {
 			func(w *world) {
 				w.instancesErrs[facts.Place{Account: own, Region: "eu-central-1"}] = fmt.Errorf("describing: %w", refusal{"UnauthorizedOperation"})
 			}, []string{"ec2 own account eu-central-1"}, "UnauthorizedOperation", "allow ec2:DescribeInstances",
@@ -211,28 +211,28 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 				w.instancesErrs[facts.Place{Account: foreign, Region: "us-east-1"}] = refusal{"AuthFailure"}
 			}, []string{"ec2 " + foreign + " us-east-1"}, "AuthFailure", "enabled",
 		},
-		"no place at all": {
+		"no account and region": {
 			func(w *world) { w.options.Places = nil }, []string{"places"}, "no account", "RECONCILE_REGIONS",
 		},
 		"no table": {
 			func(w *world) { w.shapeErr = errors.New("ResourceNotFoundException") },
 			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "ResourceNotFound", "TABLE_NAME",
 		},
-		"a table that may not be looked at": {
+		"a table that may not be read": {
 			func(w *world) { w.shapeErr = refusal{"AccessDeniedException"} },
 			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "AccessDenied", "allow dynamodb:DescribeTable",
 		},
-		"a table that is being made": {
+		"a table that is being created": {
 			func(w *world) { w.shape.Status = "CREATING" }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "CREATING", "wait",
 		},
-		"somebody else's table": {
+		"another program's table": {
 			func(w *world) { w.shape.Keys = "id (S), sort (N)" },
 			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "sort (N)", "TABLE_NAME",
 		},
 		"a table that cannot be restored": {
 			func(w *world) { w.recovery = false }, []string{"ledger recovery"}, "off", "update-continuous-backups",
 		},
-		"backups that may not be looked at": {
+		"backups that may not be read": {
 			func(w *world) { w.recoveryErr = refusal{"AccessDeniedException"} },
 			[]string{"ledger recovery"}, "AccessDenied", "allow dynamodb:DescribeContinuousBackups",
 		},
@@ -242,10 +242,10 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 		"another attribute expires": {
 			func(w *world) { w.expiry = "ttl" }, []string{"ledger expiry"}, `"ttl"`, "update-time-to-live",
 		},
-		"a teardown that was begun": {
+		"a deployment that was torn down": {
 			func(w *world) { w.tornDown = &time.Time{} }, []string{"ledger open"}, "torn down", "item teardown",
 		},
-		"a table that says nothing of a teardown": {
+		"a teardown item that may not be read": {
 			func(w *world) { w.tornDownErr = refusal{"AccessDeniedException"} }, []string{"ledger open"}, "AccessDenied", "allow dynamodb:GetItem",
 		},
 		"no profile": {
@@ -255,7 +255,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 			func(w *world) { w.options.Profiles.Profiles[1].Match.IAMRoleARN = "*" }, []string{"profile overlap"}, "alice-p0 with alice-p1", "exclude",
 		},
 		"a check that panics": {
-			func(w *world) { w.tablePanics = true }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "nil pointer", "fault of the program",
+			func(w *world) { w.tablePanics = true }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "nil pointer", "bug of this program",
 		},
 		"a check that hangs": {
 			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond },
@@ -269,7 +269,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 			var failed []string
 			for _, c := range r.Checks {
 				if c.OK != (c.Remedy == "") || c.Detail == "" {
-					t.Errorf("a check has a detail, and a remedy exactly when it is not OK; got %+v", c)
+					t.Errorf("want a detail, and a remedy only if the check is not OK; got %+v", c)
 				}
 				if c.OK {
 					continue
@@ -279,15 +279,15 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 					if !strings.Contains(c.Detail, row.says) || !strings.Contains(c.Remedy, row.remedy) {
 						t.Errorf("want a detail that says %q and a remedy that says %q, got %+v", row.says, row.remedy, c)
 					}
-				} else if row.fails[0] != "vault rights" && !strings.Contains(c.Detail, "403") && !strings.HasPrefix(c.Detail, "not looked at") {
-					t.Errorf("%q tells of the same fault a second time: %q", c.Name, c.Detail)
+				} else if row.fails[0] != "vault rights" && !strings.Contains(c.Detail, "403") && !strings.HasPrefix(c.Detail, "not checked") {
+					t.Errorf("%q repeats the cause: %q", c.Name, c.Detail)
 				}
 			}
 			want := slices.Clone(row.fails)
 			slices.Sort(failed)
 			slices.Sort(want)
 			if r.OK || !slices.Equal(failed, want) {
-				t.Errorf("want ok false and these checks to fail: %q\ngot %v and %q", want, r.OK, failed)
+				t.Errorf("want ok false and these failed checks: %q\ngot %v and %q", want, r.OK, failed)
 			}
 		})
 	}
@@ -299,36 +299,36 @@ func TestWhatEndangersNothingIsToldAndIsInOrder(t *testing.T) {
 		check  string
 		says   string
 	}{
-		"lists from 1.21 on":              {func(w *world) { w.health.Version = "1.21.0" }, "vault version", "together; not_after outlives"},
-		"lists up to 1.20":                {func(w *world) { w.health.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
-		"not_after, mended in 1.20.13":    {func(w *world) { w.health.Version = "1.20.13" }, "vault version", "not_after is held"},
-		"not_after, before 1.19.19":       {func(w *world) { w.health.Version = "1.19.18" }, "vault version", "not_after outlives"},
-		"not_after, on a branch that was": {func(w *world) { w.health.Version = "1.18.99" }, "vault version", "not_after outlives"},
-		"not_after, before 2.0.3":         {func(w *world) { w.health.Version = "2.0.2" }, "vault version", "not_after outlives"},
-		"not_after, after 2.0.3":          {func(w *world) { w.health.Version = "2.1.0" }, "vault version", "not_after is held"},
-		"a version nobody knows":          {func(w *world) { w.health.Version = "next" }, "vault version", `"next"`},
-		"a standby":                       {func(w *world) { w.health.Standby = true }, "vault", "standby"},
+		"lists from 1.21 on":          {func(w *world) { w.health.Version = "1.21.0" }, "vault version", "together; not_after may exceed"},
+		"lists up to 1.20":            {func(w *world) { w.health.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
+		"not_after, fixed in 1.20.13": {func(w *world) { w.health.Version = "1.20.13" }, "vault version", "not_after is limited"},
+		"not_after, before 1.19.19":   {func(w *world) { w.health.Version = "1.19.18" }, "vault version", "not_after may exceed"},
+		"not_after, on an old branch": {func(w *world) { w.health.Version = "1.18.99" }, "vault version", "not_after may exceed"},
+		"not_after, before 2.0.3":     {func(w *world) { w.health.Version = "2.0.2" }, "vault version", "not_after may exceed"},
+		"not_after, after 2.0.3":      {func(w *world) { w.health.Version = "2.1.0" }, "vault version", "not_after is limited"},
+		"an unknown version":          {func(w *world) { w.health.Version = "next" }, "vault version", `"next"`},
+		"a standby":                   {func(w *world) { w.health.Standby = true }, "vault", "standby"},
 		"the alias by role_id": {
 			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_alias"] = "role_id" }, "aliases of auth/aws", "cannot find the entities",
 		},
 		"an iam_alias that no profile uses": {
 			func(w *world) { w.objects["auth/aws/config/identity"]["iam_alias"] = "unique_id" }, "aliases of auth/aws", "unique_id",
 		},
-		"a PKI mount whose type is hidden": {
-			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki " + pki, "could not be seen",
+		"a PKI mount whose type cannot be read": {
+			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki " + pki, "could not be read",
 		},
-		"a PKI mount whose description is hidden": {
-			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki owner " + pki, "not looked at: status 403",
+		"a PKI mount whose description cannot be read": {
+			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki owner " + pki, "not checked: status 403",
 		},
 		"aliases that do not name the instance": {
-			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_metadata"] = []any{"account_id"} }, "aliases of auth/aws", "-set-alias has it do so",
+			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_metadata"] = []any{"account_id"} }, "aliases of auth/aws", "-set-alias changes that",
 		},
-		"a Vault without ACME": {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "knows no ACME"},
-		"an endpoint that knows no backups": {
-			func(w *world) { w.recoveryErr = fmt.Errorf("reading: %w", ledger.ErrUnsupported) }, "ledger recovery", "not looked at",
+		"a Vault without ACME": {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "has no ACME"},
+		"an endpoint without backups": {
+			func(w *world) { w.recoveryErr = fmt.Errorf("reading: %w", ledger.ErrUnsupported) }, "ledger recovery", "not checked",
 		},
-		"no account but the own": {func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws", "own AWS identity"},
-		"the own account by its number": {
+		"only the function's own account": {func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws", "own AWS identity"},
+		"the own account by its ID": {
 			func(w *world) { w.options.Places = []facts.Place{{Account: own, Region: "us-east-1"}} }, "member role " + own, "function's own",
 		},
 	} {
@@ -350,11 +350,11 @@ func TestWhereInstancesLogInByIAMTheAliasMustBeTheRolesOwn(t *testing.T) {
 	w := healthy(t)
 	w.options.Profiles = load(t, "iam", "arn:aws:iam::*:role/alice-worker")
 	if c := check(t, w.examine(t), "aliases of auth/aws"); !c.OK || !strings.Contains(c.Detail, "cannot find the entities") {
-		t.Errorf("iam_alias=role_id is one instance's alone: want ok with what reconcile cannot do, got %+v", c)
+		t.Errorf("iam_alias=role_id belongs to one instance: want ok and reconcile's limit named, got %+v", c)
 	}
 	w.objects["auth/aws/config/identity"]["iam_alias"] = "unique_id"
 	if c := check(t, w.examine(t), "aliases of auth/aws"); c.OK || !strings.Contains(c.Detail, "iam_alias=unique_id") {
-		t.Errorf("by unique_id all instances of an IAM role are one identity: want a failed check, got %+v", c)
+		t.Errorf("with unique_id all instances of an IAM role share one identity: want a failed check, got %+v", c)
 	}
 }
 
@@ -363,7 +363,7 @@ func TestAnAnswerIsOneLineOfBoundedLength(t *testing.T) {
 	w.shapeErr = errors.New("first line\n\tsecond line " + strings.Repeat("encoded authorisation failure ", 200))
 	c := check(t, w.examine(t), "ledger table")
 	if strings.ContainsAny(c.Detail, "\n\t") || len([]rune(c.Detail)) > 600 || !strings.Contains(c.Detail, "first line second line") {
-		t.Errorf("want one line of at most 600 signs, got %d: %q", len([]rune(c.Detail)), c.Detail)
+		t.Errorf("want one line of at most 600 characters, got %d: %q", len([]rune(c.Detail)), c.Detail)
 	}
 }
 
@@ -375,8 +375,8 @@ func TestAnExaminationWithoutTimeSaysSoOfEveryCheck(t *testing.T) {
 		t.Errorf("want %d checks and ok false, got %d and %v", len(names), len(r.Checks), r.OK)
 	}
 	for _, c := range r.Checks {
-		if c.OK || !strings.HasPrefix(c.Detail, "not looked at") {
-			t.Errorf("what was not looked at must not pass for in order: %+v", c)
+		if c.OK || !strings.HasPrefix(c.Detail, "not checked") {
+			t.Errorf("a check that was not made must not be OK: %+v", c)
 		}
 	}
 }
@@ -385,7 +385,7 @@ func TestTheAnswerHasTheNamesOfTheContract(t *testing.T) {
 	text, err := json.Marshal(doctor.Report{Mode: "doctor", Checks: []doctor.Check{{Name: "n", Detail: "d", Remedy: "r"}}})
 	const want = `{"mode":"doctor","ok":false,"checks":[{"name":"n","ok":false,"detail":"d","remedy":"r"}]}`
 	if err != nil || string(text) != want {
-		t.Errorf("scripts of others lean on these names:\n got %s, %v\nwant %s", text, err, want)
+		t.Errorf("users' scripts need these names:\n got %s, %v\nwant %s", text, err, want)
 	}
 }
 

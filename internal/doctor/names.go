@@ -8,18 +8,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// owner reports whether a PKI mount is this deployment's: claims on names are unique within one ledger.
-func (d Doctor) owner(ctx context.Context, mount string) finding {
+// pkiOwner checks that a PKI mount belongs to this deployment: claims on names are unique only within one ledger.
+func (d Doctor) pkiOwner(ctx context.Context, mount string) finding {
 	data, err := d.Objects.Read(ctx, grant.MountInfoPath(mount))
 	if err != nil {
-		return good("not looked at: %v", err)
+		return good("not checked: %v", err)
 	}
 	text, _ := data["description"].(string)
 	owner, marked := grant.MountOwner(text)
 	switch {
 	case !marked:
 		return bad("run infra/vault with -deployment "+d.Deployment,
-			"%s bears no mark of a deployment: another one could use it too, and give an instance the name of one of this deployment's", mount)
+			"%s has no mark of a deployment: another deployment could use it too, and give an instance the name of one of this deployment's", mount)
 	case owner != d.Deployment:
 		return bad("use another base_path in the profiles: a PKI mount belongs to one deployment",
 			"%s belongs to the deployment %s and not to %s: each could give an instance the name of one of the other's", mount, owner, d.Deployment)
@@ -27,8 +27,7 @@ func (d Doctor) owner(ctx context.Context, mount string) finding {
 	return good("%s belongs to this deployment, %s", mount, owner)
 }
 
-// pkiRoles looks for roles of a PKI mount that are not this program's. What begins like one of its names is left to the
-// check of the names.
+// pkiRoles looks for roles of a PKI mount that are not this program's. foreignNames checks the roles with its prefix.
 func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
 	path := grant.PKIRoleFolder(mount)
 	roles, err := d.Objects.List(ctx, path)
@@ -37,21 +36,21 @@ func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
 	}
 	foreign := slices.DeleteFunc(slices.Clone(roles), func(name string) bool { return strings.HasPrefix(name, grant.NamePrefix(grant.KindPKIRole)) })
 	if len(foreign) > 0 {
-		return bad("move these roles to a PKI mount of their own: one that this program uses should be its alone",
-			"%s has roles that are not this program's, and that can issue any name: %s", path, few(foreign))
+		return bad("move these roles to another PKI mount: this program's must hold its own roles only",
+			"%s has roles that are not this program's and can issue any name: %s", path, abbreviate(foreign))
 	}
-	return good("%s has no role that is not this program's; roles: %d", path, len(roles))
+	return good("all %[2]d roles of %[1]s are this program's", path, len(roles))
 }
 
-// folder is a folder of the program's objects, and their kind.
+// folder is a folder in Vault with this program's objects of one kind.
 type folder struct {
 	path string
 	kind grant.Kind
 }
 
-// names looks for what the functions' tokens can write and no instance has. The program lists and removes the names of
-// its form alone, so such an object would outlast a teardown.
-func (d Doctor) names(ctx context.Context) finding {
+// foreignNames looks for objects that the functions' tokens can write but whose names no instance can have. Reconcile and
+// teardown skip such names, so the objects would outlast a teardown.
+func (d Doctor) foreignNames(ctx context.Context) finding {
 	var foreign []string
 	seen := 0
 	for _, f := range d.folders() {
@@ -70,12 +69,13 @@ func (d Doctor) names(ctx context.Context) finding {
 		}
 	}
 	if len(foreign) > 0 {
-		return bad("read each of them, look for its maker in Vault's audit log, and delete it",
-			"the functions' tokens can write these, and no instance has such a name: they may be a way in that a removal leaves: %s", few(foreign))
+		return bad("read each object, find its author in Vault's audit log, and delete it",
+			"the functions' tokens can write these objects, but no instance can have such a name; they may grant access that no removal takes away: %s", abbreviate(foreign))
 	}
-	return good("each name under the program's patterns is of its form; names: %d", seen)
+	return good("all %d names under this program's patterns have its form", seen)
 }
 
+// folders returns the folders in which this program makes objects.
 func (d Doctor) folders() []folder {
 	all := []folder{{grant.PolicyFolder, grant.KindPolicy}, {grant.AuthRoleFolder(d.AuthMount), grant.KindAuthRole}}
 	for _, path := range d.Profiles.OutputFolders() {

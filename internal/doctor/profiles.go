@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// loaded names the profiles. That they load is settled when the function starts.
+// loaded names the profiles. The function has loaded them when it started.
 func (d Doctor) loaded(context.Context) finding {
 	var names []string
 	for _, p := range d.Profiles.Profiles {
@@ -15,12 +15,12 @@ func (d Doctor) loaded(context.Context) finding {
 	}
 	slices.Sort(names)
 	if len(names) == 0 {
-		return bad("deploy the functions with profiles in templates/, or set TEMPLATES_DIR", "no profile is loaded: no instance is granted anything")
+		return bad("deploy the functions with profiles in templates/, or set TEMPLATES_DIR", "no profile is loaded: no instance gets access")
 	}
-	return good("%d profiles: %s", len(names), few(names))
+	return good("%d profiles: %s", len(names), abbreviate(names))
 }
 
-// rules names the profiles by which nothing new is granted.
+// rules names the profiles that break a rule: nothing new is granted by them.
 func (d Doctor) rules(context.Context) finding {
 	var barred, faults []string
 	for _, p := range d.Profiles.Profiles {
@@ -35,14 +35,14 @@ func (d Doctor) rules(context.Context) finding {
 	}
 	if len(barred) > 0 {
 		// The names come first: a long detail is cut at its end.
-		return bad("mend the profiles (make render shows whether they pass) and deploy: see docs/upgrades.md",
-			"nothing new is granted by %d profiles, and what was granted by them stands: %s. The first fault of each: %s", len(barred), few(barred), few(faults))
+		return bad("correct the profiles (make render checks them) and deploy: see docs/upgrades.md",
+			"nothing new is granted by %d profiles, and their existing grants stay: %s. The first fault of each: %s", len(barred), abbreviate(barred), abbreviate(faults))
 	}
 	return good("no profile breaks a rule")
 }
 
-// networks names the profiles by which whoever may launch an instance with their role, in any network, may hold an
-// address first.
+// networks names the profiles whose certificates hold addresses but which name no VPC: with such a profile, anyone who may launch
+// an instance with its role can claim an address in a network of their own first.
 func (d Doctor) networks(context.Context) finding {
 	var open []string
 	for _, p := range d.Profiles.Profiles {
@@ -52,12 +52,12 @@ func (d Doctor) networks(context.Context) finding {
 	}
 	if len(open) > 0 {
 		return bad("name the VPCs in match.vpc_ids",
-			"certificates hold the instances' addresses and match.vpc_ids names no VPC: whoever may launch with the role in a network of their own can hold another's future address: %s", few(open))
+			"certificates hold the instances' addresses, but match.vpc_ids names no VPC: anyone who may launch an instance with the role in a network of their own can claim another instance's future address: %s", abbreviate(open))
 	}
 	return good("every profile whose certificates hold addresses names its VPCs")
 }
 
-// overlap names the profiles of which an instance could match two: it would be refused when it starts.
+// overlap names the pairs of profiles that one instance could match; it would be refused.
 func (d Doctor) overlap(context.Context) finding {
 	var pairs []string
 	for _, pair := range d.Profiles.Overlaps() {
@@ -65,7 +65,7 @@ func (d Doctor) overlap(context.Context) finding {
 	}
 	if len(pairs) > 0 {
 		return bad("make their match sections exclude each other in one field: other roles, or other values of the same tag",
-			"one instance can match two profiles and would be refused: %s", few(pairs))
+			"one instance can match both profiles of a pair and would be refused: %s", abbreviate(pairs))
 	}
 	return good("no instance can match two profiles")
 }

@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// longest is how much of a line is answered: some of AWS's errors fill a page.
-const longest = 600
+// maxLine is the length to which a line is cut: some of AWS's errors fill a page.
+const maxLine = 600
 
-// step is a check that is to be made.
+// step is one check, before and after it is made.
 type step struct {
 	name string
-	// needs are steps without which this one could tell nothing; none of them needs this one.
+	// needs are the steps that must be OK before this one can be made. They must not need each other in a circle.
 	needs []*step
-	look  func(context.Context) finding
+	check func(context.Context) finding
 
 	done  chan struct{} // closed when found is set
 	found finding
 }
 
-// finding is what a look gave.
+// finding is the result of a check.
 type finding struct {
 	ok             bool
 	detail, remedy string
-	// because is the check further up that stopped this one from being made; empty for one that was made.
-	because string
+	// blockedBy is the failed check because of which this one was not made; empty if it was made.
+	blockedBy string
 }
 
 func good(format string, args ...any) finding {
@@ -39,15 +39,16 @@ func bad(remedy, format string, args ...any) finding {
 	return finding{detail: fmt.Sprintf(format, args...), remedy: remedy}
 }
 
+// run makes the check once its needs are OK and room is free, in at most timeout.
 func (s *step) run(ctx context.Context, room chan struct{}, timeout time.Duration) (found finding) {
 	for _, n := range s.needs {
 		<-n.done
 		if !n.found.ok {
-			because := cmp.Or(n.found.because, n.name)
+			blockedBy := cmp.Or(n.found.blockedBy, n.name)
 			return finding{
-				detail:  fmt.Sprintf("not looked at, because %q is not in order", because),
-				remedy:  fmt.Sprintf("mend %q first", because),
-				because: because,
+				detail:    fmt.Sprintf("not checked, because %q is not OK", blockedBy),
+				remedy:    fmt.Sprintf("correct %q first", blockedBy),
+				blockedBy: blockedBy,
 			}
 		}
 	}
@@ -56,34 +57,34 @@ func (s *step) run(ctx context.Context, room chan struct{}, timeout time.Duratio
 		defer func() { <-room }()
 	case <-ctx.Done():
 	}
-	if ctx.Err() != nil { // with room too: of two that are ready, select takes either
-		return bad("run the doctor again with more time", "not looked at: %v", ctx.Err())
+	if ctx.Err() != nil { // even with room: select picks at random among ready cases
+		return bad("run the doctor again with more time", "not checked: %v", ctx.Err())
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			what := fmt.Sprintf("%T", p) // not its value, which may be of any kind
+			what := fmt.Sprintf("%T", p) // not its value, which may hold anything
 			if fault, ok := p.(runtime.Error); ok {
 				what = fault.Error()
 			}
-			found = bad("report this as a fault of the program", "the check itself failed: %s", what)
+			found = bad("report this as a bug of this program", "the check itself failed: %s", what)
 		}
 	}()
-	return s.look(ctx)
+	return s.check(ctx)
 }
 
-// line is a text in one line of bounded length.
+// line returns a text in one line of at most maxLine characters.
 func line(text string) string {
 	runes := []rune(strings.Join(strings.Fields(text), " "))
-	if len(runes) > longest {
-		return string(runes[:longest-1]) + "…"
+	if len(runes) > maxLine {
+		return string(runes[:maxLine-1]) + "…"
 	}
 	return string(runes)
 }
 
-// few joins the first of many.
-func few(list []string) string {
+// abbreviate joins the first texts of a list and counts the others.
+func abbreviate(list []string) string {
 	const most = 8
 	if len(list) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)

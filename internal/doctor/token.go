@@ -11,12 +11,12 @@ import (
 
 const (
 	runSetup = "run infra/vault with the functions' own profiles and options (-templates-dir, -auth-mount, -also-path, -revoke-certificates)"
-	// nobody is an instance that is not there: its objects' paths are asked about and never touched.
-	nobody = "i-00000000000000000"
+	// noInstance is the ID of an instance that does not exist. Its objects' paths are only asked about.
+	noInstance = "i-00000000000000000"
 )
 
-// mayWhatItMust asks whether the token can do all that the function does.
-func (d Doctor) mayWhatItMust(ctx context.Context) finding {
+// hasRights checks that the token has every right that the function needs.
+func (d Doctor) hasRights(ctx context.Context) finding {
 	has, err := d.Objects.Capabilities(ctx, d.examples())
 	if err != nil {
 		return bad(d.remedyFor(err), "%v", err)
@@ -34,40 +34,40 @@ func (d Doctor) mayWhatItMust(ctx context.Context) finding {
 		}
 	}
 	if len(lacking) > 0 {
-		return bad(runSetup, "the function's token lacks %s", few(lacking))
+		return bad(runSetup, "the function's token lacks %s", abbreviate(lacking))
 	}
-	return good("the function's token can do what it must at all of its %d paths", len(d.Rights))
+	return good("the function's token has its rights at all of its %d paths", len(d.Rights))
 }
 
-// mayNoMore asks whether the token can do anything else: at its own paths, and at others that would make it more than
-// it is.
-func (d Doctor) mayNoMore(ctx context.Context) finding {
+// hasOnlyRights checks that the token has no other rights: at its own paths, and at paths that would give it more power.
+func (d Doctor) hasOnlyRights(ctx context.Context) finding {
 	outside := d.outOfBounds()
 	has, err := d.Objects.Capabilities(ctx, append(d.examples(), outside...))
 	if err != nil {
 		return bad(d.remedyFor(err), "%v", err)
 	}
-	var extra []string
+	var excess []string
 	for _, r := range d.Rights {
 		more := slices.DeleteFunc(slices.Clone(has[r.Example()]), func(c string) bool {
 			return c == "deny" || slices.Contains(r.Capabilities, c)
 		})
 		if len(more) > 0 {
-			extra = append(extra, fmt.Sprintf("%s (%s)", r.Path, strings.Join(more, " ")))
+			excess = append(excess, fmt.Sprintf("%s (%s)", r.Path, strings.Join(more, " ")))
 		}
 	}
 	for _, path := range outside {
 		if !slices.Equal(has[path], []string{"deny"}) {
-			extra = append(extra, fmt.Sprintf("%s (%s)", path, strings.Join(has[path], " ")))
+			excess = append(excess, fmt.Sprintf("%s (%s)", path, strings.Join(has[path], " ")))
 		}
 	}
-	if len(extra) > 0 {
-		return bad("give the function's role at auth/"+d.LoginMount+" its own policy and no other, take its entity out of groups, then "+runSetup,
-			"the function's token may do more than it must: %s", few(extra))
+	if len(excess) > 0 {
+		return bad("give the function's role at auth/"+d.LoginMount+" its own policy and no other, remove its entity from groups, then "+runSetup,
+			"the function's token has more rights than it needs: %s", abbreviate(excess))
 	}
-	return good("the function's token can do nothing else at its own paths, and nothing at %d others", len(outside))
+	return good("the function's token has no other rights at its own paths, and none at %d other paths", len(outside))
 }
 
+// examples returns a path for each right.
 func (d Doctor) examples() []string {
 	out := make([]string, len(d.Rights))
 	for i, r := range d.Rights {
@@ -76,13 +76,13 @@ func (d Doctor) examples() []string {
 	return out
 }
 
-// outOfBounds are paths the token must get nothing at, chosen for what they would open: its own policy and role, other
-// policies and roles, new tokens, mounts, identities, certificates, secrets. One that a right covers is left out; but
-// never the functions' own policies and roles, which a name like an instance's would put within their reach.
+// outOfBounds returns paths at which the token must have no rights because they give power: its own policy and role, other
+// policies and roles, new tokens, mounts, identities, certificates, secrets. It leaves out paths that a right covers, but never
+// the functions' own policies and roles: with a name like an instance's, a right would cover them.
 func (d Doctor) outOfBounds() []string {
 	paths := []string{
 		grant.PolicyPath("nobody"),
-		grant.OldPolicyPath(grant.PolicyName(nobody, "nobody")), // the same policies by their old path
+		grant.OldPolicyPath(grant.PolicyName(noInstance, "nobody")), // the old path of the same policies
 		"sys/auth/nobody", "sys/mounts/nobody", "sys/audit/nobody", "sys/raw/nobody", "sys/remount",
 		grant.RevokePrefixPath("nobody"), "sys/leases/revoke-force/nobody", "sys/seal", "sys/step-down",
 		grant.AuthConfigPath(d.AuthMount, "client"), grant.AuthConfigPath(d.AuthMount, "sts/000000000000"), grant.AuthRolePath(d.AuthMount, "nobody"),
@@ -93,16 +93,16 @@ func (d Doctor) outOfBounds() []string {
 	for _, mount := range d.Profiles.PKIMounts() {
 		paths = append(paths, grant.PKIRolePath(mount, "nobody"))
 		for _, by := range []string{mount, mount + "/issuer/default"} {
-			paths = append(paths, grant.IssuePath(by, nobody), grant.SignPath(by, nobody))
+			paths = append(paths, grant.IssuePath(by, noInstance), grant.SignPath(by, noInstance))
 		}
 		for _, end := range []string{
-			"sign-verbatim", "sign-verbatim/" + nobody, "issuer/default/sign-verbatim",
+			"sign-verbatim", "sign-verbatim/" + noInstance, "issuer/default/sign-verbatim",
 			"root/sign-intermediate", "root/sign-self-issued", "root/generate/exported", "root/generate/internal",
 			"issuers/import/bundle", "keys/import", "config/issuers", "revoke", "tidy",
 		} {
 			paths = append(paths, mount+"/"+end)
 		}
-		for _, prefix := range grant.LeasePrefixes(mount, nobody) {
+		for _, prefix := range grant.LeasePrefixes(mount, noInstance) {
 			paths = append(paths, grant.RevokePrefixPath(prefix))
 		}
 	}
@@ -114,9 +114,10 @@ func (d Doctor) outOfBounds() []string {
 	return slices.Compact(paths)
 }
 
+// covered reports whether a right covers path.
 func (d Doctor) covered(path string) bool {
 	for _, r := range d.Rights {
-		if before, wild := strings.CutSuffix(r.Path, "*"); path == r.Path || wild && strings.HasPrefix(path, before) {
+		if prefix, wild := strings.CutSuffix(r.Path, "*"); path == r.Path || (wild && strings.HasPrefix(path, prefix)) {
 			return true
 		}
 	}

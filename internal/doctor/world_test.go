@@ -26,7 +26,7 @@ const (
 	instanceID = "i-0123456789abcdef0"
 )
 
-// world is all the doctor looks at, in order. Each test spoils one thing.
+// world is everything that the doctor checks, in a healthy state. Each test spoils one thing.
 type world struct {
 	mu      sync.Mutex
 	options doctor.Options
@@ -37,9 +37,9 @@ type world struct {
 	objects      map[string]map[string]any
 	objectErrs   map[string]error
 	lists        map[string][]string
-	capabilities map[string][]string // beside those of the rights
+	capabilities map[string][]string // in place of those of the rights
 	capErr       error
-	asked        []string // paths whose capabilities were asked for
+	asked        []string // paths whose capabilities were read
 
 	accountErr    error
 	roleErrs      map[string]error
@@ -95,7 +95,7 @@ func healthy(t *testing.T) *world {
 	return w
 }
 
-// load makes a profile for each role.
+// load returns a set of profiles, one for each role.
 func load(t *testing.T, auth string, roles ...string) *grant.Set {
 	t.Helper()
 	files := fstest.MapFS{}
@@ -115,7 +115,7 @@ outputs:
 	}
 	set, err := grant.Load(files)
 	if err != nil {
-		t.Fatalf("the profiles must load, so that the doctor is what is tested: %v", err)
+		t.Fatalf("the profiles must load: %v", err)
 	}
 	return set
 }
@@ -166,7 +166,7 @@ func (w *world) TryProfiles(_ context.Context, account string) error { return w.
 
 func (w *world) TryInstances(_ context.Context, p facts.Place) error {
 	if p.Account == "" {
-		return errors.New("the function's own account must be resolved before EC2 is asked")
+		return errors.New("the function's own account must be resolved before the call to EC2")
 	}
 	return w.instancesErrs[p]
 }
@@ -174,7 +174,7 @@ func (w *world) TryInstances(_ context.Context, p facts.Place) error {
 func (w *world) Shape(ctx context.Context) (ledger.Shape, error) {
 	if w.tablePanics {
 		var none *ledger.Shape
-		return *none, nil //nolint:govet // the panic is what is wanted
+		return *none, nil //nolint:govet // panics on purpose
 	}
 	if w.tableHangs {
 		<-ctx.Done()
@@ -186,7 +186,7 @@ func (w *world) Shape(ctx context.Context) (ledger.Shape, error) {
 func (w *world) Recovery(context.Context) (bool, error) { return w.recovery, w.recoveryErr }
 func (w *world) Expiry(context.Context) (string, error) { return w.expiry, w.expiryErr }
 
-// refusal is an error as AWS's SDK gives it.
+// refusal is an error as AWS's SDK returns it.
 type refusal struct{ code string }
 
 func (r refusal) Error() string     { return r.code + ": you are not authorised" }

@@ -80,7 +80,7 @@ func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
 			spoil:  func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": "nodes"}) },
 			mend:   func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": grant.MountMark("lab")}) },
 			check:  "pki owner " + k8s,
-			detail: "bears no mark",
+			detail: "has no mark",
 		},
 		"a PKI mount of another deployment": {
 			spoil:  func(t *testing.T) { vaultWrite(t, tune, map[string]any{"description": grant.MountMark("other")}) },

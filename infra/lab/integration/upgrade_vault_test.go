@@ -21,7 +21,7 @@ func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
 		t.Errorf("got %+v", a)
 	}
 	_, checks := examine(t, world.Functions[reconcile])
-	if c := checks["pki owner "+k8s]; c.OK || !strings.Contains(c.Detail, "bears no mark") || !strings.Contains(c.Remedy, "-deployment") {
+	if c := checks["pki owner "+k8s]; c.OK || !strings.Contains(c.Detail, "has no mark") || !strings.Contains(c.Remedy, "-deployment") {
 		t.Errorf("want the doctor to report the missing mark, got %+v", c)
 	}
 	out, err := world.VaultSetup(t.Context())
