@@ -11,15 +11,13 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 )
 
 var update = flag.Bool("update", false, "write docs/configuration.md's tables instead of comparing")
 
 var root = filepath.Join("..", "..")
 
-// template is what of template.yaml makes the functions' environment.
+// template is the part of template.yaml that sets the functions' environment.
 type template struct {
 	Metadata struct {
 		Interface struct {
@@ -84,7 +82,7 @@ func readTemplate(t *testing.T) (template, map[string]yaml.Node) {
 
 var substituted = regexp.MustCompile(`\$\{(\w+)\}`)
 
-// parameters are those that a value of the template hangs on, by the conditions it names too.
+// parameters returns the parameters on which a value of the template depends, its conditions included.
 func (s template) parameters(n *yaml.Node) []string {
 	var names []string
 	add := func(name string) {
@@ -116,17 +114,14 @@ func (s template) parameters(n *yaml.Node) []string {
 
 func TestTemplateAndSettingsAgreeOnEveryVariable(t *testing.T) {
 	s, wired := readTemplate(t)
-	known := map[string]settings.Variable{}
-	for _, v := range settings.Reference() {
-		known[v.Name] = v
-		if v.Meaning == "" {
-			t.Errorf("%s has no meaning in reference.go", v.Name)
-		}
+	known := map[string]variable{}
+	for _, v := range variables() {
+		known[v.name] = v
 	}
 	for name, node := range wired {
 		v, ok := known[name]
 		if !ok {
-			if !strings.HasPrefix(name, "GO") && !strings.HasPrefix(name, "AWS_") { // the runtime's and the SDK's
+			if !strings.HasPrefix(name, "GO") && !strings.HasPrefix(name, "AWS_") { // Go's and the SDK's
 				t.Errorf("template.yaml sets %s, which no function reads", name)
 			}
 			continue
@@ -137,15 +132,15 @@ func TestTemplateAndSettingsAgreeOnEveryVariable(t *testing.T) {
 		p, isParameter := s.Parameters[node.Value]
 		switch {
 		case !isParameter:
-		case name == "EVENT_BUS_NAME": // every account has the bus named default; without the variable there is none
-		case p.Default == nil && !v.Required, p.Default != nil && *p.Default != v.Default:
-			t.Errorf("%s: the functions' default is %q, that of parameter %s is %v", name, v.Default, node.Value, text(p.Default))
-		case len(v.Values) > 0 && !slices.Equal(slices.Sorted(slices.Values(v.Values)), slices.Sorted(slices.Values(p.AllowedValues))):
-			t.Errorf("%s takes %q, parameter %s allows %q", name, v.Values, node.Value, p.AllowedValues)
+		case name == "EVENT_BUS_NAME": // the parameter's default is the bus that every account has; the variable has none
+		case p.Default == nil && !v.required, p.Default != nil && *p.Default != v.def():
+			t.Errorf("%s: the functions' default is %q, parameter %s's is %v", name, v.def(), node.Value, text(p.Default))
+		case len(v.values) > 0 && !slices.Equal(slices.Sorted(slices.Values(v.values)), slices.Sorted(slices.Values(p.AllowedValues))):
+			t.Errorf("%s accepts %q, parameter %s allows %q", name, v.values, node.Value, p.AllowedValues)
 		}
 	}
 	for name, v := range known {
-		if _, ok := wired[name]; v.Required && !ok {
+		if _, ok := wired[name]; v.required && !ok {
 			t.Errorf("the functions need %s, and template.yaml does not set it", name)
 		}
 	}
@@ -158,17 +153,17 @@ func text(s *string) string {
 	return fmt.Sprintf("%q", *s)
 }
 
-// reference is the generated part of the page.
+// reference returns the generated part of the page.
 func reference(t *testing.T) string {
 	t.Helper()
 	s, wired := readTemplate(t)
-	of := map[string][]settings.Variable{} // by parameter
-	var without []settings.Variable
-	for _, v := range settings.Reference() {
-		node := wired[v.Name]
+	byParameter := map[string][]variable{}
+	var without []variable
+	for _, v := range variables() {
+		node := wired[v.name]
 		names := s.parameters(&node)
 		for _, p := range names {
-			of[p] = append(of[p], v)
+			byParameter[p] = append(byParameter[p], v)
 		}
 		if len(names) == 0 {
 			without = append(without, v)
@@ -188,11 +183,11 @@ func reference(t *testing.T) string {
 				t.Errorf("the group %q names %s, which is no parameter", g.Label.Default, name)
 			}
 			meaning, standard := p.Description, "required"
-			if len(of[name]) > 0 && meaning == "" {
-				meaning = of[name][0].Meaning
+			if len(byParameter[name]) > 0 && meaning == "" {
+				meaning = byParameter[name][0].meaning
 			}
 			if meaning == "" {
-				t.Errorf("nothing says what parameter %s is for: give it a Description", name)
+				t.Errorf("parameter %s has no Description", name)
 			}
 			if p.Default != nil {
 				standard = code(*p.Default)
@@ -201,8 +196,8 @@ func reference(t *testing.T) string {
 				meaning += "; one of " + codes(p.AllowedValues)
 			}
 			var names []string
-			for _, v := range of[name] {
-				names = append(names, v.Name)
+			for _, v := range byParameter[name] {
+				names = append(names, v.name)
 			}
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", name, standard, strings.ReplaceAll(meaning, "|", `\|`), codes(names))
 		}
@@ -210,20 +205,20 @@ func reference(t *testing.T) string {
 	}
 	for name := range s.Parameters {
 		if !grouped[name] {
-			t.Errorf("parameter %s is in no group of AWS::CloudFormation::Interface: nobody finds it in the console", name)
+			t.Errorf("parameter %s is in no group of AWS::CloudFormation::Interface, so the console lists it last", name)
 		}
 	}
 	b.WriteString("## Variables without a parameter\n\n| variable | default | meaning | in the template |\n| --- | --- | --- | --- |\n")
 	for _, v := range without {
 		set := "not set"
-		if _, ok := wired[v.Name]; ok {
+		if _, ok := wired[v.name]; ok {
 			set = "set by it"
 		}
-		standard := code(v.Default)
-		if v.Required {
+		standard := code(v.def())
+		if v.required {
 			standard = "required"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", v.Name, standard, v.Meaning, set)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", v.name, standard, v.meaning, set)
 	}
 	return b.String()
 }
@@ -257,7 +252,7 @@ func TestTheConfigurationPageSaysWhatTemplateAndSettingsSay(t *testing.T) {
 	}
 	want := reference(t)
 	if *update {
-		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o644); err != nil { //nolint:gosec // a page for everybody
+		if err := os.WriteFile(file, []byte(before+begin+want+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -267,20 +262,20 @@ func TestTheConfigurationPageSaysWhatTemplateAndSettingsSay(t *testing.T) {
 	}
 }
 
-// What the template lets through must start the functions; a function that refuses its settings starts for nobody.
+// The functions must accept every value that the template accepts: with a refused setting no function starts.
 func TestMaxCertificateTTL_TemplateTakesOnlyWhatLoads(t *testing.T) {
 	s, _ := readTemplate(t)
 	pattern := regexp.MustCompile(s.Parameters["MaxCertificateTTL"].AllowedPattern)
 	for text, want := range map[string]bool{
 		"8760h": true, "1s": true, "90m": true, "999999h": true, "99999999m": true, "99999999s": true,
 		"": false, "0h": false, "-1h": false, "8760": false, "365d": false, "1.5h": false, "500ms": false, "9999999h": false,
-		"720h30m": false, // of Go's durations the template takes those of one unit
+		"720h30m": false, // the template accepts durations of one unit only
 	} {
 		if got := pattern.MatchString(text); got != want {
-			t.Errorf("the template takes %q: %v, want %v", text, got, want)
+			t.Errorf("the template accepts %q: %v, want %v", text, got, want)
 		}
 		if _, err := load(map[string]string{"MAX_CERTIFICATE_TTL": text}); want && err != nil {
-			t.Errorf("the template takes %q, the functions do not: %v", text, err)
+			t.Errorf("the template accepts %q, the functions do not: %v", text, err)
 		}
 	}
 }

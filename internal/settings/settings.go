@@ -1,4 +1,5 @@
-// Package settings turns the environment into typed settings, once, when a function starts.
+// Package settings reads and checks a function's settings from its environment. internal/wiring loads them once, when the
+// function starts.
 package settings
 
 import (
@@ -17,13 +18,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// The faults a setting can have; Load joins one of them for each variable that is wrong.
+// The faults of a setting. Load joins one for each wrong variable.
 var (
 	ErrMissing = errors.New("is required")
 	ErrInvalid = errors.New("is not valid")
 )
 
-// Vault is how to reach Vault and log in to it.
+// Vault are the settings of the connection to Vault and the login.
 type Vault struct {
 	Addr           string // https://host:port
 	Namespace      string
@@ -44,38 +45,38 @@ const (
 	LoginToken   = "token"
 )
 
-// Settings are all settings of a function. Nothing reads the environment after they are loaded.
+// Settings are all settings of a function. The environment is not read again.
 type Settings struct {
 	TableName          string
 	DeploymentID       string
 	Vault              Vault
-	AuthMount          string   // the mount that receives the per-instance roles
+	AuthMount          string   // the mount of the instances' roles
 	MemberRoleName     string   // empty: only the function's own account
-	AllowedAccounts    []string // other than the function's own, whose instances are looked at
-	MemberExternalID   string   // what the member role's trust policy asks for; the deployment ID where none is set
+	AllowedAccounts    []string // other than the function's own, whose instances may get a grant
+	MemberExternalID   string   // what the member role's trust policy requires; by default the deployment ID
 	Adopt              bool     // CONFLICT_MODE=adopt
 	OnShuttingDown     bool     // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool
-	MaxCertificateTTL  time.Duration // the longest max_ttl a PKI role of a profile may have; positive, whole seconds
-	TemplatesDir       string        // empty: the profiles that are built in
+	MaxCertificateTTL  time.Duration // the longest max_ttl of a profile's PKI role; positive, whole seconds
+	TemplatesDir       string        // empty: the built-in profiles
 	EventBus           string        // name or ARN; empty: audit events are log lines only
-	HookPrefix         string        // what the names of the lifecycle hooks begin with that are answered
+	HookPrefix         string        // of the names of the lifecycle hooks that are answered
 	HookContinues      bool          // HOOK_ON_REFUSAL=continue
-	ReadyTag           string        // key of the tag that shows on an instance whether its identity stands; empty: none
+	ReadyTag           string        // key of the tag that shows whether an instance's identity is ready; empty: no tag
 	Reconcile          Reconcile
 	LogLevel           slog.Level
 }
 
-// Reconcile is what only the reconcile function goes by.
+// Reconcile are the settings of the reconcile function alone.
 type Reconcile struct {
 	DetectOnly bool     // RECONCILE_MODE=detect
 	Accounts   []string // empty: the function's own
 	Regions    []string // empty: the function's own
-	// DeleteLimit is the share of the recorded instances, in percent, past which nothing is deleted.
+	// DeleteLimit is the delete limit in percent of the recorded instances.
 	DeleteLimit int
-	// ConvergeQueueURL is the queue that repairs of live instances are sent to; empty: reconcile makes them itself.
+	// ConvergeQueueURL is the queue for repairs of live instances; empty: reconcile makes them itself.
 	ConvergeQueueURL string
-	// QueueURL is reconcile's own queue, by which a run goes on that outlasts one invocation; empty for none.
+	// QueueURL is reconcile's own queue, through which a run that outlasts an invocation continues; empty: no queue.
 	QueueURL string
 }
 
@@ -91,14 +92,14 @@ var (
 	eventBus   = facts.NewForm(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
 	hookPrefix = facts.NewForm(`^[A-Za-z0-9_/-]+$`, 200)
-	// Some of what a key may hold that the metadata service is to show. Without a colon it cannot begin with aws:, which is
-	// AWS's own. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
+	// A subset of the keys that the metadata service can show. Without a colon, no key begins with aws:, which AWS reserves.
+	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
 	tagKey = facts.NewForm(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
 	header = facts.NewForm(`^[!-~]+$`, 1024)
 )
 
-// Load reads the settings by getenv (os.Getenv outside tests). A variable that is empty counts as not set. The
-// error joins every fault there is, each naming its variable, around ErrMissing or ErrInvalid.
+// Load reads the settings with getenv. An empty variable counts as not set. The error joins all faults; each names its variable
+// and wraps ErrMissing or ErrInvalid.
 func Load(getenv func(string) string) (Settings, error) {
 	r := reader{getenv: getenv}
 	s := read(&r)
@@ -108,6 +109,7 @@ func Load(getenv func(string) string) (Settings, error) {
 	return s, nil
 }
 
+// read reads all settings; r collects the faults.
 func read(r *reader) Settings {
 	s := Settings{
 		TableName:    r.form("TABLE_NAME", "", tableName, required),
@@ -168,21 +170,19 @@ const (
 	optional = false
 )
 
+// reader reads variables and collects their faults.
 type reader struct {
 	getenv func(string) string
 	faults []error
-	seen   *[]Variable // every variable that is read; nil for nobody who asks
 }
 
 func (r *reader) invalid(name, why string) {
 	r.faults = append(r.faults, fmt.Errorf("%s %w: %s", name, ErrInvalid, why))
 }
 
+// text returns a variable, or the default standard.
 func (r *reader) text(name, standard string, isRequired bool) string {
 	v := strings.TrimSpace(r.getenv(name))
-	if r.seen != nil {
-		*r.seen = append(*r.seen, Variable{Name: name, Required: isRequired, Default: standard})
-	}
 	if v == "" {
 		if isRequired {
 			r.faults = append(r.faults, fmt.Errorf("%s %w", name, ErrMissing))
@@ -192,6 +192,7 @@ func (r *reader) text(name, standard string, isRequired bool) string {
 	return v
 }
 
+// form returns a variable that must have a form.
 func (r *reader) form(name, standard string, want facts.Form, isRequired bool) string {
 	v := r.text(name, standard, isRequired)
 	if v != "" && !want.Match(v) {
@@ -200,22 +201,17 @@ func (r *reader) form(name, standard string, want facts.Form, isRequired bool) s
 	return v
 }
 
-// oneOf takes one of the values; the first is the default.
+// oneOf returns a variable that must be one of the values. The first is the default.
 func (r *reader) oneOf(name string, values ...string) string {
 	v := r.text(name, values[0], optional)
-	if r.seen != nil {
-		(*r.seen)[len(*r.seen)-1].Values = values
-	}
-	for _, allowed := range values {
-		if v == allowed {
-			return v
-		}
+	if slices.Contains(values, v) {
+		return v
 	}
 	r.invalid(name, fmt.Sprintf("%q is none of %s", v, strings.Join(values, ", ")))
 	return values[0]
 }
 
-// list takes values between commas, each once.
+// list returns the valid values of a comma-separated variable, without duplicates.
 func (r *reader) list(name string, valid func(string) bool) []string {
 	var out []string
 	for v := range strings.SplitSeq(r.text(name, "", optional), ",") {
@@ -240,7 +236,7 @@ func (r *reader) percent(name string, standard int) int {
 	return n
 }
 
-// duration takes a Go duration that is positive and of whole seconds, as Vault counts lifetimes.
+// duration returns a variable that must be a positive Go duration of whole seconds, since Vault counts lifetimes in seconds.
 func (r *reader) duration(name, standard string) time.Duration {
 	v := r.text(name, standard, optional)
 	d, err := time.ParseDuration(v)
@@ -250,7 +246,7 @@ func (r *reader) duration(name, standard string) time.Duration {
 	return d
 }
 
-// address takes an http(s) address without user, path or query.
+// address returns a variable that must be an https address without user, path and query, or an http one of this host.
 func (r *reader) address(name string, isRequired bool) string {
 	v := strings.TrimSuffix(r.text(name, "", isRequired), "/")
 	if v == "" {
@@ -261,16 +257,16 @@ func (r *reader) address(name string, isRequired bool) string {
 	case err != nil, u.Host == "", u.Scheme != "https" && u.Scheme != "http":
 		r.invalid(name, "want https://host:port")
 	case u.Scheme == "http" && !loopback(u.Hostname()):
-		r.invalid(name, "want https: a token would travel in the clear (http is for an agent on this machine)")
+		r.invalid(name, "want https: a token would travel unencrypted (http is for an agent on this machine)")
 	case u.User != nil, u.Path != "", u.RawQuery != "", u.Fragment != "":
-		r.invalid(name, "want https://host:port and nothing behind it")
+		r.invalid(name, "want https://host:port without user, path and query")
 	}
 	return v
 }
 
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
+	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
 func (r *reader) level(name string) slog.Level {

@@ -49,34 +49,34 @@ func TestEachFaultNamesItsVariableAndItsKind(t *testing.T) {
 		says   string
 	}{
 		"no table":                               {map[string]string{"TABLE_NAME": ""}, settings.ErrMissing, "TABLE_NAME"},
-		"a table that is only spaces":            {map[string]string{"TABLE_NAME": "  "}, settings.ErrMissing, "TABLE_NAME"},
+		"a table of spaces only":                 {map[string]string{"TABLE_NAME": "  "}, settings.ErrMissing, "TABLE_NAME"},
 		"no deployment":                          {map[string]string{"DEPLOYMENT_ID": ""}, settings.ErrMissing, "DEPLOYMENT_ID"},
 		"a deployment with a newline":            {map[string]string{"DEPLOYMENT_ID": "a\nb"}, settings.ErrInvalid, "DEPLOYMENT_ID"},
 		"no Vault":                               {map[string]string{"VAULT_ADDR": ""}, settings.ErrMissing, "VAULT_ADDR"},
 		"a Vault address without a scheme":       {map[string]string{"VAULT_ADDR": "vault:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
 		"a Vault address with a path":            {map[string]string{"VAULT_ADDR": "https://vault/v1"}, settings.ErrInvalid, "VAULT_ADDR"},
 		"a Vault address with a password":        {map[string]string{"VAULT_ADDR": "https://u:p@vault"}, settings.ErrInvalid, "VAULT_ADDR"},
-		"a Vault over the network in the clear":  {map[string]string{"VAULT_ADDR": "http://vault.example.com:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
-		"a CA that is no secret":                 {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
+		"an unencrypted Vault on the network":    {map[string]string{"VAULT_ADDR": "http://vault.example.com:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a CA that is not a secret's ARN":        {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
 		"an unknown login method":                {map[string]string{"VAULT_LOGIN_METHOD": "ldap"}, settings.ErrInvalid, "VAULT_LOGIN_METHOD"},
 		"approle without its secret":             {map[string]string{"VAULT_LOGIN_METHOD": "approle"}, settings.ErrMissing, "VAULT_LOGIN_SECRET_ARN"},
 		"an auth mount that leaves its path":     {map[string]string{"VAULT_AUTH_MOUNT": "../sys"}, settings.ErrInvalid, "VAULT_AUTH_MOUNT"},
 		"a server ID with a line break":          {map[string]string{"VAULT_IAM_SERVER_ID": "a\r\nb"}, settings.ErrInvalid, "VAULT_IAM_SERVER_ID"},
-		"an STS region that is none":             {map[string]string{"VAULT_STS_REGION": "here"}, settings.ErrInvalid, "VAULT_STS_REGION"},
-		"a conflict mode that is none":           {map[string]string{"CONFLICT_MODE": "overwrite"}, settings.ErrInvalid, "CONFLICT_MODE"},
-		"a state to deprovision on":              {map[string]string{"DEPROVISION_ON": "stopped"}, settings.ErrInvalid, "DEPROVISION_ON"},
+		"an unknown STS region":                  {map[string]string{"VAULT_STS_REGION": "here"}, settings.ErrInvalid, "VAULT_STS_REGION"},
+		"an unknown conflict mode":               {map[string]string{"CONFLICT_MODE": "overwrite"}, settings.ErrInvalid, "CONFLICT_MODE"},
+		"an unknown state to deprovision on":     {map[string]string{"DEPROVISION_ON": "stopped"}, settings.ErrInvalid, "DEPROVISION_ON"},
 		"yes instead of true":                    {map[string]string{"REVOKE_CERTIFICATES": "yes"}, settings.ErrInvalid, "REVOKE_CERTIFICATES"},
 		"a certificate lifetime without unit":    {map[string]string{"MAX_CERTIFICATE_TTL": "8760"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
-		"a certificate lifetime of none":         {map[string]string{"MAX_CERTIFICATE_TTL": "0s"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
-		"a certificate lifetime below none":      {map[string]string{"MAX_CERTIFICATE_TTL": "-1h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a certificate lifetime of zero":         {map[string]string{"MAX_CERTIFICATE_TTL": "0s"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"a negative certificate lifetime":        {map[string]string{"MAX_CERTIFICATE_TTL": "-1h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
 		"a certificate lifetime of half seconds": {map[string]string{"MAX_CERTIFICATE_TTL": "1500ms"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
 		"a certificate lifetime in days":         {map[string]string{"MAX_CERTIFICATE_TTL": "365d"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
-		"a certificate lifetime past counting":   {map[string]string{"MAX_CERTIFICATE_TTL": "9999999h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
-		"a reconcile mode that is none":          {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
+		"a certificate lifetime out of range":    {map[string]string{"MAX_CERTIFICATE_TTL": "9999999h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
+		"an unknown reconcile mode":              {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
 		"an account with eleven digits":          {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
-		"a delete limit past everything":         {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
-		"a queue that is no address":             {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
+		"a delete limit above 100":               {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
+		"a queue that is not a URL":              {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
 		"an unknown log level":                   {map[string]string{"LOG_LEVEL": "loud"}, settings.ErrInvalid, "LOG_LEVEL"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	_, err := load(map[string]string{"TABLE_NAME": "", "VAULT_ADDR": "x", "LOG_LEVEL": "loud"})
 	for _, name := range []string{"TABLE_NAME", "VAULT_ADDR", "LOG_LEVEL"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("want all three faults in one error, %s is missing: %v", name, err)
+			t.Errorf("want all three faults in one error, but %s is missing: %v", name, err)
 		}
 	}
 }
