@@ -15,9 +15,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 )
 
-// awsFromEnvironment is the SDK's configuration by the SDK's own variables, which is all that a function has. The SDK's
-// whole chain looks for shared files, web identities, single sign-on and an instance's metadata besides;
-// docs/decisions/binary-size.md has what that weighs.
+// awsFromEnvironment returns the SDK's configuration from the SDK's own variables, the only source that a function has. The SDK's
+// own loading also looks for shared files, web identities, single sign-on and an instance's metadata, which makes the binary
+// larger: docs/decisions/binary-size.md.
 // https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime
 func awsFromEnvironment(ctx context.Context) (aws.Config, error) {
 	env, err := config.NewEnvConfig()
@@ -42,15 +42,15 @@ func awsFromEnvironment(ctx context.Context) (aws.Config, error) {
 		c.BaseEndpoint = &env.BaseEndpoint
 	}
 	if env.CustomCABundle != "" {
-		if c.HTTPClient, err = trusting(env.CustomCABundle); err != nil {
+		if c.HTTPClient, err = clientWithCA(env.CustomCABundle); err != nil {
 			return aws.Config{}, fmt.Errorf("AWS_CA_BUNDLE: %w", err)
 		}
 	}
 	return c, nil
 }
 
-// trusting is the SDK's HTTP client with the CA bundle of a file.
-func trusting(file string) (aws.HTTPClient, error) {
+// clientWithCA returns the SDK's HTTP client with the CA bundle of a file.
+func clientWithCA(file string) (aws.HTTPClient, error) {
 	bundle, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ func lambdaEnvironment(t *testing.T) {
 	}
 }
 
-// The SDK's own loading is what the variables mean.
+// The SDK's own loading defines the meaning of its variables.
 func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
 	for _, name := range []string{
 		"", "AWS_DEFAULT_REGION=us-west-2", "AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:2", "AWS_ENDPOINT_URL_STS=http://127.0.0.1:3",
@@ -64,7 +64,7 @@ func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
 				"STS":      {aws.ToString(sts.NewFromConfig(got).Options().BaseEndpoint), aws.ToString(sts.NewFromConfig(want).Options().BaseEndpoint)},
 			} {
 				if pair[0] != pair[1] {
-					t.Errorf("%s: got %v, want %v as the SDK has it", what, pair[0], pair[1])
+					t.Errorf("%s: got %v, want %v as the SDK loads it", what, pair[0], pair[1])
 				}
 			}
 			have, err := got.Credentials.Retrieve(t.Context())
@@ -75,7 +75,7 @@ func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
 	}
 }
 
-// effective is what of a client's options depends on the environment.
+// effective returns the client's options that depend on the environment.
 func effective(o dynamodb.Options) [6]any {
 	return [6]any{
 		o.Region, aws.ToString(o.BaseEndpoint), o.EndpointOptions.UseFIPSEndpoint, o.EndpointOptions.UseDualStackEndpoint,
@@ -112,11 +112,11 @@ func TestACABundleOfItsOwnIsTrusted(t *testing.T) {
 	}
 	answer, err := c.HTTPClient.Do(request)
 	if err != nil {
-		t.Fatalf("want a server with a certificate of the bundle's trusted, got %v", err)
+		t.Fatalf("want a server with a certificate of the bundle trusted, got %v", err)
 	}
 	_ = answer.Body.Close()
 	t.Setenv("AWS_CA_BUNDLE", "/nowhere")
 	if _, err := awsFromEnvironment(t.Context()); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
-		t.Errorf("want a bundle that cannot be read refused by the variable's name, got %v", err)
+		t.Errorf("want an error that names AWS_CA_BUNDLE, got %v", err)
 	}
 }

@@ -12,21 +12,21 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// measure has every client that is made from c tell of its calls, each try of the SDK's being one.
+// measure makes every client that is made from c add its calls to s; each try of the SDK is a call.
 func measure(c *aws.Config, s *observe.Services) {
 	throttled := retry.IsErrorThrottles(retry.DefaultThrottles)
-	of := map[string]*observe.Calls{"EC2": &s.EC2, "DynamoDB": &s.DynamoDB}
+	byService := map[string]*observe.Calls{"EC2": &s.EC2, "DynamoDB": &s.DynamoDB}
 	timed := middleware.DeserializeMiddlewareFunc("Measure",
 		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 			start := time.Now()
 			out, metadata, err := next.HandleDeserialize(ctx, in)
-			if calls := of[awsmiddleware.GetServiceID(ctx)]; calls != nil {
+			if calls := byService[awsmiddleware.GetServiceID(ctx)]; calls != nil {
 				calls.Observe(time.Since(start), err != nil && throttled.IsErrorThrottle(err).Bool())
 			}
 			return out, metadata, err
 		})
 	c.APIOptions = append(c.APIOptions, func(stack *middleware.Stack) error {
-		// Outermost in the step that is run anew for each try: the answer's error has been read there.
+		// Outermost in the step that the SDK repeats for each try: the answer's error is known there.
 		return stack.Deserialize.Add(timed, middleware.Before)
 	})
 }

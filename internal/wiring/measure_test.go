@@ -18,9 +18,9 @@ import (
 )
 
 func TestEachTryOfTheSDKIsMeasuredAndAThrottledOneCounted(t *testing.T) {
-	asked := 0
+	calls := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if asked++; asked == 1 {
+		if calls++; calls == 1 {
 			w.WriteHeader(http.StatusBadRequest)
 			_, _ = w.Write([]byte(`{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"slow down"}`))
 			return
@@ -34,8 +34,8 @@ func TestEachTryOfTheSDKIsMeasuredAndAThrottledOneCounted(t *testing.T) {
 	_, err := dynamodb.NewFromConfig(c).GetItem(t.Context(), &dynamodb.GetItemInput{
 		TableName: aws.String("table"), Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "x"}},
 	})
-	if err != nil || asked != 2 {
-		t.Fatalf("want the second try to succeed, got %v after %d", err, asked)
+	if err != nil || calls != 2 {
+		t.Fatalf("want the second try to succeed, got %v after %d", err, calls)
 	}
 	_, _ = sts.NewFromConfig(c).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{}) // a service that is not measured
 	m := &observe.Metrics{}

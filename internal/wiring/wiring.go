@@ -1,4 +1,5 @@
-// Package wiring builds each function's handler from its environment: settings, profiles, and the clients of AWS and Vault.
+// Package wiring builds each function's handler from its environment: settings, profiles, and the clients of AWS and Vault. The
+// main packages in functions/ call it.
 package wiring
 
 import (
@@ -8,7 +9,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -39,8 +39,8 @@ import (
 // secretTimeout bounds one read of a secret.
 const secretTimeout = 5 * time.Second
 
-// New wires provision or deprovision from the environment. It reads and checks settings and profiles, so that a wrong
-// deployment fails at once and by name; it calls nobody.
+// New builds the handler of provision or deprovision from the environment. It checks settings and profiles, so that a wrong
+// deployment fails at its start with an error that names the cause. It makes no calls.
 func New(ctx context.Context, name string, duties converge.Duties, getenv func(string) string) (*handler.Handler, error) {
 	p, err := newParts(ctx, getenv)
 	if err != nil {
@@ -53,7 +53,7 @@ func New(ctx context.Context, name string, duties converge.Duties, getenv func(s
 	return &h, nil
 }
 
-// NewReconcile wires the reconcile function from the environment, as New does.
+// NewReconcile builds the handler of reconcile from the environment, as New does.
 func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.ReconcileHandler, error) {
 	p, err := newParts(ctx, getenv)
 	if err != nil {
@@ -83,7 +83,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.Rec
 	return h, nil
 }
 
-// doctor examines what reconcile leans on, and with it what the other functions do.
+// doctor returns the doctor of this deployment. It checks reconcile's needs, which include those of the other functions.
 func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
 	var places []facts.Place
 	accounts := s.Accounts
@@ -95,22 +95,18 @@ func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
 			places = append(places, facts.Place{Account: a, Region: r})
 		}
 	}
-	prefix := rolePrefix(p.settings)
-	var names []string
-	for _, f := range rights.Functions() {
-		names = append(names, prefix+"-"+f)
-	}
 	scope := rights.Scope{Profiles: p.profiles, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
-		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount, RoleNames: names,
+		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
+		RoleNames: roleNames(p.settings.Vault.LoginRole),
 	}}
 }
 
-// parts are what every function is wired from.
+// parts are the parts from which every handler is built.
 type parts struct {
 	settings  settings.Settings
 	profiles  *grant.Set
@@ -133,7 +129,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	}
 	for _, profile := range profiles.Profiles {
 		if s.ReadyTag != "" && profile.UsesTag(s.ReadyTag) {
-			return nil, fmt.Errorf("READY_TAG: profile %s goes by the tag %s: what the functions write must not decide what they grant", profile.Name, s.ReadyTag)
+			return nil, fmt.Errorf("READY_TAG: profile %s uses the tag %s: a tag that the functions write must not decide what they grant; choose another key", profile.Name, s.ReadyTag)
 		}
 	}
 	awsConfig, err := awsFromEnvironment(ctx)
@@ -141,11 +137,11 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 	}
 	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
-	// The runtime's library tells of a handler's error by the log package: it, too, is to be a line of JSON.
+	// Lambda's library logs a handler's error with the log package, which this makes a line of JSON too.
 	slog.SetDefault(p.log)
 	for _, profile := range profiles.Profiles {
 		if profile.Barred != nil {
-			p.log.ErrorContext(ctx, "a profile breaks a rule: nothing new is granted by it, and what was granted stands", observe.KeyProfile, profile.Name, observe.KeyError, profile.Barred)
+			p.log.ErrorContext(ctx, "a profile breaks a rule: nothing new is granted by it, and existing grants stay", observe.KeyProfile, profile.Name, observe.KeyError, profile.Barred)
 		}
 	}
 	measure(&awsConfig, p.services)
@@ -190,26 +186,17 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 	return h
 }
 
-// loadProfiles loads those that are built in, or a folder's. A profile that breaks a rule which an earlier version did not
-// have spoils nothing: instances may hold grants by it.
+// loadProfiles loads the built-in profiles, or those of a folder. It also loads a profile that breaks a rule which an earlier
+// version did not have, since instances may hold grants of it.
 func loadProfiles(s settings.Settings) (*grant.Set, error) {
 	var profiles fs.FS = templates.FS
 	if s.TemplatesDir != "" {
 		profiles = os.DirFS(s.TemplatesDir)
 	}
-	return grant.LoadStanding(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s)})
+	return grant.LoadStanding(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s.Vault.LoginRole)})
 }
 
-// rolePrefix begins the names of all functions' roles and policies in Vault; each function's own ends in its name.
-func rolePrefix(s settings.Settings) string {
-	for _, function := range rights.Functions() {
-		if prefix, own := strings.CutSuffix(s.Vault.LoginRole, "-"+function); own {
-			return prefix
-		}
-	}
-	return s.Vault.LoginRole
-}
-
+// newVault returns a client of Vault with the login that the settings choose.
 func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 	s, c := p.settings.Vault, p.aws
 	secrets := secretsmanager.NewFromConfig(c)
@@ -229,7 +216,7 @@ func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 		}
 		endpoint := s.STSEndpoint
 		if endpoint == "" {
-			// By the SDK's own rules, which know each partition's domain.
+			// The SDK's own rules know each partition's domain.
 			resolved, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{Region: &region})
 			if err != nil {
 				return nil, fmt.Errorf("finding the STS endpoint of %s: %w", region, err)
@@ -244,6 +231,7 @@ func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 	return vault.New(o), nil
 }
 
+// readSecret returns a function that reads a secret.
 func readSecret(c *secretsmanager.Client, arn string) func(context.Context) ([]byte, error) {
 	return func(ctx context.Context) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, secretTimeout)

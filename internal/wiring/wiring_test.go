@@ -12,7 +12,7 @@ import (
 
 func TestWhatTheFunctionsWriteMustNotDecideWhatTheyGrant(t *testing.T) {
 	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
-		t.Setenv(name, value) // the SDK reads its own
+		t.Setenv(name, value) // the SDK reads the process's own environment
 	}
 	dir := t.TempDir()
 	for file, text := range map[string]string{
@@ -30,8 +30,8 @@ func TestWhatTheFunctionsWriteMustNotDecideWhatTheyGrant(t *testing.T) {
 	for key, wrong := range map[string]bool{"identity": true, "another": false} {
 		env := map[string]string{"TABLE_NAME": "ledger", "DEPLOYMENT_ID": "d", "VAULT_ADDR": "https://vault:8200", "TEMPLATES_DIR": dir, "READY_TAG": key}
 		_, err := wiring.New(t.Context(), "provision", converge.Duties{Make: true}, func(name string) string { return env[name] })
-		if wrong != (err != nil) || wrong && (!strings.Contains(err.Error(), "READY_TAG") || !strings.Contains(err.Error(), "a-worker")) {
-			t.Errorf("READY_TAG=%s: got %v, want it refused by name: %v", key, err, wrong)
+		if wrong != (err != nil) || (wrong && (!strings.Contains(err.Error(), "READY_TAG") || !strings.Contains(err.Error(), "a-worker"))) {
+			t.Errorf("READY_TAG=%s: got %v, want it refused: %v", key, err, wrong)
 		}
 	}
 }
