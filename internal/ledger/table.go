@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// ErrUnsupported: the endpoint does not know the call. DynamoDB Local knows none about backups.
+// ErrUnsupported says that the endpoint does not know the call: DynamoDB Local knows none about backups.
 var ErrUnsupported = errors.New("this endpoint does not know the call")
 
 const (
