@@ -8,7 +8,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -61,7 +60,7 @@ func TestTimes_FitTheTemplate(t *testing.T) {
 	}{
 		{invocation, converge.RunTime + converge.AnswerTime - 1, "an invocation must have time for one run and its answer"},
 		{ledger.LeaseTime, invocation, "no second run may begin while an invocation may still write"},
-		{invocation, handler.Reserve, "an invocation must have time to begin an instance at all"},
+		{invocation, converge.Reserve, "an invocation must have time to begin an instance at all"},
 		{queueTime(t, "ProvisionQueue", "VisibilityTimeout"), max(invocation, ledger.LeaseTime), "a message must come back after the invocation has ended, and find its lease free"},
 		{queueTime(t, "DeprovisionQueue", "VisibilityTimeout"), max(invocation, ledger.LeaseTime), "a message must come back after the invocation has ended, and find its lease free"},
 		{queueTime(t, "ReconcileQueue", "VisibilityTimeout"), reconcileTime, "a message must come back after the invocation has ended"},

@@ -149,6 +149,8 @@ const (
 	RunTime = 45 * time.Second
 	// AnswerTime is how long before its invocation a run ends at the latest, to answer and to return the lease.
 	AnswerTime = 5 * time.Second
+	// Reserve is the time before an invocation's deadline in which no caller begins an instance.
+	Reserve = 20 * time.Second
 	// leaseMargin is the part of a lease that must be left to start a call: more than a call, with a login before it and
 	// a second try, may take of a run that has not been frozen.
 	leaseMargin = ledger.LeaseTime - RunTime - AnswerTime

@@ -28,10 +28,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// Reserve is the time before an invocation's deadline in which no instance is begun; the waiting messages go back to the
-// queue.
-const Reserve = 20 * time.Second
-
 const (
 	// busyWait bounds the wait for another run on the same instance, which is asked about at every busyPause.
 	busyWait  = 10 * time.Second
@@ -166,8 +162,8 @@ type result struct {
 // converge converges one instance and reports the result: its log line, metrics, audit events and readiness tag.
 func (inv *invocation) converge(ctx context.Context, t task, s instance.Sighting) (r result) {
 	start := inv.Now()
-	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < Reserve {
-		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", Reserve, t.ID)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < converge.Reserve {
+		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", converge.Reserve, t.ID)
 	} else {
 		r.outcome, r.err = inv.convergeWhenFree(ctx, t, s)
 	}
