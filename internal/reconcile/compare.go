@@ -14,75 +14,83 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// Change is one difference with what is needed to judge it and to put it right.
+// Change is a row with everything by which it is judged and repaired.
 type Change struct {
 	Drift
-	place   facts.Place // zero when nothing tells where the instance is, or was
+	place   facts.Place // of the instance; zero if unknown
 	profile string
-	// removes tells that all of the instance's is to go, and not one object of a live one; counts, that it is one for the
-	// delete limit: not what logins left of an instance that went before.
-	removes, counts bool
-	// revokes reports whether the row is about certificates alone, of an instance whose removal is otherwise done.
+	// removes reports whether the repair removes the instance's whole grant, and not one object of a live instance.
+	removes bool
+	// counts reports whether the removal counts toward the delete limit.
+	counts bool
+	// revokes reports whether only certificates are left to revoke: the removal is otherwise done.
 	revokes bool
-	// absent tells that EC2 does not show the instance at all; written is when the ledger last wrote of it.
-	absent  bool
+	// absent reports whether EC2 does not show the instance at all.
+	absent bool
+	// written is the time of the last write to the record; set for an instance that is gone.
 	written time.Time
-	// heldBy is the instance that holds the name this one should have.
+	// heldBy is the instance that holds a name of this one's grant; empty if none does.
 	heldBy string
-	// adopt is what is done about a conflicting row where settings say to adopt; empty when nothing is.
+	// adopt is the action on a conflicting row where settings say to adopt; empty if there is none.
 	adopt Action
-	// bars tells that lifecycle would refuse the whole instance for this row's conflict.
+	// bars reports whether converge would refuse the whole instance for this conflict.
 	bars bool
-	// needsRemove tells that only a function that may remove can put it right.
+	// needsRemove reports whether the repair takes a function with the Remove duty.
 	needsRemove bool
-	// failed tells that it could not be compared.
+	// failed reports whether the instance could not be compared.
 	failed bool
 }
 
-// subject is all that is known of one instance.
+// subject is everything known about one instance.
 type subject struct {
 	id        string
 	sighting  instance.Sighting
 	place     facts.Place
-	record    *ledger.Record // a tombstone included; nil for none
-	paths     []string       // what Vault lists under its name
-	leftovers []string       // what its logins left
-	profile   *grant.Profile // nil when none fits
-	grant     *grant.Grant   // nil when none could be rendered
-	refusal   error          // why not
-	// asRecorded tells that the record names exactly this grant.
+	record    *ledger.Record // may be a tombstone; nil if there is none
+	paths     []string       // of objects in Vault under the instance's name
+	leftovers []string       // paths of login leftovers
+	profile   *grant.Profile // nil if none fits
+	grant     *grant.Grant   // nil if none could be rendered
+	refusal   error          // why grant is nil although a profile fits, or more than one does
+	// asRecorded reports whether the record names exactly this grant.
 	asRecorded bool
-	// holder is another instance that holds one of the grant's names, and contested that name; empty when none does.
-	holder    string
+	// holder is another instance that holds a name of the grant; empty if none does.
+	holder string
+	// contested is the name that holder holds.
 	contested ledger.Name
-	lacking   []ledger.Name // those of the grant's names that nobody holds
-	contents  map[string]map[string]any
+	// lacking are the names of the grant that no instance holds.
+	lacking []ledger.Name
+	// contents are Vault's answers for the paths that were read; a path without an object has no entry.
+	contents map[string]map[string]any
 }
 
-// comparison compares subjects. It does no I/O.
+// comparison compares subjects. It is pure: all reads come before it.
 type comparison struct {
 	deployment string
 	now        time.Time
 	pkiMounts  []string
 }
 
-// hasLiveRecord reports whether the record is live: live records are those of instances that have, or may have, something in Vault.
+// hasLiveRecord reports whether the instance has a record that is no tombstone: it has, or may have, objects in Vault.
 func (s *subject) hasLiveRecord() bool { return s.record != nil && s.record.State != ledger.Deleted }
 
-// isBusy reports whether a run is at work on the instance, or one is to follow: it is left to that. No run sets a time further
-// ahead than converge.Grace; what does would hide the instance for good.
+// isBusy reports whether a run works on the instance, or it waits for its second token cut: it is left to that run.
+// No run sets a time further ahead than converge.Grace, so a time beyond it is ignored: it would hide the instance for good.
 func (s *subject) isBusy(now time.Time) bool {
 	r := s.record
 	if r == nil {
 		return false
 	}
 	ahead := func(t time.Time) bool { return !t.Before(now) && isRecent(t, now) }
-	return r.LeaseOwner != "" && ahead(time.UnixMilli(r.LeaseExpiresAt)) || r.QuietUntil != nil && ahead(*r.QuietUntil)
+	isLeased := r.LeaseOwner != "" && ahead(time.UnixMilli(r.LeaseExpiresAt))
+	awaitsCut := r.QuietUntil != nil && ahead(*r.QuietUntil)
+	return isLeased || awaitsCut
 }
 
 // isRecent reports whether a time is within converge.Grace of now, on either side: a record may say anything.
 func isRecent(t, now time.Time) bool { return now.Sub(t).Abs() < converge.Grace }
 
+// row returns a row about the instance.
 func (s *subject) row(d Drift) Change {
 	d.InstanceID = s.id
 	if d.Fields == nil {
@@ -97,20 +105,20 @@ func (s *subject) row(d Drift) Change {
 	return c
 }
 
-// recordRow is a row about the record, which stands for all of the instance's.
+// recordRow returns a row about the record: it concerns the whole instance.
 func (s *subject) recordRow(d Drift) Change {
 	d.Object, d.Path = KindRecord, ledger.RecordKey(s.id)
 	return s.row(d)
 }
 
-// failedRow is the row of an instance that could not be compared.
+// failedRow returns the row of an instance that could not be compared.
 func (s *subject) failedRow(err error) Change {
 	c := s.recordRow(Drift{Reason: Changed, Action: None, Error: "not compared: " + err.Error()})
 	c.failed = true
 	return c
 }
 
-// rowsOfPresent compares an instance that EC2 shows as pending or running.
+// rowsOfPresent returns the rows of an instance that EC2 shows as pending or running.
 func (c *comparison) rowsOfPresent(s *subject) []Change {
 	switch {
 	case s.isBusy(c.now):
@@ -128,14 +136,16 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 	case s.profile == nil:
 		return c.rowsOfUnmatched(s)
 	case s.holder != "":
-		row := s.recordRow(Drift{Reason: Conflicting, Action: None, Error: fmt.Sprintf("the name %s is held by instance %s", s.contested, s.holder)})
+		err := fmt.Sprintf("the name %s is held by instance %s: it is free once that one is gone", s.contested, s.holder)
+		row := s.recordRow(Drift{Reason: Conflicting, Action: None, Error: err})
 		row.heldBy, row.bars = s.holder, true
 		return []Change{row}
 	}
 	objects := c.compareObjects(s)
 	record := c.compareRecord(s, objects)
-	if record != nil && record.Reason == Missing && !slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return s.contents[o.Path] != nil }) {
-		return []Change{*record} // nothing at all is there: one row says so
+	hasObjects := slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return s.contents[o.Path] != nil })
+	if record != nil && record.Reason == Missing && !hasObjects {
+		return []Change{*record} // one row says that nothing was granted
 	}
 	untracked := c.rowsOfUntracked(s)
 	if record != nil {
@@ -144,8 +154,8 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 	return append(objects, untracked...)
 }
 
-// rowsOfLeaving is an instance that Auto Scaling terminates and that was to lose all, though EC2 shows it as alive: drift only
-// where its removal broke off, or where something of its is left that the record does not name.
+// rowsOfLeaving returns the rows of an instance that Auto Scaling terminates while EC2 still shows it as alive. It has rows only
+// if its removal broke off, or missed objects that the record does not name.
 func (c *comparison) rowsOfLeaving(s *subject) []Change {
 	if row := s.unrevokedRow(); row != nil {
 		return []Change{*row}
@@ -155,17 +165,19 @@ func (c *comparison) rowsOfLeaving(s *subject) []Change {
 	}
 	rows := c.foreignPolicies(s)
 	if slices.ContainsFunc(rows, func(row Change) bool { return c.namesAnother(s, row.Path) }) {
-		return rows // taken over: lifecycle leaves it alone
+		return rows // adopted by another deployment: converge leaves it alone
 	}
 	if s.hasLiveRecord() && c.hasMoreToRemove(s, len(rows)) {
-		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("instance", "terminating by its Auto Scaling group", s.record.State)}))
+		states := diffOf("instance", "terminating by its Auto Scaling group", s.record.State)
+		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: states}))
 	}
 	bare := *s
-	bare.grant = nil // of which nothing is to stand
+	bare.grant = nil // so that the grant's objects are untracked too
 	return removing(append(rows, c.rowsOfUntracked(&bare)...))
 }
 
-// removing marks rows by which all of a live instance's is to go, which counts for the delete limit.
+// removing marks the deletes among the rows of a live instance as the removal of its whole grant, which counts toward the
+// delete limit.
 func removing(rows []Change) []Change {
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
@@ -174,13 +186,13 @@ func removing(rows []Change) []Change {
 	return rows
 }
 
-// rowsOfUnmatched is an instance that no profile fits, or none any more.
+// rowsOfUnmatched returns the rows of an instance that no profile fits.
 func (c *comparison) rowsOfUnmatched(s *subject) []Change {
 	if row := s.unrevokedRow(); row != nil {
 		return []Change{*row}
 	}
 	if rows := c.foreignPolicies(s); len(rows) > 0 {
-		return rows // another deployment has taken the instance over
+		return rows // foreign policies: the whole instance is left alone
 	}
 	var rows []Change
 	if s.hasLiveRecord() && len(s.record.Objects) > 0 {
@@ -193,7 +205,7 @@ func (c *comparison) rowsOfUnmatched(s *subject) []Change {
 	return removing(append(rows, c.rowsOfUntracked(s)...))
 }
 
-// foreignPolicies are the rows of recorded policies that bear another marker, or none, by now.
+// foreignPolicies returns the rows of recorded policies whose markers do not name this deployment.
 func (c *comparison) foreignPolicies(s *subject) []Change {
 	if !s.hasLiveRecord() {
 		return nil
@@ -202,7 +214,8 @@ func (c *comparison) foreignPolicies(s *subject) []Change {
 	for _, o := range s.record.Objects {
 		if o.Kind == grant.KindPolicy && s.contents[o.Path] != nil && c.ownerOf(s, o.Path) != ownership.Ours {
 			rows = append(rows, s.row(Drift{
-				Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Error: "recorded, and not marked as made by this deployment (" + c.deployment + ")",
+				Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None,
+				Error: "recorded, but its marker does not name this deployment (" + c.deployment + "): left alone; find out who wrote it",
 			}))
 		}
 	}
@@ -248,7 +261,7 @@ func (c *comparison) compareObject(s *subject, o grant.Object, owner ownership.O
 	if owner != ownership.Ours {
 		row := s.row(Drift{
 			Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None, Fields: fields, Diff: diff(o, fields, got),
-			Error: "not made by this deployment (" + c.deployment + ")",
+			Error: "not made by this deployment (" + c.deployment + "): left alone; remove it, or set CONFLICT_MODE to adopt",
 		})
 		row.adopt, row.bars = Update, true
 		return &row
@@ -258,15 +271,15 @@ func (c *comparison) compareObject(s *subject, o grant.Object, owner ownership.O
 		return nil
 	}
 	if len(fields) == 0 && o.Kind == grant.KindPolicy {
-		fields = []string{"policy"} // it says the same in other words
+		fields = []string{"policy"} // the same rules in another text
 	}
 	row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Changed, Action: Update, Fields: fields, Diff: diff(o, fields, got)})
 	row.needsRemove = o.Kind == grant.KindAuthRole && grant.MustReplace(got, o)
 	return &row
 }
 
-// compareRecord is the row about the ledger's record of a live instance; nil when it is as it should be, or when the rows of
-// its objects say all there is.
+// compareRecord returns the row of a live instance's record; nil if the record is as it should be, or if the rows of the
+// objects say enough.
 func (c *comparison) compareRecord(s *subject, objects []Change) *Change {
 	r, names := s.record, ledger.NamesOf(s.grant)
 	var row Change
@@ -280,19 +293,21 @@ func (c *comparison) compareRecord(s *subject, objects []Change) *Change {
 	case len(objects) == 0 && r.FQDN != s.grant.FQDN:
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: diffOf("fqdn", s.grant.FQDN, r.FQDN)})
 	case len(objects) == 0 && !slices.Equal(r.Claims, names):
-		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claims"}, Diff: diffOf("claims", fmt.Sprint(len(names)), fmt.Sprint(len(r.Claims)))})
+		counts := diffOf("claims", fmt.Sprint(len(names)), fmt.Sprint(len(r.Claims)))
+		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claims"}, Diff: counts})
 	default:
 		return nil
 	}
 	return &row
 }
 
-// rowsOfGone compares an instance that EC2 says is gone, or does not show.
+// rowsOfGone returns the rows of an instance that EC2 shows as ended, or does not show.
 func (c *comparison) rowsOfGone(s *subject) []Change {
 	if row := s.unrevokedRow(); row != nil && !s.isBusy(c.now) {
 		return append(removing(c.rowsOfUntracked(s)), *row)
 	}
-	if s.isBusy(c.now) || s.record != nil && !s.hasLiveRecord() && isRecent(s.record.UpdatedAt, c.now) {
+	hasTombstone := s.record != nil && !s.hasLiveRecord()
+	if s.isBusy(c.now) || (hasTombstone && isRecent(s.record.UpdatedAt, c.now)) {
 		return nil // removed a moment ago: the lists may be older
 	}
 	rows := c.foreignPolicies(s)
@@ -303,15 +318,16 @@ func (c *comparison) rowsOfGone(s *subject) []Change {
 		}
 		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("instance", state, s.record.State)}))
 	}
-	if s.record != nil && !s.hasLiveRecord() && len(s.record.Names()) > 0 {
-		// It lived on without a grant, and its end was not heard of.
-		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: diffOf("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))}))
+	if hasTombstone && len(s.record.Names()) > 0 {
+		// It lived on without a grant and kept its names. No event of its end arrived.
+		names := diffOf("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))
+		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: names}))
 	}
 	rows = append(rows, c.rowsOfUntracked(s)...)
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
 		rows[i].counts = rows[i].removes && (s.hasLiveRecord() || len(s.paths) > 0)
-		// A removal that is only to be looked after once more was decided before: it is not put off again.
+		// A removal that waits for its second token cut was decided by an earlier run: Grace does not delay it again.
 		rows[i].absent = !s.sighting.Found && (s.record == nil || s.record.QuietUntil == nil)
 		if s.record != nil {
 			rows[i].written = s.record.UpdatedAt
@@ -320,8 +336,8 @@ func (c *comparison) rowsOfGone(s *subject) []Change {
 	return rows
 }
 
-// unrevokedRow returns the row of a removed instance whose certificates are not all revoked; nil for none. It removes no
-// instance, and does not count for the delete limit.
+// unrevokedRow returns the row of a removed instance whose certificates are not all revoked; nil if they are. It removes no
+// instance, so it does not count toward the delete limit.
 func (s *subject) unrevokedRow() *Change {
 	if s.record == nil || s.hasLiveRecord() || len(s.record.Revoking) == 0 {
 		return nil
@@ -331,8 +347,8 @@ func (s *subject) unrevokedRow() *Change {
 	return &row
 }
 
-// hasMoreToRemove tells whether a removal has still something to do: once it has met policies that are somebody else's, it leaves
-// the record with them, and all else gone.
+// hasMoreToRemove reports whether a removal has work left besides a number of foreign policies. A removal that met some
+// removes everything else and leaves the record with them.
 func (c *comparison) hasMoreToRemove(s *subject, foreign int) bool {
 	if foreign == 0 || s.record.State != ledger.Deprovisioning {
 		return true
@@ -340,6 +356,7 @@ func (c *comparison) hasMoreToRemove(s *subject, foreign int) bool {
 	return len(s.paths) > foreign || len(s.leftovers) > 0
 }
 
+// isAlive reports whether EC2 shows the instance and not as ending.
 func (s *subject) isAlive() bool {
 	return s.sighting.Found && s.sighting.Facts.State != facts.Terminated && s.sighting.Facts.State != facts.ShuttingDown
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// read reads what the grant holds, as far as it exists, and the policies that stand beside it.
+// read reads the objects of the grant, and the instance's other policies: their markers show whose they are. It reads the auth
+// role too where no record names it.
 func (s *survey) read(ctx context.Context, u *subject) error {
 	wanted := map[string]bool{}
 	if u.grant != nil {
@@ -20,9 +21,9 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 			recorded := u.record != nil && u.record.Has(o.Path)
 			switch {
 			case known && !exists && (!recorded || s.input.NamesOnly):
-				continue // what is recorded may have been made since the list
+				continue // a recorded object may have been made since the list
 			case known && recorded && s.input.NamesOnly:
-				u.contents[o.Path] = o.Fields // taken to be as it should
+				u.contents[o.Path] = o.Fields // assumed to be unchanged
 				continue
 			}
 			if err := s.readOne(ctx, u, o.Path); err != nil {
@@ -41,8 +42,8 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// readLogin reads the auth role, and those of the instance's own policies that it gives and no list shows: they may have been
-// made since the list.
+// readLogin reads the auth role, and those of the instance's policies that the role gives and that were not read: they may have
+// been made since the list.
 func (s *survey) readLogin(ctx context.Context, u *subject) error {
 	login := grant.AuthRolePath(s.r.Realm.AuthMount, u.id)
 	if u.contents[login] == nil {
@@ -61,7 +62,7 @@ func (s *survey) readLogin(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// existing returns the rows whose objects still exist: their owner may have removed them since the list.
+// existing returns the rows whose objects exist: an owner may have removed an object since the list.
 func (s *survey) existing(ctx context.Context, rows []Change) ([]Change, error) {
 	var out []Change
 	for _, row := range rows {
@@ -76,6 +77,7 @@ func (s *survey) existing(ctx context.Context, rows []Change) ([]Change, error) 
 	return out, nil
 }
 
+// readOne adds the object at a path to the subject's contents, if it exists.
 func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 	data, err := s.r.Vault.Read(ctx, path)
 	if err == nil && data != nil {
@@ -84,53 +86,58 @@ func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 	return err
 }
 
-// confirm drops the rows of an instance whose record, or whose name's claim, was written since the scan: somebody is, or
-// was, at work on it; and those of a running one whose tombstone says that its identity was taken as it leaves.
-func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, *subject, error) {
+// confirm reads the record again, and a claim of the grant, and returns no rows if either was written since the scan: another
+// run works on the instance, or did.
+func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, error) {
 	if len(rows) == 0 {
-		return nil, u, nil
+		return nil, nil
 	}
 	current, err := s.r.Ledger.Get(ctx, u.id)
-	if err != nil {
-		return nil, u, err
-	}
-	var was, is int64
-	if u.record != nil {
-		was = u.record.Version
-	}
-	if current != nil {
-		is = current.Version
-	}
-	tombstone := u.record == nil && current != nil && current.State == ledger.Deleted // left out of the scan
-	if was != is && !tombstone || tombstone && s.isComparable(u.sighting) && current.Leaves(u.sighting.Facts.LaunchTime) {
-		return nil, u, nil
+	if err != nil || s.isOutdated(u, current) {
+		return nil, err
 	}
 	if u.grant == nil {
-		return rows, u, nil
+		return rows, nil
 	}
-	name, claimed := u.contested, u.holder
-	if claimed == "" {
+	name, holder := u.contested, u.holder
+	if holder == "" {
 		name = ledger.Name{Under: u.profile.BasePath, Text: u.grant.FQDN}
 		if len(u.lacking) > 0 {
 			name = u.lacking[0]
 		}
-		claimed = s.inventory.claims[name]
+		holder = s.inventory.claims[name]
 	}
-	holder, err := s.r.Ledger.Holder(ctx, name)
+	claim, err := s.r.Ledger.Holder(ctx, name)
 	if err != nil {
-		return nil, u, err
+		return nil, err
 	}
-	if holder == nil {
-		holder = &ledger.Claim{}
+	if claim == nil {
+		claim = &ledger.Claim{}
 	}
-	if holder.InstanceID != claimed {
-		return nil, u, nil
+	if claim.InstanceID != holder {
+		return nil, nil
 	}
-	return rows, u, nil
+	return rows, nil
 }
 
-// placeOf tells from its auth role's bindings where an instance is that has no record; zero when there is no such role.
-// The list does not say that there is none: the role is made last, and may have been made since.
+// isOutdated reports whether a subject was compared by another record than the current one. The scan leaves out tombstones of
+// instances without objects in Vault: such a tombstone outdates the subject only if it says that the live instance is leaving.
+func (s *survey) isOutdated(u *subject, current *ledger.Record) bool {
+	if u.record == nil && current != nil && current.State == ledger.Deleted {
+		return s.isComparable(u.sighting) && current.Leaves(u.sighting.Facts.LaunchTime)
+	}
+	var scanned, read int64
+	if u.record != nil {
+		scanned = u.record.Version
+	}
+	if current != nil {
+		read = current.Version
+	}
+	return scanned != read
+}
+
+// placeOf returns the place to which the auth role binds an instance without a record; zero if there is no role, or it binds
+// none. It reads the role whatever the list says: the role is made last, and may have been made since.
 func (s *survey) placeOf(ctx context.Context, u *subject) (facts.Place, error) {
 	role, err := s.r.Vault.Read(ctx, grant.AuthRolePath(s.r.Realm.AuthMount, u.id))
 	if err != nil || role == nil {
@@ -147,7 +154,7 @@ func (s *survey) placeOf(ctx context.Context, u *subject) (facts.Place, error) {
 	return p, nil
 }
 
-// first is the first value of what Vault answers for a list.
+// first returns the first value of a list in Vault's answer; empty if there is none.
 func first(v any) string {
 	switch v := v.(type) {
 	case string:

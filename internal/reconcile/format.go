@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	maxValue = 160 // characters of one value
-	maxLines = 12  // lines of one diff
+	maxValue = 160 // characters of a value in a diff
+	maxLines = 12  // lines of a diff
 )
 
-// diff shows each field that differs: with a - what stands there, with a + what should. A generic object can hold
-// anything, so of those only the names of the fields are shown.
+// diff returns the lines of an object's differing fields: - before a value in Vault, + before the value it should have. A
+// generic object can hold secrets, so its lines have only the names of the fields.
 func diff(o grant.Object, fields []string, got map[string]any) string {
 	var lines []string
 	for _, f := range fields {
@@ -34,7 +34,7 @@ func diff(o grant.Object, fields []string, got map[string]any) string {
 	return strings.Join(lines, "\n")
 }
 
-// diffOf is the diff of a row about a record.
+// diffOf returns the diff of one field of a row about a record.
 func diffOf[W, G ~string](field string, want W, got G) string {
 	return fmt.Sprintf("- %s: %s\n+ %s: %s", field, got, field, want)
 }
@@ -44,6 +44,7 @@ func text(v any) string {
 	return s
 }
 
+// value returns a value as JSON, shortened.
 func value(v any) string {
 	if v == nil {
 		return "(none)"
@@ -62,7 +63,7 @@ func short(s string) string {
 	return s
 }
 
-// lineDiff lists the lines that are only on one side, in their order. It does not tell where lines were moved to.
+// lineDiff returns the lines that only one side has, in their order. Lines that only moved are not among them.
 func lineDiff(got, want string) []string {
 	lines := func(s string) []string {
 		var out []string

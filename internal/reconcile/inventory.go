@@ -16,18 +16,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// listing is what Vault lists under names of this program's form.
+// listing is everything that Vault lists under names of this program's form.
 type listing struct {
-	// paths are policies, auth roles, PKI roles and generic objects, by instance.
+	// paths are those of policies, auth roles, PKI roles and generic objects, by instance.
 	paths map[string][]string
-	// leftovers are the identity entities and accesslist entries of logins, by instance.
+	// leftovers are the paths of the identity entities and accesslist entries that logins left, by instance.
 	leftovers map[string][]string
-	// entities are those whose alias is the role_id of some auth role and not an instance ID, by alias. The ledger knows
-	// their instances.
+	// entities are the paths of identity entities by alias, where the alias is the role_id of an auth role and not an
+	// instance ID. The ledger knows their instances.
 	entities map[string]string
-	// listed are the folders whose list is complete; an object of any other folder may exist or not.
+	// listed are the folders whose list is complete. Objects of other folders may exist or not.
 	listed map[string]bool
-	// misnamed are inside the program's name space and belong to no instance.
+	// misnamed are the objects inside the program's name space that belong to no instance.
 	misnamed []misnamed
 	// failed are the errors of the lists that failed.
 	failed []error
@@ -35,7 +35,7 @@ type listing struct {
 	policies, authRoles, pkiRoles int
 }
 
-// exists reports whether an instance's path is in its list, and whether that is known.
+// exists reports whether an instance's path is in the list of its folder. known is false if that list failed.
 func (l *listing) exists(instanceID, path string) (exists, known bool) {
 	if !l.listed[grant.FolderOf(path)] {
 		return false, false
@@ -43,22 +43,23 @@ func (l *listing) exists(instanceID, path string) (exists, known bool) {
 	return slices.Contains(l.paths[instanceID], path), true
 }
 
-// listsAtOnce is how many lists are read side by side.
+// listsAtOnce is the number of lists that are read at once.
 const listsAtOnce = 4
 
-// list reads every list of Vault. The objects of a list that fails stay unknown.
+// list reads every list of Vault. The objects of a list that failed stay unknown.
 func (r *Reconciler) list(ctx context.Context) *listing {
 	l := &listing{paths: map[string][]string{}, leftovers: map[string][]string{}, entities: map[string]string{}, listed: map[string]bool{}}
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(listsAtOnce)
+	// list adds the keys of a folder by add, and their number to count; nil for no count.
 	list := func(folder string, add func([]string) int, count *int) {
 		group.Go(func() error {
 			keys, err := r.Vault.List(ctx, folder)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil && folder == grant.PolicyFolder && len(keys) == 0 {
-				err = fmt.Errorf("listing %s in Vault: it has no policy at all, not even its own", folder)
+				err = fmt.Errorf("listing %s in Vault: the answer is empty, but Vault always has policies of its own", folder)
 			}
 			if err != nil {
 				l.failed = append(l.failed, err)
@@ -106,7 +107,7 @@ func (r *Reconciler) list(ctx context.Context) *listing {
 	return l
 }
 
-// addEntities adds the entities behind role_ids of a removed instance to its leftovers.
+// addEntities moves the entities behind the role_ids of a removed instance to its leftovers.
 func (l *listing) addEntities(instanceID string, roleIDs []string) {
 	for _, alias := range roleIDs {
 		if entity := l.entities[alias]; entity != "" {
@@ -116,7 +117,7 @@ func (l *listing) addEntities(instanceID string, roleIDs []string) {
 	}
 }
 
-// addObjects returns a function that adds the names of the form <instance ID>-<output> of a list, and returns their number.
+// addObjects returns a function that adds the keys of the form <instance ID>-<output> and returns their number.
 func (l *listing) addObjects(folder string, kind grant.Kind) func([]string) int {
 	return func(keys []string) int {
 		added := 0
@@ -133,8 +134,8 @@ func (l *listing) addObjects(folder string, kind grant.Kind) func([]string) int 
 	}
 }
 
-// addLogins returns a function that adds the names of a list that are instance IDs, and returns their number. It passes the
-// other names to rest; nil if they are not needed.
+// addLogins returns a function that adds the keys that are instance IDs and returns their number. It passes the other keys to
+// rest; nil if they are not needed.
 func (l *listing) addLogins(into map[string][]string, folder string, rest func(kind grant.Kind, folder, key string)) func([]string) int {
 	return func(keys []string) int {
 		added := 0
@@ -151,21 +152,24 @@ func (l *listing) addLogins(into map[string][]string, folder string, rest func(k
 	}
 }
 
-// inventory is what Vault and the ledger hold. Only the records of one stretch, limit instances in the order of their IDs,
-// are kept whole, so that memory is bounded however large the fleet: the next stretch is another pass.
+// inventory is everything that Vault lists and the ledger holds. It keeps the records of one stretch only: limit instances in
+// the order of their IDs. So memory is bounded whatever the size of the fleet; each stretch has an inventory of its own.
 type inventory struct {
 	*listing
-	claims map[ledger.Name]string // the holder's instance ID
-	// recorded is the place of every instance that has a record and no tombstone.
+	// claims are the holders' instance IDs by name.
+	claims map[ledger.Name]string
+	// recorded is the place of every instance whose record is no tombstone.
 	recorded map[string]facts.Place
-	// records are those of the stretch, and the tombstones of instances of which Vault still lists something.
+	// records are those of the stretch. A tombstone is among them only if Vault lists objects or leftovers of its instance, or
+	// if it has names or certificates left.
 	records map[string]*ledger.Record
 
-	after, upTo string // the stretch: past after, up to and with upTo; empty for no bound
+	// The stretch has the instances after after, up to and including upTo; an empty bound is none.
+	after, upTo string
 	limit       int
 }
 
-// scan reads the ledger, after Vault's lists: a record is written before its objects are made.
+// scan reads the ledger, once Vault's lists are complete: a record is written before its objects are made.
 func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit int) (*inventory, error) {
 	held := &inventory{
 		listing: l, claims: map[ledger.Name]string{}, recorded: map[string]facts.Place{}, records: map[string]*ledger.Record{},
@@ -173,7 +177,7 @@ func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit i
 	}
 	err := r.Ledger.Scan(ctx, ledger.Visitor{
 		Record: held.addRecord,
-		// An instance has several claims: their texts are kept once.
+		// An instance has several claims: equal texts are stored once.
 		Claim: func(name ledger.Name, c ledger.Claim) {
 			name.Under = unique.Make(name.Under).Value()
 			held.claims[name] = unique.Make(c.InstanceID).Value()
@@ -183,6 +187,7 @@ func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit i
 	return held, err
 }
 
+// addRecord adds a record of the scan.
 func (held *inventory) addRecord(r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deleted {
@@ -219,7 +224,7 @@ func (held *inventory) trim() {
 	}
 }
 
-// ids returns the instances of the stretch that Vault or the ledger knows, sorted.
+// ids returns the instances of the stretch that are in Vault or in the ledger, sorted.
 func (held *inventory) ids() []string {
 	all := map[string]bool{}
 	for id := range held.records {

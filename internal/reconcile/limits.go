@@ -10,58 +10,62 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// alwaysDeleted is how many instances may be removed whatever their share of the fleet.
+// This file has the delete limit, DELETE_LIMIT_PERCENT: withheld applies it by account, holdToFleet to the whole run. plan.go
+// withholds the deletes.
+
+// alwaysDeleted is the number of instances that may be removed whatever their share of the fleet.
 const alwaysDeleted = 5
 
-// limits are what decides which changes are made.
+// limits are the settings and observations by which decide chooses the changes to make.
 type limits struct {
 	instanceIDs []string // empty for all
 	profile     string   // empty for all
 	adopt       bool
 	force       bool
 	now         time.Time
-	// mayExist reports whether EC2 shows an instance, and not as gone.
+	// mayExist reports whether EC2 shows an instance, and not as ended, or could not be asked about it.
 	mayExist func(instanceID string) bool
-	// placeOf is where an instance is recorded; zero when it is not.
+	// placeOf returns the recorded place of an instance; zero if there is none.
 	placeOf func(instanceID string) facts.Place
-	// doubts are why nothing may be deleted anywhere.
+	// doubts are the reasons why nothing may be deleted anywhere.
 	doubts []string
-	// failed and empty are why nothing may be deleted in a place: it could not be listed, or came empty. Force helps
-	// against emptiness only.
-	failed, empty map[facts.Place]string
+	// failed are the reasons why nothing may be deleted in a place that could not be listed. Force does not help.
+	failed map[facts.Place]string
+	// empty are the reasons why nothing may be deleted in a place that shows no instance. Force helps.
+	empty map[facts.Place]string
 	fleetCounts
 }
 
-// fleetCounts are what the delete limit is held against.
+// fleetCounts are the numbers of instances that the delete limit compares.
 type fleetCounts struct {
-	// recorded is how many instances of the places compared the ledger holds, with those removed in the same run.
-	recorded map[string]int // by account
-	// removed is how many instances were removed in the same run so far.
-	removed map[string]int // by account; "" for those whose account is not known
-	// elsewhere is how many instances outside the list of changes are to be removed.
+	// recorded counts the recorded instances of the compared places, and those removed in this run, by account.
+	recorded map[string]int
+	// removed counts the instances removed in this run so far, by account; "" for those of unknown accounts.
+	removed map[string]int
+	// elsewhere counts the instances to remove that are outside the stretch, by place.
 	elsewhere map[facts.Place]int
-	// limit is the percentage of the recorded instances past which none is removed.
+	// limit is DELETE_LIMIT_PERCENT: the percentage of the recorded instances past which none is removed.
 	limit int
 }
 
-// exceeds reports whether n removals are more than the limit allows.
+// exceeds reports whether n removals of recorded instances are more than the delete limit allows.
 func (f fleetCounts) exceeds(n, recorded int) bool {
 	return n > alwaysDeleted && f.aboveShare(n, recorded)
 }
 
-// aboveShare reports whether n removals are more than the limit's percentage, however few they are.
+// aboveShare reports whether n removals are above the limit's percentage, however few they are.
 func (f fleetCounts) aboveShare(n, recorded int) bool { return n*100 > f.limit*recorded }
 
-// withheld says where nothing may be deleted and why. Trouble in one place or account withholds nothing in the others:
-// the administrator of a member account could otherwise stop every removal.
+// withheld has the reasons why nothing may be deleted: everywhere, in a place, or in an account. A fault in one place or account
+// withholds nothing in the others: the administrator of a member account could otherwise stop every removal.
 type withheld struct {
-	all      string // everywhere; empty when it is not so
+	all      string // empty if deletes are not withheld everywhere
 	places   map[facts.Place]string
 	accounts map[string]string
 }
 
-// reason is why nothing may be deleted in a place; empty when it may. An instance whose place is not known (the zero
-// place) may be in any of those that are in doubt.
+// reason returns why nothing may be deleted in a place; empty if deletes are allowed. An instance of an unknown place (the zero
+// place) may be in any place that has a reason.
 func (w withheld) reason(p facts.Place) string {
 	switch {
 	case w.all != "":
@@ -72,7 +76,7 @@ func (w withheld) reason(p facts.Place) string {
 	return cmp.Or(w.places[p], w.accounts[p.Account])
 }
 
-// blocked joins all the reasons; empty when there is none.
+// blocked returns all reasons joined; empty if there is none.
 func (w withheld) blocked() string {
 	if w.all != "" {
 		return w.all
@@ -80,6 +84,7 @@ func (w withheld) blocked() string {
 	return join(w.inOrder())
 }
 
+// inOrder returns the reasons of the places and accounts, sorted by place and account.
 func (w withheld) inOrder() []string {
 	var out []string
 	for _, p := range slices.SortedFunc(maps.Keys(w.places), byPlace) {
@@ -95,9 +100,9 @@ func byPlace(a, b facts.Place) int {
 	return cmp.Or(cmp.Compare(a.Account, b.Account), cmp.Compare(a.Region, b.Region))
 }
 
-// withheld decides where nothing may be deleted. A list of Vault or the ledger that failed withholds every delete; a
-// place that could not be listed, or came empty, withholds its own; and an account past its own limit withholds its own.
-// What is left is held against the limit of the whole run.
+// withheld returns where nothing may be deleted. A failed list of Vault or the ledger withholds every delete. A place that
+// could not be listed, or shows no instance, withholds its own deletes, and so does an account past the delete limit. The
+// remaining removals are compared with the limit for the whole run.
 func (l limits) withheld(changes []Change) withheld {
 	if len(l.doubts) > 0 {
 		return withheld{all: "nothing is deleted: " + join(l.doubts)}
@@ -118,9 +123,9 @@ func (l limits) withheld(changes []Change) withheld {
 	return w
 }
 
-// holdToFleet holds what is left against the limit of the whole run. Past it, the accounts that are above their own share,
-// and passed their own limit only because they are few, remove no more. The others are within the limit by themselves;
-// only removals of an unknown account, by an earlier version's cursor, can put them past it.
+// holdToFleet applies the delete limit to the removals of all accounts together. Past it, the accounts above their own share
+// remove no more: their own limit allowed them only as few. The other accounts are within the limit by themselves; only
+// removals of unknown accounts, by the cursor of an earlier version, can put them past it, and then nothing is removed.
 func (l limits) holdToFleet(w *withheld, removals map[string]int) {
 	recorded, n := 0, 0
 	for _, of := range l.recorded {
@@ -149,7 +154,7 @@ func (l limits) holdToFleet(w *withheld, removals map[string]int) {
 	}
 }
 
-// removals counts, by account, the instances that were and are to be removed, where nothing withholds it.
+// removals counts by account the instances that were removed or are to be removed, where w withholds nothing.
 func (l limits) removals(changes []Change, w withheld) map[string]int {
 	n := maps.Clone(l.removed)
 	if n == nil {
@@ -170,12 +175,13 @@ func (l limits) removals(changes []Change, w withheld) map[string]int {
 	return n
 }
 
-// pastLimit is why nothing is deleted where the limit is exceeded.
+// pastLimit returns the reason of an exceeded limit.
 func (l limits) pastLimit(where string, n, recorded int, of string) string {
-	return fmt.Sprintf(`nothing is deleted%s: %d instances would be removed of %d that are recorded%s, more than DELETE_LIMIT_PERCENT (%d); if that is right, run again with "force": true`,
-		where, n, recorded, of, l.limit)
+	return fmt.Sprintf("nothing is deleted%s: %d instances would be removed of %d that are recorded%s, more than DELETE_LIMIT_PERCENT (%d); "+
+		`if that is right, run again with "force": true`, where, n, recorded, of, l.limit)
 }
 
+// join joins reasons; past three it has the number of the others.
 func join(reasons []string) string {
 	const shown = 3
 	out := ""
@@ -191,7 +197,7 @@ func join(reasons []string) string {
 	return out
 }
 
-// limitsOf are what decides about the rows of a survey.
+// limitsOf returns the limits for the rows of a survey.
 func (s *survey) limitsOf(in Input, inv *invocation) limits {
 	l := limits{
 		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.r.Adopt, force: in.Force, now: s.r.Now(),
@@ -214,15 +220,17 @@ func (s *survey) limitsOf(in Input, inv *invocation) limits {
 		l.recorded[p.Account] += n
 		switch {
 		case s.failed[p] != nil:
-			l.failed[p] = fmt.Sprintf("nothing is deleted in %s: %v; force does not help: repair that, and the next run deletes", p, s.failed[p])
+			l.failed[p] = fmt.Sprintf("nothing is deleted in %s: %v; force does not help: repair that, and the next run deletes",
+				p, s.failed[p])
 		case len(inv.places) > 1 && len(in.InstanceIDs) == 0 && n > 0 && s.counts[p] == 0:
-			l.empty[p] = fmt.Sprintf(`EC2 shows no instance at all in %s, where %d are recorded: nothing is deleted there; if that is so, run again with "force": true`, p, n)
+			l.empty[p] = fmt.Sprintf("EC2 shows no instance at all in %s, where %d are recorded: nothing is deleted there; "+
+				`if that is so, run again with "force": true`, p, n)
 		}
 	}
 	return l
 }
 
-// mayExist reports whether an instance may be there: EC2 shows it, or could not be asked.
+// mayExist reports whether EC2 shows an instance, and not as ended, or could not be asked about it.
 func (s *survey) mayExist(id string) bool {
 	state, seen := s.states[id]
 	if seen {

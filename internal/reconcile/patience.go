@@ -13,9 +13,9 @@ import (
 // errSlow is the cause of a listing that was ended because its account took too long.
 var errSlow = errors.New("the account takes too long to list")
 
-// patience bounds the time that the listings of one account take, in all its regions together. Time in which a listing
-// waits for the comparison of a page does not count: that is Vault's. Without the bound, one account that answers slowly
-// would use up the time of every run, and nothing would be removed in any other.
+// patience bounds the time that the listings of one account take, in all its regions together. The comparison of a page does
+// not count: its time is Vault's. Without the bound, one account that answers slowly would use up the time of every run, and
+// nothing would be removed in the others.
 type patience struct {
 	total time.Duration
 
@@ -27,8 +27,8 @@ func newPatience(total time.Duration) *patience {
 	return &patience{total: total, used: map[string]time.Duration{}}
 }
 
-// list runs a listing of a place with a context that ends when the account's time is used up. The listing passes what it
-// does with each page to each.
+// list runs the listing of a place with a context that ends when the account's time is used up. The listing calls each with the
+// comparison of a page. Errors: those of the listing, and one that wraps errSlow.
 func (p *patience) list(ctx context.Context, at facts.Place, listing func(ctx context.Context, each func(func() error) error) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -62,6 +62,7 @@ func (p *patience) list(ctx context.Context, at facts.Place, listing func(ctx co
 	return err
 }
 
+// left returns the time that an account has left.
 func (p *patience) left(account string) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

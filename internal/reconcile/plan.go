@@ -5,13 +5,15 @@ import (
 	"slices"
 )
 
-// plan is what is to be told and done.
+// plan is the rows of a stretch, each with the action to take.
 type plan struct {
 	changes []Change // sorted by instance, kind and path
-	blocked string   // where nothing is deleted and why; empty when nothing is withheld
+	blocked string   // the reasons why deletes are withheld; empty if none are
 }
 
-// decide runs the list of changes through the filters. It is a pure function.
+// decide returns the plan for a list of changes. It drops rows that the input excludes or that are too new to judge, takes
+// over names of holders that are gone, adopts objects where settings say to, holds instances that a conflict bars, and
+// withholds deletes, by the delete limit among others (limits.go). It is pure.
 func decide(changes []Change, l limits) plan {
 	changes = slices.DeleteFunc(changes, func(c Change) bool {
 		switch {
@@ -20,7 +22,8 @@ func decide(changes []Change, l limits) plan {
 		case l.profile != "" && c.profile != l.profile:
 			return true
 		}
-		// The converge.Grace are spared: EC2 may not show them yet, and what the lists held of them may be gone by now.
+		// An absent instance is spared for converge.Grace after its record was written: EC2 may not show it yet, and the
+		// objects of the lists may be gone by now.
 		return c.absent && isRecent(c.written, l.now)
 	})
 	slices.SortFunc(changes, func(a, b Change) int {
@@ -30,7 +33,7 @@ func decide(changes []Change, l limits) plan {
 	for i := range changes {
 		c := &changes[i]
 		if c.heldBy != "" && !l.mayExist(c.heldBy) {
-			// Its holder is gone, and whoever may remove that one can take the name over.
+			// The holder is gone: a function with the Remove duty removes it and takes the name over.
 			c.Reason, c.Action, c.Error, c.needsRemove, c.bars = Missing, Create, "", true, false
 		}
 		if c.adopt != "" && l.adopt {
@@ -43,16 +46,15 @@ func decide(changes []Change, l limits) plan {
 	p.withhold(func(c *Change) string {
 		why := w.reason(c.place)
 		if why == "" && c.heldBy != "" && c.Action == Create {
-			why = w.reason(l.placeOf(c.heldBy)) // taking the name over removes its holder
+			why = w.reason(l.placeOf(c.heldBy)) // taking the name over removes the holder
 		}
 		return why
 	})
 	return p
 }
 
-// withhold takes out what removes anything where a reason says that it may not: whole instances, single objects of live
-// ones, and with them what else would be done for the same instance, since one run of lifecycle's does both; and taking
-// over a name from an instance that is to be removed.
+// withhold sets the action to none where reason returns why: of deletes, and of repairs that need the Remove duty. The other
+// repairs of the same instance wait too, since one run of converge does all.
 func (p *plan) withhold(reason func(*Change) string) {
 	waits := map[string]string{}
 	for i := range p.changes {
@@ -72,12 +74,13 @@ func (p *plan) withhold(reason func(*Change) string) {
 	for i := range p.changes {
 		c := &p.changes[i]
 		if why := waits[c.InstanceID]; why != "" && c.Action != None {
-			c.Action, c.Error = None, "left alone while nothing may be deleted: "+why
+			c.Action, c.Error = None, "not repaired, since it takes a delete that is withheld: "+why
 		}
 	}
 }
 
-// holdBarred leaves an instance alone whose grant meets somebody else's object or name: lifecycle would refuse it.
+// holdBarred sets the action to none for an instance whose grant meets a foreign object or a held name: converge would refuse
+// it. A removal of the instance goes on.
 func (p *plan) holdBarred() {
 	conflicts := map[string]string{}
 	for _, c := range p.changes {
@@ -89,12 +92,12 @@ func (p *plan) holdBarred() {
 		c := &p.changes[i]
 		path, ok := conflicts[c.InstanceID]
 		if ok && c.Action != None && !c.removes {
-			c.Action, c.Error = None, "left alone while "+path+" is in conflict"
+			c.Action, c.Error = None, "not repaired, since converge refuses the instance while "+path+" is in conflict"
 		}
 	}
 }
 
-// summarise counts the rows by their reasons, and those that could not be compared as failed.
+// summarise counts the rows by reason, and those of instances that could not be compared as failed.
 func summarise(changes []Change) Summary {
 	var s Summary
 	for _, c := range changes {

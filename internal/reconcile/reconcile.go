@@ -19,52 +19,54 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// Vault is what a comparison reads. It writes nothing.
+// Vault is read by comparisons. Nothing is written here.
 type Vault interface {
-	// Read gives what stands at a path; nil when nothing does.
+	// Read returns the object at a path; nil if there is none.
 	Read(ctx context.Context, path string) (map[string]any, error)
-	// List gives the whole of a folder, or fails.
+	// List returns all keys of a folder, or fails.
 	List(ctx context.Context, path string) ([]string, error)
-	// Aliases lists the identity aliases on an auth mount.
+	// Aliases returns the identity aliases on an auth mount.
 	Aliases(ctx context.Context, authMount string) ([]vault.Alias, error)
 }
 
-// Ledger is what was made for whom.
+// Ledger holds the records and claims.
 type Ledger interface {
 	Scan(ctx context.Context, v ledger.Visitor) error
+	// Get returns the record of an instance; nil if there is none.
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
-	// Holder gives nil for a name that nobody holds.
+	// Holder returns the claim on a name; nil if no instance holds it.
 	Holder(ctx context.Context, name ledger.Name) (*ledger.Claim, error)
 }
 
-// Teardowns is the ledger's note that the whole deployment is to go.
+// Teardowns holds the ledger's item that says that the deployment is torn down.
 type Teardowns interface {
-	// TearDown notes that nothing is to be granted any more, and gives since when.
+	// TearDown writes the item, so that nothing is granted any more, and returns when it was first written.
 	TearDown(ctx context.Context) (time.Time, error)
-	// TornDown gives the same without noting it; nil while grants are made.
+	// TornDown returns when the item was written; nil while grants are made.
 	TornDown(ctx context.Context) (*time.Time, error)
 }
 
-// Instances are those of EC2.
+// Instances asks EC2 about instances.
 type Instances interface {
-	// Account is the function's own.
+	// Account returns the function's own account.
 	Account(ctx context.Context) (string, error)
-	// List shows the instances of a place page by page, or fails.
+	// List passes the instances of a place to each, page by page, or fails. No IDs mean all.
 	List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error
 	Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
 }
 
-// Queue hands live instances to the provision function; there is one error for each, nil for those it took.
+// Queue sends events of live instances to the provision function.
 type Queue interface {
+	// Send returns one error for each event; nil for those that were sent.
 	Send(ctx context.Context, events []event.Event) []error
 }
 
-// Converger puts one instance right.
+// Converger makes Vault and ledger agree with EC2 for one instance.
 type Converger interface {
 	Converge(ctx context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error)
 }
 
-// Options are what a Reconciler works with.
+// Options are the parts and settings of a Reconciler.
 type Options struct {
 	Profiles  *grant.Set
 	Realm     grant.Realm
@@ -72,69 +74,44 @@ type Options struct {
 	Ledger    Ledger
 	Teardowns Teardowns
 	Instances Instances
-	// Queue takes what provision can repair; nil: all is repaired here.
+	// Queue takes the repairs that provision can make; nil: all repairs are made here.
 	Queue Queue
 	// Accounts are those to compare; empty for the function's own.
 	Accounts []string
-	// Regions are those to compare, in each account.
+	// Regions are those to compare in each account.
 	Regions []string
-	// DetectOnly is the mode of runs whose input has none.
+	// DetectOnly makes Detect the mode of an input without one; otherwise it is Correct.
 	DetectOnly bool
-	// Adopt takes over what is in conflict.
+	// Adopt takes over foreign objects at the paths of a live instance's grant.
 	Adopt bool
-	// OnShuttingDown removes as soon as an instance shuts down.
+	// OnShuttingDown removes as soon as an instance shuts down, and not only when it is terminated.
 	OnShuttingDown bool
-	// DeleteLimit is the percentage of the recorded instances past which none is removed.
+	// DeleteLimit is the percentage of the recorded instances past which none is removed (limits.go).
 	DeleteLimit int
 	Now         func() time.Time
 }
 
-// Reconciler compares and repairs fleets. It holds nothing of a run and is safe for concurrent use.
+// Reconciler compares and repairs fleets. It keeps no state and is safe for concurrent use.
 type Reconciler struct {
 	Options
 }
 
 const (
-	// reserve is the time before the deadline in which nothing new is begun; a second more than what the handler keeps for
-	// one instance's work.
-	reserve = 21 * time.Second
-	// runTime is how long a run may take where nothing sets a deadline.
+	// reserve is the time before the invocation's deadline in which no instance is begun. A second more than
+	// converge.Reserve, so that a run stops with a cursor before single instances are sent back.
+	reserve = converge.Reserve + time.Second
+	// runTime bounds an invocation without a deadline.
 	runTime = 15 * time.Minute
-	// stretch is how many recorded instances are held in memory at once, and minStretch how few before a run that gets
-	// nowhere is given up.
-	stretch    = 20_000
+	// stretch is the number of recorded instances in a stretch, which are in memory at once.
+	stretch = 20_000
+	// minStretch is the smallest stretch. A run that cannot compare one in an invocation is given up.
 	minStretch = 100
 )
 
-// CheckInput holds an input against its forms.
-func CheckInput(in Input) error {
-	switch in.Mode {
-	case "", Detect, Correct, Doctor:
-		if in.Confirm != "" {
-			return fmt.Errorf("confirm is for mode %s", Teardown)
-		}
-	case Teardown:
-		if in.Profile != "" || in.Force || in.NamesOnly {
-			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
-		}
-	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown)
-	}
-	for _, id := range in.InstanceIDs {
-		if !facts.IsInstanceID(id) {
-			return fmt.Errorf("instanceIds: %+q is not the ID of an EC2 instance", id)
-		}
-	}
-	if in.Cursor != nil && in.Cursor.Limit < 1 {
-		return errors.New("cursor: its limit is not positive: take it from an answer as it is")
-	}
-	return nil
-}
-
-// Observer is told of a run.
+// Observer receives the log lines and the rows of a run.
 type Observer struct {
 	Log *slog.Logger
-	// Drift is told of each row after what was done about it, and where the instance is; nil for nobody.
+	// Drift is called with each row after its repair, and with the instance's place and profile; nil for no calls.
 	Drift func(ctx context.Context, d Drift, at facts.Place, profile string)
 }
 
@@ -142,22 +119,22 @@ type Observer struct {
 type invocation struct {
 	converger Converger
 	observer  Observer
-	places    []facts.Place
-	until     time.Time
-	patience  time.Duration // how long one account's listings may take in a pass
-	passes    int           // begun in this invocation
-	// removed counts instances, by account, over all invocations of the run.
+	places    []facts.Place // to compare
+	until     time.Time     // when to begin nothing new
+	patience  time.Duration // bounds the listings of one account in one stretch
+	stretches int           // begun in this invocation
+	// removed counts the instances removed in all invocations of the run, by account.
 	removed map[string]int
-	// misnamed are the rows of what belongs to no instance.
+	// misnamed are the rows of objects that belong to no instance.
 	misnamed []Change
-	// unfinished are removed instances that are to be looked after once more.
+	// unfinished are the instances whose removal a later run finishes.
 	unfinished []string
 }
 
-// Run compares the fleet, or what the input names of it, and in mode correct has converger repair it. What keeps it
-// from doing so stands in the answer: a run has no error of its own. The observer is told of each row; the answer holds
-// the first.
-func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w Observer) Answer {
+// Run compares the fleet, or the part of it that the input names. In mode correct converger makes the repairs. The answer says
+// what kept the run from comparing or repairing: a run has no error of its own. The observer gets all rows, the answer holds
+// the first ones.
+func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, o Observer) Answer {
 	start := r.Now()
 	until := r.stopTime(ctx, start)
 	if in.Mode == "" {
@@ -175,21 +152,26 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, w O
 		a.block(err.Error())
 	} else {
 		a.Compared = true
-		inv := &invocation{converger: converger, observer: w, places: places, until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount()}
+		inv := &invocation{
+			converger: converger, observer: o, places: places,
+			until: until, patience: until.Sub(start) / 2, removed: at.removedByAccount(),
+		}
 		at = r.forEachStretch(ctx, inv, at, &a, func(at Cursor) (Cursor, bool) { return r.compareStretch(ctx, inv, in, at, &a) })
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
-	r.logAnswer(ctx, w.Log, a)
+	r.logAnswer(ctx, o.Log, a)
 	return a
 }
 
-// forEachStretch goes through the fleet stretch by stretch, until there is no more, or no time: the answer then has a cursor. It
-// gives where it came to.
-func (r *Reconciler) forEachStretch(ctx context.Context, inv *invocation, at Cursor, a *Answer, stretch func(at Cursor) (next Cursor, more bool)) Cursor {
+// forEachStretch calls do with one stretch after the other until the fleet is done or the time is over: then the answer has a
+// cursor. It returns where it stopped.
+func (r *Reconciler) forEachStretch(
+	ctx context.Context, inv *invocation, at Cursor, a *Answer, do func(at Cursor) (next Cursor, more bool),
+) Cursor {
 	for more := true; more; {
 		first := at.After == ""
-		at, more = stretch(at)
-		if first && (at.After != "" || !more) { // once for the whole run, whatever its stretches and invocations
+		at, more = do(at)
+		if first && (at.After != "" || !more) { // once in a run, when its first stretch is done
 			inv.report(ctx, inv.misnamed)
 			a.add(inv.misnamed, summarise(inv.misnamed))
 		}
@@ -204,7 +186,7 @@ func (r *Reconciler) forEachStretch(ctx context.Context, inv *invocation, at Cur
 	return at
 }
 
-// stopTime is when a run stops to begin anything new.
+// stopTime returns when an invocation that began at start begins nothing new.
 func (r *Reconciler) stopTime(ctx context.Context, start time.Time) time.Time {
 	if deadline, ok := ctx.Deadline(); ok {
 		return start.Add(time.Until(deadline) - reserve)
@@ -212,26 +194,28 @@ func (r *Reconciler) stopTime(ctx context.Context, start time.Time) time.Time {
 	return start.Add(runTime - reserve)
 }
 
-// begin gives where a run begins or goes on, and its answer so far.
+// begin returns where a run begins or continues, and its answer so far.
 func begin(in Input, start time.Time) (Cursor, Answer) {
 	at := Cursor{Limit: stretch, StartedMs: start.UnixMilli()}
 	if in.Cursor != nil {
 		at = *in.Cursor
 		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
 	}
-	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: at.BlockedReason != "", BlockedReason: at.BlockedReason}
+	blocked := at.BlockedReason != ""
+	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: blocked, BlockedReason: at.BlockedReason}
 }
 
-// checkNotTornDown is an error when the deployment was torn down: what would be made again is to be gone.
+// checkNotTornDown returns an error if the deployment was torn down: a repair would make its grants again.
 func (r *Reconciler) checkNotTornDown(ctx context.Context) error {
 	since, err := r.Teardowns.TornDown(ctx)
 	if err != nil || since == nil {
 		return err
 	}
-	return fmt.Errorf("nothing is repaired: this deployment was torn down at %s; delete the item teardown from the ledger's table to take it up again", since.Format(time.RFC3339))
+	return fmt.Errorf("nothing is repaired: this deployment was torn down at %s; delete the item teardown from the ledger's table to take it up again",
+		since.Format(time.RFC3339))
 }
 
-// block notes why nothing is deleted.
+// block records why deletes are withheld; the first reason stays.
 func (a *Answer) block(reason string) {
 	a.Blocked = true
 	if a.BlockedReason == "" {
@@ -239,13 +223,13 @@ func (a *Answer) block(reason string) {
 	}
 }
 
-// giveUp notes that not all was compared, and so nothing is deleted.
+// giveUp records why the fleet was not compared to its end.
 func (a *Answer) giveUp(reason string) {
 	a.Compared = false
 	a.block(reason)
 }
 
-// places are all accounts and regions to compare.
+// places returns all accounts and regions to compare.
 func (r *Reconciler) places(ctx context.Context) ([]facts.Place, error) {
 	accounts := r.Accounts
 	if len(accounts) == 0 {
@@ -264,7 +248,8 @@ func (r *Reconciler) places(ctx context.Context) ([]facts.Place, error) {
 	return out, nil
 }
 
-// compareStretch compares one stretch of the fleet and puts it right. It gives where to go on, if there is more.
+// compareStretch compares one stretch of the fleet and, in mode correct, repairs it. It returns where to continue, and whether
+// there is more.
 func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	listing := r.list(ctx)
 	if in.isWhole() {
@@ -280,13 +265,13 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 		return at, false
 	}
 	s, err := r.survey(ctx, held, in, inv)
-	first := inv.passes == 0
-	inv.passes++
+	first := inv.stretches == 0
+	inv.stretches++
 	switch {
 	case errors.Is(err, errOutOfTime) && !first:
-		return at, true // the next invocation gives it all its time
+		return at, true // the next invocation has all its time for this stretch
 	case errors.Is(err, errOutOfTime) && at.Limit/2 >= minStretch:
-		at.Limit /= 2 // nothing was done yet: a shorter stretch next time
+		at.Limit /= 2 // this invocation had all its time for the stretch: shorten it
 		return at, true
 	case err != nil:
 		a.giveUp("the comparison was given up and nothing was repaired: " + err.Error())
@@ -315,7 +300,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 			if next.After = max(upTo, at.After); next.After == at.After {
 				next.Limit = max(at.Limit/2, minStretch)
 			}
-			// The rest is found again.
+			// The next stretch compares the other instances again.
 			p.changes = slices.DeleteFunc(p.changes, func(c Change) bool { return c.InstanceID > next.After })
 		}
 	}
@@ -325,7 +310,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 	return next, more
 }
 
-// add puts a pass's rows and counts into the answer.
+// add adds the rows and counts of a stretch.
 func (a *Answer) add(changes []Change, s Summary) {
 	a.Summary.add(s)
 	for _, c := range changes {
@@ -337,19 +322,20 @@ func (a *Answer) add(changes []Change, s Summary) {
 	}
 }
 
-// report reports every row.
+// report logs each row and passes it to the observer.
 func (inv *invocation) report(ctx context.Context, changes []Change) {
 	for _, c := range changes {
 		if inv.observer.Drift != nil {
 			inv.observer.Drift(ctx, c.Drift, c.place, c.profile)
 		}
-		inv.observer.Log.WarnContext(ctx, "drift", observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
+		inv.observer.Log.WarnContext(ctx, "drift",
+			observe.KeyInstance, c.InstanceID, observe.KeyAccount, c.place.Account, observe.KeyRegion, c.place.Region,
 			observe.KeyProfile, c.profile, observe.KeyObject, c.Object, observe.KeyPath, c.Path, observe.KeyReason, c.Reason,
 			observe.KeyAction, c.Action, observe.KeyFields, c.Fields, observe.KeyDiff, c.Diff, observe.KeyError, c.Error)
 	}
 }
 
-// logAnswer logs what came out.
+// logAnswer logs the answer's counts: as an error if deletes were withheld.
 func (r *Reconciler) logAnswer(ctx context.Context, log *slog.Logger, a Answer) {
 	level := slog.LevelInfo
 	if a.Blocked {

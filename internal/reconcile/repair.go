@@ -18,27 +18,28 @@ import (
 )
 
 const (
-	// sideBySide is how many instances converge at once; see function.Handler.
+	// sideBySide is the number of instances that converge at once, as in a batch of the queue: with more, each only waits
+	// longer for Vault.
 	sideBySide = 8
-	// chunk is how many are looked at once more together, just before.
+	// chunk is the number of instances that EC2 is asked about together, just before they converge.
 	chunk = 50
-	// fresh is how long that look is good for: lifecycle makes no grant from an older one than 30 seconds.
-	fresh = 15 * time.Second
+	// fresh is how long those answers are used: half of their largest age, so that they are good to the end of a repair.
+	fresh = converge.MaxFactsAge / 2
 )
 
-// job is one instance to put right.
+// job is the repair of one instance.
 type job struct {
 	rows        []*Change
-	removes     bool
-	counts      bool // for the delete limit
-	needsRemove bool // not to be handed to provision, which may not remove
-	revokes     bool // certificates, and nothing else
-	untracked   []string
-	places      []facts.Place // where it may be
-	account     string        // empty when nothing tells where it is
+	removes     bool          // a row removes the whole grant
+	counts      bool          // the removal counts toward the delete limit
+	needsRemove bool          // provision, which may not remove, cannot do it
+	revokes     bool          // only certificates are left to revoke
+	untracked   []string      // paths for converge.Request
+	places      []facts.Place // where the instance may be
+	account     string        // empty if unknown
 }
 
-// jobs are the instances of a plan that something can be done about, in the order of their IDs.
+// jobs returns the repairs of a plan, in the order of the instances' IDs.
 func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 	var out []*job
 	var last *job
@@ -66,7 +67,8 @@ func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 	return out
 }
 
-// untrackedPath is the path that lifecycle is to take into the record and remove. What logins left goes with the auth role.
+// untrackedPath returns the path that converge is to take into the record and remove; empty if the row needs none. Login
+// leftovers are removed with their auth role.
 func (r *Reconciler) untrackedPath(c *Change) string {
 	switch {
 	case c.Action != Delete || c.Object == KindRecord:
@@ -79,7 +81,7 @@ func (r *Reconciler) untrackedPath(c *Change) string {
 
 func (j *job) id() string { return j.rows[0].InstanceID }
 
-// finish notes on every row of the job what became of it.
+// finish counts the rows of the job: as failed with an error, which each row gets, or by count.
 func (j *job) finish(s *Summary, count *int, err error) {
 	if err == nil {
 		*count += len(j.rows)
@@ -91,8 +93,8 @@ func (j *job) finish(s *Summary, count *int, err error) {
 	}
 }
 
-// repair puts right what the plan asks for, in the order of the instances' IDs. It gives the last instance that it is
-// done with when time ends before the plan does.
+// repair makes the repairs of a plan in the order of the instances' IDs. When the time ends first, finished is false and upTo
+// is the last instance that is done; empty if none is.
 func (r *Reconciler) repair(ctx context.Context, inv *invocation, p plan, s *Summary) (upTo string, finished bool) {
 	for part := range slices.Chunk(r.jobs(p, inv.places), chunk) {
 		if !r.Now().Before(inv.until) {
@@ -120,7 +122,7 @@ func (r *Reconciler) repair(ctx context.Context, inv *invocation, p plan, s *Sum
 	return "", true
 }
 
-// send hands live instances to the provision queue.
+// send sends live instances to the provision queue.
 func (r *Reconciler) send(ctx context.Context, jobs []*job, s *Summary) {
 	if len(jobs) == 0 {
 		return
@@ -134,8 +136,8 @@ func (r *Reconciler) send(ctx context.Context, jobs []*job, s *Summary) {
 	}
 }
 
-// repairHere looks at instances once more, by their IDs, and converges them, a few at a time. It gives the first that
-// there was no time to begin; nil for none.
+// repairHere asks EC2 about the instances of jobs again, by their IDs, and converges them in groups. It returns the first job
+// that it had no time to begin; nil if it began all.
 func (r *Reconciler) repairHere(ctx context.Context, inv *invocation, jobs []*job, s *Summary) (left *job) {
 	var sightings map[facts.Ref]instance.Sighting
 	var lookedAt time.Time
@@ -150,17 +152,17 @@ func (r *Reconciler) repairHere(ctx context.Context, inv *invocation, jobs []*jo
 		}
 		group := independent(jobs[:min(sideBySide, len(jobs))])
 		jobs = jobs[len(group):]
-		errs, takenOver := make([]error, len(group)), make([][]converge.RemovedHolder, len(group))
+		errs, holders := make([]error, len(group)), make([][]converge.RemovedHolder, len(group))
 		var tasks errgroup.Group
 		for i, j := range group {
 			tasks.Go(func() error {
-				takenOver[i], errs[i] = r.converge(ctx, inv.converger, j, sightings)
+				holders[i], errs[i] = r.converge(ctx, inv.converger, j, sightings)
 				return nil
 			})
 		}
 		_ = tasks.Wait() // the functions above keep their errors in errs
 		for i, j := range group {
-			for _, holder := range takenOver[i] {
+			for _, holder := range holders[i] {
 				if holder.Unfinished {
 					inv.unfinished = append(inv.unfinished, holder.ID)
 				}
@@ -178,8 +180,8 @@ func (r *Reconciler) repairHere(ctx context.Context, inv *invocation, jobs []*jo
 	return nil
 }
 
-// independent ends a group before an instance that takes its name from another in it, or gives its own to one: side by side,
-// both would remove the same holder.
+// independent returns the first of the jobs that can converge at once. It stops before an instance that takes a name from
+// another in the group, or the other way round: both would remove the same holder.
 func independent(jobs []*job) []*job {
 	for i, j := range jobs {
 		if slices.ContainsFunc(jobs[:i], func(o *job) bool { return j.takesFrom(o) || o.takesFrom(j) }) {
@@ -189,6 +191,7 @@ func independent(jobs []*job) []*job {
 	return jobs
 }
 
+// takesFrom reports whether the job takes a name from the instance of another job.
 func (j *job) takesFrom(holder *job) bool {
 	return slices.ContainsFunc(j.rows, func(c *Change) bool { return c.heldBy == holder.id() })
 }
@@ -201,6 +204,7 @@ func refs(jobs []*job) []facts.Ref {
 	return out
 }
 
+// refs returns the instance in each place where it may be.
 func (j *job) refs() []facts.Ref {
 	out := make([]facts.Ref, len(j.places))
 	for i, p := range j.places {
@@ -209,9 +213,11 @@ func (j *job) refs() []facts.Ref {
 	return out
 }
 
-// converge has lifecycle put one instance right, by what the second look shows and not by what the plan says. It returns
-// the instances whose names were taken over on the way.
-func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, sightings map[facts.Ref]instance.Sighting) ([]converge.RemovedHolder, error) {
+// converge converges one instance by the second look at EC2, whatever the plan says. It returns the holders that were removed
+// because the instance takes a name of theirs.
+func (r *Reconciler) converge(
+	ctx context.Context, converger Converger, j *job, sightings map[facts.Ref]instance.Sighting,
+) ([]converge.RemovedHolder, error) {
 	ref, seen := j.refs()[0], instance.Sighting{}
 	for _, at := range j.refs() {
 		s := sightings[at]
@@ -223,27 +229,27 @@ func (r *Reconciler) converge(ctx context.Context, converger Converger, j *job, 
 			break
 		}
 	}
-	// Every place where it may be was looked at without an error: what was not found is absent.
+	// Every place where the instance may be was asked without an error.
 	req := converge.Request{Ref: ref, At: r.Now(), Verify: true, Absent: !seen.Found, Untracked: j.untracked}
 	if !j.removes && !r.isFit(seen) {
-		// It was to be made or mended. Taking it away is for a run that plans to, within its limit.
-		return nil, fmt.Errorf("EC2 does not show instance %s as running and fit for its profile any more: left to the next run", ref.ID)
+		// The plan is to make or mend the grant. Only a plan with a removal, within the delete limit, may remove it.
+		return nil, fmt.Errorf("instance %s: not repaired: EC2 no longer shows it as running, or no profile fits it: left to the next run", ref.ID)
 	}
 	outcome, err := converger.Converge(ctx, req, seen)
 	switch {
 	case err != nil:
 		return outcome.RemovedHolders, err
 	case outcome.Action == converge.LeftAlone, outcome.Action == converge.NotYet:
-		return outcome.RemovedHolders, fmt.Errorf("instance %s is left alone (%s): EC2 shows it as %s", ref.ID, outcome.Action, seen.Facts.State)
+		return outcome.RemovedHolders, fmt.Errorf("instance %s: not repaired (%s): EC2 shows it as %s: left to the next run", ref.ID, outcome.Action, seen.Facts.State)
 	case outcome.Action == converge.Unchanged && len(j.untracked) > 0, outcome.Action == converge.Unmatched && !j.revokes:
-		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: looked at once more, what is left is not this deployment's, or somebody is at work on it", ref.ID)
+		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: read again, the objects are not this deployment's, or another run works on the instance: left to the next run", ref.ID)
 	}
 	return outcome.RemovedHolders, nil
 }
 
-// isFit tells whether an instance runs and a profile fits it, or more than one does, which lifecycle refuses.
+// isFit reports whether an instance runs and a profile fits it, or more than one does, which converge refuses.
 func (r *Reconciler) isFit(s instance.Sighting) bool {
-	if !s.Found || s.Facts.State != facts.Running && s.Facts.State != facts.Pending {
+	if !s.Found || (s.Facts.State != facts.Running && s.Facts.State != facts.Pending) {
 		return false
 	}
 	profile, err := r.Profiles.Match(s.Facts)

@@ -17,12 +17,12 @@ import (
 )
 
 const (
-	// readers is how many instances are read from Vault side by side. Past a few only the waiting grows.
+	// readers is the number of instances that are compared at once. With more, each only waits longer for Vault.
 	readers = 16
-	// listers is how many accounts and regions are listed side by side.
+	// listers is the number of accounts and regions that are listed at once.
 	listers = 4
-	// maxFailures is how many comparisons may fail in a row before the pass is given up: Vault or the ledger is down, and
-	// each further instance would wait for its own timeout.
+	// maxFailures is the number of comparisons in a row that fail before the stretch is given up: Vault or the ledger is
+	// down, and each further instance would wait for its own timeout.
 	maxFailures = 40
 )
 
@@ -31,29 +31,36 @@ var (
 	errDown      = errors.New("too many comparisons failed in a row")
 )
 
-// survey is one look at EC2, compared page by page with what Vault and the ledger hold.
+// survey is one listing of EC2, compared page by page with an inventory.
 type survey struct {
 	r         *Reconciler
 	inventory *inventory
 	input     Input
 	until     time.Time // when to stop
 
-	mu        sync.Mutex
-	states    map[string]facts.State // of every instance EC2 shows
-	counts    map[facts.Place]int    // how many, by place
-	failed    map[facts.Place]error
-	changes   []Change
-	elsewhere map[facts.Place]int // instances to be removed that are outside the stretch
-	failures  int                 // in a row
+	mu sync.Mutex
+	// states are those of all instances that EC2 shows; empty for an instance that it could not be asked about.
+	states map[string]facts.State
+	// counts are the numbers of instances that EC2 shows, by place.
+	counts map[facts.Place]int
+	// failed are the errors of the places that could not be listed.
+	failed map[facts.Place]error
+	// changes are the rows so far.
+	changes []Change
+	// elsewhere counts the instances to remove that are outside the stretch.
+	elsewhere map[facts.Place]int
+	// failures counts the comparisons that failed in a row.
+	failures int
 }
 
-// sighted is one instance and where it was seen.
+// sighted is one instance and the place that was asked.
 type sighted struct {
 	instance.Sighting
 	place facts.Place
 }
 
-// survey lists EC2 last, place by place, and compares on the way. An error means that it was given up.
+// survey lists EC2 place by place, compares each page as it comes, and then the instances that EC2 did not show. The result is
+// usable beside an error, which says why the survey was given up: errOutOfTime or errDown.
 func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
 	s := &survey{
 		r: r, inventory: held, input: in, until: inv.until,
@@ -86,7 +93,7 @@ func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv 
 			return nil
 		})
 	}
-	_ = listed.Wait() // a place that failed is noted and keeps to itself
+	_ = listed.Wait() // the functions above keep their errors in failed
 	close(found)
 	if err := compared.Wait(); err != nil {
 		return s, err
@@ -101,13 +108,14 @@ func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv 
 	return s, nil
 }
 
-// askAboutHolders looks at those that hold a wanted name and that no listing showed: it may not have been theirs to show.
+// askAboutHolders asks EC2 about the holders of contested names that no listing showed: they may be outside the listed places or
+// IDs.
 func (s *survey) askAboutHolders(ctx context.Context) {
 	var refs []facts.Ref
 	for _, c := range s.changes {
 		place, recorded := s.inventory.recorded[c.heldBy]
 		if _, seen := s.states[c.heldBy]; c.heldBy != "" && recorded && !seen {
-			refs = append(refs, facts.Ref{ID: c.heldBy, Place: facts.Place{Account: place.Account, Region: place.Region}})
+			refs = append(refs, facts.Ref{ID: c.heldBy, Place: place})
 		}
 	}
 	if len(refs) == 0 {
@@ -116,13 +124,14 @@ func (s *survey) askAboutHolders(ctx context.Context) {
 	for ref, seen := range s.r.Instances.Look(ctx, refs) {
 		switch {
 		case seen.Err != nil:
-			s.states[ref.ID] = "" // not known, and so not gone
+			s.states[ref.ID] = "" // unknown, and so not gone
 		case seen.Found:
 			s.states[ref.ID] = seen.Facts.State
 		}
 	}
 }
 
+// outOfTime returns errOutOfTime when the invocation's time is over.
 func (s *survey) outOfTime(ctx context.Context) error {
 	if ctx.Err() != nil || !s.r.Now().Before(s.until) {
 		return errOutOfTime
@@ -130,7 +139,7 @@ func (s *survey) outOfTime(ctx context.Context) error {
 	return nil
 }
 
-// addPage takes a page of EC2's: notes every instance and hands those to compare on.
+// addPage counts the instances of one page of EC2, and sends those to compare to found.
 func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sighting, found chan<- sighted) error {
 	for _, i := range page {
 		id := i.Facts.ID
@@ -154,17 +163,17 @@ func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sig
 	return nil
 }
 
-// isComparable tells whether an instance is one to compare now: a stopped one is compared when it runs again.
+// isComparable reports whether an instance is compared with its grant. A stopped instance is compared when it runs again.
 func (s *survey) isComparable(i instance.Sighting) bool {
 	return i.Err != nil || i.Facts.State == facts.Pending || i.Facts.State == facts.Running
 }
 
-// isGone tells whether EC2 says that an instance has ended.
+// isGone reports whether a state of EC2 means that the grant must go.
 func (s *survey) isGone(state facts.State) bool {
-	return state == facts.Terminated || state == facts.ShuttingDown && s.r.OnShuttingDown
+	return state == facts.Terminated || (state == facts.ShuttingDown && s.r.OnShuttingDown)
 }
 
-// isToRemove tells whether an instance that has a record is to be removed.
+// isToRemove reports whether a recorded instance is to be removed: it has ended, or no profile fits it.
 func (s *survey) isToRemove(i instance.Sighting) bool {
 	if i.Err != nil || !s.isComparable(i) {
 		return i.Err == nil && s.isGone(i.Facts.State)
@@ -173,23 +182,29 @@ func (s *survey) isToRemove(i instance.Sighting) bool {
 	return profile == nil && err == nil
 }
 
+// compareAll compares the instances of found until it is closed. After an error it only drains found.
 func (s *survey) compareAll(ctx context.Context, found <-chan sighted) error {
 	var gaveUp error
 	for i := range found {
-		if gaveUp == nil {
-			gaveUp = s.addRows(s.comparePresent(ctx, i))
+		if gaveUp != nil {
+			continue
 		}
+		u := s.subject(i.Facts.ID)
+		u.sighting, u.place = i.Sighting, i.place
+		rows, err := s.comparePresent(ctx, u)
+		gaveUp = s.addRows(u, rows, err)
 	}
 	return gaveUp
 }
 
-// addRows keeps what a comparison found. It fails when too many did in a row.
-func (s *survey) addRows(rows []Change, subject *subject, err error) error {
+// addRows adds the rows of one comparison, or one failed row if it failed. It returns errDown when too many comparisons failed
+// in a row.
+func (s *survey) addRows(u *subject, rows []Change, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
 		s.failures++
-		rows = []Change{subject.failedRow(err)}
+		rows = []Change{u.failedRow(err)}
 	} else {
 		s.failures = 0
 	}
@@ -200,38 +215,44 @@ func (s *survey) addRows(rows []Change, subject *subject, err error) error {
 	return nil
 }
 
+// comparison returns a comparison as of now.
 func (s *survey) comparison() *comparison {
 	return &comparison{deployment: s.r.Realm.Deployment, now: s.r.Now(), pkiMounts: s.r.Profiles.PKIMounts()}
 }
 
-// comparePresent compares one instance that is there.
-func (s *survey) comparePresent(ctx context.Context, i sighted) ([]Change, *subject, error) {
-	u := s.subject(i.Facts.ID)
-	u.sighting, u.place = i.Sighting, i.place
-	if i.Err != nil {
-		return []Change{u.failedRow(i.Err)}, u, nil //nolint:nilerr // AWS's fault with this instance, and nobody else's
+// comparePresent returns the rows of an instance that EC2 shows as pending or running.
+func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, error) {
+	if err := u.sighting.Err; err != nil {
+		return []Change{u.failedRow(err)}, nil // a fault of AWS with this instance only
 	}
 	c := s.comparison()
 	if u.isBusy(c.now) {
-		return nil, u, nil
+		return nil, nil
 	}
-	u.profile, u.refusal = s.r.Profiles.Match(i.Facts)
+	f := u.sighting.Facts
+	u.profile, u.refusal = s.r.Profiles.Match(f)
 	if u.profile != nil && u.refusal == nil {
-		if u.grant, u.refusal = s.render(u, i.Facts); u.refusal == nil {
+		if u.grant, u.refusal = s.render(u, f); u.refusal == nil {
 			u.checkClaims(s.inventory.claims)
 		}
 	}
-	if s.input.Profile != "" && (u.profile == nil || u.profile.Name != s.input.Profile) && (u.record == nil || u.record.Profile != s.input.Profile) {
-		return nil, u, nil
+	fits := u.profile != nil && u.profile.Name == s.input.Profile
+	if s.input.Profile != "" && !fits && !u.isRecordedFor(s.input.Profile) {
+		return nil, nil
 	}
 	if err := s.read(ctx, u); err != nil {
-		return nil, u, err
+		return nil, err
 	}
 	return s.confirm(ctx, u, c.rowsOfPresent(u))
 }
 
-// render gives an instance's grant. What is exactly as it was made and recorded went through the guard then; all else
-// does now, as it will once more before anything is written.
+// isRecordedFor reports whether the record names a profile.
+func (s *subject) isRecordedFor(profile string) bool {
+	return s.record != nil && s.record.Profile == profile
+}
+
+// render returns an instance's grant. The guard checked a grant that equals the recorded one when it was made. It checks any
+// other grant here, and again before it is written.
 func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
 	g, err := u.profile.Draft(f, s.r.Realm)
 	if err == nil {
@@ -242,12 +263,13 @@ func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
 	return u.profile.Render(f, s.r.Realm)
 }
 
+// subject returns an instance as the inventory has it.
 func (s *survey) subject(id string) *subject {
-	n := s.inventory
-	return &subject{id: id, record: s.inventory.records[id], paths: n.paths[id], leftovers: n.leftovers[id], contents: map[string]map[string]any{}}
+	held := s.inventory
+	return &subject{id: id, record: held.records[id], paths: held.paths[id], leftovers: held.leftovers[id], contents: map[string]map[string]any{}}
 }
 
-// checkClaims holds the grant's names against the claims there are.
+// checkClaims sets lacking, holder and contested by the claims of the ledger.
 func (s *subject) checkClaims(claims map[ledger.Name]string) {
 	for _, name := range ledger.NamesOf(s.grant) {
 		switch holder := claims[name]; {
@@ -259,7 +281,7 @@ func (s *subject) checkClaims(claims map[ledger.Name]string) {
 	}
 }
 
-// compareGone compares what Vault and the ledger hold of instances that EC2 did not show, or showed as ended.
+// compareGone adds the rows of the instances in Vault or the ledger that EC2 does not show, or shows as ended or stopped.
 func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 	complete := map[facts.Place]bool{}
 	for _, p := range places {
@@ -288,42 +310,44 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 			if err := s.outOfTime(ctx); err != nil {
 				return err
 			}
-			return s.addRows(s.compareOneGone(ctx, u, complete))
+			rows, err := s.compareOneGone(ctx, u, complete)
+			return s.addRows(u, rows, err)
 		})
 	}
 	return group.Wait()
 }
 
-func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[facts.Place]bool) ([]Change, *subject, error) {
+// compareOneGone returns the rows of one instance of compareGone. complete has the compared places, and whether EC2 listed them.
+func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[facts.Place]bool) ([]Change, error) {
 	if u.record != nil {
 		u.place = facts.Place{Account: u.record.Account, Region: u.record.Region}
 	} else {
 		place, err := s.placeOf(ctx, u)
 		if err != nil {
-			return nil, u, err
+			return nil, err
 		}
 		u.place = place
 	}
-	answered, compared := complete[u.place]
-	uncompared := u.place != (facts.Place{}) && !compared
-	if compared && !answered {
-		return nil, u, nil // EC2 did not answer for its place
+	isComplete, isCompared := complete[u.place]
+	if isCompared && !isComplete {
+		return nil, nil // EC2 did not list the place
 	}
-	if s.input.Profile != "" && (u.record == nil || u.record.Profile != s.input.Profile) {
-		return nil, u, nil
+	if s.input.Profile != "" && !u.isRecordedFor(s.input.Profile) {
+		return nil, nil
 	}
 	if err := s.read(ctx, u); err != nil {
-		return nil, u, err
+		return nil, err
 	}
-	if !uncompared && !u.isAlive() {
+	isElsewhere := u.place != (facts.Place{}) && !isCompared
+	if !isElsewhere && !u.isAlive() {
 		return s.confirm(ctx, u, s.comparison().rowsOfGone(u))
 	}
 	if err := s.readLogin(ctx, u); err != nil {
-		return nil, u, err
+		return nil, err
 	}
 	rows, err := s.existing(ctx, s.comparison().rowsOfUnproven(u))
 	if err != nil {
-		return nil, u, err
+		return nil, err
 	}
 	return s.confirm(ctx, u, rows)
 }

@@ -17,15 +17,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// TearDown removes all that the ledger records and all that Vault lists of the deployment's, whatever EC2 shows: it is
-// for a deployment that is given up while instances still run. It notes first that nothing is granted any more, and
-// waits until no grant can be begun that does not know of it. Like Run, it has converger do the work, stops in time with a
-// cursor, and removes nothing when a list fails. With instance IDs it only looks after those once more.
-func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, w Observer) Answer {
+// TearDown removes every object of the deployment that the ledger records or Vault lists, whatever EC2 shows: it is for a
+// deployment that is given up while instances still run. It first announces the teardown, and waits until no function can
+// begin a grant without knowing of it. Like Run, it has converger do the work and stops in time with a cursor. It removes
+// nothing if a list fails. With instance IDs it only finishes the removal of those.
+func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, o Observer) Answer {
 	start := r.Now()
 	at, a := begin(in, start)
-	inv := &invocation{converger: converger, observer: w, until: r.stopTime(ctx, start)}
-	// A Vault that cannot be listed is no reason to stop granting: nothing is noted then.
+	inv := &invocation{converger: converger, observer: o, until: r.stopTime(ctx, start)}
+	// Without Vault's lists nothing can be removed, so the teardown is not announced either: grants go on.
 	err := errors.Join(r.list(ctx).failed...)
 	if err == nil {
 		err = r.announceTeardown(ctx, in)
@@ -38,16 +38,17 @@ func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger
 		a.Unsettled = len(a.Unfinished)
 	}
 	a.DurationMs = r.Now().UnixMilli() - at.StartedMs
-	r.logAnswer(ctx, w.Log, a)
+	r.logAnswer(ctx, o.Log, a)
 	return a
 }
 
-// announceTeardown notes the teardown and waits until every function goes by it.
+// announceTeardown writes the ledger's teardown item and waits until every function has read it. With instance IDs it only
+// checks that the item exists.
 func (r *Reconciler) announceTeardown(ctx context.Context, in Input) error {
 	if len(in.InstanceIDs) > 0 {
 		since, err := r.Teardowns.TornDown(ctx)
 		if err == nil && since == nil {
-			err = errors.New("instanceIds only goes on with a teardown that was begun for the whole deployment")
+			err = errors.New("instanceIds finishes a teardown, and none was begun: tear down the whole deployment first")
 		}
 		return err
 	}
@@ -65,10 +66,11 @@ func (r *Reconciler) announceTeardown(ctx context.Context, in Input) error {
 	}
 }
 
-// stopped is why a teardown stands in the middle.
-const stopped = "nothing more is removed, and nothing is granted any more either: run it again, or delete the item teardown from the ledger's table to take the deployment up again: "
+// stopped begins the reason of a teardown that stopped in the middle.
+const stopped = "the teardown stopped, and nothing is granted: run it again, " +
+	"or delete the item teardown from the ledger's table to take the deployment up again: "
 
-// removeStretch removes one stretch of the fleet. It gives where to go on, if there is more.
+// removeStretch removes one stretch of the fleet. It returns where to continue, and whether there is more.
 func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Input, at Cursor, a *Answer) (next Cursor, more bool) {
 	listing := r.list(ctx)
 	if in.isWhole() {
@@ -118,7 +120,7 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 	return next, held.upTo != ""
 }
 
-// addRemoval counts a row of a teardown and keeps it.
+// addRemoval adds a row of a teardown and counts it.
 func (a *Answer) addRemoval(row *Change) {
 	switch {
 	case row.Reason == Conflicting:
@@ -137,13 +139,13 @@ func (a *Answer) addRemoval(row *Change) {
 	a.Drift = append(a.Drift, row.Drift)
 }
 
-// removedOne is what became of one instance.
+// removedOne is the result of removeOne.
 type removedOne struct {
-	row        *Change // nil when nothing of it was this deployment's
-	unfinished bool    // it is to be looked after once more
+	row        *Change // nil if the instance had no object of this deployment
+	unfinished bool    // a later run finishes the removal
 }
 
-// removeOne removes one instance's grant.
+// removeOne removes the grant of one instance, and its untracked objects.
 func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *inventory, id string) removedOne {
 	record, untracked := held.records[id], slices.Clone(held.paths[id])
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
@@ -167,7 +169,7 @@ func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *i
 	unfinished := errors.Is(err, converge.ErrUnfinished)
 	switch {
 	case err == nil || unfinished:
-	case fault.KindOf(err) == fault.Conflict: // another deployment's by now
+	case fault.KindOf(err) == fault.Conflict: // adopted by another deployment
 		row.Reason, row.Action, row.Error = Conflicting, None, err.Error()
 	default:
 		row.failed, row.Error = true, err.Error()

@@ -9,18 +9,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// unprovenError is the error of an unproven object's row: what it is, and the next step.
-const unprovenError = "no record names it, it is not part of a grant that a deployment marked, and no run compares the instance it is named after: " +
-	"a function's Vault token or an administrator made it, and reconcile never removes it. " +
+// unprovenError is the error of the row of an unproven object.
+const unprovenError = "no record names it, it is not part of a grant that a deployment marked, " +
+	"and no run compares the instance it is named after: a function's Vault token or an administrator made it, and reconcile never removes it. " +
 	"Read it, find who made it in Vault's audit log, and delete it by hand"
 
-// rowsOfUnproven returns the rows of an instance that no run compares: it is stopped, or bound to an account or region that is
-// not compared. The rows are only reported, since the instance may be another stack's and run. Without them, a back door
-// under an instance's name could hide in the place that its own auth role names.
+// rowsOfUnproven returns the rows of an instance that no run compares: it is stopped, or its auth role binds it to an account or
+// region that is not compared. The rows are only reported, since the instance may be another stack's and run. Without them, a
+// back door under an instance's name could hide in the place that its own auth role names.
 func (c *comparison) rowsOfUnproven(s *subject) []Change {
 	isAnothers := slices.ContainsFunc(slices.Collect(maps.Keys(s.contents)), func(path string) bool { return c.namesAnother(s, path) })
-	isAccounted := c.isGrant(s) && (isAnothers || !s.hasLiveRecord())
-	if s.isBusy(c.now) || isAccounted {
+	isExplained := c.isGrant(s) && (isAnothers || !s.hasLiveRecord())
+	if s.isBusy(c.now) || isExplained {
 		return nil
 	}
 	var rows []Change
@@ -33,8 +33,8 @@ func (c *comparison) rowsOfUnproven(s *subject) []Change {
 	return rows
 }
 
-// isGrant reports whether all objects of an instance without a record look like a grant of this program, by whatever
-// deployment: the auth role admits this one instance and gives its policies, and each policy bears a marker for it.
+// isGrant reports whether the objects that were read of an instance look like a grant of any deployment: the auth role admits
+// this one instance and gives one of its policies, and each policy bears a marker for it.
 func (c *comparison) isGrant(s *subject) bool {
 	var role map[string]any
 	var policies []string
@@ -52,7 +52,7 @@ func (c *comparison) isGrant(s *subject) bool {
 	return grant.Admits(role, s.id) && grant.GivesOneOf(role, policies)
 }
 
-// policiesOf returns the paths of the policies under the instance's name that an auth role gives.
+// policiesOf returns the paths of those policies of an auth role that bear the instance's name.
 func (s *subject) policiesOf(role map[string]any) []string {
 	var paths []string
 	for _, policy := range grant.Gives(role) {

@@ -27,7 +27,9 @@ func (c *comparison) rowsOfUntracked(s *subject) []Change {
 		}
 		d := Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete}
 		if !isOurs {
-			d.Reason, d.Action, d.Error = Conflicting, None, "nothing shows that this deployment ("+c.deployment+") made it"
+			d.Reason, d.Action = Conflicting, None
+			d.Error = "nothing shows that this deployment (" + c.deployment + ") made it: left alone; " +
+				"find its owner, and delete it if it is not needed"
 		}
 		row := s.row(d)
 		row.needsRemove = true

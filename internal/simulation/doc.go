@@ -1,7 +1,7 @@
-// Package simulation holds no code of the program, only tests of it that need millions of steps: the real lifecycle and
-// reconcile on a world in memory whose every call can fail, lose its answer, be the process's last, freeze it past its
-// lease or be interrupted by anything else, and whose every effect is held against what must hold always.
+// Package simulation tests converge and reconcile through millions of steps in a world in memory. Every call can fail, lose its
+// answer, be the last of its process, freeze the process past its lease, or be interrupted by another run. Every effect is
+// checked against rules that must always hold. The package has no code of the program.
 //
-// What Vault, DynamoDB and EC2 really do is tested in infra/lab; here it is order, time and faults. RELIABILITY.md says
-// which promise stands on which test.
+// infra/lab tests what Vault, DynamoDB and EC2 really do; the subjects here are order, time and faults. RELIABILITY.md names the
+// tests of each promise.
 package simulation

@@ -1,0 +1,111 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+)
+
+// Mode is what a run does.
+type Mode string
+
+// The modes.
+const (
+	Detect  Mode = "detect"  // reports drift
+	Correct Mode = "correct" // reports and repairs drift
+	Doctor  Mode = "doctor"  // checks AWS, Vault and the ledger instead of the fleet
+	// Teardown removes everything that the deployment made, also of running instances. Nothing is granted afterwards.
+	Teardown Mode = "teardown"
+)
+
+// Input is the function's input. The zero value means the whole fleet, in the mode of the settings.
+type Input struct {
+	Mode        Mode     `json:"mode,omitempty"`
+	InstanceIDs []string `json:"instanceIds,omitempty"`
+	Profile     string   `json:"profile,omitempty"`
+	// Force deletes past the delete limit, and where an account or region shows no instance.
+	Force bool `json:"force,omitempty"`
+	// Confirm is the deployment's ID. Mode teardown requires it, so that no wrong deployment is torn down.
+	Confirm string `json:"confirm,omitempty"`
+	// NamesOnly compares only which objects exist and reads no contents.
+	NamesOnly bool `json:"namesOnly,omitempty"`
+	// Cursor is the cursor of the answer to continue from.
+	Cursor *Cursor `json:"cursor,omitempty"`
+}
+
+// CheckInput returns an error for an input that no mode accepts.
+func CheckInput(in Input) error {
+	switch in.Mode {
+	case "", Detect, Correct, Doctor:
+		if in.Confirm != "" {
+			return fmt.Errorf("confirm is for mode %s", Teardown)
+		}
+	case Teardown:
+		if in.Profile != "" || in.Force || in.NamesOnly {
+			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
+		}
+	default:
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown)
+	}
+	for _, id := range in.InstanceIDs {
+		if !facts.IsInstanceID(id) {
+			return fmt.Errorf("instanceIds: %+q is not the ID of an EC2 instance", id)
+		}
+	}
+	if in.Cursor != nil && in.Cursor.Limit < 1 {
+		return errors.New("cursor: its limit is not positive: copy the cursor of an answer unchanged")
+	}
+	return nil
+}
+
+// isWhole reports whether the input asks for the whole fleet.
+func (in Input) isWhole() bool { return len(in.InstanceIDs) == 0 && in.Profile == "" }
+
+// Cursor is where a run continues in the next invocation.
+type Cursor struct {
+	// After is the last instance ID that is done, in the order of IDs.
+	After string `json:"after"`
+	// Limit is the number of recorded instances in a stretch.
+	Limit int `json:"limit"`
+	// Removed is the number of instances removed so far: the delete limit applies to the whole run.
+	Removed int `json:"removed"`
+	// RemovedByAccount is the same by account. A cursor of an earlier version lacks it: no account is known then.
+	RemovedByAccount map[string]int `json:"removedByAccount,omitempty"`
+	// Summary is the summary of the run so far.
+	Summary Summary `json:"summary"`
+	// StartedMs is when the run began, in Unix milliseconds.
+	StartedMs int64 `json:"startedMs"`
+	// BlockedReason is why deletes were withheld so far; empty if none were.
+	BlockedReason string `json:"blockedReason,omitempty"`
+}
+
+// removedByAccount returns the number of instances removed so far, by account; "" for those of unknown accounts.
+func (c Cursor) removedByAccount() map[string]int {
+	out := map[string]int{}
+	unknown := c.Removed
+	for account, n := range c.RemovedByAccount {
+		if account != "" {
+			out[account] = n
+			unknown -= n
+		}
+	}
+	if unknown > 0 {
+		out[""] = unknown
+	}
+	return out
+}
+
+// setRemoved sets Removed and RemovedByAccount.
+func (c *Cursor) setRemoved(byAccount map[string]int) {
+	c.Removed, c.RemovedByAccount = 0, nil
+	for account, n := range byAccount {
+		c.Removed += n
+		if account != "" {
+			if c.RemovedByAccount == nil {
+				c.RemovedByAccount = map[string]int{}
+			}
+			c.RemovedByAccount[account] = n
+		}
+	}
+}
