@@ -1,7 +1,6 @@
 package converge_test
 
 import (
-	"errors"
 	"maps"
 	"reflect"
 	"strings"
@@ -15,73 +14,57 @@ import (
 )
 
 func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
+	w, c := provisioned(t, both)
 	w.launch(idB, 5)
-	c := w.converger(both)
-	w.must(c, idA, facts.Running, converge.Provisioned)
 	since := w.now
 	w.Teardown = &since
 	w.must(c, idB, facts.Running, converge.TornDown)
 	if w.count("vault write") != 4 || w.Records[idB].State != "" {
-		t.Errorf("want nothing made and nothing recorded for an instance that starts after the teardown, got\n%s", strings.Join(w.calls, "\n"))
+		t.Errorf("want no object and no record of an instance that starts after the teardown, got\n%s", strings.Join(w.calls, "\n"))
 	}
-	retire := trigger(idA, facts.Terminated, w.now)
-	retire.Teardown = true
-	if o, err := c.Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != converge.Deprovisioned || len(o.Paths) != 4 {
+	teardown := request(idA, facts.Terminated, w.now)
+	teardown.Teardown = true
+	if o, err := c.Converge(t.Context(), teardown, instance.Sighting{}); err != nil || o.Action != converge.Deprovisioned || len(o.Paths) != 4 {
 		t.Errorf("want the running instance's grant removed, got %+v, %v", o, err)
 	}
 	if len(w.Objects) > 0 || w.Records[idA].State != ledger.Deleted || len(w.Claims) > 0 {
 		t.Errorf("want nothing left, got %v, %+v, %v", w.Objects, w.Records[idA], w.Claims)
 	}
-	if o, err := w.converger(converge.Duties{Make: true}).Converge(t.Context(), retire, instance.Sighting{}); err != nil || o.Action != converge.LeftAlone {
-		t.Errorf("want a function that may not remove to leave it, got %+v, %v", o, err)
+	if o, err := w.converger(mayMake).Converge(t.Context(), teardown, instance.Sighting{}); err != nil || o.Action != converge.LeftAlone {
+		t.Errorf("want the grant left by a function that may not remove, got %+v, %v", o, err)
 	}
 }
 
-// The other deployment's profile calls its policy otherwise: only the auth role, at the path of both, tells.
+// The other deployment's policy has another name. Only the auth role, at the path of both, shows it.
 func TestAnAuthRoleThatGivesAnotherDeploymentsPolicyIsLeftAlone(t *testing.T) {
-	w := newWorld(t)
-	f := w.launch(idA, 4)
-	c := w.converger(both)
-	w.must(c, idA, facts.Running, converge.Provisioned)
+	w, c := provisioned(t, both)
 	theirs := "ec2-" + idA + "-node2"
 	w.Objects["sys/policies/acl/"+theirs] = marked("another-deployment", idA)
 	role := w.Objects[roleA]
 	role["token_policies"] = []string{theirs}
 	before := maps.Clone(role)
-	retire := trigger(idA, facts.Terminated, w.now)
-	retire.Teardown = true
-	if _, err := c.Converge(t.Context(), retire, instance.Sighting{}); fault.KindOf(err) != fault.Conflict {
+	teardown := request(idA, facts.Terminated, w.now)
+	teardown.Teardown = true
+	if _, err := c.Converge(t.Context(), teardown, instance.Sighting{}); !isFault(err, fault.Conflict) {
 		t.Errorf("a teardown: want a conflict, got %v", err)
 	}
-	verify := trigger(idA, facts.Running, w.now)
-	verify.Verify = true
-	s := sighting(f)
-	s.Facts.ObservedAt = w.now
-	if _, err := c.Converge(t.Context(), verify, s); fault.KindOf(err) != fault.Conflict {
+	if _, err := w.handleAt(c, verify(w, facts.Running)); !isFault(err, fault.Conflict) {
 		t.Errorf("a repair: want a conflict, got %v", err)
 	}
-	f.IAMRoleARN = ""
-	w.ec2[idA] = f
-	if _, err := w.handle(c, idA, facts.Running); fault.KindOf(err) != fault.Conflict {
+	w.unmatch()
+	if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict) {
 		t.Errorf("a removal because no profile fits: want a conflict, got %v", err)
 	}
 	if !reflect.DeepEqual(w.Objects[roleA], before) {
-		t.Errorf("the instance lost its login to the other deployment: %v, before it was %v", w.Objects[roleA], before)
+		t.Errorf("want the login of the other deployment left as it was: %v, got %v", before, w.Objects[roleA])
 	}
 }
 
 func TestAGrantIsNotBegunWhenNobodyKnowsWhetherTheDeploymentIsTornDown(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
-	w.fail = func(_ int, call string) (error, bool) {
-		if call == "ledger torn down" {
-			return errors.New("down"), false
-		}
-		return nil, false
-	}
-	if _, err := w.handle(w.converger(both), idA, facts.Running); err == nil || fault.KindOf(err) != fault.Retry || len(w.Objects) > 0 {
-		t.Errorf("want it tried again and nothing made, got %v, %v", err, w.Objects)
+	w.failAt("ledger torn down", errDown)
+	if _, err := w.handle(w.converger(both), idA, facts.Running); !isFault(err, fault.Retry) || len(w.Objects) > 0 {
+		t.Errorf("want another try and nothing made, got %v, %v", err, w.Objects)
 	}
 }

@@ -1,7 +1,6 @@
 package converge_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
@@ -35,14 +35,21 @@ type world struct {
 	ec2    map[string]facts.Instance
 	calls  []string
 	owners map[string]string // of PKI mounts, by their marks
-	// fail is asked at every call; its error is returned before (took false) or after (took true) the call's effect.
-	fail func(n int, call string) (err error, took bool)
+	// fail is asked before every call; its error is the call's.
+	fail func(call string) error
 }
 
 var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 func newWorld(t *testing.T) *world {
 	return &world{t: t, Vault: vaulttest.New(), Table: ledgertest.New(), now: start, ec2: map[string]facts.Instance{}}
+}
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
 }
 
 func (w *world) clock() time.Time {
@@ -58,15 +65,22 @@ func (w *world) calling(part string) func(kind, what string, effect func() error
 		defer w.mu.Unlock()
 		call := strings.TrimSpace(part + " " + kind + " " + what)
 		w.calls = append(w.calls, call)
-		var err error
-		var took bool
 		if w.fail != nil {
-			err, took = w.fail(len(w.calls), call)
+			if err := w.fail(call); err != nil {
+				return err
+			}
 		}
-		if err != nil && !took {
+		return effect()
+	}
+}
+
+// failAt makes every call that begins with a prefix fail.
+func (w *world) failAt(prefix string, err error) {
+	w.fail = func(call string) error {
+		if strings.HasPrefix(call, prefix) {
 			return err
 		}
-		return cmp.Or(effect(), err)
+		return nil
 	}
 }
 
@@ -92,7 +106,12 @@ func (w *world) hasTokens(name string) bool {
 // Owner returns the deployment that a PKI mount is marked for.
 func (w *world) Owner(_ context.Context, mount string) (string, error) { return w.owners[mount], nil }
 
-var both = converge.Duties{Make: true, Remove: true}
+// The duties of provision, deprovision and reconcile.
+var (
+	mayMake   = converge.Duties{Make: true}
+	mayRemove = converge.Duties{Remove: true}
+	both      = converge.Duties{Make: true, Remove: true}
+)
 
 // converger returns a converger with the duties of a function.
 func (w *world) converger(duties converge.Duties, change ...func(*converge.Options)) *converge.Converger {
@@ -134,20 +153,48 @@ func (w *world) launch(id string, last byte) facts.Instance {
 	return f
 }
 
-// setState changes the state of the first instance.
-func (w *world) setState(state facts.State) {
-	f := w.ec2[idA]
-	f.State = state
-	w.ec2[idA] = f
+// provisioned returns a world in which instance A has its grant, and the converger that made it.
+func provisioned(t *testing.T, duties converge.Duties, change ...func(*converge.Options)) (*world, *converge.Converger) {
+	t.Helper()
+	w := newWorld(t)
+	w.launch(idA, 4)
+	c := w.converger(duties, change...)
+	w.must(c, idA, facts.Running, converge.Provisioned)
+	return w, c
 }
 
-// handle looks at the instance and converges it, as a function does with an event.
+// show changes the facts that EC2 shows of an instance.
+func (w *world) show(id string, change func(*facts.Instance)) {
+	f := w.ec2[id]
+	change(&f)
+	w.ec2[id] = f
+}
+
+// setState changes the state of instance A.
+func (w *world) setState(state facts.State) { w.show(idA, func(f *facts.Instance) { f.State = state }) }
+
+// unmatch changes the role of instance A to one that no profile fits.
+func (w *world) unmatch() {
+	w.show(idA, func(f *facts.Instance) { f.IAMRoleARN = "arn:aws:iam::123456789012:role/other" })
+}
+
+// addAddress gives an instance another address, and with it a changed grant.
+func addAddress(f *facts.Instance) { f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.77")) }
+
+// edit changes the record of an instance by hand.
+func (w *world) edit(id string, change func(*ledger.Record)) {
+	r := w.Records[id]
+	change(&r)
+	w.Records[id] = r
+}
+
+// handle looks at the instance and converges it, as a function does with an event of now.
 func (w *world) handle(c *converge.Converger, id string, state facts.State) (converge.Outcome, error) {
 	w.t.Helper()
-	return w.handleAt(c, trigger(id, state, w.clock()))
+	return w.handleAt(c, request(id, state, w.clock()))
 }
 
-// handleAt is handle with an event of another time or place.
+// handleAt is handle with any request.
 func (w *world) handleAt(c *converge.Converger, req converge.Request) (converge.Outcome, error) {
 	w.t.Helper()
 	return c.Converge(w.t.Context(), req, w.instances().Look(w.t.Context(), []facts.Ref{req.Ref})[req.Ref])
@@ -157,11 +204,11 @@ func (w *world) must(c *converge.Converger, id string, state facts.State, want c
 	w.t.Helper()
 	got, err := w.handle(c, id, state)
 	if err != nil || got.Action != want {
-		w.t.Fatalf("%s %s: got %q, %v, want %q", id, state, got.Action, err, want)
+		w.t.Fatalf("%s %s: want %q, got %q, %v", id, state, want, got.Action, err)
 	}
 }
 
-// count is how many calls since the last reset begin with this.
+// count returns how many calls since the last reset begin with a prefix.
 func (w *world) count(prefix string) int {
 	n := 0
 	for _, c := range w.calls {
@@ -185,7 +232,7 @@ func (w *world) lastIndex(prefix string) int {
 	return -1
 }
 
-// granted is an error unless exactly a worker's four objects stand in Vault for the instance, recorded and claimed.
+// granted returns an error unless Vault holds exactly a worker's four objects for the instance, recorded and claimed.
 func (w *world) granted(id string) error {
 	r := w.Records[id]
 	var paths []string
@@ -199,7 +246,7 @@ func (w *world) granted(id string) error {
 	}
 	for _, o := range r.Objects {
 		if w.Objects[o.Path] == nil {
-			return fmt.Errorf("instance %s: %s is recorded and not there", id, o.Path)
+			return fmt.Errorf("instance %s: %s is recorded and does not exist", id, o.Path)
 		}
 	}
 	for _, name := range r.Claims {
@@ -213,7 +260,7 @@ func (w *world) granted(id string) error {
 	return nil
 }
 
-// nothing is an error if anything but the tombstone is left of the instance.
+// nothing returns an error if anything but the tombstone is left of the instance.
 func (w *world) nothing(id string) error {
 	for path := range w.Objects {
 		if strings.Contains(path, id) {
@@ -226,17 +273,45 @@ func (w *world) nothing(id string) error {
 		}
 	}
 	if w.hasTokens(id) {
-		return fmt.Errorf("the entity of %s is left: its tokens live", id)
+		return fmt.Errorf("the entity of %s is left, with its tokens", id)
 	}
 	if r := w.Records[id]; r.State != ledger.Deleted || len(r.Objects) > 0 || r.LeaseOwner != "" {
-		return fmt.Errorf("the record is no tombstone: %+v", r)
+		return fmt.Errorf("the record of %s is no tombstone: %+v", id, r)
 	}
 	return nil
 }
 
+// wantGranted fails unless the instance has a worker's grant.
+func (w *world) wantGranted(id string) {
+	w.t.Helper()
+	if err := w.granted(id); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// wantNothing fails unless nothing but the tombstone is left of the instance.
+func (w *world) wantNothing(id string) {
+	w.t.Helper()
+	if err := w.nothing(id); err != nil {
+		w.t.Error(err)
+	}
+}
+
 var errDown = errors.New("down")
 
-func trigger(id string, state facts.State, at time.Time) converge.Request {
+// isFault reports whether an error has a kind and says all of these texts.
+func isFault(err error, kind fault.Kind, says ...string) bool {
+	unsaid := func(text string) bool { return !strings.Contains(err.Error(), text) }
+	return err != nil && fault.KindOf(err) == kind && !slices.ContainsFunc(says, unsaid)
+}
+
+// marked returns a policy with a marker.
+func marked(deployment, id string) map[string]any {
+	return map[string]any{"policy": grant.Marker{Deployment: deployment, InstanceID: id, Profile: "a-b"}.String()}
+}
+
+// request returns the request of an event.
+func request(id string, state facts.State, at time.Time) converge.Request {
 	return converge.Request{Ref: facts.Ref{ID: id, Place: facts.Place{Account: "123456789012", Region: "us-east-1"}}, Told: state, At: at}
 }
 
