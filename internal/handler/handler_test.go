@@ -21,7 +21,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// outside answers for EC2 and for Converge.
+// outside stands in for EC2 and Converge, and records their calls.
 type outside struct {
 	mu       sync.Mutex
 	looks    [][]facts.Ref
@@ -87,7 +87,7 @@ func body(id, state, at string) string {
 
 const at = "2026-01-02T03:04:05Z"
 
-// batch invokes with these bodies; message n has the ID m<n>.
+// batch invokes with an SQS batch of the bodies and returns the IDs of the messages to deliver again. Message n has the ID m<n>.
 func (b *bench) batch(ctx context.Context, t *testing.T, bodies ...string) []string {
 	t.Helper()
 	var records []map[string]string
@@ -145,7 +145,7 @@ func TestSeveralEventsOfOneInstanceConvergeItOnceByTheLatest(t *testing.T) {
 		t.Errorf("want one run by the latest event, got %+v", got)
 	}
 	if fmt.Sprint(again) != "[m0 m1 m2]" {
-		t.Errorf("the fault is that of all its messages, got %v", again)
+		t.Errorf("want all messages of the instance delivered again, got %v", again)
 	}
 	if len(b.looks) != 1 || len(b.looks[0]) != 1 {
 		t.Errorf("want one look at one instance, got %v", b.looks)
@@ -173,7 +173,7 @@ func TestLater_MostFinalStateWins(t *testing.T) {
 	}
 }
 
-// A time ahead of now would outweigh every real event, and have lifecycle wait for a state that EC2 never shows.
+// A time ahead of now would win over every real event, and converge would wait for a state that EC2 never shows.
 func TestEventTime_AheadOfNowIsRefused(t *testing.T) {
 	const ahead = "2027-01-01T00:00:00Z"
 	for _, bodies := range [][]string{
@@ -250,10 +250,10 @@ func TestABareEventIsAnsweredOrFailsWhenItShouldComeAgain(t *testing.T) {
 		}
 	}
 	if _, err := b.handler.Invoke(t.Context(), []byte(body(id(2), "running", at))); err == nil {
-		t.Error("whoever invoked must see that it was not done")
+		t.Error("want an error, so that the invoker sees that nothing was done")
 	}
 	if _, err := b.handler.Invoke(t.Context(), []byte("[]")); err == nil {
-		t.Error("a payload that is no event is an error")
+		t.Error("want an error for a payload that is no event")
 	}
 }
 

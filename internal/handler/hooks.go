@@ -72,16 +72,16 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 	if len(ending) == 0 {
 		return tasks, nil
 	}
-	for ref, standing := range inv.Hooks.Groups.States(ctx, ending) {
+	for ref, state := range inv.Hooks.Groups.States(ctx, ending) {
 		t := tasks[ref]
 		switch {
-		case standing.Err != nil:
-			unconfirmed[ref] = standing.Err
-		case standing.Terminating():
+		case state.Err != nil:
+			unconfirmed[ref] = state.Err
+		case state.Terminating():
 			t.Leaving = true
 			tasks[ref] = t
-		case standing.State != "" && inv.Now().Sub(t.At) < groupLag:
-			unconfirmed[ref] = fault.Retryf("instance %s is terminating by the event of hook %s, but Auto Scaling still shows it as %s", ref.ID, t.hook.Name, standing.State)
+		case state.State != "" && inv.Now().Sub(t.At) < groupLag:
+			unconfirmed[ref] = fault.Retryf("instance %s is terminating by the event of hook %s, but Auto Scaling still shows it as %s", ref.ID, t.hook.Name, state.State)
 		}
 	}
 	return tasks, unconfirmed
@@ -137,11 +137,11 @@ func (h Hooks) resultOf(hook event.Hook, r result) (outcome autoscaling.Result, 
 	case r.err != nil && fault.KindOf(r.err) == fault.Retry:
 		return "", false
 	case hook.Terminating:
-		return autoscaling.Continue, true // a removal that failed does not get better by the instance living on
+		return autoscaling.Continue, true // keeping the instance alive does not mend a failed removal
 	case r.err == nil && (r.outcome.Action == converge.Provisioned || r.outcome.Action == converge.Unchanged):
 		return autoscaling.Continue, true
 	case r.err == nil && r.outcome.Action == converge.TornDown:
-		return autoscaling.Continue, true // a deployment that was given up holds no instance back
+		return autoscaling.Continue, true // a torn-down deployment holds no instance back
 	case h.ContinueOnRefusal:
 		return autoscaling.Continue, true
 	case r.err == nil && r.outcome.Action == converge.Unmatched:

@@ -20,11 +20,11 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// groups answers for Auto Scaling and keeps what it was told.
+// groups is an Auto Scaling that records the calls it gets.
 type groups struct {
 	mu     sync.Mutex
 	states map[string]autoscaling.GroupState
-	told   []string
+	calls  []string
 	err    error
 }
 
@@ -36,19 +36,19 @@ func (g *groups) States(_ context.Context, refs []facts.Ref) map[facts.Ref]autos
 	return out
 }
 
-func (g *groups) tell(what string, r facts.Ref, h event.Hook) error {
+func (g *groups) record(what string, r facts.Ref, h event.Hook) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.told = append(g.told, fmt.Sprintf("%s %s %s", what, h.Name, r.ID))
+	g.calls = append(g.calls, fmt.Sprintf("%s %s %s", what, h.Name, r.ID))
 	return g.err
 }
 
 func (g *groups) Complete(_ context.Context, r facts.Ref, h event.Hook, result autoscaling.Result) error {
-	return g.tell(string(result), r, h)
+	return g.record(string(result), r, h)
 }
 
 func (g *groups) Prolong(_ context.Context, r facts.Ref, h event.Hook) error {
-	return g.tell("beat", r, h)
+	return g.record("beat", r, h)
 }
 
 func hookBench(duties converge.Duties) (*bench, *groups) {
@@ -72,8 +72,8 @@ func TestAHookOfNoProfilesInstanceIsLeftToItsGroupOnceItsTagsHadTimeToCome(t *te
 		b.handler.Hooks.ContinueOnRefusal = continues
 		b.outcomes[id(1)] = converge.Outcome{Action: converge.Unmatched}
 		b.now = b.now.Add(5 * time.Minute)
-		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != want {
-			t.Errorf("HOOK_ON_REFUSAL=continue: %v: want %s told and the event done with, got %v back and %q", continues, want, again, g.told)
+		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.calls) != want {
+			t.Errorf("HOOK_ON_REFUSAL=continue: %v: want Auto Scaling called with %s and the event done, got %v delivered again and %q", continues, want, again, g.calls)
 		}
 	}
 }
@@ -83,14 +83,14 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 		outcome   converge.Action
 		err       error
 		continues bool
-		told      string
+		call      string
 		again     string
 	}{
 		"granted":               {converge.Provisioned, nil, false, "CONTINUE", "[]"},
 		"compared and in order": {converge.Unchanged, nil, false, "CONTINUE", "[]"},
-		"to be tried again":     {"", errors.New("sealed"), false, "beat", "[m0]"},
+		"to be retried":         {"", errors.New("sealed"), false, "beat", "[m0]"},
 		"refused":               {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
-		"a conflict":            {"", fault.Conflictf("somebody else's"), false, "ABANDON", "[]"},
+		"a conflict":            {"", fault.Conflictf("another deployment's"), false, "ABANDON", "[]"},
 		"no profile fits, and tags may come late": {converge.Unmatched, nil, false, "beat", "[m0]"},
 		"the deployment is torn down":             {converge.TornDown, nil, false, "CONTINUE", "[]"},
 		"gone meanwhile":                          {converge.LeftAlone, nil, false, "ABANDON", "[]"},
@@ -101,12 +101,12 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 		b.handler.Hooks.ContinueOnRefusal = row.continues
 		b.errs[id(1)], b.outcomes[id(1)] = row.err, converge.Outcome{Action: row.outcome}
 		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"))
-		want := "[]" // Auto Scaling is told nothing
-		if row.told != "" {
-			want = "[" + row.told + " vault-identity-ready " + id(1) + "]"
+		want := "[]" // no call
+		if row.call != "" {
+			want = "[" + row.call + " vault-identity-ready " + id(1) + "]"
 		}
-		if fmt.Sprint(g.told) != want || fmt.Sprint(again) != row.again {
-			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, want, row.again)
+		if fmt.Sprint(g.calls) != want || fmt.Sprint(again) != row.again {
+			t.Errorf("%s: Auto Scaling got %q and %v is delivered again, want %s and %s", name, g.calls, again, want, row.again)
 		}
 		if seen := b.requests[id(1)]; len(seen) != 1 || !seen[0].Verify || seen[0].Leaving {
 			t.Errorf("%s: want one comparison with Vault, whatever the ledger says, got %+v", name, seen)
@@ -116,36 +116,38 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 
 func TestATerminateHookRemovesOnlyByAutoScalingsOwnWord(t *testing.T) {
 	for name, row := range map[string]struct {
-		standing autoscaling.GroupState
-		late     time.Duration
-		leaving  bool
-		told     string
-		again    string
+		state   autoscaling.GroupState
+		late    time.Duration
+		leaving bool
+		call    string
+		again   string
 	}{
-		"shown as waiting":                  {autoscaling.GroupState{State: "Terminating:Wait"}, 0, true, "CONTINUE", "[]"},
-		"shown as going on":                 {autoscaling.GroupState{State: "Terminating:Proceed"}, 0, true, "CONTINUE", "[]"},
-		"still shown in service":            {autoscaling.GroupState{State: "InService"}, 0, false, "beat", "[m0]"},
-		"in service long after":             {autoscaling.GroupState{State: "InService"}, 11 * time.Minute, false, "CONTINUE", "[]"},
-		"of no group any more":              {autoscaling.GroupState{}, 0, false, "CONTINUE", "[]"},
-		"Auto Scaling cannot be asked":      {autoscaling.GroupState{Err: errors.New("throttled")}, 0, false, "beat", "[m0]"},
-		"in the warm pool, by what it says": {autoscaling.GroupState{State: "Warmed:Pending:Wait"}, 11 * time.Minute, false, "CONTINUE", "[]"},
+		"shown as waiting":             {autoscaling.GroupState{State: "Terminating:Wait"}, 0, true, "CONTINUE", "[]"},
+		"shown as proceeding":          {autoscaling.GroupState{State: "Terminating:Proceed"}, 0, true, "CONTINUE", "[]"},
+		"still shown in service":       {autoscaling.GroupState{State: "InService"}, 0, false, "beat", "[m0]"},
+		"in service long after":        {autoscaling.GroupState{State: "InService"}, 11 * time.Minute, false, "CONTINUE", "[]"},
+		"no longer in a group":         {autoscaling.GroupState{}, 0, false, "CONTINUE", "[]"},
+		"Auto Scaling does not answer": {autoscaling.GroupState{Err: errors.New("throttled")}, 0, false, "beat", "[m0]"},
+		"shown in the warm pool":       {autoscaling.GroupState{State: "Warmed:Pending:Wait"}, 11 * time.Minute, false, "CONTINUE", "[]"},
 	} {
 		b, g := hookBench(removes)
 		b.now = b.now.Add(row.late)
 		b.handler.Converger = seesErrors{b.outside}
-		g.states[id(1)] = row.standing
+		g.states[id(1)] = row.state
 		b.outcomes[id(1)] = converge.Outcome{Action: converge.LeftAlone}
 		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
-		if fmt.Sprint(g.told) != "["+row.told+" vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != row.again {
-			t.Errorf("%s: Auto Scaling was told %q and %v comes again, want %s and %s", name, g.told, again, row.told, row.again)
+		if fmt.Sprint(g.calls) != "["+row.call+" vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != row.again {
+			t.Errorf("%s: Auto Scaling got %q and %v is delivered again, want %s and %s", name, g.calls, again, row.call, row.again)
 		}
-		if seen := b.requests[id(1)]; len(seen) > 0 && seen[0].Leaving != row.leaving || row.leaving && len(seen) != 1 {
+		seen := b.requests[id(1)]
+		isWrong := len(seen) > 0 && seen[0].Leaving != row.leaving
+		if isWrong || (row.leaving && len(seen) != 1) {
 			t.Errorf("%s: want leaving to be %v, got %+v", name, row.leaving, seen)
 		}
 	}
 }
 
-// seesErrors converges as lifecycle does where nothing is known of an instance.
+// seesErrors fails for a sighting with an error, as converge does.
 type seesErrors struct{ *outside }
 
 func (s seesErrors) Converge(ctx context.Context, t converge.Request, seen instance.Sighting) (converge.Outcome, error) {
@@ -160,8 +162,8 @@ func TestAnInstanceThatReturnsToItsWarmPoolKeepsItsGrant(t *testing.T) {
 	g.states[id(1)] = autoscaling.GroupState{State: "Terminating:Wait"}
 	b.outcomes[id(1)] = converge.Outcome{Action: converge.LeftAlone}
 	b.batch(t.Context(), t, strings.Replace(hookBody(id(1), "vault-identity-gone", "TERMINATING"), `"detail":{`, `"detail":{"Destination":"WarmPool",`, 1))
-	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Leaving || fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" {
-		t.Errorf("want nothing removed and the wait ended, got %+v, %q", seen, g.told)
+	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Leaving || fmt.Sprint(g.calls) != "[CONTINUE vault-identity-gone "+id(1)+"]" {
+		t.Errorf("want nothing removed and the wait ended, got %+v, %q", seen, g.calls)
 	}
 }
 
@@ -170,14 +172,14 @@ func TestHooksOfOthersAreIgnored(t *testing.T) {
 		duties converge.Duties
 		body   string
 	}{
-		"another team's name":            {makes, hookBody(id(1), "drain", "LAUNCHING")},
-		"the prefix in another case":     {makes, hookBody(id(1), "Vault-ready", "LAUNCHING")},
-		"a launch, to who removes":       {removes, hookBody(id(1), "vault-identity-ready", "LAUNCHING")},
-		"a termination, to who provides": {makes, hookBody(id(1), "vault-identity-gone", "TERMINATING")},
+		"another team's name":          {makes, hookBody(id(1), "drain", "LAUNCHING")},
+		"the prefix in another case":   {makes, hookBody(id(1), "Vault-ready", "LAUNCHING")},
+		"a launch, for deprovision":    {removes, hookBody(id(1), "vault-identity-ready", "LAUNCHING")},
+		"a termination, for provision": {makes, hookBody(id(1), "vault-identity-gone", "TERMINATING")},
 	} {
 		b, g := hookBench(row.duties)
-		if again := b.batch(t.Context(), t, row.body); len(again)+len(g.told)+len(b.requests) > 0 {
-			t.Errorf("%s: want it ignored, got %v, %q, %v", name, again, g.told, b.requests)
+		if again := b.batch(t.Context(), t, row.body); len(again)+len(g.calls)+len(b.requests) > 0 {
+			t.Errorf("%s: want it ignored, got %v, %q, %v", name, again, g.calls, b.requests)
 		}
 		if !strings.Contains(b.metrics.String(), `"Ignored":1`) {
 			t.Errorf("%s: want it counted as ignored: %s", name, b.metrics.String())
@@ -188,9 +190,9 @@ func TestHooksOfOthersAreIgnored(t *testing.T) {
 func TestAHookAndAStateChangeOfOneInstanceAreOneRunAndEveryWaitIsAnswered(t *testing.T) {
 	b, g := hookBench(makes)
 	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "running", "2026-01-02T03:04:09Z"), hookBody(id(1), "vault-identity-two", "LAUNCHING"))
-	slices.Sort(g.told)
-	if seen := b.requests[id(1)]; len(seen) != 1 || !seen[0].Verify || fmt.Sprint(g.told) != fmt.Sprintf("[CONTINUE vault-identity-ready %s CONTINUE vault-identity-two %s]", id(1), id(1)) {
-		t.Errorf("want one comparison and both waits ended, got %+v, %q", seen, g.told)
+	slices.Sort(g.calls)
+	if seen := b.requests[id(1)]; len(seen) != 1 || !seen[0].Verify || fmt.Sprint(g.calls) != fmt.Sprintf("[CONTINUE vault-identity-ready %s CONTINUE vault-identity-two %s]", id(1), id(1)) {
+		t.Errorf("want one comparison and both waits ended, got %+v, %q", seen, g.calls)
 	}
 }
 
@@ -199,8 +201,8 @@ func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.
 	g.states[id(1)] = autoscaling.GroupState{State: "Terminating:Wait"}
 	b.errs[id(1)] = fault.New(fault.Retry, converge.ErrUnfinished)
 	again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
-	if fmt.Sprint(g.told) != "[CONTINUE vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {
-		t.Errorf("want the wait ended and the message kept for the second look, got %q, %v", g.told, again)
+	if fmt.Sprint(g.calls) != "[CONTINUE vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {
+		t.Errorf("want the wait ended and the message kept for the second look, got %q, %v", g.calls, again)
 	}
 }
 
@@ -208,11 +210,11 @@ func TestAWaitThatCouldNotBeEndedComesAgain(t *testing.T) {
 	b, g := hookBench(makes)
 	g.err = errors.New("throttled")
 	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
-		t.Errorf("want the message again: the instance would wait until its hook's time is over, got %v", again)
+		t.Errorf("want the message delivered again, since the instance would wait until its hook times out, got %v", again)
 	}
 }
 
-// busy has another run at work on an instance at the first two tries.
+// busy is a Converger whose first two tries find another run at work on the instance.
 type busy struct {
 	*outside
 	tries int
@@ -228,8 +230,8 @@ func (b *busy) Converge(ctx context.Context, t converge.Request, s instance.Sigh
 func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
 	b, g := hookBench(makes)
 	b.handler.Converger = &busy{outside: b.outside}
-	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.told) != "[CONTINUE vault-identity-ready "+id(1)+"]" {
-		t.Errorf("want the wait ended in the same invocation, got %v, %q", again, g.told)
+	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.calls) != "[CONTINUE vault-identity-ready "+id(1)+"]" {
+		t.Errorf("want the wait ended in the same invocation, got %v, %q", again, g.calls)
 	}
 	b, _ = hookBench(makes)
 	other := &busy{outside: b.outside}
@@ -245,16 +247,16 @@ func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *te
 		b.handler.Hooks.ContinueOnRefusal = true
 		b.errs[id(1)], g.err = err, errors.New("throttled")
 		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
-			t.Errorf("%s: want the message again, got %v: the wait would go on to its end, and the group's default decide", name, again)
+			t.Errorf("%s: want the message delivered again, since the hook would end by its own default result, got %v", name, again)
 		}
 	}
 }
 
-// Tags are set right after the launch, and their event tells no more than that the instance is pending.
+// Tags are set right after the launch. Their event says only that the instance is pending.
 func TestALaunchHookBesideALaterEventStillWaitsForWhatEC2DoesNotSayYet(t *testing.T) {
 	b, _ := hookBench(makes)
 	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "pending", "2026-01-02T03:04:09Z"))
 	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Told != facts.Running {
-		t.Errorf("want one run that tries again while a value is missing: at pending it would be left to the next event, and the hook abandoned; got %+v", seen)
+		t.Errorf("want one run that is retried while a value is missing: at pending it would wait for the next event, and the hook be abandoned; got %+v", seen)
 	}
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe/observetest"
 )
 
-// lines are the log's, each taken apart.
+// lines returns the lines of the log, parsed.
 func (b *bench) lines(t *testing.T) []map[string]any {
 	t.Helper()
 	var out []map[string]any
@@ -55,7 +55,7 @@ func TestEveryLogLineHasKeysOfTheListOnlyAndTellsWhichInvocationItIsOf(t *testin
 	for _, line := range lines {
 		for k := range line {
 			if !slices.Contains(observetest.Keys(), k) {
-				t.Errorf("the key %q is not on the list: queries and subscriptions do not know it\n%v", k, line)
+				t.Errorf("the key %q is not in observe.Keys: queries and subscriptions do not know it\n%v", k, line)
 			}
 		}
 		if line[observe.KeyRequest] != "r-1" || line[observe.KeyTrace] != "1-5759e988-bd862e3fe1be46a994272793" {
@@ -83,7 +83,7 @@ func TestARemovalIsTimedFromItsEventToTheCutAndToldOnce(t *testing.T) {
 	b.outcomes[id(1)] = converge.Outcome{Action: converge.Deprovisioned, Paths: []string{"auth/aws/role/x"}, CutAt: eventTime.Add(time.Minute), SecondCut: true}
 	b.batch(t.Context(), t, body(id(1), "terminated", at))
 	if strings.Contains(b.metrics.String(), "Deprovisioned") || strings.Contains(b.log.String(), audit.Removed) {
-		t.Errorf("a removal that is looked after once more is counted or told a second time: %s%s", b.metrics.String(), b.log.String())
+		t.Errorf("want the second token cut neither counted nor audited as another removal: %s%s", b.metrics.String(), b.log.String())
 	}
 }
 
@@ -115,7 +115,7 @@ func TestWhatTheServicesTookIsToldWithTheInvocationThatCalledThem(t *testing.T) 
 }
 
 func TestOnlyTheComparisonOfTheWholeFleetTellsItsAge(t *testing.T) {
-	for payload, told := range map[string]bool{
+	for payload, want := range map[string]bool{
 		`{"mode":"detect"}`: true, `{"detail-type":"Scheduled Event"}`: true,
 		`{"instanceIds":["i-0123456789abcdef0"]}`: false, `{"profile":"a-worker"}`: false,
 		`{"cursor":{"limit":100,"startedMs":1767323040000}}`: true,
@@ -126,17 +126,17 @@ func TestOnlyTheComparisonOfTheWholeFleetTellsItsAge(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := e.bench.metrics.String()
-		if strings.Contains(m, observe.SweepAge) != told {
-			t.Errorf("%s: want SweepAge told: %v, got %s", payload, told, m)
+		if strings.Contains(m, observe.SweepAge) != want {
+			t.Errorf("%s: want SweepAge written: %v, got %s", payload, want, m)
 		}
 		// The bench's clock begins at 03:04:10: the run of the cursor began ten seconds before.
 		if strings.Contains(payload, "cursor") && !strings.Contains(m, `"SweepAge":[11000]`) {
-			t.Errorf("want the age since the run's first list, not this invocation's, got %s", m)
+			t.Errorf("want the age since the run began, not since this invocation did, got %s", m)
 		}
 	}
 }
 
-// bus keeps what it is told, or is down.
+// bus records the events it gets, or is down.
 type bus struct {
 	events []audit.Event
 	down   bool
@@ -169,13 +169,13 @@ func TestEachOutcomeOthersCareForIsOneEventOnTheBus(t *testing.T) {
 		if d.Deployment != "d" || d.Function != "provision" || d.Account != "123456789012" || d.Region != "us-east-1" || !e.Time.Equal(b.now) {
 			t.Errorf("want deployment, function, place and time in every event, got %+v", e)
 		}
-		if d.InstanceID == id(1) && (d.Kind != "refuse" || d.Error != "two profiles") || d.InstanceID == id(4) && len(d.Objects) != 1 {
+		if (d.InstanceID == id(1) && (d.Kind != "refuse" || d.Error != "two profiles")) || (d.InstanceID == id(4) && len(d.Objects) != 1) {
 			t.Errorf("got %+v", d)
 		}
 	}
 	want := map[string]string{id(0): audit.Granted, id(1): audit.Refused, id(2): audit.Conflict, id(4): audit.Removed}
 	if !maps.Equal(got, want) {
-		t.Errorf("want %v, got %v: what changes nothing, or is tried again, is no event", want, got)
+		t.Errorf("want %v, got %v: a result that changes nothing, or is to be retried, has no event", want, got)
 	}
 }
 
@@ -183,14 +183,14 @@ func TestABusThatIsDownChangesNoAnswerAndIsCounted(t *testing.T) {
 	b := newBench()
 	b.handler.Bus = &bus{down: true}
 	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); len(again) != 0 {
-		t.Errorf("messages %v came back for an event bus's fault", again)
+		t.Errorf("want no message delivered again for a fault of the event bus, got %v", again)
 	}
 	if m := b.metrics.String(); !strings.Contains(m, `"AuditFailed":2`) || !strings.Contains(m, `"Provisioned":2`) {
 		t.Errorf("want both events counted as lost, got %s", m)
 	}
 }
 
-// Nobody else tells of it: the instance's own terminated event finds it removed.
+// No other run reports it: the instance's own terminated event finds it removed.
 func TestTakeOver_TellsWhomItRemoved(t *testing.T) {
 	for name, failed := range map[string]error{"granted": nil, "refused afterwards": fault.Refusef("no")} {
 		b := newBench()
@@ -200,12 +200,12 @@ func TestTakeOver_TellsWhomItRemoved(t *testing.T) {
 		}}}
 		b.errs[id(1)] = failed
 		b.batch(t.Context(), t, body(id(1), "running", at))
-		told := false
+		reported := false
 		for _, line := range b.lines(t) {
-			told = told || line[observe.KeyAudit] == audit.Removed && line[observe.KeyInstance] == id(2) && line[observe.KeyAccount] == "210987654321" &&
-				line[observe.KeyRegion] == "eu-west-1" && line[observe.KeyTakenBy] == id(1)
+			isHolder := line[observe.KeyInstance] == id(2) && line[observe.KeyAccount] == "210987654321" && line[observe.KeyRegion] == "eu-west-1"
+			reported = reported || (line[observe.KeyAudit] == audit.Removed && isHolder && line[observe.KeyTakenBy] == id(1))
 		}
-		if !told || !strings.Contains(b.metrics.String(), `"Deprovisioned":1`) {
+		if !reported || !strings.Contains(b.metrics.String(), `"Deprovisioned":1`) {
 			t.Errorf("%s: want the holder's removal logged, counted and on the bus, with the instance that takes its name:\n%s\n%s", name, b.log.String(), b.metrics.String())
 		}
 	}

@@ -17,10 +17,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
-// shown is an EC2 that shows instances with their tags, and takes new ones.
+// shown is an EC2 that shows instances with their tags, and records new tags.
 type shown struct {
 	seen map[string]instance.Sighting
-	told []string
+	tags []string
 	errs map[string]error
 }
 
@@ -33,7 +33,7 @@ func (s *shown) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance
 }
 
 func (s *shown) Tag(_ context.Context, p facts.Place, ids []string, key, value string) map[string]error {
-	s.told = append(s.told, fmt.Sprint(p.Region, ids, key, value))
+	s.tags = append(s.tags, fmt.Sprint(p.Region, ids, key, value))
 	return s.errs
 }
 
@@ -64,15 +64,15 @@ func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T
 		"granted":                            {alive(facts.Running, ""), converge.Outcome{}, nil, "ready"},
 		"granted while it still starts":      {alive(facts.Pending, ""), converge.Outcome{}, nil, "ready"},
 		"in order, and not tagged yet":       {alive(facts.Running, ""), unchanged, nil, "ready"},
-		"granted at last":                    {alive(facts.Running, "refused"), converge.Outcome{}, nil, "ready"},
+		"granted after a refusal":            {alive(facts.Running, "refused"), converge.Outcome{}, nil, "ready"},
 		"in order, and tagged":               {alive(facts.Running, "ready"), unchanged, nil, ""},
 		"nothing to remove":                  {alive(facts.Running, ""), converge.Outcome{Action: converge.Unchanged}, nil, ""},
 		"refused":                            {alive(facts.Running, ""), converge.Outcome{}, fault.Refusef("two profiles"), "refused"},
 		"refused, with an earlier grant":     {alive(facts.Running, "ready"), converge.Outcome{}, fault.Conflictf("another's"), ""},
 		"refused, with one never tagged":     {alive(facts.Running, ""), converge.Outcome{Holds: true}, fault.Conflictf("another's"), ""},
-		"to be tried again":                  {alive(facts.Running, ""), converge.Outcome{}, errors.New("sealed"), ""},
+		"to be retried":                      {alive(facts.Running, ""), converge.Outcome{}, errors.New("sealed"), ""},
 		"removed as its group terminates it": {alive(facts.Running, "ready"), removed, nil, "removed"},
-		"removed, to be looked after":        {alive(facts.Running, "ready"), converge.Outcome{}, fault.New(fault.Retry, converge.ErrUnfinished), "removed"},
+		"removed, and a later run finishes":  {alive(facts.Running, "ready"), converge.Outcome{}, fault.New(fault.Retry, converge.ErrUnfinished), "removed"},
 		"removed, but for another's policy":  {alive(facts.Running, "ready"), removed, fault.Conflictf("another's"), "removed"},
 		"removed, and never tagged":          {alive(facts.Running, ""), removed, nil, ""},
 		"gone":                               {alive(facts.Terminated, "ready"), removed, nil, ""},
@@ -87,8 +87,8 @@ func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T
 		if row.want != "" {
 			want = []string{fmt.Sprint("us-east-1", []string{id(1)}, "identity", row.want)}
 		}
-		if !slices.Equal(s.told, want) {
-			t.Errorf("%s: EC2 was told %q, want %q", name, s.told, want)
+		if !slices.Equal(s.tags, want) {
+			t.Errorf("%s: EC2 got %q, want %q", name, s.tags, want)
 		}
 	}
 }
@@ -100,10 +100,10 @@ func TestABatchIsTaggedByOneCallForEachValue(t *testing.T) {
 	}
 	b.errs[id(2)] = fault.Refusef("no")
 	b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at), body(id(3), "running", at))
-	slices.Sort(s.told)
+	slices.Sort(s.tags)
 	want := []string{fmt.Sprint("us-east-1", []string{id(0), id(1), id(3)}, "identity", "ready"), fmt.Sprint("us-east-1", []string{id(2)}, "identity", "refused")}
-	if !slices.Equal(s.told, want) {
-		t.Errorf("EC2 was told %q, want %q: it allows few writes a second", s.told, want)
+	if !slices.Equal(s.tags, want) {
+		t.Errorf("EC2 got %q, want %q: it allows few writes a second", s.tags, want)
 	}
 }
 
@@ -115,22 +115,22 @@ func TestATagThatMayYetBeTakenIsTriedAgainAndOneThatIsDeniedHoldsNothingUp(t *te
 	s.errs = map[string]error{id(1): errors.New("RequestLimitExceeded"), id(2): fault.Refusef("denied")}
 	again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at))
 	if fmt.Sprint(again) != "[m1]" {
-		t.Errorf("want the throttled one back and no other, got %v", again)
+		t.Errorf("want only the message of the throttled tag delivered again, got %v", again)
 	}
 	if !strings.Contains(b.metrics.String(), `"TagFailed":2`) {
 		t.Errorf("want both counted, got %s", b.metrics.String())
 	}
 }
 
-// The first try removed it, and the tag was throttled: the second finds nothing to remove.
+// The first try removed the grant, and its tag was throttled: the second finds nothing to remove.
 func TestALeavingInstanceThatHasNothingLeftIsStillTaggedAsRemoved(t *testing.T) {
 	b, s := readyBench()
 	g := &groups{states: map[string]autoscaling.GroupState{id(1): {State: "Terminating:Wait"}}}
 	b.handler.Hooks = handler.Hooks{Groups: g, Duties: removes, Prefix: "vault-identity-"}
 	s.seen[id(1)], b.outcomes[id(1)] = alive(facts.Running, "ready"), converge.Outcome{Action: converge.Unchanged}
 	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
-	if want := fmt.Sprint("us-east-1", []string{id(1)}, "identity", "removed"); len(s.told) != 1 || s.told[0] != want {
-		t.Errorf("EC2 was told %q, want %q", s.told, want)
+	if want := fmt.Sprint("us-east-1", []string{id(1)}, "identity", "removed"); len(s.tags) != 1 || s.tags[0] != want {
+		t.Errorf("EC2 got %q, want %q", s.tags, want)
 	}
 }
 
@@ -163,7 +163,7 @@ func TestWithoutAKeyNoInstanceIsTagged(t *testing.T) {
 	b.handler.Readiness = handler.Readiness{Tagger: s}
 	s.seen[id(1)] = alive(facts.Running, "")
 	b.batch(t.Context(), t, body(id(1), "running", at))
-	if len(s.told) > 0 {
-		t.Errorf("EC2 was told %q", s.told)
+	if len(s.tags) > 0 {
+		t.Errorf("want no tag, EC2 got %q", s.tags)
 	}
 }

@@ -43,7 +43,8 @@ const (
 // ReconcileHandler answers the invocations of the reconcile function. It keeps no state between invocations.
 //
 // An invocation is both the Converger and the Observer of the reconcile package: reconcile decides which instance to
-// converge, calls back for it, and the instance's log line, metrics and audit events are those of the other functions.
+// converge, calls back for it, and the instance's log line, metrics and audit events are those of the other functions. The
+// Instances and Hooks of the embedded Handler are not used.
 type ReconcileHandler struct {
 	Handler
 	Reconciler *reconcile.Reconciler
@@ -83,7 +84,7 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	} {
 		inv.metrics.Add(name, n)
 	}
-	blocked := 0 // written as well: an alarm without data would fall silent between two runs
+	blocked := 0 // written too: without data the alarm would end between two runs
 	if answer.Blocked {
 		blocked = 1
 	}
@@ -192,7 +193,7 @@ func parseInput(payload []byte) (in reconcile.Input, hasInvoker bool, err error)
 		return in, hasInvoker, fault.Refusef("reading the input: %w", err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return in, hasInvoker, fault.Refusef("reading the input: there is text behind the JSON object")
+		return in, hasInvoker, fault.Refusef("reading the input: there is text after the JSON object")
 	}
 	if err := reconcile.CheckInput(in); err != nil {
 		return in, hasInvoker, fault.Refusef("reading the input: %w", err)

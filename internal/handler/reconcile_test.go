@@ -28,7 +28,7 @@ type empty struct {
 	took   time.Duration
 	own    []string
 	delays []time.Duration
-	refuse error // what its own queue answers
+	refuse error // the error of its own queue
 }
 
 func (e *empty) Read(context.Context, string) (map[string]any, error)       { return nil, nil }
@@ -115,7 +115,7 @@ func TestARunThatNobodyWaitsForGoesOnByItsQueueAndOneByHandByItsAnswer(t *testin
 	h, e := newReconcile()
 	e.took, h.Own = time.Hour, nil
 	if _, err := h.Invoke(t.Context(), []byte(`{"detail-type":"Scheduled Event"}`)); err == nil || !strings.Contains(err.Error(), "RECONCILE_QUEUE_URL") {
-		t.Errorf("without a queue: want the unfinished run told as an error that says what to set, got %v", err)
+		t.Errorf("without a queue: want an error that says what to set, got %v", err)
 	}
 }
 
@@ -125,7 +125,7 @@ func TestARunIsCountedOnceItHasEndedAndABlockedOneApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if m := e.bench.metrics.String(); !strings.Contains(m, `"Reconciled":1`) || !strings.Contains(m, `"DriftMissing":0`) || !strings.Contains(m, `"Blocked":0`) {
-		t.Errorf("want the run counted, and no drift told as such, got %s", m)
+		t.Errorf("want the run counted, and zero drift written, got %s", m)
 	}
 	h, e = newReconcile()
 	h.Reconciler.Ledger = failing{e}
@@ -162,7 +162,7 @@ func (g gone) record(instanceID string) *ledger.Record {
 	return &ledger.Record{InstanceID: instanceID, State: ledger.Active, Account: "123456789012", Region: "us-east-1", Version: 1}
 }
 
-// settling has n removals, each of which is to be looked after once more.
+// settling has n removals, each of which a later run finishes.
 func settling(n int) (*handler.ReconcileHandler, *empty) {
 	h, e := newReconcile()
 	h.Reconciler.Ledger = gone{e, n}
@@ -183,7 +183,7 @@ func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
 	for i, body := range e.own {
 		// Vault ends a login 95 seconds after it began; SQS keeps a message back for 15 minutes at most.
 		if e.delays[i] <= 95*time.Second || e.delays[i] > 15*time.Minute {
-			t.Errorf("want the second removal when no login can be under way any more, and no sooner, got it after %s", e.delays[i])
+			t.Errorf("want the second token cut when no login can be in flight, and no sooner, got it after %s", e.delays[i])
 		}
 		var in reconcile.Input
 		if err := json.Unmarshal([]byte(body), &in); err != nil {
@@ -192,7 +192,7 @@ func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
 		named = append(named, in.InstanceIDs...)
 		in.InstanceIDs = nil
 		if want := (reconcile.Input{Mode: reconcile.Correct, Force: true}); !reflect.DeepEqual(in, want) {
-			t.Errorf("want a run that removes, whatever the settings and the limit say, for the limit has let these go, got %s", body)
+			t.Errorf("want a run that removes whatever the settings and the delete limit say, since the limit allowed these removals, got %s", body)
 		}
 		payload, err := json.Marshal(map[string]any{"Records": []map[string]string{{"messageId": "1", "body": body}}})
 		if err != nil {
@@ -212,8 +212,8 @@ func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
 	}
 }
 
-// TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore has no queue, or one that does not take the message. All
-// that could be removed is, and the next run does the rest.
+// TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore has no queue, or one that refuses the message. The
+// removals are done, and the next run makes the second cut.
 func TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore(t *testing.T) {
 	for says, change := range map[string]func(*handler.ReconcileHandler, *empty){
 		"RECONCILE_QUEUE_URL": func(h *handler.ReconcileHandler, _ *empty) { h.Own = nil },
@@ -224,7 +224,7 @@ func TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore(t *testing.T) {
 		out, err := h.Invoke(t.Context(), nil)
 		var a reconcile.Answer
 		if err != nil || json.Unmarshal(out, &a) != nil || a.Summary.Corrected != 2 || a.Summary.Failed > 0 || a.Blocked {
-			t.Errorf("%s: want the run to end well with two removals, got %s, %v", says, out, err)
+			t.Errorf("%s: want the run to end without an error after two removals, got %s, %v", says, out, err)
 		}
 		log := e.bench.log.String()
 		if strings.Count(log, "second token cut of these removals is late") != 1 || !strings.Contains(log, says) || strings.Contains(log, `"level":"ERROR"`) {
@@ -237,7 +237,7 @@ func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
 	h, e := newReconcile()
 	h.Reconciler.Ledger = gone{e, 2}
 	if _, err := h.Invoke(t.Context(), nil); err != nil || len(e.own) > 0 {
-		t.Errorf("want no message after removals that are done with, got %q, %v", e.own, err)
+		t.Errorf("want no message after removals that are done, got %q, %v", e.own, err)
 	}
 }
 
@@ -260,9 +260,9 @@ func TestWhatATeardownLeavesSettlingIsTakenAwayOnceMoreAndNotSetRight(t *testing
 	out, err := h.Invoke(t.Context(), []byte(`{"mode":"teardown","confirm":"d"}`))
 	var a reconcile.Answer
 	if err != nil || json.Unmarshal(out, &a) != nil || a.Unsettled != 3 || a.Summary.Failed > 0 {
-		t.Fatalf("want three removed and told as settling, got %s, %v", out, err)
+		t.Fatalf("want three removed and counted as unsettled, got %s, %v", out, err)
 	}
 	if len(e.own) != 1 || !strings.Contains(e.own[0], `"mode":"teardown"`) || !strings.Contains(e.own[0], `"confirm":"d"`) {
-		t.Errorf("want the queue to go on with the teardown, got %q", e.own)
+		t.Errorf("want the queue to continue the teardown, got %q", e.own)
 	}
 }

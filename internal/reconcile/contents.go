@@ -42,7 +42,7 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// readLogin reads the auth role, and those of the instance's policies that the role gives and that were not read: they may have
+// readLogin reads the auth role, and those of the instance's policies that the role names and that were not read: they may have
 // been made since the list.
 func (s *survey) readLogin(ctx context.Context, u *subject) error {
 	login := grant.AuthRolePath(s.r.Realm.AuthMount, u.id)

@@ -14,13 +14,13 @@
 //	inventory.go  Vault's lists and the ledger's records of one stretch
 //	survey.go     EC2's listing, compared page by page with the inventory
 //	patience.go   the bound on an account that lists slowly
-//	contents.go   what is read for one instance before and after its comparison
+//	contents.go   the reads of one instance, before and after its comparison
 //	compare.go    the comparison of one instance, without I/O
 //	untracked.go  rows of objects in no record, by their owner
 //	unproven.go   rows of the same for instances that no run compares
 //	misnamed.go   rows of objects whose names belong to no instance
 //	format.go     the text of a difference
-//	plan.go       what is done about each row
+//	plan.go       the action of each row
 //	limits.go     the delete limit, and the other reasons to withhold a delete
 //	repair.go     repairs by converge or by the provision queue
 //	teardown.go   TearDown: the removal of everything

@@ -80,7 +80,7 @@ func (p *plan) withhold(reason func(*Change) string) {
 }
 
 // holdBarred sets the action to none for an instance whose grant meets a foreign object or a held name: converge would refuse
-// it. A removal of the instance goes on.
+// it. Its removal is not held.
 func (p *plan) holdBarred() {
 	conflicts := map[string]string{}
 	for _, c := range p.changes {

@@ -34,7 +34,7 @@ func (c *comparison) rowsOfUnproven(s *subject) []Change {
 }
 
 // isGrant reports whether the objects that were read of an instance look like a grant of any deployment: the auth role admits
-// this one instance and gives one of its policies, and each policy bears a marker for it.
+// this one instance and names one of its policies, and each policy bears a marker for it.
 func (c *comparison) isGrant(s *subject) bool {
 	var role map[string]any
 	var policies []string
