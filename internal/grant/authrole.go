@@ -8,9 +8,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// authRole is the instance's auth role. It binds the IAM role that the grant was made for, so that Vault asks AWS for
-// that role at each login. Every list is sent, the empty ones too: an AWS auth role write merges, and
-// only an explicit empty list clears an old binding.
+// authRole returns the auth role of an instance. It binds the IAM role that the grant is made for, so that Vault asks AWS for
+// that role at each login. It has every list, the empty ones too: a write of an AWS auth role merges, and only an empty list
+// clears an old binding.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#create-update-role
 func authRole(f facts.Instance, p *Profile, authMount string, policies []string) Object {
 	policies = append(slices.Clone(policies), p.Auth.ExtraPolicies...)
@@ -34,19 +34,19 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 		"token_num_uses":                 int64(0),
 		"token_type":                     "default",
 		"token_bound_cidrs":              []string{},
-		// An instance's power is its own policies and the profile's extra ones; the default policy, templated, would
-		// also double Vault's work for each of its requests.
+		// An instance has its own policies and the profile's extra ones only. The default policy is templated, and would
+		// also double Vault's work for each request.
 		"token_no_default_policy": true,
 	}
 	if p.Auth.BindTokenToInstanceIP {
 		fields["token_bound_cidrs"] = f.Addresses()
 	}
 	if p.Auth.Type == "iam" {
-		// Vault takes the instance from the session's name, which whoever assumes any role of the account can choose. So
-		// the session must be one of the instance's own role. The unique ID would cost Vault the right iam:GetRole.
+		// Vault reads the instance's ID from the session's name, which every caller that assumes any role of the account can
+		// choose. So the session must be of the instance's own role. Resolving the unique ID would need the right iam:GetRole.
 		fields["bound_iam_principal_arn"] = []string{principalARN(f.IAMRoleARN)}
 		fields["resolve_aws_unique_ids"] = false
-		fields["bound_region"] = []string{} // only the ec2 type knows it; the inferred region takes its place
+		fields["bound_region"] = []string{} // only the ec2 type has it: inferred_aws_region stands in for it
 		fields["inferred_entity_type"] = "ec2_instance"
 		fields["inferred_aws_region"] = f.Region
 	} else {
@@ -60,36 +60,38 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 	return Object{Kind: KindAuthRole, Path: AuthRolePath(authMount, f.ID), Fields: fields}
 }
 
-// principalARN returns the ARN of an IAM role without its path, which is how Vault reads the principal of a session.
+// principalARN returns the ARN of an IAM role without its path, the form in which Vault has the principal of a session.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#bound_iam_principal_arn
 func principalARN(roleARN string) string {
 	account, name, _ := strings.Cut(roleARN, ":role/")
 	return account + ":role/" + name[strings.LastIndexByte(name, '/')+1:]
 }
 
-// MustReplace reports whether an auth role, as Vault answers it, must be deleted before want can be written: Vault
-// changes neither auth_type, nor resolve_aws_unique_ids from true to false, of a role that exists.
+// MustReplace reports whether an auth role, as Vault answers it, must be deleted before want can be written. Vault does not
+// change auth_type of an existing role, nor resolve_aws_unique_ids from true to false.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#resolve_aws_unique_ids
 func MustReplace(current map[string]any, want Object) bool {
 	if current == nil {
 		return false
 	}
-	return current["auth_type"] != want.Fields["auth_type"] || current["resolve_aws_unique_ids"] == true && want.Fields["resolve_aws_unique_ids"] == false
+	stopsResolving := current["resolve_aws_unique_ids"] == true && want.Fields["resolve_aws_unique_ids"] == false
+	return stopsResolving || current["auth_type"] != want.Fields["auth_type"]
 }
 
-// Admits reports whether an auth role, as Vault answers it, admits this one instance and nothing else.
+// Admits reports whether an auth role, as Vault answers it, admits the instance and no other.
 func Admits(role map[string]any, instanceID string) bool {
 	return slices.Equal(asList(role["bound_ec2_instance_id"]), []string{instanceID})
 }
 
-// Gives are the policies that an auth role, as Vault answers it, gives.
+// Gives returns the policies of an auth role, as Vault answers it.
 func Gives(role map[string]any) []string { return asList(role["token_policies"]) }
 
-// GivesOneOf tells whether an auth role, as Vault answers it, gives one of these policies.
+// GivesOneOf reports whether an auth role, as Vault answers it, has one of the policies.
 func GivesOneOf(role map[string]any, policies []string) bool {
 	return slices.ContainsFunc(Gives(role), func(p string) bool { return slices.Contains(policies, p) })
 }
 
+// present returns a list of s, or an empty list if s is empty.
 func present(s string) []string {
 	if s == "" {
 		return []string{}

@@ -23,7 +23,7 @@ func TestTheAuthRoleIsBoundToTheInstanceWhateverTheProfile(t *testing.T) {
 			"bound_iam_instance_profile_arn": {"arn:aws:iam::123456789012:instance-profile/alice-worker"},
 			"token_policies":                 {"ec2-i-0123456789abcdef0-node"},
 			"token_bound_cidrs":              {"10.1.1.4"},
-			"bound_ami_id":                   {}, // sent empty: an AWS auth role write merges
+			"bound_ami_id":                   {}, // sent although empty: a write of an AWS auth role merges
 		} {
 			if got, _ := g.AuthRole.Fields[field].([]string); !slices.Equal(got, want) || g.AuthRole.Fields[field] == nil {
 				t.Errorf("auth type %s: %s is %v, want %v", kind, field, g.AuthRole.Fields[field], want)
@@ -46,13 +46,13 @@ func TestAuthRole_BindsTheInstancesOwnRole(t *testing.T) {
 			t.Fatal(err)
 		}
 		if differ := (grant.Object{Kind: grant.KindAuthRole, Fields: want}).Differences(g.AuthRole.Fields); len(differ) > 0 {
-			t.Errorf("%s: %v differ: another role's session, or another role in the instance profile, could log in: %v", kind, differ, g.AuthRole.Fields)
+			t.Errorf("%s: %v differ, so that a session of another role, or an instance profile with another role, could log in: %v", kind, differ, g.AuthRole.Fields)
 		}
 	}
 	fs := files()
 	both(replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))(fs)
 	f.IAMRoleARN = ""
 	if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
-		t.Errorf("iam without a role has no principal to bind: want it refused, got %v", err)
+		t.Errorf("want an instance without a role refused for auth.type iam, since it has no principal to bind, got %v", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// The baseline: one profile, one instance, both right. Each test changes one thing.
+// The baseline is one profile and one instance without a fault. Each test changes one thing.
 const (
 	baselineProfile = `name: alice_cluster-worker
 match: {iam_role_arn: "arn:aws:iam::*:role/alice-worker"}
@@ -61,7 +61,7 @@ func render(t *testing.T, fs fstest.MapFS, f facts.Instance) (*grant.Grant, erro
 	t.Helper()
 	set, err := load(fs)
 	if err != nil {
-		t.Fatalf("the profile must load, so that the instance is what fails: %v", err)
+		t.Fatalf("the profile must load, so that only the instance can fail: %v", err)
 	}
 	p, err := set.Match(f)
 	if err != nil || p == nil {
@@ -70,11 +70,12 @@ func render(t *testing.T, fs fstest.MapFS, f facts.Instance) (*grant.Grant, erro
 	return p.Render(f, grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"})
 }
 
+// replace returns a change of a file that replaces the first occurrence of old. It panics if there is none.
 func replace(name, old, new string) func(fstest.MapFS) {
 	return func(fs fstest.MapFS) {
 		text := string(fs[name].Data)
 		if !strings.Contains(text, old) {
-			panic(fmt.Sprintf("%s does not hold %q", name, old))
+			panic(fmt.Sprintf("%s does not contain %q", name, old))
 		}
 		fs[name] = &fstest.MapFile{Data: []byte(strings.Replace(text, old, new, 1))}
 	}
@@ -84,9 +85,10 @@ func replaceIn(f fstest.MapFS, file, old, text string) {
 	f[file] = &fstest.MapFile{Data: []byte(strings.Replace(string(f[file].Data), old, text, 1))}
 }
 
-// tagged makes the baseline's FQDN one that a tag chooses.
+// tagged lets a tag choose the baseline's FQDN.
 var tagged = replace("worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"name\" }}'\nfqdn_suffixes: [corp.example]")
 
+// both makes several changes.
 func both(changes ...func(fstest.MapFS)) func(fstest.MapFS) {
 	return func(fs fstest.MapFS) {
 		for _, c := range changes {
@@ -95,7 +97,7 @@ func both(changes ...func(fstest.MapFS)) func(fstest.MapFS) {
 	}
 }
 
-// second adds a profile beside the baseline.
+// second adds a profile to the baseline's, with the same templates.
 func second(profile string) func(fstest.MapFS) {
 	return func(fs fstest.MapFS) {
 		fs["master/profile.yaml"] = &fstest.MapFile{Data: []byte(profile)}
@@ -105,7 +107,7 @@ func second(profile string) func(fstest.MapFS) {
 	}
 }
 
-// masterProfile shares the baseline's PKI mount and puts all there is into certificates.
+// masterProfile shares the baseline's PKI mount. Its certificates have each kind of name and address.
 const masterProfile = `name: alice_cluster-master
 match: {iam_role_arn: "arn:aws:iam::*:role/alice-master"}
 base_path: alice_cluster

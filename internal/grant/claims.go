@@ -7,21 +7,21 @@ import (
 	"slices"
 )
 
-// MaxClaims is how many names and addresses one instance can hold: a DynamoDB transaction takes 100 items, and one is
+// MaxClaims is the largest number of names and addresses of one instance. A DynamoDB transaction takes 100 items, one of them
 // the record. https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
 const MaxClaims = 99
 
-// Claim is a name or an address that one live instance alone may put into certificates of a PKI mount, or, for the FQDN,
-// use below a base path.
+// Claim is a name or an address that one live instance alone may hold: in certificates of a PKI mount, or as its FQDN below a
+// base path.
 type Claim struct {
 	// Under is the PKI mount or the base path.
 	Under string
-	// Text is the name in lower case, or the address; where networks overlap the address with its VPC: 10.0.0.1@vpc-….
+	// Text is the name in lower case, or the address. Where networks overlap, the address has its VPC: 10.0.0.1@vpc-….
 	Text string
 }
 
-// claims returns what an instance must hold for a grant, sorted, each once: its FQDN below the base path, and by PKI
-// mount each name and address of its certificates that the profile does not declare to be shared.
+// claims returns the names that a grant claims, sorted, without doubles: the FQDN below the base path, and for each PKI mount
+// the names and addresses of its certificates that the profile does not share. It fails for more than MaxClaims.
 func (r *rendering) claims() ([]Claim, error) {
 	claims := map[Claim]bool{{Under: r.profile.BasePath, Text: r.values.FQDN}: true}
 	for _, o := range r.profile.Outputs {
@@ -40,7 +40,7 @@ func (r *rendering) claims() ([]Claim, error) {
 		return cmp.Or(cmp.Compare(a.Under, b.Under), cmp.Compare(a.Text, b.Text))
 	})
 	if len(out) > MaxClaims {
-		return nil, fmt.Errorf("the instance would hold %d names and addresses (each counts once for each PKI mount), and the ledger takes at most %d in one transaction: choose fewer in dns_names and ip_addresses",
+		return nil, fmt.Errorf("the instance would hold %d names and addresses (each counts once for each PKI mount), and one transaction of the ledger takes at most %d: choose fewer in dns_names and ip_addresses",
 			len(out), MaxClaims)
 	}
 	return out, nil

@@ -30,13 +30,13 @@ func TestClaims_AreAllThatIsNotShared(t *testing.T) {
 		want   []grant.Claim
 	}{
 		"names, common name and addresses": {nil, at("10.1.1.4", "ip-10-1-1-4.ec2.internal", "system:node:ip-10-1-1-4.ec2.internal")},
-		"derived names, and no literal, shared or service's": {asMaster,
+		"derived names, and no fixed or shared ones": {asMaster,
 			at("10.1.1.4", "etcd-ip-10-1-1-4.ec2.internal", "ip-10-1-1-4.ec2.internal")},
 		"a common name that is shared": {replace("worker/profile.yaml", `common_name: "system:node:{{ .FQDN }}"`, `common_name: "nodes of {{ .Region }}", shared_common_name: true`),
 			at("10.1.1.4", "ip-10-1-1-4.ec2.internal")},
 		"addresses within their VPC": {both(replace("worker/profile.yaml", "base_path:", "overlapping_addresses: true\nbase_path:"), replace("worker/profile.yaml", "match: {", "match: {vpc_ids: [vpc-0a1b2c3d], ")),
 			at("10.1.1.4@vpc-0a1b2c3d", "ip-10-1-1-4.ec2.internal", "system:node:ip-10-1-1-4.ec2.internal")},
-		"none of a role that no policy gives access to": {replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""),
+		"no address of a role without pkiAccess": {replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""),
 			at("ip-10-1-1-4.ec2.internal", "system:node:ip-10-1-1-4.ec2.internal")},
 	} {
 		fs := files()
@@ -48,10 +48,10 @@ func TestClaims_AreAllThatIsNotShared(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if !slices.Equal(g.Claims, row.want) {
-			t.Errorf("%s: got %v\nwant %v: what is not claimed, another instance can hold as well", name, g.Claims, row.want)
+			t.Errorf("%s: got %v\nwant %v: another instance can hold a name that is not claimed", name, g.Claims, row.want)
 		}
 		if g.CertificateTTL != 24*time.Hour {
-			t.Errorf("%s: want certificates good for the role's max_ttl of 24h, got %s", name, g.CertificateTTL)
+			t.Errorf("%s: want a CertificateTTL of 24h, the role's max_ttl, got %s", name, g.CertificateTTL)
 		}
 	}
 }
@@ -62,6 +62,6 @@ func TestClaims_PastOneTransactionAreRefusedWithTheirNumber(t *testing.T) {
 		f.IPv4s = append(f.IPv4s, netipFrom(10, 1, 2, last))
 	}
 	if _, err := render(t, files(), f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "123 names and addresses") {
-		t.Errorf("want the instance refused with the number, since half of them claimed is none, got %v", err)
+		t.Errorf("want the instance refused with the number of its names, got %v", err)
 	}
 }

@@ -7,11 +7,11 @@ import (
 	"slices"
 )
 
-// compiler parses every template of a profile and gathers all that is wrong with them.
+// compiler parses every template of a profile and collects all faults.
 type compiler struct {
 	profile *Profile
 	folder  string
-	read    func(name string) (string, error) // a file beside profile.yaml
+	read    func(name string) (string, error) // reads a file beside profile.yaml
 	faults  []error
 }
 
@@ -23,10 +23,10 @@ func (c *compiler) compile() error {
 	c.profile.fqdn = c.text("fqdn", c.profile.FQDN)
 	if f := c.profile.fqdn; f != nil {
 		if f.fields["FQDN"] {
-			c.fault("fqdn: the FQDN cannot be made from itself")
+			c.fault("fqdn: must not use .FQDN, its own value")
 		}
 		if len(f.pki) > 0 {
-			c.fault("fqdn: pkiAccess is for policies")
+			c.fault("fqdn: pkiAccess is for policies only")
 		}
 	}
 	for i := range c.profile.Outputs {
@@ -39,7 +39,7 @@ func (c *compiler) compile() error {
 	return errors.Join(c.faults...)
 }
 
-// text parses one template; nil when it does not parse.
+// text parses one template. It returns nil for one that does not parse.
 func (c *compiler) text(where, text string) *compiled {
 	t, err := compile(where, text)
 	if err != nil {
@@ -59,26 +59,26 @@ func (c *compiler) body(o *Output) {
 		return
 	}
 	if o.Type == KindPKIRole && o.body.fields["Tag"] {
-		c.fault("%s: no tag may stand in a certificate: whoever tags an instance would choose its organization", o.Template)
+		c.fault("%s: no tag may be in a certificate: a tag would choose the instance's organization", o.Template)
 	}
 	for _, target := range o.body.pki {
 		c.profile.accessed[target] = true
 		if o.Type != KindPolicy {
-			c.fault("%s: pkiAccess is for policies", o.Template)
+			c.fault("%s: pkiAccess is for policies only", o.Template)
 		}
 		if !slices.ContainsFunc(c.profile.Outputs, func(t Output) bool { return t.Name == target && t.Type == KindPKIRole }) {
 			c.fault("%s: pkiAccess %q names no pki-role output of this profile", o.Template, target)
 		}
 	}
 	if o.Type == KindPKIRole && len(o.body.fields) == 0 {
-		// What is wrong with it is told where the profile is rehearsed.
+		// The rehearsal reports its faults.
 		if given, err := o.body.execute(values{}, nil); err == nil {
 			o.free, _ = freePKIFields(given)
 		}
 	}
 }
 
-// names parses what may stand in the certificates of a PKI role.
+// names parses the names and addresses of a PKI role's certificates.
 func (c *compiler) names(o *Output) {
 	where := "outputs." + o.Name
 	if o.CommonName == "" {
@@ -95,25 +95,25 @@ func (c *compiler) names(o *Output) {
 		o.shared = append(o.shared, c.name(where+".shared_dns_names", t))
 	}
 	if o.IPAddresses != nil {
-		o.addresses = []*compiled{} // an empty list in the profile means none, not all
+		o.addresses = []*compiled{} // nil would mean all of the instance's
 	}
 	for _, t := range o.IPAddresses {
 		o.addresses = append(o.addresses, c.name(where+".ip_addresses", t))
 	}
 }
 
-// name parses one value of a certificate. Such values come from AWS, or through the FQDN, which is claimed by one
-// instance and bounded; a tag would bring in a name that several can hold.
+// name parses the template of one value of a certificate. It refuses tags, by which several instances could get one name. The
+// FQDN may come from a tag, since one instance alone claims it.
 func (c *compiler) name(where, text string) *compiled {
 	t := c.text(where, text)
 	if t == nil {
 		return nil
 	}
 	if t.fields["Tag"] {
-		c.fault("%s: take names from tags through fqdn, which one instance alone can hold", where)
+		c.fault("%s: take names from tags through fqdn, which one instance alone can claim", where)
 	}
 	if len(t.pki) > 0 {
-		c.fault("%s: pkiAccess is for policies", where)
+		c.fault("%s: pkiAccess is for policies only", where)
 	}
 	return t
 }

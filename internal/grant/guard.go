@@ -7,33 +7,34 @@ import (
 	"strings"
 )
 
-// capabilities a template may give. sudo, root, subscribe and recover reach past the paths they stand on.
+// capabilities are those that a template may grant. The others, sudo, root, subscribe and recover, reach beyond their path.
 var capabilities = []string{"create", "read", "update", "patch", "delete", "list", "deny"}
 
-// bounds is what the rules of a profile's policies are held against.
+// bounds are the limits of the rules of one policy.
 type bounds struct {
 	basePath string
-	pki      map[string]rule // by path: the rules pkiAccess gave
-	mounts   []string        // every PKI mount of every profile, base path included
+	pki      map[string]rule // the rules of pkiAccess, by path
+	mounts   []string        // the PKI mounts of all profiles, base path included
 }
 
-// selfCare are the paths outside the base path that a token needs to look after itself.
-var selfCare = map[string]string{
+// tokenPaths are the paths outside the base path that a token needs for itself, each with its one capability.
+var tokenPaths = map[string]string{
 	"auth/token/lookup-self": "read",
 	"auth/token/renew-self":  "update",
 	"auth/token/revoke-self": "update",
 	"sys/capabilities-self":  "update",
 }
 
-// signAnything are the paths of a PKI mount that no role bounds, wherever the mount is.
+// signAnything are segments of the paths that sign without the bounds of a PKI role. They are refused below any path, since a PKI
+// mount can be anywhere.
 // https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-verbatim
 var signAnything = []string{"sign-verbatim", "sign-intermediate", "sign-self-issued"}
 
-// publicPKI are the paths of a PKI mount that Vault serves to anybody.
+// publicPKI are the paths of a PKI mount that Vault serves without a token.
 // https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-certificate
 var publicPKI = []string{"ca", "ca/pem", "ca_chain", "cert/ca", "cert/ca_chain", "cert/crl", "crl", "crl/pem"}
 
-// check holds every rule against the bounds; the error names line, path and the bound that was crossed.
+// check returns an error for the first rule outside the bounds. It names the line, the path and the bound.
 func (b bounds) check(rules []rule) error {
 	for _, r := range rules {
 		if err := b.checkRule(r); err != nil {
@@ -43,43 +44,44 @@ func (b bounds) check(rules []rule) error {
 	return nil
 }
 
+// checkRule returns an error if a rule is outside the bounds.
 func (b bounds) checkRule(r rule) error {
 	if len(r.Capabilities) == 0 {
 		return fmt.Errorf("no capabilities")
 	}
 	for _, c := range r.Capabilities {
 		if !slices.Contains(capabilities, c) {
-			return fmt.Errorf("the capability %q is out of bounds", c)
+			return fmt.Errorf("the capability %q is not allowed", c)
 		}
 	}
-	// The decoded path is what Vault templates, whatever the text looked like.
+	// Vault renders the decoded path, in which an escape can have become a brace.
 	if strings.Contains(r.Path, "{{") || strings.Contains(r.Path, "}}") {
-		return fmt.Errorf("holds {{ or }}: Vault would render it once more at each request")
+		return fmt.Errorf("contains {{ or }}: Vault would render it again at each request")
 	}
-	if own, ok := b.pki[r.Path]; ok {
-		if !r.same(own) {
-			return fmt.Errorf("differs from what pkiAccess gives for it")
+	if generated, ok := b.pki[r.Path]; ok {
+		if !r.same(generated) {
+			return fmt.Errorf("differs from the rule of pkiAccess for it")
 		}
 		return nil
 	}
-	if needs, ok := selfCare[r.Path]; ok {
+	if needs, ok := tokenPaths[r.Path]; ok {
 		if !slices.Equal(r.Capabilities, []string{needs}) {
-			return fmt.Errorf("only %q is let in here", needs)
+			return fmt.Errorf("only the capability %q is allowed here", needs)
 		}
 		return nil
 	}
 	if !strings.HasPrefix(r.Path, b.basePath+"/") {
-		return fmt.Errorf("lies outside the base path %q (a token may also look after itself: %s)",
-			b.basePath, strings.Join(slices.Sorted(maps.Keys(selfCare)), ", "))
+		return fmt.Errorf("is outside the base path %q (outside it a policy may have only %s)",
+			b.basePath, strings.Join(slices.Sorted(maps.Keys(tokenPaths)), ", "))
 	}
 	if err := checkSegments(r.Path); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Allowed)) {
 		for _, v := range r.Allowed[name] {
-			// Vault matches the glob against the raw value before it splits it: 10.0.0.* admits 10.0.0.5,8.8.8.8.
+			// Vault matches the glob with the raw value, before it splits a list: 10.0.0.* allows 10.0.0.5,8.8.8.8.
 			if s, ok := v.(string); ok && strings.Contains(s, "*") {
-				return fmt.Errorf("the allowed value %q of parameter %q holds a wildcard, which lets in lists of anything: name each value", s, name)
+				return fmt.Errorf("the allowed value %q of parameter %q has a wildcard, which matches lists with other values: name each value", s, name)
 			}
 		}
 	}
@@ -89,12 +91,12 @@ func (b bounds) checkRule(r rule) error {
 	return b.checkNamespaces(r.Path)
 }
 
-// checkNamespaces keeps a rule from Vault's own paths in a namespace at or below the base path.
+// checkNamespaces returns an error for a path that reaches Vault's own paths in a namespace at or below the base path.
 func (b bounds) checkNamespaces(path string) error {
-	if own := vaultsOwn(path); own != "" {
+	if own := vaultSegment(path); own != "" {
 		return breaksRule("the segment %q is Vault's own in every namespace", own)
 	}
-	for _, own := range ownSegments {
+	for _, own := range vaultSegments {
 		if reaches(path, b.basePath+"/"+own) {
 			return breaksRule("reaches %s/%s, which is Vault's own where %s is a namespace: name the engines below it", b.basePath, own, b.basePath)
 		}
@@ -102,34 +104,37 @@ func (b bounds) checkNamespaces(path string) error {
 	return nil
 }
 
+// checkSegments returns an error for a path with a segment that no policy of a profile may have.
 func checkSegments(path string) error {
 	for _, s := range strings.Split(path, "/") {
 		switch {
 		case s == "" && !strings.HasSuffix(path, "/"), s == ".", s == "..":
 			return fmt.Errorf("has an empty or a dot segment")
 		case slices.Contains(signAnything, s):
-			return fmt.Errorf("%s signs whatever it is given, past every role", s)
+			return fmt.Errorf("%s signs any request: no PKI role bounds it", s)
 		case strings.Contains(s, "+*"):
-			return fmt.Errorf("+* is no wildcard to Vault")
+			return fmt.Errorf("+* is not a wildcard of Vault")
 		}
 	}
 	return nil
 }
 
-// checkPKI lets nothing but pkiAccess reach a PKI mount, reading what Vault serves to anybody apart.
+// checkPKI returns an error for a rule that reaches a PKI mount, other than to deny it or to read its public paths. Only pkiAccess
+// grants access to a PKI mount.
 func (b bounds) checkPKI(r rule) error {
 	for _, m := range b.mounts {
 		rest, below := strings.CutPrefix(r.Path, m+"/")
-		public := below && slices.Contains(publicPKI, rest) && slices.Equal(r.Capabilities, []string{"read"})
-		if !public && reaches(r.Path, m) && !slices.Equal(r.Capabilities, []string{"deny"}) {
-			return fmt.Errorf(`reaches the PKI mount %q: access to it is given by pkiAccess "<output>" only`, m)
+		readsPublic := below && slices.Contains(publicPKI, rest) && slices.Equal(r.Capabilities, []string{"read"})
+		denies := slices.Equal(r.Capabilities, []string{"deny"})
+		if !readsPublic && !denies && reaches(r.Path, m) {
+			return fmt.Errorf(`reaches the PKI mount %q: only pkiAccess "<output>" may grant access to it`, m)
 		}
 	}
 	return nil
 }
 
-// reaches tells whether a policy path can match anything at or below mount: + stands for one segment and a * at
-// the end for any rest. https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
+// reaches reports whether a path of a policy can match a path at or below mount. A + matches one segment, and a * at the end any
+// rest. https://developer.hashicorp.com/vault/docs/concepts/policies#policy-syntax
 func reaches(path, mount string) bool {
 	glob := strings.HasSuffix(path, "*")
 	segments := strings.Split(strings.TrimSuffix(path, "*"), "/")

@@ -15,29 +15,29 @@ func TestAPolicyTemplateThatReachesTooFarIsRefusedWhenItLoads(t *testing.T) {
 		"auth":                                {`path "auth/aws/role/i-0123456789abcdef1" { capabilities = ["update"] }`, "outside the base path"},
 		"identity":                            {`path "identity/entity/id/*" { capabilities = ["delete"] }`, "outside the base path"},
 		"another cluster":                     {`path "bob_cluster/kv/x" { capabilities = ["read"] }`, "outside the base path"},
-		"a cluster whose name goes on":        {`path "alice_cluster2/kv/x" { capabilities = ["read"] }`, "outside the base path"},
+		"a longer name of a cluster":          {`path "alice_cluster2/kv/x" { capabilities = ["read"] }`, "outside the base path"},
 		"a glob in place of the base path":    {`path "+/kv/x" { capabilities = ["read"] }`, "outside the base path"},
-		"everything":                          {`path "*" { capabilities = ["read"] }`, "outside the base path"},
-		"up and out":                          {`path "alice_cluster/../sys/x" { capabilities = ["read"] }`, "dot segment"},
+		"every path":                          {`path "*" { capabilities = ["read"] }`, "outside the base path"},
+		"a dot segment":                       {`path "alice_cluster/../sys/x" { capabilities = ["read"] }`, "dot segment"},
 		"issuing without a parameter list":    {`path "alice_cluster/pki/k8s/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
 		"issuing by a glob":                   {`path "alice_cluster/pki/*" { capabilities = ["update"] }`, "pkiAccess"},
 		"issuing by a segment":                {`path "alice_cluster/+/k8s/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
 		"issuing by two segments":             {`path "alice_cluster/+/+/issue/any" { capabilities = ["update"] }`, "pkiAccess"},
-		"issuing by half a name":              {`path "alice_cluster/pk*" { capabilities = ["update"] }`, "pkiAccess"},
+		"issuing by a prefix":                 {`path "alice_cluster/pk*" { capabilities = ["update"] }`, "pkiAccess"},
 		"the whole base path":                 {`path "alice_cluster/*" { capabilities = ["read"] }`, "pkiAccess"},
-		"sign-verbatim":                       {`path "alice_cluster/pki/k8s/sign-verbatim" { capabilities = ["update"] }`, "past every role"},
-		"sign-verbatim on any mount":          {`path "alice_cluster/legacy/sign-verbatim/x" { capabilities = ["update"] }`, "past every role"},
-		"a wildcard inside a parameter value": {`path "alice_cluster/ssh/sign/x" { capabilities = ["update"] allowed_parameters = { "valid_principals" = ["host-*"] } }`, "holds a wildcard"},
-		"a wildcard that is none to Vault":    {`path "alice_cluster/kv/+*" { capabilities = ["read"] }`, "no wildcard"},
+		"sign-verbatim":                       {`path "alice_cluster/pki/k8s/sign-verbatim" { capabilities = ["update"] }`, "no PKI role bounds it"},
+		"sign-verbatim on any mount":          {`path "alice_cluster/legacy/sign-verbatim/x" { capabilities = ["update"] }`, "no PKI role bounds it"},
+		"a wildcard inside a parameter value": {`path "alice_cluster/ssh/sign/x" { capabilities = ["update"] allowed_parameters = { "valid_principals" = ["host-*"] } }`, "has a wildcard"},
+		"a wildcard unknown to Vault":         {`path "alice_cluster/kv/+*" { capabilities = ["read"] }`, "not a wildcard"},
 		"writing a PKI role":                  {`path "alice_cluster/pki/k8s/roles/x" { capabilities = ["update"] }`, "pkiAccess"},
-		"writing what may only be read":       {`path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["update"] }`, "pkiAccess"},
-		"more than its own token":             {`path "auth/token/lookup-self" { capabilities = ["read", "update"] }`, "only"},
+		"writing a public path":               {`path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["update"] }`, "pkiAccess"},
+		"one more right to its own token":     {`path "auth/token/lookup-self" { capabilities = ["read", "update"] }`, "only"},
 		"a path twice":                        {`path "alice_cluster/kv/x" { capabilities = ["read"] }` + "\n" + `path "alice_cluster/kv/x" { capabilities = ["list"] }`, "twice"},
 		"a key twice":                         {`path "alice_cluster/kv/x" { capabilities = ["read"]` + "\n" + `capabilities = ["list"] }`, "already set"},
-		"a block that is no path":             {`name = "x"`, "only blocks"},
-		"its own lock, loosened":              {`path "alice_cluster/pki/k8s/issue/i-00000000000000000-kubelet" { capabilities = ["update"] }`, "pki"},
-		"a minimum of subscribe capability":   {`path "alice_cluster/kv/x" { capabilities = ["subscribe"] }`, "subscribe"},
-		"an unquoted path, as no policy has":  {`path alice_cluster { capabilities = ["read"] }`, "path"},
+		"a block of another kind":             {`name = "x"`, "only blocks"},
+		"its own lock without parameters":     {`path "alice_cluster/pki/k8s/issue/i-00000000000000000-kubelet" { capabilities = ["update"] }`, "pki"},
+		"subscribe":                           {`path "alice_cluster/kv/x" { capabilities = ["subscribe"] }`, "subscribe"},
+		"an unquoted path":                    {`path alice_cluster { capabilities = ["read"] }`, "path"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := files()
@@ -71,7 +71,7 @@ path "sys/mounts" {
 }
 `)}
 	_, err := load(fs)
-	if err == nil || !strings.Contains(err.Error(), "worker/policy.hcl.tmpl:7: ") || !strings.Contains(err.Error(), `lies outside the base path "alice_cluster"`) {
+	if err == nil || !strings.Contains(err.Error(), "worker/policy.hcl.tmpl:7: ") || !strings.Contains(err.Error(), `is outside the base path "alice_cluster"`) {
 		t.Errorf("want file, line 7 of the template and the rule, got %v", err)
 	}
 }
@@ -101,6 +101,6 @@ func TestAnotherProfilesPKIMountIsOutOfReachToo(t *testing.T) {
 	}
 	fs["etcd/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/pki/k8s/issue/x" { capabilities = ["update"] }`)}
 	if _, err := load(fs); err == nil || !strings.Contains(err.Error(), "reaches the PKI mount") {
-		t.Errorf("want the worker's PKI mount closed to the etcd profile, got %v", err)
+		t.Errorf("want the etcd profile kept from the worker's PKI mount, got %v", err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// hostile are values somebody may try who can tag or launch instances, but not grant access.
+// hostile are values that an attacker may try who can tag or launch instances, but not grant access.
 var hostile = map[string]string{
 	"a quote":                       `a"b`,
 	"a closed string and a block":   `x" { capabilities = ["sudo"] } path "*`,
@@ -47,8 +47,8 @@ var hostile = map[string]string{
 	"a backtick":                    "a`b",
 }
 
-// In every value a template can use, in a policy's path and in JSON: nothing hostile is rendered, and the refusal
-// names the instance and shows the value with all that is invisible in it escaped.
+// Each hostile value is tried as each value that a template can use, in a policy's path and in JSON. None is rendered. The error
+// names the instance, and has the value with its invisible characters escaped.
 func TestNoHostileValueIsRenderedFromAnySource(t *testing.T) {
 	type source struct {
 		use string // in a template
@@ -64,10 +64,10 @@ func TestNoHostileValueIsRenderedFromAnySource(t *testing.T) {
 	for i := range kind.NumField() {
 		name := kind.Field(i).Name
 		if kind.Field(i).Type.Kind() != reflect.String || name == "ID" || name == "State" {
-			continue // the ID names the instance in the refusal; events with another form never come this far
+			continue // the error names the ID; an event with an ID of another form is refused before
 		}
 		if fields[name] == "" {
-			t.Fatalf("the fact %s is not tried here: add it", name)
+			t.Fatalf("the fact %s is missing in this test: add it", name)
 		}
 		sources[name] = source{"." + fields[name], func(f *facts.Instance, v string) { reflect.ValueOf(f).Elem().FieldByName(name).SetString(v) }}
 	}
@@ -107,11 +107,11 @@ func refusedNaming(t *testing.T, fs fstest.MapFS, f facts.Instance, what, value 
 	}
 	shown := strconv.QuoteToASCII(value)
 	if len(value) <= 256 && !strings.Contains(err.Error(), shown) {
-		t.Errorf("%s: want the value shown escaped, as %s, got %v", what, shown, err)
+		t.Errorf("%s: want the value escaped, as %s, got %v", what, shown, err)
 	}
 	for _, r := range err.Error() {
 		if r > 0x7e || r < 0x20 {
-			t.Errorf("%s: the refusal holds %+q itself: %+q", what, r, err)
+			t.Errorf("%s: the error has %+q unescaped: %+q", what, r, err)
 			return
 		}
 	}

@@ -10,19 +10,19 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// identity is what one PKI role may put into a certificate: literal values only.
+// identity has the names and addresses that one PKI role may put into a certificate, as literal values.
 type identity struct {
 	commonName string
 	dnsNames   []string // sorted, without doubles
-	addresses  []string // canonical text, sorted, without doubles
-	own        []string // those names and addresses that the instance alone may hold, as Claim.Text has them
+	addresses  []string // in canonical form, sorted, without doubles
+	own        []string // the names and addresses that the instance alone may hold, in the form of Claim.Text
 }
 
 // commonNameForm bounds a common name that is not a host name.
 var commonNameForm = facts.NewForm(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]*[A-Za-z0-9])?$`, 64)
 
-// identity renders what the named output may put into a certificate, and holds each value against its form: names
-// are exact, addresses the instance's own, loopback, or literals of the profile.
+// identity renders the identity of an output of type pki-role. Names are exact, and addresses are the instance's own or literals
+// of the profile. It fails for a value of another form, and for a name that the profiles reserve for others.
 func (r *rendering) identity(output string) (identity, error) {
 	if id, done := r.identities[output]; done {
 		return id, nil
@@ -58,7 +58,7 @@ func (r *rendering) identity(output string) (identity, error) {
 			return identity{}, fmt.Errorf("common_name: %w", err)
 		}
 	}
-	if r.profile.accessed[output] { // else nobody asks this role for anything, and it holds the least that a role can
+	if r.profile.accessed[output] { // without pkiAccess no policy reaches the role, and it has the least that a role can have
 		for _, c := range o.shared {
 			name, err := r.dnsName(c)
 			if err != nil {
@@ -89,9 +89,9 @@ func (r *rendering) commonName(c *compiled) (string, error) {
 		return "", fmt.Errorf("common_name: %+q is not of the form %s", cn, commonNameForm)
 	}
 	if _, err := netip.ParseAddr(cn); err == nil {
-		return "", fmt.Errorf("common_name: %q is an address: those stand in ip_addresses", cn)
+		return "", fmt.Errorf("common_name: %q is an address: put it into ip_addresses", cn)
 	}
-	// RFC 5280 bounds a common name at 64 characters and Vault does not shorten one.
+	// RFC 5280 bounds a common name at 64 characters, and Vault does not shorten one.
 	if len(cn) > 64 {
 		return "", fmt.Errorf("common_name: %q has more than 64 characters", cn)
 	}
@@ -108,7 +108,7 @@ func (r *rendering) dnsName(c *compiled) (string, error) {
 	return name, CheckFQDN(name)
 }
 
-// addresses renders the addresses of a PKI role. Those that are the instance's own, and not the profile's, are claimed.
+// addresses renders the addresses of a PKI role. The instance claims its own addresses, but not those that stand in its profile.
 func (r *rendering) addresses(o Output, id *identity) error {
 	own := slices.Concat(r.values.IPv4s, r.values.IPv6s)
 	if o.addresses != nil {
@@ -134,11 +134,11 @@ func (r *rendering) addresses(o Output, id *identity) error {
 		if r.values.neutral {
 			break
 		}
-		shared, err := r.profile.reserved.foreignAddress(r.profile, o.mount(r.profile.BasePath), address)
+		isShared, err := r.profile.reserved.checkAddress(r.profile, o.mount(r.profile.BasePath), address)
 		switch {
 		case err != nil:
 			return err
-		case shared:
+		case isShared:
 		case !r.profile.OverlappingAddresses:
 			id.own = append(id.own, address)
 		case r.values.VPCID == "":

@@ -9,8 +9,8 @@ import (
 // Program names this program in the ownership marker.
 const Program = "vault-ec2-provisioner"
 
-// Marker says whose a policy is. It is the leading comment of every policy that this program writes and holds
-// nothing that changes from run to run, so an unchanged policy keeps its text.
+// Marker is the leading comment of every policy that this program writes. It names the policy's owner. It has nothing that
+// changes from run to run, so an unchanged policy keeps its text.
 type Marker struct {
 	Deployment string
 	InstanceID string
@@ -22,14 +22,14 @@ func (m Marker) String() string {
 		Program, m.Deployment, m.InstanceID, m.Profile)
 }
 
-// MarkerOf reads the marker of a policy as Vault answers it.
+// MarkerOf returns the marker of a policy as Vault answers it. ok is as for ParseMarker.
 func MarkerOf(policy map[string]any) (m Marker, ok bool) {
 	text, _ := policy["policy"].(string)
 	return ParseMarker(text)
 }
 
-// ParseMarker reads the marker from the leading comment block of a policy's text. ok is false when there is none,
-// when it names another program or when a line of it is missing or doubled.
+// ParseMarker returns the marker in the leading comment of a policy's text. ok is false if there is none, if it names another
+// program, or if one of its lines is missing or doubled.
 func ParseMarker(policy string) (m Marker, ok bool) {
 	seen := map[string]string{}
 	for line := range strings.Lines(policy) {
@@ -50,12 +50,11 @@ func ParseMarker(policy string) (m Marker, ok bool) {
 	return m, seen["managed-by"] == Program && m.Deployment != "" && m.InstanceID != "" && m.Profile != ""
 }
 
-// mountMark is the form of the mark that names the deployment a PKI mount belongs to. It stands in the mount's
-// description, beside whatever else stands there.
+// mountMark is the form of MountMark in the description of a PKI mount, among any other text.
 var mountMark = regexp.MustCompile(`\bmanaged-by: ` + Program + `, deployment: ([A-Za-z0-9_-]+)`)
 
-// MountMark returns the mark of a PKI mount that belongs to a deployment, for the mount's description. Claims on names
-// are unique within one ledger, so a PKI mount belongs to one deployment.
+// MountMark returns the text that marks a PKI mount as a deployment's, for the mount's description. Claims on names are unique
+// within one ledger, so a PKI mount belongs to one deployment.
 func MountMark(deployment string) string {
 	return "managed-by: " + Program + ", deployment: " + deployment
 }

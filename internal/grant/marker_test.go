@@ -13,20 +13,20 @@ func TestAMarkerIsReadFromTheLeadingCommentOnly(t *testing.T) {
 		text string
 		ok   bool
 	}{
-		"its own text":                  {m.String() + "\npath \"x\" {}", true},
-		"with carriage returns":         {strings.ReplaceAll(m.String(), "\n", "\r\n"), true},
-		"behind a rule":                 {"path \"x\" {}\n" + m.String(), false},
-		"behind an empty line":          {"\n" + m.String(), false},
-		"another program":               {strings.Replace(m.String(), grant.Program, "other", 1), false},
-		"no deployment":                 {strings.Replace(m.String(), "# deployment: vault-ec2\n", "", 1), false},
-		"two deployments":               {m.String() + "# deployment: other\n", false},
-		"no text at all":                {"", false},
-		"a deployment that is indented": {strings.Replace(m.String(), "# deployment", " # deployment", 1), false},
+		"the marker alone":       {m.String() + "\npath \"x\" {}", true},
+		"with carriage returns":  {strings.ReplaceAll(m.String(), "\n", "\r\n"), true},
+		"behind a rule":          {"path \"x\" {}\n" + m.String(), false},
+		"behind an empty line":   {"\n" + m.String(), false},
+		"another program":        {strings.Replace(m.String(), grant.Program, "other", 1), false},
+		"no deployment":          {strings.Replace(m.String(), "# deployment: vault-ec2\n", "", 1), false},
+		"two deployments":        {m.String() + "# deployment: other\n", false},
+		"no text":                {"", false},
+		"an indented deployment": {strings.Replace(m.String(), "# deployment", " # deployment", 1), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, ok := grant.ParseMarker(row.text)
-			if ok != row.ok || ok && got != m {
-				t.Errorf("got %+v, %v, want ok %v: ownership decides what may be deleted", got, ok, row.ok)
+			if ok != row.ok || (ok && got != m) {
+				t.Errorf("got %+v, %v, want ok %v: the owner may delete the policy", got, ok, row.ok)
 			}
 		})
 	}
@@ -42,7 +42,7 @@ func FuzzAMarkerIsNeverReadFromBehindTheLeadingComment(f *testing.F) {
 		if !ok {
 			return
 		}
-		// Only what leads the text may count: all else is the template's, and a template must not claim ownership.
+		// Only the leading comment may count: the rest is the template's, which must not name an owner.
 		leading := text
 		for i, line := range strings.SplitAfter(text, "\n") {
 			if !strings.HasPrefix(line, "# ") {
@@ -52,7 +52,7 @@ func FuzzAMarkerIsNeverReadFromBehindTheLeadingComment(f *testing.F) {
 		}
 		for _, part := range []string{"# managed-by: " + grant.Program, "# deployment: " + got.Deployment, "# instance: " + got.InstanceID, "# profile: " + got.Profile} {
 			if strings.Count(leading, part) < 1 {
-				t.Errorf("%q gave %+v, but %q does not lead it", text, got, part)
+				t.Errorf("%q has the marker %+v, but %q is not in its leading comment", text, got, part)
 			}
 		}
 	})

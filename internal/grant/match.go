@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// UsesTag tells whether a tag decides whether the profile fits, or what it renders: it is matched by, or a template uses it,
-// or may, its key being no literal.
+// UsesTag reports whether a tag can decide if the profile fits, or what it renders: match has it, a template uses it, or a
+// template uses a tag whose key is not a literal.
 func (p *Profile) UsesTag(key string) bool {
 	_, matched := p.Match.Tags[key]
 	return matched || slices.ContainsFunc(p.templates(), func(c *compiled) bool {
@@ -17,8 +17,8 @@ func (p *Profile) UsesTag(key string) bool {
 	})
 }
 
-// Match is the one profile that fits an instance; nil when none does, an error of kind fault.Refuse that names them
-// when several do.
+// Match returns the one profile that fits an instance, or nil if none fits. It fails with kind fault.Refuse if several fit; the
+// error names them.
 func (s *Set) Match(f facts.Instance) (*Profile, error) {
 	var fit []*Profile
 	for _, p := range s.Profiles {
@@ -40,6 +40,7 @@ func (s *Set) Match(f facts.Instance) (*Profile, error) {
 		f.ID, len(fit), strings.Join(names, ", "))
 }
 
+// fits reports whether an instance meets all conditions.
 func (m Match) fits(f facts.Instance) bool {
 	one := func(pattern, value string) bool { return pattern == "" || glob(pattern, value) }
 	some := func(patterns []string, value string) bool {
@@ -57,8 +58,8 @@ func (m Match) fits(f facts.Instance) bool {
 // accountPattern is the form of a pattern of account IDs.
 var accountPattern = facts.NewForm(`^[0-9]*[*][0-9*]*$`, 12)
 
-// glob matches a * against any text and everything else literally. Nothing matches an empty value: an instance
-// without a role has no role, whatever the pattern.
+// glob reports whether a value matches a pattern, in which a * matches any text. An empty value matches no pattern: an instance
+// without a role does not match "any role".
 func glob(pattern, value string) bool {
 	if value == "" {
 		return false
@@ -76,7 +77,7 @@ func glob(pattern, value string) bool {
 		if !globbed {
 			return strings.HasSuffix(value, part)
 		}
-		i := strings.Index(value, part) // the first place leaves the most for what follows
+		i := strings.Index(value, part) // the first match leaves the most text for the rest of the pattern
 		if i < 0 {
 			return false
 		}

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Overlaps gives the names of every two profiles whose match sections can fit one and the same instance, sorted. It
-// never misses a pair. It can name one that AWS's own rules keep apart, such as two that differ only in the account of
-// the role's ARN and of account_ids: it compares each field with the same field alone.
+// Overlaps returns the names of each two profiles whose match sections can fit the same instance, sorted. It misses no pair. It
+// can return a pair that fits no instance by AWS's own rules, such as two profiles that differ only in the account of the
+// role's ARN and of account_ids: it compares each field with the same field only.
 func (s *Set) Overlaps() [][2]string {
 	var pairs [][2]string
 	for i, a := range s.Profiles {
@@ -21,8 +21,7 @@ func (s *Set) Overlaps() [][2]string {
 	return pairs
 }
 
-// overlaps tells whether each field has a value that both conditions let through. What one of them does not ask for, it
-// lets through whatever it is.
+// overlaps reports whether each field has a value that meets both conditions. Any value meets a missing condition.
 func (m Match) overlaps(o Match) bool {
 	one := func(a, b string) bool { return a == "" || b == "" || intersect(a, b) }
 	some := func(a, b []string) bool {
@@ -39,9 +38,9 @@ func (m Match) overlaps(o Match) bool {
 		some(m.AccountIDs, o.AccountIDs) && some(m.Regions, o.Regions) && some(m.VPCIDs, o.VPCIDs)
 }
 
-// intersect tells whether some text matches both patterns, in which a * stands for any text.
+// intersect reports whether some text matches both patterns, in which a * matches any text.
 func intersect(a, b string) bool {
-	// reach[j] tells whether a[:i] and b[:j] can be made to match the same text; each row is made from the one before.
+	// reach[j] reports whether some text matches both a[:i] and b[:j]. Each row is computed from the one before.
 	reach := make([]bool, len(b)+1)
 	reach[0] = true
 	for j := range len(b) {
@@ -53,7 +52,7 @@ func intersect(a, b string) bool {
 		reach[0] = before[0] && a[i] == '*'
 		for j := range len(b) {
 			if a[i] == '*' || b[j] == '*' {
-				// A star stands for nothing, or takes in one more sign of the other pattern.
+				// A star matches no text, or one more character of the other pattern.
 				reach[j+1] = before[j+1] || reach[j]
 			} else {
 				reach[j+1] = before[j] && a[i] == b[j]

@@ -16,25 +16,25 @@ func TestTwoProfilesOverlapUnlessOneFieldKeepsThemApart(t *testing.T) {
 		change func(a, b *grant.Match)
 		want   bool
 	}{
-		"the same conditions":                     {func(*grant.Match, *grant.Match) {}, true},
-		"other roles":                             {func(_, b *grant.Match) { b.IAMRoleARN = "arn:aws:iam::*:role/etcd" }, false},
-		"a role that the other's glob takes in":   {func(_, b *grant.Match) { b.IAMRoleARN = "arn:aws:iam::123456789012:role/*" }, true},
-		"two globs of which neither holds all":    {func(a, b *grant.Match) { a.IAMRoleARN, b.IAMRoleARN = "*:role/alice-*", "*-worker" }, true},
-		"a role against an instance profile":      {func(_, b *grant.Match) { *b = grant.Match{IAMInstanceProfileARN: "*:instance-profile/etcd"} }, true},
-		"other instance profiles":                 {func(a, b *grant.Match) { a.IAMInstanceProfileARN, b.IAMInstanceProfileARN = "*/worker", "*/etcd" }, false},
-		"other accounts":                          {func(a, b *grant.Match) { a.AccountIDs, b.AccountIDs = []string{"1", "2"}, []string{"3"} }, false},
-		"one account in common":                   {func(a, b *grant.Match) { a.AccountIDs, b.AccountIDs = []string{"1", "2"}, []string{"3", "2"} }, true},
-		"accounts that only one asks for":         {func(a, _ *grant.Match) { a.AccountIDs = []string{"1"} }, true},
-		"other regions by globs":                  {func(a, b *grant.Match) { a.Regions, b.Regions = []string{"eu-*"}, []string{"us-*", "ap-*"} }, false},
-		"a region that the other's glob takes in": {func(a, b *grant.Match) { a.Regions, b.Regions = []string{"eu-*"}, []string{"us-*", "eu-west-1"} }, true},
-		"other VPCs":                              {func(a, b *grant.Match) { a.VPCIDs, b.VPCIDs = []string{"vpc-1"}, []string{"vpc-2"} }, false},
+		"the same conditions":                    {func(*grant.Match, *grant.Match) {}, true},
+		"other roles":                            {func(_, b *grant.Match) { b.IAMRoleARN = "arn:aws:iam::*:role/etcd" }, false},
+		"a role that the other's glob matches":   {func(_, b *grant.Match) { b.IAMRoleARN = "arn:aws:iam::123456789012:role/*" }, true},
+		"two globs, neither within the other":    {func(a, b *grant.Match) { a.IAMRoleARN, b.IAMRoleARN = "*:role/alice-*", "*-worker" }, true},
+		"a role against an instance profile":     {func(_, b *grant.Match) { *b = grant.Match{IAMInstanceProfileARN: "*:instance-profile/etcd"} }, true},
+		"other instance profiles":                {func(a, b *grant.Match) { a.IAMInstanceProfileARN, b.IAMInstanceProfileARN = "*/worker", "*/etcd" }, false},
+		"other accounts":                         {func(a, b *grant.Match) { a.AccountIDs, b.AccountIDs = []string{"1", "2"}, []string{"3"} }, false},
+		"one account in common":                  {func(a, b *grant.Match) { a.AccountIDs, b.AccountIDs = []string{"1", "2"}, []string{"3", "2"} }, true},
+		"accounts in one profile only":           {func(a, _ *grant.Match) { a.AccountIDs = []string{"1"} }, true},
+		"other regions by globs":                 {func(a, b *grant.Match) { a.Regions, b.Regions = []string{"eu-*"}, []string{"us-*", "ap-*"} }, false},
+		"a region that the other's glob matches": {func(a, b *grant.Match) { a.Regions, b.Regions = []string{"eu-*"}, []string{"us-*", "eu-west-1"} }, true},
+		"other VPCs":                             {func(a, b *grant.Match) { a.VPCIDs, b.VPCIDs = []string{"vpc-1"}, []string{"vpc-2"} }, false},
 		"one tag with other values": {func(a, b *grant.Match) {
 			a.Tags, b.Tags = map[string]string{"role": "worker"}, map[string]string{"role": "etcd", "team": "x"}
 		}, false},
 		"one tag with a value in common": {func(a, b *grant.Match) {
 			a.Tags, b.Tags = map[string]string{"role": "work*"}, map[string]string{"role": "*er"}
 		}, true},
-		"other tags: an instance may bear both": {func(a, b *grant.Match) {
+		"other tags: an instance can have both": {func(a, b *grant.Match) {
 			a.Tags, b.Tags = map[string]string{"role": "worker"}, map[string]string{"team": "x"}
 		}, true},
 	} {
@@ -46,14 +46,14 @@ func TestTwoProfilesOverlapUnlessOneFieldKeepsThemApart(t *testing.T) {
 				t.Errorf("%+v and %+v: want overlap %v, got %v", a, b, row.want, got)
 			}
 			if len(got) > 0 && got[0] != [2]string{"alice-etcd", "alice-worker"} {
-				t.Errorf("want the two names, sorted, so that every answer reads the same; got %v", got)
+				t.Errorf("want the two names, sorted, got %v", got)
 			}
 		})
 	}
 }
 
-// Every pair of patterns of up to four signs of a, b and *, against every word of up to six of a and b: two patterns of
-// that length that have a word in common have one of that length.
+// It compares every pair of patterns of up to four characters of a, b and * with every word of up to six characters of a and b.
+// That suffices: two such patterns that match a common word match one of that length.
 func TestTwoGlobsOverlapExactlyWhenSomeWordMatchesBoth(t *testing.T) {
 	words := texts("ab", 6)
 	patterns := texts("ab*", 4)
@@ -78,20 +78,20 @@ func TestTwoGlobsOverlapExactlyWhenSomeWordMatchesBoth(t *testing.T) {
 			}
 			got := len(twoProfiles(grant.Match{IAMRoleARN: p}, grant.Match{IAMRoleARN: q}).Overlaps()) > 0
 			if got != (want != "") {
-				t.Fatalf("%q and %q: got overlap %v, but the word that matches both is %q: a missed pair is an instance that is refused when it starts", p, q, got, want)
+				t.Fatalf("%q and %q: got overlap %v, and the word that matches both is %q: after a missed pair, an instance is refused when it starts", p, q, got, want)
 			}
 		}
 	}
 }
 
-// texts are all texts of one to n of the signs.
-func texts(signs string, n int) []string {
+// texts returns all texts of one to n of the characters.
+func texts(characters string, n int) []string {
 	var out []string
 	last := []string{""}
 	for range n {
 		var next []string
 		for _, t := range last {
-			for _, s := range signs {
+			for _, s := range characters {
 				next = append(next, t+string(s))
 			}
 		}

@@ -33,24 +33,24 @@ func TestAMatchHoldsOnlyWhenAllOfItDoes(t *testing.T) {
 		change func(*facts.Instance)
 		want   bool
 	}{
-		"the role by a glob":                      {`iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, nil, true},
-		"another role":                            {`iam_role_arn: "arn:aws:iam::*:role/alice-work"`, nil, false},
-		"a role that only ends like it":           {`iam_role_arn: "role/alice-worker"`, nil, false},
-		"an instance without a role":              {`iam_role_arn: "*"`, func(f *facts.Instance) { f.IAMRoleARN = "" }, false},
-		"the instance profile":                    {`iam_instance_profile_arn: "*:instance-profile/alice-*"`, nil, true},
-		"an account in the list":                  {`iam_role_arn: "*", account_ids: ["123456789012", "000000000000"]`, nil, true},
-		"an account not in the list":              {`iam_role_arn: "*", account_ids: ["000000000000"]`, nil, false},
-		"an account by a glob":                    {`iam_role_arn: "*", account_ids: ["1234*"]`, nil, true},
-		"an account that no glob fits":            {`iam_role_arn: "*", account_ids: ["1235*", "*13"]`, nil, false},
-		"a region by a glob":                      {`iam_role_arn: "*", regions: ["eu-*", "us-*"]`, nil, true},
-		"a region not in the list":                {`iam_role_arn: "*", regions: ["eu-*"]`, nil, false},
-		"a VPC not in the list":                   {`iam_role_arn: "*", vpc_ids: [vpc-00000000]`, nil, false},
-		"a tag":                                   {`iam_role_arn: "*", tags: {team: stor*}`, nil, true},
-		"a tag that is missing":                   {`iam_role_arn: "*", tags: {owner: "*"}`, nil, false},
-		"a tag of another value":                  {`iam_role_arn: "*", tags: {team: compute}`, nil, false},
-		"a dot is a dot, not any character":       {`iam_role_arn: "arn:aws:iam::123456789012:role/alice.worker"`, nil, false},
-		"a newline does not end the value early":  {`iam_role_arn: "*", tags: {team: storage}`, func(f *facts.Instance) { f.Tags["team"] = "storage\nx" }, false},
-		"two conditions of which one does not do": {`iam_role_arn: "*", iam_instance_profile_arn: "other"`, nil, false},
+		"the role by a glob":                   {`iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, nil, true},
+		"another role":                         {`iam_role_arn: "arn:aws:iam::*:role/alice-work"`, nil, false},
+		"a role that only ends alike":          {`iam_role_arn: "role/alice-worker"`, nil, false},
+		"an instance without a role":           {`iam_role_arn: "*"`, func(f *facts.Instance) { f.IAMRoleARN = "" }, false},
+		"the instance profile":                 {`iam_instance_profile_arn: "*:instance-profile/alice-*"`, nil, true},
+		"an account in the list":               {`iam_role_arn: "*", account_ids: ["123456789012", "000000000000"]`, nil, true},
+		"an account not in the list":           {`iam_role_arn: "*", account_ids: ["000000000000"]`, nil, false},
+		"an account by a glob":                 {`iam_role_arn: "*", account_ids: ["1234*"]`, nil, true},
+		"an account that no glob fits":         {`iam_role_arn: "*", account_ids: ["1235*", "*13"]`, nil, false},
+		"a region by a glob":                   {`iam_role_arn: "*", regions: ["eu-*", "us-*"]`, nil, true},
+		"a region not in the list":             {`iam_role_arn: "*", regions: ["eu-*"]`, nil, false},
+		"a VPC not in the list":                {`iam_role_arn: "*", vpc_ids: [vpc-00000000]`, nil, false},
+		"a tag":                                {`iam_role_arn: "*", tags: {team: stor*}`, nil, true},
+		"a tag that is missing":                {`iam_role_arn: "*", tags: {owner: "*"}`, nil, false},
+		"a tag of another value":               {`iam_role_arn: "*", tags: {team: compute}`, nil, false},
+		"a dot that would match any character": {`iam_role_arn: "arn:aws:iam::123456789012:role/alice.worker"`, nil, false},
+		"a newline after the value":            {`iam_role_arn: "*", tags: {team: storage}`, func(f *facts.Instance) { f.Tags["team"] = "storage\nx" }, false},
+		"two conditions, one not met":          {`iam_role_arn: "*", iam_instance_profile_arn: "other"`, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := files()
@@ -76,20 +76,20 @@ func TestAProfileTellsWhichTagsItGoesBy(t *testing.T) {
 		change func(fstest.MapFS)
 		want   bool
 	}{
-		"by none": {func(fstest.MapFS) {}, false},
-		"by another": {func(f fstest.MapFS) {
+		"no tag": {func(fstest.MapFS) {}, false},
+		"another tag": {func(f fstest.MapFS) {
 			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {role: worker}, ")
 		}, false},
-		"it is matched by": {func(f fstest.MapFS) {
+		"match has it": {func(f fstest.MapFS) {
 			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {identity: ready}, ")
 		}, true},
-		"it takes its name from": {func(f fstest.MapFS) {
+		"fqdn uses it": {func(f fstest.MapFS) {
 			replaceIn(f, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "identity" }}'`+"\nfqdn_suffixes: [alice.example]")
 		}, true},
-		"a template writes it": {func(f fstest.MapFS) {
+		"a template uses it": {func(f fstest.MapFS) {
 			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag "identity" }}`)
 		}, true},
-		"a template may": {func(f fstest.MapFS) {
+		"a template can use it": {func(f fstest.MapFS) {
 			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag .Region }}`)
 		}, true},
 	} {
@@ -100,7 +100,7 @@ func TestAProfileTellsWhichTagsItGoesBy(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if got := set.Profiles[0].UsesTag("identity"); got != row.want {
-			t.Errorf("%s: the profile goes by the tag: %v, want %v", name, got, row.want)
+			t.Errorf("%s: the profile uses the tag: %v, want %v", name, got, row.want)
 		}
 	}
 }

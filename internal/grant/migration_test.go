@@ -8,8 +8,8 @@ import (
 	"testing/fstest"
 )
 
-// The samples of the plugin jetstack/vault-plugin-auth-templated-aws, as its users have them: one policy and one PKI
-// role for each instance, and every variable its templates know. docs/upgrades.md tells how each is ported.
+// The samples of the plugin jetstack/vault-plugin-auth-templated-aws: one policy and one PKI role for each instance, and every
+// variable of its templates. docs/upgrades.md explains how to port them.
 const (
 	pluginPolicy = `path "secret/*" { capabilities = ["create"] } path "secret/foo" { capabilities = ["read"] }`
 	pluginPKI    = `{"allowed_domains": ["{{ .FQDN }}"], "allow_subdomains": true}`
@@ -61,26 +61,26 @@ func TestThePluginsSamplesRenderAsPorted(t *testing.T) {
 	}
 	role := g.Objects[1].Fields
 	if names, _ := role["allowed_domains"].([]string); !slices.Equal(names, []string{"ip-10-1-1-4.ec2.internal"}) || role["allow_subdomains"] != false {
-		t.Errorf("want the instance's own name and no subdomain, which the plugin's sample let in, got %v", role)
+		t.Errorf("want the instance's own name and no subdomain, which the plugin's sample allows, got %v", role)
 	}
 	all := g.Objects[2].Fields
 	if all["of"] != id+" ip-10-1-1-4.ec2.internal 10.1.1.4" || all["at"] != "tarmak/ssh/roles/all-"+id {
-		t.Errorf("want every variable of the plugin's rendered without a change, got %v", all)
+		t.Errorf("want every variable of the plugin rendered unchanged, got %v", all)
 	}
 }
 
 func TestWhatThePluginsSamplesMayDoTooMuchIsRefusedWhenTheyAreTakenAsTheyAre(t *testing.T) {
 	for name, c := range map[string]struct{ file, text, says string }{
-		"a policy outside the base path":     {"vault/policy.hcl.tmpl", pluginPolicy, "lies outside the base path"},
-		"the names of a PKI role":            {"vault/pki.json.tmpl", pluginPKI, "allow_subdomains"},
-		"the PKI reached without a lock":     {"vault/policy.hcl.tmpl", `path "{{ .BasePath }}/pki/issue/*" { capabilities = ["update"] }`, "pkiAccess"},
-		"a variable the plugin did not have": {"vault/all.json.tmpl", `{"x": "{{ .Hostname }}"}`, "Hostname"},
+		"a policy outside the base path": {"vault/policy.hcl.tmpl", pluginPolicy, "is outside the base path"},
+		"the names of a PKI role":        {"vault/pki.json.tmpl", pluginPKI, "allow_subdomains"},
+		"a PKI path without a lock":      {"vault/policy.hcl.tmpl", `path "{{ .BasePath }}/pki/issue/*" { capabilities = ["update"] }`, "pkiAccess"},
+		"an unknown variable":            {"vault/all.json.tmpl", `{"x": "{{ .Hostname }}"}`, "Hostname"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := ported()
 			fs[c.file] = &fstest.MapFile{Data: []byte(c.text)}
 			if _, err := load(fs); err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("want it refused for %q, got %v", c.says, err)
+				t.Errorf("want an error that says %q, got %v", c.says, err)
 			}
 		})
 	}

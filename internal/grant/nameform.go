@@ -6,24 +6,24 @@ import (
 	"text/template/parse"
 )
 
-// nameForm is the form of the names that a profile's template renders to.
+// nameForm is the form of the names that a template of a profile renders.
 type nameForm struct {
 	profile *Profile
-	text    string // the expression, by which two are compared
+	text    string // form's expression: equal texts are equal forms
 	form    *regexp.Regexp
-	// byTag: a tag chooses the name. Of two such forms that a name has, the one with more fixed text decides whose it is.
+	// byTag reports whether a tag chooses the name. A name that has two such forms belongs to the one of more weight.
 	byTag  bool
-	weight int // how many characters are fixed
+	weight int // the number of fixed characters
 }
 
-// Values for a look at what a template makes of AWS's values. In what it renders, each run of the letter stands for any
-// letters, each run of the digit for any digits, also of hexadecimal numbers, and the domain for any text: a VPC's own.
+// Stand-ins for AWS's values. In a rendered name, each run of the letter stands for any letters, each run of the digit for any
+// digits, hexadecimal ones included, and the domain for any text, since a VPC can have its own.
 const (
 	anyLetter, anyDigit, anyDomain = "q", "7", "zz"
 	sampleRegion                   = "qq-qqqq-7"
 )
 
-// samples are instances as AWS may name them.
+// samples returns the values of instances in each form of name that AWS uses.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-naming.html
 func samples() []values {
 	v := values{
@@ -45,9 +45,9 @@ func samples() []values {
 	return out
 }
 
-// formsOf returns the forms of what a template renders to. Names that AWS's values make are rendered from samples; of those
-// that a tag chooses only the fixed text is known, and for the FQDN alone not even that counts: two profiles that take their
-// names from tags are told apart by the claims.
+// formsOf returns the forms of the names that a template renders. Names made from AWS's values are rendered from samples. Of a
+// name that a tag chooses only the fixed text is known. An FQDN alone then has no form: claims keep apart two profiles that
+// take their names from tags.
 func formsOf(p *Profile, c *compiled) []nameForm {
 	if c.byTag(p) {
 		text, weight := expression(p, c)
@@ -66,7 +66,7 @@ func formsOf(p *Profile, c *compiled) []nameForm {
 		if err == nil {
 			name, err = c.execute(v, nil)
 		}
-		if err != nil { // rehearse says so
+		if err != nil { // rehearse reports it
 			continue
 		}
 		if text := generalised(strings.ToLower(name)); !seen[text] {
@@ -77,11 +77,12 @@ func formsOf(p *Profile, c *compiled) []nameForm {
 	return out
 }
 
+// whole compiles an expression that matches whole names.
 func whole(text string) *regexp.Regexp { return regexp.MustCompile("^(?:" + text + ")$") }
 
 var sampled = regexp.MustCompile(anyDomain + "|" + anyLetter + "+|" + anyDigit + "+")
 
-// generalised makes an expression of a sample.
+// generalised returns the expression of a name rendered from a sample.
 func generalised(name string) string {
 	return sampled.ReplaceAllStringFunc(regexp.QuoteMeta(name), func(run string) string {
 		switch run[:1] {
@@ -95,7 +96,8 @@ func generalised(name string) string {
 	})
 }
 
-// expression returns what is known of a name that a tag chooses: the text around its values, and how much of it there is.
+// expression returns the expression of a name that a tag chooses, from the fixed text around its values, and the number of
+// characters of that text.
 func expression(p *Profile, c *compiled) (text string, weight int) {
 	var out strings.Builder
 	for _, n := range c.template.Root.Nodes {

@@ -9,8 +9,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// Every name in Vault splits back into its parts one way only: an instance ID has one hyphen and a fixed length,
-// an output name has none.
+// The forms of names and paths. A name in Vault splits into its parts in one way only: an instance ID has one hyphen and a fixed
+// length, an output name has no hyphen.
 var (
 	outputName  = regexp.MustCompile(`^[a-z0-9_]+$`)
 	profileName = regexp.MustCompile(`^[a-z0-9_]+(?:-[a-z0-9_]+)+$`)
@@ -20,7 +20,7 @@ var (
 	hostLabel   = facts.NewForm(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`, 63)
 )
 
-// CheckDeployment holds a deployment ID against the form the ownership marker can carry.
+// CheckDeployment returns an error for a deployment ID that a marker cannot carry.
 func CheckDeployment(id string) error {
 	if !deployment.Match(id) {
 		return fmt.Errorf("the deployment ID %q is not of the form %s", id, deployment)
@@ -28,29 +28,30 @@ func CheckDeployment(id string) error {
 	return nil
 }
 
-// CheckBasePath holds a path against the form of a base path: plain segments, and none of Vault's own first ones.
+// CheckBasePath returns an error for a path that cannot be a base path: it has plain segments, and its first is not one of
+// Vault's own.
 func CheckBasePath(path string) error {
 	if !vaultPath.MatchString(path) {
 		return fmt.Errorf("%q is not of the form %s", path, vaultPath)
 	}
-	if first, _, _ := strings.Cut(path, "/"); slices.Contains(ownSegments, first) {
+	if first, _, _ := strings.Cut(path, "/"); slices.Contains(vaultSegments, first) {
 		return fmt.Errorf("%q belongs to Vault itself", path)
 	}
 	return nil
 }
 
-// ObjectName is the last part of the path of a PKI role or generic object.
+// ObjectName returns the name of the PKI role or generic object that an output renders for an instance.
 func ObjectName(instanceID, output string) string { return instanceID + "-" + output }
 
-// PolicyName is the name of the policy that the named output renders to for an instance.
+// PolicyName returns the name of the policy that an output renders for an instance.
 func PolicyName(instanceID, output string) string {
 	return policyNamePrefix + ObjectName(instanceID, output)
 }
 
-// policyNamePrefix keeps the names of instances' policies apart from all others in Vault's one folder of policies.
+// policyNamePrefix sets the names of instances' policies apart in Vault's one folder of policies.
 const policyNamePrefix = "ec2-"
 
-// SplitObjectName takes the last part of a path apart again; ok is false for what is not one of our names.
+// SplitObjectName returns the instance and the output of an ObjectName or PolicyName. ok is false for a name of another form.
 func SplitObjectName(name string) (instanceID, output string, ok bool) {
 	name = strings.TrimPrefix(name, policyNamePrefix)
 	i := strings.LastIndexByte(name, '-')
@@ -72,8 +73,8 @@ func InstanceOf(kind Kind, name string) (instanceID string, ok bool) {
 	return instanceID, ok && isPolicy == (kind == KindPolicy)
 }
 
-// CheckFQDN holds a name against RFC 1123, in lower case, with a top label that is not a number: an address, or a
-// wildcard, is not a name.
+// CheckFQDN returns an error for a name that is not a host name of RFC 1123 in lower case. A name whose last label is a number,
+// as in an address, and a wildcard are not host names.
 func CheckFQDN(name string) error {
 	if len(name) > 253 {
 		return fmt.Errorf("the name %q has more than 253 characters", name)
@@ -90,7 +91,7 @@ func CheckFQDN(name string) error {
 	return nil
 }
 
-// underSuffix tells whether name is suffix's child, compared label by label.
+// underSuffix reports whether a name is below a suffix, compared label by label.
 func underSuffix(name, suffix string) bool {
 	return strings.HasSuffix(name, "."+strings.TrimPrefix(suffix, "."))
 }

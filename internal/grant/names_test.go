@@ -15,10 +15,10 @@ func FuzzNamesSplitBackIntoTheirPartsOneWayOnly(f *testing.F) {
 	f.Fuzz(func(t *testing.T, id, output string) {
 		gotID, gotOutput, ok := grant.SplitObjectName(grant.ObjectName(id, output))
 		if ok && (grant.ObjectName(gotID, gotOutput) != strings.TrimPrefix(grant.ObjectName(id, output), "ec2-")) {
-			t.Errorf("%q and %q make a name that splits into %q and %q", id, output, gotID, gotOutput)
+			t.Errorf("the name of %q and %q splits into %q and %q", id, output, gotID, gotOutput)
 		}
 		if facts.IsInstanceID(id) && output != "" && strings.Trim(output, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" && (!ok || gotID != id || gotOutput != output) {
-			t.Errorf("%q and %q come back as %q and %q (%v)", id, output, gotID, gotOutput, ok)
+			t.Errorf("the name of %q and %q splits into %q and %q (%v)", id, output, gotID, gotOutput, ok)
 		}
 	})
 }

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// Kind is the kind of an object in Vault, as it stands in the ledger and in reconcile's answers.
+// Kind is the kind of an object in Vault, in the form of the ledger and of reconcile's answers.
 type Kind string
 
-// The kinds of objects this program makes.
+// The kinds of objects that this program makes.
 const (
 	KindPolicy   Kind = "policy"
 	KindPKIRole  Kind = "pki-role"
@@ -23,16 +23,17 @@ const (
 	KindAuthRole Kind = "auth-role"
 )
 
-// Object is one object as Vault should hold it: every field this program sets, in the types Vault answers with.
-// Fields holds strings, bools, int64 (durations in seconds) and []string; a generic object any JSON value.
+// Object is one object as Vault should have it.
 type Object struct {
-	Kind   Kind
-	Path   string
+	Kind Kind
+	Path string
+	// Fields are all fields that this program sets: strings, bools, int64 (durations in seconds) and []string. A generic
+	// object can have any JSON value.
 	Fields map[string]any
 }
 
-// SHA256 is the hex digest of what is written: equal digests mean the same write. It is taken over the fields in the
-// order of their names, each with its kind and its length, so that no two sets of fields read alike.
+// SHA256 returns the hex digest of the fields. Equal digests mean equal writes: the digest is over the fields in the order of
+// their names, each with its type and length, so that no two sets of fields have the same text.
 func (o Object) SHA256() string {
 	names := make([]string, 0, len(o.Fields))
 	for name := range o.Fields {
@@ -68,20 +69,19 @@ func appendValue(to []byte, value any) []byte {
 	}
 	text, err := json.Marshal(value) // map keys are sorted
 	if err != nil {
-		// Fields are built from JSON values only.
-		panic(fmt.Sprintf("a value of type %T cannot be written as JSON: %v", value, err))
+		// Fields have JSON values only.
+		panic(fmt.Sprintf("a value of type %T has no JSON form: %v", value, err))
 	}
 	return appendText(append(to, 'j'), string(text))
 }
 
-// Differences are the names, sorted, of those of o's fields that differ in got, which is what Vault answers for
-// o's path. Both sides are brought to one form first: durations to seconds, comma strings to lists, lists sorted, a
-// policy to its marker and its rules, whatever their layout.
-// Fields that only Vault knows are not looked at.
+// Differences returns the names of the fields of o that differ in got, Vault's answer for o's path, sorted. It compares both in
+// one form: durations in seconds, comma strings as lists, lists sorted, a policy as its marker and rules without layout. It
+// ignores fields that o does not have.
 func (o Object) Differences(got map[string]any) []string {
 	var fields []string
 	for name, want := range o.Fields {
-		if o.Kind == KindPKIRole && leftToVault(name, want) {
+		if o.Kind == KindPKIRole && vaultChooses(name, want) {
 			continue
 		}
 		if o.Kind == KindPolicy && name == "policy" && samePolicy(want, got[name]) {
@@ -95,6 +95,7 @@ func (o Object) Differences(got map[string]any) []string {
 	return fields
 }
 
+// equal reports whether Vault's answer for a field has the wanted value. A missing answer equals false and the empty string.
 func equal(want, got any) bool {
 	switch want := want.(type) {
 	case int64:
@@ -104,28 +105,30 @@ func equal(want, got any) bool {
 		return identical(want, got) || slices.Equal(asList(want), asList(got))
 	case bool:
 		b, ok := got.(bool)
-		return ok && b == want || got == nil && !want
+		return (ok && b == want) || (got == nil && !want)
 	case string:
-		s, ok := got.(string)
-		return ok && strings.TrimSpace(s) == strings.TrimSpace(want) || got == nil && want == "" || !ok && equalJSON(want, got)
+		if s, ok := got.(string); ok {
+			return strings.TrimSpace(s) == strings.TrimSpace(want)
+		}
+		return (got == nil && want == "") || equalJSON(want, got)
 	default:
 		return equalJSON(want, got)
 	}
 }
 
-// identical tells whether Vault's list is the wanted one as it stands, which saves sorting both.
+// identical reports whether Vault's list has the wanted elements in the same order, which saves sorting both.
 func identical(want []string, got any) bool {
 	list, ok := got.([]any)
 	return ok && slices.EqualFunc(want, list, func(w string, g any) bool { s, isText := g.(string); return isText && s == w })
 }
 
-// SecondsOf returns a duration as Vault answers it; 0 for what is none.
+// SecondsOf returns a duration that Vault answered in one of its forms, or 0 for any other value.
 func SecondsOf(v any) time.Duration {
 	seconds, _ := asSeconds(v)
 	return time.Duration(seconds) * time.Second
 }
 
-// asSeconds takes what Vault answers for a duration: a number, or a string such as "1h" or "3600".
+// asSeconds returns the seconds of a duration that Vault answered: a number, or a string such as "1h" or "3600". Nil is 0.
 func asSeconds(v any) (int64, bool) {
 	switch v := v.(type) {
 	case nil:
@@ -147,8 +150,8 @@ func asSeconds(v any) (int64, bool) {
 	return 0, false
 }
 
-// asList brings a list or a comma string to a sorted list; a network of one address becomes that address, since
-// Vault prints it so.
+// asList returns a list or a comma string as a sorted list. A network of one address becomes that address, since Vault prints
+// it so.
 func asList(v any) []string {
 	var out []string
 	switch v := v.(type) {
@@ -172,8 +175,8 @@ func asList(v any) []string {
 	return out
 }
 
-// equalJSON compares a template's JSON value with Vault's answer for it. Vault answers many strings in another
-// type than they were written in: "1h" as 3600, "a,b" as a list.
+// equalJSON reports whether Vault's answer has a template's JSON value. Vault answers many strings in another type than they were
+// written in: "1h" as 3600, "a,b" as a list.
 func equalJSON(want, got any) bool {
 	if l, isList := got.([]any); isList {
 		if wl, ok := want.([]any); ok && len(wl) != len(l) {

@@ -18,12 +18,12 @@ func TestDifferencesNormaliseBothSides(t *testing.T) {
 		got  map[string]any
 		want []string
 	}{
-		"the same":                            {map[string]any{"max_ttl": float64(3600), "allowed_domains": []any{"b", "a"}, "allow_any_name": false, "key_bits": float64(2048)}, nil},
-		"a duration as text, a list as text":  {map[string]any{"max_ttl": "1h", "allowed_domains": "b,a", "allow_any_name": false}, nil},
-		"one boolean loosened":                {map[string]any{"max_ttl": "1h", "allowed_domains": "b,a", "allow_any_name": true}, []string{"allow_any_name"}},
-		"a name more, another time":           {map[string]any{"max_ttl": "2h", "allowed_domains": "a,b,c"}, []string{"allowed_domains", "max_ttl"}},
-		"an expiry far away":                  {map[string]any{"max_ttl": "1h", "allowed_domains": "a,b", "not_after": "9999-12-31T23:59:59Z"}, []string{"not_after"}},
-		"a boolean that is the string 'true'": {map[string]any{"max_ttl": "1h", "allowed_domains": "a,b", "allow_any_name": "true"}, []string{"allow_any_name"}},
+		"the same":                           {map[string]any{"max_ttl": float64(3600), "allowed_domains": []any{"b", "a"}, "allow_any_name": false, "key_bits": float64(2048)}, nil},
+		"a duration as text, a list as text": {map[string]any{"max_ttl": "1h", "allowed_domains": "b,a", "allow_any_name": false}, nil},
+		"one boolean loosened":               {map[string]any{"max_ttl": "1h", "allowed_domains": "b,a", "allow_any_name": true}, []string{"allow_any_name"}},
+		"one more name, another time":        {map[string]any{"max_ttl": "2h", "allowed_domains": "a,b,c"}, []string{"allowed_domains", "max_ttl"}},
+		"a far expiry":                       {map[string]any{"max_ttl": "1h", "allowed_domains": "a,b", "not_after": "9999-12-31T23:59:59Z"}, []string{"not_after"}},
+		"the string 'true' for a boolean":    {map[string]any{"max_ttl": "1h", "allowed_domains": "a,b", "allow_any_name": "true"}, []string{"allow_any_name"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := o.Differences(row.got); !slices.Equal(got, row.want) {
@@ -60,20 +60,20 @@ func TestAPolicyIsComparedByItsMarkerAndItsRules(t *testing.T) {
 		got  string
 		same bool
 	}{
-		"the same text":            {text, true},
-		"in another layout":        {marker + `path "b" { allowed_parameters = { "x" = ["1"] } capabilities = ["update"] } path "a" { capabilities = ["list", "read"] } # end`, true},
-		"one capability more":      {strings.Replace(text, `"list"`, `"list", "sudo"`, 1), false},
-		"one rule more":            {text + `path "c" { capabilities = ["read"] }`, false},
-		"one value more":           {strings.Replace(text, `["1"]`, `["1", "2"]`, 1), false},
-		"another marker":           {strings.Replace(text, "vault-ec2\n", "other\n", 1), false},
-		"no marker":                {strings.TrimPrefix(text, marker), false},
-		"a rule that stands twice": {text + `path "a" { capabilities = ["read"] }`, false},
-		"what does not parse":      {text + "path {", false},
-		"nothing":                  {"", false},
+		"the same text":              {text, true},
+		"in another layout":          {marker + `path "b" { allowed_parameters = { "x" = ["1"] } capabilities = ["update"] } path "a" { capabilities = ["list", "read"] } # end`, true},
+		"one capability more":        {strings.Replace(text, `"list"`, `"list", "sudo"`, 1), false},
+		"one rule more":              {text + `path "c" { capabilities = ["read"] }`, false},
+		"one value more":             {strings.Replace(text, `["1"]`, `["1", "2"]`, 1), false},
+		"another marker":             {strings.Replace(text, "vault-ec2\n", "other\n", 1), false},
+		"no marker":                  {strings.TrimPrefix(text, marker), false},
+		"a rule that appears twice":  {text + `path "a" { capabilities = ["read"] }`, false},
+		"a text that does not parse": {text + "path {", false},
+		"no text":                    {"", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := len(o.Differences(map[string]any{"policy": row.got})) == 0; got != row.same {
-				t.Errorf("taken as the same: %v, want %v", got, row.same)
+				t.Errorf("compared as the same: %v, want %v", got, row.same)
 			}
 		})
 	}
@@ -89,7 +89,7 @@ func TestNoTwoSetsOfFieldsHaveOneDigest(t *testing.T) {
 	} {
 		digest := grant.Object{Fields: fields}.SHA256()
 		if other, taken := seen[digest]; taken {
-			t.Errorf("%s and %s have one digest: a change from one to the other would not be seen", name, other)
+			t.Errorf("%s and %s have the same digest: a change from one to the other would be missed", name, other)
 		}
 		seen[digest] = name
 		if again := (grant.Object{Fields: maps.Clone(fields)}).SHA256(); again != digest {

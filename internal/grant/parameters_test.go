@@ -18,7 +18,7 @@ func TestACompleteClientsEmptyFieldsAreLetInAndNothingButEmpty(t *testing.T) {
 	text := fmt.Sprint(g.Objects[0].Fields["policy"])
 	for _, line := range []string{`"uri_sans" = [""]`, `"not_after" = [""]`, `"serial_number" = [""]`, `"ip_sans" = ["10.1.1.4", ""]`, `"exclude_cn_from_sans" = [true, false, "true", "false"]`} {
 		if strings.Count(text, line) != 2 {
-			t.Errorf("want %s for issue and for sign, got\n%s", line, text)
+			t.Errorf("want %s for issue and sign, got\n%s", line, text)
 		}
 	}
 }
@@ -38,7 +38,7 @@ func TestASharedNameIsForEveryInstanceOfTheProfile(t *testing.T) {
 			t.Errorf("want %s, got\n%s", want, text)
 		}
 		if domains := g.Objects[1].Fields["allowed_domains"].([]string); !slices.Contains(domains, "api.corp.example") {
-			t.Errorf("the PKI role lets in %v", domains)
+			t.Errorf("want the shared name among the allowed domains, got %v", domains)
 		}
 	}
 }
@@ -52,7 +52,7 @@ func TestAddressesAreRenderedInCanonicalFormOneByOneAndJoined(t *testing.T) {
 	}
 	want := `"ip_sans" = ["10.1.1.4", "2001:db8::5", "10.1.1.4,2001:db8::5"]`
 	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Count(text, want) != 2 {
-		t.Errorf("Vault compares addresses as text: want %s for issue and sign, got\n%s", want, text)
+		t.Errorf("want %s for issue and sign, since Vault compares addresses as text, got\n%s", want, text)
 	}
 }
 
@@ -64,9 +64,9 @@ func TestARoleWithoutAddressesDoesNotLetTheParameterIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Contains(text, "ip_sans") {
-		t.Errorf("an empty list would let every address in; the parameter must be absent:\n%s", text)
+		t.Errorf("want no ip_sans, since an empty list would allow any address, got\n%s", text)
 	}
 	if g.Objects[1].Fields["allow_ip_sans"] != false {
-		t.Error("the PKI role must not allow addresses")
+		t.Error("want a PKI role that allows no addresses")
 	}
 }

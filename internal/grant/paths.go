@@ -143,8 +143,8 @@ func NamePrefix(kind Kind) string {
 	return "i-"
 }
 
-// NamePattern returns the pattern of the names of instances' objects of a kind. In the path of a policy it stands at the end:
-// the functions' own policies reach these objects by it.
+// NamePattern returns the pattern of the names of instances' objects of a kind. The functions' own policies have it at the end of
+// their paths.
 func NamePattern(kind Kind) string { return NamePrefix(kind) + "*" }
 
 // KindOf returns the kind of the object at a path. pkiMounts are the PKI mounts of the profiles, base path included. All paths

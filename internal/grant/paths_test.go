@@ -187,11 +187,11 @@ func TestPath_IsOneInstancesByItsForm(t *testing.T) {
 		"alice_cluster/ssh/roles/" + id + "-host":        grant.KindGeneric,
 	} {
 		if !grant.IsPathOf(id, kind, path) {
-			t.Errorf("%s is a %s of the instance's: its removal would leave it", path, kind)
+			t.Errorf("%s: want a %s of the instance, which its removal would leave otherwise", path, kind)
 		}
 		for _, other := range []grant.Kind{grant.KindPolicy, grant.KindAuthRole} {
 			if other != kind && grant.IsPathOf(id, other, path) {
-				t.Errorf("%s is no %s", path, other)
+				t.Errorf("%s: want no %s", path, other)
 			}
 		}
 	}
@@ -203,7 +203,7 @@ func TestPath_IsOneInstancesByItsForm(t *testing.T) {
 	} {
 		for _, kind := range []grant.Kind{grant.KindPolicy, grant.KindAuthRole, grant.KindPKIRole, grant.KindGeneric} {
 			if grant.IsPathOf(id, kind, path) {
-				t.Errorf("%q passes for a %s of the instance's: whoever writes the ledger could have it deleted", path, kind)
+				t.Errorf("%q: want no %s of the instance: a forged record could have it deleted", path, kind)
 			}
 		}
 	}

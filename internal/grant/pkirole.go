@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// lockedFields are those fields of a PKI role that decide whose name stands in a certificate. The program sets
-// them, all of them, at every write: a PKI role write resets what is left out to defaults, and the defaults are
-// open. https://developer.hashicorp.com/vault/api-docs/secret/pki#create-update-role
+// lockedFields returns the fields of a PKI role that decide which names a certificate can have. The program sets all of them at
+// every write: a write of a PKI role resets a missing field to its default, and the defaults are open.
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#create-update-role
 func lockedFields(id identity) map[string]any {
 	domains := slices.Compact(slices.Sorted(slices.Values(append([]string{id.commonName}, id.dnsNames...))))
 	return map[string]any{
@@ -27,7 +27,7 @@ func lockedFields(id identity) map[string]any {
 		"allow_wildcard_certificates": false,
 		"allow_any_name":              false,
 		"allow_localhost":             false,
-		// A common name such as system:node:… is no host name; allowed_domains still names it exactly.
+		// A common name such as system:node:… is not a host name. allowed_domains still has it exactly.
 		"enforce_hostnames":         CheckFQDN(id.commonName) == nil,
 		"require_cn":                true,
 		"cn_validations":            []string{"hostname"},
@@ -38,14 +38,14 @@ func lockedFields(id identity) map[string]any {
 		"allowed_uri_sans_template": false,
 		"allowed_other_sans":        []string{},
 		"allowed_user_ids":          []string{},
-		// Closes the subject's serial number, in the request and in a CSR alike, wherever serial_number_source takes it
-		// from. That field is the one that is not sent: Vault before 1.19 does not know it, and warns.
+		// This closes the subject's serial number, in a request and in a CSR. serial_number_source, the choice between the
+		// two, is not sent: Vault before 1.19 does not know it, and warns.
 		"allowed_serial_numbers": []string{},
 		"not_after":              "",
 	}
 }
 
-// freeFields are the fields a template may set, with the value that is sent when it does not.
+// freeFields returns the fields that a template may set, with the values of those that it does not set.
 func freeFields() map[string]any {
 	return map[string]any{
 		"ttl":                                int64(0),
@@ -77,20 +77,20 @@ func freeFields() map[string]any {
 	}
 }
 
-// leftToVault tells whether a field of zero means "Vault chooses", so that it answers another number for it.
-func leftToVault(field string, want any) bool {
+// vaultChooses reports whether the wanted value of a field lets Vault choose, so that Vault answers another one.
+func vaultChooses(field string, want any) bool {
 	return (field == "key_bits" || field == "signature_bits") && want == int64(0)
 }
 
-// pkiRoleFields joins the free fields with the locked ones, which have the last word.
+// pkiRoleFields returns the free fields with the locked ones, which take precedence.
 func pkiRoleFields(free map[string]any, id identity) map[string]any {
 	fields := maps.Clone(free)
 	maps.Copy(fields, lockedFields(id))
 	return fields
 }
 
-// freePKIFields reads a rendered template, a JSON object of free fields, and gives all of them. An unknown field, a
-// locked field and a value of another type than Vault's are errors.
+// freePKIFields returns all free fields of a PKI role, with the values of a rendered template. It fails for an unknown field, a
+// locked field, and a value of another type than Vault's.
 func freePKIFields(text string) (map[string]any, error) {
 	given, err := decodeObject(text)
 	if err != nil {
@@ -114,7 +114,7 @@ func freePKIFields(text string) (map[string]any, error) {
 	return fields, nil
 }
 
-// decodeObject reads exactly one JSON object.
+// decodeObject decodes a text of exactly one JSON object.
 func decodeObject(text string) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
 	var object map[string]any
@@ -125,13 +125,13 @@ func decodeObject(text string) (map[string]any, error) {
 		return nil, fmt.Errorf("not a JSON object: null")
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("something stands behind the JSON object")
+		return nil, fmt.Errorf("there is text behind the JSON object")
 	}
 	return object, nil
 }
 
-// sameType brings a JSON value to the type of the field's standard value: numbers and durations to whole seconds,
-// a string to a list of one.
+// sameType returns a JSON value in the type of the field's standard value: numbers and durations as whole seconds, a string for a
+// list as a list of one.
 func sameType(standard, given any) (any, error) {
 	switch standard.(type) {
 	case int64:
@@ -145,7 +145,7 @@ func sameType(standard, given any) (any, error) {
 				return int64(d / time.Second), nil
 			}
 		}
-		return nil, fmt.Errorf(`%v is neither a whole number from 0 up nor a duration such as "24h"`, given)
+		return nil, fmt.Errorf(`%v is neither a whole number of at least 0 nor a duration such as "24h"`, given)
 	case bool:
 		if v, ok := given.(bool); ok {
 			return v, nil

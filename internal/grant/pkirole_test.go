@@ -15,6 +15,6 @@ func TestPKIRole_WithoutAccessHoldsNoSharedNames(t *testing.T) {
 	}
 	role := g.Objects[1].Fields
 	if domains, _ := role["allowed_domains"].([]string); slices.Contains(domains, "api.corp.example") || role["allow_ip_sans"] != false {
-		t.Errorf("no policy lets anybody ask this role for the shared name or an address: want it to hold neither, got %v and addresses %v", domains, role["allow_ip_sans"])
+		t.Errorf("want a role without pkiAccess to have no shared name and no addresses, got %v and addresses %v", domains, role["allow_ip_sans"])
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/hcl/hcl/token"
 )
 
-// rule is one path block of a policy, parsed by the same HCL version Vault parses policies with.
+// rule is one path block of a policy, parsed by the version of HCL that Vault uses for policies.
 type rule struct {
 	Path         string
 	Line         int
@@ -27,11 +27,12 @@ type rule struct {
 	MaxWrapping  any              `hcl:"max_wrapping_ttl"`
 }
 
+// ruleKeys are the keys of a path block that a template may use.
 var ruleKeys = []string{"capabilities", "allowed_parameters", "denied_parameters", "required_parameters",
 	"min_wrapping_ttl", "max_wrapping_ttl"}
 
-// parsePolicy reads the path blocks of a policy. Anything but path blocks with known keys is an error, and so is a
-// path that stands twice: Vault would merge the two.
+// parsePolicy returns the path blocks of a policy. It fails for anything else, for an unknown key, and for a path with two
+// blocks, which Vault would merge.
 func parsePolicy(text string) ([]rule, error) {
 	root, err := hcl.Parse(text)
 	if err != nil {
@@ -52,7 +53,7 @@ func parsePolicy(text string) ([]rule, error) {
 			return nil, err
 		}
 		if seen[r.Path] {
-			return nil, atLine(r.Line, fmt.Errorf("the path %q stands twice", r.Path))
+			return nil, atLine(r.Line, fmt.Errorf("the path %q appears twice", r.Path))
 		}
 		seen[r.Path] = true
 		rules = append(rules, r)
@@ -63,7 +64,7 @@ func parsePolicy(text string) ([]rule, error) {
 func parseRule(item *ast.ObjectItem) (rule, error) {
 	line := item.Pos().Line
 	if len(item.Keys) != 2 || item.Keys[0].Token.Text != "path" || item.Keys[1].Token.Type != token.STRING {
-		return rule{}, atLine(line, errors.New(`only blocks of the form path "..." { } are let in`))
+		return rule{}, atLine(line, errors.New(`only blocks of the form path "..." { } are allowed`))
 	}
 	path, err := strconv.Unquote(item.Keys[1].Token.Text)
 	if err != nil {
@@ -92,13 +93,14 @@ type lineError struct {
 	err  error
 }
 
+// atLine returns err as a lineError.
 func atLine(line int, err error) error { return &lineError{line: line, err: err} }
 
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
 
-// templateLine takes a line of rendered text back to the template's: what pkiAccess put in stands on one line there.
-// Lines behind a range or an if are counted as rendered.
+// templateLine returns the line of a template for a line of its rendered text. Each block of pkiAccess is one line of the
+// template. Lines after a range or an if are counted as rendered.
 func templateLine(text string, blocks []string, line int) int {
 	at, taken := 0, 0
 	for _, b := range blocks {
@@ -117,7 +119,7 @@ func templateLine(text string, blocks []string, line int) int {
 	return line - taken
 }
 
-// writeRule prints a rule as it stands in a policy. Values were checked to need no escaping beyond quotes.
+// writeRule returns a rule as text of a policy. Its values need no escaping beyond quotes, which the identity ensures.
 func writeRule(r rule) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n  allowed_parameters = {\n", r.Path, r.Capabilities[0])
@@ -132,14 +134,14 @@ func writeRule(r rule) string {
 	return out.String()
 }
 
-// same tells whether a parsed rule says exactly what a generated one does.
+// same reports whether a parsed rule equals a generated one.
 func (r rule) same(generated rule) bool {
 	return len(r.Capabilities) == 1 && writeRule(r) == writeRule(generated) &&
 		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
 }
 
-// samePolicy tells whether two texts bear the same marker and say the same: layout, comments and order are nothing to
-// Vault. A text with anything in it that this program does not write is another one.
+// samePolicy reports whether two texts have the same marker and the same rules. Layout, comments and order do not matter to
+// Vault. A text that parsePolicy refuses is another one.
 func samePolicy(want, got any) bool {
 	w, _ := want.(string)
 	g, _ := got.(string)
@@ -159,7 +161,7 @@ func samePolicy(want, got any) bool {
 	return err == nil && slices.Equal(wantRules, gotRules)
 }
 
-// canonical is what the rules of a policy say, one line each, sorted.
+// canonical returns the rules of a policy in canonical form, one line each, sorted.
 func canonical(text string) ([]string, error) {
 	rules, err := parsePolicy(text)
 	if err != nil {

@@ -1,5 +1,3 @@
-// Package grant turns what is known of one instance into the exact objects Vault should hold for it. It does no
-// I/O: profiles and facts in, objects out. See docs/profiles.md for the format.
 package grant
 
 import (
@@ -21,7 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// Profile is one kind of instance: which instances it fits and what each of them is granted.
+// Profile says which instances it fits, and what each of them is granted.
 type Profile struct {
 	Name         string   `yaml:"name"`
 	Match        Match    `yaml:"match"`
@@ -29,28 +27,28 @@ type Profile struct {
 	FQDN         string   `yaml:"fqdn"`
 	FQDNSuffixes []string `yaml:"fqdn_suffixes"`
 	Auth         Auth     `yaml:"auth"`
-	// ClientStyle is how the instances' clients ask for certificates: ClientMinimal (default) or ClientComplete.
+	// ClientStyle is the style of the instances' requests for certificates: ClientMinimal (default) or ClientComplete.
 	ClientStyle ClientStyle `yaml:"client_style"`
-	// OverlappingAddresses says that networks with equal addresses use the profile's PKI mounts. An address is then claimed
-	// within its VPC; match.vpc_ids must name the VPCs.
+	// OverlappingAddresses reports whether networks with equal addresses use the profile's PKI mounts. An address is then claimed
+	// within its VPC, and match.vpc_ids must name the VPCs.
 	OverlappingAddresses bool     `yaml:"overlapping_addresses"`
 	Outputs              []Output `yaml:"outputs"`
 
-	// Digest is the hex SHA-256 over the profile's files: it changes when any of them does.
+	// Digest is the hex SHA-256 of the profile's files.
 	Digest string `yaml:"-"`
-	// Barred joins the rules the profile breaks that earlier versions did not have; nil for none. Load refuses such a
-	// profile. LoadStanding keeps it, so that what was granted by it stands, and Render refuses.
+	// Barred has the rules that the profile breaks and that earlier versions did not have, or is nil. Load refuses such a
+	// profile. LoadStanding keeps it, so that its existing grants stay, and Render refuses.
 	Barred error `yaml:"-"`
 
 	fqdn     *compiled
-	used     map[string]bool // the values its templates use
-	mounts   []string        // every PKI mount of the whole set
+	used     map[string]bool // the values that its templates use
+	mounts   []string        // the PKI mounts of the whole set
 	reserved *reservations   // the names of the whole set's profiles
-	accessed map[string]bool // the pki-role outputs that some policy gives access to
+	accessed map[string]bool // the pki-role outputs that some policy names by pkiAccess
 	rules    Rules
 }
 
-// Match are the conditions an instance must meet, all that are given. A * stands for any text.
+// Match has the conditions that an instance must meet. An empty one is met by all. A * matches any text.
 type Match struct {
 	IAMRoleARN            string            `yaml:"iam_role_arn"`
 	IAMInstanceProfileARN string            `yaml:"iam_instance_profile_arn"`
@@ -60,7 +58,7 @@ type Match struct {
 	Tags                  map[string]string `yaml:"tags"`
 }
 
-// Auth is what a profile chooses of its instances' auth roles; the bindings are the program's own.
+// Auth has the fields of an auth role that a profile chooses. The program sets the bindings.
 type Auth struct {
 	Type                  string        `yaml:"type"` // "ec2" (default) or "iam"
 	TokenTTL              time.Duration `yaml:"token_ttl"`
@@ -69,45 +67,45 @@ type Auth struct {
 	ExtraPolicies         []string      `yaml:"extra_policies"`
 }
 
-// ClientStyle is how a client fills in a request for a certificate.
+// ClientStyle is the way in which a client fills in a request for a certificate.
 type ClientStyle string
 
 // The client styles. A closed parameter list refuses a field that is not on it, even an empty one.
 const (
-	ClientMinimal  ClientStyle = "minimal"  // sends what it asks for: the vault command, Vault Agent, consul-template
-	ClientComplete ClientStyle = "complete" // sends every field, empty where it has nothing: cert-manager and its like
+	ClientMinimal  ClientStyle = "minimal"  // sends only fields with a value: the vault command, Vault Agent, consul-template
+	ClientComplete ClientStyle = "complete" // sends every field, also without a value: cert-manager and similar clients
 )
 
-// Output is one object that is rendered for each instance.
+// Output is one object that a profile renders for each instance.
 type Output struct {
 	Name       string   `yaml:"name"`
 	Type       Kind     `yaml:"type"` // KindPolicy, KindPKIRole or KindGeneric
 	Path       string   `yaml:"path"` // below the base path; empty for a policy
 	CommonName string   `yaml:"common_name"`
 	DNSNames   []string `yaml:"dns_names"`
-	// SharedDNSNames are names that every instance of the profile may hold: a load balancer's, a cluster service's.
+	// SharedDNSNames are names that every instance of the profile may hold, such as a load balancer's or a cluster service's.
 	SharedDNSNames []string `yaml:"shared_dns_names"`
-	// SharedCommonName says that several instances hold the common name, which is then not claimed.
+	// SharedCommonName reports whether several instances may hold the common name, which is then not claimed.
 	SharedCommonName bool     `yaml:"shared_common_name"`
 	IPAddresses      []string `yaml:"ip_addresses"`
 	Template         string   `yaml:"template"`
 
 	body       *compiled
-	free       map[string]any // of a PKI role whose template uses no value: what it gives, read once
+	free       map[string]any // the free fields of a PKI role whose template uses no value, decoded once
 	commonName *compiled
-	dnsNames   []*compiled // those of the instance
-	shared     []*compiled // those of every instance of the profile
+	dnsNames   []*compiled
+	shared     []*compiled // from SharedDNSNames
 	addresses  []*compiled // nil means all of the instance's own
 }
 
 // Set is a checked set of profiles.
 type Set struct{ Profiles []*Profile }
 
-// Load reads every <folder>/profile.yaml of fsys with the templates beside it, by the default rules. All faults of all
-// profiles are reported at once, each with its file; a set is either wholly right or not loaded.
+// Load reads every <folder>/profile.yaml of fsys and the templates beside it, by the default rules. The error has all faults of
+// all profiles, each with its file.
 func Load(fsys fs.FS) (*Set, error) { return LoadBy(fsys, DefaultRules()) }
 
-// LoadBy is Load by the rules of a deployment.
+// LoadBy is Load with the rules of a deployment.
 func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
 	set, err := LoadStanding(fsys, rules)
 	if err != nil {
@@ -125,8 +123,8 @@ func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
 	return set, nil
 }
 
-// LoadStanding is LoadBy for a deployment whose instances may hold grants of an earlier version: a profile that breaks a
-// rule which that version did not have is kept and marked as Barred.
+// LoadStanding is LoadBy for a deployment whose instances may have grants of an earlier version. It keeps a profile that breaks a
+// rule which that version did not have, and sets its Barred.
 func LoadStanding(fsys fs.FS, rules Rules) (*Set, error) {
 	files, err := fs.Glob(fsys, "*/profile.yaml")
 	if err != nil {
@@ -138,7 +136,7 @@ func LoadStanding(fsys fs.FS, rules Rules) (*Set, error) {
 	set := &Set{}
 	seen := map[string]string{}
 	loaded := make([]*Profile, len(files))
-	faults := atOnce(files, func(i int) (err error) {
+	faults := forEach(files, func(i int) (err error) {
 		loaded[i], err = loadProfile(fsys, files[i], rules)
 		return err
 	})
@@ -147,16 +145,16 @@ func LoadStanding(fsys fs.FS, rules Rules) (*Set, error) {
 			continue
 		}
 		if other, doubled := seen[p.Name]; doubled {
-			faults = append(faults, fmt.Errorf("%s: the name %q stands in %s as well", files[i], p.Name, other))
+			faults = append(faults, fmt.Errorf("%s: the name %q is also in %s", files[i], p.Name, other))
 		}
 		seen[p.Name] = files[i]
 		set.Profiles = append(set.Profiles, p)
 	}
-	mounts, reserved := set.PKIMounts(), reserve(set.Profiles)
+	mounts, reserved := set.PKIMounts(), reservationsOf(set.Profiles)
 	for _, p := range set.Profiles {
 		p.mounts, p.reserved = mounts, reserved
 	}
-	faults = append(faults, atOnce(files, func(i int) error {
+	faults = append(faults, forEach(files, func(i int) error {
 		if loaded[i] == nil {
 			return nil
 		}
@@ -169,9 +167,9 @@ func LoadStanding(fsys fs.FS, rules Rules) (*Set, error) {
 	return set, nil
 }
 
-// atOnce does something for every file at once, since a function waits for it at every cold start, and gives each one's
-// error with its name.
-func atOnce(files []string, do func(i int) error) []error {
+// forEach calls do for every file concurrently, since a function waits for it at every cold start. It returns the error of each
+// file, with the file's name.
+func forEach(files []string, do func(i int) error) []error {
 	errs := make([]error, len(files))
 	var all sync.WaitGroup
 	for i, file := range files {
@@ -197,7 +195,7 @@ func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 		return nil, fmt.Errorf("decoding the profile: %w", err)
 	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
-		return nil, errors.New("decoding the profile: a second document stands behind the first")
+		return nil, errors.New("decoding the profile: a second document follows the first")
 	}
 	if err := p.check(); err != nil {
 		return nil, err
@@ -218,7 +216,7 @@ func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 	return p, nil
 }
 
-// check holds the plain values of a profile against their forms.
+// check returns the faults of the values of a profile that are not templates, and sets defaults.
 func (p *Profile) check() error {
 	var faults []error
 	want := func(ok bool, format string, args ...any) {
@@ -245,36 +243,37 @@ func (p *Profile) check() error {
 		p.ClientStyle = ClientMinimal
 	}
 	named := len(p.Match.VPCIDs) > 0 && !slices.ContainsFunc(p.Match.VPCIDs, func(id string) bool { return strings.Contains(id, "*") })
-	want(!p.OverlappingAddresses || named, "overlapping_addresses: match.vpc_ids must name each VPC, without *: an address is then told apart by its VPC")
+	want(!p.OverlappingAddresses || named, "overlapping_addresses: match.vpc_ids must name each VPC, without *: an address is then claimed within its VPC")
 	want(p.ClientStyle == ClientMinimal || p.ClientStyle == ClientComplete, "client_style: %q is neither minimal nor complete", p.ClientStyle)
 	want(p.Auth.Type == "ec2" || p.Auth.Type == "iam", "auth.type: %q is neither ec2 nor iam", p.Auth.Type)
 	want(p.Auth.TokenTTL > 0, "auth.token_ttl: is required and positive")
 	want(p.Auth.TokenMaxTTL >= p.Auth.TokenTTL, "auth.token_max_ttl: is shorter than token_ttl")
-	want(p.Auth.TokenTTL%time.Second == 0 && p.Auth.TokenMaxTTL%time.Second == 0, "auth: TTLs are whole seconds")
+	want(p.Auth.TokenTTL%time.Second == 0 && p.Auth.TokenMaxTTL%time.Second == 0, "auth: TTLs must be whole seconds")
 	for key, pattern := range p.Match.Tags {
-		want(pattern != "", "match.tags: %q can never match an empty pattern", key)
+		want(pattern != "", "match.tags: the pattern of %q is empty, and can never match", key)
 	}
 	for _, name := range p.Auth.ExtraPolicies {
-		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q is not a policy to give to an instance", name)
-		want(!strings.HasPrefix(name, NamePrefix(KindPolicy)), "auth.extra_policies: %q is the form of a generated policy", name)
+		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q cannot be a policy of an instance", name)
+		want(!strings.HasPrefix(name, NamePrefix(KindPolicy)), "auth.extra_policies: %q has the form of a generated policy", name)
 	}
 	want(len(p.Outputs) > 0, "outputs: at least one is required")
 	names := map[string]bool{}
 	for i, o := range p.Outputs {
 		where := fmt.Sprintf("outputs[%d] %q", i, o.Name)
 		want(outputName.MatchString(o.Name), "%s: the name is not of the form %s", where, outputName)
-		want(!names[o.Name], "%s: the name stands twice", where)
+		want(!names[o.Name], "%s: the name appears twice", where)
 		names[o.Name] = true
-		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template is the name of a file beside profile.yaml", where)
+		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template must be the name of a file beside profile.yaml", where)
 		identity := o.CommonName != "" || o.SharedCommonName || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil
 		switch o.Type {
 		case KindPolicy:
 			want(o.Path == "" && !identity, "%s: a policy has neither path nor names", where)
 		case KindPKIRole:
-			want(vaultPath.MatchString(o.Path) && strings.HasSuffix(o.Path, "/roles"), "%s: path %q is not <PKI mount>/roles", where, o.Path)
+			_, isRoles := SplitPKIRoleFolder(o.Path)
+			want(vaultPath.MatchString(o.Path) && isRoles, "%s: path %q is not <PKI mount>/roles", where, o.Path)
 		case KindGeneric:
 			want(vaultPath.MatchString(o.Path) && !identity, "%s: a generic object has a path and no names", where)
-			want(!slices.Contains(strings.Split(p.BasePath+"/"+o.Path, "/"), "data"), "%s: version 2 of the KV engine keeps what is deleted: path %q is not supported", where, o.Path)
+			want(!slices.Contains(strings.Split(o.folder(p.BasePath), "/"), "data"), "%s: version 2 of the KV engine keeps deleted secrets: path %q is not supported", where, o.Path)
 		default:
 			want(false, "%s: type %q is none of policy, pki-role, generic", where, o.Type)
 		}

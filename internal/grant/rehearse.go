@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// rehearse renders the profile once for an invented instance, with neutral names and tags: a template that parses
-// but renders something out of bounds is refused when the profile loads, not when an instance starts.
+// rehearse renders the profile for an invented instance with neutral names and tags. So a template that parses but renders
+// something outside the bounds is refused when the profile loads, and not when an instance starts.
 func (p *Profile) rehearse() error {
 	f := facts.Instance{
 		ID: "i-00000000000000000", Account: "000000000000", Region: "us-east-1", AvailabilityZone: "us-east-1a",
@@ -25,15 +25,15 @@ func (p *Profile) rehearse() error {
 	if _, err := p.fqdn.execute(v, nil); err != nil {
 		return err
 	}
-	r := rendering{profile: p, values: v, identities: map[string]identity{}, guard: guarded}
+	r := rendering{profile: p, values: v, identities: map[string]identity{}, guard: withGuard}
 	for _, o := range p.Outputs {
-		_, _, err := r.output(o)
+		_, _, err := r.object(o)
 		if broken := (*ruleError)(nil); errors.As(err, &broken) {
-			p.bar(fmt.Errorf("output %s, rehearsed: %w", o.Name, err))
+			p.bar(fmt.Errorf("output %s, rendered for an invented instance: %w", o.Name, err))
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("output %s, rehearsed: %w", o.Name, err)
+			return fmt.Errorf("output %s, rendered for an invented instance: %w", o.Name, err)
 		}
 	}
 	return nil

@@ -12,72 +12,77 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// ErrNotYet marks a value that AWS has not given yet; the error around it names the value.
+// ErrNotYet: AWS does not show a value of the instance yet. The error that wraps it names the value.
 var ErrNotYet = errors.New("not known yet")
 
-// Realm is where grants are made: whose they are and on which auth mount the instances log in.
+// Realm has the owner of grants and the auth mount that the instances log in to.
 type Realm struct {
 	Deployment string
 	AuthMount  string
 }
 
-// Grant is all that Vault should hold for one instance.
+// Grant has all objects that Vault should have for one instance.
 type Grant struct {
 	Profile    *Profile
 	InstanceID string
 	FQDN       string
 	// Objects are the policies, PKI roles and generic objects in the profile's order.
 	Objects []Object
-	// AuthRole is written last and removed first: with it, and only with it, the instance can log in.
+	// AuthRole is written last and deleted first: the instance can log in only while it exists.
 	AuthRole Object
 	// Claims are the names and addresses that the instance alone may hold, sorted.
 	Claims []Claim
-	// CertificateTTL is how long a certificate of the grant's can be good: the longest max_ttl of its PKI roles.
+	// CertificateTTL is the longest validity of a certificate of the grant: the longest max_ttl of its PKI roles.
 	CertificateTTL time.Duration
 }
 
-// All is the objects with the auth role at the end.
+// All returns the objects with the auth role at the end.
 func (g *Grant) All() []Object { return append(slices.Clone(g.Objects), g.AuthRole) }
 
-// Render makes the grant of one instance. It fails with an error of kind fault.Retry around ErrNotYet when a value
-// that the profile uses is still empty, and else with kind fault.Refuse: a value or a template that does not pass
-// is not better the next time.
+// Render returns the grant of one instance. It fails with kind fault.Retry around ErrNotYet if a value that the profile uses is
+// still empty. Any other fault is of kind fault.Refuse, since a retry meets the same value and the same template.
 func (p *Profile) Render(f facts.Instance, realm Realm) (*Grant, error) {
-	return p.try(f, realm, guarded)
+	g, err := p.render(f, realm, withGuard)
+	return g, p.renderError(f, err)
 }
 
-// Draft is what Render gives, if it gives anything, for a small part of the work: the guard has not looked at it. It is to
-// be compared with what was made before, and never written.
+// Draft is Render without the guard, at a small part of its cost. Compare its grant with what was written before, and never write
+// it.
 func (p *Profile) Draft(f facts.Instance, realm Realm) (*Grant, error) {
-	return p.try(f, realm, unguarded)
+	g, err := p.render(f, realm, withoutGuard)
+	return g, p.renderError(f, err)
 }
+
+// renderError returns the error of a rendering with its kind; nil for nil.
+func (p *Profile) renderError(f facts.Instance, err error) error {
+	if err == nil {
+		return nil
+	}
+	kind := fault.Refuse
+	if errors.Is(err, ErrNotYet) {
+		kind = fault.Retry
+	}
+	return fault.New(kind, fmt.Errorf("rendering profile %s for instance %s: %w", p.Name, f.ID, err))
+}
+
+// guarding reports whether a rendering checks policies against their bounds, and the structure of every output against that with
+// neutral values.
+type guarding bool
 
 const (
-	guarded   = true
-	unguarded = false
+	withGuard    guarding = true
+	withoutGuard guarding = false
 )
 
-func (p *Profile) try(f facts.Instance, realm Realm, guard bool) (*Grant, error) {
-	g, err := p.render(f, realm, guard)
-	if err != nil {
-		kind := fault.Refuse
-		if errors.Is(err, ErrNotYet) {
-			kind = fault.Retry
-		}
-		return nil, fault.New(kind, fmt.Errorf("rendering profile %s for instance %s: %w", p.Name, f.ID, err))
-	}
-	return g, nil
-}
-
-func (p *Profile) render(f facts.Instance, realm Realm, guard bool) (*Grant, error) {
+func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant, error) {
 	if p.Barred != nil {
-		return nil, fmt.Errorf("nothing new is granted by this profile, and what was granted stands: %w", p.Barred)
+		return nil, fmt.Errorf("nothing new is granted by this profile, and existing grants stay: %w", p.Barred)
 	}
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
 	if p.Auth.Type == "iam" && f.IAMRoleARN == "" {
-		return nil, errors.New("auth.type iam: the instance's profile has no IAM role, and a login would have no principal to be bound to")
+		return nil, errors.New("auth.type iam: the instance profile has no IAM role, so that no principal could be bound")
 	}
 	if err := CheckDeployment(realm.Deployment); err != nil {
 		return nil, err
@@ -91,12 +96,12 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard bool) (*Grant, err
 	neutral := rendering{profile: p, values: v.neutralised(), identities: map[string]identity{}, guard: guard}
 	var policies []string
 	for _, o := range p.Outputs {
-		object, shape, err := actual.output(o)
+		object, shape, err := actual.object(o)
 		if err != nil {
 			return nil, fmt.Errorf("output %s: %w", o.Name, err)
 		}
 		if guard {
-			_, neutralShape, err := neutral.output(o)
+			_, neutralShape, err := neutral.object(o)
 			if err != nil {
 				return nil, fmt.Errorf("output %s with neutral values: %w", o.Name, err)
 			}
@@ -122,7 +127,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard bool) (*Grant, err
 	return g, nil
 }
 
-// values are the values for the profile's templates, the FQDN included, all that are used present.
+// values returns the values for the profile's templates, the FQDN included. It fails if one that they use is empty.
 func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	v := newValues(f, deployment, p)
 	if missing := v.empty(p.used); len(missing) > 0 {
@@ -148,7 +153,7 @@ func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	return v, nil
 }
 
-// templates are all that are executed for an instance.
+// templates returns all templates that are executed for an instance.
 func (p *Profile) templates() []*compiled {
 	all := []*compiled{p.fqdn}
 	for _, o := range p.Outputs {
@@ -157,7 +162,7 @@ func (p *Profile) templates() []*compiled {
 	return all
 }
 
-// templates are all that are executed for an output.
+// templates returns all templates that are executed for an output.
 func (o Output) templates() []*compiled {
 	if o.Type != KindPKIRole {
 		return []*compiled{o.body}
@@ -165,7 +170,7 @@ func (o Output) templates() []*compiled {
 	return slices.Concat([]*compiled{o.body, o.commonName}, o.dnsNames, o.shared, o.addresses)
 }
 
-// usedValues are the names of all values that any template of the profile uses, but for those made while rendering.
+// usedValues returns the names of all values that a template of the profile uses, without those made while rendering.
 func (p *Profile) usedValues() map[string]bool {
 	used := map[string]bool{}
 	for _, c := range p.templates() {
@@ -179,8 +184,8 @@ func (p *Profile) usedValues() map[string]bool {
 	return used
 }
 
-// onlyPKI are the fields of a PKI role that a role of the SSH engine has not: a generic object with one of them would
-// be a PKI role without a lock. https://developer.hashicorp.com/vault/api-docs/secret/ssh#create-update-role
+// onlyPKI returns the fields of a PKI role that a role of the SSH engine does not have. A generic object with one of them would be
+// a PKI role without a lock. https://developer.hashicorp.com/vault/api-docs/secret/ssh#create-update-role
 func onlyPKI() []string {
 	fields := freeFields()
 	maps.Copy(fields, lockedFields(identity{}))
@@ -196,12 +201,12 @@ type rendering struct {
 	profile    *Profile
 	values     values
 	identities map[string]identity // of pki-role outputs, by output name
-	guard      bool                // hold what is rendered against the bounds, and tell its shape
+	guard      guarding
 }
 
-// output gives the object and the shape of its template's text.
-func (r *rendering) output(o Output) (Object, []string, error) {
-	if o.free != nil { // and so of one shape, whatever the values are
+// object returns the object of an output, and with the guard the structure of the template's text.
+func (r *rendering) object(o Output) (Object, []string, error) {
+	if o.free != nil { // its structure is the same for all values
 		object, err := r.pkiRole(o, o.free)
 		return object, nil, err
 	}
@@ -209,7 +214,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 	v.TemplateName, v.OutputPath = o.Name, o.Path
 	v.plainTags = o.Type == KindGeneric
 	generated := map[string]rule{}
-	var blocks []string // what pkiAccess put in, in order
+	var blocks []string // the texts of pkiAccess, in order
 	text, err := o.body.execute(v, func(target string) (string, error) {
 		block, err := r.access(target, generated)
 		blocks = append(blocks, block)
@@ -259,7 +264,7 @@ func (r *rendering) output(o Output) (Object, []string, error) {
 	}
 }
 
-// path is that of a PKI role or generic object.
+// path returns the path of a PKI role or generic object.
 func (r *rendering) path(o Output) string {
 	return o.folder(r.profile.BasePath) + "/" + ObjectName(r.values.InstanceID, o.Name)
 }
@@ -272,8 +277,8 @@ func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
 	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id)}, err
 }
 
-// checkTTL holds the lifetime of a role's certificates against the bound. A role without max_ttl would have the mount's,
-// which is often years.
+// checkTTL returns an error if certificates of a role can live longer than the rules allow. A role without max_ttl would have the
+// mount's, which is often years.
 func (r *rendering) checkTTL(o Output, free map[string]any) error {
 	seconds, _ := free["max_ttl"].(int64)
 	longest := r.profile.rules.MaxTTL
@@ -308,7 +313,7 @@ func (r *rendering) policy(o Output, text string, generated map[string]rule) (Ob
 	return object, shape(rules, generated), nil
 }
 
-// access is pkiAccess: the text of the lock on one PKI role, which is also kept for the check afterwards.
+// access returns the text of pkiAccess for a PKI role, and adds its rules to generated, for the guard.
 func (r *rendering) access(target string, generated map[string]rule) (string, error) {
 	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == target && o.Type == KindPKIRole })
 	if i < 0 {

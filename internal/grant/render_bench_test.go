@@ -9,8 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
-// BenchmarkRender is what an instance's grant costs to render: with the guard as it is made, without it as it is compared
-// with what was made before.
+// BenchmarkRender measures the rendering of one grant: with the guard, as for a write, and without it, as for a comparison.
 func BenchmarkRender(b *testing.B) {
 	set, err := grant.Load(templates.FS)
 	if err != nil {

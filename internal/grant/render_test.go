@@ -29,7 +29,7 @@ func TestTheBaselineLoadsAndRenders(t *testing.T) {
 		"auth-role auth/aws/role/i-0123456789abcdef0",
 	}
 	if !slices.Equal(paths, want) {
-		t.Errorf("the names are a contract with other people's scripts\ngot  %q\nwant %q", paths, want)
+		t.Errorf("other programs rely on these names\ngot  %q\nwant %q", paths, want)
 	}
 	again, err := render(t, files(), baseline())
 	if err != nil {
@@ -37,7 +37,7 @@ func TestTheBaselineLoadsAndRenders(t *testing.T) {
 	}
 	for i, o := range g.All() {
 		if o.SHA256() != again.All()[i].SHA256() {
-			t.Errorf("%s renders differently the second time: every event would write it anew", o.Path)
+			t.Errorf("%s renders differently the second time: every event would write it", o.Path)
 		}
 	}
 }
@@ -57,14 +57,14 @@ func TestAnInstanceWhoseValuesErrGetsNothing(t *testing.T) {
 	}{
 		"no DNS name yet":                      {nil, func(f *facts.Instance) { f.PrivateDNSName = "" }, fault.Retry, ".PrivateDNSName is empty"},
 		"no address yet":                       {nil, func(f *facts.Instance) { f.IPv4s = nil }, fault.Retry, "no private address"},
-		"an instance ID that is none":          {nil, func(f *facts.Instance) { f.ID = "i-x" }, fault.Refuse, "instance ID"},
+		"an invalid instance ID":               {nil, func(f *facts.Instance) { f.ID = "i-x" }, fault.Refuse, "instance ID"},
 		"an FQDN that is an address":           {fromTag, tag("name", "10.0.0.5"), fault.Refuse, "not a host name"},
 		"an FQDN with a wildcard":              {fromTag, tag("name", "*.corp.example"), fault.Refuse, "only letters, digits"},
 		"an FQDN with a space":                 {fromTag, tag("name", "a b.corp.example"), fault.Refuse, "RFC 1123"},
 		"an FQDN with an empty label":          {fromTag, tag("name", "a..corp.example"), fault.Refuse, "RFC 1123"},
 		"an FQDN outside its suffixes":         {fromTag, tag("name", "db1.evil.example"), fault.Refuse, "none of fqdn_suffixes"},
-		"an FQDN that only ends like a suffix": {fromTag, tag("name", "db1.notcorp.example"), fault.Refuse, "none of fqdn_suffixes"},
-		"the bare suffix itself":               {fromTag, tag("name", "corp.example"), fault.Refuse, "none of fqdn_suffixes"},
+		"an FQDN that ends like a suffix":      {fromTag, tag("name", "db1.notcorp.example"), fault.Refuse, "none of fqdn_suffixes"},
+		"the suffix alone":                     {fromTag, tag("name", "corp.example"), fault.Refuse, "none of fqdn_suffixes"},
 		"an FQDN of 300 characters":            {fromTag, tag("name", strings.Repeat("abcdefgh.", 27)+"corp.example"), fault.Refuse, "253"},
 		"a missing tag":                        {inPath, func(f *facts.Instance) { delete(f.Tags, "team") }, fault.Refuse, `no tag "team"`},
 		"an empty tag":                         {inPath, tag("team", ""), fault.Refuse, "is empty"},
@@ -77,7 +77,7 @@ func TestAnInstanceWhoseValuesErrGetsNothing(t *testing.T) {
 		"a tag of 4 kB":                        {inPath, tag("team", strings.Repeat("a", 4096)), fault.Refuse, "more than 256"},
 		"a tag that is a one-segment wildcard": {inPath, tag("team", "+"), fault.Refuse, "changes the structure"},
 		"a tag that adds a segment":            {inPath, tag("team", "a/b"), fault.Refuse, "changes the structure"},
-		"a tag that goes up":                   {inPath, tag("team", ".."), fault.Refuse, "dot segment"},
+		"a tag that is a dot segment":          {inPath, tag("team", ".."), fault.Refuse, "dot segment"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := files()
@@ -94,7 +94,7 @@ func TestAnInstanceWhoseValuesErrGetsNothing(t *testing.T) {
 				t.Errorf("the error must name instance and profile: %v", err)
 			}
 			if errors.Is(err, grant.ErrNotYet) != (row.kind == fault.Retry) {
-				t.Errorf("only what is not known yet is worth another try: %v", err)
+				t.Errorf("want a retry for values that are not known yet, and for no other: %v", err)
 			}
 		})
 	}
@@ -136,7 +136,7 @@ func FuzzNoTagChangesTheStructureOfWhatIsRendered(f *testing.F) {
 		}
 		text := fmt.Sprint(g.Objects[0].Fields["policy"])
 		if strings.Count(text, "path ") != 3 || strings.Count(text, "capabilities") != 3 || !strings.Contains(text, `"alice_cluster/kv/data/`+tag+`"`) {
-			t.Errorf("tag %q gave\n%s", tag, text)
+			t.Errorf("tag %q renders\n%s", tag, text)
 		}
 	})
 }

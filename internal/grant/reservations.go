@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// constants are the values that are the same for every instance of a profile.
+// constants are the names of the values that are the same for every instance of a profile.
 var constants = []string{"BasePath", "Profile", "Deployment", "OutputPath", "TemplateName"}
 
 // varies reports whether a template may render differently for two instances of its profile.
@@ -20,16 +20,17 @@ func (c *compiled) varies() bool {
 	return false
 }
 
-// reservations are the names and addresses that the profiles of a set keep for their own instances, by PKI mount and by
-// base path. An instance must not come to hold one through a value of its own.
+// reservations are the names and addresses that the profiles of a set keep for their own instances, by PKI mount and by base
+// path. No value of an instance may make it hold a name that is reserved for others.
 type reservations struct {
-	// literals are the texts that stand in the profiles, with the profiles they stand in.
+	// literals are the names and addresses that are fixed in profiles, each with these profiles.
 	literals map[Claim][]*Profile
-	// forms are those of names that profiles make from values.
+	// forms are the forms of names that profiles make from values, by PKI mount or base path.
 	forms map[string][]nameForm
 }
 
-func reserve(profiles []*Profile) *reservations {
+// reservationsOf returns the reservations of the profiles of a set.
+func reservationsOf(profiles []*Profile) *reservations {
 	r := &reservations{literals: map[Claim][]*Profile{}, forms: map[string][]nameForm{}}
 	for _, p := range profiles {
 		r.add(p, p.BasePath, p.fqdn)
@@ -42,7 +43,7 @@ func reserve(profiles []*Profile) *reservations {
 			}
 			for _, c := range o.addresses {
 				if address, err := netip.ParseAddr(c.fixedText(p)); err == nil {
-					r.keep(p, o.mount(p.BasePath), address.String())
+					r.addLiteral(p, o.mount(p.BasePath), address.String())
 				}
 			}
 		}
@@ -50,11 +51,13 @@ func reserve(profiles []*Profile) *reservations {
 	return r
 }
 
-func (r *reservations) keep(p *Profile, under, text string) {
+// addLiteral reserves a fixed name or address.
+func (r *reservations) addLiteral(p *Profile, under, text string) {
 	claim := Claim{Under: under, Text: text}
 	r.literals[claim] = append(r.literals[claim], p)
 }
 
+// add reserves the name that a template renders: the name itself if it is fixed, and else its forms.
 func (r *reservations) add(p *Profile, under string, c *compiled) {
 	if c.fields["Deployment"] || c.varies() {
 		for _, f := range formsOf(p, c) {
@@ -66,12 +69,12 @@ func (r *reservations) add(p *Profile, under string, c *compiled) {
 		return
 	}
 	if text := c.fixedText(p); text != "" {
-		r.keep(p, under, strings.ToLower(text))
+		r.addLiteral(p, under, strings.ToLower(text))
 	}
 }
 
-// fixedText renders a template that goes by no instance's value; empty for one that does, and for one that does not render,
-// which rehearse says.
+// fixedText returns the text of a template that renders the same for every instance. It returns an empty string for any other
+// template, and for one that does not render, which rehearse reports.
 func (c *compiled) fixedText(p *Profile) string {
 	if c.varies() || c.fields["Deployment"] {
 		return ""
@@ -83,14 +86,14 @@ func (c *compiled) fixedText(p *Profile) string {
 	return text
 }
 
-// check returns an error when a name that c rendered for an instance of p is another profile's, or one that profiles share.
-// Only a name that a tag chose is held against the forms of names: all else is AWS's to choose.
+// check returns an error if the name that c rendered for an instance of p is a fixed name of a profile, or if a tag chose it and
+// it has the form of another profile's names. Names without a tag are made from AWS's values, which no tag can choose.
 func (r *reservations) check(p *Profile, under string, c *compiled, text string) error {
 	if !c.varies() || c.fixedFQDN(p) {
 		return nil
 	}
 	if owners := r.literals[Claim{Under: under, Text: text}]; len(owners) > 0 {
-		return fmt.Errorf("the name %q stands in profile %s for certificates of %s: no instance takes it through its own name", text, owners[0].Name, under)
+		return fmt.Errorf("the name %q below %s is fixed in profile %s: no instance may take it by a value of its own", text, under, owners[0].Name)
 	}
 	if !c.byTag(p) {
 		return nil
@@ -98,27 +101,27 @@ func (r *reservations) check(p *Profile, under string, c *compiled, text string)
 	own, weight := expression(p, c)
 	for _, o := range r.forms[under] {
 		if o.byTag && (o.text == own || o.weight < weight) {
-			continue // it may as well be the instance's own
+			continue // the instance's own form takes precedence
 		}
 		if o.form.MatchString(text) {
-			return fmt.Errorf("the name %q has the form of a name that profile %s gives to its instances in %s: a tag cannot choose it", text, o.profile.Name, under)
+			return fmt.Errorf("the name %q has the form of the names of profile %s in %s: a tag cannot choose it", text, o.profile.Name, under)
 		}
 	}
 	return nil
 }
 
-// foreignAddress returns an error when an address of an instance of p stands in another profile for certificates of a
-// mount, and not in p: a cluster's service address, say, that an instance was given as its own. own is true for one that
-// stands in p itself, whose instances share it.
-func (r *reservations) foreignAddress(p *Profile, mount, address string) (own bool, err error) {
+// checkAddress returns an error if an address of an instance of p is fixed in another profile for certificates of a mount, and not
+// in p: for example a cluster's service address that the instance was given as its own. isShared reports whether the address is
+// fixed in p itself, whose instances share it.
+func (r *reservations) checkAddress(p *Profile, mount, address string) (isShared bool, err error) {
 	owners := r.literals[Claim{Under: mount, Text: address}]
 	if len(owners) == 0 || slices.Contains(owners, p) {
 		return len(owners) > 0, nil
 	}
-	return false, fmt.Errorf("the instance's address %s stands in profile %s for certificates of %s: it is not an instance's own", address, owners[0].Name, mount)
+	return false, fmt.Errorf("the instance's address %s is fixed in profile %s for certificates of %s: no instance may have it as its own", address, owners[0].Name, mount)
 }
 
-// fixedFQDN reports whether all that varies in a template is an FQDN that the profile fixes.
+// fixedFQDN reports whether a template varies only by the FQDN, and the profile fixes the FQDN.
 func (c *compiled) fixedFQDN(p *Profile) bool {
 	if p.fqdn.varies() || !c.fields["FQDN"] {
 		return false
@@ -131,7 +134,7 @@ func (c *compiled) fixedFQDN(p *Profile) bool {
 	return true
 }
 
-// byTag reports whether a tag chooses what a template renders to.
+// byTag reports whether a tag chooses the text that a template renders.
 func (c *compiled) byTag(p *Profile) bool {
-	return c.fields["Tag"] || c.fields["FQDN"] && p.tagChoosesFQDN()
+	return c.fields["Tag"] || (c.fields["FQDN"] && p.tagChoosesFQDN())
 }

@@ -8,30 +8,29 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// No tag, and no address that an instance was given, makes an instance hold what another profile, or its own, keeps for its
-// instances.
+// Neither a tag nor an address makes an instance hold a name that another profile, or its own, reserves.
 func TestName_OfAnotherProfileIsRefused(t *testing.T) {
 	for name, row := range map[string]struct {
-		master string // what is changed in the other profile: old, new
+		master string // the text of the other profile that with replaces
 		with   string
 		tag    string
-		says   string // empty: it is granted
+		says   string // empty if the instance is granted
 	}{
 		"a free name":                          {tag: "db1.corp.example"},
-		"a shared name":                        {tag: "api.corp.example", says: "stands in profile alice_cluster-master"},
-		"a shared name made from a value":      {tag: "us-east-1.api.corp.example", says: "has the form of a name that profile alice_cluster-master"},
-		"a literal name":                       {master: "localhost]", with: "vault.corp.example]", tag: "vault.corp.example", says: "stands in profile"},
-		"a literal FQDN":                       {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: m1.corp.example", tag: "m1.corp.example", says: "stands in profile"},
+		"a shared name":                        {tag: "api.corp.example", says: "is fixed in profile alice_cluster-master"},
+		"a shared name made from a value":      {tag: "us-east-1.api.corp.example", says: "has the form of the names of profile alice_cluster-master"},
+		"a literal name":                       {master: "localhost]", with: "vault.corp.example]", tag: "vault.corp.example", says: "is fixed in profile"},
+		"a literal FQDN":                       {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: m1.corp.example", tag: "m1.corp.example", says: "is fixed in profile"},
 		"a derived name":                       {tag: "etcd-ip-10-0-0-1.corp.example", says: "has the form"},
 		"a derived name of a domain":           {master: "etcd-{{ .FQDN }}", with: "{{ .InstanceID }}.corp.example", tag: "i-0123456789abcdef1.corp.example", says: "has the form"},
-		"not that form, in the same domain":    {master: "etcd-{{ .FQDN }}", with: "{{ .InstanceID }}.corp.example", tag: "i-x.corp.example"},
-		"a name that AWS gives":                {master: "etcd-{{ .FQDN }}", with: "etcd-x.{{ .FQDN }}", tag: "ip-10-0-0-1.corp.example", says: "has the form"},
-		"what the other's tags may make too":   {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: '{{ .Tag \"role\" }}-{{ .Tag \"n\" }}.corp.example'\nfqdn_suffixes: [corp.example]", tag: "n-1.corp.example"},
-		"what it derives from its tags":        {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: '{{ .Tag \"n\" }}.corp.example'\nfqdn_suffixes: [corp.example]", tag: "etcd-1.corp.example", says: "has the form"},
+		"another form in the same domain":      {master: "etcd-{{ .FQDN }}", with: "{{ .InstanceID }}.corp.example", tag: "i-x.corp.example"},
+		"a name made by AWS":                   {master: "etcd-{{ .FQDN }}", with: "etcd-x.{{ .FQDN }}", tag: "ip-10-0-0-1.corp.example", says: "has the form"},
+		"a name that its tags can make":        {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: '{{ .Tag \"role\" }}-{{ .Tag \"n\" }}.corp.example'\nfqdn_suffixes: [corp.example]", tag: "n-1.corp.example"},
+		"a name derived from its tags":         {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: '{{ .Tag \"n\" }}.corp.example'\nfqdn_suffixes: [corp.example]", tag: "etcd-1.corp.example", says: "has the form"},
 		"a shared name beside much fixed text": {master: `"{{ .Region }}.api.corp.example"`, with: `"api.{{ .Region }}.corp.example"`, tag: "api.us-east-1.corp.example", says: "has the form"},
-		"a shared name of a function":          {master: `"{{ .Region }}.api.corp.example"`, with: `"{{ replace \"-\" \"\" .Region }}.corp.example"`, tag: "useast1.corp.example", says: "has the form"},
+		"a shared name made by a function":     {master: `"{{ .Region }}.api.corp.example"`, with: `"{{ replace \"-\" \"\" .Region }}.corp.example"`, tag: "useast1.corp.example", says: "has the form"},
 		"a shared name with the deployment":    {master: `"{{ .Region }}.api.corp.example"`, with: `"{{ .Deployment }}.corp.example"`, tag: "vaultec.corp.example", says: "has the form"},
-		"an FQDN that a function makes":        {master: `fqdn: "{{ .PrivateDNSName }}"`, with: `fqdn: '{{ trimSuffix ".ec2.internal" .PrivateDNSName }}.corp.example'`, tag: "ip-10-0-0-9.corp.example", says: "has the form"},
+		"an FQDN made by a function":           {master: `fqdn: "{{ .PrivateDNSName }}"`, with: `fqdn: '{{ trimSuffix ".ec2.internal" .PrivateDNSName }}.corp.example'`, tag: "ip-10-0-0-9.corp.example", says: "has the form"},
 		"an FQDN of an address":                {master: `fqdn: "{{ .PrivateDNSName }}"`, with: `fqdn: 'm-{{ replace "." "-" .InternalIPv4 }}.corp.example'`, tag: "m-10-0-0-9.corp.example", says: "has the form"},
 		"the same form as the other's":         {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: '{{ .Tag \"name\" }}'\nfqdn_suffixes: [corp.example]", tag: "db1.corp.example"},
 	} {
@@ -42,7 +41,8 @@ func TestName_OfAnotherProfileIsRefused(t *testing.T) {
 			f := baseline()
 			f.Tags["name"] = row.tag
 			_, err := render(t, fs, f)
-			if refused := fault.KindOf(err) == fault.Refuse && err != nil; refused != (row.says != "") || refused && !strings.Contains(err.Error(), row.says) {
+			refused := err != nil && fault.KindOf(err) == fault.Refuse
+			if refused != (row.says != "") || (refused && !strings.Contains(err.Error(), row.says)) {
 				t.Errorf("tag %q: want an error that says %q, got %v", row.tag, row.says, err)
 			}
 		})
@@ -52,7 +52,7 @@ func TestName_OfAnotherProfileIsRefused(t *testing.T) {
 		second(masterProfile)(fs)
 		f := baseline()
 		f.IPv4s = append(f.IPv4s, netipFrom(10, 254, 0, 1))
-		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "10.254.0.1 stands in profile alice_cluster-master") {
+		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "10.254.0.1 is fixed in profile alice_cluster-master") {
 			t.Errorf("want an instance with the address of the cluster's API service refused, got %v", err)
 		}
 	})
@@ -61,8 +61,8 @@ func TestName_OfAnotherProfileIsRefused(t *testing.T) {
 		second(strings.Replace(masterProfile, "10.254.0.1", `"FD00:0:0::1"`, 1))(fs)
 		f := baseline()
 		f.IPv6s = append(f.IPv6s, netip.MustParseAddr("fd00::1"))
-		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "fd00::1 stands in profile alice_cluster-master") {
-			t.Errorf("want the address known however the profile spells it, got %v", err)
+		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "fd00::1 is fixed in profile alice_cluster-master") {
+			t.Errorf("want the address refused in any spelling of the profile, got %v", err)
 		}
 	})
 	t.Run("an address as common name", func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestName_OfAnotherProfileIsRefused(t *testing.T) {
 		f := baseline()
 		f.Tags["name"] = "api.corp.example"
 		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
-			t.Errorf("want the name that all share refused as one instance's own: it would be claimed from the others, got %v", err)
+			t.Errorf("want the shared name refused as one instance's own, which would claim it, got %v", err)
 		}
 	})
 }

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Rules are what a deployment's settings demand of profiles.
+// Rules are the settings of a deployment that bound profiles.
 type Rules struct {
 	// MaxTTL is the longest max_ttl of a PKI role.
 	MaxTTL time.Duration
-	// RolePrefix begins the names of the functions' own policies, which no instance may be given.
+	// RolePrefix begins the names of the functions' own policies, which no instance may have.
 	RolePrefix string
 }
 
-// DefaultRules are those of a deployment whose settings say nothing else.
+// DefaultRules returns the rules of a deployment with default settings.
 func DefaultRules() Rules {
 	return Rules{MaxTTL: 8760 * time.Hour, RolePrefix: "ec2-provisioner"}
 }
 
-// ruleError is a fault against a rule that earlier versions did not have. It bars the profile and spoils no set.
+// ruleError is a fault against a rule that earlier versions did not have. It bars the profile, and the set still loads.
 type ruleError struct{ err error }
 
 func (e *ruleError) Error() string { return e.err.Error() }
@@ -31,12 +31,12 @@ func breaksRule(format string, args ...any) error {
 	return &ruleError{err: fmt.Errorf(format, args...)}
 }
 
-// bar notes why nothing new is granted by the profile.
+// bar adds reasons why the profile grants nothing new.
 func (p *Profile) bar(faults ...error) {
 	p.Barred = errors.Join(append([]error{p.Barred}, faults...)...)
 }
 
-// tagChoosesFQDN reports whether whoever tags an instance chooses its FQDN.
+// tagChoosesFQDN reports whether a tag chooses the FQDN of an instance.
 func (p *Profile) tagChoosesFQDN() bool { return p.fqdn.fields["Tag"] }
 
 // checkRules returns the faults of one profile against the rules.
@@ -51,62 +51,62 @@ func (p *Profile) checkRules() []error {
 		own := name == p.rules.RolePrefix || strings.HasPrefix(name, p.rules.RolePrefix+"-")
 		want(!own, "auth.extra_policies: %q is a policy of the functions, which can write any policy", name)
 	}
-	want(vaultsOwn(p.BasePath) == "", "base_path: %q has the segment %q, which is Vault's own in every namespace", p.BasePath, vaultsOwn(p.BasePath))
+	want(vaultSegment(p.BasePath) == "", "base_path: %q has the segment %q, which is Vault's own in every namespace", p.BasePath, vaultSegment(p.BasePath))
 	for _, o := range p.Outputs {
-		want(vaultsOwn(o.Path) == "", "outputs.%s: path %q has the segment %q, which is Vault's own in every namespace", o.Name, o.Path, vaultsOwn(o.Path))
+		want(vaultSegment(o.Path) == "", "outputs.%s: path %q has the segment %q, which is Vault's own in every namespace", o.Name, o.Path, vaultSegment(o.Path))
 		for _, c := range o.shared {
 			want(!c.fields["FQDN"] && !c.fields["PrivateDNSName"], "outputs.%s.shared_dns_names: %s is made from the instance's own name, which others do not share", o.Name, c.file)
 			want(!c.branches, "outputs.%s.shared_dns_names: %s branches: write each name out, so that no tag can take it", o.Name, c.file)
 		}
 		for _, c := range o.templates() {
-			for _, err := range c.byTagToo {
+			for _, err := range c.tagSearches {
 				faults = append(faults, &ruleError{err: err})
 			}
 		}
 	}
-	for _, err := range p.fqdn.byTagToo {
+	for _, err := range p.fqdn.tagSearches {
 		faults = append(faults, &ruleError{err: err})
 	}
 	if !p.tagChoosesFQDN() {
 		return faults
 	}
-	want(len(p.FQDNSuffixes) > 0, "fqdn_suffixes: is required where fqdn uses a tag: whoever tags an instance would choose any name there is")
+	want(len(p.FQDNSuffixes) > 0, "fqdn_suffixes: is required where fqdn uses a tag: a tag could choose any name")
 	for _, o := range p.Outputs {
 		for _, c := range o.templates() {
-			for _, err := range c.byFQDN {
+			for _, err := range c.fqdnUses {
 				faults = append(faults, &ruleError{err: err})
 			}
 		}
 		want(o.Type != KindPKIRole || !o.body.fields["FQDN"],
-			"%s: no tag may stand in a certificate, and a tag chooses the FQDN here: whoever tags an instance would choose its organization", o.Template)
+			"%s: no FQDN that a tag chooses may be in a certificate: a tag would choose the instance's organization", o.Template)
 		want(!o.SharedCommonName || !o.commonName.fields["FQDN"], "outputs.%s: shared_common_name: a tag chooses the FQDN in it", o.Name)
 	}
 	return faults
 }
 
-// vaultsOwn returns the first segment of a path that is Vault's own; empty for none. Any path may begin with a
-// namespace, so they count at any depth. https://developer.hashicorp.com/vault/docs/enterprise/namespaces
-func vaultsOwn(path string) string {
+// vaultSegment returns the first segment of a path that is Vault's own, or an empty string. Any path may begin with a namespace,
+// so such a segment counts at any depth. https://developer.hashicorp.com/vault/docs/enterprise/namespaces
+func vaultSegment(path string) string {
 	for segment := range strings.SplitSeq(path, "/") {
-		if slices.Contains(ownSegments, segment) {
+		if slices.Contains(vaultSegments, segment) {
 			return segment
 		}
 	}
 	return ""
 }
 
-// ownSegments are the first segments of paths that are Vault's own.
-var ownSegments = []string{"sys", "auth", "identity", "cubbyhole"}
+// vaultSegments are the first segments of paths that are Vault's own.
+var vaultSegments = []string{"sys", "auth", "identity", "cubbyhole"}
 
-// checkTogether holds the profiles of a set against each other. It bars those whose base paths lie in one another, and
-// returns the other faults.
+// checkTogether checks the profiles of a set against each other. It bars those with a base path inside another's, and returns the
+// other faults.
 func (s *Set) checkTogether() []error {
 	var faults []error
 	overlaps := map[string]*Profile{} // by PKI mount, the first profile that puts an instance's addresses there
 	for _, p := range s.Profiles {
 		for _, o := range s.Profiles {
 			if strings.HasPrefix(p.BasePath, o.BasePath+"/") {
-				err := breaksRule("base_path: %q of %s lies in %q of %s: give each cluster a base path beside the others'", p.BasePath, p.Name, o.BasePath, o.Name)
+				err := breaksRule("base_path: %q of %s lies in %q of %s: give each cluster a base path outside all others", p.BasePath, p.Name, o.BasePath, o.Name)
 				p.bar(err)
 				o.bar(err)
 			}
@@ -126,12 +126,12 @@ func (s *Set) checkTogether() []error {
 	return faults
 }
 
-// TakesAddresses reports whether the certificates of the profile's instances hold addresses of theirs.
+// TakesAddresses reports whether certificates of the profile's instances have the instances' own addresses.
 func (p *Profile) TakesAddresses() bool {
 	return slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Type == KindPKIRole && o.takesAddresses() })
 }
 
-// takesAddresses reports whether an instance's own addresses stand in the certificates of a PKI role.
+// takesAddresses reports whether certificates of a PKI role have the instance's own addresses.
 func (o Output) takesAddresses() bool {
 	return o.addresses == nil || slices.ContainsFunc(o.addresses, (*compiled).varies)
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// shape is what must not depend on a value from EC2: the paths with the literal text between separators and globs
-// taken out, the capabilities, and the keys and list lengths of the parameters. Of a rule from pkiAccess only its path
-// counts, which names the output; it was held against its exact text.
+// shape returns the structure of a policy, which must not depend on a value from EC2: its paths without the text between
+// separators and globs, its capabilities, and the keys and list lengths of its parameters. Of a rule of pkiAccess it has only the
+// path, which names the output: the guard compares such a rule with its exact text.
 func shape(rules []rule, pki map[string]rule) []string {
 	var out []string
 	for _, r := range rules {
@@ -23,6 +23,7 @@ func shape(rules []rule, pki map[string]rule) []string {
 	return out
 }
 
+// pathShape returns a path with an x for each segment, and for each run of text between globs.
 func pathShape(path string) string {
 	segments := strings.Split(path, "/")
 	for i, s := range segments {
@@ -37,7 +38,7 @@ func pathShape(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// globShape keeps the globs of a segment and one x for each run of text between them.
+// globShape returns a segment with its globs, and one x for each run of text between them.
 func globShape(segment string) string {
 	var out strings.Builder
 	text := false
@@ -54,6 +55,7 @@ func globShape(segment string) string {
 	return out.String()
 }
 
+// parameterShape returns the keys of parameters, and of each value its type and its number of globs.
 func parameterShape(m map[string][]any) string {
 	var out strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -70,7 +72,7 @@ func parameterShape(m map[string][]any) string {
 	return out.String()
 }
 
-// jsonShape lists the keys, list lengths and types of a JSON value.
+// jsonShape returns the structure of a JSON value: its keys, list lengths and types, and the separators in its strings.
 func jsonShape(at string, v any) []string {
 	switch v := v.(type) {
 	case map[string]any:

@@ -11,10 +11,10 @@ import (
 	"text/template/parse"
 )
 
-// functions is the whole list a template may call; text/template's other built-ins are refused when the profile
-// loads. pkiAccess is bound anew for each rendering.
+// functions are all functions that a template may call, with builtIns. Others are refused when the profile loads. Each rendering
+// has its own pkiAccess.
 var functions = template.FuncMap{
-	"pkiAccess":  func(string) (string, error) { return "", errors.New("pkiAccess stands outside a rendering") },
+	"pkiAccess":  func(string) (string, error) { return "", errors.New("pkiAccess was called outside a rendering") },
 	"join":       func(sep string, list []string) string { return strings.Join(list, sep) },
 	"lower":      strings.ToLower,
 	"upper":      strings.ToUpper,
@@ -23,24 +23,24 @@ var functions = template.FuncMap{
 	"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
 }
 
-// builtIns are those of text/template's own functions that a template may call as well.
+// builtIns are the functions of text/template that a template may call.
 var builtIns = map[string]bool{"and": true, "or": true, "not": true, "eq": true, "ne": true, "len": true, "index": true}
 
-// compiled is a template whose every name was checked, branches that are not taken included.
+// compiled is a template whose names were all checked, those in branches that are not executed too.
 type compiled struct {
-	file     string
-	text     string // as it stands in the profile
-	template *template.Template
-	fields   map[string]bool // the values it uses, by name; "Tag" among them
-	tags     []string        // the keys of the tags it uses; empty for one that is not a literal
-	pki      []string        // the outputs it names by pkiAccess
-	byFQDN   []error         // where it decides by the FQDN, which is a fault when a tag chooses the FQDN
-	byTagToo []error         // where a function searches for a tag in other text
-	branches bool            // it has an if, a range or a with
+	file        string
+	text        string // as in the profile
+	template    *template.Template
+	fields      map[string]bool // the values that it uses, by name, and "Tag"
+	tags        []string        // the keys of the tags that it uses; an empty one for a key that is not a literal
+	pki         []string        // the outputs that it names by pkiAccess
+	fqdnUses    []error         // faults if a tag chooses the FQDN: the uses of the FQDN other than to print it
+	tagSearches []error         // faults: the functions that search for a tag in other text
+	branches    bool            // it has an if, a range or a with
 }
 
-// compile parses text and walks the whole tree: text/template itself finds a wrong field only in a branch that is
-// executed, and then on the first instance that takes it.
+// compile parses text and checks the whole tree. text/template finds a wrong field only in a branch that it executes, and so only
+// for the first instance that takes the branch.
 func compile(file, text string) (*compiled, error) {
 	t, err := template.New(file).Option("missingkey=error").Funcs(functions).Parse(text)
 	if err != nil {
@@ -49,34 +49,35 @@ func compile(file, text string) (*compiled, error) {
 	c := &compiled{file: file, text: text, template: t, fields: map[string]bool{}}
 	w := walk{compiled: c, tree: t.Tree}
 	if len(t.Templates()) > 1 {
-		w.refuse(t.Root, "{{define}} and {{block}} are not offered")
+		w.refuse(t.Root, "{{define}} and {{block}} are not supported")
 	}
 	w.node(t.Root, true)
 	return c, errors.Join(w.faults...)
 }
 
-// walk visits a parse tree. Every value is a string or a list of strings, so inside range and with the dot has no
-// fields: only at the root is .Name right, and elsewhere $.Name.
+// walk visits a parse tree. Every value is a string or a list of strings, so the dot inside range and with has no fields: .Name is
+// right only at the root, and $.Name elsewhere.
 type walk struct {
 	*compiled
 	tree   *parse.Tree
 	faults []error
 }
 
+// refuse adds a fault at a node.
 func (w *walk) refuse(n parse.Node, format string, args ...any) {
 	where, _ := w.tree.ErrorContext(n)
 	w.faults = append(w.faults, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, args...)))
 }
 
-// refuseTag refuses a pipe that uses a tag. One that uses the FQDN is noted: it is refused where a tag chooses the FQDN.
-// The format takes what was used.
+// refuseTag adds a fault for a pipe that uses a tag, and one to fqdnUses for a pipe that uses the FQDN. The format takes the used
+// value.
 func (w *walk) refuseTag(at parse.Node, p *parse.PipeNode, format string) {
 	if uses(p, "Tag") {
 		w.refuse(at, format, "a tag")
 	}
 	if uses(p, "FQDN") {
 		where, _ := w.tree.ErrorContext(at)
-		w.byFQDN = append(w.byFQDN, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, "the FQDN, which a tag chooses here")))
+		w.fqdnUses = append(w.fqdnUses, fmt.Errorf("%s: %s", where, fmt.Sprintf(format, "an FQDN that a tag chooses")))
 	}
 }
 
@@ -95,7 +96,7 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 		w.branch(&n.BranchNode, atRoot, atRoot)
 	case *parse.RangeNode:
 		if !overAddresses(n.Pipe) {
-			w.refuse(n, "range goes over .IPv4s or .IPv6s and nothing else")
+			w.refuse(n, "range goes over .IPv4s or .IPv6s only")
 		}
 		w.branch(&n.BranchNode, atRoot, false)
 	case *parse.WithNode:
@@ -105,19 +106,19 @@ func (w *walk) node(n parse.Node, atRoot bool) {
 			return
 		}
 		if len(n.Decl) > 0 {
-			w.refuseTag(n, n, "%s is written where it stands, not kept in a variable: a branch could hang on it")
+			w.refuseTag(n, n, "%s cannot be put into a variable: a branch could depend on it")
 		}
 		for _, c := range n.Cmds {
 			w.command(c, atRoot)
 		}
 	case *parse.TemplateNode:
-		w.refuse(n, "{{template}} is not offered")
+		w.refuse(n, "{{template}} is not supported")
 	}
 }
 
 func (w *walk) branch(b *parse.BranchNode, atRoot, bodyAtRoot bool) {
 	w.branches = true
-	w.refuseTag(b.Pipe, b.Pipe, "no branch hangs on %s: whoever tags an instance would choose what it is granted")
+	w.refuseTag(b.Pipe, b.Pipe, "no branch may depend on %s: a tag would choose what the instance is granted")
 	w.node(b.Pipe, atRoot)
 	w.node(b.List, bodyAtRoot)
 	w.node(b.ElseList, atRoot)
@@ -128,18 +129,18 @@ func (w *walk) command(c *parse.CommandNode, atRoot bool) {
 		switch arg := arg.(type) {
 		case *parse.FieldNode:
 			if !atRoot {
-				w.refuse(arg, "%s stands inside range or with, where the dot is one value: write $%s", arg, arg)
+				w.refuse(arg, "%s is inside range or with, where the dot is one value: write $%s", arg, arg)
 				continue
 			}
 			w.field(arg, arg.Ident, c.Args[i+1:])
 		case *parse.DotNode:
 			if atRoot {
-				w.refuse(arg, "the dot itself stands for all values at once: name one")
+				w.refuse(arg, "the dot alone is all values at once: name one")
 			}
 		case *parse.VariableNode:
 			if len(arg.Ident) == 1 {
 				if arg.Ident[0] == "$" {
-					w.refuse(arg, "$ itself stands for all values at once: name one, as in $.FQDN")
+					w.refuse(arg, "$ alone is all values at once: name one, as in $.FQDN")
 				}
 				continue
 			}
@@ -158,7 +159,7 @@ func (w *walk) command(c *parse.CommandNode, atRoot bool) {
 	}
 }
 
-// uses reports whether a value stands anywhere in a pipe.
+// uses reports whether a pipe uses a value anywhere.
 func uses(p *parse.PipeNode, value string) bool {
 	if p == nil {
 		return false
@@ -184,7 +185,7 @@ func uses(p *parse.PipeNode, value string) bool {
 	return false
 }
 
-// overAddresses tells whether a range goes over one of the two lists there are.
+// overAddresses reports whether a range goes over one of the two lists of addresses.
 func overAddresses(p *parse.PipeNode) bool {
 	if len(p.Cmds) != 1 || len(p.Cmds[0].Args) != 1 {
 		return false
@@ -209,7 +210,7 @@ func (w *walk) field(n parse.Node, path []string, args []parse.Node) {
 	case len(path) > 1:
 		w.refuse(n, ".%s has no field %s", name, path[1])
 	case name == "Tag" && len(args) == 0:
-		w.refuse(n, `.Tag wants the key: .Tag "role"`)
+		w.refuse(n, `.Tag needs a key: .Tag "role"`)
 	default:
 		w.fields[name] = true
 	}
@@ -230,11 +231,11 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 	if builtIns[n.Ident] {
 		for _, arg := range args {
 			p := &parse.PipeNode{Cmds: []*parse.CommandNode{{Args: []parse.Node{arg}}}}
-			w.refuseTag(n, p, n.Ident+" says nothing about %s: it is only ever written where it stands")
+			w.refuseTag(n, p, n.Ident+" cannot use %s: its value may only be printed")
 		}
 	}
 	if n.Ident != "pkiAccess" {
-		w.searches(n, args)
+		w.noteSearch(n, args)
 		return
 	}
 	if len(args) == 1 {
@@ -243,30 +244,30 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 			return
 		}
 	}
-	w.refuse(n, `pkiAccess wants the literal name of a pki-role output: pkiAccess "kubelet"`)
+	w.refuse(n, `pkiAccess needs the literal name of a pki-role output: pkiAccess "kubelet"`)
 }
 
-// searches notes a function that is told to look for a tag, or an FQDN, in other text: whether it is found decides what is
-// written. Only the last argument is what a function works on.
-func (w *walk) searches(n *parse.IdentifierNode, args []parse.Node) {
+// noteSearch adds a fault to tagSearches or fqdnUses for a function that searches for a tag or the FQDN in other text: its result
+// depends on the value. Only the last argument of a function is the text that it works on.
+func (w *walk) noteSearch(n *parse.IdentifierNode, args []parse.Node) {
 	if builtIns[n.Ident] || len(args) < 2 {
 		return
 	}
 	p := &parse.PipeNode{Cmds: []*parse.CommandNode{{Args: args[:len(args)-1]}}}
 	where, _ := w.tree.ErrorContext(n)
-	const format = "%s: %s is told to look for %s: it is only ever written where it stands"
+	const format = "%s: %s cannot search for %s: its value may only be printed"
 	if uses(p, "Tag") {
-		w.byTagToo = append(w.byTagToo, fmt.Errorf(format, where, n.Ident, "a tag"))
+		w.tagSearches = append(w.tagSearches, fmt.Errorf(format, where, n.Ident, "a tag"))
 	}
 	if uses(p, "FQDN") {
-		w.byFQDN = append(w.byFQDN, fmt.Errorf(format, where, n.Ident, "the FQDN, which a tag chooses here"))
+		w.fqdnUses = append(w.fqdnUses, fmt.Errorf(format, where, n.Ident, "an FQDN that a tag chooses"))
 	}
 }
 
-// execute renders the template. access gives the text for pkiAccess; nil where a template may not use it.
+// execute renders the template. access returns the text of pkiAccess; it is nil for a template that may not use it.
 func (c *compiled) execute(v values, access func(output string) (string, error)) (string, error) {
 	t := c.template
-	var denied error // by access: the reason as it is, which the template's own error would bury
+	var denied error // the error of access, without the text that text/template adds
 	if len(c.pki) > 0 {
 		clone, err := t.Clone()
 		if err != nil {
@@ -290,10 +291,10 @@ func (c *compiled) execute(v values, access func(output string) (string, error))
 	return out.String(), nil
 }
 
-// maxRendered bounds one rendered template, in bytes; Vault refuses requests of 32 MiB, DynamoDB items of 400 KB.
+// maxRendered bounds the text of one rendered template, in bytes. Vault refuses requests of 32 MiB, DynamoDB items of 400 KB.
 const maxRendered = 256 << 10
 
-// limited stops a template that would render without end.
+// limited fails once left bytes are written, to stop a template that renders without end.
 type limited struct {
 	w    io.Writer
 	left int
@@ -306,7 +307,7 @@ func (l *limited) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// valueNames are the names a template can use, read off the type so that the two cannot part.
+// valueNames are the names that a template can use, read from the type values.
 var valueNames = func() map[string]bool {
 	names := map[string]bool{}
 	t := reflect.TypeFor[values]()

@@ -10,7 +10,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// values is what a template can use. The last three carry the names that templates of
+// values are the values that a template can use. The last three exported ones have the names that templates of
 // https://github.com/jetstack/vault-plugin-auth-templated-aws use.
 type values struct {
 	InstanceID            string
@@ -37,16 +37,16 @@ type values struct {
 	TemplateName          string
 
 	tags map[string]string
-	// neutral answers every tag with one harmless word: see neutralised.
+	// neutral replaces every tag by one harmless value: see neutralised.
 	neutral bool
-	// plainTags lets only plainCharacters in: in a generic object nothing is known of what a character means there.
+	// plainTags allows only plainCharacters in tags: in a generic object, any other character may have a meaning to the engine.
 	plainTags bool
 }
 
-// Neutral stand-ins for what people choose: names and tags.
+// Neutral stand-ins for the values that people choose: names and tags.
 const (
 	neutralTag  = "neutral"
-	neutralFQDN = "f.invalid" // short: a common name around it has a bound
+	neutralFQDN = "f.invalid" // short, since a common name may contain it and has a bound
 	neutralDNS  = "d.invalid"
 )
 
@@ -73,26 +73,27 @@ func newValues(f facts.Instance, deployment string, p *Profile) values {
 	return v
 }
 
-// neutralised is v with harmless words in place of what people choose. What AWS alone fixes stays: it has a closed
-// form (facts.Instance.Check) that cannot change a structure, and lists keep their lengths.
+// neutralised returns v with harmless values in place of those that people choose. Values that AWS alone sets stay: they have a
+// closed form (facts.Instance.Check) that cannot change a structure, and lists keep their lengths.
 func (v values) neutralised() values {
 	v.neutral, v.tags = true, nil
 	v.FQDN, v.PrivateDNSName = neutralFQDN, neutralDNS
 	return v
 }
 
-// tagCharacters are those AWS allows in tags everywhere. Quotes, braces, commas, globs, control and invisible
-// characters have no place in a name or a path, whoever sets them.
+// tagCharacters are the characters that every AWS service allows in tags. Quotes, braces, commas, globs, control and invisible
+// characters have no place in a name or a path.
 // https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
 const tagCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.:/=+-@"
 
-// plainCharacters are those that separate nothing in a path, an ARN, a query or a list.
+// plainCharacters are the characters that separate nothing in a path, an ARN, a query or a list.
 const plainCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
 
+// maxTagValue is AWS's bound of a tag's value, in characters.
 const maxTagValue = 256
 
-// Tag is the value of the instance's tag with this key. A tag that is missing, empty or that holds a character
-// outside tagCharacters is an error.
+// Tag returns the value of the instance's tag with a key. It fails for a tag that is missing, empty or too long, and for one with a
+// character that is not allowed.
 func (v values) Tag(key string) (string, error) {
 	if v.neutral {
 		return neutralTag, nil
@@ -107,11 +108,11 @@ func (v values) Tag(key string) (string, error) {
 		return "", fmt.Errorf("the tag %q of instance %s has more than %d characters", key, v.InstanceID, maxTagValue)
 	}
 	if !holdsOnly(value, tagCharacters) {
-		return "", fmt.Errorf("the tag %q of instance %s holds %+q: only letters, digits, spaces and _.:/=+-@ are let into a template",
+		return "", fmt.Errorf("the tag %q of instance %s is %+q: only letters, digits, spaces and _.:/=+-@ are allowed in a template",
 			key, v.InstanceID, value)
 	}
 	if v.plainTags && !holdsOnly(value, plainCharacters) {
-		return "", fmt.Errorf("the tag %q of instance %s holds %+q: only letters, digits and _.- are let into a generic object",
+		return "", fmt.Errorf("the tag %q of instance %s is %+q: only letters, digits and _.- are allowed in a generic object",
 			key, v.InstanceID, value)
 	}
 	return value, nil
@@ -121,7 +122,7 @@ func holdsOnly(s, characters string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(characters, r) }) < 0
 }
 
-// empty are the names, sorted, of those string values among used that are still empty.
+// empty returns the names of the used string values that are empty, sorted.
 func (v values) empty(used map[string]bool) []string {
 	var names []string
 	value := reflect.ValueOf(v)
