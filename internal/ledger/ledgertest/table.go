@@ -17,7 +17,7 @@ import (
 type Table struct {
 	Records  map[string]ledger.Record // by instance ID
 	Claims   map[ledger.Name]ledger.Claim
-	Teardown *time.Time // since when nothing is granted; nil while grants are made
+	Teardown *time.Time // when the teardown began; nil for none
 }
 
 // New returns an empty table.
@@ -25,12 +25,12 @@ func New() *Table {
 	return &Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}
 }
 
-// Client calls a table as ledger.Ledger does, with its errors.
+// Client has the methods of ledger.Ledger on a table, with the same errors.
 type Client struct {
 	*Table
 	Now func() time.Time
-	// Do is asked to make each call, of a kind and about a record or claim: effect is what the call does to the table and to the
-	// answer. Its error is the call's. nil makes the calls as they come.
+	// Do makes each call if it is not nil. kind and what name the call, effect changes the table and sets the answer, and the
+	// error of Do is the error of the call.
 	Do func(kind, what string, effect func() error) error
 }
 
@@ -41,7 +41,7 @@ func (c Client) do(kind, what string, effect func() error) error {
 	return c.Do(kind, what, effect)
 }
 
-// Get returns the record of an instance; nil for none.
+// Get returns the record of an instance, or nil if there is none.
 func (c Client) Get(_ context.Context, instanceID string) (out *ledger.Record, err error) {
 	err = c.do("get", instanceID, func() error {
 		if r, ok := c.Records[instanceID]; ok {
@@ -53,7 +53,7 @@ func (c Client) Get(_ context.Context, instanceID string) (out *ledger.Record, e
 	return out, err
 }
 
-// Holder returns the claim on a name; nil for none.
+// Holder returns the claim on a name, or nil if there is none.
 func (c Client) Holder(_ context.Context, name ledger.Name) (out *ledger.Claim, err error) {
 	err = c.do("holder", name.Under+" "+name.Text, func() error {
 		if claim, ok := c.Claims[name]; ok {
@@ -101,7 +101,7 @@ func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
 	return &r, nil
 }
 
-// Scan shows every record, in the order of the instances' IDs, and every claim.
+// Scan calls v for every record, in the order of the instance IDs, and every claim.
 func (c Client) Scan(_ context.Context, v ledger.Visitor) error {
 	return c.do("scan", "", func() error {
 		for _, id := range slices.Sorted(maps.Keys(c.Records)) {
@@ -114,7 +114,7 @@ func (c Client) Scan(_ context.Context, v ledger.Visitor) error {
 	})
 }
 
-// TearDown notes the teardown, if it is not noted, and returns since when it is.
+// TearDown begins the teardown, unless it has begun, and returns when it began.
 func (c Client) TearDown(context.Context) (since time.Time, err error) {
 	err = c.do("tear down", "", func() error {
 		if c.Teardown == nil {
@@ -127,7 +127,7 @@ func (c Client) TearDown(context.Context) (since time.Time, err error) {
 	return since, err
 }
 
-// TornDown returns since when the teardown is noted; nil while it is not.
+// TornDown returns when the teardown began, or nil if there is none.
 func (c Client) TornDown(context.Context) (since *time.Time, err error) {
 	err = c.do("torn down", "", func() error {
 		since = c.Teardown
