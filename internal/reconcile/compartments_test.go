@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// troubled is an EC2 whose listings of a place do something first, and may fail.
+// troubled is EC2 with listings that call before first, and may fail by it.
 type troubled struct {
 	instancetest.EC2
 	before func(ctx context.Context, p facts.Place) error
@@ -29,7 +28,7 @@ func (e troubled) List(ctx context.Context, p facts.Place, ids []string, each fu
 	return e.EC2.List(ctx, p, ids, each)
 }
 
-// member is the n-th instance, running in the member account.
+// member returns the n-th instance, running in the member account.
 func member(n int) facts.Instance {
 	f := worker(n)
 	f.Account, f.Region = there.Account, there.Region
@@ -38,7 +37,7 @@ func member(n int) facts.Instance {
 	return f
 }
 
-// twoAccounts is a world with ten instances in its own account and some in a member's, numbered from 100 on.
+// twoAccounts returns a world with ten instances in its own account, and some in the member account, numbered from 100 on.
 func twoAccounts(t *testing.T, members int) *world {
 	t.Helper()
 	w := newWorld(t, 10)
@@ -50,7 +49,7 @@ func twoAccounts(t *testing.T, members int) *world {
 
 func bothAccounts(o *Options) { o.Accounts = []string{here.Account, there.Account} }
 
-// inTrouble has listings of the member account do something first.
+// inTrouble has listings of the member account call before first.
 func (w *world) inTrouble(before func(context.Context) error) func(*Options) {
 	return func(o *Options) {
 		bothAccounts(o)
@@ -63,32 +62,32 @@ func (w *world) inTrouble(before func(context.Context) error) func(*Options) {
 	}
 }
 
-// The administrator of a member account breaks its role: the home account is cleaned all the same.
+// The administrator of a member account breaks its role. The home account is cleaned all the same.
 func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 	for _, force := range []bool{false, true} {
 		w := twoAccounts(t, 10)
 		delete(w.ec2, id(1))
 		delete(w.ec2, id(101))
-		stray := grant.PolicyPath(grant.PolicyName(id(300), "node")) // ours, and nothing tells where its instance was
-		w.Objects[stray] = map[string]any{"policy": grant.Marker{Deployment: w.realm.Deployment, InstanceID: id(300), Profile: "p"}.String()}
+		untracked := grant.PolicyPath(grant.PolicyName(id(300), "node")) // ours, of an instance in an unknown place
+		w.Objects[untracked] = map[string]any{"policy": grant.Marker{Deployment: w.realm.Deployment, InstanceID: id(300), Profile: "p"}.String()}
 		a := w.reconcile(Input{Mode: Correct, Force: force}, w.inTrouble(func(context.Context) error { return errStorage }))
 		if err := w.removed(id(1)); err != nil {
-			t.Errorf("force %v: want the instance of the home account removed: %v\n%s", force, err, told(a))
+			t.Errorf("force %v: want the instance of the home account removed: %v\n%s", force, err, answerText(a))
 		}
-		if w.Objects[stray] == nil || len(w.under(id(101))) == 0 {
-			t.Errorf("force %v: want what may be in the member account left\n%s", force, told(a))
+		if w.Objects[untracked] == nil || len(w.under(id(101))) == 0 {
+			t.Errorf("force %v: want all objects left whose instance may be in the member account\n%s", force, answerText(a))
 		}
 		if !a.Blocked || !strings.Contains(a.BlockedReason, there.String()) || !strings.Contains(a.BlockedReason, "the next run deletes") || strings.Contains(a.BlockedReason, here.Account) {
 			t.Errorf("force %v: want the run blocked for the member account alone, got %q", force, a.BlockedReason)
 		}
 		for _, d := range a.Drift {
 			if d.InstanceID == id(300) && (d.Action != None || !strings.Contains(d.Error, there.String())) {
-				t.Errorf("force %v: want the withheld row to say why, got %+v", force, d)
+				t.Errorf("force %v: want the reason in the withheld row, got %+v", force, d)
 			}
 		}
 		w.now = w.now.Add(time.Hour)
-		if a := w.reconcile(Input{Mode: Correct}, bothAccounts); a.Blocked || w.removed(id(101)) != nil || w.Objects[stray] != nil {
-			t.Errorf("force %v: want all removed once the account can be listed\n%s", force, told(a))
+		if a := w.reconcile(Input{Mode: Correct}, bothAccounts); a.Blocked || w.removed(id(101)) != nil || w.Objects[untracked] != nil {
+			t.Errorf("force %v: want all removed once the account can be listed\n%s", force, answerText(a))
 		}
 	}
 }
@@ -101,13 +100,13 @@ func TestEmptyPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 	}
 	a := w.reconcile(Input{Mode: Correct}, bothAccounts)
 	if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, "no instance at all in "+there.String()) {
-		t.Errorf("want the home account cleaned and the empty one named: %v\n%s", err, told(a))
+		t.Errorf("want the home account cleaned and the empty one named: %v\n%s", err, answerText(a))
 	}
 	if a.Summary.Corrected != 1 || len(w.under(id(100))) == 0 {
-		t.Errorf("want nothing removed in the empty account\n%s", told(a))
+		t.Errorf("want nothing removed in the empty account\n%s", answerText(a))
 	}
 	if a := w.reconcile(Input{Mode: Correct, Force: true}, bothAccounts); a.Blocked || a.Summary.Corrected != 3 {
-		t.Errorf("forced: want its three removed\n%s", told(a))
+		t.Errorf("forced: want its three removed\n%s", answerText(a))
 	}
 }
 
@@ -122,14 +121,14 @@ func TestDeleteLimit_IsEachAccountsOwn(t *testing.T) {
 	w.tick["scan"] = 5 * time.Minute
 	a, invocations := w.goOn(Input{Mode: Correct, Cursor: &Cursor{Limit: 2}}, func(Answer) {}, bothAccounts)
 	if !a.Blocked || !strings.Contains(a.BlockedReason, "in account "+there.Account+": 7 instances would be removed of 20") || invocations < 2 {
-		t.Errorf("want the member account blocked by its own limit over %d invocations\n%s", invocations, told(a))
+		t.Errorf("want the member account blocked by its own limit over %d invocations\n%s", invocations, answerText(a))
 	}
 	if w.Records[id(9)].State != ledger.Deleted || a.Summary.Corrected != 1 {
-		t.Errorf("want the home account's one removed\n%s", told(a))
+		t.Errorf("want the home account's one removed\n%s", answerText(a))
 	}
 	w.tick["scan"] = 0
 	if a := w.run(w.reconciler(bothAccounts), Input{Mode: Correct, Force: true}); a.Blocked || a.Summary.Corrected != gone {
-		t.Errorf("forced: want its %d removed\n%s", gone, told(a))
+		t.Errorf("forced: want its %d removed\n%s", gone, answerText(a))
 	}
 }
 
@@ -145,7 +144,7 @@ func TestDeleteLimit_CountsByAccountOverInvocations(t *testing.T) {
 	in := Input{Mode: Correct, Cursor: &Cursor{Limit: stretch, Removed: 2, RemovedByAccount: map[string]int{there.Account: 2}}}
 	a := w.run(w.reconciler(bothAccounts), in)
 	if !strings.Contains(a.BlockedReason, there.Account+": 6 instances would be removed of 12") || a.Summary.Corrected != 1 {
-		t.Errorf("want the two of the invocation before counted in their account\n%s", told(a))
+		t.Errorf("want the two of the invocation before counted in their account\n%s", answerText(a))
 	}
 }
 
@@ -162,14 +161,14 @@ func TestCursor_OfAnEarlierVersionIsUnderstood(t *testing.T) {
 	c.setRemoved(removed)
 	text, err := json.Marshal(c)
 	if err != nil || !strings.Contains(string(text), `"removed":10,"removedByAccount":{"123456789012":3}`) {
-		t.Errorf("want the sum and what is known of it, got %s, %v", text, err)
+		t.Errorf("want the sum and its known part, got %s, %v", text, err)
 	}
 	if again := c.removedByAccount(); again[""] != 7 || again[here.Account] != 3 {
 		t.Errorf("want the same read back, got %v", again)
 	}
 }
 
-// A listing that never ends takes half of the invocation, and not all of it.
+// A listing that never ends takes half of the invocation only.
 func TestSlowAccount_LeavesTimeForTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := twoAccounts(t, 10)
@@ -179,18 +178,17 @@ func TestSlowAccount_LeavesTimeForTheOthers(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		r := w.reconciler(hangs, func(o *Options) { o.Regions = []string{here.Region, "us-west-2"} })
-		a := r.Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Observer{Log: slog.New(slog.DiscardHandler)})
+		a := w.reconcile(Input{Mode: Correct}, hangs, func(o *Options) { o.Regions = []string{here.Region, "us-west-2"} })
 		if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, there.String()) || !strings.Contains(a.BlockedReason, "too long") {
-			t.Errorf("want the home account cleaned and the slow one named: %v\n%s", err, told(a))
+			t.Errorf("want the home account cleaned and the slow one named: %v\n%s", err, answerText(a))
 		}
 		if took := time.Since(began); took > runTime/2 {
-			t.Errorf("want no more than half of the invocation's time given to it, it took %s", took)
+			t.Errorf("want it to take no more than half of the invocation's time, it took %s", took)
 		}
 	})
 }
 
-// Time in which a listing waits for the comparison of its page is not the account's.
+// The time in which a listing waits for the comparison of its page is not counted.
 func TestPatience_CountsTheAccountsOwnTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPatience(time.Minute)
@@ -209,7 +207,7 @@ func TestPatience_CountsTheAccountsOwnTime(t *testing.T) {
 		pages := 0
 		err = p.list(t.Context(), here, func(_ context.Context, each func(func() error) error) error {
 			for range 5 {
-				time.Sleep(6 * time.Second) // and does not heed its context
+				time.Sleep(6 * time.Second) // and ignores its context
 				if err := each(func() error { pages++; return nil }); err != nil {
 					return err
 				}

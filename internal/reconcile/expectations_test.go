@@ -7,12 +7,7 @@ import (
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
-
-func adopting(o *Options) { o.Adopt = true }
-
-func alias(name string) vaulttest.Alias { return vaulttest.Alias{Mount: "aws", Name: name} }
 
 // under returns the paths in Vault that bear an instance's ID, sorted.
 func (w *world) under(instanceID string) []string {
@@ -87,8 +82,8 @@ func (w *world) removed(instanceID string) error {
 	return nil
 }
 
-// told returns an answer for the message of a failure: its first rows and its counts.
-func told(a Answer) string {
+// answerText returns an answer for the message of a failure: its first rows and its counts.
+func answerText(a Answer) string {
 	const shown = 6
 	var out strings.Builder
 	for i, d := range a.Drift {

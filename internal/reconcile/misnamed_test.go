@@ -19,7 +19,7 @@ const (
 	doorRole   = "alice_cluster/pki/k8s/roles/i-door"
 )
 
-// doors makes what a function that was taken over could leave to come back by, and others' objects beside it.
+// doors makes objects by which an attacker could come back who once controlled a function, and others' objects beside them.
 func (w *world) doors() {
 	for _, path := range []string{doorPolicy, doorLogin, doorRole} {
 		w.Objects[path] = map[string]any{}
@@ -29,12 +29,12 @@ func (w *world) doors() {
 	}
 }
 
-// doorRows are the rows without an instance.
+// doorRows returns the rows without an instance.
 func doorRows(a Answer) []Drift {
 	return slices.DeleteFunc(slices.Clone(a.Drift), func(d Drift) bool { return d.InstanceID != "" })
 }
 
-func isToldOfDoors(a Answer) bool {
+func hasDoorRows(a Answer) bool {
 	rows := doorRows(a)
 	want := []Drift{{Object: grant.KindPKIRole, Path: doorRole}, {Object: grant.KindAuthRole, Path: doorLogin}, {Object: grant.KindPolicy, Path: doorPolicy}}
 	return slices.EqualFunc(rows, want, func(d, w Drift) bool {
@@ -47,18 +47,18 @@ func TestMisnamed_IsToldAndNeverRemoved(t *testing.T) {
 		w := newWorld(t, 3)
 		w.doors()
 		before := maps.Clone(w.Objects)
-		var witnessed []string
-		observer := Observer{Log: slog.New(slog.DiscardHandler), Drift: func(_ context.Context, d Drift, _ facts.Place, _ string) { witnessed = append(witnessed, d.Path) }}
+		var observed []string
+		observer := Observer{Log: slog.New(slog.DiscardHandler), Drift: func(_ context.Context, d Drift, _ facts.Place, _ string) { observed = append(observed, d.Path) }}
 		a := w.reconciler(adopting).Run(t.Context(), Input{Mode: mode, Force: true}, w.converger(both, true), observer)
-		if !isToldOfDoors(a) || len(a.Drift) != 3 || a.Summary != (Summary{Conflicting: 3}) || a.Blocked || len(witnessed) != 3 {
-			t.Errorf("%s: want the three told and no other's, got %+v, witnessed %q", mode, a, witnessed)
+		if !hasDoorRows(a) || len(a.Drift) != 3 || a.Summary != (Summary{Conflicting: 3}) || a.Blocked || len(observed) != 3 {
+			t.Errorf("%s: want one row for each of the three, and none for others' objects, got %+v, observed %q", mode, a, observed)
 		}
 		if touched := w.touched(before); len(touched) > 0 || w.calls["get"] > 0 {
-			t.Errorf("%s: want nothing done about them, touched %q, %d records read", mode, touched, w.calls["get"])
+			t.Errorf("%s: want nothing touched and no record read, touched %q, %d records read", mode, touched, w.calls["get"])
 		}
 		for _, in := range []Input{{Mode: mode, InstanceIDs: []string{id(0)}}, {Mode: mode, Profile: "alice_cluster-worker"}} {
 			if a := w.reconcile(in); len(a.Drift) > 0 {
-				t.Errorf("%+v: want them told by runs for the whole fleet only\n%s", in, told(a))
+				t.Errorf("%+v: want these rows in runs for the whole fleet only\n%s", in, answerText(a))
 			}
 		}
 	}
@@ -72,7 +72,7 @@ func TestMisnamed_CountsOnceOverStretchesAndInvocations(t *testing.T) {
 	rows := 0
 	a, invocations := w.goOn(Input{Mode: Correct, Cursor: &Cursor{Limit: 10}}, func(a Answer) { rows += len(doorRows(a)) })
 	if a.Summary != (Summary{Missing: spoiled, Corrected: spoiled, Conflicting: 3}) || rows != 3 || invocations < 2 {
-		t.Errorf("want three rows once over %d invocations, got %d\n%s", invocations, rows, told(a))
+		t.Errorf("want three rows, each once, over %d invocations, got %d\n%s", invocations, rows, answerText(a))
 	}
 }
 
@@ -80,10 +80,10 @@ func TestTeardown_TellsWhatIsMisnamed(t *testing.T) {
 	w := newWorld(t, 3)
 	w.doors()
 	a := w.tearDown(Input{})
-	if !isToldOfDoors(a) || a.Summary.Corrected != 3 || a.Summary.Conflicting != 3 || w.Objects[doorPolicy] == nil || len(w.live()) > 0 {
-		t.Errorf("want the instances removed and the three told as left, got %+v", a)
+	if !hasDoorRows(a) || a.Summary.Corrected != 3 || a.Summary.Conflicting != 3 || w.Objects[doorPolicy] == nil || len(w.live()) > 0 {
+		t.Errorf("want the instances removed, and the three left with a row each, got %+v", a)
 	}
 	if again := w.tearDown(Input{InstanceIDs: []string{id(0)}}); len(again.Drift) > 0 {
-		t.Errorf("want them not told again when some instances are looked at once more, got %+v", again)
+		t.Errorf("want no rows of them in a run for some instances, got %+v", again)
 	}
 }

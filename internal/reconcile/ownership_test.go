@@ -17,8 +17,8 @@ import (
 
 var neighbour = grant.Realm{Deployment: "deployment-b", AuthMount: "aws"}
 
-// TestAdoptingNeverDeletesWhatIsSomebodyElses has running instances beside the fleet that another deployment granted
-// and no profile here fits: fewer than the delete limit stops, and more.
+// TestAdoptingNeverDeletesWhatIsSomebodyElses has running instances that another deployment granted and no profile here fits:
+// fewer than the delete limit stops, and more.
 func TestAdoptingNeverDeletesWhatIsSomebodyElses(t *testing.T) {
 	for _, n := range []int{alwaysDeleted - 1, 3 * alwaysDeleted} {
 		w := newWorld(t, 10)
@@ -28,21 +28,21 @@ func TestAdoptingNeverDeletesWhatIsSomebodyElses(t *testing.T) {
 			w.launch(noRole(f))
 		}
 		before := maps.Clone(w.Objects)
-		for range 2 { // a second run meets what the first may have left
+		for range 2 { // a second run sees the result of the first
 			a := w.reconcile(Input{Mode: Correct}, adopting)
 			if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
-				t.Fatalf("want nothing of another deployment's %d running instances touched: adopting is for what is to be made here; touched %q, cut %q\n%s", n, touched, w.cut, told(a))
+				t.Fatalf("want nothing of another deployment's %d running instances touched, as adoption is for making only; touched %q, cut %q\n%s", n, touched, w.cut, answerText(a))
 			}
 			if a.Summary != (Summary{Conflicting: n}) {
-				t.Errorf("want one row for each of the %d and nothing done, got\n%s", n, told(a))
+				t.Errorf("want one row for each of the %d and nothing done, got\n%s", n, answerText(a))
 			}
 			w.now = w.now.Add(time.Hour)
 		}
 	}
 }
 
-// TestAFleetThatAnotherDeploymentTookOverIsLeftToIt has the ledger of the deployment that made the fleet, while the
-// policies bear the marker of the one that has adopted it since; no profile here fits any more.
+// TestAFleetThatAnotherDeploymentTookOverIsLeftToIt runs in the deployment that made the fleet and whose ledger records it. The
+// policies have the marker of the deployment that adopted the fleet, and no profile here fits any more.
 func TestAFleetThatAnotherDeploymentTookOverIsLeftToIt(t *testing.T) {
 	w := newWorld(t, 5)
 	for _, f := range w.ec2 {
@@ -53,17 +53,17 @@ func TestAFleetThatAnotherDeploymentTookOverIsLeftToIt(t *testing.T) {
 	for range 2 {
 		a := w.reconcile(Input{Mode: Correct})
 		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
-			t.Fatalf("want running instances left to the deployment whose markers they bear, whatever this one's ledger says; touched %q, cut %q\n%s", touched, w.cut, told(a))
+			t.Fatalf("want running instances left to the deployment of their markers, whatever this one's ledger says; touched %q, cut %q\n%s", touched, w.cut, answerText(a))
 		}
 		if a.Summary != (Summary{Conflicting: 5}) {
-			t.Errorf("want the conflict told for each instance and nothing done, got\n%s", told(a))
+			t.Errorf("want one conflicting row for each instance and nothing done, got\n%s", answerText(a))
 		}
 		w.now = w.now.Add(time.Hour)
 	}
 }
 
-// TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval has six instances gone whose recorded policies bear
-// another marker: all else of them goes, and what stays does not count for the delete limit of the runs to come.
+// TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval has six terminated instances whose recorded policies have
+// another marker. Their other objects are removed, and the policies do not count toward the delete limit of later runs.
 func TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval(t *testing.T) {
 	w := newWorld(t, 20)
 	var foreign []string
@@ -76,7 +76,7 @@ func TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval(t *testing.T)
 	a := w.reconcile(Input{Mode: Correct, Force: true})
 	for n, policy := range foreign {
 		if left := w.under(id(n)); !slices.Equal(left, []string{policy}) || !slices.Contains(w.cut, id(n)) {
-			t.Fatalf("want the foreign policy left and all else of instance %s gone, its tokens too; left %q, cut %q\n%s", id(n), left, w.cut, told(a))
+			t.Fatalf("want the foreign policy left, and all other objects and tokens of instance %s removed; left %q, cut %q\n%s", id(n), left, w.cut, answerText(a))
 		}
 		delete(w.ec2, id(n))
 	}
@@ -85,17 +85,17 @@ func TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval(t *testing.T)
 	for range 2 {
 		a = w.reconcile(Input{Mode: Correct})
 		if a.Blocked || a.Summary.Conflicting != len(foreign) {
-			t.Errorf("want what is left in conflict told for each of %d and no removal held up by it, got\n%s", len(foreign), told(a))
+			t.Errorf("want one conflicting row for each of %d, and no removal held up by them, got\n%s", len(foreign), answerText(a))
 		}
 		w.now = w.now.Add(time.Hour)
 	}
 	if err := w.removed(id(10)); err != nil {
-		t.Errorf("want the next instance that ends removed all the same: %v", err)
+		t.Errorf("want the next instance that ends removed: %v", err)
 	}
 }
 
-// TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired has a role of nobody's beside a role that was loosened: who
-// may write the one could else keep the other open.
+// TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired has a role of an unknown owner beside a role that was loosened. Its
+// writer could otherwise keep the loosened role open.
 func TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired(t *testing.T) {
 	w := newWorld(t, 3)
 	kubelet, beside := "alice_cluster/pki/k8s/roles/"+id(1)+"-kubelet", "alice_cluster/pki/k8s/roles/"+id(1)+"-zzz"
@@ -103,15 +103,15 @@ func TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired(t *testing.T) {
 	w.Objects[beside] = map[string]any{"allow_any_name": true}
 	a := w.reconcile(Input{Mode: Correct})
 	if w.Objects[kubelet]["allow_any_name"] != false {
-		t.Errorf("want %s repaired though %s stands beside it, got %v\n%s", kubelet, beside, w.Objects[kubelet], told(a))
+		t.Errorf("want %s repaired though %s exists beside it, got %v\n%s", kubelet, beside, w.Objects[kubelet], answerText(a))
 	}
 	if w.Objects[beside] == nil || a.Summary != (Summary{Changed: 1, Conflicting: 1, Corrected: 1}) {
-		t.Errorf("want what nobody can tell the owner of told and left: it stands there: %v\n%s", w.Objects[beside] != nil, told(a))
+		t.Errorf("want a row for the role of an unknown owner, and the role left: it exists: %v\n%s", w.Objects[beside] != nil, answerText(a))
 	}
 }
 
-// TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt has a policy with this deployment's marker, which whoever may
-// write policies can forge, beside an auth role made by hand for a running instance.
+// TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt has a policy with this deployment's marker, which any writer of policies
+// can forge, beside an auth role made by hand for a running instance.
 func TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.launch(noRole(worker(50)))
@@ -120,12 +120,12 @@ func TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt(t *testing.T) {
 	w.Objects[grant.PolicyPath(grant.PolicyName(f.ID, "zzz"))] = map[string]any{"policy": grant.Marker{Deployment: "vault-ec2", InstanceID: f.ID, Profile: "x"}.String()}
 	a := w.reconcile(Input{Mode: Correct})
 	if w.Objects[role] == nil || slices.Contains(w.cut, f.ID) {
-		t.Errorf("want an auth role that does not give the marked policy left, and its tokens: the role stands: %v, cut %q\n%s", w.Objects[role] != nil, w.cut, told(a))
+		t.Errorf("want an auth role and its tokens left that does not give the marked policy: the role exists: %v, cut %q\n%s", w.Objects[role] != nil, w.cut, answerText(a))
 	}
 }
 
-// TestATargetedRunSaysOfANameWhatTheWholeRunSays has a running instance hold the name that another one wants. That a
-// run does not ask for the holder does not make it gone.
+// TestATargetedRunSaysOfANameWhatTheWholeRunSays has a running instance hold the name that another one wants. A run that does
+// not list the holder must not take it for gone.
 func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.ec2[id(0)]
@@ -133,17 +133,17 @@ func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
 	w.launch(f)
 	whole := w.reconcile(Input{Mode: Detect})
 	if whole.Summary != (Summary{Conflicting: 1}) {
-		t.Fatalf("want one row about the name that is held, got\n%s", told(whole))
+		t.Fatalf("want one row about the held name, got\n%s", answerText(whole))
 	}
 	before := maps.Clone(w.Objects)
 	for _, mode := range []Mode{Detect, Correct} {
 		a := w.reconcile(Input{Mode: mode, InstanceIDs: []string{f.ID}})
 		if !reflect.DeepEqual(a.Drift, whole.Drift) {
-			t.Errorf("%s: want the row of the whole run\n%s\ngot\n%s", mode, told(whole), told(a))
+			t.Errorf("%s: want the row of the whole run\n%s\ngot\n%s", mode, answerText(whole), answerText(a))
 		}
 	}
 	if err := w.granted(id(0)); err != nil || len(w.touched(before)) > 0 {
-		t.Errorf("want the holder to keep its grant and its name, touched %q: %v", w.touched(before), err)
+		t.Errorf("want the holder to keep grant and name, touched %q: %v", w.touched(before), err)
 	}
 }
 
@@ -152,19 +152,19 @@ func TestALostClaimIsTakenAgain(t *testing.T) {
 	delete(w.Claims, w.Records[id(1)].Claims[0])
 	a := w.reconcile(Input{Mode: Correct})
 	if err := w.granted(id(1)); err != nil || a.Summary != (Summary{Changed: 1, Corrected: 1}) {
-		t.Fatalf("want the lost claim found and taken again: %v\n%s", err, told(a))
+		t.Fatalf("want the lost claim found and taken again: %v\n%s", err, answerText(a))
 	}
 	f := w.ec2[id(1)]
 	f.ID = id(50)
 	w.launch(f)
 	a = w.reconcile(Input{Mode: Correct})
 	if left := w.under(f.ID); len(left) > 0 || a.Summary.Conflicting != 1 {
-		t.Errorf("want no second live instance granted the same name, got %q\n%s", left, told(a))
+		t.Errorf("want the same name not granted to a second live instance, got %q\n%s", left, answerText(a))
 	}
 }
 
-// TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor has the successor's repair handed to provision, which may not
-// remove, unless reconcile sees that a name must be taken over first.
+// TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor has the successor's repair handed to provision, which may not remove,
+// unless reconcile sees that a name must be freed first.
 func TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor(t *testing.T) {
 	w := newWorld(t, 3)
 	delete(w.Records, id(1))
@@ -178,7 +178,7 @@ func TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor(t *testing.T) {
 	provision := &provisioning{world: w}
 	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Queue = provision })
 	if err := w.granted(successor.ID); err != nil {
-		t.Errorf("want the successor granted in one run, the name freed: %v; provision says %v\n%s", err, provision.errs, told(a))
+		t.Errorf("want the name freed and the successor granted in one run: %v; provision returned %v\n%s", err, provision.errs, answerText(a))
 	}
 }
 
@@ -206,16 +206,14 @@ func (p *provisioning) Send(ctx context.Context, events []event.Event) []error {
 	return make([]error, len(events))
 }
 
-// TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject has a record that says "refused" and names nothing, while
-// the grant stands: only together do its objects prove whose they are, so they must go together.
+// TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject has a refused record that names no object, while the grant exists.
+// Only together do its objects prove their owner, so they must be removed together.
 func TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject(t *testing.T) {
 	w := newWorld(t, 3)
-	r := w.Records[id(1)]
-	r.State, r.Objects = ledger.Refused, nil
-	w.Records[id(1)] = r
+	w.edit(id(1), func(r *ledger.Record) { r.State, r.Objects = ledger.Refused, nil })
 	w.terminate(1)
 	a := w.reconcile(Input{Mode: Correct})
 	if err := w.removed(id(1)); err != nil {
-		t.Errorf("want a login that nobody has recorded gone with all else: %v\n%s", err, told(a))
+		t.Errorf("want the unrecorded login removed with all other objects: %v\n%s", err, answerText(a))
 	}
 }

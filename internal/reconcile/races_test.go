@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"context"
-	"log/slog"
 	"maps"
 	"testing"
 	"time"
@@ -13,8 +12,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift has the lists of Vault say one thing and the ledger, read a
-// moment later, another, with all in order.
+// TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift has a correct change between the lists of Vault and the read of the
+// ledger, which therefore differ.
 func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
 	for name, happens := range map[string]func(w *world) (between func()){
 		"an instance is granted": func(w *world) func() {
@@ -41,13 +40,13 @@ func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
 			}}
 		})
 		if len(a.Drift) > 0 || a.Blocked || len(w.touched(before))+len(w.cut) > 0 {
-			t.Errorf("%s: want no row and nothing done about what is in order, touched %q, cut %q\n%s", name, w.touched(before), w.cut, told(a))
+			t.Errorf("%s: want no row and nothing touched, touched %q, cut %q\n%s", name, w.touched(before), w.cut, answerText(a))
 		}
 	}
 }
 
-// TestTwoRunsAtOnceLeaveNoDrift has both repair and remove the same instances. One may find the other's lease; the next
-// run mends what is left.
+// TestTwoRunsAtOnceLeaveNoDrift has two runs repair and remove the same instances. One may meet the other's lease; the next run
+// repairs the rest.
 func TestTwoRunsAtOnceLeaveNoDrift(t *testing.T) {
 	for range 6 {
 		w := newWorld(t, 16)
@@ -63,29 +62,29 @@ func TestTwoRunsAtOnceLeaveNoDrift(t *testing.T) {
 		w.now = w.now.Add(2 * time.Minute) // past every lease
 		third := w.reconcile(Input{Mode: Correct})
 		if a := w.reconcile(Input{Mode: Detect}); len(a.Drift) > 0 {
-			t.Fatalf("want no drift after one more run, got\n%s\nthe runs before:\n%s\n%s\n%s", told(a), told(first), told(second), told(third))
+			t.Fatalf("want no drift after one more run, got\n%s\nthe runs before:\n%s\n%s\n%s", answerText(a), answerText(first), answerText(second), answerText(third))
 		}
 		for n := range 4 {
 			if err := w.removed(id(n)); err != nil {
-				t.Fatalf("want what ended removed: %v", err)
+				t.Fatalf("want the ended instances removed: %v", err)
 			}
 		}
 	}
 }
 
-// TestWhatWaitsLongForItsRepairIsLookedAtOnceMore has a slow Vault: lifecycle makes no grant from a look at EC2 that is
-// older than half a minute, and the last of those that were looked at together come later than that.
+// TestWhatWaitsLongForItsRepairIsLookedAtOnceMore has a slow Vault. Converge makes no grant by facts older than half a minute,
+// and the last instances of a look have to wait longer than that.
 func TestWhatWaitsLongForItsRepairIsLookedAtOnceMore(t *testing.T) {
 	w := newWorld(t, chunk)
 	spoiled := w.spoil(1)
 	slow := slowly{w.converger(both, false), w}
-	a := w.reconciler().Run(t.Context(), Input{Mode: Correct}, slow, Observer{Log: slog.New(slog.DiscardHandler)})
+	a := w.reconciler().Run(t.Context(), Input{Mode: Correct}, slow, silent)
 	if a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) {
-		t.Errorf("want all %d repaired however long the first take, got\n%s", spoiled, told(a))
+		t.Errorf("want all %d repaired, however long the first ones take, got\n%s", spoiled, answerText(a))
 	}
 }
 
-// slowly is lifecycle with a Vault that takes its time.
+// slowly is a converger with a slow Vault.
 type slowly struct {
 	*converge.Converger
 	w *world
@@ -98,11 +97,11 @@ func (s slowly) Converge(ctx context.Context, t converge.Request, i instance.Sig
 	return s.Converger.Converge(ctx, t, i)
 }
 
-// TestRecord_HidesNoInstanceByItsTimes has records written by hand that would have every run wait for ever.
+// TestRecord_HidesNoInstanceByItsTimes has records written by hand, with times for which a run could wait for ever.
 func TestRecord_HidesNoInstanceByItsTimes(t *testing.T) {
 	far := start.Add(24 * time.Hour)
 	for name, forge := range map[string]func(*ledger.Record){
-		"a lease":        func(r *ledger.Record) { r.LeaseOwner, r.LeaseExpiresAt = "nobody", far.UnixMilli() },
+		"a lease":        func(r *ledger.Record) { r.LeaseOwner, r.LeaseExpiresAt = "another run", far.UnixMilli() },
 		"a quiet time":   func(r *ledger.Record) { r.QuietUntil = &far },
 		"its last write": func(r *ledger.Record) { r.UpdatedAt = far },
 	} {
@@ -112,11 +111,9 @@ func TestRecord_HidesNoInstanceByItsTimes(t *testing.T) {
 			if gone {
 				delete(w.ec2, id(1))
 			}
-			r := w.Records[id(1)]
-			forge(&r)
-			w.Records[id(1)] = r
+			w.edit(id(1), forge)
 			if a := w.run(w.reconciler(), Input{Mode: Detect}); len(a.Drift) == 0 || a.Drift[0].InstanceID != id(1) {
-				t.Errorf("%s far ahead, instance gone: %v: want its drift told, got\n%s", name, gone, told(a))
+				t.Errorf("%s far ahead, instance gone: %v: want its drift reported, got\n%s", name, gone, answerText(a))
 			}
 		}
 	}

@@ -9,16 +9,17 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
 func TestAFleetThatIsAsItShouldBeHasNoRows(t *testing.T) {
 	w := newWorld(t, 40)
 	a := w.run(w.reconciler(), Input{Mode: Correct})
 	if len(a.Drift) > 0 || a.Blocked || a.Truncated || a.Scanned != (Scanned{Instances: 40, Records: 40, Policies: 40, AuthRoles: 40, PKIRoles: 80}) {
-		t.Errorf("want nothing but the counts, got %+v", a)
+		t.Errorf("want the counts and no row, got %+v", a)
 	}
 	if w.calls["read"] != 160 {
-		t.Errorf("want each of 160 objects read once, got %d reads", w.calls["read"])
+		t.Errorf("want one read of each of 160 objects, got %d reads", w.calls["read"])
 	}
 	if a := w.run(w.reconciler(), Input{NamesOnly: true}); len(a.Drift) > 0 || w.calls["read"] != 160 {
 		t.Errorf("by names only: want no read and no row, got %+v after %d reads", a, w.calls["read"]-160)
@@ -34,7 +35,7 @@ func TestByNamesOnlyWhatIsMissingIsFoundAndWhatIsChangedIsNot(t *testing.T) {
 	}
 }
 
-// TestAFleetIsTakenInStretches holds ten records at a time of ninety-five.
+// TestAFleetIsTakenInStretches compares ninety-five instances, with ten records in memory at a time.
 func TestAFleetIsTakenInStretches(t *testing.T) {
 	w := newWorld(t, 95)
 	spoiled := w.spoil(3)
@@ -53,8 +54,8 @@ func TestAFleetIsTakenInStretches(t *testing.T) {
 	}
 }
 
-// TestARunThatOutlastsItsInvocationGoesOnAtItsCursor lets each repair take twenty-five seconds of a fifteen-minute
-// invocation.
+// TestARunThatOutlastsItsInvocationGoesOnAtItsCursor has repairs that take twenty-five seconds each, and invocations of fifteen
+// minutes.
 func TestARunThatOutlastsItsInvocationGoesOnAtItsCursor(t *testing.T) {
 	w := newWorld(t, 100)
 	spoiled := w.spoil(1)
@@ -63,11 +64,11 @@ func TestARunThatOutlastsItsInvocationGoesOnAtItsCursor(t *testing.T) {
 	a, invocations := w.goOn(Input{Mode: Correct}, func(a Answer) {
 		rows += len(a.Drift)
 		if a.Cursor != nil && (!a.Truncated || a.Cursor.After == "") {
-			t.Fatalf("want a cursor that says how far it came, got %+v", a)
+			t.Fatalf("want a cursor that says how far the run came, got %+v", a)
 		}
 	})
 	if invocations < 3 || invocations > 5 || rows != spoiled || a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || w.calls["converge"] != spoiled {
-		t.Errorf("want %d repairs, each once, and a row for each over three to five invocations and one summary, got %d and %d over %d: %+v", spoiled, w.calls["converge"], rows, invocations, a.Summary)
+		t.Errorf("want %d repairs and rows, each once, over three to five invocations, and one summary, got %d and %d over %d: %+v", spoiled, w.calls["converge"], rows, invocations, a.Summary)
 	}
 	if a.DurationMs < int64(spoiled)*25_000 {
 		t.Errorf("want the duration of the whole run, got %d ms", a.DurationMs)
@@ -84,12 +85,12 @@ func TestAComparisonThatDoesNotFitIntoAnInvocationIsTriedOnAShorterStretch(t *te
 		}
 	})
 	if a.Blocked || invocations < 5 || last != minStretch {
-		t.Errorf("want it to end with shorter stretches, the first two tries given up, got %+v after %d invocations, in stretches of %d", a, invocations, last)
+		t.Errorf("want the first two tries given up, and the run to end with shorter stretches, got %+v after %d invocations, in stretches of %d", a, invocations, last)
 	}
 	w.tick["read"] = time.Minute
 	in := Input{Mode: Detect, Cursor: &Cursor{Limit: 150}}
 	if a := w.run(w.reconciler(), in); a.Cursor != nil || !a.Blocked || !strings.Contains(a.BlockedReason, "given up") {
-		t.Errorf("want a run that can get nowhere given up, got %+v", a)
+		t.Errorf("want a run given up that cannot get on, got %+v", a)
 	}
 }
 
@@ -109,7 +110,7 @@ func TestTheDeleteLimitIsOneForTheWholeRun(t *testing.T) {
 		w.remove(id(n * 4))
 	}
 	if a := w.run(w.reconciler(), in); !a.Blocked || !strings.Contains(a.BlockedReason, says) {
-		t.Errorf("want what was removed before to count, got %+v", a)
+		t.Errorf("want the removals of the invocation before counted, got %+v", a)
 	}
 	in.Force = true
 	if a := w.run(w.reconciler(), in); a.Blocked || a.Summary.Corrected != gone-before {
@@ -132,23 +133,19 @@ func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
 		w := newWorld(t, 5)
 		w.fail[kind] = errStorage
 		if a := w.run(w.reconciler(), Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, says) || w.calls["converge"] > 0 {
-			t.Errorf("%s fails: want nothing compared and the reason told, got %+v", kind, a)
+			t.Errorf("%s fails: want nothing compared, and the reason, got %+v", kind, a)
 		}
 	}
 }
 
-// TestWhatSomebodyIsAtWorkOnIsNoDrift has records that were written, or are leased, while the lists were read.
+// TestWhatSomebodyIsAtWorkOnIsNoDrift has records that are leased, or were written while the lists were read.
 func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
 	w := newWorld(t, 3)
 	w.spoil(1)
-	leased := w.Records[id(0)]
-	leased.LeaseOwner, leased.LeaseExpiresAt = "somebody", start.Add(time.Minute).UnixMilli()
-	w.Records[id(0)] = leased
-	write := func() {
-		r := w.Records[id(1)]
-		r.Version++
-		w.Records[id(1)] = r
-	}
+	w.edit(id(0), func(r *ledger.Record) {
+		r.LeaseOwner, r.LeaseExpiresAt = "another run", start.Add(time.Minute).UnixMilli()
+	})
+	write := func() { w.edit(id(1), func(r *ledger.Record) { r.Version++ }) }
 	r := w.reconciler(func(o *Options) { o.Ledger = interrupted{Client: w.ledger(), after: write} })
 	if a := w.run(r, Input{Mode: Detect}); len(a.Drift) != 1 || a.Drift[0].InstanceID != id(2) {
 		t.Errorf("want a row for the third alone, got %+v", a.Drift)
@@ -162,7 +159,7 @@ func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
 	w.terminate(3)
 	a := w.run(w.reconciler(func(o *Options) { o.Queue = w }), Input{Mode: Correct})
 	if a.Summary.Enqueued != 1 || len(w.sent) != 1 || w.sent[0].ID != id(1) || a.Summary.Corrected != 2 {
-		t.Errorf("want one handed on and two made here, got %+v, sent %+v", a.Summary, w.sent)
+		t.Errorf("want one repair enqueued and two made here, got %+v, sent %+v", a.Summary, w.sent)
 	}
 }
 
@@ -197,8 +194,8 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 		terms func(*limits)
 		want  []Action // of the rows that are left
 	}{
-		"what is missing is made":              {[]Change{missing}, func(*limits) {}, []Action{Create}},
-		"what is orphaned is deleted":          {[]Change{orphaned}, func(*limits) {}, []Action{Delete}},
+		"a missing object is made":             {[]Change{missing}, func(*limits) {}, []Action{Create}},
+		"an orphaned one is deleted":           {[]Change{orphaned}, func(*limits) {}, []Action{Delete}},
 		"nothing beside a conflict is touched": {[]Change{missing, foreign}, func(*limits) {}, []Action{None, None}},
 		"adopted, both are made":               {[]Change{missing, foreign}, func(t *limits) { t.adopt = true }, []Action{Update, Create}},
 		"another profile's is left out":        {[]Change{missing, orphaned}, func(t *limits) { t.profile = "q" }, []Action{Delete}},
@@ -220,7 +217,7 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 		"six of twenty-nine are more":                {[]Change{orphaned}, counts(5, 29), []Action{None}},
 		"past one account's limit another's deletes": {[]Change{orphaned, another}, func(t *limits) { t.elsewhere = map[facts.Place]int{here: 9} }, []Action{None, Delete}},
 		"what went before counts in its account":     {[]Change{orphaned, another}, func(t *limits) { t.removed = map[string]int{here.Account: 5} }, []Action{None, Delete}},
-		"what is withheld counts for nobody": {[]Change{orphaned, another}, func(t *limits) {
+		"a withheld removal counts for no limit": {[]Change{orphaned, another}, func(t *limits) {
 			t.failed, t.elsewhere = map[facts.Place]string{here: "x"}, map[facts.Place]int{here: 20}
 		}, []Action{None, Delete}},
 		"few in a small account stop no large one": {[]Change{orphaned, another}, func(t *limits) {
@@ -257,6 +254,6 @@ func TestAnInstanceWhoseStateChangedSinceIsLeftToTheNextRun(t *testing.T) {
 	stops := func(s *instance.Sighting) { s.Facts.State = facts.Stopping }
 	a := w.run(w.reconciler(func(o *Options) { o.Instances = altered{EC2: w.instances(), looked: stops} }), Input{Mode: Correct})
 	if a.Summary != (Summary{Missing: 1, Failed: 1}) || !strings.Contains(a.Drift[0].Error, "left to the next run") || w.calls["converge"] > 0 {
-		t.Errorf("want nothing made for an instance that stopped meanwhile, got %+v", a)
+		t.Errorf("want nothing made for an instance that has stopped, got %+v", a)
 	}
 }

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -13,8 +12,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// TestARepairThatWasToMakeNeverTakesAway has EC2 tell of no role when the instances are looked at once more: no profile
-// fits them then. Removing them was in no plan and within no limit.
+// TestARepairThatWasToMakeNeverTakesAway has EC2 show no role in the second look, so that no profile fits. Removals were not in
+// the plan, and no limit was applied to them.
 func TestARepairThatWasToMakeNeverTakesAway(t *testing.T) {
 	for name, doubt := range map[string]error{"all could be read": nil, "a list failed": errStorage} {
 		w := newWorld(t, 2*alwaysDeleted)
@@ -24,15 +23,15 @@ func TestARepairThatWasToMakeNeverTakesAway(t *testing.T) {
 		loses := func(s *instance.Sighting) { s.Facts = noRole(s.Facts) }
 		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{EC2: w.instances(), looked: loses} })
 		if touched := w.touched(before); len(touched)+len(w.cut)+len(w.deleted) > 0 {
-			t.Errorf("%s: want running instances to keep what they have, a run that plans to remove them is held to its limit; touched %q, cut %q\n%s", name, touched, w.cut, told(a))
+			t.Errorf("%s: want running instances to keep their grants, as only a planned removal is limited; touched %q, cut %q\n%s", name, touched, w.cut, answerText(a))
 		}
 		if a.Blocked != (doubt != nil) || a.Summary != (Summary{Missing: spoiled, Failed: spoiled}) || !strings.Contains(a.Drift[0].Error, "left to the next run") {
-			t.Errorf("%s: want each told as left to the next run, got\n%s", name, told(a))
+			t.Errorf("%s: want each row left to the next run, got\n%s", name, answerText(a))
 		}
 	}
 }
 
-// TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit has both looks at EC2 say so.
+// TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit has both looks at EC2 show no role.
 func TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit(t *testing.T) {
 	for n, blocked := range map[int]bool{alwaysDeleted: false, alwaysDeleted + 1: true} {
 		w := newWorld(t, n)
@@ -42,21 +41,21 @@ func TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit(t 
 		before := maps.Clone(w.Objects)
 		a := w.reconcile(Input{Mode: Correct})
 		if a.Blocked != blocked {
-			t.Errorf("%d of %d instances: want removals blocked: %v, got\n%s", n, n, blocked, told(a))
+			t.Errorf("%d of %d instances: want removals blocked: %v, got\n%s", n, n, blocked, answerText(a))
 		}
 		if touched := w.touched(before); blocked && len(touched)+len(w.cut) > 0 {
-			t.Errorf("%d of %d instances: want one wrong answer of AWS's to take nothing from a whole fleet; touched %q, cut %q", n, n, touched, w.cut)
+			t.Errorf("%d of %d instances: want a wrong answer of AWS to remove no grant of a whole fleet; touched %q, cut %q", n, n, touched, w.cut)
 		}
 		for id := range w.ec2 {
 			if err := w.removed(id); !blocked && err != nil {
-				t.Errorf("want the few removed that no profile fits: %v", err)
+				t.Errorf("want the few grants removed: %v", err)
 			}
 		}
 	}
 }
 
-// TestWhileNothingMayBeDeletedNoNameIsTakenOver has names pass from instances that are gone to new ones: taking a name
-// over removes its holder, so it is within the same limit.
+// TestWhileNothingMayBeDeletedNoNameIsTakenOver has names pass from ended instances to new ones. That removes the holders, so the
+// limit applies.
 func TestWhileNothingMayBeDeletedNoNameIsTakenOver(t *testing.T) {
 	w := newWorld(t, 12)
 	const taken = alwaysDeleted + 1
@@ -69,17 +68,17 @@ func TestWhileNothingMayBeDeletedNoNameIsTakenOver(t *testing.T) {
 	before := maps.Clone(w.Objects)
 	a := w.reconcile(Input{Mode: Correct})
 	if touched := w.touched(before); !a.Blocked || len(touched)+len(w.cut) > 0 {
-		t.Errorf("want %d removals of 12 blocked in every way, touched %q, cut %q\n%s", taken, touched, w.cut, told(a))
+		t.Errorf("want %d removals of 12 blocked in every way, touched %q, cut %q\n%s", taken, touched, w.cut, answerText(a))
 	}
 	a = w.reconcile(Input{Mode: Correct, Force: true})
 	for n := range taken {
 		if err := w.granted(id(100 + n)); err != nil || len(w.under(id(n))) > 0 {
-			t.Errorf("forced: want the successor granted and nothing left of its predecessor, %q are: %v\n%s", w.under(id(n)), err, told(a))
+			t.Errorf("forced: want the successor granted and its predecessor removed, left are %q: %v\n%s", w.under(id(n)), err, answerText(a))
 		}
 	}
 }
 
-// TestANamePassesToItsSuccessorInOneRun has the removal of a name's holder and the taking over of the name in one plan.
+// TestANamePassesToItsSuccessorInOneRun has the removal of a name's holder and the grant of its successor in one plan.
 func TestANamePassesToItsSuccessorInOneRun(t *testing.T) {
 	for _, successor := range []string{id(3), "i-00000000000000000"} { // after the holder in the order of IDs, and before
 		for range 10 {
@@ -90,37 +89,37 @@ func TestANamePassesToItsSuccessorInOneRun(t *testing.T) {
 			w.launch(f)
 			a := w.reconcile(Input{Mode: Correct})
 			if err := w.granted(f.ID); err != nil || a.Summary != (Summary{Missing: 1, Orphaned: 1, Corrected: 2}) {
-				t.Fatalf("want the holder removed and its successor granted in one run: %v\n%s", err, told(a))
+				t.Fatalf("want the holder removed and its successor granted in one run: %v\n%s", err, answerText(a))
 			}
 		}
 	}
 }
 
-// TestWhileNothingMayBeDeletedNoStaleObjectGoes has a role in a live instance's record that its profile does not make
-// any more, beside a policy that is missing. One run of lifecycle's would do both.
+// TestWhileNothingMayBeDeletedNoStaleObjectGoes has a missing policy and a recorded role that the profile does not make any more.
+// One run of converge would make the one and delete the other.
 func TestWhileNothingMayBeDeletedNoStaleObjectGoes(t *testing.T) {
 	w := newWorld(t, 3)
 	stale := "alice_cluster/pki/k8s/roles/" + id(1) + "-old"
-	r := w.Records[id(1)]
-	r.Objects = append(slices.Clone(r.Objects), ledger.Object{Kind: grant.KindPKIRole, Path: stale})
-	w.Records[id(1)] = r
+	w.edit(id(1), func(r *ledger.Record) {
+		r.Objects = append(slices.Clone(r.Objects), ledger.Object{Kind: grant.KindPKIRole, Path: stale})
+	})
 	w.Objects[stale] = map[string]any{}
 	delete(w.Objects, grant.PolicyPath(grant.PolicyName(id(1), "node")))
 	w.fail["list auth/aws/role"] = errStorage
 	before := maps.Clone(w.Objects)
 	a := w.reconcile(Input{Mode: Correct})
 	if touched := w.touched(before); !a.Blocked || len(touched) > 0 || a.Summary.Corrected > 0 {
-		t.Errorf("want the instance left alone while nothing may be deleted, touched %q\n%s", touched, told(a))
+		t.Errorf("want nothing touched while nothing may be deleted, touched %q\n%s", touched, answerText(a))
 	}
 	w.fail["list auth/aws/role"] = nil
 	a = w.reconcile(Input{Mode: Correct})
 	if err := w.granted(id(1)); err != nil || w.Objects[stale] != nil || a.Blocked {
-		t.Errorf("want both done once it may be: the stale role stands: %v; %v\n%s", w.Objects[stale] != nil, err, told(a))
+		t.Errorf("want both done once deletes are allowed: the stale role exists: %v; %v\n%s", w.Objects[stale] != nil, err, answerText(a))
 	}
 }
 
-// TestWhatLoginsLeftDoesNotCountForTheDeleteLimit has more instances that went long ago and left an entity each than
-// the limit lets go, and one that is to be removed.
+// TestWhatLoginsLeftDoesNotCountForTheDeleteLimit has one instance to remove, and more login entities of former instances than
+// the limit allows removals.
 func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	w := newWorld(t, 20)
 	for n := range 2 * alwaysDeleted {
@@ -132,18 +131,18 @@ func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	w.terminate(15)
 	a := w.reconcile(Input{Mode: Correct})
 	if err := w.removed(id(15)); err != nil || a.Blocked {
-		t.Errorf("want one removal of ten recorded instances not held up by what was granted to none of them: %v\n%s", err, told(a))
+		t.Errorf("want one removal of ten recorded instances not held up by login leftovers: %v\n%s", err, answerText(a))
 	}
 	for n := range 2 * alwaysDeleted {
 		if !slices.Contains(w.cut, id(n)) || len(w.Entities) > 0 {
-			t.Fatalf("want what the logins of %s left swept, cut %q", id(n), w.cut)
+			t.Fatalf("want the login leftovers of %s removed, cut %q", id(n), w.cut)
 		}
 	}
 }
 
-// TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved has two stacks share a deployment name and a Vault, each with
-// a region and a ledger of its own: to this one the other's instances are marked as its own, in no record and in no
-// listing. Only the auth role tells that they are elsewhere, and it is made last.
+// TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved has two stacks with one deployment name and one Vault, each with its
+// own region and ledger. This one finds the other's instances marked as its own, without a record, and EC2 does not list them.
+// Only their auth role names another region, and it is made last.
 func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
 	w := newWorld(t, 10)
 	f := worker(50)
@@ -155,22 +154,22 @@ func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
 	for name, v := range map[string]Vault{"the whole grant is listed": w.vault(), "the auth role is made after its list was read": lacking{w.vault(), "auth/aws/role", f.ID}} {
 		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Vault = v })
 		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
-			t.Errorf("%s: want nothing touched of what runs in another region, touched %q, cut %q\n%s", name, touched, w.cut, told(a))
+			t.Errorf("%s: want nothing of an instance in another region touched, touched %q, cut %q\n%s", name, touched, w.cut, answerText(a))
 		}
 	}
 }
 
-// TestNamesKeptWithoutAGrantEndWithTheInstance has an instance lose its profile, keep its names while it lives, and end
-// unheard.
+// TestNamesKeptWithoutAGrantEndWithTheInstance has an instance that loses its profile, keeps its names while it lives, and ends
+// without an event.
 func TestNamesKeptWithoutAGrantEndWithTheInstance(t *testing.T) {
 	w := newWorld(t, 20)
 	f := w.launch(noRole(w.ec2[id(3)]))
 	run := func() Answer {
 		w.now = w.now.Add(time.Hour)
-		return w.reconciler().Run(t.Context(), Input{Mode: Correct}, w.converger(both, false), Observer{Log: slog.New(slog.DiscardHandler)})
+		return w.reconcile(Input{Mode: Correct})
 	}
 	if a := run(); a.Summary != (Summary{Changed: 1, Corrected: 1}) {
-		t.Fatalf("want the grant removed, got\n%s", told(a))
+		t.Fatalf("want the grant removed, got\n%s", answerText(a))
 	}
 	held := func() (n int) {
 		for _, c := range w.Claims {
@@ -182,13 +181,13 @@ func TestNamesKeptWithoutAGrantEndWithTheInstance(t *testing.T) {
 	}
 	kept := held()
 	if a := run(); len(a.Drift) > 0 || kept == 0 || held() != kept {
-		t.Errorf("want names kept while certificates with them may be good and no drift, got %d and then %d held\n%s", kept, held(), told(a))
+		t.Errorf("want no drift, and the names held while their certificates may be good, got %d and then %d held\n%s", kept, held(), answerText(a))
 	}
 	delete(w.ec2, f.ID)
 	if a := run(); a.Summary != (Summary{Orphaned: 1, Corrected: 1}) || held() > 0 {
-		t.Errorf("want the names given up, nobody else ends them; %d held, got\n%s", held(), told(a))
+		t.Errorf("want the names released, as no other run would; %d held, got\n%s", held(), answerText(a))
 	}
 	if a := run(); len(a.Drift) > 0 {
-		t.Errorf("want nothing left to do, got\n%s", told(a))
+		t.Errorf("want nothing left to do, got\n%s", answerText(a))
 	}
 }

@@ -1,18 +1,18 @@
 package reconcile
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// TestRevoking_IsFoundAndFinished has removals that are done but for their certificates, of more instances than the delete
-// limit lets go, and one instance that is to be removed.
+// TestRevoking_IsFoundAndFinished has one instance to remove, and more removals with certificates left to revoke than the delete
+// limit allows.
 func TestRevoking_IsFoundAndFinished(t *testing.T) {
-	for name, stands := range map[string]func(*world, facts.Instance){
+	for name, setUp := range map[string]func(*world, facts.Instance){
 		"the instance is gone": func(w *world, f facts.Instance) { delete(w.ec2, f.ID) },
 		"it is terminated": func(w *world, f facts.Instance) {
 			f.State = facts.Terminated
@@ -20,10 +20,8 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 		},
 		"it runs, and no profile fits it": func(w *world, f facts.Instance) { w.launch(noRole(f)) },
 		"it runs, and leaves its group": func(w *world, f facts.Instance) {
-			r := w.Records[f.ID]
 			now := w.now
-			r.LeavingSince = &now
-			w.Records[f.ID] = r
+			w.edit(f.ID, func(r *ledger.Record) { r.LeavingSince = &now })
 		},
 	} {
 		w := newWorld(t, 20)
@@ -31,25 +29,23 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 		for i := range n {
 			f := w.ec2[id(i)]
 			w.remove(f.ID)
-			r := w.Records[f.ID]
-			r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + f.ID + "-kubelet"}
-			w.Records[f.ID] = r
-			stands(w, f)
+			w.edit(f.ID, func(r *ledger.Record) { r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + f.ID + "-kubelet"} })
+			setUp(w, f)
 		}
 		w.now = w.now.Add(time.Hour)
 		w.terminate(15)
 		c := w.converger(both, false)
 		c.RevokeCertificates = true
 		run := func(in Input) Answer {
-			return w.reconciler().Run(t.Context(), in, c, Observer{Log: slog.New(slog.DiscardHandler)})
+			return w.reconciler().Run(t.Context(), in, c, silent)
 		}
 		found := run(Input{Mode: Detect})
 		if found.Summary.Orphaned != n+1 || found.Blocked || !strings.Contains(found.Drift[0].Diff, "not all revoked") {
-			t.Errorf("%s: want each of %d told, and nothing withheld, got\n%s", name, n, told(found))
+			t.Errorf("%s: want a row for each of %d, and nothing withheld, got\n%s", name, n, answerText(found))
 		}
 		fixed := run(Input{Mode: Correct})
 		if fixed.Summary.Corrected != n+1 || fixed.Summary.Failed > 0 || fixed.Blocked {
-			t.Errorf("%s: want all finished, got\n%s", name, told(fixed))
+			t.Errorf("%s: want all finished, got\n%s", name, answerText(fixed))
 		}
 		for i := range n {
 			if left := w.Records[id(i)].Revoking; len(left) > 0 {
@@ -61,7 +57,7 @@ func TestRevoking_IsFoundAndFinished(t *testing.T) {
 		}
 		w.now = w.now.Add(time.Hour)
 		if again := run(Input{Mode: Correct}); len(again.Drift) > 0 {
-			t.Errorf("%s: want nothing more, got\n%s", name, told(again))
+			t.Errorf("%s: want no drift after that, got\n%s", name, answerText(again))
 		}
 	}
 }

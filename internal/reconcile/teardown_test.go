@@ -1,8 +1,7 @@
 package reconcile
 
 import (
-	"errors"
-	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,15 +11,14 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// tearDown runs with the real lifecycle.
+// tearDown runs a teardown with the real converger.
 func (w *world) tearDown(in Input) Answer {
 	w.t.Helper()
-	r := w.reconciler()
 	in.Mode = Teardown
-	return r.TearDown(w.t.Context(), in, w.converger(both, false), Observer{Log: slog.New(slog.DiscardHandler)})
+	return w.reconciler().TearDown(w.t.Context(), in, w.converger(both, false), silent)
 }
 
-// live are the instances with a record that is no tombstone.
+// live returns the instances with a record that is no tombstone.
 func (w *world) live() []string {
 	var ids []string
 	for id, r := range w.Records {
@@ -34,16 +32,16 @@ func (w *world) live() []string {
 
 func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
 	w := newWorld(t, 30)
-	delete(w.Records, id(3)) // its record was lost: the markers tell
+	delete(w.Records, id(3)) // its record was lost: its markers prove the owner
 	w.terminate(4)
-	orphan := worker(31) // in Vault by our marker, and nowhere else
+	orphan := worker(31) // in Vault with our marker, and in no record
 	w.makeObjects(orphan, w.realm)
 	a := w.tearDown(Input{})
 	if a.Blocked || a.Summary.Failed > 0 || a.Summary.Corrected != 31 || a.Cursor != nil {
 		t.Errorf("want 31 instances removed, got %+v", a)
 	}
 	if len(w.Objects) > 0 || len(w.live()) > 0 {
-		t.Errorf("want nothing of ours left, got %v in Vault and the records %v", w.Objects, w.live())
+		t.Errorf("want none of our objects left, got %v in Vault and the records %v", w.Objects, w.live())
 	}
 	if again := w.tearDown(Input{}); again.Summary != (Summary{}) || again.Blocked {
 		t.Errorf("want nothing left to do the second time, got %+v", again)
@@ -53,35 +51,30 @@ func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
 func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
 	w := newWorld(t, 3)
 	other := grant.Realm{Deployment: "other", AuthMount: "aws"}
-	w.makeObjects(worker(1), other) // another deployment has taken this one over: its record still stands with us
+	w.makeObjects(worker(1), other) // adopted by another deployment, with a record of ours
 	w.makeObjects(worker(7), other)
 	w.Objects["sys/policies/acl/ec2-"+id(8)+"-node"] = map[string]any{"policy": "# by hand\n"}
-	w.Objects["alice_cluster/pki/k8s/roles/"+id(9)+"-kubelet"] = map[string]any{} // nobody can tell whose
+	w.Objects["alice_cluster/pki/k8s/roles/"+id(9)+"-kubelet"] = map[string]any{} // of an unknown owner
 	var theirs []string
 	for _, n := range []int{1, 7, 8, 9} {
 		theirs = append(theirs, w.under(id(n))...)
 	}
 	slices.Sort(theirs)
 	a := w.tearDown(Input{})
-	var left []string
-	for path := range w.Objects {
-		left = append(left, path)
-	}
-	slices.Sort(left)
-	if !slices.Equal(left, theirs) {
-		t.Errorf("want exactly what is somebody else's left\n%q\ngot\n%q", theirs, left)
+	if left := slices.Sorted(maps.Keys(w.Objects)); !slices.Equal(left, theirs) {
+		t.Errorf("want exactly the objects of other owners left\n%q\ngot\n%q", theirs, left)
 	}
 	if a.Summary.Conflicting != 1 || a.Summary.Failed != 0 || a.Summary.Corrected != 2 || !strings.Contains(a.Drift[1].Error+a.Drift[0].Error+a.Drift[2].Error, "deployment other") {
-		t.Errorf("want the one with a record of ours told as left alone, and who has it, got %+v", a)
+		t.Errorf("want one conflicting row, of the instance with a record of ours, that names the owner, got %+v", a)
 	}
 }
 
 func TestATeardownRemovesNothingWhenAListFailsOrItCannotBeNoted(t *testing.T) {
 	for _, call := range []string{"list sys/policies/acl", "list auth/aws/role", "scan", "tear down"} {
 		w := newWorld(t, 3)
-		w.fail[call] = errors.New("down")
+		w.fail[call] = errStorage
 		a := w.tearDown(Input{})
-		if !a.Blocked || !strings.Contains(a.BlockedReason, "down") || len(w.deleted) > 0 || len(w.live()) != 3 {
+		if !a.Blocked || !strings.Contains(a.BlockedReason, errStorage.Error()) || len(w.deleted) > 0 || len(w.live()) != 3 {
 			t.Errorf("%s fails: want nothing removed and the reason, got %+v, deleted %q", call, a, w.deleted)
 		}
 	}
@@ -91,14 +84,14 @@ func TestATornDownDeploymentIsNotSetRightAgain(t *testing.T) {
 	w := newWorld(t, 3)
 	w.tearDown(Input{})
 	if a := w.reconcile(Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, "torn down") || len(w.Objects) > 0 {
-		t.Errorf("want nothing made again, and why, got %+v, %v", a, w.Objects)
+		t.Errorf("want nothing made again, and the reason, got %+v, %v", a, w.Objects)
 	}
 	if a := w.reconcile(Input{Mode: Detect}); a.Blocked || a.Summary.Missing == 0 {
-		t.Errorf("detect still tells what is missing, got %+v", a)
+		t.Errorf("want missing rows in mode detect, got %+v", a)
 	}
-	w.Teardown, w.now = nil, w.now.Add(time.Minute) // the item was deleted by hand
+	w.Teardown, w.now = nil, w.now.Add(time.Minute) // the item is deleted by hand
 	if a := w.reconcile(Input{Mode: Correct}); a.Blocked || len(w.live()) != 3 {
-		t.Errorf("want all made again once it is taken up, got %+v", a)
+		t.Errorf("want all grants made again once the deployment is taken up, got %+v", a)
 	}
 }
 
@@ -113,7 +106,7 @@ func TestATeardownThatOutlastsItsInvocationGoesOnWhereItWas(t *testing.T) {
 			break
 		}
 		if in.Cursor != nil && last.Cursor.After <= in.Cursor.After {
-			t.Fatalf("it does not get on: at %s, then %s", in.Cursor.After, last.Cursor.After)
+			t.Fatalf("want the cursor to move on, got %s, then %s", in.Cursor.After, last.Cursor.After)
 		}
 		in.Cursor = last.Cursor
 	}
@@ -131,7 +124,7 @@ func TestATeardownOfSomeInstancesOnlyGoesOnWithOneOfAll(t *testing.T) {
 		{Mode: Teardown, Force: true}: "force", {Mode: Teardown, Profile: "x"}: "profile", {Mode: Correct, Confirm: "x"}: "confirm",
 	} {
 		if err := CheckInput(*in); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%+v: want it refused for %s, got %v", *in, says, err)
+			t.Errorf("%+v: want a refusal that names %s, got %v", *in, says, err)
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
-// away is a place that no run compares.
+// away is the bindings of an auth role to a place that no run compares.
 var away = map[string]any{"bound_account_id": []any{"999988887777"}, "bound_region": []any{"eu-west-1"}}
 
 // login returns an auth role as Vault answers it.
@@ -69,19 +69,19 @@ func TestUnproven_IsToldAndNeverRemoved(t *testing.T) {
 			var got []string
 			for _, d := range a.Drift {
 				if d.Reason != Conflicting || d.Action != None || d.InstanceID != x || d.Error == "" {
-					t.Errorf("%s, %s: want conflicting rows without action, got %+v", name, in.Mode, d)
+					t.Errorf("%s, %s: want conflicting rows without an action, got %+v", name, in.Mode, d)
 				}
 				got = append(got, d.Path)
 			}
 			slices.Sort(got)
 			if touched := w.touched(before); !slices.Equal(got, row.want) || len(touched)+len(w.cut) > 0 {
-				t.Errorf("%s, %+v: want %q told and nothing done, touched %q, got\n%s", name, in, row.want, touched, told(a))
+				t.Errorf("%s, %+v: want rows for %q and nothing done, touched %q, got\n%s", name, in, row.want, touched, answerText(a))
 			}
 		}
 	}
 }
 
-// lacking is a Vault whose list of a folder lacks a name: what it names was made after the list.
+// lacking is Vault with a list of a folder that lacks a name: the object was made after the list.
 type lacking struct {
 	vaulttest.Client
 	folder, name string
@@ -92,7 +92,7 @@ func (m lacking) List(ctx context.Context, path string) ([]string, error) {
 	return slices.DeleteFunc(keys, func(k string) bool { return path == m.folder && k == m.name }), err
 }
 
-// ending is a Vault in which all of an instance is removed after the first read of it.
+// ending is Vault in which all objects of an instance are removed after the first read of one.
 type ending struct {
 	vaulttest.Client
 	instanceID string
@@ -125,7 +125,7 @@ func TestUnproven_LeavesAnotherDeploymentToItsWork(t *testing.T) {
 			w.loosen(grant.AuthRolePath("aws", f.ID), field, value)
 		}
 		if a := w.reconcile(Input{Mode: Detect}, func(o *Options) { o.Vault = v(w) }); len(a.Drift) > 0 {
-			t.Errorf("%s: want nothing told, got\n%s", name, told(a))
+			t.Errorf("%s: want no row, got\n%s", name, answerText(a))
 		}
 	}
 }

@@ -85,7 +85,7 @@ func worker(n int) facts.Instance {
 	}
 }
 
-// noRole takes the role from an instance: no profile fits it then.
+// noRole removes the role of an instance, so that no profile fits it.
 func noRole(f facts.Instance) facts.Instance {
 	f.IAMRoleARN = ""
 	return f
@@ -191,7 +191,7 @@ func (w *world) instances() instancetest.EC2 {
 // Owner returns no owner: no PKI mount is marked.
 func (w *world) Owner(context.Context, string) (string, error) { return "", nil }
 
-// atOnce is a ledger whose teardown every function knows at once: the waiting for that is not tested here.
+// atOnce is a ledger whose teardown is in force at once: the wait for that is not tested here.
 type atOnce struct{ ledgertest.Client }
 
 func (l atOnce) TearDown(ctx context.Context) (time.Time, error) {
@@ -244,7 +244,7 @@ func (l interrupted) Scan(ctx context.Context, v ledger.Visitor) error {
 	return err
 }
 
-// Converge has the result of converge.Converger, and makes none of its calls.
+// Converge has the effect of converge.Converger, without its calls.
 func (w *world) Converge(_ context.Context, req converge.Request, s instance.Sighting) (out converge.Outcome, err error) {
 	err = w.do("converge", req.ID, func() error {
 		out.Action = converge.Provisioned
@@ -289,10 +289,10 @@ func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 
 func (w *world) run(r *Reconciler, in Input) Answer {
 	w.t.Helper()
-	return r.Run(w.t.Context(), in, w, Observer{Log: slog.New(slog.DiscardHandler)})
+	return r.Run(w.t.Context(), in, w, silent)
 }
 
-// goOn runs invocation after invocation, as the function's own queue does, until one ends without a cursor. each sees
+// goOn runs invocation after invocation, as the function's own queue does, until one returns no cursor. each is called with
 // every answer.
 func (w *world) goOn(in Input, each func(Answer), change ...func(*Options)) (last Answer, invocations int) {
 	w.t.Helper()
@@ -305,13 +305,13 @@ func (w *world) goOn(in Input, each func(Answer), change ...func(*Options)) (las
 		}
 		in.Cursor = last.Cursor
 	}
-	w.t.Fatalf("want the run to end, after %d invocations it is at\n%s", invocations, told(last))
+	w.t.Fatalf("want the run to end, after %d invocations its answer is\n%s", invocations, answerText(last))
 	return last, invocations
 }
 
 var both = converge.Duties{Make: true, Remove: true}
 
-// converger returns the real one.
+// converger returns the real converger.
 func (w *world) converger(duties converge.Duties, adopt bool) *converge.Converger {
 	return &converge.Converger{Options: converge.Options{
 		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Cutter: w.vault(), Ledger: w.ledger(), Instances: w.instances(), Mounts: w,
@@ -323,10 +323,21 @@ func (w *world) converger(duties converge.Duties, adopt bool) *converge.Converge
 func (w *world) reconcile(in Input, change ...func(*Options)) Answer {
 	w.t.Helper()
 	r := w.reconciler(change...)
-	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), Observer{Log: slog.New(slog.DiscardHandler)})
+	return r.Run(w.t.Context(), in, w.converger(both, r.Adopt), silent)
 }
 
-// loosen has an object answer with another value.
+func adopting(o *Options) { o.Adopt = true }
+
+func alias(name string) vaulttest.Alias { return vaulttest.Alias{Mount: "aws", Name: name} }
+
+// edit changes the record of an instance by hand.
+func (w *world) edit(instanceID string, change func(*ledger.Record)) {
+	r := w.Records[instanceID]
+	change(&r)
+	w.Records[instanceID] = r
+}
+
+// loosen changes a field of an object by hand.
 func (w *world) loosen(path, field string, value any) {
 	w.Objects[path] = maps.Clone(w.Objects[path])
 	w.Objects[path][field] = value
@@ -343,4 +354,7 @@ func (w *world) spoil(each int) (spoiled int) {
 	return spoiled
 }
 
-var errStorage = errors.New("storage is away")
+var (
+	errStorage = errors.New("storage is away")
+	silent     = Observer{Log: slog.New(slog.DiscardHandler)}
+)
