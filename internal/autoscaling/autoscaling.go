@@ -101,7 +101,7 @@ func (g *Groups) describe(ctx context.Context, p facts.Place, ids []string) (map
 	defer cancel()
 	answer, err := c.describe(ctx, &autoscaling.DescribeAutoScalingInstancesInput{InstanceIds: ids})
 	if err != nil {
-		return nil, fmt.Errorf("reading the states of %d instances in Auto Scaling of %s: %w", len(ids), p, err)
+		return nil, fmt.Errorf("reading the states of %d instances in Auto Scaling of %s: %w", len(ids), p.Name(), err)
 	}
 	states := map[string]string{}
 	for _, i := range answer.AutoScalingInstances {

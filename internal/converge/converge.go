@@ -208,8 +208,8 @@ func lags(seen, told facts.State) bool {
 	}
 }
 
-// convergeAbsent converges an instance that a complete answer of EC2 does not hold. It counts as gone only if an event or
-// a second complete answer says so too; otherwise it is either too new for EC2 to show, or forgotten long ago.
+// convergeAbsent converges an instance that a complete answer of EC2 does not hold. It counts as gone only if an event says
+// so too, or the caller looked in every place; otherwise it is either too new for EC2 to show, or forgotten long ago.
 func (c *Converger) convergeAbsent(ctx context.Context, req Request) (Outcome, error) {
 	switch {
 	case req.Absent, req.Told == facts.Terminated, req.Told == facts.ShuttingDown:

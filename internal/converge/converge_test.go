@@ -560,3 +560,22 @@ func TestALoginThatEndsAfterTheRemovalIsCutByASecondOne(t *testing.T) {
 		})
 	}
 }
+
+// Anyone who can write the ledger could otherwise have a changed grant remove another instance's objects.
+func TestGrant_LeavesForgedPathsOfItsRecordAlone(t *testing.T) {
+	for kind, path := range map[grant.Kind]string{grant.KindPKIRole: pkiA, grant.KindAuthRole: roleA} {
+		for name, duties := range map[string]converge.Duties{"provision": mayMake, "reconcile": both} {
+			w, c := provisioned(t, duties)
+			forged := strings.ReplaceAll(path, idA, idB)
+			w.Objects[forged] = map[string]any{"of": idB}
+			w.edit(idA, func(r *ledger.Record) { r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: forged}) })
+			w.show(idA, addAddress)
+			if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict, forged) {
+				t.Errorf("%s, by %s: want a conflict that names %s, got %v", kind, name, forged, err)
+			}
+			if w.Objects[forged]["of"] != idB {
+				t.Errorf("%s, by %s: want %s left as it was: it is another instance's, got %v", kind, name, forged, w.Objects[forged])
+			}
+		}
+	}
+}

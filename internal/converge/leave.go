@@ -47,8 +47,8 @@ func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Inst
 		now := c.Now().Round(0).UTC()
 		next.LeavingSince = &now
 	}
-	hadNoGrant := old == nil || (!marked && old.State == ledger.Deleted)
-	if len(next.Objects) == 0 && hadNoGrant {
+	needsMark := old == nil || (!marked && old.State == ledger.Deleted)
+	if len(next.Objects) == 0 && needsMark {
 		return c.writeTombstone(ctx, old, next)
 	}
 	return c.remove(ctx, removal{old: old, next: next}) // with its names: by AWS's own word it ends
@@ -99,7 +99,7 @@ func (c *Converger) recordToRemove(ctx context.Context, req Request) (*ledger.Re
 	}
 	isOver := old.State == ledger.Deleted && len(old.Names()) == 0
 	if !isOver && (old.Account != req.Account || old.Region != req.Region) {
-		return nil, fault.Refusef("instance %s is recorded in account %s, region %s: an event from %s does not end it", req.ID, old.Account, old.Region, req.Place)
+		return nil, fault.Refusef("instance %s is recorded in account %s, region %s: an event from %s does not end it", req.ID, old.Account, old.Region, req.Place.Name())
 	}
 	return old, nil
 }

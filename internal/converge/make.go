@@ -218,7 +218,8 @@ func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) 
 // removed with the instance.
 func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
 	n := len(g.Objects) + 1
-	logins, stale := split(w.record.Objects[n:])
+	own, foreign := ownPaths(w.record.InstanceID, w.record.Objects[n:])
+	logins, stale := split(own)
 	if err := errors.Join(sideBySide(stale, func(o ledger.Object) error { return w.deleteObject(ctx, o) })...); err != nil {
 		return err
 	}
@@ -229,6 +230,9 @@ func (w *work) deleteStale(ctx context.Context, g *grant.Grant) error {
 			}
 		}
 		logins = nil
+	}
+	if len(foreign) > 0 {
+		return errors.Join(foreign...)
 	}
 	w.record.Objects = append(w.record.Objects[:n:n], logins...)
 	return nil

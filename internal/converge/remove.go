@@ -151,7 +151,7 @@ func unfinished(instanceID string, until time.Time) error {
 // removeObjects removes the recorded objects in order, and adds to done. It leaves foreign objects, removes all others, and
 // returns the conflicts at the end. sawLateLogin reports whether a login ended after its auth role was deleted.
 func (w *work) removeObjects(ctx context.Context, done *Outcome) (sawLateLogin bool, err error) {
-	own, foreign := w.ownPaths()
+	own, foreign := ownPaths(w.record.InstanceID, w.record.Objects)
 	roles, rest := split(own)
 	var conflicts []error
 	count := func(n int, err error) error {
@@ -198,11 +198,11 @@ func (w *work) removeObjects(ctx context.Context, done *Outcome) (sawLateLogin b
 	return sawLateLogin, errors.Join(err, w.openError(conflicts))
 }
 
-// ownPaths returns the recorded objects whose paths have the form of this instance's. Anyone who can write the ledger could
+// ownPaths returns the recorded objects whose paths have the form of an instance's. Anyone who can write the ledger could
 // otherwise have this function delete another's objects. foreign are the conflicts, one for each other path.
-func (w *work) ownPaths() (own []ledger.Object, foreign []error) {
-	for _, o := range w.record.Objects {
-		if grant.IsPathOf(w.record.InstanceID, o.Kind, o.Path) {
+func ownPaths(instanceID string, recorded []ledger.Object) (own []ledger.Object, foreign []error) {
+	for _, o := range recorded {
+		if grant.IsPathOf(instanceID, o.Kind, o.Path) {
 			own = append(own, o)
 			continue
 		}

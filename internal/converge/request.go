@@ -12,11 +12,11 @@ type Request struct {
 	facts.Ref
 	// At is when the request arose: the time of the event, or of the comparison that found a difference.
 	At time.Time
-	// Told is the state that AWS's event reported at At; empty for a request without an event.
+	// Told is the state that the event stands for (event.Event.State); empty for a request without an event.
 	Told facts.State
 	// Verify compares the grant with Vault, whatever the ledger says.
 	Verify bool
-	// Absent says that two complete answers of EC2 do not hold the instance: it is gone.
+	// Absent says that EC2 was asked by the instance's ID in every place where it may be, and that no answer holds it.
 	Absent bool
 	// Leaving removes the grant of an instance that EC2 shows as running: Auto Scaling, asked, shows it as terminating.
 	Leaving bool

@@ -103,7 +103,7 @@ func (d Doctor) instances(ctx context.Context, p facts.Place) finding {
 	if err != nil {
 		return bad(callRemedy(err, "ec2:DescribeInstances"), "%v", err)
 	}
-	return good("ec2:DescribeInstances is allowed in %s", p)
+	return good("ec2:DescribeInstances is allowed in %s", p.Name())
 }
 
 // callRemedy returns the remedy for a failed call, which needs this IAM action.

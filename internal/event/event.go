@@ -1,5 +1,5 @@
-// Package event parses a function's payload: one EventBridge event, or an SQS batch of them. An event only says which instance
-// to look at; no decision rests on its other contents. The package also writes this program's own event, by which reconcile
+// Package event parses a function's payload: one EventBridge event, or an SQS batch of them. An event says which instance
+// to look at and never what to do: converge decides by EC2's present answer. The package also writes this program's own event, by which reconcile
 // sends an instance to the provision queue. Its callers are internal/handler and internal/queue.
 package event
 
@@ -20,7 +20,8 @@ import (
 // Event is an event about one instance, from AWS or from this program's reconcile function.
 type Event struct {
 	facts.Ref
-	// State is the state that the event reports; pending for a changed tag, which reports none.
+	// State is the state that the event reports. A changed tag reports none and counts as pending, a lifecycle action as
+	// running: EC2 shows the instance so until Auto Scaling acts.
 	State facts.State
 	Time  time.Time
 	// Verify asks for a comparison with Vault, even if the record shows no need for one: reconcile found drift.

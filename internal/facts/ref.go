@@ -6,8 +6,8 @@ type Place struct {
 	Region  string
 }
 
-// String returns the place as messages name it.
-func (p Place) String() string { return "account " + p.Account + ", region " + p.Region }
+// Name returns the place as messages name it. It is no String method, which every struct that embeds a Ref would print as.
+func (p Place) Name() string { return "account " + p.Account + ", region " + p.Region }
 
 // Ref names one instance and its place.
 type Ref struct {

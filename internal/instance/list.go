@@ -20,7 +20,7 @@ func (l *Lookup) Account(ctx context.Context) (string, error) {
 func (l *Lookup) List(ctx context.Context, p facts.Place, ids []string, each func([]Sighting) error) error {
 	call, err := l.clients.ec2s.At(ctx, p)
 	if err != nil {
-		return fmt.Errorf("describing the instances of %s: %w", p, err)
+		return fmt.Errorf("describing the instances of %s: %w", p.Name(), err)
 	}
 	if len(ids) == 0 {
 		return l.list(ctx, call, p, nil, each)

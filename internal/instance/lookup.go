@@ -133,7 +133,7 @@ func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place
 		observed := l.now().Round(0) // before the call, since the answer may be older than its arrival
 		page, err := nextPage(ctx, call, input)
 		if err != nil {
-			return fmt.Errorf("describing the instances of %s: %w", p, err)
+			return fmt.Errorf("describing the instances of %s: %w", p.Name(), err)
 		}
 		seen := map[string]Sighting{}
 		for _, r := range page.Reservations {
@@ -161,7 +161,7 @@ func sightingOf(i types.Instance, owner string, p facts.Place) Sighting {
 		err = fmt.Errorf("it belongs to account %s", f.Account)
 	}
 	if err != nil {
-		err = fmt.Errorf("describing instance %s of %s: %w", f.ID, p, err)
+		err = fmt.Errorf("describing instance %s of %s: %w", f.ID, p.Name(), err)
 	}
 	return Sighting{Found: true, Facts: f, Err: err}
 }

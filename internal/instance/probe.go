@@ -34,7 +34,7 @@ func (l *Lookup) TryInstances(ctx context.Context, p facts.Place) error {
 		_, err = call(ctx, &ec2.DescribeInstancesInput{MaxResults: aws.Int32(5)})
 	}
 	if err != nil {
-		return fmt.Errorf("describing the instances of %s: %w", p, err)
+		return fmt.Errorf("describing the instances of %s: %w", p.Name(), err)
 	}
 	return nil
 }

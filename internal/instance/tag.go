@@ -50,7 +50,7 @@ func (t *Tagger) Tag(ctx context.Context, p facts.Place, ids []string, key, valu
 		}
 	}
 	for id, err := range failed {
-		failed[id] = fmt.Errorf("tagging instance %s of %s with %s=%s: %w", id, p, key, value, err)
+		failed[id] = fmt.Errorf("tagging instance %s of %s with %s=%s: %w", id, p.Name(), key, value, err)
 	}
 	return failed
 }

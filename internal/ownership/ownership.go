@@ -1,5 +1,5 @@
-// Package ownership decides whose an object in Vault is. Making, removing and comparing grants all ask it, and nothing is
-// overwritten or deleted that it does not call ours.
+// Package ownership decides whose an object in Vault is. Making, removing and comparing grants all ask it. An object that
+// it does not call ours is not deleted, and overwritten only where CONFLICT_MODE says to adopt.
 //
 // A policy's marker names its owner. An object that cannot carry a marker belongs to the deployment whose ledger records
 // it. Where the record was lost, the policies of the same instance speak for the objects beside them:
@@ -68,7 +68,7 @@ func (i Instance) NamesAnother(policy map[string]any) (deployment string, ok boo
 type Object struct {
 	Kind grant.Kind
 	Path string
-	// Data is Vault's answer; nil for an object that does not exist or was not read.
+	// Data is Vault's answer; nil for an object that does not exist, and not nil for one that may exist and was not read.
 	Data map[string]any
 }
 

@@ -215,7 +215,7 @@ func (c *comparison) foreignPolicies(s *subject) []Change {
 		if o.Kind == grant.KindPolicy && s.contents[o.Path] != nil && c.ownerOf(s, o.Path) != ownership.Ours {
 			rows = append(rows, s.row(Drift{
 				Object: o.Kind, Path: o.Path, Reason: Conflicting, Action: None,
-				Error: "recorded, but its marker does not name this deployment (" + c.deployment + "): left alone; find out who wrote it",
+				Error: "recorded, but it has no marker of this deployment (" + c.deployment + ") for the instance: left alone; find out who wrote it",
 			}))
 		}
 	}

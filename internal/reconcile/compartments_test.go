@@ -77,11 +77,11 @@ func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 		if w.Objects[untracked] == nil || len(w.under(id(101))) == 0 {
 			t.Errorf("force %v: want all objects left whose instance may be in the member account\n%s", force, answerText(a))
 		}
-		if !a.Blocked || !strings.Contains(a.BlockedReason, there.String()) || !strings.Contains(a.BlockedReason, "the next run deletes") || strings.Contains(a.BlockedReason, here.Account) {
+		if !a.Blocked || !strings.Contains(a.BlockedReason, there.Name()) || !strings.Contains(a.BlockedReason, "the next run deletes") || strings.Contains(a.BlockedReason, here.Account) {
 			t.Errorf("force %v: want the run blocked for the member account alone, got %q", force, a.BlockedReason)
 		}
 		for _, d := range a.Drift {
-			if d.InstanceID == id(300) && (d.Action != None || !strings.Contains(d.Error, there.String())) {
+			if d.InstanceID == id(300) && (d.Action != None || !strings.Contains(d.Error, there.Name())) {
 				t.Errorf("force %v: want the reason in the withheld row, got %+v", force, d)
 			}
 		}
@@ -99,7 +99,7 @@ func TestEmptyPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 		delete(w.ec2, id(100+n))
 	}
 	a := w.reconcile(Input{Mode: Correct}, bothAccounts)
-	if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, "no instance at all in "+there.String()) {
+	if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, "no instance at all in "+there.Name()) {
 		t.Errorf("want the home account cleaned and the empty one named: %v\n%s", err, answerText(a))
 	}
 	if a.Summary.Corrected != 1 || len(w.under(id(100))) == 0 {
@@ -179,7 +179,7 @@ func TestSlowAccount_LeavesTimeForTheOthers(t *testing.T) {
 			return ctx.Err()
 		})
 		a := w.reconcile(Input{Mode: Correct}, hangs, func(o *Options) { o.Regions = []string{here.Region, "us-west-2"} })
-		if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, there.String()) || !strings.Contains(a.BlockedReason, "too long") {
+		if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, there.Name()) || !strings.Contains(a.BlockedReason, "too long") {
 			t.Errorf("want the home account cleaned and the slow one named: %v\n%s", err, answerText(a))
 		}
 		if took := time.Since(began); took > runTime/2 {
@@ -214,7 +214,7 @@ func TestPatience_CountsTheAccountsOwnTime(t *testing.T) {
 			}
 			return nil
 		})
-		if err == nil || !strings.Contains(err.Error(), here.String()) || pages != 1 {
+		if err == nil || !strings.Contains(err.Error(), here.Name()) || pages != 1 {
 			t.Errorf("want the second region of the account ended in its second page, got %v after %d", err, pages)
 		}
 		if err := p.list(t.Context(), there, func(context.Context, func(func() error) error) error { return nil }); err != nil {

@@ -221,10 +221,10 @@ func (s *survey) limitsOf(in Input, inv *invocation) limits {
 		switch {
 		case s.failed[p] != nil:
 			l.failed[p] = fmt.Sprintf("nothing is deleted in %s: %v; force does not help: repair that, and the next run deletes",
-				p, s.failed[p])
+				p.Name(), s.failed[p])
 		case len(inv.places) > 1 && len(in.InstanceIDs) == 0 && n > 0 && s.counts[p] == 0:
 			l.empty[p] = fmt.Sprintf("EC2 shows no instance at all in %s, where %d are recorded: nothing is deleted there; "+
-				`if that is so, run again with "force": true`, p, n)
+				`if that is so, run again with "force": true`, p.Name(), n)
 		}
 	}
 	return l

@@ -33,7 +33,7 @@ func (p *patience) list(ctx context.Context, at facts.Place, listing func(ctx co
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	slow := func() error {
-		return fmt.Errorf("describing the instances of %s: %w: more than %s of this run", at, errSlow, p.total.Round(time.Second))
+		return fmt.Errorf("describing the instances of %s: %w: more than %s of this run", at.Name(), errSlow, p.total.Round(time.Second))
 	}
 	left := p.left(at.Account)
 	if left == 0 {

@@ -7,16 +7,21 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// rowsOfUntracked returns the rows of objects that bear the instance's name and that neither its record nor its grant names. Login
-// leftovers are rows where the ledger knows that the instance was granted something and is gone.
+// rowsOfUntracked returns the rows of objects that bear the instance's name and that neither its record nor its grant
+// names. Login leftovers have rows if the ledger knows that the instance had a grant and is gone.
 func (c *comparison) rowsOfUntracked(s *subject) []Change {
 	var objects []ownership.Object
 	for _, path := range s.paths {
 		isRecorded := s.record != nil && s.record.Has(path)
 		isGranted := s.grant != nil && slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return o.Path == path })
-		if !isRecorded && !isGranted {
-			objects = append(objects, ownership.Object{Kind: grant.KindOf(path, c.pkiMounts), Path: path, Data: s.contents[path]})
+		if isRecorded || isGranted {
+			continue
 		}
+		o := ownership.Object{Kind: grant.KindOf(path, c.pkiMounts), Path: path, Data: s.contents[path]}
+		if o.Data == nil {
+			o.Data = map[string]any{} // it was listed, and gone or not read since: that proves nothing
+		}
+		objects = append(objects, o)
 	}
 	evidence := ownership.OfUntracked(c.instance(s), s.record, objects)
 	var rows []Change

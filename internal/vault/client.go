@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // callTimeout bounds one request to Vault.
@@ -149,7 +150,7 @@ func (c *Client) Delete(ctx context.Context, path string) error {
 // failures. It needs the sudo capability.
 // https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-prefix
 func (c *Client) RevokePrefix(ctx context.Context, prefix string) error {
-	_, err := c.write(ctx, "revoking the leases below", "sys/leases/revoke-prefix/"+prefix, map[string]any{"sync": false})
+	_, err := c.write(ctx, "revoking the leases below", grant.RevokePrefixPath(prefix), map[string]any{"sync": false})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 // LoginMount is an auth mount, with the settings by which it names the identities of its logins.
@@ -104,7 +105,7 @@ func (m LoginMount) checkExclusive(instanceID, alias string, entity map[string]a
 // listing sys/auth would need a right of its own and show every mount.
 // https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
 func (c *Client) mountAccessor(ctx context.Context, authMount string) (string, error) {
-	data, err := c.Read(ctx, "sys/internal/ui/mounts/auth/"+authMount)
+	data, err := c.Read(ctx, grant.MountInfoPath(grant.AuthMountPath(authMount)))
 	if err != nil {
 		return "", err
 	}

@@ -103,7 +103,7 @@ func (e ec2) Account(context.Context) (string, error) { return parts.AccountID, 
 
 func (e ec2) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	if p != (facts.Place{Account: parts.AccountID, Region: region}) || len(ids) > 0 {
-		return fmt.Errorf("the bench's EC2 lists only the whole of its one place, and was asked for %s and the IDs %v", p, ids)
+		return fmt.Errorf("the bench's EC2 lists only the whole of its one place, and was asked for %s and the IDs %v", p.Name(), ids)
 	}
 	for from := 0; from < e.n; from += pageSize {
 		page := make([]instance.Sighting, 0, pageSize)
