@@ -42,13 +42,13 @@ func TestEachProfileRendersExactlyItsGoldenFile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			compare(t, role, print(g))
+			compare(t, role, textOf(g))
 		})
 	}
 }
 
-// print writes policies as their text and all else as JSON, for a person to review.
-func print(g *grant.Grant) string {
+// textOf writes policies as their text and all else as JSON, for a person to review.
+func textOf(g *grant.Grant) string {
 	var out strings.Builder
 	for _, o := range g.All() {
 		out.WriteString("=== " + string(o.Kind) + " " + o.Path + "\n")

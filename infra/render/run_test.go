@@ -56,15 +56,15 @@ func TestWhatIsPrintedIsWhatWouldBeWritten(t *testing.T) {
 	}
 }
 
-// spoiled writes a copy of the sample with old replaced by new, and returns its path.
-func spoiled(t *testing.T, old, new string) string {
+// spoiled writes a copy of the sample with one text replaced by another, and returns its path.
+func spoiled(t *testing.T, old, with string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "facts.json"))
 	if err != nil || !strings.Contains(string(text), old) {
 		t.Fatalf("the sample does not hold %q (%v)", old, err)
 	}
 	file := filepath.Join(t.TempDir(), "facts.json")
-	if err := os.WriteFile(file, []byte(strings.Replace(string(text), old, new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), old, with, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file

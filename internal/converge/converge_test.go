@@ -52,7 +52,7 @@ func TestARepeatedEventForAnUnchangedInstanceTouchesVaultNotAtAll(t *testing.T) 
 
 func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
 	w, _ := provisioned(t, mayMake)
-	w.logIn(idA, w.Records[idA].RoleID(roleA))
+	w.logIn(idA, w.roleID())
 	w.setState(facts.Terminated)
 	w.calls = nil
 	c := w.converger(mayRemove, func(o *converge.Options) { o.RevokeCertificates = true })
@@ -252,14 +252,14 @@ func TestAPendingInstanceWithoutANameIsLeftToTheNextEvent(t *testing.T) {
 
 func TestRename_KeepsTheFormerNamesWhileCertificatesLive(t *testing.T) {
 	w, c := provisioned(t, mayMake)
-	roleID := w.Records[idA].RoleID(roleA)
+	roleID := w.roleID()
 	w.show(idA, func(f *facts.Instance) {
 		f.PrivateDNSName, f.IPv4s = "ip-10-1-1-99.ec2.internal", []netip.Addr{netip.MustParseAddr("10.1.1.99")}
 	})
 	w.calls = nil
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	w.wantGranted(idA)
-	if got := w.Records[idA].RoleID(roleA); got != roleID {
+	if got := w.roleID(); got != roleID {
 		t.Errorf("want the auth role to keep its role_id %s, and with it its entity, got %s", roleID, got)
 	}
 	if got := w.count("vault write"); got != 3 {
@@ -503,12 +503,12 @@ func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
 
 func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
 	w, provision := provisioned(t, mayMake)
-	before := w.Records[idA].RoleID(roleA)
+	before := w.roleID()
 	w.Add(alias(before), idA)
 	delete(w.Objects, roleA) // by hand, or by a restore of Vault
 	w.show(idA, addAddress)
 	w.must(provision, idA, facts.Running, converge.Provisioned)
-	if w.Records[idA].RoleID(roleA) == before {
+	if w.roleID() == before {
 		t.Fatal("want a new auth role with a new role_id: without one this test shows nothing")
 	}
 	w.setState(facts.Terminated)

@@ -14,7 +14,7 @@ import (
 func loggedIn(t *testing.T) (*world, *converge.Converger) {
 	t.Helper()
 	w, c := provisioned(t, both)
-	w.logIn(w.Records[idA].RoleID(roleA))
+	w.logIn(w.roleID())
 	return w, c
 }
 
@@ -48,10 +48,10 @@ func TestCut_GoesByTheRoleInVault(t *testing.T) {
 func TestReplacedRole_LeavesNothingToProve(t *testing.T) {
 	w, c := loggedIn(t)
 	w.EC2Alias = "role_id"
-	old := w.Records[idA].RoleID(roleA)
+	old := w.roleID()
 	w.changeRole()
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	if w.hasTokens(old) || w.Records[idA].RoleID(roleA) == old {
+	if w.hasTokens(old) || w.roleID() == old {
 		t.Errorf("want a new role and the old role's tokens cut, got %v, %+v", w.Entities, w.Records[idA])
 	}
 	if err := w.end(c); err != nil {

@@ -97,6 +97,12 @@ func (w *world) logIn(names ...string) {
 	}
 }
 
+// roleID returns the ID of idA's auth role in its record.
+func (w *world) roleID() string {
+	r := w.Records[idA]
+	return r.RoleID(roleA)
+}
+
 // hasTokens reports whether tokens live of logins under an alias.
 func (w *world) hasTokens(name string) bool {
 	_, exists := w.Entities[alias(name)]

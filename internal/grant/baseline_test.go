@@ -71,13 +71,13 @@ func render(t *testing.T, fs fstest.MapFS, f facts.Instance) (*grant.Grant, erro
 }
 
 // replace returns a change of a file that replaces the first occurrence of old. It panics if there is none.
-func replace(name, old, new string) func(fstest.MapFS) {
+func replace(name, old, with string) func(fstest.MapFS) {
 	return func(fs fstest.MapFS) {
 		text := string(fs[name].Data)
 		if !strings.Contains(text, old) {
 			panic(fmt.Sprintf("%s does not contain %q", name, old))
 		}
-		fs[name] = &fstest.MapFile{Data: []byte(strings.Replace(text, old, new, 1))}
+		fs[name] = &fstest.MapFile{Data: []byte(strings.Replace(text, old, with, 1))}
 	}
 }
 

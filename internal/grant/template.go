@@ -18,7 +18,7 @@ var functions = template.FuncMap{
 	"join":       func(sep string, list []string) string { return strings.Join(list, sep) },
 	"lower":      strings.ToLower,
 	"upper":      strings.ToUpper,
-	"replace":    func(old, new, s string) string { return strings.ReplaceAll(s, old, new) },
+	"replace":    func(old, with, s string) string { return strings.ReplaceAll(s, old, with) },
 	"trimPrefix": func(prefix, s string) string { return strings.TrimPrefix(s, prefix) },
 	"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
 }

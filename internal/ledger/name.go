@@ -41,7 +41,7 @@ func NamesOf(g *grant.Grant) []Name {
 }
 
 // Held returns the names of the record's present grant.
-func (r Record) Held() []Name {
+func (r *Record) Held() []Name {
 	if len(r.Claims) > 0 || r.FQDN == "" || len(r.Objects) == 0 {
 		return r.Claims
 	}
@@ -49,7 +49,7 @@ func (r Record) Held() []Name {
 }
 
 // Names returns all names that the instance may hold, without doubles: those of its grant and the former ones.
-func (r Record) Names() []Name {
+func (r *Record) Names() []Name {
 	names := slices.Clone(r.Held())
 	for _, n := range r.Former {
 		if !slices.Contains(names, n.Name) {

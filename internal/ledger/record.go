@@ -95,7 +95,7 @@ func (r *Record) Leaves(launched time.Time) bool {
 }
 
 // object returns the recorded object at a path; the zero Object if there is none.
-func (r Record) object(path string) (o Object, ok bool) {
+func (r *Record) object(path string) (o Object, ok bool) {
 	i := slices.IndexFunc(r.Objects, func(o Object) bool { return o.Path == path })
 	if i < 0 {
 		return Object{}, false
@@ -104,25 +104,25 @@ func (r Record) object(path string) (o Object, ok bool) {
 }
 
 // Has reports whether the record names a path.
-func (r Record) Has(path string) bool {
+func (r *Record) Has(path string) bool {
 	_, ok := r.object(path)
 	return ok
 }
 
 // SHA256 returns the digest of the object written to a path, or an empty string if the record does not name the path.
-func (r Record) SHA256(path string) string {
+func (r *Record) SHA256(path string) string {
 	o, _ := r.object(path)
 	return o.SHA256
 }
 
 // RoleID returns the role_id of the auth role recorded at a path, or an empty string if it is not known.
-func (r Record) RoleID(path string) string {
+func (r *Record) RoleID(path string) string {
 	o, _ := r.object(path)
 	return o.RoleID
 }
 
 // Holds reports whether the record begins with exactly the objects of a grant, in their order, and has its claims.
-func (r Record) Holds(g *grant.Grant) bool {
+func (r *Record) Holds(g *grant.Grant) bool {
 	all := g.All()
 	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath || !slices.Equal(r.Claims, NamesOf(g)) {
 		return false
@@ -136,7 +136,7 @@ func (r Record) Holds(g *grant.Grant) bool {
 }
 
 // RoleIDs returns the known role_ids of all auth roles of the instance, the deleted ones included.
-func (r Record) RoleIDs() []string {
+func (r *Record) RoleIDs() []string {
 	ids := slices.Clone(r.FormerRoleIDs)
 	for _, o := range r.Objects {
 		if o.RoleID != "" && !slices.Contains(ids, o.RoleID) {

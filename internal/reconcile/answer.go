@@ -58,7 +58,7 @@ func (s *Summary) add(o Summary) {
 }
 
 // Since returns the counts that were added after o.
-func (s Summary) Since(o Summary) Summary {
+func (s *Summary) Since(o Summary) Summary {
 	return Summary{
 		Missing: s.Missing - o.Missing, Changed: s.Changed - o.Changed,
 		Orphaned: s.Orphaned - o.Orphaned, Conflicting: s.Conflicting - o.Conflicting,

@@ -54,7 +54,7 @@ func instanceID(n int) string {
 // factsOf returns the made-up facts of the n-th instance.
 func factsOf(n int) facts.Instance {
 	var ip [4]byte
-	binary.BigEndian.PutUint32(ip[:], 10<<24|uint32(n+1)) //nolint:gosec // far below 2^24
+	binary.BigEndian.PutUint32(ip[:], 10<<24|uint32(n+1)) // n is far below 2^24
 	address := netip.AddrFrom4(ip)
 	return facts.Instance{
 		ID: instanceID(n), State: facts.Running, Account: parts.AccountID, Region: region, AvailabilityZone: region + "a",

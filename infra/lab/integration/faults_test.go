@@ -43,7 +43,7 @@ func variant(t *testing.T, function string, change map[string]string) *sandbox.F
 }
 
 // changed returns a folder with the lab's profiles after one replacement of text in one file.
-func changed(t *testing.T, file, old, new string) string {
+func changed(t *testing.T, file, old, with string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(world.Profiles)); err != nil {
@@ -54,7 +54,7 @@ func changed(t *testing.T, file, old, new string) string {
 	if err != nil || !strings.Contains(string(text), old) {
 		t.Fatalf("%s does not contain %q (%v)", file, old, err)
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, with, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir

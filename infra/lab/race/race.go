@@ -110,7 +110,7 @@ func bootOne(ctx context.Context, w *lab.World, i fleet.Instance, first time.Dur
 		if err == nil {
 			return boot{atOnce: tries == 0, waited: time.Since(begun)}
 		}
-		if sleep(ctx, wait-rand.N(wait/4)) != nil { //nolint:gosec // spreads tries
+		if sleep(ctx, wait-rand.N(wait/4)) != nil { // spreads the tries
 			return boot{err: fmt.Errorf("it never logged in: %w", err)}
 		}
 		wait = min(2*wait, maxBackoff)

@@ -261,9 +261,9 @@ func (s *Sandbox) timedOut(id string) Result {
 	return failed(id, failure("Sandbox.Timedout", message))
 }
 
-func (r *Result) withInit(init time.Duration) Result {
+func (r Result) withInit(init time.Duration) Result {
 	r.Init = init
-	return *r
+	return r
 }
 
 // failed returns the Result of a failure. body is the error document of the function or the lab.

@@ -100,7 +100,7 @@ func (w *injector) run(ctx context.Context) {
 		k := all[n%len(all)]
 		seed := w.rng.Uint64()
 		var mu sync.Mutex
-		dice := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a repeatable run, not a secret
+		dice := rand.New(rand.NewPCG(seed, seed))
 		k.taps(w.world.Taps).SetFault(func(c tap.Call) *tap.Fault {
 			mu.Lock()
 			hit := dice.Float64() < share

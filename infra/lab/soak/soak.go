@@ -56,7 +56,7 @@ func Run(ctx context.Context, w *lab.World, o Options, out io.Writer) error {
 		}
 	}
 	fmt.Fprintf(out, "soak: %d instances are launched and terminated within %s, seed %d\n", o.Instances, o.For, o.Seed)
-	dice := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(o.Seed, n)) } //nolint:gosec // a repeatable run, not a secret
+	dice := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(o.Seed, n)) }
 	faults := &injector{world: w, rng: dice(1), counts: map[string]int{}}
 	life := &churn{world: w, rng: dice(2), plan: o}
 	watch := &watch{world: w, out: out, memory: map[string][]int64{}}

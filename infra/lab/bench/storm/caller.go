@@ -90,7 +90,7 @@ func (c *caller) call(ctx context.Context, s step, path, body string) error {
 }
 
 // playAll makes a recipe's calls for many instances, atOnce of them at a time.
-func (r recipe) playAll(ctx context.Context, c *caller, instances []fleet.Instance, atOnce int) error {
+func (r *recipe) playAll(ctx context.Context, c *caller, instances []fleet.Instance, atOnce int) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
 	for range atOnce {

@@ -89,7 +89,7 @@ const (
 )
 
 // only returns the recipe with only the steps that pass.
-func (r recipe) only(pass func(step) bool) recipe {
+func (r *recipe) only(pass func(step) bool) recipe {
 	out := recipe{of: r.of}
 	for _, stage := range r.stages {
 		var lanes []lane
@@ -111,9 +111,9 @@ func (r recipe) only(pass func(step) bool) recipe {
 	return out
 }
 
-func (r recipe) steps() int { return r.count(func(step) bool { return true }) }
+func (r *recipe) steps() int { return r.count(func(step) bool { return true }) }
 
-func (r recipe) count(pass func(step) bool) int {
+func (r *recipe) count(pass func(step) bool) int {
 	n := 0
 	for _, stage := range r.stages {
 		for _, l := range stage {
@@ -141,7 +141,7 @@ func ofBatch(s step) bool {
 var writeID = regexp.MustCompile(`"write_id":\{"S":"([0-9a-f]{32})"\}`)
 
 // play makes a recipe's calls for another instance.
-func (r recipe) play(ctx context.Context, c *caller, i fleet.Instance) error {
+func (r *recipe) play(ctx context.Context, c *caller, i fleet.Instance) error {
 	replace := r.replacer(i)
 	for _, stage := range r.stages {
 		done := make(chan error, len(stage))
@@ -172,7 +172,7 @@ func (r recipe) play(ctx context.Context, c *caller, i fleet.Instance) error {
 }
 
 // replacer replaces the recorded instance's ID, address and name by those of another.
-func (r recipe) replacer(i fleet.Instance) *strings.Replacer {
+func (r *recipe) replacer(i fleet.Instance) *strings.Replacer {
 	const domain = ".ec2.internal"
 	return strings.NewReplacer(r.of.ID, i.ID, r.of.PrivateIP, i.PrivateIP,
 		strings.TrimSuffix(r.of.PrivateDNS, domain), strings.TrimSuffix(i.PrivateDNS, domain))

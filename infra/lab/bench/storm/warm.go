@@ -78,7 +78,7 @@ func (r *Rig) Warm(ctx context.Context, all recipes, rounds int) ([]report.Row, 
 		}
 	}
 	ours, chain, writes, hop := report.Median(times[0]), report.Median(times[1]), report.Median(times[2]), report.Median(times[3])
-	reads := all.grant.steps() - all.grant.only(isWrite).steps()
+	reads := all.grant.steps() - all.grant.count(isWrite)
 	return []report.Row{
 		{What: fmt.Sprintf("one instance, warm: event → auth role active; the same %d calls", all.grant.steps()),
 			Bare: report.Millis(chain), Ours: report.Millis(ours), Ratio: report.Times(ours, chain), Target: "≤ 1.15 ×"},

@@ -16,7 +16,7 @@ func runSoak(ctx context.Context) error {
 	flags := flag.NewFlagSet("lab soak", flag.ExitOnError)
 	flags.DurationVar(&o.For, "for", 30*time.Minute, "time during which instances are launched and terminated")
 	flags.IntVar(&o.Instances, "instances", 500, "number of instances")
-	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "seed of the random numbers, to repeat a run") //nolint:gosec // only a seed
+	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "seed of the random numbers, to repeat a run")
 	if err := flags.Parse(os.Args[2:]); err != nil {
 		return err
 	}
