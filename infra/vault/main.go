@@ -103,7 +103,7 @@ func run(ctx context.Context, o options) error {
 	}
 	// Instances may hold grants of a profile that breaks a rule which an earlier version did not have: the functions still
 	// need its paths. The limit of a certificate's life is a setting of the functions.
-	profiles, err := grant.LoadStanding(files, grant.Rules{MaxTTL: math.MaxInt64, RolePrefix: o.rolePrefix})
+	profiles, err := grant.LoadDeployed(files, grant.Rules{MaxTTL: math.MaxInt64, RolePrefix: o.rolePrefix})
 	if err != nil {
 		return fmt.Errorf("loading the profiles: %w", err)
 	}

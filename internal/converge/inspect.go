@@ -135,7 +135,7 @@ func (c *Converger) checkNotAdopted(ctx context.Context, r *ledger.Record) error
 // checkNoOtherPolicy returns an error if an auth role gives a policy of the instance that is not known by its path and
 // bears another deployment's marker. Auth roles bear no marker, and both deployments' have the same path.
 func (c *Converger) checkNoOtherPolicy(ctx context.Context, instanceID string, role map[string]any, isKnown func(path string) bool) error {
-	for _, policy := range grant.Gives(role) {
+	for _, policy := range grant.TokenPolicies(role) {
 		path := grant.PolicyPath(policy)
 		if id, _, ok := grant.SplitObjectName(policy); !ok || id != instanceID || isKnown(path) {
 			continue

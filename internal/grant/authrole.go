@@ -83,12 +83,12 @@ func Admits(role map[string]any, instanceID string) bool {
 	return slices.Equal(asList(role["bound_ec2_instance_id"]), []string{instanceID})
 }
 
-// Gives returns the policies of an auth role, as Vault answers it.
-func Gives(role map[string]any) []string { return asList(role["token_policies"]) }
+// TokenPolicies returns the policies of an auth role, as Vault answers it.
+func TokenPolicies(role map[string]any) []string { return asList(role["token_policies"]) }
 
-// GivesOneOf reports whether an auth role, as Vault answers it, has one of the policies.
-func GivesOneOf(role map[string]any, policies []string) bool {
-	return slices.ContainsFunc(Gives(role), func(p string) bool { return slices.Contains(policies, p) })
+// HasTokenPolicy reports whether an auth role, as Vault answers it, has one of the policies.
+func HasTokenPolicy(role map[string]any, policies []string) bool {
+	return slices.ContainsFunc(TokenPolicies(role), func(p string) bool { return slices.Contains(policies, p) })
 }
 
 // present returns a list of s, or an empty list if s is empty.

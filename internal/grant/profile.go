@@ -37,7 +37,7 @@ type Profile struct {
 	// Digest is the hex SHA-256 of the profile's files.
 	Digest string `yaml:"-"`
 	// Barred has the rules that the profile breaks and that earlier versions did not have, or is nil. Load refuses such a
-	// profile. LoadStanding keeps it, so that its existing grants stay, and Render refuses.
+	// profile. LoadDeployed keeps it, so that its existing grants stay, and Render refuses.
 	Barred error `yaml:"-"`
 
 	fqdn     *compiled
@@ -107,7 +107,7 @@ func Load(fsys fs.FS) (*Set, error) { return LoadBy(fsys, DefaultRules()) }
 
 // LoadBy is Load with the rules of a deployment.
 func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
-	set, err := LoadStanding(fsys, rules)
+	set, err := LoadDeployed(fsys, rules)
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +123,9 @@ func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
 	return set, nil
 }
 
-// LoadStanding is LoadBy for a deployment whose instances may have grants of an earlier version. It keeps a profile that breaks a
+// LoadDeployed is LoadBy for a deployment whose instances may have grants of an earlier version. It keeps a profile that breaks a
 // rule which that version did not have, and sets its Barred.
-func LoadStanding(fsys fs.FS, rules Rules) (*Set, error) {
+func LoadDeployed(fsys fs.FS, rules Rules) (*Set, error) {
 	files, err := fs.Glob(fsys, "*/profile.yaml")
 	if err != nil {
 		return nil, fmt.Errorf("listing the profiles: %w", err)

@@ -45,7 +45,7 @@ func TestProfile_ThatBreaksARuleIsBarred(t *testing.T) {
 			if _, err := grant.Load(fs); err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "alice_cluster-worker") {
 				t.Fatalf("want an error that names the profile and says %q, got %v", row.says, err)
 			}
-			set, err := grant.LoadStanding(fs, grant.DefaultRules())
+			set, err := grant.LoadDeployed(fs, grant.DefaultRules())
 			if err != nil {
 				t.Fatalf("want the profile loaded and barred, so that existing grants stay, got %v", err)
 			}

@@ -137,7 +137,7 @@ func (e Evidence) OwnerOf(o Object) Owner {
 	}
 	isRecorded := e.record != nil && e.record.Has(o.Path)
 	needsProof := o.Kind == grant.KindAuthRole && !e.ofGrant
-	isProven := e.lost && (!needsProof || grant.GivesOneOf(o.Data, e.marked))
+	isProven := e.lost && (!needsProof || grant.HasTokenPolicy(o.Data, e.marked))
 	if isRecorded || isProven {
 		return Ours
 	}

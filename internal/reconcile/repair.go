@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -70,10 +69,11 @@ func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 // untrackedPath returns the path that converge is to take into the record and remove; empty if the row needs none. Login
 // leftovers are removed with their auth role.
 func (r *Reconciler) untrackedPath(c *Change) string {
+	_, _, isRole := grant.SplitAuthRolePath(c.Path)
 	switch {
 	case c.Action != Delete || c.Object == KindRecord:
 		return ""
-	case c.Object == grant.KindAuthRole && !strings.Contains(c.Path, "/role/"):
+	case c.Object == grant.KindAuthRole && !isRole:
 		return grant.AuthRolePath(r.Realm.AuthMount, c.InstanceID)
 	}
 	return c.Path

@@ -49,13 +49,13 @@ func (c *comparison) isGrant(s *subject) bool {
 			role = data
 		}
 	}
-	return grant.Admits(role, s.id) && grant.GivesOneOf(role, policies)
+	return grant.Admits(role, s.id) && grant.HasTokenPolicy(role, policies)
 }
 
 // policiesOf returns the paths of those policies of an auth role that bear the instance's name.
 func (s *subject) policiesOf(role map[string]any) []string {
 	var paths []string
-	for _, policy := range grant.Gives(role) {
+	for _, policy := range grant.TokenPolicies(role) {
 		id, _, ok := grant.SplitObjectName(policy)
 		if ok && id == s.id && strings.HasPrefix(policy, grant.NamePrefix(grant.KindPolicy)) {
 			paths = append(paths, grant.PolicyPath(policy))

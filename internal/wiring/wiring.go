@@ -193,7 +193,7 @@ func loadProfiles(s settings.Settings) (*grant.Set, error) {
 	if s.TemplatesDir != "" {
 		profiles = os.DirFS(s.TemplatesDir)
 	}
-	return grant.LoadStanding(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s.Vault.LoginRole)})
+	return grant.LoadDeployed(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s.Vault.LoginRole)})
 }
 
 // newVault returns a client of Vault with the login that the settings choose.
