@@ -17,8 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// machine is a world in which anything may happen next. Its steps are few words each, so that a counter-example can be
-// read.
+// machine is a world with random steps. The log has a few words for each, so that a counter-example can be read.
 type machine struct {
 	*world
 	t     *rapid.T
@@ -27,11 +26,11 @@ type machine struct {
 	log   []string
 }
 
-const slots = 4 // instances that can be there at once
+const slots = 4 // instances at once
 
-// Anything happens in any order: instances come, go and change, events come late, twice and never, functions meet every
-// kind of blow at any call and interrupt each other, somebody spoils what is there. No rule is ever broken, and once all
-// is quiet and reconcile has run, Vault, the ledger and EC2 agree.
+// Steps of all kinds come in any order: instances start, change and end; events are late, doubled or lost; functions meet every
+// kind of fault at any call and interrupt each other; people edit Vault and the ledger by hand. No rule is ever broken, and once
+// all is quiet and reconcile has run, Vault, the ledger and EC2 agree.
 func TestWhateverHappensNoRuleIsBrokenAndInTheEndAllAgree(t *testing.T) {
 	steps := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -42,8 +41,8 @@ func TestWhateverHappensNoRuleIsBrokenAndInTheEndAllAgree(t *testing.T) {
 				rt.Log(strings.Join(m.log, "\n"))
 			}()
 			rt.Repeat(map[string]func(*rapid.T){
-				"launch": m.launch, "change": m.change, "turn": m.turnOne, "end": m.end, "leave": m.leaveOne, "deliver": m.deliver, "deliver two": m.deliverTwo,
-				"struck": m.struckDelivery, "reconcile": m.reconcileOnce, "struck reconcile": m.struckReconcile, "login": m.login, "spoil": m.spoilOne,
+				"launch": m.launch, "change": m.change, "change state": m.changeState, "end": m.end, "leave": m.leaveGroup, "deliver": m.deliver, "deliver two": m.deliverTwo,
+				"deliver with fault": m.deliverWithFault, "reconcile": m.reconcileOnce, "reconcile with fault": m.reconcileWithFault, "login": m.login, "spoil": m.spoilOne,
 				"wait": m.wait, "": m.check,
 			})
 			m.quiet()
@@ -52,18 +51,18 @@ func TestWhateverHappensNoRuleIsBrokenAndInTheEndAllAgree(t *testing.T) {
 	t.Logf("%d steps", steps)
 }
 
-func (m *machine) say(format string, args ...any) {
+func (m *machine) logf(format string, args ...any) {
 	m.steps++
 	m.log = append(m.log, fmt.Sprintf("%8s  ", time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).Truncate(time.Second)%(24*time.Hour))+fmt.Sprintf(format, args...))
 }
 
 func (m *machine) check(t *rapid.T) {
-	if len(m.broken) > 0 {
-		t.Fatalf("rules are broken:\n%s", strings.Join(m.broken, "\n"))
+	if len(m.violations) > 0 {
+		t.Fatalf("rules are broken:\n%s", strings.Join(m.violations, "\n"))
 	}
 }
 
-// known draws one of the instances there are or were; none skips the step, in which nothing may have happened yet.
+// known draws one of the present and former instances. It skips the step if there is none.
 func (m *machine) known(t *rapid.T, fits func(id string) bool) string {
 	ids := m.instances(fits)
 	if len(ids) == 0 {
@@ -97,16 +96,16 @@ func (m *machine) launch(t *rapid.T) {
 	case "of no concern":
 		f.IAMInstanceProfileARN, f.IAMRoleARN = "", ""
 	}
-	m.say("launch %s, role %q, tags %v", f.ID, f.IAMRoleARN, f.Tags)
-	m.become(f)
-	m.send(m.told(f.ID, facts.Pending))
+	m.logf("launch %s, role %q, tags %v", f.ID, f.IAMRoleARN, f.Tags)
+	m.show(f)
+	m.send(m.eventOf(f.ID, facts.Pending))
 	if rapid.Bool().Draw(t, "runs at once") {
-		m.send(m.turn(f.ID, facts.Running))
+		m.send(m.setState(f.ID, facts.Running))
 	}
 }
 
-// change is of what the profile looks at.
-func (m *machine) change(t *rapid.T) { m.changed(m.known(t, m.alive), m.drawChange(t)) }
+// change changes facts that profiles use.
+func (m *machine) change(t *rapid.T) { m.changed(m.known(t, m.isAlive), m.drawChange(t)) }
 
 func (m *machine) drawChange(t *rapid.T) string {
 	return rapid.SampledFrom([]string{"name a", "name b", "no name", "special", "role", "no role", "address"}).Draw(t, "what")
@@ -128,54 +127,54 @@ func (m *machine) changed(i, what string) {
 	case "address":
 		f.IPv4s = append(slices.Clone(f.IPv4s), netip.AddrFrom4([4]byte{10, 2, f.IPv4s[0].As4()[3], byte(len(f.IPv4s))}))
 	}
-	m.say("%s changes: role %q, tags %v, addresses %v", i, f.IAMRoleARN, f.Tags, f.IPv4s)
-	m.become(f)
+	m.logf("%s changes: role %q, tags %v, addresses %v", i, f.IAMRoleARN, f.Tags, f.IPv4s)
+	m.show(f)
 }
 
-// turnOne takes an instance to its next state.
-func (m *machine) turnOne(t *rapid.T) {
-	i := m.known(t, m.alive)
+// changeState moves an instance to its next state.
+func (m *machine) changeState(t *rapid.T) {
+	i := m.known(t, m.isAlive)
 	next := map[facts.State]facts.State{
 		facts.Pending: facts.Running, facts.Running: facts.Stopping, facts.Stopping: facts.Stopped, facts.Stopped: facts.Running,
 	}[m.ec2[i].State]
-	m.tell(t, i, next)
+	m.announce(t, i, next)
 }
 
-// end takes an instance a step towards its end, and out of EC2's answers at last.
+// end moves an instance one step towards its end; the last step hides it from EC2's answers.
 func (m *machine) end(t *rapid.T) {
 	i := m.known(t, func(id string) bool { _, ok := m.ec2[id]; return ok })
 	switch m.ec2[i].State {
 	case facts.Terminated:
-		m.say("%s is not shown any more", i)
-		m.forget(i)
+		m.logf("%s is not shown any more", i)
+		m.hide(i)
 	case facts.ShuttingDown:
-		m.tell(t, i, facts.Terminated)
+		m.announce(t, i, facts.Terminated)
 	default:
-		m.tell(t, i, facts.ShuttingDown)
+		m.announce(t, i, facts.ShuttingDown)
 	}
 }
 
-func (m *machine) tell(t *rapid.T, id string, state facts.State) {
-	e := m.turn(id, state)
+func (m *machine) announce(t *rapid.T, id string, state facts.State) {
+	e := m.setState(id, state)
 	lost := rapid.IntRange(0, 5).Draw(t, "lost") == 5
-	m.say("%s is %s (event lost: %v)", id, state, lost)
+	m.logf("%s is %s (event lost: %v)", id, state, lost)
 	if !lost {
 		m.send(e)
 	}
 }
 
-// leaveOne has an instance's group terminate it.
-func (m *machine) leaveOne(t *rapid.T) {
+// leaveGroup has an instance's Auto Scaling group terminate it.
+func (m *machine) leaveGroup(t *rapid.T) {
 	i := m.known(t, func(id string) bool { return m.ec2[id].State == facts.Running && !m.leaving[id] })
-	e := m.leave(i)
+	e := m.startLeaving(i)
 	lost := rapid.IntRange(0, 5).Draw(t, "lost") == 5
-	m.say("the group of %s terminates it (event lost: %v)", i, lost)
+	m.logf("the group of %s terminates it (event lost: %v)", i, lost)
 	if !lost {
 		m.send(e)
 	}
 }
 
-// draw takes an event from anywhere in the queue. A copy may stay: it comes twice.
+// draw takes any event out of the queue. A copy may stay, and is delivered again.
 func (m *machine) draw(t *rapid.T) event.Event {
 	if len(m.queue) == 0 {
 		t.Skip("no event")
@@ -188,9 +187,9 @@ func (m *machine) draw(t *rapid.T) event.Event {
 	return e
 }
 
-// handleBy runs a process on an event, which goes back to the queue where it is not done with.
+// handleBy has a process handle an event, which returns to the queue if it is not done.
 func (m *machine) handleBy(p *process, e event.Event, how string) {
-	m.say("deliver: %s is %s (by a hook: %v)%s", e.ID, e.State, e.Hook != nil, how)
+	m.logf("deliver: %s is %s (by a hook: %v)%s", e.ID, e.State, e.Hook != nil, how)
 	out, err := p.handle(dutiesFor(e), e)
 	m.log = append(m.log, fmt.Sprintf("            %s, %v", out.Action, err))
 	if p.dead || err != nil && isRetry(err) {
@@ -200,7 +199,7 @@ func (m *machine) handleBy(p *process, e event.Event, how string) {
 
 func (m *machine) deliver(t *rapid.T) { m.handleBy(m.process(nil), m.draw(t), "") }
 
-// deliverTwo has two sandboxes at work at the same time.
+// deliverTwo has two sandboxes work at the same time.
 func (m *machine) deliverTwo(t *rapid.T) {
 	if len(m.queue) < 2 {
 		t.Skip("no two events")
@@ -218,23 +217,23 @@ func (m *machine) deliverTwo(t *rapid.T) {
 	}
 }
 
-// blowBy draws a blow, to some call of a kind.
-func (m *machine) blowBy(t *rapid.T) *strike {
-	k := &strike{
-		blow:   blow(rapid.IntRange(0, int(blows)-1).Draw(t, "blow")),
+// drawInjection draws a fault, at some call of a kind.
+func (m *machine) drawInjection(t *rapid.T) *injection {
+	k := &injection{
+		kind:   faultKind(rapid.IntRange(0, int(faultKinds)-1).Draw(t, "fault")),
 		prefix: rapid.SampledFrom([]string{"", "ledger put", "vault write", "vault read", "vault delete", "vault cut", "ledger get", "ec2 look"}).Draw(t, "call"),
 		at:     step{nth: rapid.IntRange(1, 8).Draw(t, "nth")},
 	}
-	if k.blow == freezes {
+	if k.kind == freezes {
 		k.length = rapid.SampledFrom([]time.Duration{20 * time.Second, 45 * time.Second, 3 * time.Minute}).Draw(t, "for")
 	}
-	if k.blow == freezes || k.blow == interrupted {
+	if k.kind == freezes || k.kind == interrupted {
 		k.then = m.interruption(t)
 	}
 	return k
 }
 
-// interruption is one thing that happens in the middle of a run, drawn before the run.
+// interruption returns a step for the middle of a run. It is drawn before the run.
 func (m *machine) interruption(t *rapid.T) func() {
 	what := rapid.SampledFrom([]string{"an event", "reconcile", "a login", "an end", "a change"}).Draw(t, "by")
 	ids := m.instances(nil)
@@ -244,18 +243,18 @@ func (m *machine) interruption(t *rapid.T) func() {
 		return func() { m.handleBy(m.process(nil), e, ", in the middle of it") }
 	case what == "a login" && len(ids) > 0:
 		i := rapid.SampledFrom(ids).Draw(t, "of")
-		return func() { m.say("%s begins a login: %v", i, m.beginLogin(i)) }
+		return func() { m.logf("%s begins a login: %v", i, m.beginLogin(i)) }
 	case what == "an end" && len(ids) > 0:
 		i := rapid.SampledFrom(ids).Draw(t, "of")
 		return func() {
-			if m.alive(i) {
-				m.handleBy(m.process(nil), m.turn(i, facts.Terminated), ", in the middle of it")
+			if m.isAlive(i) {
+				m.handleBy(m.process(nil), m.setState(i, facts.Terminated), ", in the middle of it")
 			}
 		}
 	case what == "a change" && len(ids) > 0:
 		i, what := rapid.SampledFrom(ids).Draw(t, "of"), m.drawChange(t)
 		return func() {
-			if m.alive(i) {
+			if m.isAlive(i) {
 				m.changed(i, what)
 			}
 		}
@@ -263,48 +262,48 @@ func (m *machine) interruption(t *rapid.T) func() {
 	return func() { m.reconciled(m.process(nil), ", in the middle of it") }
 }
 
-func (m *machine) struckDelivery(t *rapid.T) {
+func (m *machine) deliverWithFault(t *rapid.T) {
 	e := m.draw(t)
-	k := m.blowBy(t)
+	k := m.drawInjection(t)
 	p := m.process(k)
 	if rapid.IntRange(0, 3).Draw(t, "lag") == 0 {
 		p.lag = 30 * time.Second
 	}
-	m.handleBy(p, e, fmt.Sprintf("; call %d of %q %s, EC2 lags by %s", k.at.nth, k.prefix, k.blow, p.lag))
+	m.handleBy(p, e, fmt.Sprintf("; call %d of %q %s, EC2 lags by %s", k.at.nth, k.prefix, k.kind, p.lag))
 	m.settle(p)
 }
 
-// settle waits, now and then, until the lease of a process that died has passed.
+// settle waits, at times, until the lease of a dead process has run out.
 func (m *machine) settle(p *process) {
 	if p.dead && rapid.Bool().Draw(m.t, "the lease passes") {
-		time.Sleep(peace)
+		time.Sleep(quietTime)
 	}
 }
 
 func (m *machine) reconciled(p *process, how string) {
-	m.say("reconcile%s", how)
+	m.logf("reconcile%s", how)
 	a := p.reconcile(reconcile.Input{})
 	m.log = append(m.log, fmt.Sprintf("            %+v, %s", a.Summary, a.BlockedReason))
 }
 
 func (m *machine) reconcileOnce(*rapid.T) { m.reconciled(m.process(nil), "") }
 
-func (m *machine) struckReconcile(t *rapid.T) {
-	k := m.blowBy(t)
+func (m *machine) reconcileWithFault(t *rapid.T) {
+	k := m.drawInjection(t)
 	p := m.process(k)
-	m.reconciled(p, fmt.Sprintf("; call %d of %q %s", k.at.nth, k.prefix, k.blow))
+	m.reconciled(p, fmt.Sprintf("; call %d of %q %s", k.at.nth, k.prefix, k.kind))
 	m.settle(p)
 }
 
-// login begins one, or ends those under way; none takes longer than Vault lets a request.
+// login begins a login, or ends those in flight. None takes longer than Vault's longest request.
 func (m *machine) login(t *rapid.T) {
 	if len(m.logins) > 0 {
-		m.say("the logins under way end")
+		m.logf("the logins under way end")
 		m.endLogins()
 		return
 	}
 	i := m.known(t, nil)
-	m.say("%s begins a login: %v", i, m.beginLogin(i))
+	m.logf("%s begins a login: %v", i, m.beginLogin(i))
 	if rapid.Bool().Draw(t, "and ends it") {
 		m.endLogins()
 	}
@@ -313,14 +312,14 @@ func (m *machine) login(t *rapid.T) {
 func (m *machine) spoilOne(t *rapid.T) {
 	i := m.known(t, nil)
 	what := rapid.IntRange(0, ways-1).Draw(t, "what")
-	m.say("somebody spoils %s, way %d", i, what)
+	m.logf("edit of %s by hand, way %d", i, what)
 	m.spoil(i, what)
 }
 
-// wait lets time pass; after it, the table has dropped what has expired. DynamoDB may take longer for that.
+// wait lets time pass. Expired records are deleted after it; DynamoDB may take longer.
 func (m *machine) wait(t *rapid.T) {
 	d := rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, 2 * time.Minute, 11 * time.Minute, 2 * time.Hour}).Draw(t, "for")
-	m.say("%s pass", d)
+	m.logf("%s pass", d)
 	if d > time.Second {
 		m.endLogins()
 	}
@@ -328,32 +327,32 @@ func (m *machine) wait(t *rapid.T) {
 	maps.DeleteFunc(m.Records, func(_ string, r ledger.Record) bool { return r.ExpiresAt > 0 && r.ExpiresAt < time.Now().Unix() })
 }
 
-// quiet lets the queue run empty, waits out what is young, and has reconcile run once, as its schedule does. Where that
-// took a name from a live instance that another waits for, the other is a matter of the next run.
+// quiet empties the queue, waits until no instance is young, and runs reconcile, as by its schedule. Where that frees a name
+// for which another instance waits, the next run grants it.
 func (m *machine) quiet() {
 	m.endLogins()
 	for _, i := range slices.Sorted(maps.Keys(m.ec2)) {
 		if m.ec2[i].State == facts.ShuttingDown {
-			m.send(m.turn(i, facts.Terminated))
+			m.send(m.setState(i, facts.Terminated))
 		}
 	}
 	m.drain(10)
 	time.Sleep(2 * young)
-	m.say("all is quiet: reconcile")
+	m.logf("all is quiet: reconcile")
 	wholeFleet(m.process(nil))
 	for n := 0; n < slots && m.waiting(); n++ {
 		wholeFleet(m.process(nil))
 	}
-	// What waited for the removal of one whose end no event told of.
+	// Events that waited for the removal of an instance whose end had no event.
 	if m.drain(1); len(m.queue) > 0 {
-		m.t.Fatalf("events come back for ever: %v", m.queue)
+		m.t.Fatalf("want the queue to run empty, got %v", m.queue)
 	}
-	if wrong := m.settled(); len(wrong) > 0 {
+	if wrong := m.differences(); len(wrong) > 0 {
 		m.t.Fatalf("in the end:\n%s", strings.Join(wrong, "\n"))
 	}
 }
 
-// drain delivers what is queued, as often as a queue would in some minutes.
+// drain delivers the queued events, as often as a queue would in some minutes.
 func (m *machine) drain(rounds int) {
 	for round := 0; round < rounds && len(m.queue) > 0; round++ {
 		time.Sleep(2 * time.Minute)

@@ -14,10 +14,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// life is all that happens to an instance that is stopped and started once.
+// life is the states of an instance that is stopped and started once.
 var life = []facts.State{facts.Pending, facts.Running, facts.Stopping, facts.Stopped, facts.Running, facts.ShuttingDown, facts.Terminated}
 
-// orders are all ways to pick five of the seven events, one after the other.
+// orders returns all ways to pick five of the seven events, one after the other.
 func orders() [][]int {
 	var out [][]int
 	var pick func(chosen []int)
@@ -36,12 +36,12 @@ func orders() [][]int {
 	return out
 }
 
-// However any five of the events of an instance's life come, each up to three times and some never, and wherever in its
-// life it stands by then: once all is quiet and reconcile has run, Vault holds what EC2 asks for.
+// Any five of the events of an instance's life come in any order, each up to three times and some never, and the instance ends in
+// any state. Once all is quiet and reconcile has run, Vault holds the grant that EC2 asks for.
 func TestInWhateverOrderTheEventsComeTheEndIsWhatEC2Says(t *testing.T) {
 	all := orders()
 	if len(all) != 2520 {
-		t.Fatalf("%d orders, want 7!/2!: some are not tried", len(all))
+		t.Fatalf("want 7!/2! orders, got %d", len(all))
 	}
 	if testing.Short() {
 		all = all[:250]
@@ -66,7 +66,7 @@ func TestInWhateverOrderTheEventsComeTheEndIsWhatEC2Says(t *testing.T) {
 	t.Logf("%d lives, %d deliveries", lives.Load(), deliveries.Load())
 }
 
-// live lets one instance come as far as its last state, with events delivered all along.
+// live moves one instance to its last state, and delivers events on the way.
 func live(t *testing.T, order []int, last int) (deliveries int) {
 	dice := rand.New(rand.NewPCG(uint64(last), uint64(order[0]*10000+order[1]*1000+order[2]*100+order[3]*10+order[4])))
 	w := newWorld()
@@ -74,7 +74,7 @@ func live(t *testing.T, order []int, last int) (deliveries int) {
 	if dice.IntN(2) == 0 {
 		f = named(0, "a")
 	}
-	w.become(f)
+	w.show(f)
 	times := make([]time.Time, len(life))
 	for n := range times {
 		times[n] = time.Now().Add(time.Duration(n) * 40 * time.Second)
@@ -97,9 +97,9 @@ func live(t *testing.T, order []int, last int) (deliveries int) {
 	for i, n := range queue {
 		for at < last && at <= last*(i+1)/len(queue) {
 			at++
-			w.turn(id(0), life[at])
+			w.setState(id(0), life[at])
 		}
-		deliver(n) // and once more below, whatever came of it
+		deliver(n) // and again below, whatever its result
 		time.Sleep(time.Duration(dice.IntN(30)) * time.Second)
 		if w.beginLogin(id(0)) && dice.IntN(2) == 0 {
 			w.endLogins()
@@ -107,7 +107,7 @@ func live(t *testing.T, order []int, last int) (deliveries int) {
 	}
 	for at < last {
 		at++
-		w.turn(id(0), life[at])
+		w.setState(id(0), life[at])
 	}
 	w.endLogins()
 	for round := 0; round < 8 && len(queue) > 0; round++ {
@@ -116,7 +116,7 @@ func live(t *testing.T, order []int, last int) (deliveries int) {
 	}
 	time.Sleep(2 * young)
 	wholeFleet(w.process(nil))
-	if wrong := w.settled(); len(wrong) > 0 || len(queue) > 0 {
+	if wrong := w.differences(); len(wrong) > 0 || len(queue) > 0 {
 		t.Fatalf("events %v, last state %s; still queued: %v\n%s\n%s", order, life[last], queue, strings.Join(wrong, "\n"), strings.Join(log, "\n"))
 	}
 	return deliveries

@@ -19,36 +19,35 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
-// blow is what happens to a call.
-type blow int
+// faultKind is a kind of fault that befalls a call.
+type faultKind int
 
 const (
-	fails       blow = iota // before it takes effect
-	unanswered              // it takes effect, and its answer is lost
-	dies                    // it takes effect, and the process does nothing more
-	freezes                 // it takes effect, and then the process stands still
-	interrupted             // it takes effect, and then something else happens
-	blows
+	fails       faultKind = iota // before it takes effect
+	unanswered                   // it takes effect, and its answer is lost
+	dies                         // it takes effect, and is the process's last
+	freezes                      // it takes effect, and then the process freezes
+	interrupted                  // it takes effect, and then another step comes in between
+	faultKinds
 )
 
-func (b blow) String() string {
+func (b faultKind) String() string {
 	return [...]string{"fails", "takes effect and its answer is lost", "is the process's last", "is followed by a freeze", "is interrupted"}[b]
 }
 
-// step names one call of a run: what it does to what, and for the how-manieth time. Calls made side by side have no order,
-// but each has a name.
+// step is the nth occurrence of a call in a run. Calls made side by side have no order, but each has a name.
 type step struct {
 	call string
 	nth  int
 }
 
-// strike is a blow to one step; where the step has no call, to the nth call that begins with prefix.
-type strike struct {
-	blow   blow
+// injection is a fault at one step; for a step without a call, at the nth call that begins with prefix.
+type injection struct {
+	kind   faultKind
 	at     step
 	prefix string
 	length time.Duration // of a freeze
-	then   func()        // what happens meanwhile
+	then   func()        // runs after the call, of a freeze or an interruption
 }
 
 var (
@@ -56,46 +55,46 @@ var (
 	errDead = errors.New("this process is dead")
 )
 
-// process is one sandbox of a function at work in the world. Each call is one step.
+// process is one sandbox of a function. Each of its calls is one step.
 type process struct {
 	*world
-	name   string
-	strike *strike
-	lag    time.Duration // how old what EC2 answers may be
+	name      string
+	injection *injection
+	lag       time.Duration // how old EC2's answers are
 
 	steps  []step
 	seen   map[string]int
-	begun  int // calls with the strike's prefix
+	begun  int // calls with the injection's prefix
 	hit    bool
 	dead   bool
 	owners map[string]bool
 }
 
-func (w *world) process(s *strike) *process {
+func (w *world) process(s *injection) *process {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.processes++
-	return &process{world: w, name: fmt.Sprintf("process-%d", w.processes), strike: s, seen: map[string]int{}, owners: map[string]bool{}}
+	return &process{world: w, name: fmt.Sprintf("process-%d", w.processes), injection: s, seen: map[string]int{}, owners: map[string]bool{}}
 }
 
-// struck tells whether this call is the one. The world is locked.
+// struck reports whether the fault is due at this step. The world is locked.
 func (p *process) struck(s step) bool {
-	if p.strike == nil || p.hit {
+	if p.injection == nil || p.hit {
 		return false
 	}
-	if p.strike.at.call != "" {
-		p.hit = p.strike.at == s
+	if p.injection.at.call != "" {
+		p.hit = p.injection.at == s
 		return p.hit
 	}
-	if strings.HasPrefix(s.call, p.strike.prefix) {
+	if strings.HasPrefix(s.call, p.injection.prefix) {
 		p.begun++
 	}
-	p.hit = p.begun == p.strike.at.nth
+	p.hit = p.begun == p.injection.at.nth
 	return p.hit
 }
 
-// do is one call. It takes about a tick, in which others go on; each call its own time, so that the order of those made
-// side by side is always the same. Deadlines do not end it: the clock behind them may have stood still with the sandbox.
+// do makes one call. It takes about a tick, in which other processes go on. Each call has its own duration, so that calls made
+// side by side have the same order in every run. Deadlines do not end it: their clock may have been frozen with the sandbox.
 func (p *process) do(call string, effect func() error) error {
 	call = strings.TrimSpace(call)
 	own := fnv.New32a()
@@ -110,15 +109,15 @@ func (p *process) do(call string, effect func() error) error {
 	s := step{call, p.seen[call]}
 	p.steps = append(p.steps, s)
 	hit := p.struck(s)
-	if hit && p.strike.blow == fails {
+	if hit && p.injection.kind == fails {
 		p.mu.Unlock()
 		return errDown
 	}
 	err := effect()
 	if err == nil {
-		p.rules()
+		p.checkAlways()
 	}
-	if hit && p.strike.blow == dies {
+	if hit && p.injection.kind == dies {
 		p.dead = true
 		err = errDead
 	}
@@ -126,33 +125,33 @@ func (p *process) do(call string, effect func() error) error {
 	if !hit || err != nil {
 		return err
 	}
-	if p.strike.blow == unanswered {
+	if p.injection.kind == unanswered {
 		return errDown
 	}
-	if p.strike.then != nil {
-		p.strike.then()
+	if p.injection.then != nil {
+		p.injection.then()
 	}
-	time.Sleep(p.strike.length)
+	time.Sleep(p.injection.length)
 	return nil
 }
 
-// vault is Vault as the process calls it.
+// vault returns the process's client of Vault.
 func (p *process) vault() vaulttest.Client {
 	return vaulttest.Client{Vault: p.Vault, Do: func(kind, path string, effect func() error) error {
 		return p.do("vault "+kind+" "+path, func() error {
 			err := effect()
 			switch {
 			case err == nil && kind == "write":
-				p.ruleWrite(path)
+				p.checkWrite(path)
 			case err == nil && kind == "delete":
-				p.ruleDelete(path)
+				p.checkDelete(path)
 			}
 			return err
 		})
 	}}
 }
 
-// ledger is the ledger as the process calls it.
+// ledger returns the process's client of the ledger.
 func (p *process) ledger() ledgertest.Client {
 	return ledgertest.Client{Table: p.Table, Now: time.Now, Do: func(kind, what string, effect func() error) error {
 		return p.do("ledger "+kind+" "+what, func() error {
@@ -160,14 +159,14 @@ func (p *process) ledger() ledgertest.Client {
 			before := p.Records[id]
 			err := effect()
 			if err == nil && kind == "put" {
-				p.rulePut(before, p.Records[id])
+				p.checkPut(before, p.Records[id])
 			}
 			return err
 		})
 	}}
 }
 
-// cloud is EC2 as the process sees it: looks lag behind, and roles are remembered.
+// cloud returns EC2 as the process sees it: looks lag behind, and roles are remembered.
 func (p *process) cloud() instancetest.EC2 {
 	cloud := instancetest.EC2{Own: here.Account, Instances: p.ec2, RoleAge: time.Minute, Now: time.Now, Do: func(kind, what string, effect func() error) error {
 		return p.do("ec2 "+kind+" "+what, effect)
@@ -189,7 +188,7 @@ func (p *process) cloud() instancetest.EC2 {
 // Owner returns no owner: no PKI mount is marked.
 func (p *process) Owner(context.Context, string) (string, error) { return "", nil }
 
-// The functions' duties.
+// The duties of provision, deprovision and reconcile.
 var (
 	provision   = converge.Duties{Make: true}
 	deprovision = converge.Duties{Remove: true}
@@ -210,11 +209,11 @@ func (p *process) converger(d converge.Duties) *converge.Converger {
 	}}
 }
 
-// handle does what a function does with an event: it looks at the instance and converges it.
+// handle looks at the instance of an event and converges it, as a function does.
 func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, error) {
 	req := converge.RequestOf(e)
 	if e.Hook != nil {
-		// The function asks Auto Scaling, and an event alone ends nothing.
+		// An event alone ends nothing: the function asks Auto Scaling.
 		if err := p.do("autoscaling stand "+e.ID, func() error { req.Leaving = p.leaving[e.ID]; return nil }); err != nil {
 			return converge.Outcome{}, err
 		}
@@ -222,12 +221,12 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 	s := p.cloud().Look(context.Background(), []facts.Ref{e.Ref})[e.Ref]
 	out, err := p.converger(d).Converge(context.Background(), req, s)
 	if err == nil {
-		p.ruleDone(e, req.Leaving)
+		p.checkDone(e, req.Leaving)
 	}
 	return out, err
 }
 
-// reconcile does what the reconcile function does by its schedule.
+// reconcile runs reconcile, as by its schedule.
 func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	r := reconcile.Reconciler{Options: reconcile.Options{
 		Profiles: profiles(), Realm: realm, Vault: p.vault(), Ledger: p.ledger(), Teardowns: p.ledger(), Instances: p.cloud(), Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
@@ -235,7 +234,7 @@ func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	return r.Run(context.Background(), in, p.converger(both), reconcile.Observer{Log: slog.New(slog.DiscardHandler)})
 }
 
-// dutiesFor are those of the function that AWS's rule hands an event to; the states without a rule go to provision.
+// dutiesFor returns the duties of the function to which AWS's rule sends an event. States without a rule go to provision.
 func dutiesFor(t event.Event) converge.Duties {
 	if t.State == facts.ShuttingDown || t.State == facts.Terminated || t.Hook != nil {
 		return deprovision
@@ -243,5 +242,5 @@ func dutiesFor(t event.Event) converge.Duties {
 	return provision
 }
 
-// isRetry tells whether a queue would deliver again.
+// isRetry reports whether a queue would deliver again.
 func isRetry(err error) bool { return fault.KindOf(err) == fault.Retry }

@@ -10,6 +10,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -18,38 +19,36 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
-// world is everything outside, in memory: EC2, Vault and the ledger. Its time is that of a testing/synctest bubble: it
-// goes on only when nothing else does. What breaks a rule of rules_test.go is kept in broken.
+// world is Vault, the ledger and EC2 in memory. Its time is that of a testing/synctest bubble, which passes only while all
+// goroutines wait. Violations are of the rules in rules_test.go.
 type world struct {
 	*vaulttest.Vault
 	*ledgertest.Table
 
-	mu      sync.Mutex
-	ec2     map[string]facts.Instance
-	history map[string][]version
-	logins  []login // under way
-	// loggedIn are the instances whose logins have ended, by alias, with whether their auth role was gone by then.
+	mu       sync.Mutex
+	ec2      map[string]facts.Instance
+	history  map[string][]version
+	logins   []login // in flight
 	loggedIn map[vaulttest.Alias]entity
-	// lateEntry is the same of the last login of an instance.
+	// lateEntry reports of instances whether their last login was late.
 	lateEntry map[string]bool
-	bears     map[string][]ledger.Name
-	borne     map[ledger.Name]map[string]time.Time // when an instance last could get a certificate with a name
+	namesOn   map[string][]ledger.Name
+	lastNamed map[ledger.Name]map[string]time.Time // when an instance could last get a certificate with a name
 	foreign   map[string]map[string]any
-	// ended are instances whose removal was seen through.
-	ended map[string]bool
-	// leaving are those that their Auto Scaling group terminates while EC2 shows them as running; left those of them whose
-	// removal was seen through, by when they were launched.
-	leaving map[string]bool
-	left    map[string]time.Time
-	// spoiled says of instances in what ways somebody has spoiled them by hand, as bits.
-	spoiled map[string]int
-	broken  []string
+	// endedRemoved are the ended instances whose removal is done.
+	endedRemoved map[string]bool
+	// leaving are the instances that their Auto Scaling group terminates while EC2 shows them as running. leavingRemoved has the
+	// launch times of those whose removal is done.
+	leaving        map[string]bool
+	leavingRemoved map[string]time.Time
+	// spoiled has the kinds of edits by hand of each instance, as bits.
+	spoiled    map[string]int
+	violations []string
 
 	processes int // so far
 }
 
-// entity is what a login leaves: its tokens live as long as it does. late tells that the auth role was gone when the
-// login ended.
+// entity is the identity of a login. late reports whether the auth role was deleted before the login ended.
 type entity struct {
 	instanceID string
 	late       bool
@@ -60,14 +59,14 @@ type login struct {
 	roleID any
 }
 
-// version is what an instance was from a moment on; absent from EC2's answers where found is false.
+// version is an instance from a time on. found is false while EC2 does not show it.
 type version struct {
 	found bool
 	facts facts.Instance
 	from  time.Time
 	want  func() map[string]string // path to digest
-	fits  bool                     // one profile, or several: it is of our concern
-	// leaving tells that its group terminates it.
+	fits  bool                     // at least one profile
+	// leaving reports whether its group terminates it.
 	leaving bool
 }
 
@@ -78,11 +77,11 @@ var (
 
 const (
 	tick  = 5 * time.Millisecond // of each call
-	young = 10 * time.Minute     // what EC2's answers may lag behind, by lifecycle and reconcile
+	young = converge.Grace       // how far EC2's answers may lag behind
 )
 
-// profiles are three: a name by EC2, a name by tag with a policy that outlives the grant, and one that fits a part of
-// the first's instances as well.
+// profiles are three: one with names by EC2, one with names by tag and a policy that outlives the grant, and one that fits some
+// instances of the first too.
 var profiles = sync.OnceValue(func() *grant.Set {
 	const policy = "{{ pkiAccess \"server\" }}\n\npath \"auth/token/lookup-self\" {\n  capabilities = [\"read\"]\n}\n"
 	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
@@ -136,17 +135,17 @@ outputs:
 func newWorld() *world {
 	w := &world{
 		Vault: vaulttest.New(), Table: ledgertest.New(), loggedIn: map[vaulttest.Alias]entity{}, lateEntry: map[string]bool{}, ec2: map[string]facts.Instance{}, history: map[string][]version{},
-		bears: map[string][]ledger.Name{}, borne: map[ledger.Name]map[string]time.Time{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, ended: map[string]bool{},
-		leaving: map[string]bool{}, left: map[string]time.Time{},
+		namesOn: map[string][]ledger.Name{}, lastNamed: map[ledger.Name]map[string]time.Time{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, endedRemoved: map[string]bool{},
+		leaving: map[string]bool{}, leavingRemoved: map[string]time.Time{},
 	}
 	w.EC2Alias = "role_id"
 	return w
 }
 
-// id is that of the n-th instance.
+// id returns the ID of the n-th instance.
 func id(n int) string { return fmt.Sprintf("i-%017x", 0xabc000+n) }
 
-// worker is the n-th instance as it is pending: EC2 gives its DNS name when it runs.
+// worker returns the n-th instance, pending. It gets its DNS name when it runs.
 func worker(n int) facts.Instance {
 	return facts.Instance{
 		ID: id(n), State: facts.Pending, Account: here.Account, Region: here.Region, VPCID: "vpc-0a1b2c3d",
@@ -155,7 +154,7 @@ func worker(n int) facts.Instance {
 	}
 }
 
-// named is one whose name comes from a tag.
+// named returns the n-th instance with a name by tag.
 func named(n int, name string) facts.Instance {
 	f := worker(n)
 	f.IAMInstanceProfileARN, f.IAMRoleARN = "arn:aws:iam::123456789012:instance-profile/named", "arn:aws:iam::123456789012:role/named"
@@ -163,8 +162,8 @@ func named(n int, name string) facts.Instance {
 	return f
 }
 
-// become has EC2 show an instance as f from now on.
-func (w *world) become(f facts.Instance) {
+// show has EC2 show an instance as f.
+func (w *world) show(f facts.Instance) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if f.State == facts.Running && f.PrivateDNSName == "" {
@@ -191,58 +190,58 @@ func (w *world) become(f facts.Instance) {
 	w.history[f.ID] = append(w.history[f.ID], v)
 }
 
-// turn changes the state of an instance and gives the event that AWS would send.
-func (w *world) turn(id string, state facts.State) event.Event {
+// setState changes the state of an instance and returns the event that AWS would send.
+func (w *world) setState(id string, state facts.State) event.Event {
 	f := w.ec2[id]
 	if f.State == facts.Stopped && state == facts.Running {
-		f.LaunchTime = time.Now() // a new life, that its group has nothing against
+		f.LaunchTime = time.Now() // a new life, which its group does not end
 		if w.leaving[id] {
-			// One that leaves gives its names up at once, whatever certificates it has: SECURITY.md says so.
-			for _, bearers := range w.borne {
+			// A leaving instance releases its names at once, whatever its certificates: see SECURITY.md.
+			for _, bearers := range w.lastNamed {
 				delete(bearers, id)
 			}
 		}
 		delete(w.leaving, id)
 	}
 	f.State = state
-	w.become(f)
-	return w.told(id, state)
+	w.show(f)
+	return w.eventOf(id, state)
 }
 
-// leave has an instance's group terminate it: EC2 shows it as running still. It gives the event of the group's hook.
-func (w *world) leave(id string) event.Event {
+// startLeaving has an instance's group terminate it, while EC2 shows it as running. It returns the event of the group's hook.
+func (w *world) startLeaving(id string) event.Event {
 	w.leaving[id] = true
-	w.become(w.ec2[id])
-	return w.hooked(id)
+	w.show(w.ec2[id])
+	return w.hookEvent(id)
 }
 
-// hooked is the event of a terminate hook, of now.
-func (w *world) hooked(id string) event.Event {
-	t := w.told(id, facts.Running)
+// hookEvent returns the event of a terminate hook.
+func (w *world) hookEvent(id string) event.Event {
+	t := w.eventOf(id, facts.Running)
 	t.Hook = &event.Hook{Terminating: true}
 	return t
 }
 
-// told is an event of now.
-func (w *world) told(id string, state facts.State) event.Event {
+// eventOf returns an event of now.
+func (w *world) eventOf(id string, state facts.State) event.Event {
 	return event.Event{Ref: facts.Ref{ID: id, Place: facts.Place{Account: here.Account, Region: here.Region}}, State: state, Time: time.Now().Truncate(time.Second)}
 }
 
-// forget takes an instance that is gone out of EC2's answers.
-func (w *world) forget(id string) {
+// hide removes an ended instance from EC2's answers.
+func (w *world) hide(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.ec2, id)
 	w.history[id] = append(w.history[id], version{from: time.Now()})
 }
 
-// alive tells whether an instance may start or go on.
-func (w *world) alive(id string) bool {
+// isAlive reports whether an instance runs, or may start again.
+func (w *world) isAlive(id string) bool {
 	f, ok := w.ec2[id]
 	return ok && f.State != facts.ShuttingDown && f.State != facts.Terminated
 }
 
-// beginLogin does what Vault does first: it reads the auth role and asks EC2.
+// beginLogin begins a login: Vault reads the auth role and asks EC2.
 func (w *world) beginLogin(id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -259,7 +258,7 @@ func (w *world) roleID(id string) any {
 	return w.Objects[grant.AuthRolePath(realm.AuthMount, id)]["role_id"]
 }
 
-// endLogins does what Vault does last: it makes the entity, the accesslist entry and the token.
+// endLogins ends the logins in flight: Vault makes the accesslist entry, the entity and the token.
 func (w *world) endLogins() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -271,17 +270,17 @@ func (w *world) endLogins() {
 	w.logins = nil
 }
 
-// What a hand may do in Vault and in the ledger.
+// The kinds of edits by hand.
 const (
 	objectGone = iota
 	lockLoosened
 	claimLost
-	recordLost // and the claims with it
+	recordLost // with its claims
 	foreignObject
 	ways
 )
 
-// spoil does one of these.
+// spoil makes an edit by hand.
 func (w *world) spoil(id string, what int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -310,16 +309,16 @@ func (w *world) spoil(id string, what int) {
 		}
 	case foreignObject:
 		path := grant.PolicyPath(grant.PolicyName(id, "node"))
-		w.Objects[path] = map[string]any{"policy": "# somebody else's\n", "name": "x"}
+		w.Objects[path] = map[string]any{"policy": "# of another owner\n", "name": "x"}
 		w.foreign[path] = w.Objects[path]
-		delete(w.bears, path)
+		delete(w.namesOn, path)
 	}
 }
 
 // entry returns the path of an instance's accesslist entry.
 func entry(id string) string { return "auth/" + realm.AuthMount + "/identity-accesslist/" + id }
 
-// under is what of ours stands in Vault under an instance's name, sorted.
+// under returns the paths of ours that bear an instance's ID, sorted, without its accesslist entry.
 func (w *world) under(id string) []string {
 	var paths []string
 	for path := range w.Objects {

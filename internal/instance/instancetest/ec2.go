@@ -1,5 +1,5 @@
-// Package instancetest is EC2 in memory, for tests with faults at every call and with millions of steps. A test of infra/lab
-// compares its answers with those of instance.Lookup.
+// Package instancetest has EC2 in memory, for tests with a fault at each call and for tests with millions of steps. A test of
+// infra/lab compares its answers with those of instance.Lookup on moto.
 package instancetest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
-// EC2 answers as instance.Lookup does. It is not safe for concurrent use, unless Do makes it so.
+// EC2 has the methods of instance.Lookup. It is safe for concurrent use only if Do makes one call at a time.
 type EC2 struct {
 	Own       string                    // the function's own account
 	Instances map[string]facts.Instance // by ID
@@ -22,8 +22,8 @@ type EC2 struct {
 	// RoleAge is how old the roles of a look are: instance.Lookup remembers them for a while.
 	RoleAge time.Duration
 	Now     func() time.Time
-	// Do is asked to make each call, of a kind and about an instance or a region: effect is what the call does to the answer.
-	// Its error is the call's. nil makes the calls as they come.
+	// Do makes each call if it is not nil. kind and what name the call, effect sets the answer, and the error of Do is the error of
+	// the call.
 	Do func(kind, what string, effect func() error) error
 }
 
@@ -52,8 +52,8 @@ func (e EC2) sighting(f facts.Instance) instance.Sighting {
 	return instance.Sighting{Found: true, Facts: f}
 }
 
-// List shows the instances of a place to each, page by page in the order of their IDs; with IDs, only those. Each page is a
-// call.
+// List calls each with the instances of a place, page by page in the order of their IDs; with IDs, only with those. Each page is
+// a call.
 func (e EC2) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	var all []string
 	more := true
@@ -85,7 +85,7 @@ func (e EC2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 	return nil
 }
 
-// Look shows instances, each in a call of its own.
+// Look returns one sighting for each ref. Each is a call.
 func (e EC2) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range slices.SortedFunc(slices.Values(refs), func(a, b facts.Ref) int { return strings.Compare(a.ID, b.ID) }) {
@@ -108,8 +108,8 @@ func (e EC2) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Si
 	return out
 }
 
-// RoleNow returns the role in an instance's instance profile; empty for an instance without one. The role in a profile that
-// the instance has no more is as it was observed.
+// RoleNow returns the role in the instance profile of f, or none if f has no profile. If the instance has another profile now, the
+// role is as observed.
 func (e EC2) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
 	if f.IAMInstanceProfileARN == "" {
 		return "", nil

@@ -1,5 +1,5 @@
-// Package vaulttest is Vault in memory, for tests with faults at every call and with millions of steps. A test of infra/lab
-// compares its answers with Vault's.
+// Package vaulttest has Vault in memory, for tests with a fault at each call and for tests with millions of steps. A test of
+// infra/lab compares its answers with those of a real Vault.
 package vaulttest
 
 import (
@@ -72,11 +72,11 @@ func (v *Vault) EndLogin(l Login) {
 	}
 }
 
-// Client calls a Vault as vault.Client does.
+// Client has the methods of vault.Client on a Vault.
 type Client struct {
 	*Vault
-	// Do is asked to make each call, of a kind and to a path: effect is what the call does to Vault and to the answer. Its error
-	// is the call's. nil makes the calls as they come.
+	// Do makes each call if it is not nil. kind and path name the call, effect changes Vault and sets the answer, and the error of
+	// Do is the error of the call.
 	Do func(kind, path string, effect func() error) error
 }
 
@@ -87,7 +87,7 @@ func (c Client) do(kind, path string, effect func() error) error {
 	return c.Do(kind, path, effect)
 }
 
-// Read returns the object at a path in the types that vault.Client decodes; nil for none.
+// Read returns the object at a path, in the types that vault.Client decodes, or nil if there is none.
 func (c Client) Read(_ context.Context, path string) (out map[string]any, err error) {
 	err = c.do("read", path, func() error {
 		out, _ = decoded(c.Objects[path]).(map[string]any)
@@ -192,8 +192,8 @@ func (c Client) LoginMount(_ context.Context, mount string) (out vault.LoginMoun
 	return out, err
 }
 
-// CutOff deletes the entities behind aliases and counts them. One whose recorded alias does not name the instance stays and is
-// a conflict. The path that Do is told is the mount with the aliases behind it.
+// CutOff deletes the entities behind aliases and counts them. It fails with a conflict for each entity whose recorded alias does
+// not name the instance. The path for Do is the mount and the aliases.
 func (c Client) CutOff(_ context.Context, m vault.LoginMount, cut vault.Cut) (n int, err error) {
 	names := slices.Concat(cut.Sure, cut.Recorded)
 	err = c.do("cut", strings.Join(append([]string{m.Path}, names...), " "), func() error {
