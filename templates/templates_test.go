@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "write what is rendered into testdata instead of comparing")
 
-func TestEachProfileRendersExactlyItsGoldenFile(t *testing.T) {
+func TestProfile_RendersItsGoldenFile(t *testing.T) {
 	set, err := grant.Load(templates.FS)
 	if err != nil {
 		t.Fatalf("the built-in profiles must load: %v", err)

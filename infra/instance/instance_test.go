@@ -78,7 +78,7 @@ func userData(t *testing.T, role string) string {
 	return b.String()
 }
 
-func TestTheUserDataHoldsTheFilesAndFitsIntoEC2(t *testing.T) {
+func TestUserData_HoldsTheFilesAndFitsEC2(t *testing.T) {
 	for _, role := range roles {
 		got, path := userData(t, role), filepath.Join("user-data", role+".yaml")
 		if *update {
@@ -106,7 +106,7 @@ func TestTheUserDataHoldsTheFilesAndFitsIntoEC2(t *testing.T) {
 	}
 }
 
-func TestEveryTemplateIsSomebodysAndItsFileIsClosedToOthers(t *testing.T) {
+func TestAgentTemplates_AreUsedAndKeepKeysPrivate(t *testing.T) {
 	used := map[string]bool{}
 	stanza := regexp.MustCompile(`(?s)template \{\n  source      = "/(etc/[^"]+)"\n  destination = "/etc/(?:kubernetes|etcd)/pki/[^"]+"\n  perms       = "(\d+)"`)
 	for _, role := range roles {
@@ -134,7 +134,7 @@ func TestEveryTemplateIsSomebodysAndItsFileIsClosedToOthers(t *testing.T) {
 }
 
 // Without shellcheck or systemd-analyze, its check is skipped with a log line. Debian has shellcheck as a package.
-func TestTheScriptAndTheUnitPassTheirOwnTools(t *testing.T) {
+func TestScriptAndUnit_PassTheirLinters(t *testing.T) {
 	for _, command := range [][]string{
 		{"shellcheck", "usr/local/lib/vault-agent/identity"},
 		{"systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "etc/systemd/system/vault-agent.service"},

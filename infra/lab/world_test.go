@@ -31,7 +31,7 @@ func built(t *testing.T) string {
 	return dir
 }
 
-func TestAWorldCarriesAnEventFromEC2ThroughTheFunctionToItsTable(t *testing.T) {
+func TestWorld_CarriesAnEventToTheTable(t *testing.T) {
 	dir := built(t)
 	begun := time.Now()
 	w, err := Start(t.Context(), Options{
@@ -106,7 +106,7 @@ func TestAWorldCarriesAnEventFromEC2ThroughTheFunctionToItsTable(t *testing.T) {
 	}
 }
 
-func TestAMissingBinaryIsNamedAndNothingStaysBehind(t *testing.T) {
+func TestWorld_NamesAMissingBinaryAndCleansUp(t *testing.T) {
 	_, err := Start(t.Context(), Options{
 		RepoRoot: filepath.Join("..", ".."), Template: filepath.Join("stack", "testdata", "template.yaml"), BuildDir: t.TempDir(), Progress: t.Logf,
 	})

@@ -64,11 +64,11 @@ func threeRows() answer {
 	}}
 }
 
-func TestDriftIsATableWithEachDifferenceBelowItsRow(t *testing.T) {
+func TestPrint_ShowsDifferencesBelowTheirRow(t *testing.T) {
 	golden(t, "detect", printed(t, threeRows()))
 }
 
-func TestPrint_RowWithoutInstance(t *testing.T) {
+func TestPrint_ShowsARowWithoutInstance(t *testing.T) {
 	a := threeRows()
 	a.Drift = append(a.Drift[2:], reconcile.Drift{
 		Object: "policy", Path: "sys/policies/acl/ec2-i-door", Reason: "conflicting", Action: "none", Error: "it is inside this program's name space: delete it by hand",
@@ -77,13 +77,13 @@ func TestPrint_RowWithoutInstance(t *testing.T) {
 	golden(t, "no-instance", printed(t, a))
 }
 
-func TestAFleetInOrderIsSaidToBe(t *testing.T) {
+func TestPrint_ReportsAFleetInOrder(t *testing.T) {
 	a := threeRows()
 	a.Drift, a.Summary = nil, reconcile.Summary{}
 	golden(t, "in-order", printed(t, a))
 }
 
-func TestARepairTellsWhatBecameOfItAndWhyTheRestWasBlocked(t *testing.T) {
+func TestPrint_ReportsRepairsAndBlocks(t *testing.T) {
 	a := threeRows()
 	a.Mode = reconcile.Correct
 	a.Drift[1].Error = "writing alice_cluster/pki/k8s/roles/i-0123456789abcdef0-kubelet: 403: permission denied"
@@ -93,7 +93,7 @@ func TestARepairTellsWhatBecameOfItAndWhyTheRestWasBlocked(t *testing.T) {
 	golden(t, "correct", printed(t, a))
 }
 
-func TestALongDifferenceIsCutInBothDirections(t *testing.T) {
+func TestPrint_ShortensLongDifferences(t *testing.T) {
 	a := threeRows()
 	a.Drift = a.Drift[:1]
 	var lines []string
@@ -105,7 +105,7 @@ func TestALongDifferenceIsCutInBothDirections(t *testing.T) {
 	golden(t, "long-diff", printed(t, a))
 }
 
-func TestWhereNothingCouldBeComparedNothingIsSaidToBeInOrder(t *testing.T) {
+func TestPrint_BlockedRunIsNotInOrder(t *testing.T) {
 	golden(t, "blocked", printed(t, answer{Answer: reconcile.Answer{
 		Mode: reconcile.Detect, Blocked: true, BlockedReason: "nothing is compared: listing auth/aws/role in Vault: status 503\nlisting sys/policies/acl in Vault: status 503",
 	}}))
@@ -114,7 +114,7 @@ func TestWhereNothingCouldBeComparedNothingIsSaidToBeInOrder(t *testing.T) {
 // hostile is a text that an attacker with write access to Vault or to an instance's tags could send to a terminal.
 const hostile = "a\x1b[2Jb\x07\rc\u009bd\u202ee\u200bf\x00g\x7f\tä\u2028h"
 
-func TestNothingFromVaultPlaysWithTheTerminal(t *testing.T) {
+func TestPrint_EscapesControlCharacters(t *testing.T) {
 	row := reconcile.Drift{
 		InstanceID: hostile, Object: hostile, Path: hostile, Reason: hostile, Action: hostile, Fields: []string{hostile},
 		Diff: "-" + hostile + "\n+" + hostile, Error: hostile + "\nerror: forged",
@@ -148,7 +148,7 @@ func TestNothingFromVaultPlaysWithTheTerminal(t *testing.T) {
 	}
 }
 
-func TestDoctorsChecksSayWhatToDo(t *testing.T) {
+func TestPrint_DoctorShowsRemedies(t *testing.T) {
 	r := doctor.Report{Mode: "doctor", Checks: []doctor.Check{
 		{Name: "vault", OK: true, Detail: "1.21.0 at https://vault.example.com:8200, unsealed"},
 		{Name: "vault token", Detail: "lacks delete on auth/aws/role/i-*", Remedy: "run infra/vault again with -function-role reconcile=<ARN>"},
@@ -161,7 +161,7 @@ func TestDoctorsChecksSayWhatToDo(t *testing.T) {
 	golden(t, "doctor", b.String())
 }
 
-func TestTheExitStatusTellsWhetherAnythingIsLeftToDo(t *testing.T) {
+func TestExitStatus_ReportsRemainingWork(t *testing.T) {
 	for name, c := range map[string]struct {
 		a    reconcile.Answer
 		want int

@@ -67,7 +67,7 @@ const (
 		"summary":{"missing":2,"corrected":2},"truncated":false,"durationMs":1500}`
 )
 
-func TestARunOverSeveralInvocationsIsOneAnswer(t *testing.T) {
+func TestRun_JoinsInvocationsIntoOneAnswer(t *testing.T) {
 	s := &service{answers: []string{firstPart, secondPart}}
 	status, out, progress, err := command(t, s, "-mode", "correct", "-profile", "worker", "-instance", "i-0a", "-instance", "i-0b", "-force")
 	if err != nil || status != done {
@@ -87,7 +87,7 @@ func TestARunOverSeveralInvocationsIsOneAnswer(t *testing.T) {
 	}
 }
 
-func TestAWholeRunAsJSONHasEveryRowAndNoCursor(t *testing.T) {
+func TestRun_AsJSONHasEveryRowAndNoCursor(t *testing.T) {
 	_, out, _, err := command(t, &service{answers: []string{firstPart, secondPart}}, "-mode", "correct", "-json")
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestAWholeRunAsJSONHasEveryRowAndNoCursor(t *testing.T) {
 	}
 }
 
-func TestRowsBeyondTheLimitAreLeftOutAndSaidToBe(t *testing.T) {
+func TestRun_MarksRowsBeyondTheLimit(t *testing.T) {
 	part := func(rows int, partial bool) answer {
 		a := answer{Answer: reconcile.Answer{Mode: reconcile.Detect, Drift: make([]reconcile.Drift, rows), Truncated: partial}}
 		if partial {
@@ -125,21 +125,21 @@ func TestRowsBeyondTheLimitAreLeftOutAndSaidToBe(t *testing.T) {
 	}
 }
 
-func TestWhatBlockedAnEarlierInvocationIsNotForgotten(t *testing.T) {
+func TestRun_KeepsBlockOfEarlierInvocation(t *testing.T) {
 	first := answer{Answer: reconcile.Answer{Blocked: true, BlockedReason: "EC2 could not be listed"}, Cursor: json.RawMessage(`{"n":1}`)}
 	if whole := first.join(answer{}); !whole.Blocked || whole.BlockedReason != "EC2 could not be listed" {
 		t.Errorf("got %+v", whole)
 	}
 }
 
-func TestARunThatDoesNotGetOnEnds(t *testing.T) {
+func TestRun_EndsWithoutProgress(t *testing.T) {
 	s := &service{answers: []string{firstPart}}
 	if status, _, _, err := command(t, s, "-mode", "correct"); status != broken || err == nil || !strings.Contains(err.Error(), "makes no progress") || len(s.received) != 2 {
 		t.Errorf("want an end after the second equal cursor, got status %d after %d calls: %v", status, len(s.received), err)
 	}
 }
 
-func TestDriftAndFailuresGiveTheirExitStatus(t *testing.T) {
+func TestExitStatus_SeparatesDriftFromFailure(t *testing.T) {
 	for name, c := range map[string]struct {
 		service service
 		args    []string
@@ -168,7 +168,7 @@ func TestDriftAndFailuresGiveTheirExitStatus(t *testing.T) {
 	}
 }
 
-func TestFlagsThatMakeNoSenseTogetherAreRefused(t *testing.T) {
+func TestFlags_BadCombinationsAreRefused(t *testing.T) {
 	for name, args := range map[string][]string{
 		"no function":           {"-mode", "detect"},
 		"an unknown mode":       {"-function", "f", "-mode", "repair"},
@@ -183,7 +183,7 @@ func TestFlagsThatMakeNoSenseTogetherAreRefused(t *testing.T) {
 	}
 }
 
-func TestWithoutARegionTheUserIsToldHowToSetOne(t *testing.T) {
+func TestRegion_MissingNamesTheVariable(t *testing.T) {
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
 		t.Setenv(name, "")
 	}

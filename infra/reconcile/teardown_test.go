@@ -17,7 +17,7 @@ const (
 	blockedTD = `{"mode":"teardown","scanned":{},"drift":[],"summary":{},"blocked":true,"blockedReason":"listing auth/aws/role: status 503"}`
 )
 
-func TestATeardownAsksForTheNameAndGoesOnUntilNothingIsLeft(t *testing.T) {
+func TestTeardown_AsksForTheNameAndRunsToTheEnd(t *testing.T) {
 	s := &service{answers: []string{removedTwo, nothingLeft}, typing: "prod-vault\n"}
 	status, out, asked, err := command(t, s, "-mode", "teardown")
 	if err != nil || status != done || !strings.Contains(out, "nothing of the deployment is left") || !strings.Contains(out, "2 instances removed") {
@@ -31,7 +31,7 @@ func TestATeardownAsksForTheNameAndGoesOnUntilNothingIsLeft(t *testing.T) {
 	}
 }
 
-func TestATeardownIsNotBegunWithoutAName(t *testing.T) {
+func TestTeardown_NeedsAName(t *testing.T) {
 	s := &service{answers: []string{nothingLeft}, typing: "\n"}
 	if status, _, _, err := command(t, s, "-mode", "teardown"); err == nil || status != broken || len(s.received) > 0 {
 		t.Errorf("want nothing sent, got %d, %v, %q", status, err, s.received)
@@ -47,7 +47,7 @@ func TestATeardownIsNotBegunWithoutAName(t *testing.T) {
 	}
 }
 
-func TestATeardownThatLeftSomethingSaysWhatAndDoesNotEndWell(t *testing.T) {
+func TestTeardown_LeftoversFailTheCommand(t *testing.T) {
 	for answer, says := range map[string]string{
 		oneFailed: "it bears the marker of deployment other", unsettled: "run it again after that", blockedTD: "BLOCKED: listing auth/aws/role",
 		misnamed: "sys/policies/acl/ec2-i-door",

@@ -30,7 +30,7 @@ func rendered(t *testing.T, args ...string) (int, string) {
 	return status, out.String()
 }
 
-func TestWhatIsPrintedIsWhatWouldBeWritten(t *testing.T) {
+func TestRender_PrintsTheObjectsToWrite(t *testing.T) {
 	for name, args := range map[string][]string{
 		"made-up":  {"-profile", "alice_cluster-worker"},
 		"facts":    {"-facts", filepath.Join("testdata", "facts.json")},
@@ -70,7 +70,7 @@ func spoiled(t *testing.T, old, with string) string {
 	return file
 }
 
-func TestWhatWouldNotBeGrantedIsSaidWithItsReason(t *testing.T) {
+func TestRender_NamesTheReasonOfARefusal(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, says string }{
 		"a value that AWS lacks yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
 		"an invalid name":            {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
@@ -85,7 +85,7 @@ func TestWhatWouldNotBeGrantedIsSaidWithItsReason(t *testing.T) {
 	}
 }
 
-func TestAWrongCallIsRefusedByName(t *testing.T) {
+func TestRender_NamesTheWrongArgument(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		says string
@@ -108,7 +108,7 @@ func TestAWrongCallIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestTheFactsOnTheProfilesPageAreTheSample(t *testing.T) {
+func TestProfilesPage_ShowsTheSampleFacts(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "profiles.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestTheFactsOnTheProfilesPageAreTheSample(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatIsMadeUpHasAnAccountThatTheProfileFits(t *testing.T) {
+func TestSampleInstance_FitsTheProfilesAccounts(t *testing.T) {
 	for pattern, want := range map[string]string{"": "123456789012", "210987654321": "210987654321", "1111*": "111100000000", "*22": "000000000022", "1*2*3": "100000000023", "*": "000000000000"} {
 		p := &grant.Profile{}
 		if pattern != "" {
@@ -143,7 +143,7 @@ func TestAnInstanceThatIsMadeUpHasAnAccountThatTheProfileFits(t *testing.T) {
 	}
 }
 
-func TestCheck_SaysWhetherAllProfilesPass(t *testing.T) {
+func TestCheck_ReportsWhetherProfilesPass(t *testing.T) {
 	if status, out := rendered(t, "-check"); status != granted || !strings.Contains(out, "all 3 profiles") {
 		t.Errorf("want the built-in profiles to pass, got %d, %q", status, out)
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestPattern_MeetsWhatItCanReach(t *testing.T) {
+func TestPattern_OverlapsReachablePaths(t *testing.T) {
 	for _, row := range []struct {
 		rule, ours string
 		want       bool
@@ -42,7 +42,7 @@ func TestPattern_MeetsWhatItCanReach(t *testing.T) {
 	}
 }
 
-func TestParseRules_ReadsEachFormOfPolicy(t *testing.T) {
+func TestParseRules_ReadsEachPolicyForm(t *testing.T) {
 	for name, row := range map[string]struct {
 		text string
 		want []string

@@ -38,7 +38,7 @@ func (b *bus) Put(ctx context.Context, events []audit.Event) []error {
 	return nil
 }
 
-func TestEventsGoOutInCallsOfTenAndOnce(t *testing.T) {
+func TestEvents_AreSentOnceInBatchesOfTen(t *testing.T) {
 	b := &bus{}
 	trail := audit.NewTrail(b)
 	for range 23 {
@@ -60,7 +60,7 @@ func TestEventsGoOutInCallsOfTenAndOnce(t *testing.T) {
 	}
 }
 
-func TestABusThatHangsOrIsDownCostsNoMoreThanItsTimeAndIsCounted(t *testing.T) {
+func TestBus_FaultIsCountedAndBoundedInTime(t *testing.T) {
 	for name, b := range map[string]*bus{"down": {down: true}, "hangs": {hangs: true}} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond) // a second of it is reserved for the answer
@@ -81,7 +81,7 @@ func TestABusThatHangsOrIsDownCostsNoMoreThanItsTimeAndIsCounted(t *testing.T) {
 	}
 }
 
-func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
+func TestLongRun_SendsAlongAndCountsLosses(t *testing.T) {
 	b := &bus{}
 	trail := audit.NewTrail(b)
 	for range 2400 {
@@ -102,7 +102,7 @@ func TestALongRunSendsAsItGoesAndCountsWhatWasLostOnTheWay(t *testing.T) {
 	}
 }
 
-func TestWithoutABusNothingIsKept(t *testing.T) {
+func TestEvents_WithoutBusAreDropped(t *testing.T) {
 	trail := audit.NewTrail(nil)
 	trail.Add(t.Context(), audit.Event{Type: "t"})
 	if failed, err := trail.Send(t.Context()); failed != 0 || err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 )
 
-func TestAnEventThatTheBusDidNotTakeIsToldApartFromThoseItTook(t *testing.T) {
+func TestBus_RejectedEventHasItsOwnError(t *testing.T) {
 	var sent []types.PutEventsRequestEntry
 	put := func(_ context.Context, in *eventbridge.PutEventsInput, _ ...func(*eventbridge.Options)) (*eventbridge.PutEventsOutput, error) {
 		sent = in.Entries
@@ -34,7 +34,7 @@ func TestAnEventThatTheBusDidNotTakeIsToldApartFromThoseItTook(t *testing.T) {
 	}
 }
 
-func TestACallThatFailedLosesAllItsEvents(t *testing.T) {
+func TestBus_FailedCallLosesAllItsEvents(t *testing.T) {
 	put := func(context.Context, *eventbridge.PutEventsInput, ...func(*eventbridge.Options)) (*eventbridge.PutEventsOutput, error) {
 		return nil, errors.New("no route")
 	}

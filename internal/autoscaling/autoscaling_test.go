@@ -64,7 +64,7 @@ func problem(code, message string) string {
 	return `<ErrorResponse><Error><Type>Sender</Type><Code>` + code + `</Code><Message>` + message + `</Message></Error></ErrorResponse>`
 }
 
-func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
+func TestHook_AlreadyEndedIsNoFault(t *testing.T) {
 	for name, row := range map[string]struct {
 		status int
 		body   string
@@ -107,7 +107,7 @@ func TestAWaitThatIsOverIsDoneAndAnyOtherFaultIsTold(t *testing.T) {
 	}
 }
 
-func TestAWaitWithoutATokenIsNamedByItsInstance(t *testing.T) {
+func TestHook_WithoutTokenNamesItsInstance(t *testing.T) {
 	s := &service{}
 	if err := groups(t, s).Complete(t.Context(), ref(1), event.Hook{Group: "workers", Name: "vault-identity-ready"}, autoscaling.Continue); err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestAWaitWithoutATokenIsNamedByItsInstance(t *testing.T) {
 	}
 }
 
-func TestWhereInstancesStandIsAskedForFiftyAtOnceAndAFaultStaysWithItsAccount(t *testing.T) {
+func TestGroups_AskFiftyAtOnceKeepFaultsApart(t *testing.T) {
 	s := &service{body: `<DescribeAutoScalingInstancesResponse><DescribeAutoScalingInstancesResult><AutoScalingInstances><member><InstanceId>` + ref(7).ID +
 		`</InstanceId><LifecycleState>Terminating:Wait</LifecycleState></member></AutoScalingInstances></DescribeAutoScalingInstancesResult></DescribeAutoScalingInstancesResponse>`}
 	var refs []facts.Ref

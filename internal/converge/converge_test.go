@@ -23,7 +23,7 @@ const (
 	pkiA    = "alice_cluster/pki/k8s/roles/" + idA + "-kubelet"
 )
 
-func TestARunningInstanceGetsItsGrantInOrder(t *testing.T) {
+func TestGrant_IsMadeInOrder(t *testing.T) {
 	w, _ := provisioned(t, mayMake)
 	w.wantGranted(idA)
 	intent, active := w.index("ledger put provisioning"), w.index("ledger put active")
@@ -41,7 +41,7 @@ func TestARunningInstanceGetsItsGrantInOrder(t *testing.T) {
 	}
 }
 
-func TestARepeatedEventForAnUnchangedInstanceTouchesVaultNotAtAll(t *testing.T) {
+func TestRepeatedEvent_DoesNotTouchVault(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	w.calls = nil
 	w.must(c, idA, facts.Running, converge.Unchanged)
@@ -50,7 +50,7 @@ func TestARepeatedEventForAnUnchangedInstanceTouchesVaultNotAtAll(t *testing.T) 
 	}
 }
 
-func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
+func TestRemoval_IsDoneInOrder(t *testing.T) {
 	w, _ := provisioned(t, mayMake)
 	w.logIn(idA, w.roleID())
 	w.setState(facts.Terminated)
@@ -80,7 +80,7 @@ func TestATerminatedInstanceLosesAllInOrder(t *testing.T) {
 	}
 }
 
-func TestWhatEC2SaysDecidesAndNotTheEvent(t *testing.T) {
+func TestConverge_FollowsEC2NotTheEvent(t *testing.T) {
 	for name, row := range map[string]struct {
 		event  facts.State
 		state  facts.State // empty: EC2's answer does not hold the instance
@@ -124,7 +124,7 @@ func TestWhatEC2SaysDecidesAndNotTheEvent(t *testing.T) {
 	}
 }
 
-func TestAnOldEventThatEC2ContradictsDeletesNothing(t *testing.T) {
+func TestOldEvent_AgainstEC2DeletesNothing(t *testing.T) {
 	for name, row := range map[string]struct {
 		told   facts.State
 		absent bool
@@ -149,7 +149,7 @@ func TestAnOldEventThatEC2ContradictsDeletesNothing(t *testing.T) {
 	}
 }
 
-func TestAnEventFromAnotherPlaceDoesNotEndAnInstance(t *testing.T) {
+func TestEvent_FromAnotherPlaceRemovesNothing(t *testing.T) {
 	w, _ := provisioned(t, both)
 	elsewhere := request(idA, facts.Terminated, w.now)
 	elsewhere.Region = "eu-central-1" // where EC2, rightly, does not know it
@@ -167,7 +167,7 @@ func TestAnEventFromAnotherPlaceDoesNotEndAnInstance(t *testing.T) {
 	}
 }
 
-func TestALookFromBeforeTheRemovalMakesNoGrant(t *testing.T) {
+func TestSighting_BeforeRemovalMakesNoGrant(t *testing.T) {
 	for name, known := range map[string]bool{"of an instance with a grant": true, "of an instance without a record": false} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -191,7 +191,7 @@ func TestALookFromBeforeTheRemovalMakesNoGrant(t *testing.T) {
 	}
 }
 
-func TestAnAuthRoleOnTheFormerMountGoesWithTheInstanceAtTheLatest(t *testing.T) {
+func TestAuthRole_OnTheFormerMountIsRemoved(t *testing.T) {
 	for name, duties := range map[string]converge.Duties{"by a function that may remove": both, "by one that may not": mayMake} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := provisioned(t, both)
@@ -208,7 +208,7 @@ func TestAnAuthRoleOnTheFormerMountGoesWithTheInstanceAtTheLatest(t *testing.T) 
 	}
 }
 
-func TestAnUnknownObjectAtANewPathIsNotOverwrittenBecauseTheRestIsOurs(t *testing.T) {
+func TestGrant_NeverOverwritesAnUnknownObject(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	w.edit(idA, func(r *ledger.Record) { r.Objects = append(r.Objects[:1:1], r.Objects[2:]...) }) // as if the profile had gained the kubelet's role
 	w.Objects[pkiA] = map[string]any{"allow_any_name": true}
@@ -221,7 +221,7 @@ func TestAnUnknownObjectAtANewPathIsNotOverwrittenBecauseTheRestIsOurs(t *testin
 	}
 }
 
-func TestAnErrorThatHasPassedIsForgotten(t *testing.T) {
+func TestLastError_IsClearedOnSuccess(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	good := w.ec2[idA]
 	w.show(idA, func(f *facts.Instance) { f.PrivateDNSName = "ip_bad" })
@@ -235,7 +235,7 @@ func TestAnErrorThatHasPassedIsForgotten(t *testing.T) {
 	}
 }
 
-func TestAPendingInstanceWithoutANameIsLeftToTheNextEvent(t *testing.T) {
+func TestPending_WithoutNameAwaitsTheNextEvent(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.show(idA, func(f *facts.Instance) { f.State, f.PrivateDNSName = facts.Pending, "" })
@@ -250,7 +250,7 @@ func TestAPendingInstanceWithoutANameIsLeftToTheNextEvent(t *testing.T) {
 	}
 }
 
-func TestRename_KeepsTheFormerNamesWhileCertificatesLive(t *testing.T) {
+func TestRename_HoldsNamesWhileCertificatesLive(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	roleID := w.roleID()
 	w.show(idA, func(f *facts.Instance) {
@@ -282,7 +282,7 @@ func TestRename_KeepsTheFormerNamesWhileCertificatesLive(t *testing.T) {
 // maxTTL is the longest max_ttl of the worker profile's PKI roles.
 const maxTTL = 720 * time.Hour
 
-func TestObjectsOfSomebodyElseAreLeftAloneAndNothingIsMade(t *testing.T) {
+func TestGrant_StopsAtForeignObjects(t *testing.T) {
 	for name, row := range map[string]struct {
 		path   string
 		fields map[string]any
@@ -313,7 +313,7 @@ func TestObjectsOfSomebodyElseAreLeftAloneAndNothingIsMade(t *testing.T) {
 	}
 }
 
-func TestALostLedgerIsRebuiltWhereThePoliciesBearOurMarker(t *testing.T) {
+func TestLostLedger_IsRebuiltByOurMarkers(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	clear(w.Records)
 	clear(w.Claims)
@@ -325,7 +325,7 @@ func TestALostLedgerIsRebuiltWhereThePoliciesBearOurMarker(t *testing.T) {
 	}
 }
 
-func TestAPolicyThatWasTakenOverIsNotDeletedWithTheRest(t *testing.T) {
+func TestRemoval_LeavesAForeignPolicy(t *testing.T) {
 	w, _ := provisioned(t, both)
 	w.Objects[policyA] = marked("other", idA)
 	w.logIn(idA)
@@ -347,7 +347,7 @@ func TestAPolicyThatWasTakenOverIsNotDeletedWithTheRest(t *testing.T) {
 	}
 }
 
-func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
+func TestName_IsHeldByOneLiveInstance(t *testing.T) {
 	w, provision := provisioned(t, mayMake)
 	w.launch(idB, 5)
 	w.show(idB, func(f *facts.Instance) { f.PrivateDNSName = w.ec2[idA].PrivateDNSName })
@@ -368,7 +368,7 @@ func TestANameIsHeldByOneLiveInstanceOnly(t *testing.T) {
 	w.wantNothing(idA)
 }
 
-func TestWhoeverHoldsTheLeaseWorksAlone(t *testing.T) {
+func TestLease_OfADeadSandboxHolds(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	c := w.converger(mayMake)
@@ -389,7 +389,7 @@ func TestWhoeverHoldsTheLeaseWorksAlone(t *testing.T) {
 	w.must(c, idA, facts.Running, converge.Provisioned)
 }
 
-func TestASandboxThatWakesAfterItsLeaseWasLostWritesNothingMore(t *testing.T) {
+func TestLease_ExpiredStopsAllWrites(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	frozen := w.converger(mayMake)
@@ -408,7 +408,7 @@ func TestASandboxThatWakesAfterItsLeaseWasLostWritesNothingMore(t *testing.T) {
 	}
 }
 
-func TestFactsThatAreOldAreNotActedOn(t *testing.T) {
+func TestFacts_StaleAreNotActedOn(t *testing.T) {
 	w := newWorld(t)
 	f := w.launch(idA, 4)
 	f.ObservedAt = w.now.Add(-time.Minute)
@@ -418,7 +418,7 @@ func TestFactsThatAreOldAreNotActedOn(t *testing.T) {
 	}
 }
 
-func TestALiveInstanceThatNoProfileFitsLosesItsGrantToAFunctionThatMayRemove(t *testing.T) {
+func TestUnmatchedInstance_LosesItsGrant(t *testing.T) {
 	w, _ := provisioned(t, both)
 	w.unmatch()
 	w.must(w.converger(mayMake), idA, facts.Running, converge.Unmatched)
@@ -434,7 +434,7 @@ func TestALiveInstanceThatNoProfileFitsLosesItsGrantToAFunctionThatMayRemove(t *
 	w.wantNothing(idA)
 }
 
-func TestACallThatWasGivenUpOnKeepsTheLease(t *testing.T) {
+func TestLease_IsKeptAfterAnAbandonedCall(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.failAt("vault write "+roleA, fmt.Errorf("writing: %w", context.DeadlineExceeded))
@@ -454,7 +454,7 @@ func TestACallThatWasGivenUpOnKeepsTheLease(t *testing.T) {
 }
 
 // The objects of a grant are written side by side. The outcome must not depend on which write fails first.
-func TestOfSeveralWritesThatFailEachCounts(t *testing.T) {
+func TestGrant_CountsEachFailedWrite(t *testing.T) {
 	late := fmt.Errorf("writing: %w", context.DeadlineExceeded)
 	for _, row := range []struct {
 		name         string
@@ -485,7 +485,7 @@ func TestOfSeveralWritesThatFailEachCounts(t *testing.T) {
 	}
 }
 
-func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
+func TestSighting_BeforeConflictMakesNoGrant(t *testing.T) {
 	w, provision := provisioned(t, mayMake)
 	seen := sighting(w.ec2[idA])
 	seen.Facts.ObservedAt = w.now
@@ -501,7 +501,7 @@ func TestALookFromBeforeARemovalThatEndedInConflictMakesNoGrant(t *testing.T) {
 	}
 }
 
-func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
+func TestRemoval_CutsTokensOfTheFormerAuthRole(t *testing.T) {
 	w, provision := provisioned(t, mayMake)
 	before := w.roleID()
 	w.Add(alias(before), idA)
@@ -521,7 +521,7 @@ func TestTokensFromAnAuthRoleThatWasMadeAnewAreCutToo(t *testing.T) {
 	}
 }
 
-func TestALoginThatEndsAfterTheRemovalIsCutByASecondOne(t *testing.T) {
+func TestRemoval_SecondCutEndsALateLogin(t *testing.T) {
 	for name, arrange := range map[string]func(*world){
 		"where the auth role gives other policies": func(w *world) {
 			w.edit(idA, func(r *ledger.Record) { r.ExtraPolicies = true })

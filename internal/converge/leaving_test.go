@@ -22,7 +22,7 @@ func (w *world) leave(c *converge.Converger) (converge.Outcome, error) {
 // restart stops and starts instance A.
 func (w *world) restart() { w.show(idA, func(f *facts.Instance) { f.LaunchTime = w.clock() }) }
 
-func TestALeavingInstanceLosesAllWhileItRunsAndGetsNothingAgain(t *testing.T) {
+func TestLeaving_LosesAllAndRegainsNothing(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.logIn(idA)
 	w.pass(time.Minute)
@@ -42,7 +42,7 @@ func TestALeavingInstanceLosesAllWhileItRunsAndGetsNothingAgain(t *testing.T) {
 	w.must(c, idA, facts.Terminated, converge.Unchanged)
 }
 
-func TestALeavingInstanceThatWasStoppedAndStartedIsGrantedAnew(t *testing.T) {
+func TestLeaving_RestartIsGrantedAgain(t *testing.T) {
 	w, c := provisioned(t, both)
 	if _, err := w.leave(c); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestALeavingInstanceThatWasStoppedAndStartedIsGrantedAnew(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatLeavesBeforeItsGrantIsMadeGetsNone(t *testing.T) {
+func TestLeaving_BeforeItsGrantGetsNone(t *testing.T) {
 	w := newWorld(t)
 	f := w.launch(idA, 4)
 	c := w.converger(both)
@@ -78,7 +78,7 @@ func TestAnInstanceThatLeavesBeforeItsGrantIsMadeGetsNone(t *testing.T) {
 	}
 }
 
-func TestOnlyWhoMayRemoveAndOnlyFromItsOwnPlaceLetsAnInstanceLeave(t *testing.T) {
+func TestLeaving_NeedsRemoveDutyAndOwnPlace(t *testing.T) {
 	w, _ := provisioned(t, both)
 	if o, err := w.leave(w.converger(mayMake)); err != nil || o.Action != converge.LeftAlone {
 		t.Errorf("want the grant left by a function that may not remove, got %+v, %v", o, err)
@@ -98,7 +98,7 @@ func TestOnlyWhoMayRemoveAndOnlyFromItsOwnPlaceLetsAnInstanceLeave(t *testing.T)
 	}
 }
 
-func TestARemovalOfALeavingInstanceThatFailedHalfwayGoesOnAndNothingIsMadeMeanwhile(t *testing.T) {
+func TestLeaving_FailedRemovalGrantsNothing(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.failAt("vault delete sys/policies", errDown)
 	if _, err := w.leave(c); !isFault(err, fault.Retry) {
@@ -114,7 +114,7 @@ func TestARemovalOfALeavingInstanceThatFailedHalfwayGoesOnAndNothingIsMadeMeanwh
 
 // An instance that its group retained, and that was stopped and started, has a second life and a second end. The mark of the
 // first end is still there, unless a grant of the second life has cleared it.
-func TestASecondLeavingIsMarkedAnew(t *testing.T) {
+func TestLeaving_SecondTimeIsMarkedAgain(t *testing.T) {
 	w, c := provisioned(t, both)
 	if _, err := w.leave(c); err != nil {
 		t.Fatal(err)
@@ -131,7 +131,7 @@ func TestASecondLeavingIsMarkedAnew(t *testing.T) {
 }
 
 // A successor may come before EC2 shows the leaving instance as gone. Its launch hook waits, and is not abandoned.
-func TestTheNameOfAnInstanceThatLeavesIsAwaitedAndNotRefused(t *testing.T) {
+func TestLeaving_SuccessorWaitsForTheName(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.launch(idB, 5)
 	w.show(idB, func(f *facts.Instance) { f.PrivateDNSName = w.ec2[idA].PrivateDNSName })

@@ -33,7 +33,7 @@ func (w *world) changeRole() {
 }
 
 // An alias that only the ledger records proves nothing. The role in Vault proves it, while it exists.
-func TestCut_GoesByTheRoleInVault(t *testing.T) {
+func TestCut_FollowsTheRoleInVault(t *testing.T) {
 	for name, alias := range map[string]string{"role_id": "role_id", "instance ID since the login": "instance_id"} {
 		w, c := loggedIn(t)
 		w.EC2Alias = alias
@@ -45,7 +45,7 @@ func TestCut_GoesByTheRoleInVault(t *testing.T) {
 
 // A role that Vault cannot change in place is replaced and its tokens are cut: a session that the new role refuses may hold
 // one.
-func TestReplacedRole_LeavesNothingToProve(t *testing.T) {
+func TestReplacedRole_CutsTheOldTokens(t *testing.T) {
 	w, c := loggedIn(t)
 	w.EC2Alias = "role_id"
 	old := w.roleID()
@@ -60,7 +60,7 @@ func TestReplacedRole_LeavesNothingToProve(t *testing.T) {
 }
 
 // Tokens from before a change of login type may be out of reach. The change is made, and the removal waits for their end.
-func TestTypeChange_RemembersTokensItCouldNotCut(t *testing.T) {
+func TestTypeChange_RemembersUncutTokens(t *testing.T) {
 	w, c := loggedIn(t)
 	w.EC2Alias, w.IAMAlias = "image_id", "unique_id"
 	w.changeRole()

@@ -30,7 +30,7 @@ func (w *world) isRefused(c *converge.Converger, says ...string) {
 	}
 }
 
-func TestAddress_IsHeldByOneLiveInstanceOnly(t *testing.T) {
+func TestAddress_IsHeldByOneLiveInstance(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	w.launch(idB, 5)
 	w.show(idB, func(f *facts.Instance) { f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.4")) })
@@ -40,7 +40,7 @@ func TestAddress_IsHeldByOneLiveInstanceOnly(t *testing.T) {
 	w.must(c, idB, facts.Running, converge.Provisioned)
 }
 
-func TestNames_OfSeveralHoldersAreTakenOverAndTold(t *testing.T) {
+func TestTakeOver_ReportsEachOfSeveralHolders(t *testing.T) {
 	w, c := provisioned(t, both)
 	const idC = "i-0123456789abcdef2"
 	other := w.launch(idC, 6)
@@ -67,7 +67,7 @@ func TestNames_OfSeveralHoldersAreTakenOverAndTold(t *testing.T) {
 }
 
 // The rest of a removal is left to the removed instance.
-func TestTakeOver_LeavesTheWaitingToTheHolder(t *testing.T) {
+func TestTakeOver_LeavesSecondCutToTheHolder(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.edit(idA, func(r *ledger.Record) { r.ExtraPolicies = true })
 	w.setState(facts.Terminated)
@@ -84,7 +84,7 @@ func TestTakeOver_LeavesTheWaitingToTheHolder(t *testing.T) {
 	w.wantNothing(idA)
 }
 
-func TestFirstGrant_NeverRestsOnARememberedRole(t *testing.T) {
+func TestFirstGrant_NeverUsesACachedRole(t *testing.T) {
 	for name, granted := range map[string]bool{"a first grant": false, "an existing grant": true} {
 		w := newWorld(t)
 		remembered := w.launch(idA, 4)
@@ -106,7 +106,7 @@ func TestFirstGrant_NeverRestsOnARememberedRole(t *testing.T) {
 	}
 }
 
-func TestPKIMount_OfAnotherDeploymentGetsNoFirstGrant(t *testing.T) {
+func TestPKIMount_ForeignGetsNoFirstGrant(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	w.launch(idB, 5)
 	w.owners = map[string]string{k8s: "other"}
@@ -116,7 +116,7 @@ func TestPKIMount_OfAnotherDeploymentGetsNoFirstGrant(t *testing.T) {
 	w.must(c, idB, facts.Running, converge.Provisioned)
 }
 
-func TestFormerNames_CountForTheLedgersBound(t *testing.T) {
+func TestFormerNames_CountForTheTransactionLimit(t *testing.T) {
 	w, c := provisioned(t, mayMake)
 	var err error
 	renames := 0
@@ -137,9 +137,9 @@ func TestFormerNames_CountForTheLedgersBound(t *testing.T) {
 	w.wantNothing(idA)
 }
 
-// TestNames_AreDatedWhenNothingIssuesAnyMore has an instance that goes on without a grant, whose removal is open for as long as
+// TestNames_AreHeldFromTheCutOn has an instance that goes on without a grant, whose removal is open for as long as
 // a certificate is good.
-func TestNames_AreDatedWhenNothingIssuesAnyMore(t *testing.T) {
+func TestNames_AreHeldFromTheCutOn(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.unmatch()
 	w.failAt("vault delete", errDown)
@@ -194,7 +194,7 @@ func TestUpgrade_CarriesClaimsOver(t *testing.T) {
 }
 
 // Two instances to which an earlier version granted one address keep their grants. One of them is refused.
-func TestUpgrade_KeepsWhatItWouldRefuse(t *testing.T) {
+func TestUpgrade_KeepsGrantsItWouldRefuse(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.launch(idB, 5)
 	w.must(c, idB, facts.Running, converge.Provisioned)
@@ -305,7 +305,7 @@ func TestRevocation_SurvivesTheWaitForLogins(t *testing.T) {
 }
 
 // If the setting is switched off meanwhile, the record drops the certificates to revoke: reconcile would report them each time.
-func TestRevocation_IsForgottenWhereSwitchedOff(t *testing.T) {
+func TestRevocation_IsForgottenWhenSwitchedOff(t *testing.T) {
 	w, _ := provisioned(t, both)
 	w.setState(facts.Terminated)
 	w.must(w.converger(both), idA, facts.Terminated, converge.Deprovisioned)

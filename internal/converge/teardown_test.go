@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
+func TestTornDown_GrantsNothingAndStillRemoves(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.launch(idB, 5)
 	since := w.now
@@ -36,7 +36,7 @@ func TestATornDownDeploymentGrantsNothingNewAndStillRemoves(t *testing.T) {
 }
 
 // The other deployment's policy has another name. Only the auth role, at the path of both, shows it.
-func TestAnAuthRoleThatGivesAnotherDeploymentsPolicyIsLeftAlone(t *testing.T) {
+func TestAuthRole_WithForeignPolicyIsLeftAlone(t *testing.T) {
 	w, c := provisioned(t, both)
 	theirs := "ec2-" + idA + "-node2"
 	w.Objects["sys/policies/acl/"+theirs] = marked("another-deployment", idA)
@@ -60,7 +60,7 @@ func TestAnAuthRoleThatGivesAnotherDeploymentsPolicyIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestAGrantIsNotBegunWhenNobodyKnowsWhetherTheDeploymentIsTornDown(t *testing.T) {
+func TestTornDown_UnknownBeginsNoGrant(t *testing.T) {
 	w := newWorld(t)
 	w.launch(idA, 4)
 	w.failAt("ledger torn down", errDown)

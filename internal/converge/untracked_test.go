@@ -19,7 +19,7 @@ func verify(w *world, state facts.State, untracked ...string) converge.Request {
 	return req
 }
 
-func TestVerifyingComparesWithVaultWhateverTheLedgerSays(t *testing.T) {
+func TestVerify_ComparesWithVaultNotTheLedger(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.calls = nil
 	if got, err := w.handleAt(c, verify(w, facts.Running)); err != nil || got.Action != converge.Unchanged {
@@ -36,8 +36,8 @@ func TestVerifyingComparesWithVaultWhateverTheLedgerSays(t *testing.T) {
 	w.wantGranted(idA)
 }
 
-// TestAStrayIsRemovedOnlyIfItIsOurs has objects with the instance's name that no record names.
-func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
+// TestUntracked_RemovedOnlyIfOurs has objects with the instance's name that no record names.
+func TestUntracked_RemovedOnlyIfOurs(t *testing.T) {
 	const oldPolicy, oldRole = "sys/policies/acl/ec2-" + idA + "-old", "alice_cluster/pki/k8s/roles/" + idA + "-old"
 	for name, c := range map[string]struct {
 		exist  map[string]map[string]any
@@ -93,7 +93,7 @@ func TestAStrayIsRemovedOnlyIfItIsOurs(t *testing.T) {
 	}
 }
 
-func TestWhatLoginsLeftIsSweptWhereTheLedgerKnowsTheInstance(t *testing.T) {
+func TestLoginLeftovers_RemovedIfOnceGranted(t *testing.T) {
 	for granted, left := range map[string]bool{"a-b": false, "": true} {
 		w := newWorld(t)
 		w.Records[idA] = ledger.Record{InstanceID: idA, State: ledger.Deleted, Profile: granted, Version: 3}
@@ -107,9 +107,9 @@ func TestWhatLoginsLeftIsSweptWhereTheLedgerKnowsTheInstance(t *testing.T) {
 	}
 }
 
-// TestAStrayOfALiveInstanceGoesAndItsGrantStays also names the grant's own paths as untracked: reconcile took a live instance
+// TestUntracked_RemovalKeepsALiveGrant also names the grant's own paths as untracked: reconcile took a live instance
 // for gone.
-func TestAStrayOfALiveInstanceGoesAndItsGrantStays(t *testing.T) {
+func TestUntracked_RemovalKeepsALiveGrant(t *testing.T) {
 	w, c := provisioned(t, both)
 	delete(w.Records, idA)
 	old := strings.TrimSuffix(policyA, "node") + "old"
@@ -123,9 +123,9 @@ func TestAStrayOfALiveInstanceGoesAndItsGrantStays(t *testing.T) {
 	w.wantGranted(idA)
 }
 
-// TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched has a running instance that no profile fits any more. Another
+// TestForeignInstance_IsLeftUntouched has a running instance that no profile fits any more. Another
 // deployment has adopted its policy, and may own the objects beside it too.
-func TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched(t *testing.T) {
+func TestForeignInstance_IsLeftUntouched(t *testing.T) {
 	old := strings.TrimSuffix(policyA, "node") + "old"
 	for name, asked := range map[string]func(*world) converge.Request{
 		"by an event":                            func(w *world) converge.Request { return request(idA, facts.Running, w.clock()) },
@@ -151,7 +151,7 @@ func TestAnInstanceThatAnotherDeploymentTookOverIsLeftUntouched(t *testing.T) {
 	}
 }
 
-func TestVerifyingTakesALostClaimAgain(t *testing.T) {
+func TestVerify_TakesALostClaimAgain(t *testing.T) {
 	w, c := provisioned(t, both)
 	clear(w.Claims)
 	w.calls = nil
@@ -162,9 +162,9 @@ func TestVerifyingTakesALostClaimAgain(t *testing.T) {
 	w.wantGranted(idA)
 }
 
-// TestALostClaimThatAnotherHoldsByNowStaysWithThatOne has two live instances with one name, because a claim was lost. Neither
+// TestVerify_LeavesAClaimToItsNewHolder has two live instances with one name, because a claim was lost. Neither
 // may take it from the other.
-func TestALostClaimThatAnotherHoldsByNowStaysWithThatOne(t *testing.T) {
+func TestVerify_LeavesAClaimToItsNewHolder(t *testing.T) {
 	w, c := provisioned(t, both)
 	clear(w.Claims)
 	w.launch(idB, 4)

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
-func TestARootTokenCanDoWhatItMustAndFarTooMuch(t *testing.T) {
+func TestDoctor_RootTokenIsOutOfBounds(t *testing.T) {
 	w := healthy(t)
 	w.examine(t)
 	for _, p := range w.asked {
@@ -22,7 +22,7 @@ func TestARootTokenCanDoWhatItMustAndFarTooMuch(t *testing.T) {
 	}
 }
 
-func TestWithRevocationSwitchedOnItIsARightAndNotOutOfBounds(t *testing.T) {
+func TestDoctor_RevocationIsWithinBoundsWhenOn(t *testing.T) {
 	w := healthy(t)
 	w.options.Rights = rights.ByFunction(rights.Scope{Profiles: w.options.Profiles, AuthMount: "aws", Revoke: true})[rights.Reconcile]
 	if r := w.examine(t); !r.OK {
@@ -30,7 +30,7 @@ func TestWithRevocationSwitchedOnItIsARightAndNotOutOfBounds(t *testing.T) {
 	}
 }
 
-func TestAFunctionWhosePolicyIsNamedLikeAnInstancesIsFoundOut(t *testing.T) {
+func TestDoctor_FindsPolicyNamedLikeAnInstances(t *testing.T) {
 	w := healthy(t)
 	w.options.RoleNames = []string{"ec2-i-reconcile"}
 	w.capabilities["sys/policies/acl/ec2-i-reconcile"] = []string{"create", "delete", "read", "update"}

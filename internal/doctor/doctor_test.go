@@ -27,7 +27,7 @@ var names = []string{
 	"ledger table", "ledger recovery", "ledger expiry", "ledger open", "profiles", "profile overlap", "profile rules", "profile networks",
 }
 
-func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.T) {
+func TestDoctor_HealthyChecksNeedNoRemedy(t *testing.T) {
 	r := healthy(t).examine(t)
 	if r.Mode != "doctor" || !r.OK {
 		t.Errorf("want mode doctor and ok, got %q, %v", r.Mode, r.OK)
@@ -44,7 +44,7 @@ func TestWhereAllIsInOrderEveryCheckSaysWhatWasFoundAndNeedsNoRemedy(t *testing.
 	}
 }
 
-func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
+func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 	afterVault := names[1:13]
 	withPKI := []string{"pki " + pki, "acme " + pki, "pki owner " + pki, "pki roles " + pki}
 	for name, row := range map[string]struct {
@@ -293,7 +293,7 @@ func TestEachThingThatIsSpoiltFailsItsOwnCheckAndNoOther(t *testing.T) {
 	}
 }
 
-func TestWhatEndangersNothingIsToldAndIsInOrder(t *testing.T) {
+func TestDoctor_ReportsHarmlessFindingsAsOK(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(*world)
 		check  string
@@ -346,7 +346,7 @@ func TestWhatEndangersNothingIsToldAndIsInOrder(t *testing.T) {
 	}
 }
 
-func TestWhereInstancesLogInByIAMTheAliasMustBeTheRolesOwn(t *testing.T) {
+func TestDoctor_TypeIAMNeedsRoleIDAlias(t *testing.T) {
 	w := healthy(t)
 	w.options.Profiles = load(t, "iam", "arn:aws:iam::*:role/alice-worker")
 	if c := check(t, w.examine(t), "aliases of auth/aws"); !c.OK || !strings.Contains(c.Detail, "cannot find the entities") {
@@ -358,7 +358,7 @@ func TestWhereInstancesLogInByIAMTheAliasMustBeTheRolesOwn(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsOneLineOfBoundedLength(t *testing.T) {
+func TestDoctor_DetailIsOneBoundedLine(t *testing.T) {
 	w := healthy(t)
 	w.shapeErr = errors.New("first line\n\tsecond line " + strings.Repeat("encoded authorisation failure ", 200))
 	c := check(t, w.examine(t), "ledger table")
@@ -367,7 +367,7 @@ func TestAnAnswerIsOneLineOfBoundedLength(t *testing.T) {
 	}
 }
 
-func TestAnExaminationWithoutTimeSaysSoOfEveryCheck(t *testing.T) {
+func TestDoctor_WithoutTimeFailsEveryCheck(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := doctor.Doctor{Options: healthy(t).options}.Examine(ctx)
@@ -381,7 +381,7 @@ func TestAnExaminationWithoutTimeSaysSoOfEveryCheck(t *testing.T) {
 	}
 }
 
-func TestTheAnswerHasTheNamesOfTheContract(t *testing.T) {
+func TestDoctor_AnswerHasTheContractNames(t *testing.T) {
 	text, err := json.Marshal(doctor.Report{Mode: "doctor", Checks: []doctor.Check{{Name: "n", Detail: "d", Remedy: "r"}}})
 	const want = `{"mode":"doctor","ok":false,"checks":[{"name":"n","ok":false,"detail":"d","remedy":"r"}]}`
 	if err != nil || string(text) != want {

@@ -36,7 +36,7 @@ func marshal(t *testing.T, v any) []byte {
 	return text
 }
 
-func TestEverySampleEventPointsAtItsInstance(t *testing.T) {
+func TestSampleEvent_NamesItsInstance(t *testing.T) {
 	for _, state := range []facts.State{facts.Pending, facts.Running, facts.Stopping, facts.Stopped, facts.ShuttingDown, facts.Terminated} {
 		p, err := event.Parse(marshal(t, sample(t, string(state))))
 		if err != nil || len(p.Records) != 1 || p.Batch {
@@ -53,7 +53,7 @@ func TestEverySampleEventPointsAtItsInstance(t *testing.T) {
 	}
 }
 
-func TestAnEventThatCannotBeReadIsRefusedByName(t *testing.T) {
+func TestParse_NamesTheFaultOfABadEvent(t *testing.T) {
 	detail := func(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
 	for name, row := range map[string]struct {
 		spoil   func(map[string]any)
@@ -97,7 +97,7 @@ func TestAnEventThatCannotBeReadIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestABadBodyInABatchDoesNotHoldUpItsNeighbours(t *testing.T) {
+func TestParse_BadBodyFailsAlone(t *testing.T) {
 	batch := map[string]any{"Records": []map[string]any{
 		{"messageId": "1", "body": string(marshal(t, sample(t, "running"))), "eventSource": "aws:sqs", "somethingNew": 1},
 		{"messageId": "2", "body": "{"},
@@ -115,7 +115,7 @@ func TestABadBodyInABatchDoesNotHoldUpItsNeighbours(t *testing.T) {
 	}
 }
 
-func TestAPayloadThatIsNoObjectIsRefused(t *testing.T) {
+func TestParse_RefusesPayloadThatIsNoObject(t *testing.T) {
 	for _, payload := range []string{"", "[]", "7", "{", "\x00"} {
 		if _, err := event.Parse([]byte(payload)); fault.KindOf(err) != fault.Refuse || err == nil {
 			t.Errorf("payload %q: want a refusal, got %v", payload, err)
@@ -123,7 +123,7 @@ func TestAPayloadThatIsNoObjectIsRefused(t *testing.T) {
 	}
 }
 
-func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, name := range []string{"running", "terminated", "launch-hook"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", "events", name+".json"))
 		if err != nil {
@@ -145,7 +145,7 @@ func FuzzParseNeverPanicsAndNeverGivesAHalfTrigger(f *testing.F) {
 	})
 }
 
-func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
+func TestOwnEvent_VerifiesAndNeverRemoves(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, state := range []facts.State{facts.Pending, facts.Running, facts.Stopped, facts.ShuttingDown, facts.Terminated} {
 		sent := event.Event{Ref: facts.Ref{ID: "i-0123456789abcdef0", Place: facts.Place{Account: "123456789012", Region: "us-east-1"}}, State: state, Time: at}
@@ -167,7 +167,7 @@ func TestAnEventOfThisProgramsOwnIsReadBackAndNeverTellsOfAnEnd(t *testing.T) {
 	}
 }
 
-func TestALifecycleActionIsReadAsAWaitAndTellsNothingOfTheInstanceItself(t *testing.T) {
+func TestLifecycleAction_DoesNotDecideTheState(t *testing.T) {
 	for file, want := range map[string]event.Hook{
 		"launch-hook":    {Group: "workers", Name: "vault-identity-ready", Token: "87654321-4321-4321-4321-210987654321"},
 		"terminate-hook": {Group: "workers", Name: "vault-identity-gone", Token: "87654321-4321-4321-4321-210987654321", Terminating: true},
@@ -183,7 +183,7 @@ func TestALifecycleActionIsReadAsAWaitAndTellsNothingOfTheInstanceItself(t *test
 	}
 }
 
-func TestALifecycleActionThatCannotBeAnsweredIsRefusedByName(t *testing.T) {
+func TestLifecycleAction_UnanswerableIsRefused(t *testing.T) {
 	detail := func(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
 	for name, row := range map[string]struct {
 		spoil func(map[string]any)
@@ -209,7 +209,7 @@ func TestALifecycleActionThatCannotBeAnsweredIsRefusedByName(t *testing.T) {
 }
 
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/prepare-for-lifecycle-notifications.html
-func TestAHooksTestNotificationAndItsNoticeOfSuccessAreIgnored(t *testing.T) {
+func TestHookNotice_IsIgnored(t *testing.T) {
 	success := sample(t, "launch-hook")
 	success["detail-type"] = "EC2 Instance Launch Successful"
 	for name, body := range map[string][]byte{
@@ -224,7 +224,7 @@ func TestAHooksTestNotificationAndItsNoticeOfSuccessAreIgnored(t *testing.T) {
 	}
 }
 
-func TestOnlyATerminatingInstanceGoesBackToAWarmPool(t *testing.T) {
+func TestWarmPool_OnlyTerminatingReturns(t *testing.T) {
 	e := sample(t, "terminate-hook")
 	e["detail"].(map[string]any)["Destination"] = "WarmPool"
 	p, err := event.Parse(marshal(t, e))
@@ -239,7 +239,7 @@ func TestOnlyATerminatingInstanceGoesBackToAWarmPool(t *testing.T) {
 	}
 }
 
-func TestATagChangeOfAnInstanceHasItLookedAtAndOneOfAnythingElseIsIgnored(t *testing.T) {
+func TestTagEvent_CountsForInstancesOnly(t *testing.T) {
 	e := sample(t, "tag-change")
 	p, err := event.Parse(marshal(t, e))
 	if err != nil || p.Records[0].Err != nil || p.Records[0].Event.ID != "i-0123456789abcdef0" || p.Records[0].Event.State != facts.Pending {

@@ -6,7 +6,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-func TestOnlyTheFormsAWSGivesArePassed(t *testing.T) {
+func TestForms_AcceptOnlyThoseOfAWS(t *testing.T) {
 	for name, row := range map[string]struct {
 		match   func(string) bool
 		valid   []string

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-func TestAFormIsAPatternAndALength(t *testing.T) {
+func TestForm_IsPatternAndLength(t *testing.T) {
 	f := facts.NewForm(`^[a-z](?:[a-z-]*[a-z])?$`, 5)
 	for text, want := range map[string]bool{"a": true, "a-b": true, "abcde": true, "abcdef": false, "": false, "a-": false, "A": false, "a\n": false} {
 		if f.Match(text) != want {

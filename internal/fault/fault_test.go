@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-func TestTheKindOfAnErrorSurvivesWrapping(t *testing.T) {
+func TestKind_SurvivesWrapping(t *testing.T) {
 	plain := errors.New("plain")
 	for name, row := range map[string]struct {
 		err  error

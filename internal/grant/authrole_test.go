@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func TestTheAuthRoleIsBoundToTheInstanceWhateverTheProfile(t *testing.T) {
+func TestAuthRole_IsAlwaysBoundToTheInstance(t *testing.T) {
 	for _, kind := range []string{"ec2", "iam"} {
 		fs := files()
 		replace("worker/profile.yaml", "auth: {", "auth: {type: "+kind+", ")(fs)
@@ -32,7 +32,7 @@ func TestTheAuthRoleIsBoundToTheInstanceWhateverTheProfile(t *testing.T) {
 	}
 }
 
-func TestAuthRole_BindsTheInstancesOwnRole(t *testing.T) {
+func TestAuthRole_BindsTheInstancesIAMRole(t *testing.T) {
 	f := baseline()
 	f.IAMRoleARN = "arn:aws:iam::123456789012:role/path/to/alice-worker"
 	for kind, want := range map[string]map[string]any{

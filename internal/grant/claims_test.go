@@ -11,7 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func TestClaims_AreAllThatIsNotShared(t *testing.T) {
+func TestClaims_CoverEverythingUnshared(t *testing.T) {
 	const mount = "alice_cluster/pki/k8s"
 	fqdn := grant.Claim{Under: "alice_cluster", Text: "ip-10-1-1-4.ec2.internal"}
 	at := func(texts ...string) []grant.Claim {
@@ -56,7 +56,7 @@ func TestClaims_AreAllThatIsNotShared(t *testing.T) {
 	}
 }
 
-func TestClaims_PastOneTransactionAreRefusedWithTheirNumber(t *testing.T) {
+func TestClaims_BeyondOneTransactionAreRefused(t *testing.T) {
 	f := baseline()
 	for last := byte(1); last < 120; last++ {
 		f.IPv4s = append(f.IPv4s, netipFrom(10, 1, 2, last))

@@ -6,7 +6,7 @@ import (
 	"testing/fstest"
 )
 
-func TestAPolicyTemplateThatReachesTooFarIsRefusedWhenItLoads(t *testing.T) {
+func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
 	for name, row := range map[string]struct{ block, says string }{
 		"sudo":                                {`path "alice_cluster/kv/x" { capabilities = ["sudo"] }`, "sudo"},
 		"no capabilities":                     {`path "alice_cluster/kv/x" { }`, "no capabilities"},
@@ -49,7 +49,7 @@ func TestAPolicyTemplateThatReachesTooFarIsRefusedWhenItLoads(t *testing.T) {
 	}
 }
 
-func TestNestedJSONAndParametersAreNoTemplateMarks(t *testing.T) {
+func TestLoad_AcceptsNestedJSONAndParameters(t *testing.T) {
 	fs := files()
 	fs["worker/host.json.tmpl"] = &fstest.MapFile{Data: []byte(`{"data":{"a":{"b":"c"}}}`)}
 	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)}
@@ -58,7 +58,7 @@ func TestNestedJSONAndParametersAreNoTemplateMarks(t *testing.T) {
 	}
 }
 
-func TestAFaultInAPolicyTemplateIsNamedByFileLineAndRule(t *testing.T) {
+func TestLoad_NamesFaultByFileLineAndRule(t *testing.T) {
 	fs := files()
 	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`# line 1
 {{ pkiAccess "kubelet" }}
@@ -76,7 +76,7 @@ path "sys/mounts" {
 	}
 }
 
-func TestWhatATokenNeedsForItselfIsLetIn(t *testing.T) {
+func TestLoad_AcceptsHarmlessPolicyPaths(t *testing.T) {
 	fs := files()
 	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
@@ -89,7 +89,7 @@ path "alice_cluster/kv/+/shared/*" { capabilities = ["read", "list"] }
 	}
 }
 
-func TestAnotherProfilesPKIMountIsOutOfReachToo(t *testing.T) {
+func TestPKIMount_OfOtherProfileIsOutOfReach(t *testing.T) {
 	fs := files()
 	second := strings.NewReplacer("alice_cluster-worker", "alice_cluster-etcd", "role/alice-worker", "role/alice-etcd", "pki/k8s", "pki/etcd").Replace(baselineProfile)
 	fs["etcd/profile.yaml"] = &fstest.MapFile{Data: []byte(second)}

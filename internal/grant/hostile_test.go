@@ -49,7 +49,7 @@ var hostile = map[string]string{
 
 // Each hostile value is tried as each value that a template can use, in a policy's path and in JSON. None is rendered. The error
 // names the instance, and has the value with its invisible characters escaped.
-func TestNoHostileValueIsRenderedFromAnySource(t *testing.T) {
+func TestRender_RefusesHostileValues(t *testing.T) {
 	type source struct {
 		use string // in a template
 		set func(*facts.Instance, string)

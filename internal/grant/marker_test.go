@@ -7,7 +7,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func TestAMarkerIsReadFromTheLeadingCommentOnly(t *testing.T) {
+func TestMarker_IsReadFromLeadingCommentOnly(t *testing.T) {
 	m := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}
 	for name, row := range map[string]struct {
 		text string
@@ -32,7 +32,7 @@ func TestAMarkerIsReadFromTheLeadingCommentOnly(t *testing.T) {
 	}
 }
 
-func FuzzAMarkerIsNeverReadFromBehindTheLeadingComment(f *testing.F) {
+func FuzzMarker(f *testing.F) {
 	m := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
 	for _, s := range []string{"", m, "\n" + m, "path \"x\" {}\n" + m, m + m, "# a: b\n" + m, strings.ReplaceAll(m, "\n", "\r\n"), "#" + m, "# deployment: x\n"} {
 		f.Add(s)

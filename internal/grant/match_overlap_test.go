@@ -11,7 +11,7 @@ func twoProfiles(a, b grant.Match) *grant.Set {
 	return &grant.Set{Profiles: []*grant.Profile{{Name: "alice-worker", Match: a}, {Name: "alice-etcd", Match: b}}}
 }
 
-func TestTwoProfilesOverlapUnlessOneFieldKeepsThemApart(t *testing.T) {
+func TestProfiles_OverlapUnlessOneFieldDiffers(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(a, b *grant.Match)
 		want   bool
@@ -54,7 +54,7 @@ func TestTwoProfilesOverlapUnlessOneFieldKeepsThemApart(t *testing.T) {
 
 // It compares every pair of patterns of up to four characters of a, b and * with every word of up to six characters of a and b.
 // That suffices: two such patterns that match a common word match one of that length.
-func TestTwoGlobsOverlapExactlyWhenSomeWordMatchesBoth(t *testing.T) {
+func TestGlobs_OverlapOnACommonWord(t *testing.T) {
 	words := texts("ab", 6)
 	patterns := texts("ab*", 4)
 	matched := map[string]map[string]bool{}

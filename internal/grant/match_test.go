@@ -11,7 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func TestAnInstanceThatMatchesTwoProfilesIsRefusedNamingBoth(t *testing.T) {
+func TestMatch_OfTwoProfilesIsRefused(t *testing.T) {
 	fs := files()
 	for name, f := range files() {
 		fs[strings.Replace(name, "worker/", "other/", 1)] = f
@@ -27,7 +27,7 @@ func TestAnInstanceThatMatchesTwoProfilesIsRefusedNamingBoth(t *testing.T) {
 	}
 }
 
-func TestAMatchHoldsOnlyWhenAllOfItDoes(t *testing.T) {
+func TestMatch_NeedsEveryField(t *testing.T) {
 	for name, row := range map[string]struct {
 		match  string
 		change func(*facts.Instance)
@@ -71,7 +71,7 @@ func TestAMatchHoldsOnlyWhenAllOfItDoes(t *testing.T) {
 	}
 }
 
-func TestAProfileTellsWhichTagsItGoesBy(t *testing.T) {
+func TestProfile_NamesTheTagsItUses(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(fstest.MapFS)
 		want   bool

@@ -39,7 +39,7 @@ path "{{ .BasePath }}/secret/foo" { capabilities = ["read"] }
 	}
 }
 
-func TestThePluginsSamplesRenderAsPorted(t *testing.T) {
+func TestPluginSamples_RenderAsPorted(t *testing.T) {
 	g, err := render(t, ported(), baseline())
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestThePluginsSamplesRenderAsPorted(t *testing.T) {
 	}
 }
 
-func TestWhatThePluginsSamplesMayDoTooMuchIsRefusedWhenTheyAreTakenAsTheyAre(t *testing.T) {
+func TestPluginSamples_UnportedAreRefused(t *testing.T) {
 	for name, c := range map[string]struct{ file, text, says string }{
 		"a policy outside the base path": {"vault/policy.hcl.tmpl", pluginPolicy, "is outside the base path"},
 		"the names of a PKI role":        {"vault/pki.json.tmpl", pluginPKI, "allow_subdomains"},

@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func FuzzNamesSplitBackIntoTheirPartsOneWayOnly(f *testing.F) {
+func FuzzObjectName(f *testing.F) {
 	f.Add("i-0123456789abcdef0", "node")
 	f.Add("i-01234567", "a_b")
 	f.Add("ec2-i-01234567", "x")

@@ -10,7 +10,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func TestDifferencesNormaliseBothSides(t *testing.T) {
+func TestDifferences_NormaliseBothSides(t *testing.T) {
 	o := grant.Object{Kind: grant.KindPKIRole, Path: "x", Fields: map[string]any{
 		"max_ttl": int64(3600), "allowed_domains": []string{"a", "b"}, "allow_any_name": false, "not_after": "", "key_bits": int64(0),
 	}}
@@ -33,7 +33,7 @@ func TestDifferencesNormaliseBothSides(t *testing.T) {
 	}
 }
 
-func TestAGenericObjectsTextsAreComparedAsVaultReadsThem(t *testing.T) {
+func TestDifferences_CompareGenericTextsAsVaultDoes(t *testing.T) {
 	o := grant.Object{Kind: grant.KindGeneric, Path: "x", Fields: map[string]any{"ttl": "1h", "users": "a,b", "note": "x", "none": ""}}
 	for name, row := range map[string]struct {
 		got  map[string]any
@@ -52,7 +52,7 @@ func TestAGenericObjectsTextsAreComparedAsVaultReadsThem(t *testing.T) {
 	}
 }
 
-func TestAPolicyIsComparedByItsMarkerAndItsRules(t *testing.T) {
+func TestDifferences_ComparePolicyMarkerAndRules(t *testing.T) {
 	marker := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
 	text := marker + "\npath \"a\" {\n  capabilities = [\"read\", \"list\"]\n}\n\npath \"b\" { capabilities = [\"update\"]\n allowed_parameters = { x = [\"1\"] } }\n"
 	o := grant.Object{Kind: grant.KindPolicy, Path: "x", Fields: map[string]any{"policy": text}}
@@ -79,7 +79,7 @@ func TestAPolicyIsComparedByItsMarkerAndItsRules(t *testing.T) {
 	}
 }
 
-func TestNoTwoSetsOfFieldsHaveOneDigest(t *testing.T) {
+func TestDigest_DiffersByFields(t *testing.T) {
 	seen := map[string]string{}
 	for name, fields := range map[string]map[string]any{
 		"nothing": {}, "a text": {"a": "1"}, "a number": {"a": int64(1)}, "another name": {"b": "1"}, "true": {"a": true}, "false": {"a": false},

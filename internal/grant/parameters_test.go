@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestACompleteClientsEmptyFieldsAreLetInAndNothingButEmpty(t *testing.T) {
+func TestClientStyle_CompleteAllowsEmptyFields(t *testing.T) {
 	fs := files()
 	replace("worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")(fs)
 	g, err := render(t, fs, baseline())
@@ -23,7 +23,7 @@ func TestACompleteClientsEmptyFieldsAreLetInAndNothingButEmpty(t *testing.T) {
 	}
 }
 
-func TestASharedNameIsForEveryInstanceOfTheProfile(t *testing.T) {
+func TestSharedName_IsForEveryInstance(t *testing.T) {
 	fs := files()
 	replace("worker/profile.yaml", "template: kubelet.json.tmpl", "shared_dns_names: [api.corp.example], template: kubelet.json.tmpl")(fs)
 	for _, last := range []string{"4", "5"} {
@@ -43,7 +43,7 @@ func TestASharedNameIsForEveryInstanceOfTheProfile(t *testing.T) {
 	}
 }
 
-func TestAddressesAreRenderedInCanonicalFormOneByOneAndJoined(t *testing.T) {
+func TestRender_AddressesAreCanonical(t *testing.T) {
 	f := baseline()
 	f.IPv6s = []netip.Addr{netip.MustParseAddr("2001:0db8:0:0:0:0:0:0005")}
 	g, err := render(t, files(), f)
@@ -56,7 +56,7 @@ func TestAddressesAreRenderedInCanonicalFormOneByOneAndJoined(t *testing.T) {
 	}
 }
 
-func TestARoleWithoutAddressesDoesNotLetTheParameterIn(t *testing.T) {
+func TestPKIRole_WithoutAddressesOmitsIPSANs(t *testing.T) {
 	fs := files()
 	replace("worker/profile.yaml", `template: kubelet.json.tmpl`, `ip_addresses: [], template: kubelet.json.tmpl`)(fs)
 	g, err := render(t, fs, baseline())

@@ -177,7 +177,7 @@ func mustRender(t *testing.T, p *grant.Profile) *grant.Grant {
 	return g
 }
 
-func TestPath_IsOneInstancesByItsForm(t *testing.T) {
+func TestPath_BelongsToAnInstanceByForm(t *testing.T) {
 	const id = "i-0123456789abcdef0"
 	for path, kind := range map[string]grant.Kind{
 		"sys/policies/acl/ec2-" + id + "-node":           grant.KindPolicy,

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestPKIRole_WithoutAccessHoldsNoSharedNames(t *testing.T) {
+func TestPKIRole_WithoutAccessHasNoSharedNames(t *testing.T) {
 	fs := files()
 	both(replace("worker/profile.yaml", "type: pki-role,", "type: pki-role, shared_dns_names: [api.corp.example],"),
 		replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""))(fs)

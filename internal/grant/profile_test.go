@@ -6,7 +6,7 @@ import (
 	"testing/fstest"
 )
 
-func TestAProfileThatErrsIsRefusedWhenItLoads(t *testing.T) {
+func TestLoad_RefusesBadProfiles(t *testing.T) {
 	const profile, policy, role, host = "worker/profile.yaml", "worker/policy.hcl.tmpl", "worker/kubelet.json.tmpl", "worker/host.json.tmpl"
 	for name, row := range map[string]struct {
 		spoil func(fstest.MapFS)
@@ -84,7 +84,7 @@ func TestAProfileThatErrsIsRefusedWhenItLoads(t *testing.T) {
 	}
 }
 
-func TestAGenericObjectCannotBeWrittenIntoAPKIMount(t *testing.T) {
+func TestGenericObject_RefusesAPKIMount(t *testing.T) {
 	fs := files()
 	replace("worker/profile.yaml", "path: ssh/roles", "path: pki/k8s/roles")(fs)
 	if _, err := load(fs); err == nil || !strings.Contains(err.Error(), "use type pki-role") {
@@ -92,7 +92,7 @@ func TestAGenericObjectCannotBeWrittenIntoAPKIMount(t *testing.T) {
 	}
 }
 
-func TestEveryFaultOfEveryProfileIsReportedAtOnce(t *testing.T) {
+func TestLoad_ReportsEveryFaultAtOnce(t *testing.T) {
 	fs := files()
 	replace("worker/profile.yaml", "fqdn:", "fqnd:")(fs)
 	fs["broken/profile.yaml"] = &fstest.MapFile{Data: []byte("name: x")}

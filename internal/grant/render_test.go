@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-func TestTheBaselineLoadsAndRenders(t *testing.T) {
+func TestBaseline_LoadsAndRenders(t *testing.T) {
 	g, err := render(t, files(), baseline())
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestTheBaselineLoadsAndRenders(t *testing.T) {
 	}
 }
 
-func TestAnInstanceWhoseValuesErrGetsNothing(t *testing.T) {
+func TestRender_BadValueGrantsNothing(t *testing.T) {
 	fromTag := replace("worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"name\" }}'\nfqdn_suffixes: [corp.example]")
 	inPath := replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`)
 	inJSON := replace("worker/host.json.tmpl", "{{ .FQDN }}", `{{ .Tag "team" }}`)
@@ -100,7 +100,7 @@ func TestAnInstanceWhoseValuesErrGetsNothing(t *testing.T) {
 	}
 }
 
-func TestTheSameTagInItsPlaceIsLetIn(t *testing.T) {
+func TestRender_AcceptsATagInAPath(t *testing.T) {
 	fs := files()
 	replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`)(fs)
 	g, err := render(t, fs, baseline())
@@ -112,7 +112,7 @@ func TestTheSameTagInItsPlaceIsLetIn(t *testing.T) {
 	}
 }
 
-func FuzzNoTagChangesTheStructureOfWhatIsRendered(f *testing.F) {
+func FuzzRenderTag(f *testing.F) {
 	for _, s := range []string{"storage", `x" {}`, "{{", "a/b", "+", "*", "..", "\x00", "\u202e", "a,b", "#", "${x}", `\"`} {
 		f.Add(s)
 	}

@@ -12,7 +12,7 @@ import (
 
 // Load, which authors of profiles use, refuses a profile that breaks a rule which earlier versions did not have. The functions
 // keep such a profile, so that existing grants stay, and grant nothing new by it.
-func TestProfile_ThatBreaksARuleIsBarred(t *testing.T) {
+func TestProfile_BreakingARuleIsBarred(t *testing.T) {
 	const profile, policy, role = "worker/profile.yaml", "worker/policy.hcl.tmpl", "worker/kubelet.json.tmpl"
 	for name, row := range map[string]struct {
 		spoil func(fstest.MapFS)
@@ -61,7 +61,7 @@ func TestProfile_ThatBreaksARuleIsBarred(t *testing.T) {
 	}
 }
 
-func TestRules_AreTheDeployments(t *testing.T) {
+func TestRules_FollowTheDeployment(t *testing.T) {
 	fs := files()
 	replace("worker/profile.yaml", "token_ttl: 1h", "extra_policies: [ours-provision], token_ttl: 1h")(fs)
 	for name, row := range map[string]struct {
@@ -78,7 +78,7 @@ func TestRules_AreTheDeployments(t *testing.T) {
 	}
 }
 
-func TestOverlap_IsSaidByAllProfilesOfAMountAndNamesItsVPCs(t *testing.T) {
+func TestOverlappingAddresses_NeedEqualVPCs(t *testing.T) {
 	const profile = "worker/profile.yaml"
 	overlapping := replace(profile, "base_path:", "overlapping_addresses: true\nbase_path:")
 	vpcs := replace(profile, "match: {", "match: {vpc_ids: [vpc-0a1b2c3d], ")

@@ -6,7 +6,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-func TestGenericObject_TakesPlainTagsOnly(t *testing.T) {
+func TestGenericObject_AcceptsPlainTagsOnly(t *testing.T) {
 	fs := files()
 	replace("worker/host.json.tmpl", "{{ .FQDN }}", `role/app-{{ .Tag "team" }}`)(fs)
 	for value, granted := range map[string]bool{"storage": true, "a_b.c-1": true, "a/team-b/root": false, "web SUPERUSER": false, "a=b": false, "a:b": false, "a+b": false, "a@b": false} {

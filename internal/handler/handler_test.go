@@ -115,7 +115,7 @@ func (b *bench) batch(ctx context.Context, t *testing.T, bodies ...string) []str
 	return again
 }
 
-func TestOnlyWhatMayYetSucceedIsDeliveredAgain(t *testing.T) {
+func TestBatch_ReturnsOnlyRetryableMessages(t *testing.T) {
 	b := newBench()
 	b.errs[id(1)] = fault.Refusef("no")
 	b.errs[id(2)] = fault.Conflictf("no")
@@ -136,7 +136,7 @@ func TestOnlyWhatMayYetSucceedIsDeliveredAgain(t *testing.T) {
 	}
 }
 
-func TestSeveralEventsOfOneInstanceConvergeItOnceByTheLatest(t *testing.T) {
+func TestBatch_ConvergesAnInstanceOnceByTheLatest(t *testing.T) {
 	b := newBench()
 	b.errs[id(1)] = errors.New("down")
 	again := b.batch(t.Context(), t,
@@ -210,7 +210,7 @@ func TestEventTime_AheadOfNowIsRefused(t *testing.T) {
 	}
 }
 
-func TestABatchConvergesSideBySideWithABound(t *testing.T) {
+func TestBatch_ConvergesInParallelWithABound(t *testing.T) {
 	b := newBench()
 	var bodies []string
 	for n := range 50 {
@@ -227,7 +227,7 @@ func TestABatchConvergesSideBySideWithABound(t *testing.T) {
 	}
 }
 
-func TestWorkThatCannotBeginInTimeGoesBackToTheQueue(t *testing.T) {
+func TestBatch_LateWorkReturnsToTheQueue(t *testing.T) {
 	b := newBench()
 	ctx, cancel := context.WithDeadline(t.Context(), b.now.Add(19*time.Second))
 	defer cancel()
@@ -236,7 +236,7 @@ func TestWorkThatCannotBeginInTimeGoesBackToTheQueue(t *testing.T) {
 	}
 }
 
-func TestABareEventIsAnsweredOrFailsWhenItShouldComeAgain(t *testing.T) {
+func TestBareEvent_AnswersOrFailsForRetry(t *testing.T) {
 	b := newBench()
 	b.errs[id(1)] = fault.Refusef("two profiles")
 	b.errs[id(2)] = errors.New("down")
@@ -257,14 +257,14 @@ func TestABareEventIsAnsweredOrFailsWhenItShouldComeAgain(t *testing.T) {
 	}
 }
 
-func TestAnEmptyBatchIsAnsweredWithoutALook(t *testing.T) {
+func TestBatch_EmptyAsksEC2Nothing(t *testing.T) {
 	b := newBench()
 	if again := b.batch(t.Context(), t, "{", "{"); len(again) != 0 || len(b.looks) != 0 {
 		t.Errorf("got %v, %v", again, b.looks)
 	}
 }
 
-func TestAPanicOverOneInstanceDoesNotTakeTheBatchWithIt(t *testing.T) {
+func TestBatch_PanicFailsOneInstanceOnly(t *testing.T) {
 	b := newBench()
 	b.errs[id(1)] = errPanics
 	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); fmt.Sprint(again) != "[m1]" {
@@ -272,7 +272,7 @@ func TestAPanicOverOneInstanceDoesNotTakeTheBatchWithIt(t *testing.T) {
 	}
 }
 
-func TestOneIDFromTwoPlacesIsLookedAtInBoth(t *testing.T) {
+func TestBatch_AsksBothPlacesOfOneID(t *testing.T) {
 	b := newBench()
 	elsewhere := strings.Replace(body(id(0), "terminated", at), "us-east-1", "eu-central-1", 1)
 	b.batch(t.Context(), t, body(id(0), "running", at), elsewhere)

@@ -66,7 +66,7 @@ func hookBody(id, name, transition string) string {
 
 var makes, removes = converge.Duties{Make: true}, converge.Duties{Remove: true}
 
-func TestAHookOfNoProfilesInstanceIsLeftToItsGroupOnceItsTagsHadTimeToCome(t *testing.T) {
+func TestLaunchHook_UnmatchedFollowsTheSetting(t *testing.T) {
 	for continues, want := range map[bool]string{false: "[]", true: "[CONTINUE vault-identity-ready " + id(1) + "]"} {
 		b, g := hookBench(makes)
 		b.handler.Hooks.ContinueOnRefusal = continues
@@ -78,7 +78,7 @@ func TestAHookOfNoProfilesInstanceIsLeftToItsGroupOnceItsTagsHadTimeToCome(t *te
 	}
 }
 
-func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
+func TestLaunchHook_EndsByTheOutcome(t *testing.T) {
 	for name, row := range map[string]struct {
 		outcome   converge.Action
 		err       error
@@ -114,7 +114,7 @@ func TestALaunchHookWaitsForTheGrantAndEndsByWhatBecameOfIt(t *testing.T) {
 	}
 }
 
-func TestATerminateHookRemovesOnlyByAutoScalingsOwnWord(t *testing.T) {
+func TestTerminateHook_RemovesOnlyIfGroupConfirms(t *testing.T) {
 	for name, row := range map[string]struct {
 		state   autoscaling.GroupState
 		late    time.Duration
@@ -157,7 +157,7 @@ func (s seesErrors) Converge(ctx context.Context, t converge.Request, seen insta
 	return s.outside.Converge(ctx, t, seen)
 }
 
-func TestAnInstanceThatReturnsToItsWarmPoolKeepsItsGrant(t *testing.T) {
+func TestWarmPool_ReturnKeepsTheGrant(t *testing.T) {
 	b, g := hookBench(removes)
 	g.states[id(1)] = autoscaling.GroupState{State: "Terminating:Wait"}
 	b.outcomes[id(1)] = converge.Outcome{Action: converge.LeftAlone}
@@ -167,7 +167,7 @@ func TestAnInstanceThatReturnsToItsWarmPoolKeepsItsGrant(t *testing.T) {
 	}
 }
 
-func TestHooksOfOthersAreIgnored(t *testing.T) {
+func TestHook_OfOthersIsIgnored(t *testing.T) {
 	for name, row := range map[string]struct {
 		duties converge.Duties
 		body   string
@@ -187,7 +187,7 @@ func TestHooksOfOthersAreIgnored(t *testing.T) {
 	}
 }
 
-func TestAHookAndAStateChangeOfOneInstanceAreOneRunAndEveryWaitIsAnswered(t *testing.T) {
+func TestHook_SharesARunWithTheStateChange(t *testing.T) {
 	b, g := hookBench(makes)
 	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "running", "2026-01-02T03:04:09Z"), hookBody(id(1), "vault-identity-two", "LAUNCHING"))
 	slices.Sort(g.calls)
@@ -196,7 +196,7 @@ func TestAHookAndAStateChangeOfOneInstanceAreOneRunAndEveryWaitIsAnswered(t *tes
 	}
 }
 
-func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.T) {
+func TestTerminateHook_EndsBeforeTheSecondCut(t *testing.T) {
 	b, g := hookBench(removes)
 	g.states[id(1)] = autoscaling.GroupState{State: "Terminating:Wait"}
 	b.errs[id(1)] = fault.New(fault.Retry, converge.ErrUnfinished)
@@ -206,7 +206,7 @@ func TestARemovalThatIsLookedAfterOnceMoreDoesNotHoldTheInstanceBack(t *testing.
 	}
 }
 
-func TestAWaitThatCouldNotBeEndedComesAgain(t *testing.T) {
+func TestHook_FailedCompletionIsRetried(t *testing.T) {
 	b, g := hookBench(makes)
 	g.err = errors.New("throttled")
 	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
@@ -227,7 +227,7 @@ func (b *busy) Converge(ctx context.Context, t converge.Request, s instance.Sigh
 	return b.outside.Converge(ctx, t, s)
 }
 
-func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
+func TestHook_WaitsForTheRunUnderWay(t *testing.T) {
 	b, g := hookBench(makes)
 	b.handler.Converger = &busy{outside: b.outside}
 	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.calls) != "[CONTINUE vault-identity-ready "+id(1)+"]" {
@@ -241,7 +241,7 @@ func TestAHookWaitsForTheRunThatItsStateChangeBegan(t *testing.T) {
 	}
 }
 
-func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *testing.T) {
+func TestHook_RetriesCompletionAfterAnyOutcome(t *testing.T) {
 	for name, err := range map[string]error{"granted": nil, "refused": fault.Refusef("two profiles")} {
 		b, g := hookBench(makes)
 		b.handler.Hooks.ContinueOnRefusal = true
@@ -253,7 +253,7 @@ func TestAHookThatCouldNotBeCompletedComesAgainWhateverBecameOfTheInstance(t *te
 }
 
 // Tags are set right after the launch. Their event says only that the instance is pending.
-func TestALaunchHookBesideALaterEventStillWaitsForWhatEC2DoesNotSayYet(t *testing.T) {
+func TestLaunchHook_OutweighsALaterPendingEvent(t *testing.T) {
 	b, _ := hookBench(makes)
 	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(1), "pending", "2026-01-02T03:04:09Z"))
 	if seen := b.requests[id(1)]; len(seen) != 1 || seen[0].Told != facts.Running {

@@ -35,7 +35,7 @@ func (b *bench) lines(t *testing.T) []map[string]any {
 	return out
 }
 
-func TestEveryLogLineHasKeysOfTheListOnlyAndTellsWhichInvocationItIsOf(t *testing.T) {
+func TestLogLine_HasListedKeysAndInvocation(t *testing.T) {
 	b := newBench()
 	b.errs[id(1)], b.errs[id(2)], b.errs[id(3)], b.errs[id(4)] = fault.Refusef("no"), fault.Conflictf("no"), errors.New("down"), errPanics
 	for n, action := range []converge.Action{converge.Deprovisioned, converge.Unmatched, converge.Unchanged, converge.LeftAlone} {
@@ -67,7 +67,7 @@ func TestEveryLogLineHasKeysOfTheListOnlyAndTellsWhichInvocationItIsOf(t *testin
 	}
 }
 
-func TestARemovalIsTimedFromItsEventToTheCutAndToldOnce(t *testing.T) {
+func TestRemovalTime_RunsFromEventToCut(t *testing.T) {
 	b := newBench()
 	eventTime, err := time.Parse(time.RFC3339, at)
 	if err != nil {
@@ -87,7 +87,7 @@ func TestARemovalIsTimedFromItsEventToTheCutAndToldOnce(t *testing.T) {
 	}
 }
 
-func TestAMessagesAgeIsTakenWhenWorkOnItBegins(t *testing.T) {
+func TestMessageAge_IsTakenWhenWorkBegins(t *testing.T) {
 	b := newBench()
 	payload, err := json.Marshal(map[string]any{"Records": []any{map[string]any{
 		"messageId": "m", "body": body(id(0), "running", at),
@@ -104,7 +104,7 @@ func TestAMessagesAgeIsTakenWhenWorkOnItBegins(t *testing.T) {
 	}
 }
 
-func TestWhatTheServicesTookIsToldWithTheInvocationThatCalledThem(t *testing.T) {
+func TestServiceTimes_BelongToTheirInvocation(t *testing.T) {
 	b := newBench()
 	b.handler.Services = &observe.Services{}
 	b.handler.Services.EC2.Observe(20*time.Millisecond, true)
@@ -114,7 +114,7 @@ func TestWhatTheServicesTookIsToldWithTheInvocationThatCalledThem(t *testing.T) 
 	}
 }
 
-func TestOnlyTheComparisonOfTheWholeFleetTellsItsAge(t *testing.T) {
+func TestSweepAge_NeedsTheWholeFleet(t *testing.T) {
 	for payload, want := range map[string]bool{
 		`{"mode":"detect"}`: true, `{"detail-type":"Scheduled Event"}`: true,
 		`{"instanceIds":["i-0123456789abcdef0"]}`: false, `{"profile":"a-worker"}`: false,
@@ -150,7 +150,7 @@ func (b *bus) Put(_ context.Context, events []audit.Event) []error {
 	return nil
 }
 
-func TestEachOutcomeOthersCareForIsOneEventOnTheBus(t *testing.T) {
+func TestAudit_EachChangeIsOneEvent(t *testing.T) {
 	b, to := newBench(), &bus{}
 	b.handler.Bus = to
 	b.errs[id(1)], b.errs[id(2)], b.errs[id(3)] = fault.Refusef("two profiles"), fault.Conflictf("not ours"), errors.New("down")
@@ -179,7 +179,7 @@ func TestEachOutcomeOthersCareForIsOneEventOnTheBus(t *testing.T) {
 	}
 }
 
-func TestABusThatIsDownChangesNoAnswerAndIsCounted(t *testing.T) {
+func TestAudit_BusDownChangesNoAnswer(t *testing.T) {
 	b := newBench()
 	b.handler.Bus = &bus{down: true}
 	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); len(again) != 0 {
@@ -191,7 +191,7 @@ func TestABusThatIsDownChangesNoAnswerAndIsCounted(t *testing.T) {
 }
 
 // No other run reports it: the instance's own terminated event finds it removed.
-func TestTakeOver_TellsWhomItRemoved(t *testing.T) {
+func TestTakeOver_LogsTheRemovedHolder(t *testing.T) {
 	for name, failed := range map[string]error{"granted": nil, "refused afterwards": fault.Refusef("no")} {
 		b := newBench()
 		b.outcomes[id(1)] = converge.Outcome{Action: converge.Provisioned, RemovedHolders: []converge.RemovedHolder{{

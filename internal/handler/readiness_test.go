@@ -52,7 +52,7 @@ func alive(state facts.State, tag string) instance.Sighting {
 	return s
 }
 
-func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T) {
+func TestReadyTag_IsSetOnceWhileRunning(t *testing.T) {
 	unchanged := converge.Outcome{Action: converge.Unchanged, Profile: "a-worker"}
 	removed := converge.Outcome{Action: converge.Deprovisioned, Paths: []string{"p"}, CutAt: time.Date(2026, 1, 2, 3, 4, 6, 0, time.UTC)}
 	for name, row := range map[string]struct {
@@ -93,7 +93,7 @@ func TestAnInstanceIsTaggedWithWhatBecameOfItOnceAndOnlyWhileItRuns(t *testing.T
 	}
 }
 
-func TestABatchIsTaggedByOneCallForEachValue(t *testing.T) {
+func TestReadyTag_NeedsOneCallPerValue(t *testing.T) {
 	b, s := readyBench()
 	for n := range 4 {
 		s.seen[id(n)] = alive(facts.Running, "")
@@ -107,7 +107,7 @@ func TestABatchIsTaggedByOneCallForEachValue(t *testing.T) {
 	}
 }
 
-func TestATagThatMayYetBeTakenIsTriedAgainAndOneThatIsDeniedHoldsNothingUp(t *testing.T) {
+func TestReadyTag_RetriesThrottlingNotDenial(t *testing.T) {
 	b, s := readyBench()
 	for n := range 3 {
 		s.seen[id(n)] = alive(facts.Running, "")
@@ -123,7 +123,7 @@ func TestATagThatMayYetBeTakenIsTriedAgainAndOneThatIsDeniedHoldsNothingUp(t *te
 }
 
 // The first try removed the grant, and its tag was throttled: the second finds nothing to remove.
-func TestALeavingInstanceThatHasNothingLeftIsStillTaggedAsRemoved(t *testing.T) {
+func TestReadyTag_MarksALeavingInstanceRemoved(t *testing.T) {
 	b, s := readyBench()
 	g := &groups{states: map[string]autoscaling.GroupState{id(1): {State: "Terminating:Wait"}}}
 	b.handler.Hooks = handler.Hooks{Groups: g, Duties: removes, Prefix: "vault-identity-"}
@@ -134,7 +134,7 @@ func TestALeavingInstanceThatHasNothingLeftIsStillTaggedAsRemoved(t *testing.T) 
 	}
 }
 
-func TestTaggingLeavesTimeToAnswer(t *testing.T) {
+func TestReadyTag_LeavesTimeToAnswer(t *testing.T) {
 	b, s := readyBench()
 	slow := &patient{shown: s}
 	b.handler.Readiness.Tagger = slow
@@ -158,7 +158,7 @@ func (p *patient) Tag(ctx context.Context, _ facts.Place, _ []string, _, _ strin
 	return nil
 }
 
-func TestWithoutAKeyNoInstanceIsTagged(t *testing.T) {
+func TestReadyTag_NeedsAKey(t *testing.T) {
 	b, s := readyBench()
 	b.handler.Readiness = handler.Readiness{Tagger: s}
 	s.seen[id(1)] = alive(facts.Running, "")

@@ -66,7 +66,7 @@ func newReconcile() (*handler.ReconcileHandler, *empty) {
 	return h, e
 }
 
-func TestEachFormOfInputIsTakenForWhatItIs(t *testing.T) {
+func TestReconcileInput_ReadsEachForm(t *testing.T) {
 	for payload, mode := range map[string]string{
 		``: "correct", `null`: "correct", `{}`: "correct", `{"mode":"detect"}`: "detect", `{"mode":"doctor"}`: "doctor",
 		`{"mode":"detect","instanceIds":["i-0123456789abcdef0"],"profile":"a-b","force":true}`:           "detect",
@@ -91,7 +91,7 @@ func TestEachFormOfInputIsTakenForWhatItIs(t *testing.T) {
 	}
 }
 
-func TestARunThatNobodyWaitsForGoesOnByItsQueueAndOneByHandByItsAnswer(t *testing.T) {
+func TestReconcile_ContinuesByQueueOrAnswer(t *testing.T) {
 	for payload, byQueue := range map[string]bool{
 		`{"mode":"detect"}`: false, `{"detail-type":"Scheduled Event"}`: true, `{"Records":[{"body":"{\"mode\":\"detect\",\"force\":true}"}]}`: true,
 	} {
@@ -119,7 +119,7 @@ func TestARunThatNobodyWaitsForGoesOnByItsQueueAndOneByHandByItsAnswer(t *testin
 	}
 }
 
-func TestARunIsCountedOnceItHasEndedAndABlockedOneApart(t *testing.T) {
+func TestReconcile_CountsEndedAndBlockedRuns(t *testing.T) {
 	h, e := newReconcile()
 	if _, err := h.Invoke(t.Context(), nil); err != nil {
 		t.Fatal(err)
@@ -172,8 +172,8 @@ func settling(n int) (*handler.ReconcileHandler, *empty) {
 	return h, e
 }
 
-// TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue has more of them than one message names.
-func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
+// TestSecondCut_IsSentToReconcilesQueue has more of them than one message names.
+func TestSecondCut_IsSentToReconcilesQueue(t *testing.T) {
 	const n = 201
 	h, e := settling(n)
 	if _, err := h.Invoke(t.Context(), []byte(`{"force":true}`)); err != nil {
@@ -212,9 +212,9 @@ func TestRemovalsThatSettleAreLookedAfterOnceMoreByItsOwnQueue(t *testing.T) {
 	}
 }
 
-// TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore has no queue, or one that refuses the message. The
+// TestSecondCut_UnsentIsOnlyLogged has no queue, or one that refuses the message. The
 // removals are done, and the next run makes the second cut.
-func TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore(t *testing.T) {
+func TestSecondCut_UnsentIsOnlyLogged(t *testing.T) {
 	for says, change := range map[string]func(*handler.ReconcileHandler, *empty){
 		"RECONCILE_QUEUE_URL": func(h *handler.ReconcileHandler, _ *empty) { h.Own = nil },
 		"the queue is away":   func(_ *handler.ReconcileHandler, e *empty) { e.refuse = errors.New("the queue is away") },
@@ -233,7 +233,7 @@ func TestThatNobodyLooksAfterARemovalOnceMoreIsLoggedAndNoMore(t *testing.T) {
 	}
 }
 
-func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
+func TestSecondCut_NotNeededSendsNothing(t *testing.T) {
 	h, e := newReconcile()
 	h.Reconciler.Ledger = gone{e, 2}
 	if _, err := h.Invoke(t.Context(), nil); err != nil || len(e.own) > 0 {
@@ -241,7 +241,7 @@ func TestARunWithoutARemovalThatSettlesSendsNothing(t *testing.T) {
 	}
 }
 
-func TestATeardownIsOnlyBegunWithTheDeploymentsOwnName(t *testing.T) {
+func TestTeardown_NeedsTheDeploymentsName(t *testing.T) {
 	for payload, begun := range map[string]bool{
 		`{"mode":"teardown","confirm":"d"}`: true, `{"mode":"teardown"}`: false, `{"mode":"teardown","confirm":"D"}`: false,
 		`{"mode":"teardown","confirm":"other"}`: false, `{"mode":"teardown","confirm":"d","force":true}`: false, `{"mode":"correct","confirm":"d"}`: false,
@@ -255,7 +255,7 @@ func TestATeardownIsOnlyBegunWithTheDeploymentsOwnName(t *testing.T) {
 	}
 }
 
-func TestWhatATeardownLeavesSettlingIsTakenAwayOnceMoreAndNotSetRight(t *testing.T) {
+func TestTeardown_SecondCutStaysATeardown(t *testing.T) {
 	h, e := settling(3)
 	out, err := h.Invoke(t.Context(), []byte(`{"mode":"teardown","confirm":"d"}`))
 	var a reconcile.Answer

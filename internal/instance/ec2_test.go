@@ -38,7 +38,7 @@ func described() types.Instance {
 	}
 }
 
-func TestEveryAddressOfEveryInterfaceIsTakenOnceThePrimaryOneFirst(t *testing.T) {
+func TestAddresses_AreUniqueAndPrimaryFirst(t *testing.T) {
 	f, err := fromEC2(described(), "123456789012", "us-east-1")
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestEveryAddressOfEveryInterfaceIsTakenOnceThePrimaryOneFirst(t *testing.T)
 	}
 }
 
-func TestWhatEC2CannotMeanIsAnError(t *testing.T) {
+func TestDescribe_ImpossibleAnswerIsAnError(t *testing.T) {
 	for name, row := range map[string]struct {
 		spoil func(*types.Instance)
 		says  string
@@ -75,7 +75,7 @@ func TestWhatEC2CannotMeanIsAnError(t *testing.T) {
 	}
 }
 
-func TestOnlyALiveInstanceNeedsItsRole(t *testing.T) {
+func TestRole_IsNeededForLiveInstancesOnly(t *testing.T) {
 	for state, want := range map[facts.State]bool{
 		facts.Pending: true, facts.Running: true, facts.Stopping: false, facts.Stopped: false, facts.ShuttingDown: false, facts.Terminated: false,
 	} {

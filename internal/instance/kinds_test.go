@@ -60,7 +60,7 @@ func look(t *testing.T, in, member, action, code string) instance.Sighting {
 
 // No error of AWS means that an instance is gone: throttling and outages end by themselves, and a person corrects a denial while
 // the event waits. Only an account that is not configured is final.
-func TestEachFaultOfALookUpIsOfOneKindAndNeverAnAbsence(t *testing.T) {
+func TestLookup_FaultIsNeverAnAbsence(t *testing.T) {
 	const other = "444455556666"
 	for action, codes := range map[string][]string{
 		"DescribeInstances": {

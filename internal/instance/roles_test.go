@@ -35,9 +35,9 @@ func profileHolding(t *testing.T, role *string) (r *roles, calls *int) {
 	return newRoles(c), calls
 }
 
-// TestAnInstanceProfileWithoutARoleIsAskedAboutAnew swaps a role, by removing one and adding another: for a moment the instance
+// TestInstanceProfile_WithoutRoleIsNotCached swaps a role, by removing one and adding another: for a moment the instance
 // profile is empty. If that answer were cached, both looks of a removal would find no matching profile.
-func TestAnInstanceProfileWithoutARoleIsAskedAboutAnew(t *testing.T) {
+func TestInstanceProfile_WithoutRoleIsNotCached(t *testing.T) {
 	const first, second = "arn:aws:iam::123456789012:role/first", "arn:aws:iam::123456789012:role/second"
 	holds := ""
 	r, calls := profileHolding(t, &holds)
@@ -65,7 +65,7 @@ func TestAnInstanceProfileWithoutARoleIsAskedAboutAnew(t *testing.T) {
 	}
 }
 
-func TestRoleNow_IsAskedAfterTheInstanceWasObserved(t *testing.T) {
+func TestRoleNow_IsAskedAfterTheSighting(t *testing.T) {
 	const first, second = "arn:aws:iam::123456789012:role/master", "arn:aws:iam::123456789012:role/worker"
 	holds := first
 	r, calls := profileHolding(t, &holds)

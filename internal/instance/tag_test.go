@@ -60,14 +60,14 @@ func instances(n int) []string {
 	return ids
 }
 
-func TestATagGoesToManyInstancesByOneCall(t *testing.T) {
+func TestTag_GoesToManyInstancesInOneCall(t *testing.T) {
 	calls, failed := tagging(t, "", 0, "", instances(501))
 	if len(failed) > 0 || len(calls) != 2 || len(calls[0]) != 500 || len(calls[1]) != 1 {
 		t.Errorf("want 501 instances tagged by two calls, got %d calls, %v", len(calls), failed)
 	}
 }
 
-func TestAnInstanceThatCannotBeTaggedCostsNoOtherItsTag(t *testing.T) {
+func TestTag_FailureStaysWithItsInstance(t *testing.T) {
 	for _, code := range []string{"TagLimitExceeded", "InvalidInstanceID.NotFound"} {
 		all := instances(50)
 		calls, failed := tagging(t, all[31], http.StatusBadRequest, code, all)
@@ -81,7 +81,7 @@ func TestAnInstanceThatCannotBeTaggedCostsNoOtherItsTag(t *testing.T) {
 	}
 }
 
-func TestWhatPassesIsTriedAgainAndADenialIsAskedForOnce(t *testing.T) {
+func TestTag_RetriesTransientFaultsOnly(t *testing.T) {
 	for _, row := range []struct {
 		status int
 		code   string

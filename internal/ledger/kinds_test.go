@@ -35,7 +35,7 @@ func failing(err error) *ledger.Ledger {
 
 // The ledger marks no fault as final. DynamoDB may do at the next delivery what it cannot do now, and a message waits in the
 // queue for faults that a person must repair. For a name that another instance holds (ErrClaimed), the caller decides.
-func TestEachFaultOfDynamoDBIsTriedAgain(t *testing.T) {
+func TestDynamoDBFault_IsAlwaysRetried(t *testing.T) {
 	cancelled := func(codes ...string) error {
 		e := &types.TransactionCanceledException{}
 		for _, c := range codes {

@@ -50,7 +50,7 @@ func (d *described) open() *ledger.Table {
 	}, "the-ledger")
 }
 
-func TestTheSettingsOfTheTableAreToldAsTheyAre(t *testing.T) {
+func TestTable_ReportsItsSettings(t *testing.T) {
 	for name, row := range map[string]struct {
 		change               func(*described)
 		status, keys, expiry string
@@ -91,7 +91,7 @@ func turnOffBackups(d *described) {
 	d.backups.PointInTimeRecoveryDescription.PointInTimeRecoveryStatus = types.PointInTimeRecoveryStatusDisabled
 }
 
-func TestACallTheEndpointDoesNotKnowIsToldFromOneThatIsRefused(t *testing.T) {
+func TestTable_SeparatesUnsupportedFromDenied(t *testing.T) {
 	d := asDeployed()
 	for code, unsupported := range map[string]bool{"UnknownOperationException": true, "AccessDeniedException": false} {
 		d.err = coded(code)

@@ -27,7 +27,7 @@ func (t *table) get(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.O
 	return &dynamodb.GetItemOutput{Item: t.item}, t.err
 }
 
-func TestABatchAsksOnceWhetherTheDeploymentIsTornDownAndAgainWhenTheAnswerIsOld(t *testing.T) {
+func TestTornDown_IsAskedOnceInTenSeconds(t *testing.T) {
 	answers, now := &table{}, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := ledger.New(ledger.API{Get: answers.get}, "t", func() time.Time { return now })
 	ask := func() {
@@ -59,7 +59,7 @@ func TestABatchAsksOnceWhetherTheDeploymentIsTornDownAndAgainWhenTheAnswerIsOld(
 	}
 }
 
-func TestThatItIsTornDownOrCannotBeKnownIsNeverKept(t *testing.T) {
+func TestTornDown_TrueOrUnknownIsNotCached(t *testing.T) {
 	answers := &table{item: map[string]types.AttributeValue{"started_at": &types.AttributeValueMemberS{Value: "2026-01-02T03:04:05Z"}}}
 	l := ledger.New(ledger.API{Get: answers.get}, "t", time.Now)
 	if since, err := l.TornDown(t.Context()); err != nil || since == nil || since.Year() != 2026 {

@@ -7,7 +7,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-func TestATombstoneStandsForThirtyDaysUnlessNothingWasEverThere(t *testing.T) {
+func TestTombstone_OfAGrantLastsThirtyDays(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	const hour, month = time.Hour, 30 * 24 * time.Hour
 	for what, row := range map[string]struct {

@@ -37,7 +37,7 @@ func collect(t *testing.T, s *observe.Services) vaultCalls {
 	return line
 }
 
-func TestACallsTimeIsToldToWithinAnEighth(t *testing.T) {
+func TestHistogram_IsExactToAnEighth(t *testing.T) {
 	for d := 200 * time.Microsecond; d < 20*time.Minute; d = d * 9 / 7 {
 		var s observe.Services
 		s.Vault.Observe(d, false)
@@ -52,7 +52,7 @@ func TestACallsTimeIsToldToWithinAnEighth(t *testing.T) {
 	}
 }
 
-func TestAFleetsCallsFitInOneLineAndAreToldOnce(t *testing.T) {
+func TestHistogram_FitsAFleetInOneLine(t *testing.T) {
 	var s observe.Services
 	var group sync.WaitGroup
 	for worker := range 8 {
@@ -81,7 +81,7 @@ func TestAFleetsCallsFitInOneLineAndAreToldOnce(t *testing.T) {
 	}
 }
 
-func BenchmarkACall(b *testing.B) {
+func BenchmarkCall(b *testing.B) {
 	var s observe.Services
 	b.ReportAllocs()
 	for i := range b.N {

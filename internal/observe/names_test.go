@@ -10,7 +10,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe/observetest"
 )
 
-func TestTheMetricsPageNamesEveryMetricWithItsUnitAndEveryKey(t *testing.T) {
+func TestMetricsPage_NamesEveryMetricAndKey(t *testing.T) {
 	page, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-func TestMetricsAreWrittenInTheEmbeddedFormatAndOnce(t *testing.T) {
+func TestMetrics_AreWrittenOnceInEmbeddedFormat(t *testing.T) {
 	m := &observe.Metrics{Deployment: "d", Function: "provision"}
 	m.Count(observe.Provisioned)
 	m.Count(observe.Provisioned)

@@ -56,7 +56,7 @@ func events(n int) []event.Event {
 	return out
 }
 
-func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) {
+func TestSend_BatchesTenReadableEvents(t *testing.T) {
 	s := &sender{}
 	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), events(23)) {
 		if err != nil {
@@ -78,7 +78,7 @@ func TestEveryInstanceIsSentInBatchesOfTenAsAnEventThatIsReadBack(t *testing.T) 
 	}
 }
 
-func TestTheErrorOfOneMessageOrCallStaysWithItsInstances(t *testing.T) {
+func TestSend_ErrorStaysWithItsInstances(t *testing.T) {
 	s := &sender{failCall: 2, refuseText: "i-00000003"}
 	for i, err := range queue.New(s.send, "https://sqs/x").Send(t.Context(), events(23)) {
 		if want := i == 3 || (i >= 10 && i < 20); (err != nil) != want {

@@ -111,7 +111,7 @@ func TestEmptyPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 }
 
 // The member account loses most of its instances, in stretches of two and over several invocations.
-func TestDeleteLimit_IsEachAccountsOwn(t *testing.T) {
+func TestDeleteLimit_AppliesToEachAccount(t *testing.T) {
 	w := twoAccounts(t, 20)
 	const gone = alwaysDeleted + 2
 	for n := range gone {
@@ -133,7 +133,7 @@ func TestDeleteLimit_IsEachAccountsOwn(t *testing.T) {
 }
 
 // Each invocation removes two of six in one account, which only together are more than it may lose.
-func TestDeleteLimit_CountsByAccountOverInvocations(t *testing.T) {
+func TestDeleteLimit_CountsAcrossInvocations(t *testing.T) {
 	w := twoAccounts(t, 12)
 	w.remove(id(100))
 	w.remove(id(101))
@@ -148,7 +148,7 @@ func TestDeleteLimit_CountsByAccountOverInvocations(t *testing.T) {
 	}
 }
 
-func TestCursor_OfAnEarlierVersionIsUnderstood(t *testing.T) {
+func TestCursor_OfAnEarlierVersionIsRead(t *testing.T) {
 	var c Cursor
 	if err := json.Unmarshal([]byte(`{"after":"","limit":10,"removed":7,"summary":{},"startedMs":1}`), &c); err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ func (w *world) leave(n int) error {
 }
 
 // EC2 shows an instance in Terminating:Wait as running, for as long as its group's hooks wait.
-func TestARunningInstanceThatItsGroupTerminatesIsNoDriftUntilItIsStartedAnew(t *testing.T) {
+func TestLeaving_IsNoDriftUntilRestart(t *testing.T) {
 	w := newWorld(t, 3)
 	if err := w.leave(1); err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func TestARunningInstanceThatItsGroupTerminatesIsNoDriftUntilItIsStartedAnew(t *
 	}
 }
 
-func TestARemovalOfALeavingInstanceThatBrokeOffIsTakenUp(t *testing.T) {
+func TestLeaving_BrokenOffRemovalIsFinished(t *testing.T) {
 	w := newWorld(t, 3)
 	w.fail["delete"] = errStorage
 	if err := w.leave(1); err == nil {

@@ -42,7 +42,7 @@ func hasDoorRows(a Answer) bool {
 	})
 }
 
-func TestMisnamed_IsToldAndNeverRemoved(t *testing.T) {
+func TestMisnamed_IsReportedNeverRemoved(t *testing.T) {
 	for _, mode := range []Mode{Detect, Correct} {
 		w := newWorld(t, 3)
 		w.doors()
@@ -64,7 +64,7 @@ func TestMisnamed_IsToldAndNeverRemoved(t *testing.T) {
 	}
 }
 
-func TestMisnamed_CountsOnceOverStretchesAndInvocations(t *testing.T) {
+func TestMisnamed_CountsOnceInARun(t *testing.T) {
 	w := newWorld(t, 60)
 	w.doors()
 	spoiled := w.spoil(1)
@@ -76,7 +76,7 @@ func TestMisnamed_CountsOnceOverStretchesAndInvocations(t *testing.T) {
 	}
 }
 
-func TestTeardown_TellsWhatIsMisnamed(t *testing.T) {
+func TestTeardown_ReportsMisnamedObjects(t *testing.T) {
 	w := newWorld(t, 3)
 	w.doors()
 	a := w.tearDown(Input{})

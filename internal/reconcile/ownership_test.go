@@ -17,9 +17,9 @@ import (
 
 var neighbour = grant.Realm{Deployment: "deployment-b", AuthMount: "aws"}
 
-// TestAdoptingNeverDeletesWhatIsSomebodyElses has running instances that another deployment granted and no profile here fits:
+// TestAdopt_NeverDeletesForeignObjects has running instances that another deployment granted and no profile here fits:
 // fewer than the delete limit stops, and more.
-func TestAdoptingNeverDeletesWhatIsSomebodyElses(t *testing.T) {
+func TestAdopt_NeverDeletesForeignObjects(t *testing.T) {
 	for _, n := range []int{alwaysDeleted - 1, 3 * alwaysDeleted} {
 		w := newWorld(t, 10)
 		for i := range n {
@@ -41,9 +41,9 @@ func TestAdoptingNeverDeletesWhatIsSomebodyElses(t *testing.T) {
 	}
 }
 
-// TestAFleetThatAnotherDeploymentTookOverIsLeftToIt runs in the deployment that made the fleet and whose ledger records it. The
+// TestForeignFleet_IsLeftToItsOwner runs in the deployment that made the fleet and whose ledger records it. The
 // policies have the marker of the deployment that adopted the fleet, and no profile here fits any more.
-func TestAFleetThatAnotherDeploymentTookOverIsLeftToIt(t *testing.T) {
+func TestForeignFleet_IsLeftToItsOwner(t *testing.T) {
 	w := newWorld(t, 5)
 	for _, f := range w.ec2 {
 		w.makeObjects(f, neighbour)
@@ -62,9 +62,9 @@ func TestAFleetThatAnotherDeploymentTookOverIsLeftToIt(t *testing.T) {
 	}
 }
 
-// TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval has six terminated instances whose recorded policies have
+// TestForeignPolicies_DelayNoLaterRemoval has six terminated instances whose recorded policies have
 // another marker. Their other objects are removed, and the policies do not count toward the delete limit of later runs.
-func TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval(t *testing.T) {
+func TestForeignPolicies_DelayNoLaterRemoval(t *testing.T) {
 	w := newWorld(t, 20)
 	var foreign []string
 	for n := range alwaysDeleted + 1 {
@@ -94,9 +94,9 @@ func TestPoliciesThatAnotherDeploymentTookOverHoldUpNoLaterRemoval(t *testing.T)
 	}
 }
 
-// TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired has a role of an unknown owner beside a role that was loosened. Its
+// TestUnknownObject_DoesNotStopARepair has a role of an unknown owner beside a role that was loosened. Its
 // writer could otherwise keep the loosened role open.
-func TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired(t *testing.T) {
+func TestUnknownObject_DoesNotStopARepair(t *testing.T) {
 	w := newWorld(t, 3)
 	kubelet, beside := "alice_cluster/pki/k8s/roles/"+id(1)+"-kubelet", "alice_cluster/pki/k8s/roles/"+id(1)+"-zzz"
 	w.loosen(kubelet, "allow_any_name", true)
@@ -110,9 +110,9 @@ func TestWhatStandsBesideAGrantDoesNotKeepItFromBeingRepaired(t *testing.T) {
 	}
 }
 
-// TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt has a policy with this deployment's marker, which any writer of policies
+// TestMarkedPolicy_IsNoProofForOtherAuthRole has a policy with this deployment's marker, which any writer of policies
 // can forge, beside an auth role made by hand for a running instance.
-func TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt(t *testing.T) {
+func TestMarkedPolicy_IsNoProofForOtherAuthRole(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.launch(noRole(worker(50)))
 	role := grant.AuthRolePath("aws", f.ID)
@@ -124,9 +124,9 @@ func TestOneMarkedPolicyIsNoProofForARoleThatDoesNotGiveIt(t *testing.T) {
 	}
 }
 
-// TestATargetedRunSaysOfANameWhatTheWholeRunSays has a running instance hold the name that another one wants. A run that does
+// TestTargetedRun_AgreesWithTheWholeRun has a running instance hold the name that another one wants. A run that does
 // not list the holder must not take it for gone.
-func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
+func TestTargetedRun_AgreesWithTheWholeRun(t *testing.T) {
 	w := newWorld(t, 3)
 	f := w.ec2[id(0)]
 	f.ID = id(9)
@@ -147,7 +147,7 @@ func TestATargetedRunSaysOfANameWhatTheWholeRunSays(t *testing.T) {
 	}
 }
 
-func TestALostClaimIsTakenAgain(t *testing.T) {
+func TestLostClaim_IsTakenAgain(t *testing.T) {
 	w := newWorld(t, 3)
 	delete(w.Claims, w.Records[id(1)].Claims[0])
 	a := w.reconcile(Input{Mode: Correct})
@@ -163,9 +163,9 @@ func TestALostClaimIsTakenAgain(t *testing.T) {
 	}
 }
 
-// TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor has the successor's repair handed to provision, which may not remove,
+// TestClaim_WithoutRecordIsFreed has the successor's repair handed to provision, which may not remove,
 // unless reconcile sees that a name must be freed first.
-func TestAClaimWhoseRecordWasLostIsFreedForTheSuccessor(t *testing.T) {
+func TestClaim_WithoutRecordIsFreed(t *testing.T) {
 	w := newWorld(t, 3)
 	delete(w.Records, id(1))
 	w.terminate(1)
@@ -206,9 +206,9 @@ func (p *provisioning) Send(ctx context.Context, events []event.Event) []error {
 	return make([]error, len(events))
 }
 
-// TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject has a refused record that names no object, while the grant exists.
+// TestRefusedInstance_IsRemovedCompletely has a refused record that names no object, while the grant exists.
 // Only together do its objects prove their owner, so they must be removed together.
-func TestWhatIsLeftOfARefusedInstanceIsRemovedToTheLastObject(t *testing.T) {
+func TestRefusedInstance_IsRemovedCompletely(t *testing.T) {
 	w := newWorld(t, 3)
 	w.edit(id(1), func(r *ledger.Record) { r.State, r.Objects = ledger.Refused, nil })
 	w.terminate(1)

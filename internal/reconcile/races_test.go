@@ -12,9 +12,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift has a correct change between the lists of Vault and the read of the
+// TestChangeBetweenLists_IsNoDrift has a correct change between the lists of Vault and the read of the
 // ledger, which therefore differ.
-func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
+func TestChangeBetweenLists_IsNoDrift(t *testing.T) {
 	for name, happens := range map[string]func(w *world) (between func()){
 		"an instance is granted": func(w *world) func() {
 			f := w.launch(worker(9))
@@ -45,9 +45,9 @@ func TestWhatEndsBetweenVaultsListsAndTheLedgersIsNoDrift(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnceLeaveNoDrift has two runs repair and remove the same instances. One may meet the other's lease; the next run
+// TestRuns_AtOnceLeaveNoDrift has two runs repair and remove the same instances. One may meet the other's lease; the next run
 // repairs the rest.
-func TestTwoRunsAtOnceLeaveNoDrift(t *testing.T) {
+func TestRuns_AtOnceLeaveNoDrift(t *testing.T) {
 	for range 6 {
 		w := newWorld(t, 16)
 		w.spoil(2)
@@ -72,9 +72,9 @@ func TestTwoRunsAtOnceLeaveNoDrift(t *testing.T) {
 	}
 }
 
-// TestWhatWaitsLongForItsRepairIsLookedAtOnceMore has a slow Vault. Converge makes no grant by facts older than half a minute,
+// TestRepair_RefreshesStaleFacts has a slow Vault. Converge makes no grant by facts older than half a minute,
 // and the last instances of a look have to wait longer than that.
-func TestWhatWaitsLongForItsRepairIsLookedAtOnceMore(t *testing.T) {
+func TestRepair_RefreshesStaleFacts(t *testing.T) {
 	w := newWorld(t, chunk)
 	spoiled := w.spoil(1)
 	slow := slowly{w.converger(both, false), w}
@@ -97,8 +97,8 @@ func (s slowly) Converge(ctx context.Context, t converge.Request, i instance.Sig
 	return s.Converger.Converge(ctx, t, i)
 }
 
-// TestRecord_HidesNoInstanceByItsTimes has records written by hand, with times for which a run could wait for ever.
-func TestRecord_HidesNoInstanceByItsTimes(t *testing.T) {
+// TestRecord_FutureTimesHideNoDrift has records written by hand, with times for which a run could wait for ever.
+func TestRecord_FutureTimesHideNoDrift(t *testing.T) {
 	far := start.Add(24 * time.Hour)
 	for name, forge := range map[string]func(*ledger.Record){
 		"a lease":        func(r *ledger.Record) { r.LeaseOwner, r.LeaseExpiresAt = "another run", far.UnixMilli() },

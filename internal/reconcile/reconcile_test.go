@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-func TestAFleetThatIsAsItShouldBeHasNoRows(t *testing.T) {
+func TestFleet_InOrderHasNoRows(t *testing.T) {
 	w := newWorld(t, 40)
 	a := w.run(w.reconciler(), Input{Mode: Correct})
 	if len(a.Drift) > 0 || a.Blocked || a.Truncated || a.Scanned != (Scanned{Instances: 40, Records: 40, Policies: 40, AuthRoles: 40, PKIRoles: 80}) {
@@ -26,7 +26,7 @@ func TestAFleetThatIsAsItShouldBeHasNoRows(t *testing.T) {
 	}
 }
 
-func TestByNamesOnlyWhatIsMissingIsFoundAndWhatIsChangedIsNot(t *testing.T) {
+func TestNamesOnly_FindsMissingNotChanged(t *testing.T) {
 	w := newWorld(t, 4)
 	w.spoil(4)
 	w.Objects[grant.AuthRolePath("aws", id(1))] = map[string]any{"token_ttl": int64(1)}
@@ -35,8 +35,8 @@ func TestByNamesOnlyWhatIsMissingIsFoundAndWhatIsChangedIsNot(t *testing.T) {
 	}
 }
 
-// TestAFleetIsTakenInStretches compares ninety-five instances, with ten records in memory at a time.
-func TestAFleetIsTakenInStretches(t *testing.T) {
+// TestFleet_IsComparedInStretches compares ninety-five instances, with ten records in memory at a time.
+func TestFleet_IsComparedInStretches(t *testing.T) {
 	w := newWorld(t, 95)
 	spoiled := w.spoil(3)
 	a := w.run(w.reconciler(), Input{Mode: Correct, Cursor: &Cursor{Limit: 10}})
@@ -54,9 +54,9 @@ func TestAFleetIsTakenInStretches(t *testing.T) {
 	}
 }
 
-// TestARunThatOutlastsItsInvocationGoesOnAtItsCursor has repairs that take twenty-five seconds each, and invocations of fifteen
+// TestRun_ContinuesAtItsCursor has repairs that take twenty-five seconds each, and invocations of fifteen
 // minutes.
-func TestARunThatOutlastsItsInvocationGoesOnAtItsCursor(t *testing.T) {
+func TestRun_ContinuesAtItsCursor(t *testing.T) {
 	w := newWorld(t, 100)
 	spoiled := w.spoil(1)
 	w.tick["converge"] = 25 * time.Second
@@ -75,7 +75,7 @@ func TestARunThatOutlastsItsInvocationGoesOnAtItsCursor(t *testing.T) {
 	}
 }
 
-func TestAComparisonThatDoesNotFitIntoAnInvocationIsTriedOnAShorterStretch(t *testing.T) {
+func TestStretch_ShrinksWhenTooSlow(t *testing.T) {
 	w := newWorld(t, 210)
 	w.tick["read"] = 2 * time.Second // a hundred instances, of four objects each, fit into 15 minutes, and two hundred do not
 	last := 400
@@ -94,7 +94,7 @@ func TestAComparisonThatDoesNotFitIntoAnInvocationIsTriedOnAShorterStretch(t *te
 	}
 }
 
-func TestTheDeleteLimitIsOneForTheWholeRun(t *testing.T) {
+func TestDeleteLimit_CountsTheWholeRun(t *testing.T) {
 	w := newWorld(t, 50)
 	const gone, before = 12, 6
 	for n := range gone {
@@ -118,7 +118,7 @@ func TestTheDeleteLimitIsOneForTheWholeRun(t *testing.T) {
 	}
 }
 
-func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
+func TestRun_EndsWhenVaultIsDown(t *testing.T) {
 	w := newWorld(t, maxFailures+3*readers)
 	w.spoil(2)
 	w.fail["read"] = errStorage
@@ -138,8 +138,8 @@ func TestWhenVaultIsDownTheRunIsGivenUpAndNothingIsRepaired(t *testing.T) {
 	}
 }
 
-// TestWhatSomebodyIsAtWorkOnIsNoDrift has records that are leased, or were written while the lists were read.
-func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
+// TestBusyRecord_IsNoDrift has records that are leased, or were written while the lists were read.
+func TestBusyRecord_IsNoDrift(t *testing.T) {
 	w := newWorld(t, 3)
 	w.spoil(1)
 	w.edit(id(0), func(r *ledger.Record) {
@@ -152,7 +152,7 @@ func TestWhatSomebodyIsAtWorkOnIsNoDrift(t *testing.T) {
 	}
 }
 
-func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
+func TestQueue_TakesGrantsAndNoRemovals(t *testing.T) {
 	w := newWorld(t, 10)
 	delete(w.Objects, grant.AuthRolePath("aws", id(1)))
 	w.loosen(grant.AuthRolePath("aws", id(2)), "auth_type", "iam") // Vault cannot change it in place
@@ -163,7 +163,7 @@ func TestAQueueTakesWhatIsMadeAndNothingThatIsRemoved(t *testing.T) {
 	}
 }
 
-func TestWhatIsDecidedAboutARow(t *testing.T) {
+func TestDecide_ChoosesEachRowsAction(t *testing.T) {
 	var (
 		missing  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPolicy, Path: "a", Reason: Missing, Action: Create}, place: here, profile: "p"}
 		foreign  = Change{Drift: Drift{InstanceID: id(1), Object: grant.KindPKIRole, Path: "b", Reason: Conflicting, Action: None}, place: here, profile: "p", adopt: Update, bars: true}
@@ -248,7 +248,7 @@ func TestWhatIsDecidedAboutARow(t *testing.T) {
 	}
 }
 
-func TestAnInstanceWhoseStateChangedSinceIsLeftToTheNextRun(t *testing.T) {
+func TestRepair_LeavesAChangedStateToTheNextRun(t *testing.T) {
 	w := newWorld(t, 2)
 	w.spoil(2)
 	stops := func(s *instance.Sighting) { s.Facts.State = facts.Stopping }

@@ -12,9 +12,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// TestARepairThatWasToMakeNeverTakesAway has EC2 show no role in the second look, so that no profile fits. Removals were not in
+// TestRepair_ToGrantNeverRemoves has EC2 show no role in the second look, so that no profile fits. Removals were not in
 // the plan, and no limit was applied to them.
-func TestARepairThatWasToMakeNeverTakesAway(t *testing.T) {
+func TestRepair_ToGrantNeverRemoves(t *testing.T) {
 	for name, doubt := range map[string]error{"all could be read": nil, "a list failed": errStorage} {
 		w := newWorld(t, 2*alwaysDeleted)
 		spoiled := w.spoil(1)
@@ -31,8 +31,8 @@ func TestARepairThatWasToMakeNeverTakesAway(t *testing.T) {
 	}
 }
 
-// TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit has both looks at EC2 show no role.
-func TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit(t *testing.T) {
+// TestDeleteLimit_CoversUnmatchedInstances has both looks at EC2 show no role.
+func TestDeleteLimit_CoversUnmatchedInstances(t *testing.T) {
 	for n, blocked := range map[int]bool{alwaysDeleted: false, alwaysDeleted + 1: true} {
 		w := newWorld(t, n)
 		for _, f := range w.ec2 {
@@ -54,9 +54,9 @@ func TestRunningInstancesThatNoProfileFitsLoseTheirGrantsWithinTheDeleteLimit(t 
 	}
 }
 
-// TestWhileNothingMayBeDeletedNoNameIsTakenOver has names pass from ended instances to new ones. That removes the holders, so the
+// TestDeleteLimit_CoversTakeOvers has names pass from ended instances to new ones. That removes the holders, so the
 // limit applies.
-func TestWhileNothingMayBeDeletedNoNameIsTakenOver(t *testing.T) {
+func TestDeleteLimit_CoversTakeOvers(t *testing.T) {
 	w := newWorld(t, 12)
 	const taken = alwaysDeleted + 1
 	for n := range taken {
@@ -78,8 +78,8 @@ func TestWhileNothingMayBeDeletedNoNameIsTakenOver(t *testing.T) {
 	}
 }
 
-// TestANamePassesToItsSuccessorInOneRun has the removal of a name's holder and the grant of its successor in one plan.
-func TestANamePassesToItsSuccessorInOneRun(t *testing.T) {
+// TestName_PassesToItsSuccessorInOneRun has the removal of a name's holder and the grant of its successor in one plan.
+func TestName_PassesToItsSuccessorInOneRun(t *testing.T) {
 	for _, successor := range []string{id(3), "i-00000000000000000"} { // after the holder in the order of IDs, and before
 		for range 10 {
 			w := newWorld(t, 3)
@@ -95,9 +95,9 @@ func TestANamePassesToItsSuccessorInOneRun(t *testing.T) {
 	}
 }
 
-// TestWhileNothingMayBeDeletedNoStaleObjectGoes has a missing policy and a recorded role that the profile does not make any more.
+// TestBlockedDelete_KeepsStaleObjects has a missing policy and a recorded role that the profile does not make any more.
 // One run of converge would make the one and delete the other.
-func TestWhileNothingMayBeDeletedNoStaleObjectGoes(t *testing.T) {
+func TestBlockedDelete_KeepsStaleObjects(t *testing.T) {
 	w := newWorld(t, 3)
 	stale := "alice_cluster/pki/k8s/roles/" + id(1) + "-old"
 	w.edit(id(1), func(r *ledger.Record) {
@@ -118,9 +118,9 @@ func TestWhileNothingMayBeDeletedNoStaleObjectGoes(t *testing.T) {
 	}
 }
 
-// TestWhatLoginsLeftDoesNotCountForTheDeleteLimit has one instance to remove, and more login entities of former instances than
+// TestDeleteLimit_IgnoresLoginLeftovers has one instance to remove, and more login entities of former instances than
 // the limit allows removals.
-func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
+func TestDeleteLimit_IgnoresLoginLeftovers(t *testing.T) {
 	w := newWorld(t, 20)
 	for n := range 2 * alwaysDeleted {
 		w.remove(id(n))
@@ -140,10 +140,10 @@ func TestWhatLoginsLeftDoesNotCountForTheDeleteLimit(t *testing.T) {
 	}
 }
 
-// TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved has two stacks with one deployment name and one Vault, each with its
+// TestSameNameStack_InstanceIsNeverRemoved has two stacks with one deployment name and one Vault, each with its
 // own region and ledger. This one finds the other's instances marked as its own, without a record, and EC2 does not list them.
 // Only their auth role names another region, and it is made last.
-func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
+func TestSameNameStack_InstanceIsNeverRemoved(t *testing.T) {
 	w := newWorld(t, 10)
 	f := worker(50)
 	f.Region = "eu-west-1"
@@ -159,9 +159,9 @@ func TestARunningInstanceOfAStackOfTheSameNameIsNeverRemoved(t *testing.T) {
 	}
 }
 
-// TestNamesKeptWithoutAGrantEndWithTheInstance has an instance that loses its profile, keeps its names while it lives, and ends
+// TestHeldNames_EndWithTheInstance has an instance that loses its profile, keeps its names while it lives, and ends
 // without an event.
-func TestNamesKeptWithoutAGrantEndWithTheInstance(t *testing.T) {
+func TestHeldNames_EndWithTheInstance(t *testing.T) {
 	w := newWorld(t, 20)
 	f := w.launch(noRole(w.ec2[id(3)]))
 	run := func() Answer {

@@ -29,9 +29,9 @@ func (q *queue) Send(ctx context.Context, events []event.Event) []error {
 	return q.world.Send(ctx, events)
 }
 
-// TestWhatIsHandedOnIsSentAndCountedOnceOverAllInvocations mixes repairs for provision with repairs for this function only, which
+// TestEnqueued_IsSentAndCountedOnce mixes repairs for provision with repairs for this function only, which
 // take longer than one invocation.
-func TestWhatIsHandedOnIsSentAndCountedOnceOverAllInvocations(t *testing.T) {
+func TestEnqueued_IsSentAndCountedOnce(t *testing.T) {
 	const n = 120
 	w := newWorld(t, n)
 	enqueued := w.spoil(2)
@@ -54,8 +54,8 @@ func TestWhatIsHandedOnIsSentAndCountedOnceOverAllInvocations(t *testing.T) {
 	}
 }
 
-// TestNothingIsSentInTheLastOfTheTime has a comparison that leaves less time than all messages take.
-func TestNothingIsSentInTheLastOfTheTime(t *testing.T) {
+// TestEnqueue_StopsBeforeTheDeadline has a comparison that leaves less time than all messages take.
+func TestEnqueue_StopsBeforeTheDeadline(t *testing.T) {
 	const n = 150
 	w := newWorld(t, n)
 	w.spoil(1)
@@ -81,9 +81,9 @@ func TestNothingIsSentInTheLastOfTheTime(t *testing.T) {
 	}
 }
 
-// TestARunThatWithheldADeletionSaysSoInItsLastAnswer has a list that fails in the first invocation only. The cursor has passed the
+// TestRun_ReportsWithheldDeletesInEachAnswer has a list that fails in the first invocation only. The cursor has passed the
 // withheld deletion, and a person reads the last answer only.
-func TestARunThatWithheldADeletionSaysSoInItsLastAnswer(t *testing.T) {
+func TestRun_ReportsWithheldDeletesInEachAnswer(t *testing.T) {
 	w := newWorld(t, 60)
 	spoiled := w.spoil(1)
 	w.terminate(2)
@@ -101,9 +101,9 @@ func TestARunThatWithheldADeletionSaysSoInItsLastAnswer(t *testing.T) {
 	}
 }
 
-// TestInstancesWhoseRoleIAMDoesNotTellKeepNoOtherFromRepair has more instances with an unknown role than comparisons may fail in
+// TestUnknownRoles_StopNoOtherRepair has more instances with an unknown role than comparisons may fail in
 // a row when Vault is down.
-func TestInstancesWhoseRoleIAMDoesNotTellKeepNoOtherFromRepair(t *testing.T) {
+func TestUnknownRoles_StopNoOtherRepair(t *testing.T) {
 	w := newWorld(t, 3)
 	const bad = (3 + 1) * maxFailures
 	for n := range bad {
@@ -121,9 +121,9 @@ func TestInstancesWhoseRoleIAMDoesNotTellKeepNoOtherFromRepair(t *testing.T) {
 	}
 }
 
-// TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore has an instance whose tokens have other policies than its own. A second cut
+// TestRemoval_NamesSettlingInstances has an instance whose tokens have other policies than its own. A second cut
 // is due for logins in flight, and the answer names the instance for it.
-func TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore(t *testing.T) {
+func TestRemoval_NamesSettlingInstances(t *testing.T) {
 	for name, end := range map[string]func(*world){
 		"EC2 shows it as terminated": func(w *world) { w.terminate(1) },
 		"EC2 does not show it":       func(w *world) { delete(w.ec2, id(1)) },
@@ -150,9 +150,9 @@ func TestARemovalThatSettlesIsNamedToBeLookedAtOnceMore(t *testing.T) {
 	}
 }
 
-// TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias has an entity whose alias is the auth role's role_id, which only the
+// TestLateLogin_IsCutByItsRoleID has an entity whose alias is the auth role's role_id, which only the
 // tombstone still names.
-func TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias(t *testing.T) {
+func TestLateLogin_IsCutByItsRoleID(t *testing.T) {
 	w := newWorld(t, 3)
 	w.remove(id(1))
 	delete(w.ec2, id(1))
@@ -170,9 +170,9 @@ func TestALoginThatEndedAfterTheRemovalIsCutWhateverItsAlias(t *testing.T) {
 	}
 }
 
-// TestACorrectionIsToldOnlyWhereSomethingWasDone has login leftovers of an ended instance beside an auth role that was made by
+// TestCorrected_CountsOnlyRealChanges has login leftovers of an ended instance beside an auth role that was made by
 // hand with its name.
-func TestACorrectionIsToldOnlyWhereSomethingWasDone(t *testing.T) {
+func TestCorrected_CountsOnlyRealChanges(t *testing.T) {
 	w := newWorld(t, 3)
 	w.remove(id(1))
 	delete(w.ec2, id(1))

@@ -30,7 +30,7 @@ func (w *world) live() []string {
 	return ids
 }
 
-func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
+func TestTeardown_RemovesAllOursWhileRunning(t *testing.T) {
 	w := newWorld(t, 30)
 	delete(w.Records, id(3)) // its record was lost: its markers prove the owner
 	w.terminate(4)
@@ -48,7 +48,7 @@ func TestATeardownRemovesAllThatIsOursThoughEveryInstanceRuns(t *testing.T) {
 	}
 }
 
-func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
+func TestTeardown_LeavesForeignObjects(t *testing.T) {
 	w := newWorld(t, 3)
 	other := grant.Realm{Deployment: "other", AuthMount: "aws"}
 	w.makeObjects(worker(1), other) // adopted by another deployment, with a record of ours
@@ -69,7 +69,7 @@ func TestATeardownLeavesWhatIsSomebodyElses(t *testing.T) {
 	}
 }
 
-func TestATeardownRemovesNothingWhenAListFailsOrItCannotBeNoted(t *testing.T) {
+func TestTeardown_RemovesNothingAfterAFailedCall(t *testing.T) {
 	for _, call := range []string{"list sys/policies/acl", "list auth/aws/role", "scan", "tear down"} {
 		w := newWorld(t, 3)
 		w.fail[call] = errStorage
@@ -80,7 +80,7 @@ func TestATeardownRemovesNothingWhenAListFailsOrItCannotBeNoted(t *testing.T) {
 	}
 }
 
-func TestATornDownDeploymentIsNotSetRightAgain(t *testing.T) {
+func TestTornDown_IsNotRepaired(t *testing.T) {
 	w := newWorld(t, 3)
 	w.tearDown(Input{})
 	if a := w.reconcile(Input{Mode: Correct}); !a.Blocked || !strings.Contains(a.BlockedReason, "torn down") || len(w.Objects) > 0 {
@@ -95,7 +95,7 @@ func TestATornDownDeploymentIsNotSetRightAgain(t *testing.T) {
 	}
 }
 
-func TestATeardownThatOutlastsItsInvocationGoesOnWhereItWas(t *testing.T) {
+func TestTeardown_ContinuesAtItsCursor(t *testing.T) {
 	w := newWorld(t, 240)
 	w.tick["delete"] = 900 * time.Millisecond
 	in, invocations := Input{}, 0
@@ -115,7 +115,7 @@ func TestATeardownThatOutlastsItsInvocationGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
-func TestATeardownOfSomeInstancesOnlyGoesOnWithOneOfAll(t *testing.T) {
+func TestTeardown_OfSomeInstancesNeedsOneOfAll(t *testing.T) {
 	w := newWorld(t, 2)
 	if a := w.tearDown(Input{InstanceIDs: []string{id(0)}}); !a.Blocked || len(w.live()) != 2 {
 		t.Errorf("want nothing removed, got %+v", a)

@@ -30,7 +30,7 @@ func markedFor(instanceID, deployment string) map[string]any {
 	return map[string]any{"policy": grant.Marker{Deployment: deployment, InstanceID: instanceID, Profile: "x-y"}.String()}
 }
 
-func TestUnproven_IsToldAndNeverRemoved(t *testing.T) {
+func TestUnproven_IsReportedNeverRemoved(t *testing.T) {
 	const x = "i-0fffffffffffffff1"
 	role, policy := grant.AuthRolePath("aws", x), grant.PolicyPath(grant.PolicyName(x, "zzz"))
 	pki := "alice_cluster/pki/k8s/roles/" + x + "-zzz"
@@ -111,7 +111,7 @@ func (r ending) Read(ctx context.Context, path string) (map[string]any, error) {
 	return data, err
 }
 
-func TestUnproven_LeavesAnotherDeploymentToItsWork(t *testing.T) {
+func TestUnproven_IgnoresOtherDeployments(t *testing.T) {
 	f := worker(50)
 	f.Account = "999988887777"
 	for name, v := range map[string]func(*world) Vault{

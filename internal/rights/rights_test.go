@@ -49,7 +49,7 @@ func lines(list []rights.Right) []string {
 	return out
 }
 
-func TestEachFunctionMayDoExactlyThis(t *testing.T) {
+func TestRights_OfEachFunctionAreExact(t *testing.T) {
 	want := map[string][]string{
 		rights.Provision: {
 			"alice/pki/k8s/roles/i-*: create read update delete",
@@ -98,7 +98,7 @@ func TestEachFunctionMayDoExactlyThis(t *testing.T) {
 	}
 }
 
-func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
+func TestRights_OptionAddsOnlyItsOwn(t *testing.T) {
 	for name, row := range map[string]struct {
 		change func(*rights.Scope)
 		want   map[string][]string
@@ -151,7 +151,7 @@ func TestAnOptionAddsTheRightsItNeedsAndNoOthers(t *testing.T) {
 	}
 }
 
-func TestPolicy_SaysTheRightsItWasMadeFrom(t *testing.T) {
+func TestPolicy_HoldsExactlyItsRights(t *testing.T) {
 	for function, list := range rights.ByFunction(scope(t)) {
 		var policy struct {
 			Path map[string]struct {
@@ -176,7 +176,7 @@ func TestPolicy_SaysTheRightsItWasMadeFrom(t *testing.T) {
 }
 
 // Only writes of auth roles are bounded. Their list is closed: * in it would allow any parameter.
-func TestRights_BoundTheParametersOfAuthRoles(t *testing.T) {
+func TestRights_BoundAuthRoleParameters(t *testing.T) {
 	for function, list := range rights.ByFunction(scope(t)) {
 		for _, r := range list {
 			writes := slices.Contains(r.Capabilities, "update") && r.Path == "auth/aws/role/i-*"
@@ -188,7 +188,7 @@ func TestRights_BoundTheParametersOfAuthRoles(t *testing.T) {
 }
 
 // Vault refuses a grant whose auth role has a field or a value that is not on the list.
-func TestRights_AllowEachFieldOfAnAuthRole(t *testing.T) {
+func TestRights_AllowEachAuthRoleField(t *testing.T) {
 	allowed := map[string][]any{}
 	for _, r := range rights.ByFunction(scope(t))[rights.Provision] {
 		if r.Path == "auth/aws/role/i-*" {
@@ -226,7 +226,7 @@ func TestRights_AllowEachFieldOfAnAuthRole(t *testing.T) {
 	}
 }
 
-func TestTheExampleOfARightIsAPathItCovers(t *testing.T) {
+func TestRight_ExampleIsACoveredPath(t *testing.T) {
 	for path, want := range map[string]string{
 		"sys/policies/acl":         "sys/policies/acl",
 		"sys/policies/acl/ec2-i-*": "sys/policies/acl/ec2-i-00000000000000000",

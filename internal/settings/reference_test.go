@@ -112,7 +112,7 @@ func (s template) parameters(n *yaml.Node) []string {
 	return names
 }
 
-func TestTemplateAndSettingsAgreeOnEveryVariable(t *testing.T) {
+func TestSettings_AgreeWithTheTemplate(t *testing.T) {
 	s, wired := readTemplate(t)
 	known := map[string]variable{}
 	for _, v := range variables() {
@@ -238,7 +238,7 @@ func codes(names []string) string {
 	return strings.Join(out, ", ")
 }
 
-func TestTheConfigurationPageSaysWhatTemplateAndSettingsSay(t *testing.T) {
+func TestConfigurationPage_MatchesTheSettings(t *testing.T) {
 	const begin, end = "<!-- generated: make golden -->\n", "<!-- end -->\n"
 	file := filepath.Join(root, "docs", "configuration.md")
 	page, err := os.ReadFile(file)
@@ -263,7 +263,7 @@ func TestTheConfigurationPageSaysWhatTemplateAndSettingsSay(t *testing.T) {
 }
 
 // The functions must accept every value that the template accepts: with a refused setting no function starts.
-func TestMaxCertificateTTL_TemplateTakesOnlyWhatLoads(t *testing.T) {
+func TestMaxCertificateTTL_LoadsIfTemplateAllows(t *testing.T) {
 	s, _ := readTemplate(t)
 	pattern := regexp.MustCompile(s.Parameters["MaxCertificateTTL"].AllowedPattern)
 	for text, want := range map[string]bool{

@@ -26,7 +26,7 @@ func load(change map[string]string) (settings.Settings, error) {
 	return settings.Load(func(name string) string { return env[name] })
 }
 
-func TestTheDefaultsAreThoseOfTheContract(t *testing.T) {
+func TestSettings_DefaultsFollowTheContract(t *testing.T) {
 	got, err := load(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestTheDefaultsAreThoseOfTheContract(t *testing.T) {
 	}
 }
 
-func TestEachFaultNamesItsVariableAndItsKind(t *testing.T) {
+func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 	for name, row := range map[string]struct {
 		change map[string]string
 		is     error
@@ -88,7 +88,7 @@ func TestEachFaultNamesItsVariableAndItsKind(t *testing.T) {
 	}
 }
 
-func TestEveryFaultIsReportedAtOnce(t *testing.T) {
+func TestSettings_ReportEveryFaultAtOnce(t *testing.T) {
 	_, err := load(map[string]string{"TABLE_NAME": "", "VAULT_ADDR": "x", "LOG_LEVEL": "loud"})
 	for _, name := range []string{"TABLE_NAME", "VAULT_ADDR", "LOG_LEVEL"} {
 		if err == nil || !strings.Contains(err.Error(), name) {
@@ -97,7 +97,7 @@ func TestEveryFaultIsReportedAtOnce(t *testing.T) {
 	}
 }
 
-func TestEverySettingIsRead(t *testing.T) {
+func TestSettings_AreAllRead(t *testing.T) {
 	got, err := load(map[string]string{
 		"VAULT_ADDR": "https://vault:8200/", "VAULT_NAMESPACE": "team/a", "VAULT_CA_SECRET_ARN": secret,
 		"VAULT_LOGIN_METHOD": "approle", "VAULT_LOGIN_SECRET_ARN": secret, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_ROLE": "fn",

@@ -154,7 +154,7 @@ func scenes() []scene {
 
 // After a fault at any call of a run, the next run without a fault leaves everything as it should be, and no rule is broken on
 // the way. Each run is made once without a fault to learn its calls.
-func TestWhateverBefallsAnyCallTheNextRunLeavesAllAsItShouldBe(t *testing.T) {
+func TestCrash_AtAnyCallIsMendedByTheNextRun(t *testing.T) {
 	for _, s := range scenes() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()

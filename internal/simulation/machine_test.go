@@ -31,7 +31,7 @@ const slots = 4 // instances at once
 // Steps of all kinds come in any order: instances start, change and end; events are late, doubled or lost; functions meet every
 // kind of fault at any call and interrupt each other; people edit Vault and the ledger by hand. No rule is ever broken, and once
 // all is quiet and reconcile has run, Vault, the ledger and EC2 agree.
-func TestWhateverHappensNoRuleIsBrokenAndInTheEndAllAgree(t *testing.T) {
+func TestRandomSteps_BreakNoRuleAndConverge(t *testing.T) {
 	steps := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		rapid.SyncTest(rt, func(rt *rapid.T) {

@@ -38,7 +38,7 @@ func orders() [][]int {
 
 // Any five of the events of an instance's life come in any order, each up to three times and some never, and the instance ends in
 // any state. Once all is quiet and reconcile has run, Vault holds the grant that EC2 asks for.
-func TestInWhateverOrderTheEventsComeTheEndIsWhatEC2Says(t *testing.T) {
+func TestEventOrder_DoesNotChangeTheEnd(t *testing.T) {
 	all := orders()
 	if len(all) != 2520 {
 		t.Fatalf("want 7!/2! orders, got %d", len(all))

@@ -73,7 +73,7 @@ func (l *logins) login(context.Context, *vault.Conn) (*api.SecretAuth, error) {
 	return &api.SecretAuth{ClientToken: fmt.Sprintf("token-%d", l.n), LeaseDuration: l.ttl, Renewable: l.renewable}, nil
 }
 
-func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
+func TestVaultFault_HasItsKind(t *testing.T) {
 	for name, row := range map[string]struct {
 		status int
 		want   fault.Kind
@@ -116,7 +116,7 @@ func TestEachFaultOfVaultIsOfOneKind(t *testing.T) {
 	}
 }
 
-func TestAStatusOf400IsARefusalOnlyOfAWriteThatIsWrong(t *testing.T) {
+func TestStatus400_RefusesOnlyAWrongWrite(t *testing.T) {
 	const policy = "sys/policies/acl/ec2-i-01234567-node"
 	for name, row := range map[string]struct {
 		path, answer string
@@ -147,7 +147,7 @@ func TestAStatusOf400IsARefusalOnlyOfAWriteThatIsWrong(t *testing.T) {
 
 func write(c *vault.Client, path string) error { return c.Write(context.Background(), path, nil) }
 
-func TestAFailedLoginIsSharedByThoseWhoWaitedForIt(t *testing.T) {
+func TestLogin_FailureIsSharedByWaitingCalls(t *testing.T) {
 	s := newServer(t)
 	l := &logins{err: errors.New("down")}
 	tries := 0
@@ -170,7 +170,7 @@ func TestAFailedLoginIsSharedByThoseWhoWaitedForIt(t *testing.T) {
 	}
 }
 
-func TestVaultDownIsRetriedAndNamed(t *testing.T) {
+func TestVaultDown_IsRetriedAndNamed(t *testing.T) {
 	s := newServer(t)
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 	s.Close()
@@ -180,7 +180,7 @@ func TestVaultDownIsRetriedAndNamed(t *testing.T) {
 	}
 }
 
-func TestARefusedTokenIsReplacedOnce(t *testing.T) {
+func TestToken_RefusedIsReplacedOnce(t *testing.T) {
 	s := newServer(t)
 	s.answers["some/path"] = func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Vault-Token") == "token-1" {
@@ -206,7 +206,7 @@ func TestARefusedTokenIsReplacedOnce(t *testing.T) {
 	}
 }
 
-func TestAWarningOfVaultsIsAFault(t *testing.T) {
+func TestWarning_IsAFaultUnlessAdvice(t *testing.T) {
 	for name, row := range map[string]struct {
 		warning string
 		failed  bool
@@ -228,7 +228,7 @@ func TestAWarningOfVaultsIsAFault(t *testing.T) {
 	}
 }
 
-func TestDeletingWhatIsAbsentIsSuccess(t *testing.T) {
+func TestDelete_OfAbsentPathSucceeds(t *testing.T) {
 	s := newServer(t)
 	s.answer("gone", 404, `{"errors":[]}`)
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
@@ -237,7 +237,7 @@ func TestDeletingWhatIsAbsentIsSuccess(t *testing.T) {
 	}
 }
 
-func TestTheTokenIsKeptAndReplacedInWallClockTime(t *testing.T) {
+func TestToken_ExpiresByWallClockTime(t *testing.T) {
 	s := newServer(t)
 	l := &logins{ttl: 900}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -263,7 +263,7 @@ func TestTheTokenIsKeptAndReplacedInWallClockTime(t *testing.T) {
 	}
 }
 
-func TestARenewableTokenIsRenewedAndElseReplaced(t *testing.T) {
+func TestToken_IsRenewedElseReplaced(t *testing.T) {
 	s := newServer(t)
 	l := &logins{ttl: 900, renewable: true}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -289,7 +289,7 @@ func TestARenewableTokenIsRenewedAndElseReplaced(t *testing.T) {
 	}
 }
 
-func TestAFailedLoginNamesWhereAndAsWhom(t *testing.T) {
+func TestLogin_FailureNamesMountAndAddress(t *testing.T) {
 	s := newServer(t)
 	s.answer("auth/fleet/login", 400, `{"errors":["role not found"]}`)
 	read := func(context.Context) ([]byte, error) { return []byte(`{"role_id":"r","secret_id":"hush"}`), nil }
@@ -308,7 +308,7 @@ func TestAFailedLoginNamesWhereAndAsWhom(t *testing.T) {
 	}
 }
 
-func TestABadLoginSecretIsNamedAndNeverRepeated(t *testing.T) {
+func TestLoginSecret_BadIsNamedNotShown(t *testing.T) {
 	for name, text := range map[string]string{"no JSON": "hush", "a list": `["hush"]`, "another key": `{"password":"hush"}`} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t)
@@ -323,7 +323,7 @@ func TestABadLoginSecretIsNamedAndNeverRepeated(t *testing.T) {
 	}
 }
 
-func TestAnUnreadableCAIsNamedAndReadAgain(t *testing.T) {
+func TestUnreadableCA_IsNamedAndReadAgain(t *testing.T) {
 	s := newServer(t)
 	bundles := []struct {
 		text string
@@ -348,7 +348,7 @@ func TestAnUnreadableCAIsNamedAndReadAgain(t *testing.T) {
 	}
 }
 
-func TestCuttingOffLeavesAnEntityThatIsAlsoSomebodyElses(t *testing.T) {
+func TestCutOff_LeavesASharedEntity(t *testing.T) {
 	s := newServer(t)
 	s.answer("sys/internal/ui/mounts/auth/aws", 200, `{"data":{"accessor":"auth_aws_1"}}`)
 	s.answer("auth/aws/config/identity", 200, `{"data":{"ec2_alias":"instance_id","iam_alias":"role_id"}}`)

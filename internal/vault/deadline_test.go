@@ -59,7 +59,7 @@ func newWatched(t *testing.T) *watched {
 	return w
 }
 
-func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
+func TestRequest_PastItsDeadlineIsNotSent(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	for name, call := range map[string]func(context.Context) error{
@@ -91,7 +91,7 @@ func TestARequestWhoseTimeIsOverByTheWallClockNeverLeaves(t *testing.T) {
 	}
 }
 
-func TestTheLastLookAtTheWallClockIsWhereARequestLeaves(t *testing.T) {
+func TestRequest_DeadlineIsCheckedOnSending(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	before := w.requests.Load()
@@ -101,7 +101,7 @@ func TestTheLastLookAtTheWallClockIsWhereARequestLeaves(t *testing.T) {
 	}
 }
 
-func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
+func TestCallLimit_IsWallClockTimeOnly(t *testing.T) {
 	t.Parallel()
 	var at time.Time
 	w := newWatched(t)
@@ -139,7 +139,7 @@ func TestACallsLimitIsByTheWallClockAlone(t *testing.T) {
 	}
 }
 
-func TestTheTimeOfOneRequestDoesNotBindTheNextOnItsConnection(t *testing.T) {
+func TestRequest_DeadlineDoesNotBindTheNext(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	const short = time.Second

@@ -10,7 +10,7 @@ import (
 )
 
 // The functions' policies restrict these numbers, and Vault's ACL compares only strings correctly.
-func TestWrite_SendsNumbersOfAuthRolesAsDigits(t *testing.T) {
+func TestWrite_SendsAuthRoleNumbersAsDigits(t *testing.T) {
 	for path, want := range map[string]string{
 		"auth/aws/role/i-1": `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":"0","token_ttl":"3600"}`,
 		"secret/data/i-1":   `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":0,"token_ttl":3600}`,

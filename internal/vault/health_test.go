@@ -15,7 +15,7 @@ import (
 
 const healthy = `{"initialized":true,"sealed":false,"standby":false,"performance_standby":false,"replication_dr_mode":"disabled","version":"1.21.0"}`
 
-func TestHealthTellsWhatTheServerSaysOfItselfWhateverItsStatus(t *testing.T) {
+func TestHealth_IsReadAtAnyStatus(t *testing.T) {
 	ok := vault.Health{Version: "1.21.0", Initialized: true}
 	for name, row := range map[string]struct {
 		change [2]string
@@ -45,7 +45,7 @@ func TestHealthTellsWhatTheServerSaysOfItselfWhateverItsStatus(t *testing.T) {
 	}
 }
 
-func TestHealthAsksWithoutATokenAndOutsideTheNamespace(t *testing.T) {
+func TestHealth_NeedsNoTokenOrNamespace(t *testing.T) {
 	s := newServer(t)
 	var query, namespace string
 	s.answers["sys/health"] = func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +70,7 @@ func TestHealthAsksWithoutATokenAndOutsideTheNamespace(t *testing.T) {
 	}
 }
 
-func TestAHealthThatCannotBeAskedForSaysWhereAndWhy(t *testing.T) {
+func TestHealth_FailureNamesAddressAndReason(t *testing.T) {
 	s := newServer(t)
 	s.answer("sys/health", 502, `{"errors":["no server\nis there"]}`)
 	_, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{}).login}).Health(t.Context())
@@ -86,7 +86,7 @@ func TestAHealthThatCannotBeAskedForSaysWhereAndWhy(t *testing.T) {
 	}
 }
 
-func TestCapabilitiesAreAskedForOnceAndAnsweredForEveryPath(t *testing.T) {
+func TestCapabilities_AskOnceForAllPaths(t *testing.T) {
 	s := newServer(t)
 	var asked struct{ Paths []string }
 	s.answers["sys/capabilities-self"] = func(w http.ResponseWriter, r *http.Request) {
@@ -104,7 +104,7 @@ func TestCapabilitiesAreAskedForOnceAndAnsweredForEveryPath(t *testing.T) {
 	}
 }
 
-func TestAnAnswerAboutCapabilitiesThatIsNotWholeIsAnError(t *testing.T) {
+func TestCapabilities_PartialAnswerIsAnError(t *testing.T) {
 	for name, row := range map[string]struct{ body, says string }{
 		"a path left out":         {`{"data":{"a/b":["read"]}}`, "leaves out c"},
 		"a path with nothing":     {`{"data":{"a/b":["read"],"c":[]}}`, "leaves out c"},

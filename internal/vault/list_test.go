@@ -9,7 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-func TestAListIsCompleteOrAnError(t *testing.T) {
+func TestList_IsCompleteOrAnError(t *testing.T) {
 	for name, row := range map[string]struct {
 		status int
 		body   string
@@ -37,7 +37,7 @@ func TestAListIsCompleteOrAnError(t *testing.T) {
 	}
 }
 
-func TestOnlyTheAliasesOfTheMountAreListed(t *testing.T) {
+func TestAliases_AreOfTheMountOnly(t *testing.T) {
 	s := newServer(t)
 	s.answer("sys/internal/ui/mounts/auth/aws", http.StatusOK, `{"data":{"accessor":"auth_aws_1"}}`)
 	s.answer("identity/entity-alias/id", http.StatusOK, `{"data":{"keys":["1","2"],"key_info":{

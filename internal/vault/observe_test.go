@@ -8,7 +8,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-func TestEachRequestIsToldWithItsTimeAndAThrottledOneAsSuch(t *testing.T) {
+func TestRequest_IsMeasuredWithItsThrottling(t *testing.T) {
 	s := newServer(t)
 	s.answer("busy", http.StatusTooManyRequests, `{"errors":["rate limit quota exceeded"]}`)
 	s.answer("thing", http.StatusOK, `{"data":{"a":1}}`)

@@ -34,7 +34,7 @@ func lambdaEnvironment(t *testing.T) {
 }
 
 // The SDK's own loading defines the meaning of its variables.
-func TestEachOfTheSDKsVariablesMeansWhatItMeansToTheSDK(t *testing.T) {
+func TestEnvironment_IsReadAsTheSDKReadsIt(t *testing.T) {
 	for _, name := range []string{
 		"", "AWS_DEFAULT_REGION=us-west-2", "AWS_ENDPOINT_URL=http://127.0.0.1:1", "AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:2", "AWS_ENDPOINT_URL_STS=http://127.0.0.1:3",
 		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true", "AWS_USE_FIPS_ENDPOINT=true", "AWS_USE_DUALSTACK_ENDPOINT=true", "AWS_RETRY_MODE=adaptive", "AWS_MAX_ATTEMPTS=7",
@@ -83,7 +83,7 @@ func effective(o dynamodb.Options) [6]any {
 	}
 }
 
-func TestAnEnvironmentThatIsNoFunctionsIsRefusedByName(t *testing.T) {
+func TestEnvironment_MissingVariableIsNamed(t *testing.T) {
 	for missing, want := range map[string]string{"AWS_REGION": "AWS_REGION", "AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID"} {
 		lambdaEnvironment(t)
 		t.Setenv(missing, "")
@@ -93,7 +93,7 @@ func TestAnEnvironmentThatIsNoFunctionsIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestACABundleOfItsOwnIsTrusted(t *testing.T) {
+func TestCABundle_IsTrusted(t *testing.T) {
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	defer server.Close()
 	file := filepath.Join(t.TempDir(), "ca.pem")

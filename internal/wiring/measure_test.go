@@ -17,7 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-func TestEachTryOfTheSDKIsMeasuredAndAThrottledOneCounted(t *testing.T) {
+func TestMeasure_CountsEachTryAndThrottle(t *testing.T) {
 	calls := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if calls++; calls == 1 {

@@ -10,7 +10,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
-func TestWhatTheFunctionsWriteMustNotDecideWhatTheyGrant(t *testing.T) {
+func TestReadyTag_MustNotDecideAMatch(t *testing.T) {
 	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
 		t.Setenv(name, value) // the SDK reads the process's own environment
 	}

@@ -32,7 +32,7 @@ func authRole(more map[string]any) map[string]any {
 
 // With a stolen token of a function, an attacker can write only auth roles of the program's form: no endless tokens and no
 // other kind of login.
-func TestAuthRole_HasOnlyTheParametersOfTheProgram(t *testing.T) {
+func TestAuthRole_AcceptsOnlyOurParameters(t *testing.T) {
 	w := start(t)
 	if out, err := w.run(t, w.token, "-templates-dir", profiles(t), "-resolve-unique-ids=false"); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -83,7 +83,7 @@ func (w *world) holder(t *testing.T, policy string) string {
 	return token.Auth.ClientToken
 }
 
-func TestTheBootstrapWorksWithThePolicyItPrintsAndNotWithAnyLess(t *testing.T) {
+func TestSetup_NeedsExactlyThePrintedPolicy(t *testing.T) {
 	w := start(t)
 	args := []string{
 		"-templates-dir", profiles(t), "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-pki", "-set-alias",

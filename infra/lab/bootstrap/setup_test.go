@@ -56,7 +56,7 @@ func (w *world) refused(t *testing.T, says []string, args ...string) {
 }
 
 // Claims on names are unique within one ledger, so two deployments on one PKI mount could give one name to two instances.
-func TestSetup_MarksPKIMountsAsOneDeployments(t *testing.T) {
+func TestSetup_MarksPKIMountsWithDeployment(t *testing.T) {
 	const bob, carol = "bob/pki/k8s", "carol/pki/k8s"
 	w := start(t)
 	w.write(t, "sys/mounts/"+bob, map[string]any{"type": "pki", "description": "the nodes' CA", "config": map[string]any{"max_lease_ttl": "100h"}})

@@ -109,7 +109,7 @@ func isNothing(v any) bool {
 }
 
 // The command runs against a real Vault. Its writes are compared with the module's resources, evaluated with the same options.
-func TestTheTerraformModuleWritesWhatTheCommandWrites(t *testing.T) {
+func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 	dir := profiles(t)
 	roles := map[string]any{"provision": "arn:aws:iam::1:role/p", "deprovision": "arn:aws:iam::1:role/d", "reconcile": "arn:aws:iam::1:role/r"}
 	builtIn := filepath.Join(root, "templates")
@@ -190,7 +190,7 @@ func compare(t *testing.T, terraform write, command, always map[string]any) {
 	}
 }
 
-func TestWhatTheModuleClearsOnAnImportedMountIsDocumented(t *testing.T) {
+func TestTerraform_LossesOnImportAreDocumented(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(root, "docs", "deploying.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestWhatTheModuleClearsOnAnImportedMountIsDocumented(t *testing.T) {
 
 // Vault checks a login at sts_endpoint, and the functions sign for their region's own. The provider accepts sts_endpoint and
 // sts_region only together.
-func TestTheCommandAndTheModuleHaveVaultAskTheRegionsOwnSTS(t *testing.T) {
+func TestSetup_PointsVaultAtRegionalSTS(t *testing.T) {
 	w := start(t)
 	for region, want := range map[string]string{
 		"eu-central-1": "https://sts.eu-central-1.amazonaws.com", "us-gov-west-1": "https://sts.us-gov-west-1.amazonaws.com",
@@ -240,7 +240,7 @@ func TestTheCommandAndTheModuleHaveVaultAskTheRegionsOwnSTS(t *testing.T) {
 }
 
 // Another alias makes new entities for all clients of the mount.
-func TestNeitherTheCommandNorTheModuleChangesTheAliasesOfAMountThatWasHereBefore(t *testing.T) {
+func TestSetup_KeepsAliasesOfExistingMount(t *testing.T) {
 	w := start(t)
 	if _, err := w.vault.Logical().WriteWithContext(t.Context(), "sys/auth/aws", map[string]any{"type": "aws"}); err != nil {
 		t.Fatal(err)
@@ -264,7 +264,7 @@ func TestNeitherTheCommandNorTheModuleChangesTheAliasesOfAMountThatWasHereBefore
 }
 
 // Each feature of the command is in the module too.
-func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
+func TestTerraform_HasVariableForEachFlag(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join(root, "infra", "vault", "main.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +294,7 @@ func TestTheModuleHasAVariableForEachFlag(t *testing.T) {
 }
 
 // Compares the tests' own evaluation with Terraform's, for everything that needs no provider.
-func TestTerraformComesToTheSamePolicies(t *testing.T) {
+func TestTerraform_EvaluatesToTheSamePolicies(t *testing.T) {
 	run := terraform(t, "variables.tf", "rights.tf")
 	dir := profiles(t)
 	out, err := run(`jsonencode(local.policies)`+"\n", "console", "-no-color", "-var", "templates_dir="+dir, "-var", "revoke_certificates=true", "-var", `also_auth_mounts=["old"]`)
@@ -357,13 +357,13 @@ func terraform(t *testing.T, files ...string) func(input string, args ...string)
 	}
 }
 
-func TestTheModuleIsFormatted(t *testing.T) {
+func TestTerraform_IsFormatted(t *testing.T) {
 	if out, err := terraform(t, moduleFiles(t)...)("", "fmt", "-check", "-diff"); err != nil {
 		t.Errorf("run terraform fmt in infra/vault/terraform: %v\n%s", err, out)
 	}
 }
 
-func TestTheModuleIsValidWhereTheProviderCanBeHad(t *testing.T) {
+func TestTerraform_IsValid(t *testing.T) {
 	run := terraform(t, moduleFiles(t)...)
 	if out, err := run("", "init", "-backend=false", "-input=false", "-no-color"); err != nil {
 		t.Skipf("the provider cannot be downloaded, terraform validate is skipped: %v\n%s", err, out)

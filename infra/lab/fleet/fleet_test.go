@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
-func TestFleet(t *testing.T) {
+func TestFleet_LaunchesLogsInAndAnnounces(t *testing.T) {
 	w, err := parts.NewWorkspace("../../..", "", t.Logf)
 	if err != nil {
 		t.Fatal(err)

@@ -79,7 +79,7 @@ func addresses(c *x509.Certificate) []string {
 	return out
 }
 
-func TestTheShippedAgentGetsEachKindOfInstanceItsCertificates(t *testing.T) {
+func TestAgent_GetsCertificatesForEachRole(t *testing.T) {
 	type want struct {
 		cn       string
 		names    []string
@@ -153,7 +153,7 @@ func TestTheShippedAgentGetsEachKindOfInstanceItsCertificates(t *testing.T) {
 
 // The nonce is in a folder named after the instance ID: a reboot finds it, an instance made from an image of this disk does
 // not.
-func TestARebootLogsInWithTheSameNonceAndAReImageNeedsAnother(t *testing.T) {
+func TestAgent_NonceSurvivesRebootOnly(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, i, "running", "provisioned")
 	a := boot(t, i, lab.AgentOptions{Role: "worker"})
@@ -207,7 +207,7 @@ func errorsOf(errs ...error) error {
 	return nil
 }
 
-func TestAnAgentThatComesBeforeItsRoleTriesUntilItIsThere(t *testing.T) {
+func TestAgent_RetriesUntilItsRoleExists(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	a := boot(t, i, lab.AgentOptions{Role: "worker"})
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(a.Log(), "error authenticating"); time.Sleep(20 * time.Millisecond) {
@@ -219,7 +219,7 @@ func TestAnAgentThatComesBeforeItsRoleTriesUntilItIsThere(t *testing.T) {
 	certificateOf(t, a, "etc/kubernetes/pki/kubelet.pem")
 }
 
-func TestTheShippedAgentLogsInByTheTypeIAM(t *testing.T) {
+func TestAgent_LogsInByTypeIAM(t *testing.T) {
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: iam")})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {

@@ -142,7 +142,7 @@ func csr(t *testing.T, template *x509.CertificateRequest) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
-func TestAWorkersTokenGetsCertificatesForItselfAndForNobodyElse(t *testing.T) {
+func TestToken_IssuesCertificatesForItsInstanceOnly(t *testing.T) {
 	me, other := join(t), join(t)
 	a := &attempts{t: t, me: me}
 	a.names(other)

@@ -85,7 +85,7 @@ func (c *contention) named(name string) fleet.Instance {
 	return launch(c.t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": name}})
 }
 
-func TestContention_GivesOneIdentityToOneInstance(t *testing.T) {
+func TestContention_OneInstanceHoldsEachIdentity(t *testing.T) {
 	c := &contention{t: t}
 	f := variant(t, provision, map[string]string{"TEMPLATES_DIR": byName(t)})
 	master := launch(t, fleet.Spec{Role: "alice-master"})
@@ -214,7 +214,7 @@ func unmarked(t *testing.T) {
 	}
 }
 
-func TestContention_BetweenDeploymentsAndBasePaths(t *testing.T) {
+func TestContention_RefusesForeignMountAndBasePath(t *testing.T) {
 	c := &contention{t: t}
 	second := deploy(t, "rival", "us-east-1")
 	for _, role := range []string{"alice-worker", "alice-etcd", "alice-master"} {
@@ -228,7 +228,7 @@ func TestContention_BetweenDeploymentsAndBasePaths(t *testing.T) {
 }
 
 // The run that takes over a name reports the holder that it removed, since the holder's own event finds nothing to report.
-func TestTakeOver_IsToldOfTheHolder(t *testing.T) {
+func TestTakeOver_ReportsTheFormerHolder(t *testing.T) {
 	f := variant(t, provision, map[string]string{"TEMPLATES_DIR": byName(t)})
 	comparing := variant(t, reconcile, map[string]string{"TEMPLATES_DIR": byName(t)})
 	c := &contention{t: t}

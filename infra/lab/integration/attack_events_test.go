@@ -8,9 +8,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
-// TestForgedRunning_DoesNotSwallowTheEnd puts a forged `running` beside the real `terminated` in the deprovision queue, while
+// TestForgedRunning_DoesNotHideTermination puts a forged `running` beside the real `terminated` in the deprovision queue, while
 // EC2 still shows the instance as running: the real message must come back until EC2 agrees.
-func TestForgedRunning_DoesNotSwallowTheEnd(t *testing.T) {
+func TestForgedRunning_DoesNotHideTermination(t *testing.T) {
 	f := world.Functions[deprovision]
 	for name, ahead := range map[string]time.Duration{"months ahead of now": 200 * 24 * time.Hour, "within the clock skew": 30 * time.Second} {
 		for _, forgedFirst := range []bool{false, true} {

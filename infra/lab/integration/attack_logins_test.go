@@ -52,7 +52,7 @@ func isRefused(t *testing.T, what string, err error) {
 	}
 }
 
-func TestALoginWithAnythingButTheInstancesOwnLiveDocumentIsRefused(t *testing.T) {
+func TestLogin_NeedsTheInstancesLiveDocument(t *testing.T) {
 	mine, other, abroad := provisioned(t), provisioned(t), launch(t, fleet.Spec{Role: "alice-worker", AccountID: "666677778888"})
 	must(t, provision, abroad, "running", "provisioned")
 	sts := "auth/aws/config/sts/" + abroad.AccountID
@@ -133,7 +133,7 @@ func TestALoginWithAnythingButTheInstancesOwnLiveDocumentIsRefused(t *testing.T)
 	}
 }
 
-func TestASecondLoginNeedsTheNonceAndTheLatestDocument(t *testing.T) {
+func TestLogin_RepeatNeedsNonceAndLatestDocument(t *testing.T) {
 	i := provisioned(t)
 	early := signed(t, world.Fleet, i)
 	first, err := world.Fleet.Login(t.Context(), "aws", i, "")
@@ -190,7 +190,7 @@ func TestASecondLoginNeedsTheNonceAndTheLatestDocument(t *testing.T) {
 	isRefused(t, "the first login of a terminated instance whose role still exists", err)
 }
 
-func TestATokenIsWorthNothingFromAnotherAddress(t *testing.T) {
+func TestToken_FailsFromAnotherAddress(t *testing.T) {
 	me, other := join(t), provisioned(t)
 	for name, from := range map[string]fleet.Instance{"another instance": other, "the host": {}} {
 		client, err := world.Fleet.ClientOn(from, me.session.Token())
@@ -262,7 +262,7 @@ func racing(t *testing.T, i fleet.Instance) (stop func() map[string]string) {
 	}
 }
 
-func TestNoLoginThatRacesTheRemovalOutlivesIt(t *testing.T) {
+func TestRemoval_EndsEveryRacingLogin(t *testing.T) {
 	const rounds = 40
 	granted, settled := 0, 0
 	var working, revived, left []string
@@ -327,10 +327,10 @@ func afterTheQuiet(t *testing.T, i fleet.Instance) {
 	}
 }
 
-// TestALoginThatEndsAfterTheRemovalGivesNothing fixes the timing of the race: EC2's answer to Vault, that the instance runs,
+// TestRemoval_EndsLoginUnderWay fixes the timing of the race: EC2's answer to Vault, that the instance runs,
 // is held back until the removal is recorded. The profile also grants a policy that is not the instance's own and remains
 // when the instance's policies are deleted.
-func TestALoginThatEndsAfterTheRemovalGivesNothing(t *testing.T) {
+func TestRemoval_EndsLoginUnderWay(t *testing.T) {
 	slow, err := tap.Start(tap.Options{Upstream: world.MotoURL})
 	if err != nil {
 		t.Fatal(err)

@@ -83,7 +83,7 @@ func (a *attempts) acme() {
 	}
 }
 
-func TestAnInstanceGetsWhatItShouldInTheWaysClientsAsk(t *testing.T) {
+func TestCertificate_IsIssuedForEachRequestForm(t *testing.T) {
 	me := join(t)
 	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: me.kubelet.cn, Organization: me.kubelet.organization}, DNSNames: me.kubelet.dns, IPAddresses: []net.IP{net.ParseIP(me.PrivateIP)}}
 	full := csr(t, template)
@@ -114,7 +114,7 @@ func TestAnInstanceGetsWhatItShouldInTheWaysClientsAsk(t *testing.T) {
 	})
 }
 
-func TestAnInstanceWithSeveralNamesMayAskForAnyOfThem(t *testing.T) {
+func TestCertificate_HoldsAnyOfSeveralNames(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-etcd"})
 	must(t, provision, i, "running", "provisioned")
 	session, err := world.Fleet.Login(t.Context(), "aws", i, "")

@@ -44,9 +44,9 @@ func outsider(t *testing.T) *vaultapi.Client {
 	return client
 }
 
-// TestPKIRole_AloneHoldsWhatItCan tests the roles alone, without an instance's policy. It also asserts the requests that only
+// TestPKIRole_AloneBoundsCertificates tests the roles alone, without an instance's policy. It also asserts the requests that only
 // such a policy refuses, as SECURITY.md says.
-func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
+func TestPKIRole_AloneBoundsCertificates(t *testing.T) {
 	// A master whose policy has no access to the API server's role.
 	without := variant(t, provision, map[string]string{"TEMPLATES_DIR": edited(t, [3]string{"master/policy.hcl.tmpl", `{{ pkiAccess "kube_apiserver" }}`, ""})})
 	bereft, master, worker := launch(t, fleet.Spec{Role: "alice-master"}), launch(t, fleet.Spec{Role: "alice-master"}), launch(t, fleet.Spec{Role: "alice-worker"})
@@ -159,8 +159,8 @@ func TestPKIRole_AloneHoldsWhatItCan(t *testing.T) {
 	}
 }
 
-// TestLifetimes_PastTheBoundGrantNothingNew lowers the bound below what the profiles have.
-func TestLifetimes_PastTheBoundGrantNothingNew(t *testing.T) {
+// TestLifetimeBound_StopsNewGrantsOnly lowers the bound below what the profiles have.
+func TestLifetimeBound_StopsNewGrantsOnly(t *testing.T) {
 	const rule = "longer than MAX_CERTIFICATE_TTL (1h0m0s)"
 	env := map[string]string{"MAX_CERTIFICATE_TTL": "1h"}
 	granting, removing, comparing := variant(t, provision, env), variant(t, deprovision, env), variant(t, reconcile, env)

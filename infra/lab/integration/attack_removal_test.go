@@ -140,7 +140,7 @@ func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]stri
 	return tokens, wrapped, first.Auth.EntityID
 }
 
-func TestEveryTokenOfATerminatedInstanceIsDeadAtOnce(t *testing.T) {
+func TestRemoval_EndsEveryTokenAtOnce(t *testing.T) {
 	i := provisioned(t)
 	mayMakeTokens(t, i)
 	tokens, wrapped, entity := everyToken(t, i)
@@ -232,7 +232,7 @@ func mayRevoke(t *testing.T) {
 	})
 }
 
-func TestRevokedCertificatesStandOnTheCRL(t *testing.T) {
+func TestRevocation_ReachesTheCRL(t *testing.T) {
 	mayRevoke(t)
 	templates := changed(t, "worker/kubelet.json.tmpl", `"key_type"`, `"generate_lease": true, "key_type"`)
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})

@@ -116,7 +116,7 @@ func unavailable() *tap.Fault {
 	return &tap.Fault{Status: http.StatusServiceUnavailable, Header: http.Header{"Content-Type": {"application/json"}}, Body: []byte(`{"errors":["try later"]}`)}
 }
 
-func TestRevocation_NeverHoldsARemovalUp(t *testing.T) {
+func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 	l := newLeasing(t)
 
 	t.Run("one run, however many certificates", func(t *testing.T) {

@@ -51,7 +51,7 @@ func iamLogin(t *testing.T, roleARN, session string, at fleet.Instance) (string,
 }
 
 // The caller that assumes a role chooses the name of the session. It needs no permission on the role.
-func TestLogin_OtherRolesSessionIsRefused(t *testing.T) {
+func TestLogin_RefusesSessionOfOtherRole(t *testing.T) {
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: iam")})
 	victim, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	for _, i := range []fleet.Instance{victim, other} {
@@ -98,7 +98,7 @@ func aliases(t *testing.T, fields map[string]any) {
 }
 
 // Under every alias setting, a removal that reports success has cut the token, and one that cannot cut it reports a conflict.
-func TestRemoval_UnderEveryAliasSetting(t *testing.T) {
+func TestRemoval_CutsOrConflictsUnderEveryAlias(t *testing.T) {
 	removing := variant(t, deprovision, nil)
 	var count tally
 	for _, row := range []struct {
@@ -149,7 +149,7 @@ func TestRemoval_UnderEveryAliasSetting(t *testing.T) {
 
 // A caller that can write the table must not be able to make the deprovision function log out an operator or delete foreign
 // objects.
-func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
+func TestRemoval_OfForgedRecordTouchesNoOther(t *testing.T) {
 	vaultWrite(t, "auth/aws/role/operator", map[string]any{
 		"auth_type": "iam", "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/operator"}, "resolve_aws_unique_ids": false, "token_policies": []string{"default"},
 	})
@@ -222,7 +222,7 @@ func TestRemoval_OfAForgedRecordTouchesNobodyElse(t *testing.T) {
 
 // A caller that may replace the role in an instance profile, and pass only a lesser role, must not get the greater role's
 // grant.
-func TestFirstGrant_AfterARoleWasSwapped(t *testing.T) {
+func TestFirstGrant_SeesASwappedRole(t *testing.T) {
 	client := iam.NewFromConfig(world.AWS)
 	const profile = "alice-swapped"
 	first := launch(t, fleet.Spec{Role: profile})

@@ -52,7 +52,7 @@ func correct(t *testing.T, i fleet.Instance) rec.Answer {
 	return runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}})
 }
 
-func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
+func TestStop_KeepsTheGrantForTheNextStart(t *testing.T) {
 	i, session := withToken(t)
 	before := objects(t, i)
 	if err := world.Fleet.Stop(t.Context(), i); err != nil {
@@ -84,7 +84,7 @@ func TestAStopKeepsTheGrantAndAStartFindsItUnchanged(t *testing.T) {
 }
 
 // AWS sends no event for a change of an address: the next comparison finds it, or the next start.
-func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
+func TestAddressChange_IsReconciledAndKeepsToken(t *testing.T) {
 	i, session := withToken(t)
 	client := ec2.NewFromConfig(world.AWS)
 	described, err := client.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{InstanceIds: []string{i.ID}})
@@ -157,7 +157,7 @@ func TestAnAddressMoreOrLessIsFoundByReconcileAndTheTokenLivesOn(t *testing.T) {
 	}
 }
 
-func TestATagThatMakesAnotherProfileFitGrantsWithinOneEvent(t *testing.T) {
+func TestTagChange_GrantsByTheNewProfile(t *testing.T) {
 	folder := changed(t, "worker/profile.yaml", "match:\n", "match:\n  tags: {vault: \"on\"}\n")
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": folder})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -182,7 +182,7 @@ func TestATagThatMakesAnotherProfileFitGrantsWithinOneEvent(t *testing.T) {
 
 // AWS reports a changed instance profile only through CloudTrail. Vault itself looks up the instance at each login. moto shows
 // that a profile was removed, and not that it was replaced.
-func TestAnInstanceProfileTakenAwayShutsTheLoginAtOnceAndCostsTheGrantAtTheNextComparison(t *testing.T) {
+func TestInstanceProfile_RemovalEndsLoginThenGrant(t *testing.T) {
 	i, session := withToken(t)
 	client := ec2.NewFromConfig(world.AWS)
 	associations, err := client.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{

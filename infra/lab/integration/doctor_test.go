@@ -29,7 +29,7 @@ func examine(t *testing.T, f *sandbox.Function) (doctor.Report, map[string]docto
 	return r, checks
 }
 
-func TestTheDoctorFindsNothingWrongWithTheLab(t *testing.T) {
+func TestDoctor_PassesInTheLab(t *testing.T) {
 	r, _ := examine(t, world.Functions[reconcile])
 	for _, c := range r.Checks {
 		if !c.OK {
@@ -41,8 +41,8 @@ func TestTheDoctorFindsNothingWrongWithTheLab(t *testing.T) {
 	}
 }
 
-// TestTheDoctorNamesWhatIsWrongAndItsRemedy breaks one thing at a time on the real parts.
-func TestTheDoctorNamesWhatIsWrongAndItsRemedy(t *testing.T) {
+// TestDoctor_NamesEachFaultAndItsRemedy breaks one thing at a time on the real parts.
+func TestDoctor_NamesEachFaultAndItsRemedy(t *testing.T) {
 	const own, k8s, tune = "sys/policies/acl/ec2-provisioner-reconcile", "alice_cluster/pki/k8s", "sys/mounts/alice_cluster/pki/k8s/tune"
 	healthy := fmt.Sprint(vaultRead(t, own)["policy"])
 	for name, c := range map[string]struct {

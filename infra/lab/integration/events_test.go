@@ -104,7 +104,7 @@ func schema(t *testing.T) *jsonschema.Schema {
 	return s
 }
 
-func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
+func TestAuditEvents_ReachTheBusAsDocumented(t *testing.T) {
 	s, form := subscribe(t, "audit"), schema(t)
 	env := map[string]string{"EVENT_BUS_NAME": "audit"}
 	granting, removing, comparing := variant(t, provision, env), variant(t, deprovision, env), variant(t, reconcile, env)
@@ -161,7 +161,7 @@ func TestEveryKindOfAuditEventReachesTheBusInTheDocumentedForm(t *testing.T) {
 	}
 }
 
-func TestABusThatIsNotThereChangesNothingAndIsCounted(t *testing.T) {
+func TestAuditBus_MissingIsOnlyCounted(t *testing.T) {
 	f := variant(t, provision, map[string]string{"EVENT_BUS_NAME": "no-such-bus"})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := bare(t, f, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
@@ -171,7 +171,7 @@ func TestABusThatIsNotThereChangesNothingAndIsCounted(t *testing.T) {
 	logged(t, f, "did not reach the event bus")
 }
 
-func TestTheDocumentedEventsAreOfTheDocumentedFormAndOthersAreNot(t *testing.T) {
+func TestAuditSchema_AcceptsOnlyDocumentedForm(t *testing.T) {
 	form := schema(t)
 	page, err := os.ReadFile(docs("events.md"))
 	if err != nil {

@@ -70,7 +70,7 @@ func secret(t *testing.T, name, text string) string {
 	return aws.ToString(out.ARN)
 }
 
-func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
+func TestBadEvent_IsAcknowledgedAndLogged(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	good := string(fleet.Event(i, "running", time.Now()))
 	for name, row := range map[string]struct{ body, says string }{
@@ -93,7 +93,7 @@ func TestABadEventIsAcknowledgedAndNamedAndHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.T) {
+func TestRefusal_IsRecordedAndWritesNothing(t *testing.T) {
 	templates := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [corp.example]")
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	for name, row := range map[string]struct{ tag, says string }{
@@ -142,7 +142,7 @@ func TestWhatAnInstanceIsRefusedForIsRecordedAndLeavesNothingInVault(t *testing.
 	})
 }
 
-func TestAnAccountWithoutAMemberRoleIsRefused(t *testing.T) {
+func TestAccount_WithoutMemberRoleIsRefused(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "444455556666"})
 	a := bare(t, variant(t, provision, map[string]string{"MEMBER_ROLE_NAME": ""}), fleet.Event(i, "running", time.Now()))
 	if a.Kind != "refuse" || !strings.Contains(a.Error, "444455556666") || !strings.Contains(a.Error, "MEMBER_ROLE_NAME") {
@@ -150,7 +150,7 @@ func TestAnAccountWithoutAMemberRoleIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatNoProfileFitsIsLeftAlone(t *testing.T) {
+func TestUnmatchedInstance_CausesNoCalls(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "unmatched-role"})
 	resetTaps()
 	must(t, provision, i, "running", "unmatched")
@@ -159,7 +159,7 @@ func TestAnInstanceThatNoProfileFitsIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
+func TestStart_FailsAndNamesTheMisconfiguration(t *testing.T) {
 	broken := changed(t, "worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, `{{ if false }}{{ .Nope }}{{ end }}`)
 	for name, row := range map[string]struct {
 		change map[string]string
@@ -182,7 +182,7 @@ func TestAWrongDeploymentFailsAtOnceAndByName(t *testing.T) {
 	}
 }
 
-func TestAnUnreadableCAGoesBackToTheQueueAndIsNamed(t *testing.T) {
+func TestUnreadableCA_IsRetriedAndNamed(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	missing := "arn:aws:secretsmanager:us-east-1:" + world.AccountID + ":secret:gone-AbCdEf"
 	for name, row := range map[string]struct{ arn, says string }{
@@ -202,7 +202,7 @@ func TestAnUnreadableCAGoesBackToTheQueueAndIsNamed(t *testing.T) {
 	}
 }
 
-func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
+func TestVaultDown_NextDeliverySucceeds(t *testing.T) {
 	for name, fault := range map[string]tap.Fault{
 		"sealed":             {Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)},
 		"too many requests":  {Status: 429, Body: []byte(`{"errors":["rate limited"]}`)},
@@ -240,7 +240,7 @@ func TestVaultDownSendsTheEventBackAndTheNextDeliverySucceeds(t *testing.T) {
 	}
 }
 
-func TestALostAnswerOfTheLedgerIsRecognisedAsOnesOwnWrite(t *testing.T) {
+func TestLedgerWrite_RecognisesItselfOnRetry(t *testing.T) {
 	for _, action := range []string{"TransactWriteItems", "PutItem"} {
 		t.Run(action, func(t *testing.T) {
 			i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -261,7 +261,7 @@ func TestALostAnswerOfTheLedgerIsRecognisedAsOnesOwnWrite(t *testing.T) {
 	}
 }
 
-func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
+func TestFunctionLogin_WorksByAppRoleAndToken(t *testing.T) {
 	vault := world.Vault
 	write := func(path string, fields map[string]any) map[string]any {
 		t.Helper()
@@ -308,7 +308,7 @@ func TestTheOtherWaysToLogInWorkToo(t *testing.T) {
 	}
 }
 
-func TestAFaultOfOneRegionStaysWithTheInstancesThere(t *testing.T) {
+func TestRegionFault_RetriesOnlyItsInstances(t *testing.T) {
 	here, there := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker", Region: "ap-south-1"})
 	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
 		if c.Action == "DescribeInstances" && c.Region == "ap-south-1" {

@@ -67,7 +67,7 @@ var hookActions = []string{
 // tagActions are the actions of the readiness tag, which a setting enables. The test of the tag covers them.
 var tagActions = []string{"ec2:CreateTags"}
 
-func TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther(t *testing.T) {
+func TestTemplate_GrantsExactlyTheActionsUsed(t *testing.T) {
 	resetTaps()
 	wholeLife(t)
 	used := map[string]bool{}
@@ -153,7 +153,7 @@ func collectActions(v any, into map[string]bool) {
 	}
 }
 
-func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
+func TestSecrets_NeverReachLogsOrLedger(t *testing.T) {
 	env, err := world.FunctionEnv(t.Context(), provision)
 	if err != nil || env["LOG_LEVEL"] != "debug" {
 		t.Fatalf("want the functions to log at debug level, got %q, %v", env["LOG_LEVEL"], err)
@@ -204,7 +204,7 @@ func TestNoSecretStandsInLogsOrInTheLedgerAtDebugLevel(t *testing.T) {
 	}
 }
 
-func TestEachClientStyleGetsItsCertificate(t *testing.T) {
+func TestClientStyle_GetsItsCertificate(t *testing.T) {
 	complete := changed(t, "worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := bare(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": complete}), fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {

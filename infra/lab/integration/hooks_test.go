@@ -86,7 +86,7 @@ func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
 }
 
 // The template's rule sends the hook's event from moto's bus to the queue, and ignores the event of another team's hook.
-func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
+func TestLaunchHook_WaitsForTheWholeGrant(t *testing.T) {
 	(&autoScaling{}).install(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	for _, hook := range []string{"drain", "vault-identity-ready"} {
@@ -122,7 +122,7 @@ func TestAnInstanceOfAGroupIsHeldBackUntilItsGrantStands(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWaiting(t *testing.T) {
+func TestLaunchHook_AbandonsRefusedKeepsWaiting(t *testing.T) {
 	(&autoScaling{}).install(t)
 	stranger := launch(t, fleet.Spec{Role: "of-no-profile"})
 	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-identity-ready", "LAUNCHING"))
@@ -150,7 +150,7 @@ func TestAnInstanceThatGetsNoIdentityIsAbandonedAndOneThatWaitsForVaultIsKeptWai
 	}
 }
 
-func TestATerminatingInstanceLosesItsIdentityWhileItRunsAndReconcileLeavesItSo(t *testing.T) {
+func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 	as := &autoScaling{}
 	as.install(t)
 	group := autoscaling.NewFromConfig(world.AWS)

@@ -40,9 +40,9 @@ func checking(t *testing.T, on bool) {
 
 // With moto checking every call, a provision function with the template's actions works, and one without any of them does
 // not. moto evaluates no resources here, and DynamoDB Local no permissions: the ledger's actions are compared with the calls
-// by TestTheTemplateGrantsEveryActionTheFunctionsUseAndNoOther, and the keys by
-// TestLedgerCalls_StayWithinTheKeysOfTheirRole.
-func TestEachActionOfTheTemplateIsNeededWhereAWSChecksIt(t *testing.T) {
+// by TestTemplate_GrantsExactlyTheActionsUsed, and the keys by
+// TestLedgerCalls_StayWithinTheRolesKeys.
+func TestTemplate_NeedsEachCheckedAction(t *testing.T) {
 	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
 	granted := map[string]bool{}
 	for _, id := range []string{"FunctionsPolicy", "ProvisionFunctionRole"} {

@@ -107,9 +107,9 @@ func rightsUsed(t *testing.T) map[string]map[string]bool {
 }
 
 // The rights of each role name its keys. The calls of all three functions are checked against them, those of a teardown
-// by TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse. Only AWS itself evaluates
+// by TestTeardown_RemovesExactlyOneDeployment. Only AWS itself evaluates
 // dynamodb:LeadingKeys: DynamoDB Local checks no permissions and moto no conditions.
-func TestLedgerCalls_StayWithinTheKeysOfTheirRole(t *testing.T) {
+func TestLedgerCalls_StayWithinTheRolesKeys(t *testing.T) {
 	resetTaps()
 	wholeLife(t)
 	reconcileLife(t)

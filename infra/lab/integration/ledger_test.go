@@ -22,7 +22,7 @@ func record(id, fqdn string) ledger.Record {
 	return ledger.Record{InstanceID: id, State: ledger.Provisioning, Account: "123456789012", Region: "us-east-1", BasePath: "race", FQDN: fqdn}
 }
 
-func TestOfManyInstancesThatRaceForOneNameExactlyOneGetsIt(t *testing.T) {
+func TestClaim_RaceHasOneWinner(t *testing.T) {
 	l := table(time.Now)
 	for round := range 20 {
 		name := ledger.Name{Under: "race", Text: fmt.Sprintf("round-%d.example", round)}
@@ -50,7 +50,7 @@ func TestOfManyInstancesThatRaceForOneNameExactlyOneGetsIt(t *testing.T) {
 	}
 }
 
-func TestOfManyWritersOfOneRecordExactlyOneWins(t *testing.T) {
+func TestRecord_WriteRaceHasOneWinner(t *testing.T) {
 	l := table(time.Now)
 	old, err := l.Put(t.Context(), ledger.Write{New: record("i-000000aa", "")})
 	if err != nil {
@@ -75,7 +75,7 @@ func TestOfManyWritersOfOneRecordExactlyOneWins(t *testing.T) {
 	}
 }
 
-func TestALeaseKeepsOthersOutUntilItRunsOut(t *testing.T) {
+func TestLease_ExcludesOthersUntilItExpires(t *testing.T) {
 	now := time.Now()
 	l := table(func() time.Time { return now })
 	held, err := l.Put(t.Context(), ledger.Write{New: record("i-000000bb", ""), Owner: "first", KeepLease: true})
@@ -99,7 +99,7 @@ func TestALeaseKeepsOthersOutUntilItRunsOut(t *testing.T) {
 	}
 }
 
-func TestANameIsReleasedOnlyByItsHolder(t *testing.T) {
+func TestClaim_IsReleasedOnlyByItsHolder(t *testing.T) {
 	l := table(time.Now)
 	name := ledger.Name{Under: "race", Text: "held.example"}
 	if _, err := l.Put(t.Context(), ledger.Write{New: record("i-000000c1", name.Text), Claims: []ledger.Name{name}}); err != nil {
@@ -121,7 +121,7 @@ func TestANameIsReleasedOnlyByItsHolder(t *testing.T) {
 	}
 }
 
-func TestARecordReadsBackAsItWasWritten(t *testing.T) {
+func TestRecord_ReadsBackAsWritten(t *testing.T) {
 	l := table(time.Now)
 	r := record("i-000000dd", "x.example")
 	r.Objects = []ledger.Object{{Kind: "auth-role", Path: "auth/aws/role/i-000000dd", SHA256: "ab", RoleID: "role"}}
@@ -141,7 +141,7 @@ func TestARecordReadsBackAsItWasWritten(t *testing.T) {
 }
 
 // Random steps cover unexpected orders. The fixed seed repeats them in every run.
-func TestTheLedgerInMemoryAnswersAsTheRealOneDoes(t *testing.T) {
+func TestMemoryLedger_AnswersLikeDynamoDB(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second) // no fixed date: DynamoDB deletes expired items
 	l := table(func() time.Time { return now })
 	memory := ledgertest.Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}

@@ -10,7 +10,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 )
 
-func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
+func TestProvision_MakesExactlyTheDesignedCalls(t *testing.T) {
 	warm := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, warm, "running", "provisioned") // logs in and caches the IAM role
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -56,7 +56,7 @@ func TestProvisionMakesExactlyTheCallsOfTheDesign(t *testing.T) {
 	}
 }
 
-func TestABatchIsDescribedOnceForEachAccountAndRegion(t *testing.T) {
+func TestBatch_DescribesOncePerAccountAndRegion(t *testing.T) {
 	var bodies []string
 	var instances []fleet.Instance
 	for _, s := range []fleet.Spec{
@@ -106,7 +106,7 @@ func TestABatchIsDescribedOnceForEachAccountAndRegion(t *testing.T) {
 	}
 }
 
-func TestAnInstancesWholeLifeThroughRuleQueueAndFunctions(t *testing.T) {
+func TestInstance_LivesThroughRuleQueueAndFunctions(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	waitFor := func(function, state string) {
 		t.Helper()
@@ -156,7 +156,7 @@ func TestAnInstancesWholeLifeThroughRuleQueueAndFunctions(t *testing.T) {
 	}
 }
 
-func TestTheRoleIDAliasIsCutTooWhereTheMountUsesIt(t *testing.T) {
+func TestRemoval_CutsTheRoleIDAlias(t *testing.T) {
 	setAlias := func(alias string) {
 		t.Helper()
 		if _, err := world.Vault.Logical().Write("auth/aws/config/identity", map[string]any{"ec2_alias": alias}); err != nil {
@@ -180,7 +180,7 @@ func TestTheRoleIDAliasIsCutTooWhereTheMountUsesIt(t *testing.T) {
 	}
 }
 
-func TestAChangedAddressIsRenderedAnew(t *testing.T) {
+func TestAddressChange_RewritesTheGrant(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, i, "running", "provisioned")
 	before, err := world.Record(t.Context(), i.ID)
@@ -203,7 +203,7 @@ func TestAChangedAddressIsRenderedAnew(t *testing.T) {
 	}
 }
 
-func TestEachProfileIssuesTheCertificatesItIsFor(t *testing.T) {
+func TestProfile_IssuesItsCertificates(t *testing.T) {
 	for role, outputs := range map[string]map[string]map[string]any{
 		"alice-etcd": {
 			"pki/etcd_k8s/issue/k8s_server":         {"alt_names": "localhost", "ip_sans": "127.0.0.1"},

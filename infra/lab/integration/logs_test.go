@@ -15,9 +15,9 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented runs the kinds of events and faults of an instance and
+// TestFunctions_LogOnlyDocumentedKeysAndMetrics runs the kinds of events and faults of an instance and
 // checks every line of the logs.
-func TestNoLineOfTheBuiltFunctionsHasAKeyOrAMetricThatIsNotDocumented(t *testing.T) {
+func TestFunctions_LogOnlyDocumentedKeysAndMetrics(t *testing.T) {
 	const region = "me-central-1"
 	env := map[string]string{"RECONCILE_REGIONS": region}
 	granting, removing, comparing := variant(t, provision, env), variant(t, deprovision, env), variant(t, reconcile, env)

@@ -56,7 +56,7 @@ func deployMember(t *testing.T) *stack.Stack {
 
 // In AWS the events of members come over the bus. moto's bus would lose their account and region, so they go directly to the
 // queues of the central rules.
-func TestAnInstanceOfAnotherAccountAndRegionIsProvisionedLogsInAndIsRemoved(t *testing.T) {
+func TestMemberAccount_InstanceIsGrantedAndRemoved(t *testing.T) {
 	member := deployMember(t)
 	if got, want := member.Outputs["MemberRoleArn"], "arn:aws:iam::"+memberAccount+":role/"+memberRole; got != want {
 		t.Fatalf("the member template makes the role %q, but the functions assume %q", got, want)

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-func TestAnEventWaitsInTheQueueWhileVaultIsSealedAndIsHandledAfterwards(t *testing.T) {
+func TestSealedVault_EventWaitsInTheQueue(t *testing.T) {
 	client := sqs.NewFromConfig(world.AWS)
 	mapping, err := world.Stack.Mapping(provision)
 	if err != nil {

@@ -29,7 +29,7 @@ func waiting(t *testing.T) string {
 	return "imds=" + script
 }
 
-func TestAnInstanceWaitsForItsTagByTheScriptOfTheDocsAndASecondEventTagsNothing(t *testing.T) {
+func TestReadyTag_EndsTheDocumentedWait(t *testing.T) {
 	l := line(t, lab.LineOptions{Functions: []string{provision, reconcile}, Env: map[string]string{"READY_TAG": "vault-identity"}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	metadata, err := world.Fleet.Metadata(i)

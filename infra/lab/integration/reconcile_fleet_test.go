@@ -55,7 +55,7 @@ func withObjects(t *testing.T, instances []fleet.Instance) int {
 	return n
 }
 
-func TestPastTheDeleteLimitNothingIsDeletedUnlessForced(t *testing.T) {
+func TestDeleteLimit_BlocksAllUnlessForced(t *testing.T) {
 	all, f := workers(t, "eu-west-1", 12, nil)
 	terminate(t, all[:6]...)
 	for _, mode := range []rec.Mode{rec.Detect, rec.Correct} {
@@ -80,7 +80,7 @@ func TestPastTheDeleteLimitNothingIsDeletedUnlessForced(t *testing.T) {
 	}
 }
 
-func TestUpToFiveInstancesAreRemovedWhateverTheirShare(t *testing.T) {
+func TestDeleteLimit_AllowsFiveInstances(t *testing.T) {
 	all, f := workers(t, "eu-west-2", 6, nil)
 	terminate(t, all[:5]...)
 	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker}); a.Blocked || a.Summary.Corrected != 5 {
@@ -88,7 +88,7 @@ func TestUpToFiveInstancesAreRemovedWhateverTheirShare(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatEC2DoesNotShowIsSparedWhileItIsYoung(t *testing.T) {
+func TestYoungRecord_IsSparedThoughAbsentFromEC2(t *testing.T) {
 	all, _ := workers(t, "eu-west-3", 1, nil)
 	lost := all[0]
 	// Its record names a region where EC2 does not know it.
@@ -120,7 +120,7 @@ func xml(body string) tap.Fault {
 	return tap.Fault{Status: http.StatusOK, Header: http.Header{"Content-Type": {"text/xml"}}, Body: []byte(body)}
 }
 
-func TestAListingThatComesShortDeletesNoInstanceThatIsThere(t *testing.T) {
+func TestShortListing_DeletesNoLiveInstance(t *testing.T) {
 	all, f := workers(t, "us-west-1", 2, nil)
 	for _, i := range all {
 		backdate(t, i.ID)
@@ -135,7 +135,7 @@ func TestAListingThatComesShortDeletesNoInstanceThatIsThere(t *testing.T) {
 	}
 }
 
-func TestAVaultListThatFailsDeletesNothingAndTheRestIsRepaired(t *testing.T) {
+func TestFailedVaultList_StopsDeletesNotRepairs(t *testing.T) {
 	all, f := workers(t, "us-west-2", 2, nil)
 	terminate(t, all[0])
 	p := pathsOf(all[1].ID)
@@ -156,7 +156,7 @@ func TestAVaultListThatFailsDeletesNothingAndTheRestIsRepaired(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatCannotBeComparedIsAFailedRowAndTheOthersGoOn(t *testing.T) {
+func TestFailedComparison_IsOneRowOnly(t *testing.T) {
 	all, f := workers(t, "ca-central-1", 2, nil)
 	vaultDelete(t, pathsOf(all[1].ID).policy)
 	bad := pathsOf(all[0].ID).proxy
@@ -177,7 +177,7 @@ func TestAnInstanceThatCannotBeComparedIsAFailedRowAndTheOthersGoOn(t *testing.T
 	}
 }
 
-func TestARemovedProfileOrAChangedTemplateChangesEveryInstanceOfIt(t *testing.T) {
+func TestProfileChange_IsDriftOfEachInstance(t *testing.T) {
 	all, f := workers(t, "sa-east-1", 3, nil)
 	in := rec.Input{Mode: rec.Detect, Profile: worker}
 	text := changed(t, "worker/policy.hcl.tmpl", `path "auth/token/lookup-self"`, "# Own token.\npath \"auth/token/lookup-self\"")
@@ -211,7 +211,7 @@ func TestARemovedProfileOrAChangedTemplateChangesEveryInstanceOfIt(t *testing.T)
 	}
 }
 
-func TestARunningInstanceWhoseEventWasLostIsGranted(t *testing.T) {
+func TestLostEvent_IsGrantedByReconcile(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-etcd"})
 	repaired(t, world.Functions[reconcile], rec.Input{InstanceIDs: []string{i.ID}}, []string{"record missing create instance#" + i.ID}, "+ profile: alice_cluster-etcd")
 	if len(objects(t, i)) != 6 {
@@ -219,7 +219,7 @@ func TestARunningInstanceWhoseEventWasLostIsGranted(t *testing.T) {
 	}
 }
 
-func TestATagThatNamesTheInstanceIsFollowed(t *testing.T) {
+func TestNameTag_ChangeRenamesTheInstance(t *testing.T) {
 	byTag := changed(t, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [example]")
 	f := variant(t, reconcile, map[string]string{"TEMPLATES_DIR": byTag})
 	name := fmt.Sprintf("n%d", time.Now().UnixNano())
@@ -252,7 +252,7 @@ func TestATagThatNamesTheInstanceIsFollowed(t *testing.T) {
 	repaired(t, f, only(b), []string{"record missing create instance#" + b.ID}, "")
 }
 
-func TestAGenericObjectIsRepairedAndItsValuesAreNeverShown(t *testing.T) {
+func TestGenericObject_IsRepairedAndNeverShown(t *testing.T) {
 	dir := changed(t, "worker/profile.yaml", "outputs:\n", "outputs:\n  - {name: host, type: generic, path: ssh/roles, template: host.json.tmpl}\n")
 	if err := os.WriteFile(filepath.Join(dir, "worker", "host.json.tmpl"), []byte(`{"key_type": "ca", "allow_host_certificates": true, "allowed_domains": "{{ .FQDN }}", "ttl": "1h"}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -291,7 +291,7 @@ func marked(deployment, id string) string {
 	return grant.Marker{Deployment: deployment, InstanceID: id, Profile: worker}.String() + "\npath \"alice_cluster/pki/k8s/cert/ca\" { capabilities = [\"read\"] }\n"
 }
 
-func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
+func TestUntracked_RemovedOnlyWithOurMarker(t *testing.T) {
 	p, f := pathsOf(orphan), world.Functions[reconcile]
 	in := rec.Input{InstanceIDs: []string{orphan}, Mode: rec.Correct}
 	role := map[string]any{
@@ -352,7 +352,7 @@ func TestWhatNobodyRecordedIsRemovedIfItsMarkerIsOursAndElseLeft(t *testing.T) {
 	})
 }
 
-func TestAnEntityOfAGoneInstanceIsSwept(t *testing.T) {
+func TestEntity_OfGoneInstanceIsDeleted(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, i, "running", "provisioned")
 	terminate(t, i)
@@ -373,7 +373,7 @@ func TestAnEntityOfAGoneInstanceIsSwept(t *testing.T) {
 	}
 }
 
-func TestRepairsGoThroughTheQueueWhereOneIsSet(t *testing.T) {
+func TestRepairs_GoThroughTheConvergeQueue(t *testing.T) {
 	all, f := workers(t, "eu-south-1", 2, map[string]string{"CONVERGE_QUEUE_URL": world.Stack.Outputs["ProvisionQueueUrl"]})
 	p := pathsOf(all[0].ID)
 	vaultDelete(t, p.policy)
@@ -389,7 +389,7 @@ func TestRepairsGoThroughTheQueueWhereOneIsSet(t *testing.T) {
 	}
 }
 
-func TestAScheduledRunTakesItsModeFromTheSettingsAndAMisspeltInputIsRefused(t *testing.T) {
+func TestScheduledRun_TakesItsModeFromSettings(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker", Region: "ap-east-1"})
 	f := variant(t, reconcile, map[string]string{"RECONCILE_MODE": "detect", "RECONCILE_REGIONS": "ap-east-1"})
 	payload, err := os.ReadFile(filepath.Join("..", "..", "..", "events", "scheduled.json"))

@@ -45,7 +45,7 @@ func misnamed(t *testing.T, a rec.Answer) []string {
 	return out
 }
 
-func TestReconcile_NamesWhatIsMisnamed(t *testing.T) {
+func TestReconcile_ReportsMisnamedObjects(t *testing.T) {
 	paths := backdoors(t)
 	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "mx-central-1"})
 	for _, mode := range []rec.Mode{rec.Detect, rec.Correct} {
@@ -63,9 +63,9 @@ func TestReconcile_NamesWhatIsMisnamed(t *testing.T) {
 	logged(t, f, `"`+observe.DriftConflict+`":`)
 }
 
-// TestReconcile_NamesADoorOfOurForm makes a backdoor under the name of an instance that does not exist: a login for a user of
+// TestReconcile_ReportsForgedObjectsOfOurForm makes a backdoor under the name of an instance that does not exist: a login for a user of
 // a foreign account, or bound to a place that no run compares, with a policy and a PKI role.
-func TestReconcile_NamesADoorOfOurForm(t *testing.T) {
+func TestReconcile_ReportsForgedObjectsOfOurForm(t *testing.T) {
 	const door = "i-0ddddddddddddddd1"
 	p, f := pathsOf(door), variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "mx-central-1"})
 	policy := strings.TrimPrefix(p.policy, "sys/policies/acl/")

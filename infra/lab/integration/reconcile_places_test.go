@@ -11,7 +11,7 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-func TestReconcile_FailedRegionKeepsToItself(t *testing.T) {
+func TestReconcile_FailedRegionBlocksOnlyItself(t *testing.T) {
 	here, _ := workers(t, "ap-southeast-2", 2, nil)
 	there, _ := workers(t, "ap-southeast-1", 2, nil)
 	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "ap-southeast-2,ap-southeast-1"})
@@ -32,9 +32,9 @@ func TestReconcile_FailedRegionKeepsToItself(t *testing.T) {
 	}
 }
 
-// TestReconcile_BrokenMemberRoleStopsNobody breaks the role of a member account, so that nothing is removed there. The same
+// TestReconcile_BrokenMemberRoleBlocksItsAccount breaks the role of a member account, so that nothing is removed there. The same
 // run repairs the home account.
-func TestReconcile_BrokenMemberRoleStopsNobody(t *testing.T) {
+func TestReconcile_BrokenMemberRoleBlocksItsAccount(t *testing.T) {
 	const account, region = "222233334444", "il-central-1"
 	home, f := workers(t, region, 2, map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + account})
 	theirs := launch(t, fleet.Spec{Role: "alice-worker", AccountID: account, Region: region})
@@ -62,7 +62,7 @@ func TestReconcile_BrokenMemberRoleStopsNobody(t *testing.T) {
 	}
 }
 
-func TestReconcile_EmptyRegionKeepsToItself(t *testing.T) {
+func TestReconcile_EmptyRegionBlocksOnlyItself(t *testing.T) {
 	here, _ := workers(t, "ap-northeast-1", 2, nil)
 	there, _ := workers(t, "ap-northeast-2", 1, nil)
 	f := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": "ap-northeast-1,ap-northeast-2"})

@@ -38,7 +38,7 @@ func reconcileLife(t *testing.T) {
 	runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Doctor})
 }
 
-func TestTheTemplateGrantsEveryActionOfTheReconcileFunctionAndNoOther(t *testing.T) {
+func TestTemplate_GrantsExactlyReconcilesActions(t *testing.T) {
 	resetTaps()
 	reconcileLife(t)
 	used := map[string]bool{}
@@ -70,7 +70,7 @@ func TestTheTemplateGrantsEveryActionOfTheReconcileFunctionAndNoOther(t *testing
 }
 
 // The function takes runs from its queue one message at a time. A message is deleted when its run is done.
-func TestARunInTheReconcileQueueIsTakenUpByTheFunction(t *testing.T) {
+func TestReconcileQueue_FeedsTheFunction(t *testing.T) {
 	poller := world.Pollers[reconcile]
 	if poller == nil {
 		t.Fatal("the stack has no poller of the reconcile queue")

@@ -139,8 +139,8 @@ func pathsOf(id string) paths {
 	}
 }
 
-// TestEachDriftIsToldAsItsRowThenRepairedAndThenGone breaks one thing at a time by direct writes.
-func TestEachDriftIsToldAsItsRowThenRepairedAndThenGone(t *testing.T) {
+// TestDrift_IsReportedRepairedAndGone breaks one thing at a time by direct writes.
+func TestDrift_IsReportedRepairedAndGone(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*testing.T, fleet.Instance, paths)
 		want  func(paths) []string
@@ -294,7 +294,7 @@ func repaired(t *testing.T, f *sandbox.Function, in rec.Input, want []string, di
 	}
 }
 
-func TestARemovalByReconcileIsAsWholeAsOneByItsEvent(t *testing.T) {
+func TestReconcile_RemovesAsFullyAsAnEvent(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, i, "running", "provisioned")
 	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")

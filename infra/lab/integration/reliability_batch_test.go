@@ -11,7 +11,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-func TestEveryKindOfBadRecordInOneBatchHoldsNoNeighbourUp(t *testing.T) {
+func TestBatch_BadRecordsDelayNoOther(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision}})
 	f := l.Functions[provision]
@@ -56,7 +56,7 @@ func TestEveryKindOfBadRecordInOneBatchHoldsNoNeighbourUp(t *testing.T) {
 
 // In an invocation of 25 s, work may begin only in the first 5. Vault is so slow that eight concurrent instances take longer,
 // and the rest must wait for the next delivery.
-func TestWorkThatCannotBeginInTimeGoesBackToTheQueueUntouched(t *testing.T) {
+func TestBatch_LateWorkReturnsUntouched(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision}, Timeout: 25 * time.Second})
 	f := l.Functions[provision]

@@ -189,7 +189,7 @@ func (k *killer) count(t *testing.T) {
 	k.calls["removal by reconcile"] = run(reconcile, correcting(i))
 }
 
-func TestAFunctionKilledAtAnyMomentLeavesNothingThatTheNextRunDoesNotSetRight(t *testing.T) {
+func TestFunction_SurvivesKillAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	begun := time.Now()
 	killers := make([]*killer, killWorkers)

@@ -59,7 +59,7 @@ func without(id, other string) func(url.Values) {
 	}
 }
 
-func TestAnAnswerOfEC2WithHalfTheInstancesSendsOnlyTheOthersBack(t *testing.T) {
+func TestPartialEC2Answer_RetriesOnlyTheMissing(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision}})
 	shown, hidden := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
@@ -82,7 +82,7 @@ func TestAnAnswerOfEC2WithHalfTheInstancesSendsOnlyTheOthersBack(t *testing.T) {
 	wantGranted(t, hidden)
 }
 
-func TestAnEmptyPageOfEC2IsNotTheEndOfItsAnswer(t *testing.T) {
+func TestEmptyEC2Page_IsNotTheEnd(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -104,7 +104,7 @@ func TestAnEmptyPageOfEC2IsNotTheEndOfItsAnswer(t *testing.T) {
 	wantGranted(t, i)
 }
 
-func TestATerminationThatEC2DoesNotShowYetWaitsForIt(t *testing.T) {
+func TestTermination_WaitsUntilEC2ShowsIt(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{deprovision}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -119,7 +119,7 @@ func TestATerminationThatEC2DoesNotShowYetWaitsForIt(t *testing.T) {
 	wantGone(t, i)
 }
 
-func TestAVaultWithAnotherCAIsTrustedOnceTheSecretSaysSoWithoutANewSandbox(t *testing.T) {
+func TestNewCA_IsTrustedWithoutNewSandbox(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision}})
 	f, client := l.Functions[provision], secretsmanager.NewFromConfig(world.AWS)
@@ -163,7 +163,7 @@ func cutFunctions(t *testing.T, role string) {
 	vaultDelete(t, fmt.Sprint("identity/entity/id/", found.Data["id"]))
 }
 
-func TestATokenRevokedUnderAFunctionsFeetCostsOneLoginAndNoMessage(t *testing.T) {
+func TestRevokedToken_CostsOneLoginNoMessage(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision, deprovision}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})

@@ -158,7 +158,7 @@ func launchAll(t *testing.T, n int) []fleet.Instance {
 	return all
 }
 
-func TestAnOutageOfVaultIsSatOutInTheQueuesAndThenEverythingConverges(t *testing.T) {
+func TestVaultOutage_QueuesHoldAndThenConverge(t *testing.T) {
 	t.Parallel()
 	mapping, err := world.Stack.Mapping(provision)
 	if err != nil {

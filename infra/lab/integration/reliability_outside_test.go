@@ -53,7 +53,7 @@ func outages(t *testing.T) []outage {
 	return all
 }
 
-func TestEachFaultOfTheOutsideWorldComesToWhatTheTableSays(t *testing.T) {
+func TestOutsideFaults_EndAsTheTableSays(t *testing.T) {
 	t.Parallel()
 	const atOnce = 8
 	lines := make([]*lab.Line, atOnce)

@@ -43,7 +43,7 @@ func writesFor(l *lab.Line, id string) int {
 	return n
 }
 
-func TestOfTwentySandboxesWithTheSameEventOneMakesTheGrantOnce(t *testing.T) {
+func TestRepeatedEvent_GrantsOnceInTwentySandboxes(t *testing.T) {
 	t.Parallel()
 	const sandboxes = 20
 	l := line(t, lab.LineOptions{Functions: []string{provision}, Concurrency: sandboxes})
@@ -86,7 +86,7 @@ func TestOfTwentySandboxesWithTheSameEventOneMakesTheGrantOnce(t *testing.T) {
 
 // The instance ends while its grant is made: it is terminated at each call of the run in turn, and its event is handled
 // concurrently.
-func TestATerminationInTheMiddleOfAProvisionAlwaysWins(t *testing.T) {
+func TestTermination_WinsOverProvision(t *testing.T) {
 	t.Parallel()
 	const atOnce = 3
 	lines := make([]*lab.Line, atOnce)
@@ -131,7 +131,7 @@ func TestATerminationInTheMiddleOfAProvisionAlwaysWins(t *testing.T) {
 	})
 }
 
-func TestReconcileSideBySideWithBothOtherFunctionsEndsInWhatEC2Says(t *testing.T) {
+func TestReconcile_BesideOthersEndsAsEC2Says(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{provision, deprovision, reconcile}, Concurrency: 3})
 	var all []fleet.Instance
@@ -188,7 +188,7 @@ func bothAddresses(t *testing.T, i fleet.Instance) {
 
 // A process is frozen for longer than its lease allows it to begin a call, and another run takes over meanwhile. The test
 // expires the lease in the ledger at once, but the process uses its own clock, so it really sleeps.
-func TestASandboxThatWakesAfterItsLeaseWritesNothingMore(t *testing.T) {
+func TestFrozenSandbox_WritesNothingAfterItsLease(t *testing.T) {
 	t.Parallel()
 	const asleep = 53 * time.Second // a call may begin with 25 s left of the 75 s lease; a run has 45 s
 	sleeper := line(t, lab.LineOptions{Name: "sleeper", Functions: []string{provision}})
@@ -233,7 +233,7 @@ func TestASandboxThatWakesAfterItsLeaseWritesNothingMore(t *testing.T) {
 	bothAddresses(t, i)
 }
 
-func TestARunThatWasTakenOverBeforeItsLastWriteDoesNotEndTheOther(t *testing.T) {
+func TestLostLease_RunLeavesTheRecordAlone(t *testing.T) {
 	t.Parallel()
 	slow := line(t, lab.LineOptions{Name: "slow", Functions: []string{provision}})
 	other := line(t, lab.LineOptions{Name: "other", Functions: []string{provision}})
@@ -270,7 +270,7 @@ func TestARunThatWasTakenOverBeforeItsLastWriteDoesNotEndTheOther(t *testing.T) 
 	bothAddresses(t, i)
 }
 
-func TestARunThatWasTakenOverInTheMiddleComesBackAndIsNotRefused(t *testing.T) {
+func TestLostLease_RunIsRetriedNotRefused(t *testing.T) {
 	t.Parallel()
 	slow := line(t, lab.LineOptions{Name: "slow", Functions: []string{provision}})
 	other := line(t, lab.LineOptions{Name: "other", Functions: []string{provision}})

@@ -46,7 +46,7 @@ func grantFields(t *testing.T, i fleet.Instance) map[string]map[string]any {
 	return all
 }
 
-func TestTwoStacksOnOneVaultLeaveEachOtherAlone(t *testing.T) {
+func TestDeployments_OnOneVaultStayApart(t *testing.T) {
 	t.Parallel()
 	second, itsLedger := secondStack(t)
 	mine, its := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})

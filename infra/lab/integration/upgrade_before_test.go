@@ -188,7 +188,7 @@ var kinds = map[string]string{"ec2": "worker.json", "iam": "worker-iam.json"}
 
 // Between the deployment and the first reconcile an old grant works, holds its name against a second instance, and can be
 // removed completely.
-func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
+func TestUpgrade_KeepsOldGrantsUntilTheyEnd(t *testing.T) {
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			granting, comparing := variant(t, provision, ofType(t, kind)), variant(t, reconcile, ofType(t, kind))
@@ -221,7 +221,7 @@ func TestUpgrade_OldGrantsStandAndEnd(t *testing.T) {
 
 // One reconcile writes the claims and the bindings. It cuts no token if Vault can update the auth role in place. Otherwise it
 // cuts the tokens of the replaced auth role.
-func TestUpgrade_ReconcileCarriesOver(t *testing.T) {
+func TestUpgrade_ReconcileWritesClaimsAndBindings(t *testing.T) {
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			env := ofType(t, kind)
@@ -301,7 +301,7 @@ func queueOf(t *testing.T, name string) string {
 
 // A start of an instance with auth type ec2 carries it over as well. One with type iam is refused and keeps its grant: its
 // auth role must be deleted first, which provision may not do.
-func TestUpgrade_EventOfAnOldInstance(t *testing.T) {
+func TestUpgrade_StartCarriesOverOnlyTypeEC2(t *testing.T) {
 	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
 	must(t, provision, s.Instance, "running", "provisioned")
 	s.works(t)

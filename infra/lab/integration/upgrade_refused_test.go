@@ -88,7 +88,7 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 }
 
 // Of two live instances with one address, one is refused and keeps its grant until the other is gone.
-func TestUpgrade_AddressThatTwoHold(t *testing.T) {
+func TestUpgrade_SharedAddressKeepsBothGrants(t *testing.T) {
 	comparing := variant(t, reconcile, nil)
 	first, second := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	assign(t, second, first.PrivateIP)

@@ -13,7 +13,7 @@ import (
 )
 
 // PKI mounts of the former version have no mark: instances are granted, the doctor reports it, and the setup marks them.
-func TestUpgrade_UnmarkedMountsGoOn(t *testing.T) {
+func TestUpgrade_UnmarkedMountsStillGrant(t *testing.T) {
 	unmarked(t)
 	granting := variant(t, provision, nil)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
@@ -68,7 +68,7 @@ func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
 
 // Under the former Vault policies a removal deletes everything but does not end: it cannot check that the tokens are cut.
 // After the setup the next delivery ends it.
-func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
+func TestUpgrade_OldPoliciesKeepRemovalOpen(t *testing.T) {
 	for kind, file := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
@@ -109,7 +109,7 @@ func TestUpgrade_RemovalUnderOldPolicies(t *testing.T) {
 }
 
 // An old tombstone stays, and an old removal that waits for its second cut ends.
-func TestUpgrade_OldRemovalsEnd(t *testing.T) {
+func TestUpgrade_FinishesOldRemovals(t *testing.T) {
 	gone := launch(t, fleet.Spec{Role: "alice-worker"})
 	settling := launch(t, fleet.Spec{Role: "alice-worker"})
 	terminate(t, gone, settling)
@@ -140,7 +140,7 @@ func TestUpgrade_OldRemovalsEnd(t *testing.T) {
 
 // A deployment that replaces another finds its mark. Its grants are refused until the mark is changed by hand, unless it
 // adopts, which ignores marks.
-func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
+func TestUpgrade_ForeignMarkRefusesUntilChanged(t *testing.T) {
 	unmarked(t) // restores the marks at the end
 	heir := deploy(t, "heir", "us-east-1")
 	mark := func(deployment string) {
@@ -171,7 +171,7 @@ func TestUpgrade_MarkIsChangedByHand(t *testing.T) {
 
 // An old record does not hold the login type. The alias setting of an auth type that the profile does not use still does not
 // prevent its removal.
-func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
+func TestUpgrade_UnusedAliasKeepsNoRemovalOpen(t *testing.T) {
 	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
 	aliases(t, map[string]any{"iam_alias": "unique_id"})
 	terminate(t, s.Instance)
@@ -182,7 +182,7 @@ func TestUpgrade_RemovalBesideAnotherAlias(t *testing.T) {
 
 // The setup with -set-alias leaves live tokens under the former alias, the role_id of the auth role. A removal reads the role
 // and cuts those tokens, whether or not reconcile carried the instance over before.
-func TestUpgrade_TokensUnderTheFormerAlias(t *testing.T) {
+func TestUpgrade_CutsTokensOfTheFormerAlias(t *testing.T) {
 	for _, carried := range []bool{false, true} {
 		aliases(t, map[string]any{"ec2_alias": "role_id"})
 		s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))

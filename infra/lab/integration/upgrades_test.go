@@ -76,7 +76,7 @@ func (d deployment) grant(t *testing.T, region string, n int) []fleet.Instance {
 	return all
 }
 
-func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
+func TestProfileChange_ReachesAllByReconcile(t *testing.T) {
 	const region = "af-south-1"
 	all, _ := workers(t, region, 3, nil)
 	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
@@ -110,7 +110,7 @@ func TestAChangedProfileReachesEveryInstanceWithTheNextReconcile(t *testing.T) {
 	}
 }
 
-func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone(t *testing.T) {
+func TestNewDeploymentID_ConflictsUntilAdopted(t *testing.T) {
 	const region = "ap-northeast-3"
 	old := deploy(t, "old-name", region)
 	all := old.grant(t, region, 2)
@@ -157,7 +157,7 @@ func TestAnotherDeploymentIDConflictsUntilItAdoptsAndTheOldOneThenLeavesAllAlone
 	}
 }
 
-func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
+func TestEmptyVault_IsFilledFromEC2AndLedger(t *testing.T) {
 	const region = "eu-south-2"
 	moving := deploy(t, "moving", region)
 	all := moving.grant(t, region, 3)
@@ -195,7 +195,7 @@ func TestAnEmptyVaultIsFilledFromEC2AndTheLedger(t *testing.T) {
 	}
 }
 
-func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t *testing.T) {
+func TestTeardown_RemovesExactlyOneDeployment(t *testing.T) {
 	const region = "ap-southeast-3"
 	resetTaps()
 	d := deploy(t, "retiring", region)
@@ -283,7 +283,7 @@ func TestATeardownRemovesAllOfOneDeploymentWhileItsInstancesRunAndNothingElse(t 
 	}
 }
 
-func TestATeardownThatMeetsAFaultSaysSoAndTheNextOneEndsIt(t *testing.T) {
+func TestTeardown_ReportsFaultAndNextOneFinishes(t *testing.T) {
 	const region = "ap-south-2"
 	d := deploy(t, "retiring-badly", region)
 	all := d.grant(t, region, 3)

@@ -15,7 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-func TestTheVaultSetupChangesNothingTheSecondTime(t *testing.T) {
+func TestSetup_SecondRunChangesNothing(t *testing.T) {
 	out, err := world.VaultSetup(t.Context())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -25,7 +25,7 @@ func TestTheVaultSetupChangesNothingTheSecondTime(t *testing.T) {
 	}
 }
 
-func TestADryRunOfTheVaultSetupTellsAndWritesNothing(t *testing.T) {
+func TestSetup_DryRunReportsAndWritesNothing(t *testing.T) {
 	const path = "sys/policies/acl/other-provision"
 	out, err := world.VaultSetup(t.Context(), "-role-prefix", "other", "-dry-run")
 	if err != nil || !strings.Contains(string(out), "create  "+path) {
@@ -59,7 +59,7 @@ func asFunction(t *testing.T, function, name string) *vaultapi.Client {
 	return client
 }
 
-func TestTheFunctionsPoliciesReachTheirOwnNamesAndNothingElse(t *testing.T) {
+func TestFunctionPolicies_ReachOnlyTheirNames(t *testing.T) {
 	write, read, remove, list := "PUT", "GET", "DELETE", "LIST"
 	for name, row := range map[string]struct {
 		function string
@@ -100,7 +100,7 @@ func TestTheFunctionsPoliciesReachTheirOwnNamesAndNothingElse(t *testing.T) {
 	}
 }
 
-func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
+func TestFunctionLogin_NeedsOwnRoleAndServerID(t *testing.T) {
 	env, err := world.FunctionEnv(t.Context(), provision)
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestAFunctionCannotLogInAsAnotherNorWithoutTheServerID(t *testing.T) {
 	}
 }
 
-func TestAProfileOfTypeIAMBindsTheLoginToTheInstanceAsWell(t *testing.T) {
+func TestProfile_OfTypeIAMBindsTheInstance(t *testing.T) {
 	templates := changed(t, "worker/profile.yaml", "type: ec2", "type: iam")
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	mine, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})

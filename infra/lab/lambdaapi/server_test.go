@@ -50,7 +50,7 @@ func served(t *testing.T) *lambda.Client {
 	return lambda.NewFromConfig(c)
 }
 
-func TestLambdasOwnClientInvokesAFunctionOfTheLab(t *testing.T) {
+func TestServer_ServesLambdasOwnClient(t *testing.T) {
 	client := served(t)
 	invoke := func(name, event string) (*lambda.InvokeOutput, error) {
 		return client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: &name, Payload: []byte(event)})

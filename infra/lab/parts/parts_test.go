@@ -23,7 +23,7 @@ func workspace(t *testing.T) *Workspace {
 	return w
 }
 
-func TestVaultAnswersOverHTTP2AndEndsWhenStopped(t *testing.T) {
+func TestVault_AnswersOverHTTP2AndStops(t *testing.T) {
 	v, err := StartVault(t.Context(), workspace(t))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestVaultAnswersOverHTTP2AndEndsWhenStopped(t *testing.T) {
 	mustEnd(t, v.Process)
 }
 
-func TestMotoAndDynamoDBLocalAnswerAndEndWhenStopped(t *testing.T) {
+func TestMotoAndDynamoDB_AnswerAndStop(t *testing.T) {
 	w := workspace(t)
 	m, err := StartMoto(t.Context(), w)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestMotoAndDynamoDBLocalAnswerAndEndWhenStopped(t *testing.T) {
 	mustEnd(t, d.Process)
 }
 
-func TestAChildThatEndsEarlyIsReportedWithItsLastLines(t *testing.T) {
+func TestChild_EarlyEndIsReportedWithLastLines(t *testing.T) {
 	w := workspace(t)
 	p, err := Start(Command{Name: "a failing child", Path: "/bin/sh", Args: []string{"-c", "echo no such luck; exit 3"}, Log: w.Log("failing")})
 	if err != nil {
@@ -74,7 +74,7 @@ func TestAChildThatEndsEarlyIsReportedWithItsLastLines(t *testing.T) {
 	}
 }
 
-func TestAChildThatIgnoresSIGTERMIsKilledWithItsGroup(t *testing.T) {
+func TestChild_IgnoringSIGTERMIsKilledWithGroup(t *testing.T) {
 	w := workspace(t)
 	p, err := Start(Command{Name: "a stubborn child", Path: "/bin/sh", Args: []string{"-c", "trap '' TERM; echo up; sleep 60 & wait; sleep 60"}, Log: w.Log("stubborn")})
 	if err != nil {
@@ -92,7 +92,7 @@ func TestAChildThatIgnoresSIGTERMIsKilledWithItsGroup(t *testing.T) {
 	mustEnd(t, p)
 }
 
-func TestOnlyTheNewestEndedRunsAreKept(t *testing.T) {
+func TestWorkspace_KeepsOnlyTheNewestEndedRuns(t *testing.T) {
 	cache := t.TempDir()
 	for _, name := range []string{"20200101T000000-999999991", "20200102T000000-999999991", "20200103T000000-999999991",
 		"20200104T000000-999999991", "20200105T000000-999999991", "20200106T000000-999999991"} {

@@ -20,7 +20,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
-func TestVaultHasTheEnginesThatTheProductUses(t *testing.T) {
+func TestVault_HasTheEnginesInUse(t *testing.T) {
 	w := workspace(t)
 	v, err := StartVault(t.Context(), w)
 	if err != nil {
@@ -138,7 +138,7 @@ func signedLogin(t *testing.T, moto *Moto, role, serverID string) map[string]any
 	}
 }
 
-func TestVaultOnRaftKeepsWhatItIsToldOnDisk(t *testing.T) {
+func TestVault_OnRaftWritesToDisk(t *testing.T) {
 	w := workspace(t)
 	v, err := StartVaultOnRaft(t.Context(), w)
 	if err != nil {

@@ -114,7 +114,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func TestQueue(t *testing.T) {
+func TestPoller_ActsLikeLambda(t *testing.T) {
 	client := startMoto(t)
 
 	t.Run("a batch larger than one receive is gathered in the window and has Lambda's form", func(t *testing.T) {

@@ -67,7 +67,7 @@ func invoke(t *testing.T, f *Function, do, text string) (Result, answer) {
 	return r, a
 }
 
-func TestAFunctionAnswersAndStaysWarm(t *testing.T) {
+func TestFunction_AnswersAndStaysWarm(t *testing.T) {
 	f := function(t, 5*time.Second, 1, map[string]string{"GREETING": "hello"})
 	r1, a1 := invoke(t, f, "answer", "one")
 	r2, a2 := invoke(t, f, "answer", "two")
@@ -86,7 +86,7 @@ func TestAFunctionAnswersAndStaysWarm(t *testing.T) {
 	t.Logf("init %s, warm invocation %s", r1.Init, r2.Duration)
 }
 
-func TestAFailureIsReportedAndTheProcessStays(t *testing.T) {
+func TestFunction_FailureKeepsTheProcess(t *testing.T) {
 	f := function(t, 5*time.Second, 1, nil)
 	_, before := invoke(t, f, "answer", "")
 	r, _ := invoke(t, f, "fail", "no luck")
@@ -98,7 +98,7 @@ func TestAFailureIsReportedAndTheProcessStays(t *testing.T) {
 	}
 }
 
-func TestADyingFunctionIsReportedAndStartedAfresh(t *testing.T) {
+func TestFunction_DeathIsReportedAndRestarted(t *testing.T) {
 	f := function(t, 5*time.Second, 1, nil)
 	_, before := invoke(t, f, "answer", "")
 	for _, step := range []struct{ do, kind, message string }{
@@ -117,7 +117,7 @@ func TestADyingFunctionIsReportedAndStartedAfresh(t *testing.T) {
 	}
 }
 
-func TestAFunctionThatIgnoresItsDeadlineIsKilled(t *testing.T) {
+func TestFunction_IsKilledAtItsDeadline(t *testing.T) {
 	f := function(t, 400*time.Millisecond, 1, nil)
 	invoke(t, f, "answer", "")
 	begun := time.Now()
@@ -130,7 +130,7 @@ func TestAFunctionThatIgnoresItsDeadlineIsKilled(t *testing.T) {
 	}
 }
 
-func TestAFailedInitIsReportedEachTime(t *testing.T) {
+func TestFunction_FailedInitIsReportedEachTime(t *testing.T) {
 	f := function(t, time.Second, 1, map[string]string{"BREAK_INIT": "1"})
 	for range 2 {
 		r, _ := invoke(t, f, "answer", "")
@@ -143,7 +143,7 @@ func TestAFailedInitIsReportedEachTime(t *testing.T) {
 	}
 }
 
-func TestKillInTheMiddleLosesTheEventOnly(t *testing.T) {
+func TestFunction_KillLosesOnlyTheEvent(t *testing.T) {
 	f := function(t, 20*time.Second, 1, nil)
 	invoke(t, f, "answer", "")
 	done := make(chan Result, 1)
@@ -165,7 +165,7 @@ func TestKillInTheMiddleLosesTheEventOnly(t *testing.T) {
 	}
 }
 
-func TestInvocationsSpreadOverSandboxesUpToTheLimit(t *testing.T) {
+func TestInvocations_SpreadUpToTheLimit(t *testing.T) {
 	f := function(t, 10*time.Second, 2, nil)
 	var mu sync.Mutex
 	pids := map[int]int{}
@@ -189,7 +189,7 @@ func TestInvocationsSpreadOverSandboxesUpToTheLimit(t *testing.T) {
 	}
 }
 
-func TestAClosedFunctionToldItsProcessFirst(t *testing.T) {
+func TestFunction_CloseSendsSIGTERMFirst(t *testing.T) {
 	f := function(t, 5*time.Second, 1, nil)
 	invoke(t, f, "answer", "")
 	if err := f.Close(); err != nil {

@@ -20,7 +20,7 @@ import (
 
 const region = "us-east-1"
 
-func TestATemplateComesUpWithItsFunctionQueueTableAndEvents(t *testing.T) {
+func TestStack_CreatesTheTemplatesResources(t *testing.T) {
 	o := start(t)
 	o.Expanded = expand(t, "testdata/template.yaml")
 	o.Parameters = map[string]string{"VaultAddr": "https://vault.example:8200"}
@@ -76,7 +76,7 @@ func TestATemplateComesUpWithItsFunctionQueueTableAndEvents(t *testing.T) {
 	}
 }
 
-func TestTheProductsTemplateComesUp(t *testing.T) {
+func TestStack_CreatesTheProductsTemplate(t *testing.T) {
 	o := start(t)
 	o.Expanded = product(t)
 	everything := maps.Clone(full)
@@ -117,7 +117,7 @@ func TestTheProductsTemplateComesUp(t *testing.T) {
 	}
 }
 
-func TestMissingAndUnknownParametersAreAllNamed(t *testing.T) {
+func TestStack_NamesEveryBadParameter(t *testing.T) {
 	template := map[string]any{"Parameters": map[string]any{"A": map[string]any{}, "B": map[string]any{"Default": 3.0}}}
 	_, err := newDecider(template, map[string]string{"C": "x"}, nil)
 	if err == nil || !strings.Contains(err.Error(), "parameter A") || !strings.Contains(err.Error(), "no parameter C") {
@@ -125,7 +125,7 @@ func TestMissingAndUnknownParametersAreAllNamed(t *testing.T) {
 	}
 }
 
-func TestNoValueLeavesNoTraceInListsAndMaps(t *testing.T) {
+func TestNoValue_LeavesNoTrace(t *testing.T) {
 	noValue := map[string]any{"Ref": "AWS::NoValue"}
 	d := &decider{values: map[string]any{"P": ""}, conditions: map[string]any{
 		"Given": map[string]any{"Fn::Not": []any{map[string]any{"Fn::Equals": []any{map[string]any{"Ref": "P"}, ""}}}},

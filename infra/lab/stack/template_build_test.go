@@ -15,7 +15,7 @@ import (
 // sam build runs `make --makefile <ContextPath>/Makefile build-<logical ID>` in WorkingDirectory with ARTIFACTS_DIR in the
 // environment, and copies ProjectRootDirectory first.
 // https://github.com/aws/aws-sam-cli/blob/develop/samcli/lib/build/app_builder.py
-func TestSAMBuildsWhatMakeBuilds(t *testing.T) {
+func TestSAMBuild_MakesTheSameBinaries(t *testing.T) {
 	ours := t.TempDir()
 	run(t, []string{"GOOS=linux", "GOARCH=arm64"}, "build", "BUILD_DIR="+ours)
 	functions := object(unexpanded(t)["Resources"])
@@ -58,7 +58,7 @@ func TestSAMBuildsWhatMakeBuilds(t *testing.T) {
 
 // sam deploy without a template's name prefers .aws-sam/build/template.yaml, which may be left from an earlier sam build.
 // https://github.com/aws/aws-sam-cli/blob/develop/samcli/commands/_utils/options.py
-func TestMakeDeployShipsWhatItHasJustBuilt(t *testing.T) {
+func TestMakeDeploy_ShipsTheNewBuild(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), "make", "--dry-run", "deploy")
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
@@ -98,7 +98,7 @@ func unexpanded(t *testing.T) map[string]any {
 	return template
 }
 
-func TestTheSampleConfigurationNamesParametersThatAreThere(t *testing.T) {
+func TestSampleConfiguration_NamesRealParameters(t *testing.T) {
 	sample, err := os.ReadFile(filepath.Join(root, "samconfig.example.toml"))
 	if err != nil {
 		t.Fatal(err)

@@ -124,7 +124,7 @@ func reached(t *testing.T, resources map[string]any) map[string][]string {
 	return out
 }
 
-func TestEachSampleEventReachesTheQueuesItShouldAndNoOther(t *testing.T) {
+func TestEventRules_RouteEachSampleEvent(t *testing.T) {
 	earlier := map[string]string{"VaultAddr": "https://vault.example:8200", "DeprovisionOn": "shutting-down"}
 	for name, row := range map[string]struct {
 		parameters map[string]string
@@ -146,7 +146,7 @@ func TestEachSampleEventReachesTheQueuesItShouldAndNoOther(t *testing.T) {
 	}
 }
 
-func TestAHookThatIsNamedOtherwiseReachesNoQueue(t *testing.T) {
+func TestEventRules_IgnoreOtherHooks(t *testing.T) {
 	for id, rule := range each(t, resolved(t, bare), "AWS::Events::Rule") {
 		pattern := object(rule["EventPattern"])
 		for name, event := range samples(t) {
@@ -162,7 +162,7 @@ func TestAHookThatIsNamedOtherwiseReachesNoQueue(t *testing.T) {
 }
 
 // Otherwise each launch would cost one more look-up of the instance.
-func TestTheFunctionsOwnTagReachesNoQueue(t *testing.T) {
+func TestEventRules_IgnoreTheFunctionsOwnTag(t *testing.T) {
 	for name, row := range map[string]struct {
 		parameters map[string]string
 		keys       []any
@@ -188,7 +188,7 @@ func TestTheFunctionsOwnTagReachesNoQueue(t *testing.T) {
 	}
 }
 
-func TestAMisspeltPatternIsFound(t *testing.T) {
+func TestEventPattern_TypoIsAnError(t *testing.T) {
 	running := samples(t)["running"]
 	for name, pattern := range map[string]string{
 		"a key that no event has":       `{"detail_type": ["x"]}`,

@@ -22,7 +22,7 @@ func member() map[string]string {
 	}
 }
 
-func TestAMemberAccountForwardsWhatTheCentralRulesTake(t *testing.T) {
+func TestMemberAccount_ForwardsExactlyTheRulesEvents(t *testing.T) {
 	member := resolve(t, shared(t, memberTemplate), member())
 	forwarded := reached(t, member)["CentralEventBusArn"]
 	earlier := map[string]string{"VaultAddr": "https://vault.example:8200", "DeprovisionOn": "shutting-down"}
@@ -37,7 +37,7 @@ func TestAMemberAccountForwardsWhatTheCentralRulesTake(t *testing.T) {
 	}
 }
 
-func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.T) {
+func TestMemberRole_IsMinimalAndNeedsExternalID(t *testing.T) {
 	parameters := member()
 	parameters["VaultPrincipalArns"], parameters["ReadyTag"] = "arn:aws:iam::999999999999:role/vault", full["ReadyTag"]
 	resources := resolve(t, shared(t, memberTemplate), parameters)
@@ -68,7 +68,7 @@ func TestTheMemberRoleLooksAndCompletesHooksAndOnlyWithTheExternalID(t *testing.
 
 // With an auth role that binds an IAM role, Vault reads the role in the instance profile at each login. Without that right no
 // instance of the account could log in. An operator who writes the role by hand follows the pages.
-func TestVaultRole_AllowsWhatThePagesName(t *testing.T) {
+func TestVaultRole_AllowsTheDocumentedActions(t *testing.T) {
 	parameters := member()
 	parameters["VaultPrincipalArns"] = "arn:aws:iam::999999999999:role/vault"
 	got := grants(t, resolve(t, shared(t, memberTemplate), parameters), "VaultRole")
@@ -94,7 +94,7 @@ func TestVaultRole_AllowsWhatThePagesName(t *testing.T) {
 }
 
 // IAM is global: in a second region the same role would already exist.
-func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *testing.T) {
+func TestStackSet_MakesRolesOnceAndNoBusLoop(t *testing.T) {
 	for name, row := range map[string]struct {
 		change  func(map[string]string)
 		forward bool
@@ -121,7 +121,7 @@ func TestAStackSetOverRegionsMakesTheRolesOnceAndNeverForwardsTheBusToItself(t *
 	}
 }
 
-func TestTheCentralBusTakesInstancesEventsFromMembersAndNothingElse(t *testing.T) {
+func TestCentralBus_AcceptsOnlyMembersEvents(t *testing.T) {
 	resources := resolved(t, full)
 	const kinds = `"events:detail-type":["EC2 Instance State-change Notification",` +
 		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action","Tag Change on Resource"]`
@@ -151,7 +151,7 @@ func TestTheCentralBusTakesInstancesEventsFromMembersAndNothingElse(t *testing.T
 // One call puts up to ten events, so events:source has several values: a plain StringEquals refuses a call with two of them,
 // and a set operator alone allows a call with none.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
-func TestTheFunctionsPutNoEventsButTheirOwn(t *testing.T) {
+func TestFunctions_PutOnlyTheirOwnEvents(t *testing.T) {
 	statements, _ := object(object(object(resolved(t, bare)["FunctionsPolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
 	found := 0
 	for _, s := range statements {

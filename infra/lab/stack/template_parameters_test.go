@@ -25,7 +25,7 @@ func refusal(t *testing.T, parameters map[string]string) error {
 }
 
 // Parameters that are each valid but do not fit together would deploy, and fail or have no effect later.
-func TestParametersThatDoNotFitTogetherAreRefusedBeforeAnythingIsMade(t *testing.T) {
+func TestParameters_BadCombinationsAreRefused(t *testing.T) {
 	secret := full["VaultLoginSecretArn"]
 	for name, row := range map[string]struct {
 		change  map[string]string
@@ -63,7 +63,7 @@ func TestParametersThatDoNotFitTogetherAreRefusedBeforeAnythingIsMade(t *testing
 
 // An alarm's period of at least twice the schedule's always contains the end of a run. With a shorter one, reconcile-not-run
 // fires between two runs and drift-stays never fires.
-func TestEveryRateThatIsTakenHasAPeriodOfTheAlarmsThatHoldsTwoRuns(t *testing.T) {
+func TestAlarmPeriod_HoldsTwoRunsOfEachSchedule(t *testing.T) {
 	parameters := object(product(t)["Parameters"])
 	pattern := regexp.MustCompile(fmt.Sprint(object(parameters["ReconcileSchedule"])["AllowedPattern"]))
 	periods := map[string]int{}

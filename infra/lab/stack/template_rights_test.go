@@ -107,7 +107,7 @@ func grants(t *testing.T, resources map[string]any, role string) map[string][]st
 	return out
 }
 
-func TestEachRoleMayDoWhatItsFunctionDoesAndNothingElse(t *testing.T) {
+func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 	common := []string{
 		"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "ec2:DescribeInstances", "events:PutEvents", "iam:GetInstanceProfile",
 		"kms:Decrypt", "kms:GenerateDataKey", "logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue",
@@ -185,7 +185,7 @@ var byTable = []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:Desc
 
 // The test compares the template with the list above. AWS's evaluation cannot be tested without an account: DynamoDB Local
 // checks no permissions, and moto checks no resources and conditions.
-func TestLedgerRights_HoldEachRoleToItsKeys(t *testing.T) {
+func TestLedgerRights_BoundEachRoleToItsKeys(t *testing.T) {
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
 		resources := resolved(t, parameters)
 		for function, want := range ledgerKeys {
@@ -216,7 +216,7 @@ func TestLedgerRights_HoldEachRoleToItsKeys(t *testing.T) {
 
 // Lambda makes the interfaces in a VPC with the function's role. Code with the same rights could move an address to another
 // instance and get a certificate for it. Only AWS evaluates the condition.
-func TestNetworkRights_AreDeniedToTheFunctionsCode(t *testing.T) {
+func TestNetworkRights_AreDeniedToFunctionCode(t *testing.T) {
 	lambdas := []string{
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
 		"ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
@@ -254,7 +254,7 @@ func TestNetworkRights_AreDeniedToTheFunctionsCode(t *testing.T) {
 }
 
 // A right to write any tag would be a right to choose an instance's grant.
-func TestOnlyTheOneTagMayBeWritten(t *testing.T) {
+func TestTagRights_AllowOnlyOneTag(t *testing.T) {
 	const only = `{"ForAllValues:StringEquals":{"aws:TagKeys":{"Ref":"ReadyTag"}},"Null":{"aws:TagKeys":"false"}}`
 	parameters := member()
 	parameters["ReadyTag"] = full["ReadyTag"]
@@ -289,7 +289,7 @@ func TestOnlyTheOneTagMayBeWritten(t *testing.T) {
 }
 
 // Each granted action has a call in the code or a service that needs it, and each call has its action.
-func TestEveryGrantedActionIsCalledAndEveryCallIsGranted(t *testing.T) {
+func TestActions_GrantedAreExactlyThoseCalled(t *testing.T) {
 	source := productSource(t)
 	needed := map[string]bool{}
 	for _, m := range regexp.MustCompile(`\b(autoscaling|dynamodb|ec2|iam|sts|sqs|secretsmanager|eventbridge|lambda|sns|kms)\.([A-Z]\w+)Input\b`).FindAllStringSubmatch(source, -1) {

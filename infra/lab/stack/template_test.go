@@ -100,7 +100,7 @@ func text(t *testing.T, v any) string {
 	return string(out)
 }
 
-func TestTheTemplatesNameNoPartition(t *testing.T) {
+func TestTemplates_NameNoPartition(t *testing.T) {
 	for _, template := range templates {
 		resources := text(t, shared(t, template)["Resources"])
 		for _, fixed := range []string{"arn:aws", "amazonaws.com/", "amazonaws.com.cn"} {
@@ -111,7 +111,7 @@ func TestTheTemplatesNameNoPartition(t *testing.T) {
 	}
 }
 
-func TestEveryParameterIsExplainedAndStandsInOneGroup(t *testing.T) {
+func TestParameters_AreExplainedAndGrouped(t *testing.T) {
 	for _, path := range templates {
 		template := shared(t, path)
 		var grouped []string
@@ -145,7 +145,7 @@ func TestEveryParameterIsExplainedAndStandsInOneGroup(t *testing.T) {
 }
 
 // A message in the reconcile queue is an unfinished run, which may delete.
-func TestOnlyTheReconcileFunctionMaySendToItsQueueAndOnlyOverTLS(t *testing.T) {
+func TestReconcileQueue_TakesOnlyItsFunctionOverTLS(t *testing.T) {
 	statements, _ := object(object(object(resolved(t, bare)["ReconcileQueuePolicy"])["Properties"])["PolicyDocument"])["Statement"].([]any)
 	denied := map[string]string{}
 	for _, s := range statements {
@@ -166,7 +166,7 @@ func TestOnlyTheReconcileFunctionMaySendToItsQueueAndOnlyOverTLS(t *testing.T) {
 	}
 }
 
-func TestEveryQueueRefusesPlainHTTPAndAllowsNobodyButARuleOfTheStack(t *testing.T) {
+func TestQueues_TakeOnlyTheStacksRulesOverTLS(t *testing.T) {
 	resources := resolved(t, full)
 	guarded := map[string]bool{}
 	for id, policy := range each(t, resources, "AWS::SQS::QueuePolicy") {
@@ -198,7 +198,7 @@ func TestEveryQueueRefusesPlainHTTPAndAllowsNobodyButARuleOfTheStack(t *testing.
 	}
 }
 
-func TestWhatIsStoredIsEncryptedWithTheOwnKeyWhereThereIsOne(t *testing.T) {
+func TestStorage_IsEncryptedWithTheConfiguredKey(t *testing.T) {
 	key := map[string]any{"Ref": "KmsKeyArn"}
 	for name, row := range map[string]struct {
 		parameters map[string]string
@@ -227,7 +227,7 @@ func TestWhatIsStoredIsEncryptedWithTheOwnKeyWhereThereIsOne(t *testing.T) {
 	}
 }
 
-func TestTheLedgerOutlivesTheStackAndAMistake(t *testing.T) {
+func TestLedgerTable_OutlivesStackAndMistakes(t *testing.T) {
 	table := object(resolved(t, bare)["Table"])
 	properties := object(table["Properties"])
 	for what, seen := range map[string]any{
@@ -254,7 +254,7 @@ func TestTheLedgerOutlivesTheStackAndAMistake(t *testing.T) {
 	}
 }
 
-func TestAStormCannotFloodVaultAndAMessageIsNobodysTwice(t *testing.T) {
+func TestQueues_BoundConcurrencyAndRedelivery(t *testing.T) {
 	parameters := maps.Clone(bare)
 	parameters["ProvisionMaxConcurrency"], parameters["DeprovisionMaxConcurrency"] = "7", "9"
 	resources := resolved(t, parameters)
@@ -314,7 +314,7 @@ func list(v any) []string {
 
 // A variable that the settings read and the template does not set would always be the default. A variable that the settings
 // do not read would be a parameter without effect.
-func TestEverySettingIsWiredToEachFunctionThatReadsIt(t *testing.T) {
+func TestSettings_ReachEachFunctionThatReadsThem(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join(root, "internal", "settings", "settings.go"))
 	if err != nil {
 		t.Fatal(err)

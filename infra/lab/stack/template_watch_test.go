@@ -107,7 +107,7 @@ func ofAlarm(id string, m map[string]any) metric {
 	return out
 }
 
-func TestEveryAlarmWatchesWhatIsToldAndLinksToItsSection(t *testing.T) {
+func TestAlarms_WatchRealMetricsAndLinkTheRunbook(t *testing.T) {
 	runbook, err := os.ReadFile(filepath.Join(root, "infra", "RUNBOOK.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func periodOf(alarm map[string]any) int {
 	return period
 }
 
-func TestAlarmsStandWithoutATopicAndTheScheduleHasOneOnlyWhileThereIsOne(t *testing.T) {
+func TestAlarms_NeedNoTopicAndFollowTheSchedule(t *testing.T) {
 	parameters := map[string]string{"VaultAddr": "https://vault.example:8200", "ReconcileSchedule": "off"}
 	with, without := each(t, resolved(t, bare), "AWS::CloudWatch::Alarm"), each(t, resolved(t, parameters), "AWS::CloudWatch::Alarm")
 	if len(with) != len(without)+1 || with["ReconcileNotRunAlarm"] == nil || without["ReconcileNotRunAlarm"] != nil {
@@ -206,7 +206,7 @@ func TestAlarmsStandWithoutATopicAndTheScheduleHasOneOnlyWhileThereIsOne(t *test
 	}
 }
 
-func TestTheDashboardShowsWhatIsTold(t *testing.T) {
+func TestDashboard_ShowsEveryMetricAndAlarm(t *testing.T) {
 	own, resources := ownMetrics(t), resolved(t, full)
 	alarms := map[string]bool{}
 	for _, alarm := range each(t, resources, "AWS::CloudWatch::Alarm") {
@@ -270,7 +270,7 @@ func TestTheDashboardShowsWhatIsTold(t *testing.T) {
 }
 
 // CloudWatch refuses an alarm with an expression of undefined series, and a series in no expression has no effect.
-func TestEveryAlarmsExpressionNamesExactlyItsOwnSeries(t *testing.T) {
+func TestAlarmExpressions_NameExactlyTheirSeries(t *testing.T) {
 	name := regexp.MustCompile(`\b[a-z]\w*\b`)
 	for id, alarm := range each(t, resolved(t, full), "AWS::CloudWatch::Alarm") {
 		series, _ := alarm["Metrics"].([]any)

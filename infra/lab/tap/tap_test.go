@@ -42,7 +42,7 @@ func started(t *testing.T, o Options) *Tap {
 	return tap
 }
 
-func TestATapOfMoto(t *testing.T) {
+func TestTap_RecordsAndDisturbsCalls(t *testing.T) {
 	moto, err := parts.StartMoto(t.Context(), workspace(t))
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestATapOfMoto(t *testing.T) {
 	})
 }
 
-func TestATapOfVaultSpeaksTLSBothWays(t *testing.T) {
+func TestTap_OfVaultSpeaksTLSBothWays(t *testing.T) {
 	v, err := parts.StartVault(t.Context(), workspace(t))
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestAWireDelaysEachRequestAndShowsTheAddressAskedFor(t *testing.T) {
+func TestWire_DelaysAndSetsTheSourceAddress(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) }))
 	defer s.Close()
 	const delay = 50 * time.Millisecond
