@@ -82,6 +82,8 @@ const (
 	sendTimeout = 3 * time.Second
 	// answerTime is left to the invocation after the last sending.
 	answerTime = time.Second
+	// Reserve is the time before an invocation's deadline that Send needs in full.
+	Reserve = sendTimeout + answerTime
 	// maxCalls is the number of concurrent calls.
 	maxCalls = 4
 	// maxError is the length to which an error's text is cut, in bytes: ten events must fit in a call.

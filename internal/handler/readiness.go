@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -22,7 +23,7 @@ const (
 )
 
 // tagReserve is the part of an invocation's time that tagging leaves for the answer, the metrics and the audit events.
-const tagReserve = 5 * time.Second
+const tagReserve = audit.Reserve + time.Second
 
 // Tagger tags instances.
 type Tagger interface {
