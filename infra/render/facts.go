@@ -38,7 +38,7 @@ func fromEC2(ctx context.Context, id string) (facts.Instance, error) {
 		return facts.Instance{}, err
 	}
 	ref := facts.Ref{ID: id, Place: facts.Place{Account: account, Region: c.Region}}
-	s := lookup.Look(ctx, []facts.Ref{ref})[ref]
+	s := lookup.Describe(ctx, []facts.Ref{ref})[ref]
 	if s.Err == nil && !s.Found {
 		s.Err = fmt.Errorf("EC2 has no instance %s in account %s, region %s", id, account, c.Region)
 	}

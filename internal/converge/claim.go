@@ -38,7 +38,7 @@ func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name
 		return err
 	}
 	ref := facts.Ref{ID: holder.InstanceID, Place: facts.Place{Account: holder.Account, Region: holder.Region}}
-	s := w.Instances.Look(ctx, []facts.Ref{ref})[ref]
+	s := w.Instances.Describe(ctx, []facts.Ref{ref})[ref]
 	if s.Err != nil {
 		return s.Err
 	}

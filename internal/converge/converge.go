@@ -58,8 +58,8 @@ type Ledger interface {
 
 // Instances asks AWS about instances again.
 type Instances interface {
-	// Look is asked about the holder of a name that another instance claims.
-	Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
+	// Describe is called for the holder of a name that another instance claims.
+	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
 	// RoleNow returns the ARN of the role in an instance's instance profile, asked for after the instance was observed.
 	RoleNow(ctx context.Context, f facts.Instance) (string, error)
 }

@@ -210,7 +210,7 @@ func TestAuthRole_OnTheFormerMountIsRemoved(t *testing.T) {
 
 func TestGrant_NeverOverwritesAnUnknownObject(t *testing.T) {
 	w, c := provisioned(t, mayMake)
-	w.edit(idA, func(r *ledger.Record) { r.Objects = append(r.Objects[:1:1], r.Objects[2:]...) }) // as if the profile had gained the kubelet's role
+	w.edit(func(r *ledger.Record) { r.Objects = append(r.Objects[:1:1], r.Objects[2:]...) }) // as if the profile had gained the kubelet's role
 	w.Objects[pkiA] = map[string]any{"allow_any_name": true}
 	w.show(idA, addAddress)
 	if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict, pkiA) {
@@ -524,7 +524,7 @@ func TestRemoval_CutsTokensOfTheFormerAuthRole(t *testing.T) {
 func TestRemoval_SecondCutEndsALateLogin(t *testing.T) {
 	for name, arrange := range map[string]func(*world){
 		"where the auth role gives other policies": func(w *world) {
-			w.edit(idA, func(r *ledger.Record) { r.ExtraPolicies = true })
+			w.edit(func(r *ledger.Record) { r.ExtraPolicies = true })
 		},
 		"where one was found": func(w *world) {
 			w.fail = func(call string) error {
@@ -568,7 +568,7 @@ func TestGrant_LeavesForgedPathsOfItsRecordAlone(t *testing.T) {
 			w, c := provisioned(t, duties)
 			forged := strings.ReplaceAll(path, idA, idB)
 			w.Objects[forged] = map[string]any{"of": idB}
-			w.edit(idA, func(r *ledger.Record) { r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: forged}) })
+			w.edit(func(r *ledger.Record) { r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: forged}) })
 			w.show(idA, addAddress)
 			if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict, forged) {
 				t.Errorf("%s, by %s: want a conflict that names %s, got %v", kind, name, forged, err)

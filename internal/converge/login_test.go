@@ -29,7 +29,7 @@ func (w *world) end(c *converge.Converger) error {
 // changeRole has Vault hold an auth role of another type, which Vault cannot change in place.
 func (w *world) changeRole() {
 	w.Objects[roleA]["auth_type"] = "iam"
-	w.edit(idA, func(r *ledger.Record) { r.Objects[len(r.Objects)-1].SHA256 = "before" })
+	w.edit(func(r *ledger.Record) { r.Objects[len(r.Objects)-1].SHA256 = "before" })
 }
 
 // An alias that only the ledger records proves nothing. The role in Vault proves it, while it exists.
@@ -82,7 +82,7 @@ func TestTypeChange_RemembersUncutTokens(t *testing.T) {
 func TestUnprovenAlias_IsForgottenWithItsTokens(t *testing.T) {
 	w, c := loggedIn(t)
 	w.logIn("former")
-	w.edit(idA, func(r *ledger.Record) { r.FormerRoleIDs = []string{"former"} })
+	w.edit(func(r *ledger.Record) { r.FormerRoleIDs = []string{"former"} })
 	if err := w.end(c); !isFault(err, fault.Conflict) {
 		t.Fatalf("want a conflict for an alias that only the ledger records, got %v", err)
 	}
@@ -95,7 +95,7 @@ func TestUnprovenAlias_IsForgottenWithItsTokens(t *testing.T) {
 
 func TestTokenLifetime_OfARecordOnlyGrows(t *testing.T) {
 	w, c := loggedIn(t)
-	w.edit(idA, func(r *ledger.Record) {
+	w.edit(func(r *ledger.Record) {
 		r.State, r.TokenMaxTTL = ledger.Provisioning, int64((48 * time.Hour).Seconds())
 	}) // by an earlier profile
 	w.must(c, idA, facts.Running, converge.Provisioned)

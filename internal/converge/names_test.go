@@ -69,7 +69,7 @@ func TestTakeOver_ReportsEachOfSeveralHolders(t *testing.T) {
 // The rest of a removal is left to the removed instance.
 func TestTakeOver_LeavesSecondCutToTheHolder(t *testing.T) {
 	w, c := provisioned(t, both)
-	w.edit(idA, func(r *ledger.Record) { r.ExtraPolicies = true })
+	w.edit(func(r *ledger.Record) { r.ExtraPolicies = true })
 	w.setState(facts.Terminated)
 	w.launch(idB, 4)
 	done, err := w.handle(c, idB, facts.Running)
@@ -247,7 +247,7 @@ func TestRemoval_LeavesForgedPathsAlone(t *testing.T) {
 		"sys/policies/acl/admin": grant.KindPolicy, "sys/policies/acl/ec2-" + idB + "-node": grant.KindPolicy, "secret/payroll": grant.KindGeneric,
 	}
 	for path, kind := range forged {
-		w.edit(idA, func(r *ledger.Record) { r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: path}) })
+		w.edit(func(r *ledger.Record) { r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: path}) })
 		w.Objects[path] = map[string]any{"policy": "x"}
 	}
 	w.setState(facts.Terminated)
@@ -291,7 +291,7 @@ func TestRevocation_ComesLastAndIsFinishedLater(t *testing.T) {
 // A removal that waits for late logins drops the PKI roles from the record at once, but not their certificates.
 func TestRevocation_SurvivesTheWaitForLogins(t *testing.T) {
 	w, _ := provisioned(t, mayMake)
-	w.edit(idA, func(r *ledger.Record) { r.ExtraPolicies = true })
+	w.edit(func(r *ledger.Record) { r.ExtraPolicies = true })
 	w.setState(facts.Terminated)
 	c := w.converger(mayRemove, func(o *converge.Options) { o.RevokeCertificates = true })
 	if _, err := w.handle(c, idA, facts.Terminated); !errors.Is(err, converge.ErrUnfinished) {
@@ -309,7 +309,7 @@ func TestRevocation_IsForgottenWhenSwitchedOff(t *testing.T) {
 	w, _ := provisioned(t, both)
 	w.setState(facts.Terminated)
 	w.must(w.converger(both), idA, facts.Terminated, converge.Deprovisioned)
-	w.edit(idA, func(r *ledger.Record) { r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + idA + "-kubelet"} })
+	w.edit(func(r *ledger.Record) { r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + idA + "-kubelet"} })
 	w.must(w.converger(both), idA, facts.Terminated, converge.Unchanged)
 	if w.count("vault revoke") > 0 || len(w.Records[idA].Revoking) > 0 {
 		t.Errorf("want nothing revoked and nothing left to do, got %+v", w.Records[idA])

@@ -187,11 +187,11 @@ func (w *world) unmatch() {
 // addAddress gives an instance another address, and with it a changed grant.
 func addAddress(f *facts.Instance) { f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.77")) }
 
-// edit changes the record of an instance by hand.
-func (w *world) edit(id string, change func(*ledger.Record)) {
-	r := w.Records[id]
+// edit changes idA's record by hand.
+func (w *world) edit(change func(*ledger.Record)) {
+	r := w.Records[idA]
 	change(&r)
-	w.Records[id] = r
+	w.Records[idA] = r
 }
 
 // handle looks at the instance and converges it, as a function does with an event of now.
@@ -203,7 +203,7 @@ func (w *world) handle(c *converge.Converger, id string, state facts.State) (con
 // handleAt is handle with any request.
 func (w *world) handleAt(c *converge.Converger, req converge.Request) (converge.Outcome, error) {
 	w.t.Helper()
-	return c.Converge(w.t.Context(), req, w.instances().Look(w.t.Context(), []facts.Ref{req.Ref})[req.Ref])
+	return c.Converge(w.t.Context(), req, w.instances().Describe(w.t.Context(), []facts.Ref{req.Ref})[req.Ref])
 }
 
 func (w *world) must(c *converge.Converger, id string, state facts.State, want converge.Action) {

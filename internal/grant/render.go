@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// ErrNotYet: AWS does not show a value of the instance yet. The error that wraps it names the value.
+// ErrNotYet says that AWS does not show a value of the instance yet. The error that wraps it names the value.
 var ErrNotYet = errors.New("not known yet")
 
 // Realm has the owner of grants and the auth mount that the instances log in to.

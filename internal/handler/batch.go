@@ -35,7 +35,7 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 		return results
 	}
 	tasks, unconfirmed := inv.beforeConverge(ctx, latest)
-	sightings := inv.Instances.Look(ctx, slices.Collect(maps.Keys(tasks)))
+	sightings := inv.Instances.Describe(ctx, slices.Collect(maps.Keys(tasks)))
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(sideBySide)

@@ -42,7 +42,7 @@ type Converger interface {
 
 // Instances looks up a whole batch of instances at once.
 type Instances interface {
-	Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
+	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
 }
 
 // Handler answers the invocations of one function. It keeps no state between invocations.

@@ -33,7 +33,7 @@ type outside struct {
 	most     int
 }
 
-func (o *outside) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+func (o *outside) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	o.looks = append(o.looks, refs)
 	return map[facts.Ref]instance.Sighting{}
 }

@@ -24,7 +24,7 @@ type shown struct {
 	errs map[string]error
 }
 
-func (s *shown) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+func (s *shown) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range refs {
 		out[r] = s.seen[r.ID]

@@ -47,7 +47,7 @@ func (e *empty) SendBody(_ context.Context, body []byte, delay time.Duration) er
 	e.own, e.delays = append(e.own, string(body)), append(e.delays, delay)
 	return e.refuse
 }
-func (e *empty) Look(context.Context, []facts.Ref) map[facts.Ref]instance.Sighting { return nil }
+func (e *empty) Describe(context.Context, []facts.Ref) map[facts.Ref]instance.Sighting { return nil }
 
 type ec2 struct{ *empty }
 

@@ -30,8 +30,8 @@ func awsAnswers() map[string]string {
 	}
 }
 
-// look looks an instance up in a fake AWS that answers one action with an error.
-func look(t *testing.T, in, member, action, code string) instance.Sighting {
+// describe looks an instance up in a fake AWS that answers one action with an error.
+func describe(t *testing.T, in, member, action, code string) instance.Sighting {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err != nil {
@@ -55,7 +55,7 @@ func look(t *testing.T, in, member, action, code string) instance.Sighting {
 		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
 	}})
 	ref := facts.Ref{ID: id, Place: facts.Place{Account: in, Region: "us-east-1"}}
-	return l.Look(t.Context(), []facts.Ref{ref})[ref]
+	return l.Describe(t.Context(), []facts.Ref{ref})[ref]
 }
 
 // No error of AWS means that an instance is gone: throttling and outages end by themselves, and a person corrects a denial while
@@ -77,7 +77,7 @@ func TestLookup_FaultIsNeverAnAbsence(t *testing.T) {
 				if action == "AssumeRole" {
 					in = other
 				}
-				s := look(t, in, "member", action, code)
+				s := describe(t, in, "member", action, code)
 				if s.Err == nil || fault.KindOf(s.Err) != fault.Retry || !strings.Contains(s.Err.Error(), code) {
 					t.Errorf("want an error of kind retry that names %s, got %+v: else the instance would count as absent", code, s)
 				}
@@ -85,18 +85,18 @@ func TestLookup_FaultIsNeverAnAbsence(t *testing.T) {
 		}
 	}
 	t.Run("an account without a member role is refused", func(t *testing.T) {
-		if s := look(t, other, "", "", ""); s.Err == nil || fault.KindOf(s.Err) != fault.Refuse {
+		if s := describe(t, other, "", "", ""); s.Err == nil || fault.KindOf(s.Err) != fault.Refuse {
 			t.Errorf("want kind refuse, since no retry can succeed, got %+v", s)
 		}
 	})
 	t.Run("an account that is not allowed is refused before any call to it", func(t *testing.T) {
-		s := look(t, "999999999999", "member", "AssumeRole", "Throttling")
+		s := describe(t, "999999999999", "member", "AssumeRole", "Throttling")
 		if s.Err == nil || fault.KindOf(s.Err) != fault.Refuse || !strings.Contains(s.Err.Error(), "ALLOWED_ACCOUNTS") {
 			t.Errorf("want a refusal that names the setting, got %+v: else any sender of events could claim names for its own instances", s)
 		}
 	})
 	t.Run("without an error it is found", func(t *testing.T) {
-		if s := look(t, account, "", "", ""); s.Err != nil || !s.Found || s.Facts.IAMRoleARN != "arn:aws:iam::"+account+":role/worker" {
+		if s := describe(t, account, "", "", ""); s.Err != nil || !s.Found || s.Facts.IAMRoleARN != "arn:aws:iam::"+account+":role/worker" {
 			t.Errorf("want the instance with its role, got %+v", s)
 		}
 	})

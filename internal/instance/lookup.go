@@ -30,8 +30,8 @@ const (
 	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstances.html
 	maxFilterValues = 200
 	pageSize        = 1000
-	// lookTimeout bounds a whole Look, so that an account that does not answer leaves time for the others.
-	lookTimeout = 20 * time.Second
+	// describeTimeout bounds a whole Describe, so that an account that does not answer leaves time for the others.
+	describeTimeout = 20 * time.Second
 	// maxConcurrent is the number of concurrent calls, to EC2 by place and to IAM by instance profile.
 	maxConcurrent = 8
 )
@@ -60,8 +60,8 @@ func New(o Options) *Lookup {
 	return &Lookup{clients: c, roles: newRoles(c), now: time.Now}
 }
 
-// Look returns one sighting for each ref. A failure of one account and region is in the sightings of its instances only.
-func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sighting {
+// Describe returns one sighting for each ref. A failure of one account and region is in the sightings of its instances only.
+func (l *Lookup) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sighting {
 	ids := map[facts.Place][]string{}
 	for _, r := range refs {
 		p := r.Place
@@ -70,13 +70,13 @@ func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sight
 		}
 	}
 	found := make(chan map[facts.Ref]Sighting, len(ids))
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(maxConcurrent)
 	for p, list := range ids {
 		g.Go(func() error {
-			found <- l.lookIn(ctx, p, list)
+			found <- l.describeIn(ctx, p, list)
 			return nil
 		})
 	}
@@ -89,14 +89,14 @@ func (l *Lookup) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]Sight
 	return all
 }
 
-// lookIn returns one sighting for each instance of a place.
-func (l *Lookup) lookIn(ctx context.Context, p facts.Place, ids []string) map[facts.Ref]Sighting {
+// describeIn returns one sighting for each instance of a place.
+func (l *Lookup) describeIn(ctx context.Context, p facts.Place, ids []string) map[facts.Ref]Sighting {
 	out := make(map[facts.Ref]Sighting, len(ids))
 	call, err := l.clients.ec2s.At(ctx, p)
 	for chunk := range slices.Chunk(ids, maxFilterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {
-			seen, err = l.describe(ctx, call, p, chunk)
+			seen, err = l.describeByID(ctx, call, p, chunk)
 		}
 		for _, id := range chunk {
 			ref := facts.Ref{ID: id, Place: p}
@@ -110,9 +110,9 @@ func (l *Lookup) lookIn(ctx context.Context, p facts.Place, ids []string) map[fa
 	return out
 }
 
-// describe looks up to maxFilterValues instances up by the instance-id filter: an unknown ID would fail a whole call by
+// describeByID looks up to maxFilterValues instances up by the instance-id filter: an unknown ID would fail a whole call by
 // InstanceIds.
-func (l *Lookup) describe(ctx context.Context, call describeInstances, p facts.Place, ids []string) (map[string]Sighting, error) {
+func (l *Lookup) describeByID(ctx context.Context, call describeInstances, p facts.Place, ids []string) (map[string]Sighting, error) {
 	seen := map[string]Sighting{}
 	err := l.list(ctx, call, p, ids, func(page []Sighting) error {
 		for _, s := range page {

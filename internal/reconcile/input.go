@@ -81,7 +81,7 @@ type Cursor struct {
 }
 
 // removedByAccount returns the number of instances removed so far, by account; "" for those of unknown accounts.
-func (c Cursor) removedByAccount() map[string]int {
+func (c *Cursor) removedByAccount() map[string]int {
 	out := map[string]int{}
 	unknown := c.Removed
 	for account, n := range c.RemovedByAccount {

@@ -200,7 +200,7 @@ func (p *provisioning) Send(ctx context.Context, events []event.Event) []error {
 			return []error{err}
 		}
 		req := converge.RequestOf(payload.Records[0].Event)
-		_, err = c.Converge(ctx, req, p.instances().Look(ctx, []facts.Ref{req.Ref})[req.Ref])
+		_, err = c.Converge(ctx, req, p.instances().Describe(ctx, []facts.Ref{req.Ref})[req.Ref])
 		p.errs = append(p.errs, err)
 	}
 	return make([]error, len(events))

@@ -52,7 +52,7 @@ type Instances interface {
 	Account(ctx context.Context) (string, error)
 	// List passes the instances of a place to each, page by page, or fails. No IDs mean all.
 	List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error
-	Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
+	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
 }
 
 // Queue sends events of live instances to the provision function.

@@ -148,7 +148,7 @@ func (r *Reconciler) repairHere(ctx context.Context, inv *invocation, jobs []*jo
 		}
 		if sightings == nil || now.Sub(lookedAt) > fresh {
 			lookedAt = now
-			sightings = r.Instances.Look(ctx, refs(jobs))
+			sightings = r.Instances.Describe(ctx, refs(jobs))
 		}
 		group := independent(jobs[:min(sideBySide, len(jobs))])
 		jobs = jobs[len(group):]

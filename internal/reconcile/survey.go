@@ -121,7 +121,7 @@ func (s *survey) askAboutHolders(ctx context.Context) {
 	if len(refs) == 0 {
 		return
 	}
-	for ref, seen := range s.r.Instances.Look(ctx, refs) {
+	for ref, seen := range s.r.Instances.Describe(ctx, refs) {
 		switch {
 		case seen.Err != nil:
 			s.states[ref.ID] = "" // unknown, and so not gone

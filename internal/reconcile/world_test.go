@@ -216,8 +216,8 @@ func (a altered) List(ctx context.Context, p facts.Place, ids []string, each fun
 	})
 }
 
-func (a altered) Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
-	out := a.EC2.Look(ctx, refs)
+func (a altered) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+	out := a.EC2.Describe(ctx, refs)
 	for r, s := range out {
 		if a.looked != nil {
 			a.looked(&s)
@@ -246,7 +246,7 @@ func (l interrupted) Scan(ctx context.Context, v ledger.Visitor) error {
 
 // Converge has the effect of converge.Converger, without its calls.
 func (w *world) Converge(_ context.Context, req converge.Request, s instance.Sighting) (out converge.Outcome, err error) {
-	err = w.do("converge", req.ID, func() error {
+	err = w.do("converge", req.ID, func() error { //nolint:contextcheck // the writes are the test's own
 		out.Action = converge.Provisioned
 		if req.Absent || s.Facts.State == facts.Terminated {
 			out.Action = converge.Deprovisioned

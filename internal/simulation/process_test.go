@@ -218,7 +218,7 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 			return converge.Outcome{}, err
 		}
 	}
-	s := p.cloud().Look(context.Background(), []facts.Ref{e.Ref})[e.Ref]
+	s := p.cloud().Describe(context.Background(), []facts.Ref{e.Ref})[e.Ref]
 	out, err := p.converger(d).Converge(context.Background(), req, s)
 	if err == nil {
 		p.checkDone(e, req.Leaving)

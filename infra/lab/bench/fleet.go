@@ -117,8 +117,8 @@ func (e ec2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 	return nil
 }
 
-// Look fails for every instance: only a repair calls it, and the bench repairs nothing.
-func (e ec2) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+// Describe fails for every instance: only a repair calls it, and the bench repairs nothing.
+func (e ec2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range refs {
 		out[r] = instance.Sighting{Err: fmt.Errorf("the bench's EC2 was asked for %s", r.ID)}

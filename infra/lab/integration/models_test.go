@@ -215,7 +215,7 @@ func TestVaultModel_AnswersAsVault(t *testing.T) {
 type lookup interface {
 	Account(ctx context.Context) (string, error)
 	List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error
-	Look(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
+	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
 	RoleNow(ctx context.Context, f facts.Instance) (string, error)
 }
 
@@ -253,7 +253,7 @@ func TestEC2Model_AnswersAsLookup(t *testing.T) {
 		return fmt.Sprintln(s.Found, s.Err, f.ID, f.State, f.Account, f.Region, f.IAMInstanceProfileARN, f.IAMRoleARN, f.ObservedAt.IsZero(), f.RoleObservedAt.IsZero())
 	}
 	answers := func(from lookup) (out []string) {
-		seen := from.Look(t.Context(), append(slices.Clone(refs), elsewhere, unknown))
+		seen := from.Describe(t.Context(), append(slices.Clone(refs), elsewhere, unknown))
 		for _, ref := range append(slices.Clone(refs), elsewhere, unknown) {
 			role, err := from.RoleNow(t.Context(), seen[ref].Facts)
 			out = append(out, "looked at "+told(seen[ref]), fmt.Sprintln("role now", role, err))

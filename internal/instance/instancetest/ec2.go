@@ -17,7 +17,7 @@ import (
 type EC2 struct {
 	Own       string                    // the function's own account
 	Instances map[string]facts.Instance // by ID
-	// Seen returns what Look shows of an instance where EC2 lags behind Instances; nil where it does not.
+	// Seen returns what Describe shows of an instance where EC2 lags behind Instances; nil where it does not.
 	Seen func(id string) (f facts.Instance, found bool)
 	// RoleAge is how old the roles of a look are: instance.Lookup remembers them for a while.
 	RoleAge time.Duration
@@ -85,8 +85,8 @@ func (e EC2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 	return nil
 }
 
-// Look returns one sighting for each ref. Each is a call.
-func (e EC2) Look(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+// Describe returns one sighting for each ref. Each is a call.
+func (e EC2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range slices.SortedFunc(slices.Values(refs), func(a, b facts.Ref) int { return strings.Compare(a.ID, b.ID) }) {
 		err := e.do("look", r.ID, func() error {
