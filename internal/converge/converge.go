@@ -2,7 +2,7 @@
 // else, or nothing at all. It is level-triggered: an event says which instance to look at, and never what to do.
 //
 // Converge chooses by the instance's state: make.go makes a grant (decide.go decides whether), leave.go chooses what an
-// ending instance loses, and remove.go removes it.
+// ending instance loses, remove.go removes it, and cut.go cuts its tokens.
 package converge
 
 import (

@@ -1,0 +1,82 @@
+package vault
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+)
+
+func statusOf(err error) int {
+	var r *api.ResponseError
+	if errors.As(err, &r) {
+		return r.StatusCode
+	}
+	return 0
+}
+
+func isUntrusted(err error) bool {
+	var authority x509.UnknownAuthorityError
+	return errors.As(err, &authority)
+}
+
+const (
+	writing  = "writing"
+	policies = "sys/policies/acl/"
+	unparsed = "failed to parse policy"
+)
+
+// kindOf decides the fault kind of every error of Vault.
+// https://developer.hashicorp.com/vault/api-docs#http-status-codes
+func kindOf(err error, operation, path string) fault.Kind {
+	switch statusOf(err) {
+	case 0:
+		return fault.KindOf(err) // no answer: Retry, or the kind that err already has
+	case http.StatusBadRequest:
+		// A write that is wrong stays wrong. But Vault's system backend also answers 400 for faults of its own, such as a
+		// leader lost while it stored a policy: for policies, only a text that does not parse is refused.
+		vaultsOwn := strings.HasPrefix(path, policies) && !strings.Contains(err.Error(), unparsed)
+		if operation != writing || vaultsOwn {
+			return fault.Retry
+		}
+		return fault.Refuse
+	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
+		return fault.Refuse
+	default:
+		// Outages (5xx, 429, 472, 473) end by themselves. A missing grant (403) or mount (404) needs a person: the event waits
+		// in its queue, and in the end in the dead-letter queue.
+		return fault.Retry
+	}
+}
+
+func remedy(err error) string {
+	switch {
+	case statusOf(err) == http.StatusForbidden:
+		return " (the function's Vault policy lacks this grant: run the Vault setup with the current profiles, and with -also-path for a path that no profile names any longer)"
+	case statusOf(err) == http.StatusNotFound:
+		return " (nothing is mounted there: run the Vault setup for this profile's mounts)"
+	}
+	return ""
+}
+
+// oneLine returns an error of Vault's with its text in one line, and any other error unchanged.
+func oneLine(err error) error {
+	var r *api.ResponseError
+	if !errors.As(err, &r) {
+		return err
+	}
+	return &statusError{response: r}
+}
+
+type statusError struct{ response *api.ResponseError }
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("status %d: %s", e.response.StatusCode, strings.Join(strings.Fields(strings.Join(e.response.Errors, "; ")), " "))
+}
+
+func (e *statusError) Unwrap() error { return e.response }
