@@ -8,7 +8,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -145,9 +144,12 @@ func TestBusyRecord_IsNoDrift(t *testing.T) {
 	w.edit(id(0), func(r *ledger.Record) {
 		r.LeaseOwner, r.LeaseExpiresAt = "another run", start.Add(time.Minute).UnixMilli()
 	})
-	write := func() { w.edit(id(1), func(r *ledger.Record) { r.Version++ }) }
-	r := w.reconciler(func(o *Options) { o.Ledger = interrupted{Client: w.ledger(), after: write} })
-	if a := w.run(r, Input{Mode: Detect}); len(a.Drift) != 1 || a.Drift[0].InstanceID != id(2) {
+	w.after = func(kind, _ string) {
+		if kind == "scan" {
+			w.edit(id(1), func(r *ledger.Record) { r.Version++ })
+		}
+	}
+	if a := w.run(w.reconciler(), Input{Mode: Detect}); len(a.Drift) != 1 || a.Drift[0].InstanceID != id(2) {
 		t.Errorf("want a row for the third alone, got %+v", a.Drift)
 	}
 }
@@ -251,8 +253,8 @@ func TestDecide_ChoosesEachRowsAction(t *testing.T) {
 func TestRepair_LeavesAChangedStateToTheNextRun(t *testing.T) {
 	w := newWorld(t, 2)
 	w.spoil(2)
-	stops := func(s *instance.Sighting) { s.Facts.State = facts.Stopping }
-	a := w.run(w.reconciler(func(o *Options) { o.Instances = altered{EC2: w.instances(), looked: stops} }), Input{Mode: Correct})
+	stops := func(f facts.Instance) facts.Instance { f.State = facts.Stopping; return f }
+	a := w.run(w.reconciler(w.seeing(stops)), Input{Mode: Correct})
 	if a.Summary != (Summary{Missing: 1, Failed: 1}) || !strings.Contains(a.Drift[0].Error, "left to the next run") || w.calls["converge"] > 0 {
 		t.Errorf("want nothing made for an instance that has stopped, got %+v", a)
 	}

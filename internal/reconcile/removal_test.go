@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -20,8 +19,7 @@ func TestRepair_ToGrantNeverRemoves(t *testing.T) {
 		spoiled := w.spoil(1)
 		w.fail["list auth/aws/role"] = doubt
 		before := maps.Clone(w.Objects)
-		loses := func(s *instance.Sighting) { s.Facts = noRole(s.Facts) }
-		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{EC2: w.instances(), looked: loses} })
+		a := w.reconcile(Input{Mode: Correct}, w.seeing(noRole))
 		if touched := w.touched(before); len(touched)+len(w.cut)+len(w.deleted) > 0 {
 			t.Errorf("%s: want running instances to keep their grants, as only a planned removal is limited; touched %q, cut %q\n%s", name, touched, w.cut, answerText(a))
 		}
@@ -151,8 +149,9 @@ func TestSameNameStack_InstanceIsNeverRemoved(t *testing.T) {
 	role := grant.AuthRolePath("aws", f.ID)
 	w.Objects[role] = map[string]any{"auth_type": "ec2", "bound_account_id": []any{here.Account}, "bound_region": []any{f.Region}}
 	before := maps.Clone(w.Objects)
-	for name, v := range map[string]Vault{"the whole grant is listed": w.vault(), "the auth role is made after its list was read": lacking{w.vault(), "auth/aws/role", f.ID}} {
-		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Vault = v })
+	for name, arrange := range map[string]func(){"the whole grant is listed": func() {}, "the auth role is made after its list was read": func() { w.makeLate("auth/aws/role", f.ID) }} {
+		arrange()
+		a := w.reconcile(Input{Mode: Correct})
 		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
 			t.Errorf("%s: want nothing of an instance in another region touched, touched %q, cut %q\n%s", name, touched, w.cut, answerText(a))
 		}

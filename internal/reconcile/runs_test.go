@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -101,6 +103,20 @@ func TestRun_ReportsWithheldDeletesInEachAnswer(t *testing.T) {
 	}
 }
 
+// unknownRoles is EC2 with listings in which IAM does not know the role of an instance without one.
+type unknownRoles struct{ instancetest.EC2 }
+
+func (u unknownRoles) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
+	return u.EC2.List(ctx, p, ids, func(page []instance.Sighting) error {
+		for i := range page {
+			if page[i].Facts.IAMRoleARN == "" {
+				page[i].Err = errors.New("asking IAM for the role: NoSuchEntity")
+			}
+		}
+		return each(page)
+	})
+}
+
 // TestUnknownRoles_StopNoOtherRepair has more instances with an unknown role than comparisons may fail in
 // a row when Vault is down.
 func TestUnknownRoles_StopNoOtherRepair(t *testing.T) {
@@ -110,12 +126,7 @@ func TestUnknownRoles_StopNoOtherRepair(t *testing.T) {
 		w.launch(noRole(worker(100 + n)))
 	}
 	delete(w.Objects, grant.AuthRolePath("aws", id(0)))
-	unknown := func(s *instance.Sighting) {
-		if s.Facts.IAMRoleARN == "" {
-			s.Err = errors.New("asking IAM for the role: NoSuchEntity")
-		}
-	}
-	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = altered{EC2: w.instances(), listed: unknown} })
+	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = unknownRoles{w.instances()} })
 	if err := w.granted(id(0)); err != nil || a.Blocked || a.Summary != (Summary{Missing: 1, Corrected: 1, Failed: bad}) {
 		t.Errorf("want %d failed rows, which are not Vault's fault, and the one repair made: %v\n%s", bad, err, answerText(a))
 	}

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
 
 // away is the bindings of an auth role to a place that no run compares.
@@ -81,50 +79,27 @@ func TestUnproven_IsReportedNeverRemoved(t *testing.T) {
 	}
 }
 
-// lacking is Vault with a list of a folder that lacks a name: the object was made after the list.
-type lacking struct {
-	vaulttest.Client
-	folder, name string
-}
-
-func (m lacking) List(ctx context.Context, path string) ([]string, error) {
-	keys, err := m.Client.List(ctx, path)
-	return slices.DeleteFunc(keys, func(k string) bool { return path == m.folder && k == m.name }), err
-}
-
-// ending is Vault in which all objects of an instance are removed after the first read of one.
-type ending struct {
-	vaulttest.Client
-	instanceID string
-	read       *bool
-}
-
-func (r ending) Read(ctx context.Context, path string) (map[string]any, error) {
-	data, err := r.Client.Read(ctx, path)
-	if !strings.Contains(path, r.instanceID) {
-		return data, err
-	}
-	if *r.read {
-		return nil, err
-	}
-	*r.read = true
-	return data, err
-}
-
 func TestUnproven_IgnoresOtherDeployments(t *testing.T) {
 	f := worker(50)
 	f.Account = "999988887777"
-	for name, v := range map[string]func(*world) Vault{
-		"its policy is made after the list":    func(w *world) Vault { return lacking{w.vault(), grant.PolicyFolder, grant.PolicyName(f.ID, "node")} },
-		"its auth role is made after the list": func(w *world) Vault { return lacking{w.vault(), "auth/aws/role", f.ID} },
-		"all of it is removed after the lists": func(w *world) Vault { return ending{w.vault(), f.ID, new(bool)} },
+	for name, arrange := range map[string]func(*world){
+		"its policy is made after the list":    func(w *world) { w.makeLate(grant.PolicyFolder, grant.PolicyName(f.ID, "node")) },
+		"its auth role is made after the list": func(w *world) { w.makeLate("auth/aws/role", f.ID) },
+		"all of it is removed after the lists": func(w *world) {
+			w.after = func(kind, what string) {
+				if kind == "read" && strings.Contains(what, f.ID) {
+					maps.DeleteFunc(w.Objects, func(path string, _ map[string]any) bool { return strings.Contains(path, f.ID) })
+				}
+			}
+		},
 	} {
 		w := newWorld(t, 3)
 		w.makeObjects(f, neighbour)
 		for field, value := range away { // lists as Vault answers them
 			w.loosen(grant.AuthRolePath("aws", f.ID), field, value)
 		}
-		if a := w.reconcile(Input{Mode: Detect}, func(o *Options) { o.Vault = v(w) }); len(a.Drift) > 0 {
+		arrange(w)
+		if a := w.reconcile(Input{Mode: Detect}); len(a.Drift) > 0 {
 			t.Errorf("%s: want no row, got\n%s", name, answerText(a))
 		}
 	}

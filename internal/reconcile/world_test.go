@@ -46,6 +46,8 @@ type world struct {
 	tick map[string]time.Duration
 	// fail makes calls of a kind fail.
 	fail map[string]error
+	// before and after, if not nil, are called with each call's kind and subject, before and after its effect.
+	before, after func(kind, what string)
 }
 
 var (
@@ -175,7 +177,26 @@ func (w *world) do(kind, what string, effect func() error) error {
 	if err := w.fail[kind]; err != nil {
 		return err
 	}
-	return effect()
+	if w.before != nil {
+		w.before(kind, what)
+	}
+	err := effect()
+	if w.after != nil {
+		w.after(kind, what)
+	}
+	return err
+}
+
+// makeLate has an object made right after its folder is listed.
+func (w *world) makeLate(folder, name string) {
+	path := folder + "/" + name
+	fields := w.Objects[path]
+	delete(w.Objects, path)
+	w.after = func(kind, _ string) {
+		if kind == "list "+folder {
+			w.Objects[path] = fields
+		}
+	}
 }
 
 func (w *world) vault() vaulttest.Client { return vaulttest.Client{Vault: w.Vault, Do: w.do} }
@@ -188,6 +209,16 @@ func (w *world) instances() instancetest.EC2 {
 	return instancetest.EC2{Own: here.Account, Instances: w.ec2, Now: func() time.Time { return w.now }, Do: w.do}
 }
 
+// seeing returns EC2 with a look that shows changed facts.
+func (w *world) seeing(change func(facts.Instance) facts.Instance) func(*Options) {
+	ec2 := w.instances()
+	ec2.Seen = func(id string) (facts.Instance, bool) {
+		f, found := w.ec2[id]
+		return change(f), found
+	}
+	return func(o *Options) { o.Instances = ec2 }
+}
+
 // Owner returns no owner: no PKI mount is marked.
 func (w *world) Owner(context.Context, string) (string, error) { return "", nil }
 
@@ -197,51 +228,6 @@ type atOnce struct{ ledgertest.Client }
 func (l atOnce) TearDown(ctx context.Context) (time.Time, error) {
 	since, err := l.Client.TearDown(ctx)
 	return since.Add(-ledger.TeardownTime), err
-}
-
-// altered is EC2 with altered answers: in its listings, or in a second look.
-type altered struct {
-	instancetest.EC2
-	listed, looked func(*instance.Sighting)
-}
-
-func (a altered) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
-	return a.EC2.List(ctx, p, ids, func(page []instance.Sighting) error {
-		for i := range page {
-			if a.listed != nil {
-				a.listed(&page[i])
-			}
-		}
-		return each(page)
-	})
-}
-
-func (a altered) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
-	out := a.EC2.Describe(ctx, refs)
-	for r, s := range out {
-		if a.looked != nil {
-			a.looked(&s)
-		}
-		out[r] = s
-	}
-	return out
-}
-
-// interrupted is a ledger in which something happens just before the scan, or just after it.
-type interrupted struct {
-	ledgertest.Client
-	before, after func()
-}
-
-func (l interrupted) Scan(ctx context.Context, v ledger.Visitor) error {
-	if l.before != nil {
-		l.before()
-	}
-	err := l.Client.Scan(ctx, v)
-	if l.after != nil {
-		l.after()
-	}
-	return err
 }
 
 // Converge has the effect of converge.Converger, without its calls.

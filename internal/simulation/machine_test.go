@@ -221,7 +221,7 @@ func (m *machine) deliverTwo(t *rapid.T) {
 func (m *machine) drawInjection(t *rapid.T) *injection {
 	k := &injection{
 		kind:   faultKind(rapid.IntRange(0, int(faultKinds)-1).Draw(t, "fault")),
-		prefix: rapid.SampledFrom([]string{"", "ledger put", "vault write", "vault read", "vault delete", "vault cut", "ledger get", "ec2 look"}).Draw(t, "call"),
+		prefix: rapid.SampledFrom([]string{"", "ledger put", "vault write", "vault read", "vault delete", "vault cut", "ledger get", "ec2 describe"}).Draw(t, "call"),
 		at:     step{nth: rapid.IntRange(1, 8).Draw(t, "nth")},
 	}
 	if k.kind == freezes {

@@ -83,49 +83,32 @@ const (
 // profiles are three: one with names by EC2, one with names by tag and a policy that outlives the grant, and one that fits some
 // instances of the first too.
 var profiles = sync.OnceValue(func() *grant.Set {
-	const policy = "{{ pkiAccess \"server\" }}\n\npath \"auth/token/lookup-self\" {\n  capabilities = [\"read\"]\n}\n"
-	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
-	set, err := grant.Load(fstest.MapFS{
-		"worker/profile.yaml": file(`
-name: sim-worker
-match: {iam_role_arn: "arn:aws:iam::*:role/worker"}
+	const profile = `
+name: sim-%s
+match: {iam_role_arn: "arn:aws:iam::*:role/%s"%s}
 base_path: sim
-fqdn: "{{ .PrivateDNSName }}"
-auth: {type: ec2, token_ttl: 1h, token_max_ttl: 24h, bind_token_to_instance_ip: true}
+fqdn: %s
+auth: {type: ec2, token_ttl: 1h, token_max_ttl: 24h, bind_token_to_instance_ip: true%s}
 outputs:
   - {name: node, type: policy, template: policy.tmpl}
   - {name: server, type: pki-role, path: pki/roles, template: role.tmpl}
-  - {name: host, type: generic, path: ssh/roles, template: host.tmpl}
-`),
-		"worker/policy.tmpl": file(policy),
-		"worker/role.tmpl":   file(`{"max_ttl": "24h", "key_type": "ec", "key_bits": 256}`),
-		"worker/host.tmpl":   file(`{"allowed_users": "{{ .FQDN }}"}`),
-		"named/profile.yaml": file(`
-name: sim-named
-match: {iam_role_arn: "arn:aws:iam::*:role/named"}
-base_path: sim
-fqdn: "{{ .Tag \"name\" }}.sim.test"
-fqdn_suffixes: [sim.test]
-auth: {type: ec2, token_ttl: 1h, token_max_ttl: 24h, bind_token_to_instance_ip: true, extra_policies: [shared]}
-outputs:
-  - {name: node, type: policy, template: policy.tmpl}
-  - {name: server, type: pki-role, path: pki/roles, template: role.tmpl}
-`),
-		"named/policy.tmpl": file(policy),
-		"named/role.tmpl":   file(`{"max_ttl": "24h", "key_type": "ec", "key_bits": 256}`),
-		"special/profile.yaml": file(`
-name: sim-special
-match: {iam_role_arn: "arn:aws:iam::*:role/worker", tags: {special: "yes"}}
-base_path: sim
-fqdn: "{{ .PrivateDNSName }}"
-auth: {type: ec2, token_ttl: 1h, token_max_ttl: 24h, bind_token_to_instance_ip: true}
-outputs:
-  - {name: node, type: policy, template: policy.tmpl}
-  - {name: server, type: pki-role, path: pki/roles, template: role.tmpl}
-`),
-		"special/policy.tmpl": file(policy),
-		"special/role.tmpl":   file(`{"max_ttl": "24h", "key_type": "ec", "key_bits": 256}`),
-	})
+%s`
+	files := fstest.MapFS{}
+	for _, p := range []struct{ name, role, match, fqdn, auth, output string }{
+		{"worker", "worker", "", `"{{ .PrivateDNSName }}"`, "", "  - {name: host, type: generic, path: ssh/roles, template: host.tmpl}\n"},
+		{"named", "named", "", `"{{ .Tag \"name\" }}.sim.test"` + "\nfqdn_suffixes: [sim.test]", ", extra_policies: [shared]", ""},
+		{"special", "worker", `, tags: {special: "yes"}`, `"{{ .PrivateDNSName }}"`, "", ""},
+	} {
+		for name, text := range map[string]string{
+			"profile.yaml": fmt.Sprintf(profile, p.name, p.role, p.match, p.fqdn, p.auth, p.output),
+			"policy.tmpl":  "{{ pkiAccess \"server\" }}\n\npath \"auth/token/lookup-self\" {\n  capabilities = [\"read\"]\n}\n",
+			"role.tmpl":    `{"max_ttl": "24h", "key_type": "ec", "key_bits": 256}`,
+		} {
+			files[p.name+"/"+name] = &fstest.MapFile{Data: []byte(text)}
+		}
+	}
+	files["worker/host.tmpl"] = &fstest.MapFile{Data: []byte(`{"allowed_users": "{{ .FQDN }}"}`)}
+	set, err := grant.Load(files)
 	if err != nil {
 		panic(err)
 	}

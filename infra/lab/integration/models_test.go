@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -22,13 +23,10 @@ import (
 
 // vaultCaller is what vault.Client and vaulttest.Client have in common.
 type vaultCaller interface {
-	Read(ctx context.Context, path string) (map[string]any, error)
-	Write(ctx context.Context, path string, fields map[string]any) error
-	Delete(ctx context.Context, path string) error
+	converge.Vault
+	converge.Cutter
 	List(ctx context.Context, path string) ([]string, error)
 	Aliases(ctx context.Context, authMount string) ([]vault.Alias, error)
-	LoginMount(ctx context.Context, authMount string) (vault.LoginMount, error)
-	CutOff(ctx context.Context, m vault.LoginMount, cut vault.Cut) (int, error)
 }
 
 // vaultSide is the lab's Vault or the model.
@@ -39,7 +37,7 @@ type vaultSide struct {
 	ids   []string // role_ids and entity IDs by their first appearance
 }
 
-// nth replaces an ID that only this side knows.
+// nth returns a name for an ID that only this side has.
 func (s *vaultSide) nth(id string) string {
 	if !slices.Contains(s.ids, id) {
 		s.ids = append(s.ids, id)
@@ -47,10 +45,10 @@ func (s *vaultSide) nth(id string) string {
 	return fmt.Sprint("ID ", slices.Index(s.ids, id))
 }
 
-// modelCall is one call, made of both sides. It returns what must be equal.
+// modelCall makes one call. Its result must be the same on both sides.
 type modelCall func(ctx context.Context, s *vaultSide) (any, error)
 
-// reading compares the fields that the test writes; zero values are as good as none.
+// reading returns the fields that the test writes. A zero value counts as absent.
 func reading(path string) modelCall {
 	return func(ctx context.Context, s *vaultSide) (any, error) {
 		data, err := s.Read(ctx, path)
@@ -78,7 +76,7 @@ func deleting(path string) modelCall {
 	return func(ctx context.Context, s *vaultSide) (any, error) { return nil, s.Delete(ctx, path) }
 }
 
-// listing compares the names that hold the instance ID, and those that every Vault has.
+// listing returns the names with the instance ID, and those that every Vault has.
 func listing(folder, id string) modelCall {
 	return func(ctx context.Context, s *vaultSide) (any, error) {
 		var out []string
@@ -92,7 +90,7 @@ func listing(folder, id string) modelCall {
 	}
 }
 
-// loggingIn returns the identities of the instance after a login: by its ID, or by a role_id read before.
+// loggingIn logs in and returns the aliases with the instance ID, or a role_id read before, and their entities.
 func loggingIn(ec2Alias string, named bool, id string) modelCall {
 	return func(ctx context.Context, s *vaultSide) (any, error) {
 		ok := s.login(ec2Alias, named)
@@ -112,7 +110,7 @@ func loggingIn(ec2Alias string, named bool, id string) modelCall {
 	}
 }
 
-// cutting cuts aliases off: the instance ID, or the number of an ID read before.
+// cutting cuts aliases. A number is an ID read before.
 func cutting(instanceID string, sure, recorded []any) modelCall {
 	return func(ctx context.Context, s *vaultSide) (any, error) {
 		m, err := s.LoginMount(ctx, "aws")
@@ -163,37 +161,37 @@ func TestVaultModel_AnswersAsVault(t *testing.T) {
 		}
 		return ok
 	}
-	policy, role, entry := "sys/policies/acl/ec2-"+i.ID+"-node", "auth/aws/role/"+i.ID, "auth/aws/identity-accesslist/"+i.ID
-	pki, ssh := "alice_cluster/pki/k8s/roles/"+i.ID+"-kubelet", "model_ssh/roles/"+i.ID+"-host"
+	role, entry, entries := "auth/aws/role/"+i.ID, "auth/aws/identity-accesslist/"+i.ID, "auth/aws/identity-accesslist"
 	another, unique := "auth/aws/role/i-0fffffffffffffff7", map[string]any{"auth_type": "iam", "bound_iam_principal_arn": i.RoleARN, "resolve_aws_unique_ids": true}
 	whole := map[string]any{
 		"auth_type": "ec2", "bound_ec2_instance_id": []string{i.ID}, "token_policies": []string{"default", "ec2-" + i.ID + "-node"}, "token_ttl": int64(3600),
+	}
+	replaced := func(folder, name string, first, second map[string]any) []modelCall {
+		path := folder + "/" + name
+		return []modelCall{
+			reading(path), deleting(path), listing(folder, i.ID), writing(path, first), reading(path), listing(folder, i.ID), writing(path, second), reading(path),
+			deleting(path), reading(path), listing(folder, i.ID),
+		}
 	}
 	for _, rule := range []struct {
 		name  string
 		calls []modelCall
 	}{
-		{"a policy is replaced", []modelCall{
-			reading(policy), deleting(policy), writing(policy, map[string]any{"policy": "# one"}), reading(policy), listing("sys/policies/acl", i.ID),
-			writing(policy, map[string]any{"policy": "# two"}), reading(policy), deleting(policy), reading(policy), listing("sys/policies/acl", i.ID),
-		}},
-		{"a PKI role is replaced", []modelCall{
-			reading(pki), listing("alice_cluster/pki/k8s/roles", i.ID), writing(pki, map[string]any{"allow_any_name": true, "max_ttl": int64(3600), "allowed_domains": []string{"a.test"}}),
-			reading(pki), listing("alice_cluster/pki/k8s/roles", i.ID), writing(pki, map[string]any{"max_ttl": int64(7200)}), reading(pki), deleting(pki), reading(pki),
-		}},
-		{"a generic object is replaced", []modelCall{
-			reading(ssh), listing("model_ssh/roles", i.ID), writing(ssh, map[string]any{"key_type": "ca", "allow_host_certificates": true, "allowed_users": "a", "max_ttl": int64(60)}),
-			reading(ssh), writing(ssh, map[string]any{"key_type": "ca", "allow_host_certificates": true, "allowed_users": "b"}), reading(ssh), deleting(ssh), reading(ssh),
-		}},
+		{"a policy is replaced", replaced("sys/policies/acl", "ec2-"+i.ID+"-node", map[string]any{"policy": "# one"}, map[string]any{"policy": "# two"})},
+		{"a PKI role is replaced", replaced("alice_cluster/pki/k8s/roles", i.ID+"-kubelet",
+			map[string]any{"allow_any_name": true, "max_ttl": int64(3600), "allowed_domains": []string{"a.test"}}, map[string]any{"max_ttl": int64(7200)})},
+		{"a generic object is replaced", replaced("model_ssh/roles", i.ID+"-host",
+			map[string]any{"key_type": "ca", "allow_host_certificates": true, "allowed_users": "a", "max_ttl": int64(60)},
+			map[string]any{"key_type": "ca", "allow_host_certificates": true, "allowed_users": "b"})},
 		{"an auth role is merged, and keeps its role_id and type", []modelCall{
 			reading(role), writing(role, whole), reading(role), writing(role, map[string]any{"auth_type": "ec2", "token_ttl": int64(60)}), reading(role),
 			writing(role, map[string]any{"auth_type": "iam"}), reading(role), listing("auth/aws/role", i.ID), writing(another, unique),
 			writing(another, map[string]any{"auth_type": "iam", "resolve_aws_unique_ids": false}), writing(another, unique), deleting(another), reading(another),
 		}},
 		{"a login leaves an accesslist entry, an alias and its entity, which outlive the auth role", []modelCall{
-			listing("auth/aws/identity-accesslist", i.ID), loggingIn("instance_id", true, i.ID), listing("auth/aws/identity-accesslist", i.ID), loggingIn("instance_id", true, i.ID),
+			listing(entries, i.ID), loggingIn("instance_id", true, i.ID), listing(entries, i.ID), loggingIn("instance_id", true, i.ID),
 			deleting(role), loggingIn("instance_id", true, i.ID), cutting(i.ID, []any{"unknown"}, []any{"unknown"}), cutting(i.ID, []any{i.ID, i.ID}, nil), cutting(i.ID, []any{i.ID}, nil),
-			deleting(entry), listing("auth/aws/identity-accesslist", i.ID),
+			deleting(entry), listing(entries, i.ID),
 		}},
 		{"a new auth role has a new role_id, and a recorded alias is cut only if its metadata names the instance", []modelCall{
 			writing(role, whole), reading(role), loggingIn("role_id", true, i.ID), cutting("i-0fffffffffffffff7", nil, []any{2}), cutting(i.ID, nil, []any{2}),
@@ -213,10 +211,9 @@ func TestVaultModel_AnswersAsVault(t *testing.T) {
 
 // lookup is what instance.Lookup and instancetest.EC2 have in common.
 type lookup interface {
+	converge.Instances
 	Account(ctx context.Context) (string, error)
 	List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error
-	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
-	RoleNow(ctx context.Context, f facts.Instance) (string, error)
 }
 
 func TestEC2Model_AnswersAsLookup(t *testing.T) {
@@ -228,19 +225,14 @@ func TestEC2Model_AnswersAsLookup(t *testing.T) {
 	memory := map[string]facts.Instance{}
 	in := func(state facts.State, role string) facts.Ref {
 		i := launch(t, fleet.Spec{Role: role, Region: region})
-		switch state {
-		case facts.Stopped:
-			err = world.Fleet.Stop(t.Context(), i)
-		case facts.Terminated:
-			err = world.Fleet.Terminate(t.Context(), i)
-		default:
+		change := map[facts.State]func(context.Context, ...fleet.Instance) error{facts.Stopped: world.Fleet.Stop, facts.Terminated: world.Fleet.Terminate}[state]
+		if change != nil {
+			if err := change(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := facts.Instance{ID: i.ID, State: state, Account: i.AccountID, Region: region, IAMInstanceProfileARN: i.InstanceProfileARN, IAMRoleARN: i.RoleARN}
-		memory[i.ID] = f
-		return facts.Ref{ID: i.ID, Place: facts.Place{Account: f.Account, Region: region}}
+		memory[i.ID] = facts.Instance{ID: i.ID, State: state, Account: i.AccountID, Region: region, IAMInstanceProfileARN: i.InstanceProfileARN, IAMRoleARN: i.RoleARN}
+		return facts.Ref{ID: i.ID, Place: facts.Place{Account: i.AccountID, Region: region}}
 	}
 	running, bare := in(facts.Running, "alice-worker"), in(facts.Running, "")
 	refs := []facts.Ref{running, bare, in(facts.Stopped, "alice-worker"), in(facts.Terminated, "alice-worker")}
@@ -248,32 +240,32 @@ func TestEC2Model_AnswersAsLookup(t *testing.T) {
 	elsewhere.Region, unknown.ID = "eu-west-3", "i-0fffffffffffffff6"
 	lab := instance.New(instance.Options{Config: config})
 	model := instancetest.EC2{Own: world.AccountID, Instances: memory, Now: time.Now}
-	told := func(s instance.Sighting) string {
+	text := func(s instance.Sighting) string {
 		f := s.Facts
 		return fmt.Sprintln(s.Found, s.Err, f.ID, f.State, f.Account, f.Region, f.IAMInstanceProfileARN, f.IAMRoleARN, f.ObservedAt.IsZero(), f.RoleObservedAt.IsZero())
 	}
 	answers := func(from lookup) (out []string) {
-		seen := from.Describe(t.Context(), append(slices.Clone(refs), elsewhere, unknown))
-		for _, ref := range append(slices.Clone(refs), elsewhere, unknown) {
+		all := append(slices.Clone(refs), elsewhere, unknown)
+		seen := from.Describe(t.Context(), all)
+		for _, ref := range all {
 			role, err := from.RoleNow(t.Context(), seen[ref].Facts)
-			out = append(out, "looked at "+told(seen[ref]), fmt.Sprintln("role now", role, err))
+			out = append(out, "look: "+text(seen[ref])+fmt.Sprintln("role now:", role, err))
 		}
 		for _, ids := range [][]string{nil, {running.ID, refs[3].ID}, {unknown.ID}, {bare.ID, unknown.ID}} {
 			var listed []string
-			pages := 0
 			err := from.List(t.Context(), running.Place, ids, func(page []instance.Sighting) error {
-				pages++
 				for _, s := range page {
-					listed = append(listed, told(s))
+					listed = append(listed, text(s))
 				}
 				return nil
 			})
 			slices.Sort(listed)
-			out = append(out, fmt.Sprintln("listed", listed, err, pages))
+			out = append(out, fmt.Sprintln("list:", listed, err))
 		}
 		broken := errors.New("enough")
 		account, err := from.Account(t.Context())
-		return append(out, fmt.Sprintln(account, err, errors.Is(from.List(t.Context(), running.Place, nil, func([]instance.Sighting) error { return broken }), broken)))
+		err = errors.Join(err, from.List(t.Context(), running.Place, nil, func([]instance.Sighting) error { return broken }))
+		return append(out, fmt.Sprintln(account, errors.Is(err, broken)))
 	}
 	if want, got := answers(lab), answers(model); !slices.Equal(got, want) {
 		t.Errorf("instance.Lookup answers\n%v\nthe model\n%v\nwhat tests on the model show would not hold", want, got)

@@ -89,7 +89,7 @@ func (e EC2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 func (e EC2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range slices.SortedFunc(slices.Values(refs), func(a, b facts.Ref) int { return strings.Compare(a.ID, b.ID) }) {
-		err := e.do("look", r.ID, func() error {
+		err := e.do("describe", r.ID, func() error {
 			f, found := e.Instances[r.ID]
 			if e.Seen != nil {
 				f, found = e.Seen(r.ID)
