@@ -200,16 +200,16 @@ func (a *Agent) Close() error {
 	return err
 }
 
-// WaitFor waits until a file of the instance exists and is not empty, and returns its text.
-func (a *Agent) WaitFor(ctx context.Context, file string) (string, error) {
+// WaitFor waits until a file of the instance is not empty and contains a text, and returns all its text.
+func (a *Agent) WaitFor(ctx context.Context, file, text string) (string, error) {
 	for {
-		text, err := os.ReadFile(a.path(file))
-		if err == nil && len(text) > 0 {
-			return string(text), nil
+		content, err := os.ReadFile(a.path(file))
+		if err == nil && len(content) > 0 && strings.Contains(string(content), text) {
+			return string(content), nil
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("waiting for %s of %s: %w; Vault Agent's log:\n%s", file, a.instance.ID, ctx.Err(), a.Log())
+			return "", fmt.Errorf("waiting for %q in %s of %s, got %q: %w; Vault Agent's log:\n%s", text, file, a.instance.ID, content, ctx.Err(), a.Log())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -41,7 +41,7 @@ func (d *demo) agent(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	text, err := a.WaitFor(ctx, "etc/kubernetes/pki/kubelet.pem")
+	text, err := a.WaitFor(ctx, "etc/kubernetes/pki/kubelet.pem", "")
 	if err != nil {
 		return err
 	}
@@ -62,11 +62,11 @@ func (d *demo) agent(ctx context.Context) (err error) {
 		return err
 	}
 	d.expect(info.Mode().Perm() == 0o600, "and readable only by its owner", info.Mode().String())
-	asked, err := a.WaitFor(ctx, "run/systemctl")
+	asked, err := a.WaitFor(ctx, "run/systemctl", "try-reload-or-restart kubelet.service")
 	if err != nil {
 		return err
 	}
-	d.expect(strings.Contains(asked, "try-reload-or-restart kubelet.service"), "kubelet is reloaded", strings.SplitN(asked, "\n", 2)[0])
+	d.expect(true, "kubelet is reloaded", strings.SplitN(asked, "\n", 2)[0])
 	if err := a.Stop(); err != nil {
 		return err
 	}

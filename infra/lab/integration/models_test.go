@@ -217,7 +217,7 @@ type lookup interface {
 }
 
 func TestEC2Model_AnswersAsLookup(t *testing.T) {
-	const region = "eu-west-2" // where no other test has instances
+	const region = "eu-central-2" // where no other test has instances
 	config, err := world.Fleet.Config(t.Context(), world.AccountID, region)
 	if err != nil {
 		t.Fatal(err)
