@@ -16,6 +16,7 @@ var (
 	testName = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z0-9_]\w*`)
 	testFile = regexp.MustCompile(`\b\w+_test\.go\b`)
 	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`)
+	codeFile = regexp.MustCompile(`\b(?:internal|infra|functions|templates)(?:/[\w.-]+)+\.\w+\b`)
 	quoted   = regexp.MustCompile(`"([A-Za-z][^"$\n]* [^"$\n]*)"`) // of two words or more
 )
 
@@ -70,6 +71,24 @@ func TestPages_NameOnlyTestsThatExist(t *testing.T) {
 		if named[page] == 0 {
 			t.Errorf("%s names no test: its promises lost their proof, or this test reads it wrongly", page)
 		}
+	}
+}
+
+// A page that leads to a file that was renamed costs its reader more than no page.
+func TestPages_NameOnlyFilesThatExist(t *testing.T) {
+	named := map[string]int{}
+	for path, text := range files(t, ".md") {
+		for i, line := range strings.Split(string(text), "\n") {
+			for _, file := range codeFile.FindAllString(line, -1) {
+				named[path]++
+				if _, err := os.Stat(file); err != nil {
+					t.Errorf("%s:%d names %s: %v", path, i+1, file, err)
+				}
+			}
+		}
+	}
+	if page := filepath.Join("docs", "architecture.md"); named[page] == 0 {
+		t.Errorf("%s names no file: this test reads it wrongly", page)
 	}
 }
 
