@@ -17,6 +17,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
+const identity, mounts = "auth/aws/config/identity", "sys/internal/ui/mounts/"
+
 // names are the names of all checks of a healthy world, in the report's order.
 var names = []string{
 	"vault", "vault version", "vault login", "vault rights", "vault bounds",
@@ -45,158 +47,90 @@ func TestDoctor_HealthyChecksNeedNoRemedy(t *testing.T) {
 }
 
 func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
-	afterVault := names[1:13]
-	withPKI := []string{"pki " + pki, "acme " + pki, "pki owner " + pki, "pki roles " + pki}
+	noVault, noMount, noPKI, noTable := names[:13], names[5:8], names[8:12], names[21:25]
 	for name, row := range map[string]struct {
 		spoil  func(*world)
 		fails  []string // the first names the cause
 		says   string
 		remedy string
 	}{
-		"Vault cannot be reached": {
-			func(w *world) { w.healthErr = errors.New("dial tcp: connection refused") },
-			append([]string{"vault"}, afterVault...), "connection refused", "VAULT_ADDR",
-		},
-		"Vault is not initialised": {
-			func(w *world) { w.health.Initialized = false }, append([]string{"vault"}, afterVault...), "not initialised", "operator init",
-		},
-		"Vault is sealed": {
-			func(w *world) { w.health.Sealed = true }, append([]string{"vault"}, afterVault...), "sealed", "unseal",
-		},
-		"Vault waits for a disaster": {
-			func(w *world) { w.health.DRSecondary = true }, append([]string{"vault"}, afterVault...), "disaster", "primary",
-		},
-		"a detached standby": {
-			func(w *world) { w.health.Standby, w.health.Detached = true, true }, append([]string{"vault"}, afterVault...), "active server", "load balancer",
-		},
+		"Vault cannot be reached":    {func(w *world) { w.healthErr = errors.New("dial tcp: connection refused") }, noVault, "connection refused", "VAULT_ADDR"},
+		"Vault is not initialised":   {func(w *world) { w.health.Initialized = false }, noVault, "not initialised", "operator init"},
+		"Vault is sealed":            {func(w *world) { w.health.Sealed = true }, noVault, "sealed", "unseal"},
+		"Vault waits for a disaster": {func(w *world) { w.health.DRSecondary = true }, noVault, "disaster", "primary"},
+		"a detached standby":         {func(w *world) { w.health.Standby, w.health.Detached = true, true }, noVault, "active server", "load balancer"},
 		"the login is refused": {
 			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
 			names[2:13], "does not belong", "-function-role reconcile=",
 		},
 		"a right is missing": {
-			func(w *world) { w.capabilities["alice/pki/k8s/roles/i-00000000000000000"] = []string{"read", "update"} },
+			can("alice/pki/k8s/roles/i-00000000000000000", "read", "update"),
 			[]string{"vault rights"}, "alice/pki/k8s/roles/i-* (create delete)", "infra/vault",
 		},
-		"a list is missing": {
-			func(w *world) { w.capabilities["sys/policies/acl"] = []string{"deny"} },
-			[]string{"vault rights"}, "sys/policies/acl (list)", "infra/vault",
-		},
-		"more than needed at an own path": {
-			func(w *world) { w.capabilities["auth/aws/config/identity"] = []string{"read", "update"} },
-			[]string{"vault bounds"}, "auth/aws/config/identity (update)", "no other",
-		},
+		"a list is missing":               {can("sys/policies/acl", "deny"), []string{"vault rights"}, "sys/policies/acl (list)", "infra/vault"},
+		"more than needed at an own path": {can(identity, "read", "update"), []string{"vault bounds"}, identity + " (update)", "no other"},
 		"its own policy": {
-			func(w *world) {
-				w.capabilities["sys/policies/acl/ec2-provisioner-reconcile"] = []string{"update"}
-			}, []string{"vault bounds"}, "sys/policies/acl/ec2-provisioner-reconcile (update)", "no other",
+			can("sys/policies/acl/ec2-provisioner-reconcile", "update"),
+			[]string{"vault bounds"}, "sys/policies/acl/ec2-provisioner-reconcile (update)", "no other",
 		},
 		"another function's role": {
-			func(w *world) {
-				w.capabilities["auth/aws-functions/role/ec2-provisioner-provision"] = []string{"read"}
-			}, []string{"vault bounds"}, "ec2-provisioner-provision (read)", "no other",
+			can("auth/aws-functions/role/ec2-provisioner-provision", "read"), []string{"vault bounds"}, "ec2-provisioner-provision (read)", "no other",
 		},
-		"new tokens": {
-			func(w *world) { w.capabilities["auth/token/create"] = []string{"create"} }, []string{"vault bounds"}, "auth/token/create", "no other",
-		},
-		"certificates without a role": {
-			func(w *world) { w.capabilities[pki+"/sign-verbatim"] = []string{"update"} }, []string{"vault bounds"}, "sign-verbatim", "no other",
-		},
-		"an instance's certificates": {
-			func(w *world) { w.capabilities[pki+"/issue/i-00000000000000000"] = []string{"update"} }, []string{"vault bounds"}, "/issue/", "no other",
-		},
+		"new tokens":                  {can("auth/token/create", "create"), []string{"vault bounds"}, "auth/token/create", "no other"},
+		"certificates without a role": {can(pki+"/sign-verbatim", "update"), []string{"vault bounds"}, "sign-verbatim", "no other"},
+		"an instance's certificates":  {can(pki+"/issue/i-00000000000000000", "update"), []string{"vault bounds"}, "/issue/", "no other"},
 		"revocation, which is not switched on": {
-			func(w *world) {
-				w.capabilities["sys/leases/revoke-prefix/"+pki+"/issue/i-00000000000000000"] = []string{"sudo", "update"}
-			}, []string{"vault bounds"}, "revoke-prefix", "no other",
+			can("sys/leases/revoke-prefix/"+pki+"/issue/i-00000000000000000", "sudo", "update"), []string{"vault bounds"}, "revoke-prefix", "no other",
 		},
 		"the capabilities cannot be read": {
 			func(w *world) { w.capErr = errors.New("status 403") }, []string{"vault rights", "vault bounds"}, "403", "infra/vault",
 		},
-		"no auth mount": {
-			func(w *world) { w.objectErrs["sys/internal/ui/mounts/auth/aws"] = errors.New("status 403: preflight") },
-			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "preflight", "VAULT_AUTH_MOUNT",
-		},
+		"no auth mount": {fails(mounts+"auth/aws", errors.New("status 403: preflight")), noMount, "preflight", "VAULT_AUTH_MOUNT"},
 		"the token ended before ACME's settings were read": {
-			func(w *world) {
-				w.objectErrs[pki+"/config/acme"] = fmt.Errorf("reading %s in Vault: %w at https://vault: status 404", pki+"/config/acme", vault.ErrLogin)
-			}, []string{"acme " + pki}, "status 404", "-function-role reconcile=",
+			fails(pki+"/config/acme", fmt.Errorf("reading %s in Vault: %w at https://vault: status 404", pki+"/config/acme", vault.ErrLogin)),
+			[]string{"acme " + pki}, "status 404", "-function-role reconcile=",
 		},
-		"an auth mount of another type": {
-			func(w *world) { w.objects["sys/internal/ui/mounts/auth/aws"]["type"] = "approle" },
-			[]string{"auth/aws", "aliases of auth/aws", "accounts of auth/aws"}, "approle", "type aws",
-		},
+		"an auth mount of another type": {holds(mounts+"auth/aws", "type", "approle"), noMount, "approle", "type aws"},
 		"an alias shared by all instances of an image": {
-			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_alias"] = "image_id" },
-			[]string{"aliases of auth/aws"}, "ec2_alias=image_id", "ec2_alias=instance_id",
+			holds(identity, "ec2_alias", "image_id"), []string{"aliases of auth/aws"}, "ec2_alias=image_id", "ec2_alias=instance_id",
 		},
 		"the alias settings do not exist": {
-			func(w *world) { delete(w.objects, "auth/aws/config/identity") }, []string{"aliases of auth/aws"}, "share", "-set-alias",
+			func(w *world) { delete(w.objects, identity) }, []string{"aliases of auth/aws"}, "share", "-set-alias",
 		},
-		"the alias settings cannot be read": {
-			func(w *world) { w.objectErrs["auth/aws/config/identity"] = errors.New("status 403") },
-			[]string{"aliases of auth/aws"}, "403", "infra/vault",
-		},
+		"the alias settings cannot be read": {fails(identity, err403), []string{"aliases of auth/aws"}, "403", "infra/vault"},
 		"an account without a role for Vault": {
-			func(w *world) { w.lists["auth/aws/config/sts"] = []string{"999999999999"} },
-			[]string{"accounts of auth/aws"}, foreign, "-sts-role " + foreign + "=",
+			lists("auth/aws/config/sts", "999999999999"), []string{"accounts of auth/aws"}, foreign, "-sts-role " + foreign + "=",
 		},
-		"Vault's accounts cannot be listed": {
-			func(w *world) { w.objectErrs["auth/aws/config/sts"] = errors.New("status 403") },
-			[]string{"accounts of auth/aws"}, "403", "infra/vault",
-		},
-		"no PKI mount": {
-			func(w *world) { w.objectErrs[pki+"/issuers"] = errors.New("status 404: no handler for route") },
-			withPKI, "no handler", "-pki",
-		},
-		"a PKI mount without an issuer": {
-			func(w *world) { w.lists[pki+"/issuers"] = nil }, withPKI, "no issuer", "-pki",
-		},
-		"another engine at the PKI mount's path": {
-			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["type"] = "kv" }, withPKI, "type kv", "PKI engine",
-		},
-		"ACME is enabled": {
-			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = true }, []string{"acme " + pki}, "no policy applies", "enabled=false",
-		},
-		"ACME's setting is unreadable": {
-			func(w *world) { w.objects[pki+"/config/acme"]["enabled"] = "yes" }, []string{"acme " + pki}, "does not say", "by hand",
-		},
-		"a PKI mount without a mark": {
-			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["description"] = "nodes" },
-			[]string{"pki owner " + pki}, "has no mark", "-deployment alice",
-		},
+		"Vault's accounts cannot be listed":      {fails("auth/aws/config/sts", err403), []string{"accounts of auth/aws"}, "403", "infra/vault"},
+		"no PKI mount":                           {fails(pki+"/issuers", errors.New("status 404: no handler for route")), noPKI, "no handler", "-pki"},
+		"a PKI mount without an issuer":          {lists(pki + "/issuers"), noPKI, "no issuer", "-pki"},
+		"another engine at the PKI mount's path": {holds(mounts+pki, "type", "kv"), noPKI, "type kv", "PKI engine"},
+		"ACME is enabled":                        {holds(pki+"/config/acme", "enabled", true), []string{"acme " + pki}, "no policy applies", "enabled=false"},
+		"ACME's setting is unreadable":           {holds(pki+"/config/acme", "enabled", "yes"), []string{"acme " + pki}, "does not say", "by hand"},
+		"a PKI mount without a mark":             {holds(mounts+pki, "description", "nodes"), []string{"pki owner " + pki}, "has no mark", "-deployment alice"},
 		"another deployment's PKI mount": {
-			func(w *world) { w.objects["sys/internal/ui/mounts/"+pki]["description"] = grant.MountMark("bob") },
-			[]string{"pki owner " + pki}, "belongs to the deployment bob and not to alice", "base_path",
+			holds(mounts+pki, "description", grant.MountMark("bob")), []string{"pki owner " + pki}, "belongs to the deployment bob and not to alice", "base_path",
 		},
 		"a PKI role that is not this program's": {
-			func(w *world) { w.lists[pki+"/roles"] = []string{"i-0123456789abcdef0-kubelet", "web"} },
-			[]string{"pki roles " + pki}, "any name: web", "another PKI mount",
+			lists(pki+"/roles", "i-0123456789abcdef0-kubelet", "web"), []string{"pki roles " + pki}, "any name: web", "another PKI mount",
 		},
 		"a policy with a name that no instance can have": {
-			func(w *world) { w.lists["sys/policies/acl"] = []string{"ec2-i-door", "ec2-" + instanceID + "-node"} },
-			[]string{"names in vault"}, "takes away: sys/policies/acl/ec2-i-door", "delete it",
+			lists("sys/policies/acl", "ec2-i-door", "ec2-"+instanceID+"-node"), []string{"names in vault"}, "takes away: sys/policies/acl/ec2-i-door", "delete it",
 		},
 		"an auth role with a name that no instance can have": {
-			func(w *world) { w.lists["auth/aws/role"] = []string{"i-door", instanceID} },
-			[]string{"names in vault"}, "takes away: auth/aws/role/i-door", "delete it",
+			lists("auth/aws/role", "i-door", instanceID), []string{"names in vault"}, "takes away: auth/aws/role/i-door", "delete it",
 		},
 		"an object with a name that no instance can have": {
-			func(w *world) { w.lists[pki+"/roles"] = []string{"i-door-kubelet"} },
-			[]string{"names in vault"}, "takes away: " + pki + "/roles/i-door-kubelet", "delete it",
+			lists(pki+"/roles", "i-door-kubelet"), []string{"names in vault"}, "takes away: " + pki + "/roles/i-door-kubelet", "delete it",
 		},
-		"the policies cannot be listed": {
-			func(w *world) { w.objectErrs["sys/policies/acl"] = errors.New("status 403") }, []string{"names in vault"}, "403", "infra/vault",
-		},
-		"the roles of a PKI mount cannot be listed": {
-			func(w *world) { w.objectErrs[pki+"/roles"] = errors.New("status 403") }, []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault",
-		},
+		"the policies cannot be listed":             {fails("sys/policies/acl", err403), []string{"names in vault"}, "403", "infra/vault"},
+		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault"},
 		"STS cannot be reached": {
 			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
 			append([]string{"aws identity", "accounts of auth/aws"}, names[14:21]...), "timeout", "STS",
 		},
 		"a member role that does not trust the function": {
-			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} },
-			[]string{"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1"}, "not authorised", "MEMBER_ROLE_NAME",
+			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[18:21], "not authorised", "MEMBER_ROLE_NAME",
 		},
 		"IAM denies": {
 			func(w *world) { w.profileErrs[own] = refusal{"AccessDenied"} }, []string{"iam own account"}, "AccessDenied", "allow iam:GetInstanceProfile",
@@ -209,57 +143,34 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"a region that is not enabled": {
 			func(w *world) {
 				w.instancesErrs[facts.Place{Account: foreign, Region: "us-east-1"}] = refusal{"AuthFailure"}
-			}, []string{"ec2 " + foreign + " us-east-1"}, "AuthFailure", "enabled",
+			},
+			[]string{"ec2 " + foreign + " us-east-1"}, "AuthFailure", "enabled",
 		},
-		"no account and region": {
-			func(w *world) { w.options.Places = nil }, []string{"places"}, "no account", "RECONCILE_REGIONS",
-		},
-		"no table": {
-			func(w *world) { w.shapeErr = errors.New("ResourceNotFoundException") },
-			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "ResourceNotFound", "TABLE_NAME",
-		},
+		"no account and region": {func(w *world) { w.options.Places = nil }, []string{"places"}, "no account", "RECONCILE_REGIONS"},
+		"no table":              {func(w *world) { w.shapeErr = errors.New("ResourceNotFoundException") }, noTable, "ResourceNotFound", "TABLE_NAME"},
 		"a table that may not be read": {
-			func(w *world) { w.shapeErr = refusal{"AccessDeniedException"} },
-			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "AccessDenied", "allow dynamodb:DescribeTable",
+			func(w *world) { w.shapeErr = refusal{"AccessDeniedException"} }, noTable, "AccessDenied", "allow dynamodb:DescribeTable",
 		},
-		"a table that is being created": {
-			func(w *world) { w.shape.Status = "CREATING" }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "CREATING", "wait",
-		},
-		"another program's table": {
-			func(w *world) { w.shape.Keys = "id (S), sort (N)" },
-			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "sort (N)", "TABLE_NAME",
-		},
-		"a table that cannot be restored": {
-			func(w *world) { w.recovery = false }, []string{"ledger recovery"}, "off", "update-continuous-backups",
-		},
+		"a table that is being created":   {func(w *world) { w.shape.Status = "CREATING" }, noTable, "CREATING", "wait"},
+		"another program's table":         {func(w *world) { w.shape.Keys = "id (S), sort (N)" }, noTable, "sort (N)", "TABLE_NAME"},
+		"a table that cannot be restored": {func(w *world) { w.recovery = false }, []string{"ledger recovery"}, "off", "update-continuous-backups"},
 		"backups that may not be read": {
 			func(w *world) { w.recoveryErr = refusal{"AccessDeniedException"} },
 			[]string{"ledger recovery"}, "AccessDenied", "allow dynamodb:DescribeContinuousBackups",
 		},
-		"nothing expires": {
-			func(w *world) { w.expiry = "" }, []string{"ledger expiry"}, `""`, "update-time-to-live",
-		},
-		"another attribute expires": {
-			func(w *world) { w.expiry = "ttl" }, []string{"ledger expiry"}, `"ttl"`, "update-time-to-live",
-		},
-		"a deployment that was torn down": {
-			func(w *world) { w.tornDown = &time.Time{} }, []string{"ledger open"}, "torn down", "item teardown",
-		},
+		"nothing expires":                 {func(w *world) { w.expiry = "" }, []string{"ledger expiry"}, `""`, "update-time-to-live"},
+		"another attribute expires":       {func(w *world) { w.expiry = "ttl" }, []string{"ledger expiry"}, `"ttl"`, "update-time-to-live"},
+		"a deployment that was torn down": {func(w *world) { w.tornDown = &time.Time{} }, []string{"ledger open"}, "torn down", "item teardown"},
 		"a teardown item that may not be read": {
 			func(w *world) { w.tornDownErr = refusal{"AccessDeniedException"} }, []string{"ledger open"}, "AccessDenied", "allow dynamodb:GetItem",
 		},
-		"no profile": {
-			func(w *world) { w.options.Profiles.Profiles = nil }, []string{"profiles"}, "no profile", "TEMPLATES_DIR",
-		},
+		"no profile": {func(w *world) { w.options.Profiles.Profiles = nil }, []string{"profiles"}, "no profile", "TEMPLATES_DIR"},
 		"two profiles for one instance": {
 			func(w *world) { w.options.Profiles.Profiles[1].Match.IAMRoleARN = "*" }, []string{"profile overlap"}, "alice-p0 with alice-p1", "exclude",
 		},
-		"a check that panics": {
-			func(w *world) { w.tablePanics = true }, []string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "nil pointer", "bug of this program",
-		},
+		"a check that panics": {func(w *world) { w.tablePanics = true }, noTable, "nil pointer", "bug of this program"},
 		"a check that hangs": {
-			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond },
-			[]string{"ledger table", "ledger recovery", "ledger expiry", "ledger open"}, "deadline", "reaches DynamoDB",
+			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond }, noTable, "deadline", "reaches DynamoDB",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -299,31 +210,21 @@ func TestDoctor_ReportsHarmlessFindingsAsOK(t *testing.T) {
 		check  string
 		says   string
 	}{
-		"lists from 1.21 on":          {func(w *world) { w.health.Version = "1.21.0" }, "vault version", "together; not_after may exceed"},
-		"lists up to 1.20":            {func(w *world) { w.health.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
-		"not_after, fixed in 1.20.13": {func(w *world) { w.health.Version = "1.20.13" }, "vault version", "not_after is limited"},
-		"not_after, before 1.19.19":   {func(w *world) { w.health.Version = "1.19.18" }, "vault version", "not_after may exceed"},
-		"not_after, on an old branch": {func(w *world) { w.health.Version = "1.18.99" }, "vault version", "not_after may exceed"},
-		"not_after, before 2.0.3":     {func(w *world) { w.health.Version = "2.0.2" }, "vault version", "not_after may exceed"},
-		"not_after, after 2.0.3":      {func(w *world) { w.health.Version = "2.1.0" }, "vault version", "not_after is limited"},
-		"an unknown version":          {func(w *world) { w.health.Version = "next" }, "vault version", `"next"`},
-		"a standby":                   {func(w *world) { w.health.Standby = true }, "vault", "standby"},
-		"the alias by role_id": {
-			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_alias"] = "role_id" }, "aliases of auth/aws", "cannot find the entities",
-		},
-		"an iam_alias that no profile uses": {
-			func(w *world) { w.objects["auth/aws/config/identity"]["iam_alias"] = "unique_id" }, "aliases of auth/aws", "unique_id",
-		},
-		"a PKI mount whose type cannot be read": {
-			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki " + pki, "could not be read",
-		},
-		"a PKI mount whose description cannot be read": {
-			func(w *world) { w.objectErrs["sys/internal/ui/mounts/"+pki] = errors.New("status 403") }, "pki owner " + pki, "not checked: status 403",
-		},
-		"aliases that do not name the instance": {
-			func(w *world) { w.objects["auth/aws/config/identity"]["ec2_metadata"] = []any{"account_id"} }, "aliases of auth/aws", "-set-alias changes that",
-		},
-		"a Vault without ACME": {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "has no ACME"},
+		"lists from 1.21 on":                           {func(w *world) { w.health.Version = "1.21.0" }, "vault version", "together; not_after may exceed"},
+		"lists up to 1.20":                             {func(w *world) { w.health.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
+		"not_after, fixed in 1.20.13":                  {func(w *world) { w.health.Version = "1.20.13" }, "vault version", "not_after is limited"},
+		"not_after, before 1.19.19":                    {func(w *world) { w.health.Version = "1.19.18" }, "vault version", "not_after may exceed"},
+		"not_after, on an old branch":                  {func(w *world) { w.health.Version = "1.18.99" }, "vault version", "not_after may exceed"},
+		"not_after, before 2.0.3":                      {func(w *world) { w.health.Version = "2.0.2" }, "vault version", "not_after may exceed"},
+		"not_after, after 2.0.3":                       {func(w *world) { w.health.Version = "2.1.0" }, "vault version", "not_after is limited"},
+		"an unknown version":                           {func(w *world) { w.health.Version = "next" }, "vault version", `"next"`},
+		"a standby":                                    {func(w *world) { w.health.Standby = true }, "vault", "standby"},
+		"the alias by role_id":                         {holds(identity, "ec2_alias", "role_id"), "aliases of auth/aws", "cannot find the entities"},
+		"an iam_alias that no profile uses":            {holds(identity, "iam_alias", "unique_id"), "aliases of auth/aws", "unique_id"},
+		"a PKI mount whose type cannot be read":        {fails(mounts+pki, err403), "pki " + pki, "could not be read"},
+		"a PKI mount whose description cannot be read": {fails(mounts+pki, err403), "pki owner " + pki, "not checked: status 403"},
+		"aliases that do not name the instance":        {holds(identity, "ec2_metadata", []any{"account_id"}), "aliases of auth/aws", "-set-alias changes that"},
+		"a Vault without ACME":                         {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "has no ACME"},
 		"an endpoint without backups": {
 			func(w *world) { w.recoveryErr = fmt.Errorf("reading: %w", ledger.ErrUnsupported) }, "ledger recovery", "not checked",
 		},
@@ -352,7 +253,7 @@ func TestDoctor_TypeIAMNeedsRoleIDAlias(t *testing.T) {
 	if c := check(t, w.examine(t), "aliases of auth/aws"); !c.OK || !strings.Contains(c.Detail, "cannot find the entities") {
 		t.Errorf("iam_alias=role_id belongs to one instance: want ok and reconcile's limit named, got %+v", c)
 	}
-	w.objects["auth/aws/config/identity"]["iam_alias"] = "unique_id"
+	w.objects[identity]["iam_alias"] = "unique_id"
 	if c := check(t, w.examine(t), "aliases of auth/aws"); c.OK || !strings.Contains(c.Detail, "iam_alias=unique_id") {
 		t.Errorf("with unique_id all instances of an IAM role share one identity: want a failed check, got %+v", c)
 	}

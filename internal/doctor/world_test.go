@@ -60,14 +60,32 @@ type world struct {
 
 func (w *world) TornDown(context.Context) (*time.Time, error) { return w.tornDown, w.tornDownErr }
 
+// The faults of most tests: what Vault lets reconcile do at a path, and what it answers there.
+
+func can(path string, capabilities ...string) func(*world) {
+	return func(w *world) { w.capabilities[path] = capabilities }
+}
+
+func fails(path string, err error) func(*world) { return func(w *world) { w.objectErrs[path] = err } }
+
+func lists(path string, names ...string) func(*world) {
+	return func(w *world) { w.lists[path] = names }
+}
+
+func holds(path, field string, value any) func(*world) {
+	return func(w *world) { w.objects[path][field] = value }
+}
+
+var err403 = errors.New("status 403")
+
 func healthy(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		health: vault.Health{Version: "1.21.8", Initialized: true},
 		objects: map[string]map[string]any{
-			"sys/internal/ui/mounts/auth/aws": {"type": "aws", "accessor": "auth_aws_1"},
-			"sys/internal/ui/mounts/" + pki:   {"type": "pki", "description": "nodes; " + grant.MountMark("alice")},
-			"auth/aws/config/identity": {
+			mounts + "auth/aws": {"type": "aws", "accessor": "auth_aws_1"},
+			mounts + pki:        {"type": "pki", "description": "nodes; " + grant.MountMark("alice")},
+			identity: {
 				"ec2_alias": "instance_id", "iam_alias": "role_id",
 				"ec2_metadata": []any{"account_id", "instance_id"}, "iam_metadata": []any{"account_id", "inferred_entity_id"},
 			},
