@@ -10,12 +10,7 @@ import (
 
 func TestAuthRole_IsAlwaysBoundToTheInstance(t *testing.T) {
 	for _, kind := range []string{"ec2", "iam"} {
-		fs := files()
-		replace("worker/profile.yaml", "auth: {", "auth: {type: "+kind+", ")(fs)
-		g, err := render(t, fs, baseline())
-		if err != nil {
-			t.Fatal(err)
-		}
+		g := rendered(t, filesWith(replace("worker/profile.yaml", "auth: {", "auth: {type: "+kind+", ")), baseline())
 		for field, want := range map[string][]string{
 			"bound_ec2_instance_id":          {"i-0123456789abcdef0"},
 			"bound_account_id":               {"123456789012"},
@@ -39,18 +34,13 @@ func TestAuthRole_BindsTheInstancesIAMRole(t *testing.T) {
 		"ec2": {"bound_iam_role_arn": []string{f.IAMRoleARN}, "bound_iam_principal_arn": []string{}, "resolve_aws_unique_ids": true},
 		"iam": {"bound_iam_role_arn": []string{f.IAMRoleARN}, "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/alice-worker"}, "resolve_aws_unique_ids": false},
 	} {
-		fs := files()
-		both(replace("worker/profile.yaml", "{token_ttl:", "{type: "+kind+", token_ttl:"), replace("worker/profile.yaml", "role/alice-worker", "role/*alice-worker"))(fs)
-		g, err := render(t, fs, f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		fs := filesWith(replace("worker/profile.yaml", "{token_ttl:", "{type: "+kind+", token_ttl:"), replace("worker/profile.yaml", "role/alice-worker", "role/*alice-worker"))
+		g := rendered(t, fs, f)
 		if differ := (grant.Object{Kind: grant.KindAuthRole, Fields: want}).Differences(g.AuthRole.Fields); len(differ) > 0 {
 			t.Errorf("%s: %v differ, so that a session of another role, or an instance profile with another role, could log in: %v", kind, differ, g.AuthRole.Fields)
 		}
 	}
-	fs := files()
-	both(replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))(fs)
+	fs := filesWith(replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))
 	f.IAMRoleARN = ""
 	if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
 		t.Errorf("want an instance without a role refused for auth.type iam, since it has no principal to bind, got %v", err)

@@ -55,15 +55,50 @@ func baseline() facts.Instance {
 	}
 }
 
-func load(fs fstest.MapFS) (*grant.Set, error) { return grant.Load(fs) }
+// filesWith returns the baseline's files with changes.
+func filesWith(changes ...func(fstest.MapFS)) fstest.MapFS {
+	fs := files()
+	both(changes...)(fs)
+	return fs
+}
+
+// loaded returns the set of profiles that must load, so that only the instance can fail.
+func loaded(t *testing.T, fs fstest.MapFS) *grant.Set {
+	t.Helper()
+	set, err := grant.Load(fs)
+	if err != nil {
+		t.Fatalf("the profiles must load: %v", err)
+	}
+	return set
+}
+
+// wantFault fails unless the files are refused with an error that says all of these texts.
+func wantFault(t *testing.T, fs fstest.MapFS, says ...string) {
+	t.Helper()
+	_, err := grant.Load(fs)
+	for _, text := range says {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("want an error that says %q, got %v", text, err)
+		}
+	}
+}
+
+// rendered returns the grant of an instance that must get one.
+func rendered(t *testing.T, fs fstest.MapFS, f facts.Instance) *grant.Grant {
+	t.Helper()
+	g, err := render(t, fs, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// policyOf returns the text of a grant's first policy.
+func policyOf(g *grant.Grant) string { return fmt.Sprint(g.Objects[0].Fields["policy"]) }
 
 func render(t *testing.T, fs fstest.MapFS, f facts.Instance) (*grant.Grant, error) {
 	t.Helper()
-	set, err := load(fs)
-	if err != nil {
-		t.Fatalf("the profile must load, so that only the instance can fail: %v", err)
-	}
-	p, err := set.Match(f)
+	p, err := loaded(t, fs).Match(f)
 	if err != nil || p == nil {
 		t.Fatalf("the instance must match the profile: %v, %v", p, err)
 	}
@@ -81,8 +116,9 @@ func replace(name, old, with string) func(fstest.MapFS) {
 	}
 }
 
-func replaceIn(f fstest.MapFS, file, old, text string) {
-	f[file] = &fstest.MapFile{Data: []byte(strings.Replace(string(f[file].Data), old, text, 1))}
+// text returns a change of a file to this text.
+func text(name, data string) func(fstest.MapFS) {
+	return func(fs fstest.MapFS) { fs[name] = &fstest.MapFile{Data: []byte(data)} }
 }
 
 // tagged lets a tag choose the baseline's FQDN.

@@ -29,7 +29,7 @@ func TestClaims_CoverEverythingUnshared(t *testing.T) {
 		change func(fstest.MapFS)
 		want   []grant.Claim
 	}{
-		"names, common name and addresses": {nil, at("10.1.1.4", "ip-10-1-1-4.ec2.internal", "system:node:ip-10-1-1-4.ec2.internal")},
+		"names, common name and addresses": {both(), at("10.1.1.4", "ip-10-1-1-4.ec2.internal", "system:node:ip-10-1-1-4.ec2.internal")},
 		"derived names, and no fixed or shared ones": {asMaster,
 			at("10.1.1.4", "etcd-ip-10-1-1-4.ec2.internal", "ip-10-1-1-4.ec2.internal")},
 		"a common name that is shared": {replace("worker/profile.yaml", `common_name: "system:node:{{ .FQDN }}"`, `common_name: "nodes of {{ .Region }}", shared_common_name: true`),
@@ -39,14 +39,7 @@ func TestClaims_CoverEverythingUnshared(t *testing.T) {
 		"no address of a role without pkiAccess": {replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""),
 			at("ip-10-1-1-4.ec2.internal", "system:node:ip-10-1-1-4.ec2.internal")},
 	} {
-		fs := files()
-		if row.change != nil {
-			row.change(fs)
-		}
-		g, err := render(t, fs, baseline())
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
+		g := rendered(t, filesWith(row.change), baseline())
 		if !slices.Equal(g.Claims, row.want) {
 			t.Errorf("%s: got %v\nwant %v: another instance can hold a name that is not claimed", name, g.Claims, row.want)
 		}

@@ -3,7 +3,6 @@ package grant_test
 import (
 	"strings"
 	"testing"
-	"testing/fstest"
 )
 
 func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
@@ -40,27 +39,18 @@ func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
 		"an unquoted path":                    {`path alice_cluster { capabilities = ["read"] }`, "path"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := files()
-			fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(row.block)}
-			if _, err := load(fs); err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "policy.hcl.tmpl") {
-				t.Errorf("want an error that names the file and says %q, got %v", row.says, err)
-			}
+			wantFault(t, filesWith(text("worker/policy.hcl.tmpl", row.block)), "policy.hcl.tmpl", row.says)
 		})
 	}
 }
 
 func TestLoad_AcceptsNestedJSONAndParameters(t *testing.T) {
-	fs := files()
-	fs["worker/host.json.tmpl"] = &fstest.MapFile{Data: []byte(`{"data":{"a":{"b":"c"}}}`)}
-	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)}
-	if _, err := load(fs); err != nil {
-		t.Error(err)
-	}
+	loaded(t, filesWith(text("worker/host.json.tmpl", `{"data":{"a":{"b":"c"}}}`),
+		text("worker/policy.hcl.tmpl", `path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)))
 }
 
 func TestLoad_NamesFaultByFileLineAndRule(t *testing.T) {
-	fs := files()
-	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`# line 1
+	wantFault(t, filesWith(text("worker/policy.hcl.tmpl", `# line 1
 {{ pkiAccess "kubelet" }}
 
 path "alice_cluster/kv/x" {
@@ -69,38 +59,21 @@ path "alice_cluster/kv/x" {
 path "sys/mounts" {
   capabilities = ["read"]
 }
-`)}
-	_, err := load(fs)
-	if err == nil || !strings.Contains(err.Error(), "worker/policy.hcl.tmpl:7: ") || !strings.Contains(err.Error(), `is outside the base path "alice_cluster"`) {
-		t.Errorf("want file, line 7 of the template and the rule, got %v", err)
-	}
+`)), "worker/policy.hcl.tmpl:7: ", `is outside the base path "alice_cluster"`)
 }
 
 func TestLoad_AcceptsHarmlessPolicyPaths(t *testing.T) {
-	fs := files()
-	fs["worker/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "auth/token/lookup-self" { capabilities = ["read"] }
+	loaded(t, filesWith(text("worker/policy.hcl.tmpl", `path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self" { capabilities = ["update"] }
 path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["read"] }
 path "alice_cluster/pki/k8s/*" { capabilities = ["deny"] }
 path "alice_cluster/kv/+/shared/*" { capabilities = ["read", "list"] }
-`)}
-	if _, err := load(fs); err != nil {
-		t.Error(err)
-	}
+`)))
 }
 
 func TestPKIMount_OfOtherProfileIsOutOfReach(t *testing.T) {
-	fs := files()
-	second := strings.NewReplacer("alice_cluster-worker", "alice_cluster-etcd", "role/alice-worker", "role/alice-etcd", "pki/k8s", "pki/etcd").Replace(baselineProfile)
-	fs["etcd/profile.yaml"] = &fstest.MapFile{Data: []byte(second)}
-	for _, f := range []string{"policy.hcl.tmpl", "kubelet.json.tmpl", "host.json.tmpl"} {
-		fs["etcd/"+f] = fs["worker/"+f]
-	}
-	if _, err := load(fs); err != nil {
-		t.Fatal(err)
-	}
-	fs["etcd/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`path "alice_cluster/pki/k8s/issue/x" { capabilities = ["update"] }`)}
-	if _, err := load(fs); err == nil || !strings.Contains(err.Error(), "reaches the PKI mount") {
-		t.Errorf("want the etcd profile kept from the worker's PKI mount, got %v", err)
-	}
+	etcd := strings.NewReplacer("alice_cluster-worker", "alice_cluster-etcd", "role/alice-worker", "role/alice-etcd", "pki/k8s", "pki/etcd").Replace(baselineProfile)
+	loaded(t, filesWith(second(etcd)))
+	reaching := text("master/policy.hcl.tmpl", `path "alice_cluster/pki/k8s/issue/x" { capabilities = ["update"] }`)
+	wantFault(t, filesWith(second(etcd), reaching), "reaches the PKI mount")
 }

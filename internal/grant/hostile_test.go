@@ -76,13 +76,11 @@ func TestRender_RefusesHostileValues(t *testing.T) {
 		for what, value := range hostile {
 			for place, file := range map[string]string{"a policy's path": "worker/policy.hcl.tmpl", "JSON": "worker/host.json.tmpl"} {
 				attempts++
-				fs := files()
 				old := "{{ .InstanceID }}"
 				if place == "JSON" {
 					old = "{{ .FQDN }}"
 				}
-				replace(file, old, "{{ "+s.use+" }}")(fs)
-				replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "*"`)(fs)
+				fs := filesWith(replace(file, old, "{{ "+s.use+" }}"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "*"`))
 				if from == "IAMInstanceProfileARN" {
 					replace("worker/profile.yaml", `iam_instance_profile_arn`, `iam_role_arn`)(fs)
 				}

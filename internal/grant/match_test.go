@@ -8,7 +8,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
 func TestMatch_OfTwoProfilesIsRefused(t *testing.T) {
@@ -17,11 +16,7 @@ func TestMatch_OfTwoProfilesIsRefused(t *testing.T) {
 		fs[strings.Replace(name, "worker/", "other/", 1)] = f
 	}
 	replace("other/profile.yaml", "alice_cluster-worker", "alice_cluster-other")(fs)
-	set, err := load(fs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = set.Match(baseline())
+	_, err := loaded(t, fs).Match(baseline())
 	if fault.KindOf(err) != fault.Refuse || !strings.Contains(fmt.Sprint(err), "alice_cluster-worker") || !strings.Contains(fmt.Sprint(err), "alice_cluster-other") {
 		t.Errorf("want a refusal that names both profiles, got %v", err)
 	}
@@ -53,12 +48,7 @@ func TestMatch_NeedsEveryField(t *testing.T) {
 		"two conditions, one not met":          {`iam_role_arn: "*", iam_instance_profile_arn: "other"`, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := files()
-			replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, row.match)(fs)
-			set, err := load(fs)
-			if err != nil {
-				t.Fatal(err)
-			}
+			set := loaded(t, filesWith(replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, row.match)))
 			f := baseline()
 			if row.change != nil {
 				row.change(&f)
@@ -76,30 +66,14 @@ func TestProfile_NamesTheTagsItUses(t *testing.T) {
 		change func(fstest.MapFS)
 		want   bool
 	}{
-		"no tag": {func(fstest.MapFS) {}, false},
-		"another tag": {func(f fstest.MapFS) {
-			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {role: worker}, ")
-		}, false},
-		"match has it": {func(f fstest.MapFS) {
-			replaceIn(f, "worker/profile.yaml", "match: {", "match: {tags: {identity: ready}, ")
-		}, true},
-		"fqdn uses it": {func(f fstest.MapFS) {
-			replaceIn(f, "worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "identity" }}'`+"\nfqdn_suffixes: [alice.example]")
-		}, true},
-		"a template uses it": {func(f fstest.MapFS) {
-			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag "identity" }}`)
-		}, true},
-		"a template can use it": {func(f fstest.MapFS) {
-			replaceIn(f, "worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag .Region }}`)
-		}, true},
+		"no tag":                {both(), false},
+		"another tag":           {replace("worker/profile.yaml", "match: {", "match: {tags: {role: worker}, "), false},
+		"match has it":          {replace("worker/profile.yaml", "match: {", "match: {tags: {identity: ready}, "), true},
+		"fqdn uses it":          {replace("worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, `fqdn: '{{ .Tag "identity" }}'`+"\nfqdn_suffixes: [alice.example]"), true},
+		"a template uses it":    {replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag "identity" }}`), true},
+		"a template can use it": {replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .InstanceID }}-{{ .Tag .Region }}`), true},
 	} {
-		f := files()
-		row.change(f)
-		set, err := grant.Load(f)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if got := set.Profiles[0].UsesTag("identity"); got != row.want {
+		if got := loaded(t, filesWith(row.change)).Profiles[0].UsesTag("identity"); got != row.want {
 			t.Errorf("%s: the profile uses the tag: %v, want %v", name, got, row.want)
 		}
 	}

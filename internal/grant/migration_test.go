@@ -1,7 +1,6 @@
 package grant_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -40,10 +39,7 @@ path "{{ .BasePath }}/secret/foo" { capabilities = ["read"] }
 }
 
 func TestPluginSamples_RenderAsPorted(t *testing.T) {
-	g, err := render(t, ported(), baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := rendered(t, ported(), baseline())
 	id := baseline().ID
 	var paths []string
 	for _, o := range g.All() {
@@ -53,10 +49,10 @@ func TestPluginSamples_RenderAsPorted(t *testing.T) {
 	if !slices.Equal(paths, want) {
 		t.Errorf("want the objects %q, got %q", want, paths)
 	}
-	text := fmt.Sprint(g.Objects[0].Fields["policy"])
+	policy := policyOf(g)
 	for _, rule := range []string{`path "tarmak/secret/*"`, `path "tarmak/secret/foo"`, `path "tarmak/pki/issue/` + id + `-test_pki"`} {
-		if !strings.Contains(text, rule) {
-			t.Errorf("want the rule %s in\n%s", rule, text)
+		if !strings.Contains(policy, rule) {
+			t.Errorf("want the rule %s in\n%s", rule, policy)
 		}
 	}
 	role := g.Objects[1].Fields
@@ -78,10 +74,8 @@ func TestPluginSamples_UnportedAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := ported()
-			fs[c.file] = &fstest.MapFile{Data: []byte(c.text)}
-			if _, err := load(fs); err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("want an error that says %q, got %v", c.says, err)
-			}
+			text(c.file, c.text)(fs)
+			wantFault(t, fs, c.says)
 		})
 	}
 }

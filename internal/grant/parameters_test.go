@@ -1,7 +1,6 @@
 package grant_test
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,13 +8,7 @@ import (
 )
 
 func TestClientStyle_CompleteAllowsEmptyFields(t *testing.T) {
-	fs := files()
-	replace("worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")(fs)
-	g, err := render(t, fs, baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := fmt.Sprint(g.Objects[0].Fields["policy"])
+	text := policyOf(rendered(t, filesWith(replace("worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")), baseline()))
 	for _, line := range []string{`"uri_sans" = [""]`, `"not_after" = [""]`, `"serial_number" = [""]`, `"ip_sans" = ["10.1.1.4", ""]`, `"exclude_cn_from_sans" = [true, false, "true", "false"]`} {
 		if strings.Count(text, line) != 2 {
 			t.Errorf("want %s for issue and sign, got\n%s", line, text)
@@ -24,17 +17,13 @@ func TestClientStyle_CompleteAllowsEmptyFields(t *testing.T) {
 }
 
 func TestSharedName_IsForEveryInstance(t *testing.T) {
-	fs := files()
-	replace("worker/profile.yaml", "template: kubelet.json.tmpl", "shared_dns_names: [api.corp.example], template: kubelet.json.tmpl")(fs)
+	fs := filesWith(replace("worker/profile.yaml", "template: kubelet.json.tmpl", "shared_dns_names: [api.corp.example], template: kubelet.json.tmpl"))
 	for _, last := range []string{"4", "5"} {
 		f := baseline()
 		f.PrivateDNSName = "ip-10-1-1-" + last + ".ec2.internal"
-		g, err := render(t, fs, f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		g := rendered(t, fs, f)
 		want := `"alt_names" = ["api.corp.example", "` + f.PrivateDNSName + `", "api.corp.example,` + f.PrivateDNSName + `"]`
-		if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Count(text, want) != 2 {
+		if text := policyOf(g); strings.Count(text, want) != 2 {
 			t.Errorf("want %s, got\n%s", want, text)
 		}
 		if domains := g.Objects[1].Fields["allowed_domains"].([]string); !slices.Contains(domains, "api.corp.example") {
@@ -46,24 +35,15 @@ func TestSharedName_IsForEveryInstance(t *testing.T) {
 func TestRender_AddressesAreCanonical(t *testing.T) {
 	f := baseline()
 	f.IPv6s = []netip.Addr{netip.MustParseAddr("2001:0db8:0:0:0:0:0:0005")}
-	g, err := render(t, files(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := `"ip_sans" = ["10.1.1.4", "2001:db8::5", "10.1.1.4,2001:db8::5"]`
-	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Count(text, want) != 2 {
+	if text := policyOf(rendered(t, files(), f)); strings.Count(text, want) != 2 {
 		t.Errorf("want %s for issue and sign, since Vault compares addresses as text, got\n%s", want, text)
 	}
 }
 
 func TestPKIRole_WithoutAddressesOmitsIPSANs(t *testing.T) {
-	fs := files()
-	replace("worker/profile.yaml", `template: kubelet.json.tmpl`, `ip_addresses: [], template: kubelet.json.tmpl`)(fs)
-	g, err := render(t, fs, baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); strings.Contains(text, "ip_sans") {
+	g := rendered(t, filesWith(replace("worker/profile.yaml", `template: kubelet.json.tmpl`, `ip_addresses: [], template: kubelet.json.tmpl`)), baseline())
+	if text := policyOf(g); strings.Contains(text, "ip_sans") {
 		t.Errorf("want no ip_sans, since an empty list would allow any address, got\n%s", text)
 	}
 	if g.Objects[1].Fields["allow_ip_sans"] != false {

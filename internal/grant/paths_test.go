@@ -3,7 +3,6 @@ package grant_test
 import (
 	"slices"
 	"testing"
-	"testing/fstest"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
@@ -129,8 +128,7 @@ func TestInstanceOf_GoesByTheKindsNames(t *testing.T) {
 }
 
 func TestOutputFolders_AreThoseOfTheObjects(t *testing.T) {
-	fs := files()
-	fs["etcd/profile.yaml"] = &fstest.MapFile{Data: []byte(`name: alice_cluster-etcd
+	fs := filesWith(text("etcd/profile.yaml", `name: alice_cluster-etcd
 match: {iam_role_arn: "arn:aws:iam::*:role/alice-etcd"}
 base_path: alice_cluster
 fqdn: "{{ .PrivateDNSName }}"
@@ -139,13 +137,8 @@ outputs:
   - {name: server, type: pki-role, path: pki/etcd/roles, template: role.json.tmpl}
   - {name: peer, type: pki-role, path: pki/etcd/roles, template: role.json.tmpl}
   - {name: host, type: generic, path: ssh/roles, template: host.json.tmpl}
-`)}
-	fs["etcd/role.json.tmpl"] = &fstest.MapFile{Data: []byte(baselineRole)}
-	fs["etcd/host.json.tmpl"] = &fstest.MapFile{Data: []byte(baselineHost)}
-	set, err := load(fs)
-	if err != nil {
-		t.Fatal(err)
-	}
+`), text("etcd/role.json.tmpl", baselineRole), text("etcd/host.json.tmpl", baselineHost))
+	set := loaded(t, fs)
 	want := []string{"alice_cluster/pki/etcd/roles", "alice_cluster/pki/k8s/roles", "alice_cluster/ssh/roles"}
 	if got := set.OutputFolders(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
@@ -153,7 +146,11 @@ outputs:
 	of := map[string][]string{}
 	for _, p := range set.Profiles {
 		of[p.Name] = p.OutputFolders()
-		for _, o := range mustRender(t, p).Objects {
+		g, err := p.Render(baseline(), grant.Realm{Deployment: "test", AuthMount: "aws"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range g.Objects {
 			isOutput := o.Kind != grant.KindPolicy
 			if isOutput != slices.Contains(p.OutputFolders(), grant.FolderOf(o.Path)) {
 				t.Errorf("%s: %s: want in an output folder: %v, got the folders %q", p.Name, o.Path, isOutput, p.OutputFolders())
@@ -166,15 +163,6 @@ outputs:
 	if !slices.Equal(of["alice_cluster-etcd"], []string{want[0], want[2]}) || !slices.Equal(of["alice_cluster-worker"], want[1:]) {
 		t.Errorf("by profile: got %q", of)
 	}
-}
-
-func mustRender(t *testing.T, p *grant.Profile) *grant.Grant {
-	t.Helper()
-	g, err := p.Render(baseline(), grant.Realm{Deployment: "test", AuthMount: "aws"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g
 }
 
 func TestPath_BelongsToAnInstanceByForm(t *testing.T) {

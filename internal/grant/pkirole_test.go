@@ -6,14 +6,9 @@ import (
 )
 
 func TestPKIRole_WithoutAccessHasNoSharedNames(t *testing.T) {
-	fs := files()
-	both(replace("worker/profile.yaml", "type: pki-role,", "type: pki-role, shared_dns_names: [api.corp.example],"),
-		replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""))(fs)
-	g, err := render(t, fs, baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
-	role := g.Objects[1].Fields
+	fs := filesWith(replace("worker/profile.yaml", "type: pki-role,", "type: pki-role, shared_dns_names: [api.corp.example],"),
+		replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`, ""))
+	role := rendered(t, fs, baseline()).Objects[1].Fields
 	if domains, _ := role["allowed_domains"].([]string); slices.Contains(domains, "api.corp.example") || role["allow_ip_sans"] != false {
 		t.Errorf("want a role without pkiAccess to have no shared name and no addresses, got %v and addresses %v", domains, role["allow_ip_sans"])
 	}

@@ -1,7 +1,6 @@
 package grant_test
 
 import (
-	"strings"
 	"testing"
 	"testing/fstest"
 )
@@ -64,6 +63,7 @@ func TestLoad_RefusesBadProfiles(t *testing.T) {
 		"a tag as an organization":               {replace(role, "system:nodes", `{{ .Tag "team" }}`), "no tag may be in a certificate"},
 		"a negative duration":                    {replace(role, `"24h"`, `"-1h"`), "max_ttl"},
 		"a PKI role as a generic object":         {replace(host, `"key_type"`, `"allow_any_name": true, "key_type"`), "use type pki-role"},
+		"a generic object on a PKI mount":        {replace(profile, "path: ssh/roles", "path: pki/k8s/roles"), "use type pki-role"}, // it has no lock
 		"a generic object in KV version 2":       {replace(profile, "path: ssh/roles", "path: kv/data/hosts"), "KV engine"},
 		"a second document":                      {replace(profile, "name: alice_cluster-worker", "name: alice_cluster-worker\n---\nname: x"), "second document"},
 		"an unknown client style":                {replace(profile, "base_path:", "client_style: chatty\nbase_path:"), "client_style"},
@@ -71,35 +71,12 @@ func TestLoad_RefusesBadProfiles(t *testing.T) {
 		"an empty pattern for a tag":             {replace(profile, "{iam_role_arn:", `{tags: {a: ""}, iam_role_arn:`), "can never match"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := files()
-			row.spoil(fs)
-			_, err := load(fs)
-			if err == nil || !strings.Contains(err.Error(), row.says) {
-				t.Fatalf("want an error that says %q, got %v", row.says, err)
-			}
-			if !strings.Contains(err.Error(), "worker/") {
-				t.Errorf("the error must name the profile's file: %v", err)
-			}
+			wantFault(t, filesWith(row.spoil), "worker/", row.says)
 		})
 	}
 }
 
-func TestGenericObject_RefusesAPKIMount(t *testing.T) {
-	fs := files()
-	replace("worker/profile.yaml", "path: ssh/roles", "path: pki/k8s/roles")(fs)
-	if _, err := load(fs); err == nil || !strings.Contains(err.Error(), "use type pki-role") {
-		t.Errorf("want the profile refused, since a generic object has no lock, got %v", err)
-	}
-}
-
 func TestLoad_ReportsEveryFaultAtOnce(t *testing.T) {
-	fs := files()
-	replace("worker/profile.yaml", "fqdn:", "fqnd:")(fs)
-	fs["broken/profile.yaml"] = &fstest.MapFile{Data: []byte("name: x")}
-	_, err := load(fs)
-	for _, part := range []string{"worker/profile.yaml", "broken/profile.yaml", "fqnd", "base_path", "outputs"} {
-		if err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("want all faults in one error, %q is missing: %v", part, err)
-		}
-	}
+	wantFault(t, filesWith(replace("worker/profile.yaml", "fqdn:", "fqnd:"), text("broken/profile.yaml", "name: x")),
+		"worker/profile.yaml", "broken/profile.yaml", "fqnd", "base_path", "outputs")
 }

@@ -2,7 +2,6 @@ package grant_test
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,10 +13,7 @@ import (
 )
 
 func TestBaseline_LoadsAndRenders(t *testing.T) {
-	g, err := render(t, files(), baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := rendered(t, files(), baseline())
 	var paths []string
 	for _, o := range g.All() {
 		paths = append(paths, string(o.Kind)+" "+o.Path)
@@ -31,10 +27,7 @@ func TestBaseline_LoadsAndRenders(t *testing.T) {
 	if !slices.Equal(paths, want) {
 		t.Errorf("other programs rely on these names\ngot  %q\nwant %q", paths, want)
 	}
-	again, err := render(t, files(), baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
+	again := rendered(t, files(), baseline())
 	for i, o := range g.All() {
 		if o.SHA256() != again.All()[i].SHA256() {
 			t.Errorf("%s renders differently the second time: every event would write it", o.Path)
@@ -43,7 +36,6 @@ func TestBaseline_LoadsAndRenders(t *testing.T) {
 }
 
 func TestRender_BadValueGrantsNothing(t *testing.T) {
-	fromTag := replace("worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"name\" }}'\nfqdn_suffixes: [corp.example]")
 	inPath := replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`)
 	inJSON := replace("worker/host.json.tmpl", "{{ .FQDN }}", `{{ .Tag "team" }}`)
 	tag := func(key, value string) func(*facts.Instance) {
@@ -55,17 +47,17 @@ func TestRender_BadValueGrantsNothing(t *testing.T) {
 		kind   fault.Kind
 		says   string
 	}{
-		"no DNS name yet":                      {nil, func(f *facts.Instance) { f.PrivateDNSName = "" }, fault.Retry, ".PrivateDNSName is empty"},
-		"no address yet":                       {nil, func(f *facts.Instance) { f.IPv4s = nil }, fault.Retry, "no private address"},
-		"an invalid instance ID":               {nil, func(f *facts.Instance) { f.ID = "i-x" }, fault.Refuse, "instance ID"},
-		"an FQDN that is an address":           {fromTag, tag("name", "10.0.0.5"), fault.Refuse, "not a host name"},
-		"an FQDN with a wildcard":              {fromTag, tag("name", "*.corp.example"), fault.Refuse, "only letters, digits"},
-		"an FQDN with a space":                 {fromTag, tag("name", "a b.corp.example"), fault.Refuse, "RFC 1123"},
-		"an FQDN with an empty label":          {fromTag, tag("name", "a..corp.example"), fault.Refuse, "RFC 1123"},
-		"an FQDN outside its suffixes":         {fromTag, tag("name", "db1.evil.example"), fault.Refuse, "none of fqdn_suffixes"},
-		"an FQDN that ends like a suffix":      {fromTag, tag("name", "db1.notcorp.example"), fault.Refuse, "none of fqdn_suffixes"},
-		"the suffix alone":                     {fromTag, tag("name", "corp.example"), fault.Refuse, "none of fqdn_suffixes"},
-		"an FQDN of 300 characters":            {fromTag, tag("name", strings.Repeat("abcdefgh.", 27)+"corp.example"), fault.Refuse, "253"},
+		"no DNS name yet":                      {both(), func(f *facts.Instance) { f.PrivateDNSName = "" }, fault.Retry, ".PrivateDNSName is empty"},
+		"no address yet":                       {both(), func(f *facts.Instance) { f.IPv4s = nil }, fault.Retry, "no private address"},
+		"an invalid instance ID":               {both(), func(f *facts.Instance) { f.ID = "i-x" }, fault.Refuse, "instance ID"},
+		"an FQDN that is an address":           {tagged, tag("name", "10.0.0.5"), fault.Refuse, "not a host name"},
+		"an FQDN with a wildcard":              {tagged, tag("name", "*.corp.example"), fault.Refuse, "only letters, digits"},
+		"an FQDN with a space":                 {tagged, tag("name", "a b.corp.example"), fault.Refuse, "RFC 1123"},
+		"an FQDN with an empty label":          {tagged, tag("name", "a..corp.example"), fault.Refuse, "RFC 1123"},
+		"an FQDN outside its suffixes":         {tagged, tag("name", "db1.evil.example"), fault.Refuse, "none of fqdn_suffixes"},
+		"an FQDN that ends like a suffix":      {tagged, tag("name", "db1.notcorp.example"), fault.Refuse, "none of fqdn_suffixes"},
+		"the suffix alone":                     {tagged, tag("name", "corp.example"), fault.Refuse, "none of fqdn_suffixes"},
+		"an FQDN of 300 characters":            {tagged, tag("name", strings.Repeat("abcdefgh.", 27)+"corp.example"), fault.Refuse, "253"},
 		"a missing tag":                        {inPath, func(f *facts.Instance) { delete(f.Tags, "team") }, fault.Refuse, `no tag "team"`},
 		"an empty tag":                         {inPath, tag("team", ""), fault.Refuse, "is empty"},
 		"a tag with a quote":                   {inPath, tag("team", `x" { capabilities = ["sudo"] } path "sys/*`), fault.Refuse, "only letters, digits"},
@@ -80,13 +72,9 @@ func TestRender_BadValueGrantsNothing(t *testing.T) {
 		"a tag that is a dot segment":          {inPath, tag("team", ".."), fault.Refuse, "dot segment"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := files()
-			if row.spoil != nil {
-				row.spoil(fs)
-			}
 			f := baseline()
 			row.change(&f)
-			g, err := render(t, fs, f)
+			g, err := render(t, filesWith(row.spoil), f)
 			if err == nil || fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.says) {
 				t.Fatalf("want an error of kind %s that says %q, got %v (kind %s), grant %v", row.kind, row.says, err, fault.KindOf(err), g)
 			}
@@ -101,13 +89,8 @@ func TestRender_BadValueGrantsNothing(t *testing.T) {
 }
 
 func TestRender_AcceptsATagInAPath(t *testing.T) {
-	fs := files()
-	replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`)(fs)
-	g, err := render(t, fs, baseline())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := fmt.Sprint(g.Objects[0].Fields["policy"]); !strings.Contains(text, `path "alice_cluster/kv/data/storage"`) {
+	g := rendered(t, filesWith(replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`)), baseline())
+	if text := policyOf(g); !strings.Contains(text, `path "alice_cluster/kv/data/storage"`) {
 		t.Errorf("want the tag's value in the path, got %s", text)
 	}
 }
@@ -116,10 +99,7 @@ func FuzzRenderTag(f *testing.F) {
 	for _, s := range []string{"storage", `x" {}`, "{{", "a/b", "+", "*", "..", "\x00", "\u202e", "a,b", "#", "${x}", `\"`} {
 		f.Add(s)
 	}
-	fs := files()
-	replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`)(fs)
-	replace("worker/host.json.tmpl", "{{ .FQDN }}", `{{ .Tag "team" }}`)(fs)
-	set, err := load(fs)
+	set, err := grant.Load(filesWith(replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`), replace("worker/host.json.tmpl", "{{ .FQDN }}", `{{ .Tag "team" }}`)))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -134,7 +114,7 @@ func FuzzRenderTag(f *testing.F) {
 		if err != nil {
 			return
 		}
-		text := fmt.Sprint(g.Objects[0].Fields["policy"])
+		text := policyOf(g)
 		if strings.Count(text, "path ") != 3 || strings.Count(text, "capabilities") != 3 || !strings.Contains(text, `"alice_cluster/kv/data/`+tag+`"`) {
 			t.Errorf("tag %q renders\n%s", tag, text)
 		}

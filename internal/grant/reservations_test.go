@@ -4,7 +4,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/fstest"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
@@ -35,52 +37,40 @@ func TestName_OfAnotherProfileIsRefused(t *testing.T) {
 		"the same form as the other's":         {master: `fqdn: "{{ .PrivateDNSName }}"`, with: "fqdn: '{{ .Tag \"name\" }}'\nfqdn_suffixes: [corp.example]", tag: "db1.corp.example"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := files()
-			tagged(fs)
-			second(strings.Replace(masterProfile, row.master, row.with, 1))(fs)
 			f := baseline()
 			f.Tags["name"] = row.tag
-			_, err := render(t, fs, f)
+			_, err := render(t, filesWith(tagged, second(strings.Replace(masterProfile, row.master, row.with, 1))), f)
 			refused := err != nil && fault.KindOf(err) == fault.Refuse
 			if refused != (row.says != "") || (refused && !strings.Contains(err.Error(), row.says)) {
 				t.Errorf("tag %q: want an error that says %q, got %v", row.tag, row.says, err)
 			}
 		})
 	}
-	t.Run("a service's address", func(t *testing.T) {
-		fs := files()
-		second(masterProfile)(fs)
+	const shared = "type: pki-role, shared_dns_names: [api.corp.example],"
+	named := func(tag string) func(*facts.Instance) { return func(f *facts.Instance) { f.Tags["name"] = tag } }
+	for name, row := range map[string]struct {
+		files  fstest.MapFS
+		change func(*facts.Instance)
+		says   string
+	}{
+		"a service's address": {
+			filesWith(second(masterProfile)), func(f *facts.Instance) { f.IPv4s = append(f.IPv4s, netipFrom(10, 254, 0, 1)) },
+			"10.254.0.1 is fixed in profile alice_cluster-master",
+		},
+		"a service's address in another spelling": {
+			filesWith(second(strings.Replace(masterProfile, "10.254.0.1", `"FD00:0:0::1"`, 1))),
+			func(f *facts.Instance) { f.IPv6s = append(f.IPv6s, netip.MustParseAddr("fd00::1")) },
+			"fd00::1 is fixed in profile alice_cluster-master",
+		},
+		"an address as common name": {
+			filesWith(tagged, replace("worker/profile.yaml", `"system:node:{{ .FQDN }}"`, `'{{ trimSuffix ".corp.example" .FQDN }}'`)), named("10.9.9.9.corp.example"), "",
+		},
+		"its own shared name": {filesWith(tagged, replace("worker/profile.yaml", "type: pki-role,", shared)), named("api.corp.example"), ""},
+	} {
 		f := baseline()
-		f.IPv4s = append(f.IPv4s, netipFrom(10, 254, 0, 1))
-		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "10.254.0.1 is fixed in profile alice_cluster-master") {
-			t.Errorf("want an instance with the address of the cluster's API service refused, got %v", err)
+		row.change(&f)
+		if _, err := render(t, row.files, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), row.says) {
+			t.Errorf("%s: want a refusal that says %q, got %v", name, row.says, err)
 		}
-	})
-	t.Run("a service's address in another spelling", func(t *testing.T) {
-		fs := files()
-		second(strings.Replace(masterProfile, "10.254.0.1", `"FD00:0:0::1"`, 1))(fs)
-		f := baseline()
-		f.IPv6s = append(f.IPv6s, netip.MustParseAddr("fd00::1"))
-		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), "fd00::1 is fixed in profile alice_cluster-master") {
-			t.Errorf("want the address refused in any spelling of the profile, got %v", err)
-		}
-	})
-	t.Run("an address as common name", func(t *testing.T) {
-		fs := files()
-		both(tagged, replace("worker/profile.yaml", `"system:node:{{ .FQDN }}"`, `'{{ trimSuffix ".corp.example" .FQDN }}'`))(fs)
-		f := baseline()
-		f.Tags["name"] = "10.9.9.9.corp.example"
-		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
-			t.Errorf("want an address refused as a common name, got %v", err)
-		}
-	})
-	t.Run("its own shared name", func(t *testing.T) {
-		fs := files()
-		both(tagged, replace("worker/profile.yaml", "type: pki-role,", "type: pki-role, shared_dns_names: [api.corp.example],"))(fs)
-		f := baseline()
-		f.Tags["name"] = "api.corp.example"
-		if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
-			t.Errorf("want the shared name refused as one instance's own, which would claim it, got %v", err)
-		}
-	})
+	}
 }

@@ -40,11 +40,8 @@ func TestProfile_BreakingARuleIsBarred(t *testing.T) {
 		"a base path that lies in another": {second(strings.ReplaceAll(masterProfile, "base_path: alice_cluster", "base_path: alice_cluster/pki")), "lies in"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fs := files()
-			row.spoil(fs)
-			if _, err := grant.Load(fs); err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "alice_cluster-worker") {
-				t.Fatalf("want an error that names the profile and says %q, got %v", row.says, err)
-			}
+			fs := filesWith(row.spoil)
+			wantFault(t, fs, "alice_cluster-worker", row.says)
 			set, err := grant.LoadDeployed(fs, grant.DefaultRules())
 			if err != nil {
 				t.Fatalf("want the profile loaded and barred, so that existing grants stay, got %v", err)
@@ -62,8 +59,7 @@ func TestProfile_BreakingARuleIsBarred(t *testing.T) {
 }
 
 func TestRules_FollowTheDeployment(t *testing.T) {
-	fs := files()
-	replace("worker/profile.yaml", "token_ttl: 1h", "extra_policies: [ours-provision], token_ttl: 1h")(fs)
+	fs := filesWith(replace("worker/profile.yaml", "token_ttl: 1h", "extra_policies: [ours-provision], token_ttl: 1h"))
 	for name, row := range map[string]struct {
 		rules grant.Rules
 		says  string
@@ -91,9 +87,7 @@ func TestOverlappingAddresses_NeedEqualVPCs(t *testing.T) {
 		"beside one without": {both(overlapping, vpcs, second(masterProfile)), "must be the same in both"},
 		"with its VPCs":      {both(overlapping, vpcs), ""},
 	} {
-		fs := files()
-		row.spoil(fs)
-		if _, err := grant.Load(fs); (err == nil) != (row.says == "") || (err != nil && !strings.Contains(err.Error(), row.says)) {
+		if _, err := grant.Load(filesWith(row.spoil)); (err == nil) != (row.says == "") || (err != nil && !strings.Contains(err.Error(), row.says)) {
 			t.Errorf("%s: want an error that says %q, got %v: two instances could claim the same address", name, row.says, err)
 		}
 	}

@@ -7,8 +7,7 @@ import (
 )
 
 func TestGenericObject_AcceptsPlainTagsOnly(t *testing.T) {
-	fs := files()
-	replace("worker/host.json.tmpl", "{{ .FQDN }}", `role/app-{{ .Tag "team" }}`)(fs)
+	fs := filesWith(replace("worker/host.json.tmpl", "{{ .FQDN }}", `role/app-{{ .Tag "team" }}`))
 	for value, granted := range map[string]bool{"storage": true, "a_b.c-1": true, "a/team-b/root": false, "web SUPERUSER": false, "a=b": false, "a:b": false, "a+b": false, "a@b": false} {
 		f := baseline()
 		f.Tags["team"] = value
