@@ -7,8 +7,11 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // templateSeconds returns a time in seconds at a path of keys in template.yaml.
@@ -66,6 +69,9 @@ func TestTimes_FitTheTemplate(t *testing.T) {
 		{queueTime(t, "ReconcileQueue", "VisibilityTimeout"), reconcileTime, "a message must come back after the invocation has ended"},
 		{kept + rounding, queueTime(t, "ProvisionDeadLetterQueue", "MessageRetentionPeriod"), "an event redriven from the dead-letter queue must find the instance's tombstone"},
 		{kept + rounding, queueTime(t, "ProvisionQueue", "MessageRetentionPeriod"), "an event delivered late must find the instance's tombstone"},
+		{reconcileTime, reconcile.RunTime - 1, "clients wait for an invocation of this length"},
+		{ledger.LeaseTime - converge.RunTime - converge.AnswerTime, 2 * vault.CallTimeout, "the margin of a lease must cover a call with a login before it"},
+		{converge.AnswerTime, audit.Reserve, "audit events must be sent in the time that is kept for the answer"},
 		{converge.Grace, converge.MaxFactsAge, "facts must be stale long before AWS's answers are trusted again"},
 	} {
 		if row.longer <= row.shorter {

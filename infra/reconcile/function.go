@@ -13,10 +13,12 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// invokeLimit is longer than Lambda's longest invocation, which is 15 minutes, and its start.
-const invokeLimit = 16 * time.Minute
+// invokeLimit is longer than the function's invocation and its start.
+const invokeLimit = reconcile.RunTime + time.Minute
 
 // function is the deployed function.
 type function struct {

@@ -100,8 +100,8 @@ const (
 	// reserve is the time before the invocation's deadline in which no instance is begun. A second more than
 	// converge.Reserve, so that a run stops with a cursor before single instances are sent back.
 	reserve = converge.Reserve + time.Second
-	// runTime bounds an invocation without a deadline.
-	runTime = 15 * time.Minute
+	// RunTime bounds an invocation without a deadline; the functions have one, Lambda's longest.
+	RunTime = 15 * time.Minute
 	// stretch is the number of recorded instances in a stretch, which are in memory at once.
 	stretch = 20_000
 	// minStretch is the smallest stretch. A run that cannot compare one in an invocation is given up.
@@ -191,7 +191,7 @@ func (r *Reconciler) stopTime(ctx context.Context, start time.Time) time.Time {
 	if deadline, ok := ctx.Deadline(); ok {
 		return start.Add(time.Until(deadline) - reserve)
 	}
-	return start.Add(runTime - reserve)
+	return start.Add(RunTime - reserve)
 }
 
 // begin returns where a run begins or continues, and its answer so far.

@@ -61,17 +61,17 @@ func TestEnqueue_StopsBeforeTheDeadline(t *testing.T) {
 	const n = 150
 	w := newWorld(t, n)
 	w.spoil(1)
-	const compared = runTime - reserve - 30*time.Second
+	const compared = RunTime - reserve - 30*time.Second
 	w.tick["read"], w.tick["send"] = compared/(4*n), 4*time.Second // for each ten
 	q := &queue{world: w, times: map[string]int{}}
 	began := w.clock()
 	first := true
 	a, _ := w.goOn(Input{Mode: Correct}, func(a Answer) {
-		if took := w.clock().Sub(began); first && (a.Cursor == nil || len(q.began) != 2 || took >= runTime) {
+		if took := w.clock().Sub(began); first && (a.Cursor == nil || len(q.began) != 2 || took >= RunTime) {
 			t.Errorf("want two calls, and the rest left to the next invocation, got %d in %s\n%s", len(q.began), took, answerText(a))
 		}
 		for _, at := range q.began {
-			if at.Sub(began) >= runTime-reserve {
+			if at.Sub(began) >= RunTime-reserve {
 				t.Errorf("want no call begun within %s of the invocation's end, which could lose its count: one began after %s", reserve, at.Sub(began))
 			}
 		}

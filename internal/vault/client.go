@@ -15,8 +15,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// callTimeout bounds one request to Vault.
-const callTimeout = 10 * time.Second
+// CallTimeout bounds one request to Vault.
+const CallTimeout = 10 * time.Second
 
 // Options configure a Client.
 type Options struct {
@@ -173,7 +173,7 @@ func (c *Client) do(ctx context.Context, operation, path string, call func(conte
 
 // callOnce runs one call with a deadline and reports its duration to Observe.
 func (c *Client) callOnce(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
-	ctx, cancel := withWallClockTimeout(ctx, callTimeout)
+	ctx, cancel := withWallClockTimeout(ctx, CallTimeout)
 	defer cancel()
 	start := time.Now() // by the monotonic clock, unlike Now
 	err := call(ctx, conn)

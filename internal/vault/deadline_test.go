@@ -122,13 +122,13 @@ func TestCallLimit_IsWallClockTimeOnly(t *testing.T) {
 			return w.client.Login(ctx)
 		},
 	} {
-		for _, left := range []time.Duration{2 * callTimeout, callTimeout / 2} { // more time than a call may take, and less
+		for _, left := range []time.Duration{2 * CallTimeout, CallTimeout / 2} { // more time than a call may take, and less
 			ctx, cancel := context.WithTimeout(t.Context(), left)
 			defer cancel()
 			if err := call(ctx); err != nil {
 				t.Fatal(err)
 			}
-			want := min(left, callTimeout)
+			want := min(left, CallTimeout)
 			if got := time.Until(at); got > want || got < want/2 {
 				t.Errorf("%s with %s left: want the earlier of both deadlines, got one in %s", name, left, got)
 			}

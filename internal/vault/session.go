@@ -122,7 +122,7 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 			// The api client itself follows a standby's redirect, once.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		Timeout:    callTimeout,
+		Timeout:    CallTimeout,
 		MaxRetries: 0,
 	})
 	if err != nil {
@@ -141,7 +141,7 @@ func (s *session) ensureToken(ctx context.Context) error {
 		return nil
 	}
 	err := s.renewOrLogin(ctx, t, now)
-	if err != nil && t.value != "" && age >= 0 && age < t.ttl-callTimeout {
+	if err != nil && t.value != "" && age >= 0 && age < t.ttl-CallTimeout {
 		s.options.Log.WarnContext(ctx, "the Vault token could not be replaced and stays in use until it expires", observe.KeyError, err)
 		return nil
 	}
@@ -153,7 +153,7 @@ func (s *session) ensureToken(ctx context.Context) error {
 
 // renewOrLogin stores a token with its full lifetime: t renewed if that works, else that of a new login.
 func (s *session) renewOrLogin(caller context.Context, t token, now time.Time) error {
-	ctx, cancel := withWallClockTimeout(caller, callTimeout)
+	ctx, cancel := withWallClockTimeout(caller, CallTimeout)
 	defer cancel()
 	age := now.Sub(t.obtained)
 	if t.value != "" && t.renewable && age >= 0 && age < t.ttl {
