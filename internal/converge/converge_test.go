@@ -83,25 +83,29 @@ func TestRemoval_IsDoneInOrder(t *testing.T) {
 func TestConverge_FollowsEC2NotTheEvent(t *testing.T) {
 	for name, row := range map[string]struct {
 		event  facts.State
-		state  facts.State // empty: EC2's answer does not hold the instance
+		age    time.Duration // of the event
+		state  facts.State   // empty: EC2's answer does not hold the instance
 		duties converge.Duties
-		change func(*converge.Options)
+		early  bool // OnShuttingDown
 		want   converge.Action
 		kind   fault.Kind
 		left   bool // the earlier grant stays
 	}{
-		"terminated by a new event, still running by EC2": {facts.Terminated, facts.Running, mayRemove, nil, "", fault.Retry, true},
-		"terminated by the event, shutting down by EC2":   {facts.Terminated, facts.ShuttingDown, mayRemove, nil, converge.Deprovisioned, 0, false},
-		"running by a new event, still stopped by EC2":    {facts.Running, facts.Stopped, both, nil, "", fault.Retry, true},
-		"running by the event, terminated by EC2":         {facts.Running, facts.Terminated, mayRemove, nil, converge.Deprovisioned, 0, false},
-		"terminated by EC2, function may not remove":      {facts.Running, facts.Terminated, mayMake, nil, converge.LeftAlone, 0, true},
-		"stopped":                            {facts.Stopped, facts.Stopped, both, nil, converge.LeftAlone, 0, true},
-		"stopping":                           {facts.Stopping, facts.Stopping, both, nil, converge.LeftAlone, 0, true},
-		"shutting down":                      {facts.ShuttingDown, facts.ShuttingDown, both, nil, converge.LeftAlone, 0, true},
-		"shutting down, with OnShuttingDown": {facts.ShuttingDown, facts.ShuttingDown, both, func(o *converge.Options) { o.OnShuttingDown = true }, converge.Deprovisioned, 0, false},
-		"terminated by the event, absent from EC2": {facts.Terminated, "", both, nil, converge.Deprovisioned, 0, false},
-		"running by a new event, absent from EC2":  {facts.Running, "", both, nil, "", fault.Retry, true},
-		"running and unchanged":                    {facts.Running, facts.Running, both, nil, converge.Unchanged, 0, true},
+		"terminated by a new event, still running by EC2": {facts.Terminated, 0, facts.Running, mayRemove, false, "", fault.Retry, true},
+		"terminated by the event, shutting down by EC2":   {facts.Terminated, 0, facts.ShuttingDown, mayRemove, false, converge.Deprovisioned, 0, false},
+		"running by a new event, still stopped by EC2":    {facts.Running, 0, facts.Stopped, both, false, "", fault.Retry, true},
+		"running by the event, terminated by EC2":         {facts.Running, 0, facts.Terminated, mayRemove, false, converge.Deprovisioned, 0, false},
+		"terminated by EC2, function may not remove":      {facts.Running, 0, facts.Terminated, mayMake, false, converge.LeftAlone, 0, true},
+		"stopped":                            {facts.Stopped, 0, facts.Stopped, both, false, converge.LeftAlone, 0, true},
+		"stopping":                           {facts.Stopping, 0, facts.Stopping, both, false, converge.LeftAlone, 0, true},
+		"shutting down":                      {facts.ShuttingDown, 0, facts.ShuttingDown, both, false, converge.LeftAlone, 0, true},
+		"shutting down, with OnShuttingDown": {facts.ShuttingDown, 0, facts.ShuttingDown, both, true, converge.Deprovisioned, 0, false},
+		"terminated by the event, absent from EC2":     {facts.Terminated, 0, "", both, false, converge.Deprovisioned, 0, false},
+		"running by a new event, absent from EC2":      {facts.Running, 0, "", both, false, "", fault.Retry, true},
+		"running and unchanged":                        {facts.Running, 0, facts.Running, both, false, converge.Unchanged, 0, true},
+		"running by an old event, absent from EC2":     {facts.Running, time.Hour, "", mayRemove, false, converge.LeftAlone, 0, true},
+		"terminated by an old event, running by EC2":   {facts.Terminated, time.Hour, facts.Running, mayRemove, false, converge.LeftAlone, 0, true},
+		"shutting down by an old event, still running": {facts.ShuttingDown, time.Hour, facts.Running, mayRemove, false, converge.LeftAlone, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := provisioned(t, both)
@@ -109,11 +113,9 @@ func TestConverge_FollowsEC2NotTheEvent(t *testing.T) {
 			if row.state == "" {
 				delete(w.ec2, idA)
 			}
-			var change []func(*converge.Options)
-			if row.change != nil {
-				change = append(change, row.change)
-			}
-			out, err := w.handle(w.converger(row.duties, change...), idA, row.event)
+			req := w.event(idA, row.event)
+			w.pass(row.age)
+			out, err := w.handleAt(w.converger(row.duties, func(o *converge.Options) { o.OnShuttingDown = row.early }), req)
 			if out.Action != row.want || (err != nil) != (row.want == "") || err != nil && fault.KindOf(err) != row.kind {
 				t.Fatalf("want %q, got %q, %v", row.want, out.Action, err)
 			}
@@ -124,38 +126,11 @@ func TestConverge_FollowsEC2NotTheEvent(t *testing.T) {
 	}
 }
 
-func TestOldEvent_AgainstEC2DeletesNothing(t *testing.T) {
-	for name, row := range map[string]struct {
-		told   facts.State
-		absent bool
-	}{
-		"running by the event, absent from EC2":     {facts.Running, true},
-		"terminated by the event, running by EC2":   {facts.Terminated, false},
-		"shutting down by the event, still running": {facts.ShuttingDown, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w, _ := provisioned(t, both)
-			if row.absent {
-				delete(w.ec2, idA)
-			}
-			req := request(idA, row.told, w.now)
-			w.pass(time.Hour)
-			out, err := w.handleAt(w.converger(mayRemove), req)
-			if err != nil || out.Action != converge.LeftAlone {
-				t.Errorf("want the instance left to reconcile, got %q, %v", out.Action, err)
-			}
-			w.wantGranted(idA)
-		})
-	}
-}
-
 func TestEvent_FromAnotherPlaceRemovesNothing(t *testing.T) {
 	w, _ := provisioned(t, both)
 	elsewhere := request(idA, facts.Terminated, w.now)
 	elsewhere.Region = "eu-central-1" // where EC2, rightly, does not know it
-	if _, err := w.handleAt(w.converger(both), elsewhere); !isFault(err, fault.Refuse, "eu-central-1") {
-		t.Errorf("want a refusal that names the place, got %v", err)
-	}
+	w.wantFault(w.converger(both), elsewhere, fault.Refuse, "an event from another place", "eu-central-1")
 	w.wantGranted(idA)
 
 	w.unmatch() // it goes on without a grant, and its certificates are still good
@@ -170,19 +145,15 @@ func TestEvent_FromAnotherPlaceRemovesNothing(t *testing.T) {
 func TestSighting_BeforeRemovalMakesNoGrant(t *testing.T) {
 	for name, known := range map[string]bool{"of an instance with a grant": true, "of an instance without a record": false} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			f := w.launch(idA, 4)
-			provision, deprovision := w.converger(mayMake), w.converger(mayRemove)
+			w, provision := launched(t, mayMake)
 			if known {
 				w.must(provision, idA, facts.Running, converge.Provisioned)
 			}
-			seen := sighting(f)
+			seen := sighting(w.ec2[idA])
 			seen.Facts.ObservedAt = w.now // the instance runs, and provision is slow
 			w.pass(10 * time.Second)
 			w.setState(facts.Terminated)
-			if _, err := w.handle(deprovision, idA, facts.Terminated); err != nil {
-				t.Fatal(err)
-			}
+			w.must(w.converger(mayRemove), idA, facts.Terminated, map[bool]converge.Action{true: converge.Deprovisioned, false: converge.Unchanged}[known])
 			_, err := provision.Converge(t.Context(), request(idA, facts.Running, start), seen)
 			if !isFault(err, fault.Retry) || len(w.Objects) != 0 {
 				t.Errorf("want no grant, which would never be removed, got %v, objects %v", err, w.Objects)
@@ -201,9 +172,7 @@ func TestAuthRole_OnTheFormerMountIsRemoved(t *testing.T) {
 				t.Errorf("want the new auth role, and the former one removed: %v, got %v", duties.Remove, w.Records[idA].Objects)
 			}
 			w.must(w.converger(duties, moved), idA, facts.Running, converge.Unchanged)
-			w.setState(facts.Terminated)
-			w.must(w.converger(mayRemove, moved), idA, facts.Terminated, converge.Deprovisioned)
-			w.wantNothing(idA)
+			w.mustEnd(w.converger(mayRemove, moved))
 		})
 	}
 }
@@ -213,9 +182,7 @@ func TestGrant_NeverOverwritesAnUnknownObject(t *testing.T) {
 	w.edit(func(r *ledger.Record) { r.Objects = append(r.Objects[:1:1], r.Objects[2:]...) }) // as if the profile had gained the kubelet's role
 	w.Objects[pkiA] = map[string]any{"allow_any_name": true}
 	w.show(idA, addAddress)
-	if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict, pkiA) {
-		t.Errorf("want a conflict that names %s, got %v", pkiA, err)
-	}
+	w.wantFault(c, w.event(idA, facts.Running), fault.Conflict, "an unknown object", pkiA)
 	if w.Objects[pkiA]["allow_any_name"] != true {
 		t.Errorf("want %s left as it was, got %v", pkiA, w.Objects[pkiA])
 	}
@@ -236,10 +203,8 @@ func TestLastError_IsClearedOnSuccess(t *testing.T) {
 }
 
 func TestPending_WithoutNameAwaitsTheNextEvent(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
+	w, c := launched(t, mayMake)
 	w.show(idA, func(f *facts.Instance) { f.State, f.PrivateDNSName = facts.Pending, "" })
-	c := w.converger(mayMake)
 	w.must(c, idA, facts.Pending, converge.NotYet)
 	w.setState(facts.Running)
 	if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Retry) || !errors.Is(err, grant.ErrNotYet) {
@@ -294,12 +259,9 @@ func TestGrant_StopsAtForeignObjects(t *testing.T) {
 		"an auth role without a record":             {roleA, map[string]any{"auth_type": "ec2", "role_id": "theirs"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.launch(idA, 4)
+			w, c := launched(t, mayMake)
 			w.Objects[row.path] = row.fields
-			if _, err := w.handle(w.converger(mayMake), idA, facts.Running); !isFault(err, fault.Conflict, row.path) {
-				t.Fatalf("want a conflict that names %s, got %v", row.path, err)
-			}
+			w.wantFault(c, w.event(idA, facts.Running), fault.Conflict, "a foreign object", row.path)
 			if w.count("vault write") != 0 || w.count("vault delete") != 0 {
 				t.Errorf("want nothing written, got %v", w.calls)
 			}
@@ -330,9 +292,7 @@ func TestRemoval_LeavesAForeignPolicy(t *testing.T) {
 	w.Objects[policyA] = marked("other", idA)
 	w.logIn(idA)
 	w.setState(facts.Terminated)
-	if _, err := w.handle(w.converger(mayRemove), idA, facts.Terminated); !isFault(err, fault.Conflict, policyA) {
-		t.Fatalf("want a conflict that names the policy, got %v", err)
-	}
+	w.wantFault(w.converger(mayRemove), w.event(idA, facts.Terminated), fault.Conflict, "a foreign policy", policyA)
 	if w.Objects[policyA] == nil {
 		t.Error("want the foreign policy left, it is deleted")
 	}
@@ -356,31 +316,23 @@ func TestName_IsHeldByOneLiveInstance(t *testing.T) {
 		t.Errorf("want the refusal recorded, got %+v", r)
 	}
 	w.setState(facts.ShuttingDown)
-	if _, err := w.handle(provision, idB, facts.Running); !isFault(err, fault.Retry) {
-		t.Errorf("want the successor of an ending holder to wait, got %v", err)
-	}
+	w.wantFault(provision, w.event(idB, facts.Running), fault.Retry, "the successor of an ending holder waits")
 	w.setState(facts.Terminated)
-	if _, err := w.handle(provision, idB, facts.Running); !isFault(err, fault.Retry) {
-		t.Errorf("want a function that may not remove the ended holder to wait, got %v", err)
-	}
+	w.wantFault(provision, w.event(idB, facts.Running), fault.Retry, "a function that may not remove the ended holder waits")
 	w.must(w.converger(both), idB, facts.Running, converge.Provisioned)
 	w.wantGranted(idB)
 	w.wantNothing(idA)
 }
 
 func TestLease_OfADeadSandboxHolds(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
-	c := w.converger(mayMake)
+	w, c := launched(t, mayMake)
 	w.fail = func(call string) error { // the sandbox dies: none of its later calls takes effect
 		if strings.HasPrefix(call, "vault write") || strings.HasPrefix(call, "ledger put") && w.count("ledger put") > 1 {
 			return errDown
 		}
 		return nil
 	}
-	if _, err := w.handle(c, idA, facts.Running); err == nil {
-		t.Fatal("want an error")
-	}
+	w.wantFault(c, w.event(idA, facts.Running), fault.Retry, "a dying sandbox")
 	w.fail = nil
 	if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Retry) || !errors.Is(err, ledger.ErrChanged) {
 		t.Errorf("want the lease of the dead sandbox to hold until it runs out, got %v", err)
@@ -390,9 +342,7 @@ func TestLease_OfADeadSandboxHolds(t *testing.T) {
 }
 
 func TestLease_ExpiredStopsAllWrites(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
-	frozen := w.converger(mayMake)
+	w, frozen := launched(t, mayMake)
 	w.fail = func(call string) error {
 		if strings.HasPrefix(call, "vault write alice_cluster") {
 			w.now = w.now.Add(time.Hour) // frozen in the middle of the run
@@ -400,19 +350,16 @@ func TestLease_ExpiredStopsAllWrites(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := w.handle(frozen, idA, facts.Running); !isFault(err, fault.Retry) {
-		t.Fatalf("want the run to give up, got %v", err)
-	}
+	w.wantFault(frozen, w.event(idA, facts.Running), fault.Retry, "the run gives up")
 	if w.count("vault write "+roleA) != 0 {
 		t.Errorf("want the auth role not written on a lease that has run out, got %v", w.calls)
 	}
 }
 
 func TestFacts_StaleAreNotActedOn(t *testing.T) {
-	w := newWorld(t)
-	f := w.launch(idA, 4)
+	w, c := launched(t, mayMake)
+	f := w.ec2[idA]
 	f.ObservedAt = w.now.Add(-time.Minute)
-	c := w.converger(mayMake)
 	if _, err := c.Converge(t.Context(), request(idA, facts.Running, w.now), sighting(f)); !isFault(err, fault.Retry) || w.count("vault write") != 0 {
 		t.Errorf("want EC2 asked again first, got %v, %v", err, w.calls)
 	}
@@ -425,9 +372,7 @@ func TestUnmatchedInstance_LosesItsGrant(t *testing.T) {
 	w.wantGranted(idA)
 	w.must(w.converger(both), idA, facts.Running, converge.Deprovisioned)
 	w.launch(idB, 4)
-	if _, err := w.handle(w.converger(both), idB, facts.Running); !isFault(err, fault.Refuse) {
-		t.Errorf("want the names refused to others while their certificates are good, got %v", err)
-	}
+	w.wantFault(w.converger(both), w.event(idB, facts.Running), fault.Refuse, "others' use of names whose certificates are good")
 	delete(w.ec2, idB)
 	w.setState(facts.Terminated)
 	w.must(w.converger(both), idA, facts.Terminated, converge.Unchanged)
@@ -435,13 +380,8 @@ func TestUnmatchedInstance_LosesItsGrant(t *testing.T) {
 }
 
 func TestLease_IsKeptAfterAnAbandonedCall(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
-	w.failAt("vault write "+roleA, fmt.Errorf("writing: %w", context.DeadlineExceeded))
-	if _, err := w.handle(w.converger(mayMake), idA, facts.Running); err == nil {
-		t.Fatal("want an error")
-	}
-	w.fail = nil
+	w, c := launched(t, mayMake)
+	w.breakOff(c, w.event(idA, facts.Running), "vault write "+roleA, fmt.Errorf("writing: %w", context.DeadlineExceeded))
 	w.setState(facts.Terminated)
 	deprovision := w.converger(mayRemove)
 	if _, err := w.handle(deprovision, idA, facts.Terminated); !errors.Is(err, ledger.ErrChanged) {
@@ -449,8 +389,7 @@ func TestLease_IsKeptAfterAnAbandonedCall(t *testing.T) {
 	}
 	w.Objects[roleA] = map[string]any{"role_id": "late"} // it does
 	w.pass(ledger.LeaseTime + time.Second)
-	w.must(deprovision, idA, facts.Terminated, converge.Deprovisioned)
-	w.wantNothing(idA)
+	w.mustRemove(deprovision)
 }
 
 // The objects of a grant are written side by side. The outcome must not depend on which write fails first.
@@ -464,8 +403,7 @@ func TestGrant_CountsEachFailedWrite(t *testing.T) {
 		{"the policy ran out of time, the PKI role is refused", late, fault.Refusef("no")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.launch(idA, 4)
+			w, c := launched(t, both)
 			w.fail = func(call string) error {
 				switch call {
 				case "vault write " + policyA:
@@ -475,9 +413,7 @@ func TestGrant_CountsEachFailedWrite(t *testing.T) {
 				}
 				return nil
 			}
-			if _, err := w.handle(w.converger(both), idA, facts.Running); !isFault(err, fault.Refuse) {
-				t.Errorf("want a refusal, which another try does not mend, got %v", err)
-			}
+			w.wantFault(c, w.event(idA, facts.Running), fault.Refuse, "another try does not mend it")
 			if r := w.Records[idA]; r.LeaseOwner == "" {
 				t.Errorf("want the lease kept, as the write that ran out of time may still take effect, got %+v", r)
 			}
@@ -493,9 +429,7 @@ func TestSighting_BeforeConflictMakesNoGrant(t *testing.T) {
 	w.pass(10 * time.Second)
 	w.Objects[policyA] = map[string]any{"policy": "# of another owner"}
 	w.setState(facts.Terminated)
-	if _, err := w.handle(w.converger(mayRemove), idA, facts.Terminated); !isFault(err, fault.Conflict) {
-		t.Fatalf("want a conflict, got %v", err)
-	}
+	w.wantFault(w.converger(mayRemove), w.event(idA, facts.Terminated), fault.Conflict, "another owner's policy")
 	if _, err := provision.Converge(t.Context(), request(idA, facts.Running, start), seen); !isFault(err, fault.Retry) || w.Objects[roleA] != nil {
 		t.Errorf("want no grant, which would never be removed, got %v", err)
 	}
@@ -511,8 +445,7 @@ func TestRemoval_CutsTokensOfTheFormerAuthRole(t *testing.T) {
 	if w.roleID() == before {
 		t.Fatal("want a new auth role with a new role_id: without one this test shows nothing")
 	}
-	w.setState(facts.Terminated)
-	w.must(w.converger(mayRemove), idA, facts.Terminated, converge.Deprovisioned)
+	w.mustEnd(w.converger(mayRemove))
 	if w.hasTokens(before) {
 		t.Error("want the entity of the former auth role deleted, and its tokens with it")
 	}
@@ -555,8 +488,7 @@ func TestRemoval_SecondCutEndsALateLogin(t *testing.T) {
 				t.Errorf("want logins in flight awaited without a call, got %v, %v", err, w.calls)
 			}
 			w.pass(time.Minute)
-			w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-			w.wantNothing(idA)
+			w.mustRemove(c)
 		})
 	}
 }
@@ -570,9 +502,7 @@ func TestGrant_LeavesForgedPathsOfItsRecordAlone(t *testing.T) {
 			w.Objects[forged] = map[string]any{"of": idB}
 			w.edit(func(r *ledger.Record) { r.Objects = append(r.Objects, ledger.Object{Kind: kind, Path: forged}) })
 			w.show(idA, addAddress)
-			if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict, forged) {
-				t.Errorf("%s, by %s: want a conflict that names %s, got %v", kind, name, forged, err)
-			}
+			w.wantFault(c, w.event(idA, facts.Running), fault.Conflict, name, forged)
 			if w.Objects[forged]["of"] != idB {
 				t.Errorf("%s, by %s: want %s left as it was: it is another instance's, got %v", kind, name, forged, w.Objects[forged])
 			}

@@ -18,14 +18,6 @@ func loggedIn(t *testing.T) (*world, *converge.Converger) {
 	return w, c
 }
 
-// end terminates instance A and converges it.
-func (w *world) end(c *converge.Converger) error {
-	w.t.Helper()
-	w.setState(facts.Terminated)
-	_, err := w.handle(c, idA, facts.Terminated)
-	return err
-}
-
 // changeRole has Vault hold an auth role of another type, which Vault cannot change in place.
 func (w *world) changeRole() {
 	w.Objects[roleA]["auth_type"] = "iam"
@@ -37,8 +29,8 @@ func TestCut_FollowsTheRoleInVault(t *testing.T) {
 	for name, alias := range map[string]string{"role_id": "role_id", "instance ID since the login": "instance_id"} {
 		w, c := loggedIn(t)
 		w.EC2Alias = alias
-		if err := w.end(c); err != nil || len(w.Entities) > 0 {
-			t.Errorf("%s: want the token cut, got %v, entities %v", name, err, w.Entities)
+		if w.mustEnd(c); len(w.Entities) > 0 {
+			t.Errorf("%s: want the token cut, got entities %v", name, w.Entities)
 		}
 	}
 }
@@ -54,9 +46,7 @@ func TestReplacedRole_CutsTheOldTokens(t *testing.T) {
 	if w.hasTokens(old) || w.roleID() == old {
 		t.Errorf("want a new role and the old role's tokens cut, got %v, %+v", w.Entities, w.Records[idA])
 	}
-	if err := w.end(c); err != nil {
-		t.Errorf("want the removal done, got %v", err)
-	}
+	w.mustEnd(c)
 }
 
 // Tokens from before a change of login type may be out of reach. The change is made, and the removal waits for their end.
@@ -70,12 +60,10 @@ func TestTypeChange_RemembersUncutTokens(t *testing.T) {
 		t.Fatalf("want the new role made and the end of the old tokens noted, got %+v", w.Records[idA])
 	}
 	w.EC2Alias, w.IAMAlias = "instance_id", "role_id"
-	if err := w.end(c); !isFault(err, fault.Conflict) {
-		t.Errorf("want the removal open until those tokens have ended, got %v", err)
-	}
+	w.setState(facts.Terminated)
+	w.wantFault(c, w.event(idA, facts.Terminated), fault.Conflict, "the removal is open until those tokens have ended")
 	w.now = until.Add(time.Second)
-	w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-	w.wantNothing(idA)
+	w.mustRemove(c)
 }
 
 // An entity that may not be the instance's is forgotten once its tokens have ended.
@@ -83,9 +71,8 @@ func TestUnprovenAlias_IsForgottenWithItsTokens(t *testing.T) {
 	w, c := loggedIn(t)
 	w.logIn("former")
 	w.edit(func(r *ledger.Record) { r.FormerRoleIDs = []string{"former"} })
-	if err := w.end(c); !isFault(err, fault.Conflict) {
-		t.Fatalf("want a conflict for an alias that only the ledger records, got %v", err)
-	}
+	w.setState(facts.Terminated)
+	w.wantFault(c, w.event(idA, facts.Terminated), fault.Conflict, "only the ledger records the alias")
 	w.now = w.Records[idA].UncutUntil.Add(time.Second)
 	w.must(c, idA, facts.Terminated, converge.Deprovisioned)
 	if r := w.Records[idA]; len(r.FormerRoleIDs) > 0 || r.State != ledger.Deleted || !w.hasTokens("former") {
@@ -101,9 +88,8 @@ func TestTokenLifetime_OfARecordOnlyGrows(t *testing.T) {
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	w.EC2Alias = "image_id"
 	before := w.now
-	if err := w.end(c); !isFault(err, fault.Conflict) {
-		t.Fatalf("want a conflict, as no cut reaches the tokens, got %v", err)
-	}
+	w.setState(facts.Terminated)
+	w.wantFault(c, w.event(idA, facts.Terminated), fault.Conflict, "no cut reaches the tokens")
 	if until := w.Records[idA].UncutUntil; until.Before(before.Add(48 * time.Hour)) {
 		t.Errorf("want the removal to wait for the longest token that the instance could get, 48h after %s, got %s", before, until)
 	}

@@ -20,6 +20,37 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 	refusal := fault.Refusef("the name is taken")
 	leaving := func(s *situation) { since := now.Add(-time.Minute); s.record.LeavingSince = &since }
 	removes := func(s *situation) { s.duties.Remove = true }
+	oldRole := func(s *situation) {
+		s.record.Objects = append(s.record.Objects, ledger.Object{Path: "auth/old/role/" + id})
+	}
+	notYet := func(told facts.State, hasRead bool) func(*situation) {
+		return func(s *situation) {
+			s.renderErr = fault.New(fault.Retry, errors.Join(errors.New("the DNS name is not there yet"), grant.ErrNotYet))
+			s.request.Told, s.hasRead = told, hasRead
+		}
+	}
+	leased := func(left time.Duration) func(*situation) {
+		return func(s *situation) { s.record.LeaseOwner, s.record.LeaseExpiresAt = "other", now.Add(left).UnixMilli() }
+	}
+	// removal has the record in a state of a removal that began or ended so long before the instance was observed.
+	removal := func(state ledger.State, before time.Duration) func(*situation) {
+		return func(s *situation) {
+			at := s.facts.ObservedAt.Add(-before)
+			if s.record.State = state; state == ledger.Deleted {
+				s.record.DeletedAt = &at
+			} else {
+				s.record.UpdatedAt = at
+			}
+		}
+	}
+	refused := func(s *situation) { s.renderErr = refusal }
+	all := func(changes ...func(*situation)) func(*situation) {
+		return func(s *situation) {
+			for _, c := range changes {
+				c(s)
+			}
+		}
+	}
 	for name, row := range map[string]struct {
 		change func(*situation)
 		want   step
@@ -31,70 +62,35 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 		"verified with stale facts": {func(s *situation) {
 			s.request.Verify, s.facts.ObservedAt = true, now.Add(-MaxFactsAge-time.Second)
 		}, stepTryAgain, "EC2 is asked again"},
-		"record not read":        {func(s *situation) { s.record, s.hasRead = nil, false }, stepReadRecord, ""},
-		"no record":              {func(s *situation) { s.record = nil }, stepInspect, ""},
-		"another grant recorded": {func(s *situation) { s.record.Objects[0].SHA256 = "other" }, stepInspect, ""},
-		"broken off":             {func(s *situation) { s.record.State = ledger.Provisioning }, stepInspect, ""},
-		"old auth role, may remove": {func(s *situation) {
-			removes(s)
-			s.record.Objects = append(s.record.Objects, ledger.Object{Path: "auth/old/role/" + id})
-		}, stepInspect, ""},
-		"old auth role, may not": {func(s *situation) {
-			s.record.Objects = append(s.record.Objects, ledger.Object{Path: "auth/old/role/" + id})
-		}, stepKeep, ""},
-		"no profile fits":             {func(s *situation) { s.profile, s.grant = nil, nil }, stepRemoveUnmatched, ""},
-		"no profile, record not read": {func(s *situation) { s.profile, s.grant, s.hasRead = nil, nil, false }, stepRemoveUnmatched, ""},
-		"facts incomplete, pending": {func(s *situation) {
-			s.renderErr, s.request.Told, s.hasRead = notYet(), facts.Pending, false
-		}, stepAwaitFacts, ""},
-		"facts incomplete, running": {func(s *situation) {
-			s.renderErr, s.request.Told, s.hasRead = notYet(), facts.Running, false
-		}, stepTryAgain, "not there yet"},
-		"facts incomplete, pending by EC2 and no event": {func(s *situation) {
-			s.renderErr, s.request.Told, s.facts.State = notYet(), "", facts.Pending
-		}, stepAwaitFacts, ""},
-		"refused":                  {func(s *situation) { s.renderErr = refusal }, stepRefuse, "the name is taken"},
-		"refused, record not read": {func(s *situation) { s.renderErr, s.hasRead = refusal, false }, stepReadRecord, ""},
-		"two profiles fit":         {func(s *situation) { s.profile, s.grant, s.renderErr = nil, nil, refusal }, stepRefuse, "the name is taken"},
-		"leased by another run": {func(s *situation) {
-			s.record.LeaseOwner, s.record.LeaseExpiresAt = "other", now.Add(time.Second).UnixMilli()
-		}, stepTryAgain, "is being worked on"},
-		"leased, and refused": {func(s *situation) {
-			s.renderErr, s.record.LeaseOwner, s.record.LeaseExpiresAt = refusal, "other", now.Add(time.Second).UnixMilli()
-		}, stepTryAgain, "is being worked on"},
-		"lease has run out": {func(s *situation) {
-			s.record.LeaseOwner, s.record.LeaseExpiresAt = "other", now.Add(-time.Second).UnixMilli()
-		}, stepKeep, ""},
-		"leaving":                    {leaving, stepWithhold, ""},
-		"leaving, and refused":       {func(s *situation) { leaving(s); s.renderErr = refusal }, stepWithhold, ""},
-		"leaving, before its launch": {func(s *situation) { leaving(s); s.facts.LaunchTime = now }, stepKeep, ""},
-		"leaving, removal done, may remove": {func(s *situation) {
-			leaving(s)
-			removes(s)
-			s.record.State = ledger.Deleted
-		}, stepWithhold, ""},
-		"leaving, removal broke off, may remove": {func(s *situation) {
-			leaving(s)
-			removes(s)
-			s.record.State = ledger.Deprovisioning
-		}, stepResumeRemoval, ""},
-		"leaving, removal broke off, may not": {func(s *situation) { leaving(s); s.record.State = ledger.Deprovisioning }, stepWithhold, ""},
-		"leaving, certificates to revoke":     {func(s *situation) { leaving(s); removes(s); s.record.Revoking = []string{"p"} }, stepResumeRemoval, ""},
-		"leaving, untracked objects":          {func(s *situation) { leaving(s); removes(s); s.request.Untracked = []string{"p"} }, stepResumeRemoval, ""},
-		"removed after it was observed": {func(s *situation) {
-			at := s.facts.ObservedAt
-			s.record.State, s.record.DeletedAt = ledger.Deleted, &at
-		}, stepTryAgain, "was removed after"},
-		"removed before it was observed": {func(s *situation) {
-			at := s.facts.ObservedAt.Add(-time.Second)
-			s.record.State, s.record.DeletedAt = ledger.Deleted, &at
-		}, stepInspect, ""},
-		"removal begun after it was observed": {func(s *situation) {
-			s.record.State, s.record.UpdatedAt = ledger.Deprovisioning, s.facts.ObservedAt
-		}, stepTryAgain, "was removed after"},
-		"removal begun before it was observed": {func(s *situation) {
-			s.record.State, s.record.UpdatedAt = ledger.Deprovisioning, s.facts.ObservedAt.Add(-time.Second)
-		}, stepInspect, ""},
+		"record not read":                               {func(s *situation) { s.record, s.hasRead = nil, false }, stepReadRecord, ""},
+		"no record":                                     {func(s *situation) { s.record = nil }, stepInspect, ""},
+		"another grant recorded":                        {func(s *situation) { s.record.Objects[0].SHA256 = "other" }, stepInspect, ""},
+		"broken off":                                    {func(s *situation) { s.record.State = ledger.Provisioning }, stepInspect, ""},
+		"old auth role, may remove":                     {all(oldRole, removes), stepInspect, ""},
+		"old auth role, may not":                        {oldRole, stepKeep, ""},
+		"no profile fits":                               {func(s *situation) { s.profile, s.grant = nil, nil }, stepRemoveUnmatched, ""},
+		"no profile, record not read":                   {func(s *situation) { s.profile, s.grant, s.hasRead = nil, nil, false }, stepRemoveUnmatched, ""},
+		"facts incomplete, pending":                     {notYet(facts.Pending, false), stepAwaitFacts, ""},
+		"facts incomplete, running":                     {notYet(facts.Running, false), stepTryAgain, "not there yet"},
+		"facts incomplete, pending by EC2 and no event": {all(notYet("", true), func(s *situation) { s.facts.State = facts.Pending }), stepAwaitFacts, ""},
+		"refused":                                       {refused, stepRefuse, "the name is taken"},
+		"refused, record not read":                      {func(s *situation) { s.renderErr, s.hasRead = refusal, false }, stepReadRecord, ""},
+		"two profiles fit":                              {func(s *situation) { s.profile, s.grant, s.renderErr = nil, nil, refusal }, stepRefuse, "the name is taken"},
+		"leased by another run":                         {leased(time.Second), stepTryAgain, "is being worked on"},
+		"leased, and refused":                           {all(leased(time.Second), refused), stepTryAgain, "is being worked on"},
+		"lease has run out":                             {leased(-time.Second), stepKeep, ""},
+		"leaving":                                       {leaving, stepWithhold, ""},
+		"leaving, and refused":                          {all(leaving, refused), stepWithhold, ""},
+		"leaving, before its launch":                    {func(s *situation) { leaving(s); s.facts.LaunchTime = now }, stepKeep, ""},
+		"leaving, removal done, may remove":             {all(leaving, removes, removal(ledger.Deleted, time.Second)), stepWithhold, ""},
+		"leaving, removal broke off, may remove":        {all(leaving, removes, removal(ledger.Deprovisioning, time.Second)), stepResumeRemoval, ""},
+		"leaving, removal broke off, may not":           {all(leaving, removal(ledger.Deprovisioning, time.Second)), stepWithhold, ""},
+		"leaving, certificates to revoke":               {func(s *situation) { leaving(s); removes(s); s.record.Revoking = []string{"p"} }, stepResumeRemoval, ""},
+		"leaving, untracked objects":                    {func(s *situation) { leaving(s); removes(s); s.request.Untracked = []string{"p"} }, stepResumeRemoval, ""},
+		"removed after it was observed":                 {removal(ledger.Deleted, 0), stepTryAgain, "was removed after"},
+		"removed before it was observed":                {removal(ledger.Deleted, time.Second), stepInspect, ""},
+		"removal begun after it was observed":           {removal(ledger.Deprovisioning, 0), stepTryAgain, "was removed after"},
+		"removal begun before it was observed":          {removal(ledger.Deprovisioning, time.Second), stepInspect, ""},
 	} {
 		g := &grant.Grant{
 			Profile: &grant.Profile{Name: "worker"}, InstanceID: id,
@@ -120,8 +116,4 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 			t.Errorf("%s: the reason %v is of kind %s: it would not come back", name, reason, fault.KindOf(reason))
 		}
 	}
-}
-
-func notYet() error {
-	return fault.New(fault.Retry, errors.Join(errors.New("the DNS name is not there yet"), grant.ErrNotYet))
 }

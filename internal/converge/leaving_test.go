@@ -11,12 +11,11 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// leave converges instance A as leaving: Auto Scaling terminates it, and EC2 shows it as running.
-func (w *world) leave(c *converge.Converger) (converge.Outcome, error) {
-	w.t.Helper()
-	req := request(idA, facts.Running, w.clock())
+// leaves returns the request for instance A as leaving: Auto Scaling terminates it, and EC2 shows it as running.
+func (w *world) leaves() converge.Request {
+	req := w.event(idA, facts.Running)
 	req.Leaving = true
-	return w.handleAt(c, req)
+	return req
 }
 
 // restart stops and starts instance A.
@@ -26,17 +25,15 @@ func TestLeaving_LosesAllAndRegainsNothing(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.logIn(idA)
 	w.pass(time.Minute)
-	if o, err := w.leave(c); err != nil || o.Action != converge.Deprovisioned || o.Cut != 1 {
-		t.Fatalf("want the running instance's grant removed and its tokens cut, got %+v, %v", o, err)
+	if o := w.mustAt(c, w.leaves(), converge.Deprovisioned); o.Cut != 1 {
+		t.Fatalf("want the running instance's tokens cut, got %+v", o)
 	}
 	w.wantNothing(idA)
 	w.pass(time.Minute)
 	for _, state := range []facts.State{facts.Running, facts.Pending} {
 		w.must(c, idA, state, converge.LeftAlone)
 	}
-	if o, err := w.handleAt(c, verify(w, facts.Running)); err != nil || o.Action != converge.LeftAlone { // by reconcile, which sees it run
-		t.Errorf("want a leaving instance left without a grant, got %+v, %v", o, err)
-	}
+	w.mustAt(c, verify(w, facts.Running), converge.LeftAlone) // by reconcile, which sees it run
 	w.wantNothing(idA)
 	w.setState(facts.Terminated)
 	w.must(c, idA, facts.Terminated, converge.Unchanged)
@@ -44,9 +41,7 @@ func TestLeaving_LosesAllAndRegainsNothing(t *testing.T) {
 
 func TestLeaving_RestartIsGrantedAgain(t *testing.T) {
 	w, c := provisioned(t, both)
-	if _, err := w.leave(c); err != nil {
-		t.Fatal(err)
-	}
+	w.mustAt(c, w.leaves(), converge.Deprovisioned)
 	w.pass(time.Minute)
 	w.restart()
 	w.pass(time.Second)
@@ -57,35 +52,27 @@ func TestLeaving_RestartIsGrantedAgain(t *testing.T) {
 }
 
 func TestLeaving_BeforeItsGrantGetsNone(t *testing.T) {
-	w := newWorld(t)
-	f := w.launch(idA, 4)
-	c := w.converger(both)
-	if o, err := w.leave(c); err != nil || o.Action != converge.Unchanged {
-		t.Fatalf("want a tombstone only, got %+v, %v", o, err)
-	}
+	w, c := launched(t, both)
+	w.mustAt(c, w.leaves(), converge.Unchanged) // with a tombstone only
 	w.pass(time.Minute)
 	w.must(c, idA, facts.Running, converge.LeftAlone)
 	if len(w.Objects) > 0 {
 		t.Errorf("want nothing in Vault, got %v", w.Objects)
 	}
 	// A tombstone of an earlier removal is marked as well.
-	w = newWorld(t)
-	w.ec2[idA] = f
-	w.Records[idA] = ledger.Record{InstanceID: idA, Account: f.Account, Region: f.Region, State: ledger.Deleted, Version: 1}
-	c = w.converger(both)
-	if _, err := w.leave(c); err != nil || w.Records[idA].LeavingSince == nil {
-		t.Errorf("want the tombstone marked, got %+v, %v", w.Records[idA], err)
+	w, c = launched(t, both)
+	w.Records[idA] = ledger.Record{InstanceID: idA, Account: "123456789012", Region: "us-east-1", State: ledger.Deleted, Version: 1}
+	if w.mustAt(c, w.leaves(), converge.Unchanged); w.Records[idA].LeavingSince == nil {
+		t.Errorf("want the tombstone marked, got %+v", w.Records[idA])
 	}
 }
 
 func TestLeaving_NeedsRemoveDutyAndOwnPlace(t *testing.T) {
-	w, _ := provisioned(t, both)
-	if o, err := w.leave(w.converger(mayMake)); err != nil || o.Action != converge.LeftAlone {
-		t.Errorf("want the grant left by a function that may not remove, got %+v, %v", o, err)
-	}
-	elsewhere := request(idA, facts.Running, w.clock())
-	elsewhere.Leaving, elsewhere.Region = true, "eu-central-1"
-	if _, err := w.converger(both).Converge(t.Context(), elsewhere, sighting(w.ec2[idA])); !isFault(err, fault.Refuse) {
+	w, c := provisioned(t, both)
+	w.mustAt(w.converger(mayMake), w.leaves(), converge.LeftAlone)
+	elsewhere := w.leaves()
+	elsewhere.Region = "eu-central-1"
+	if _, err := c.Converge(t.Context(), elsewhere, sighting(w.ec2[idA])); !isFault(err, fault.Refuse) {
 		t.Errorf("want the end refused that another region reports, got %v", err)
 	}
 	for path, o := range w.Objects {
@@ -93,22 +80,17 @@ func TestLeaving_NeedsRemoveDutyAndOwnPlace(t *testing.T) {
 			w.Objects[path]["policy"] = strings.Replace(text, "# deployment: vault-ec2\n", "# deployment: another\n", 1)
 		}
 	}
-	if _, err := w.leave(w.converger(both)); !isFault(err, fault.Conflict) || len(w.Objects) != 4 {
-		t.Errorf("want an instance left alone that another deployment has adopted, got %v, %v", err, w.Objects)
+	if w.wantFault(c, w.leaves(), fault.Conflict, "another deployment has adopted it"); len(w.Objects) != 4 {
+		t.Errorf("want an instance left alone that another deployment has adopted, got %v", w.Objects)
 	}
 }
 
 func TestLeaving_FailedRemovalGrantsNothing(t *testing.T) {
 	w, c := provisioned(t, both)
-	w.failAt("vault delete sys/policies", errDown)
-	if _, err := w.leave(c); !isFault(err, fault.Retry) {
-		t.Fatalf("want another try, got %v", err)
-	}
-	w.fail = nil
+	w.breakOff(c, w.leaves(), "vault delete sys/policies", errDown)
 	w.pass(2 * time.Minute)
 	w.must(w.converger(mayMake), idA, facts.Running, converge.LeftAlone)
-	w.must(c, idA, facts.Running, converge.Deprovisioned) // a function that may remove continues
-	w.wantNothing(idA)
+	w.mustRemove(c) // a function that may remove continues
 	w.must(c, idA, facts.Running, converge.LeftAlone)
 }
 
@@ -116,15 +98,11 @@ func TestLeaving_FailedRemovalGrantsNothing(t *testing.T) {
 // first end is still there, unless a grant of the second life has cleared it.
 func TestLeaving_SecondTimeIsMarkedAgain(t *testing.T) {
 	w, c := provisioned(t, both)
-	if _, err := w.leave(c); err != nil {
-		t.Fatal(err)
-	}
+	w.mustAt(c, w.leaves(), converge.Deprovisioned)
 	w.pass(time.Hour)
 	w.restart()
 	w.pass(time.Minute)
-	if _, err := w.leave(c); err != nil {
-		t.Fatal(err)
-	}
+	w.mustAt(c, w.leaves(), converge.Unchanged)
 	w.pass(time.Minute)
 	w.must(c, idA, facts.Running, converge.LeftAlone)
 	w.wantNothing(idA)
@@ -135,17 +113,9 @@ func TestLeaving_SuccessorWaitsForTheName(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.launch(idB, 5)
 	w.show(idB, func(f *facts.Instance) { f.PrivateDNSName = w.ec2[idA].PrivateDNSName })
-	w.failAt("vault delete sys/policies", errDown)
-	if _, err := w.leave(c); err == nil {
-		t.Fatal("want the removal broken off")
-	}
-	w.fail = nil
+	w.breakOff(c, w.leaves(), "vault delete sys/policies", errDown)
 	provision := w.converger(mayMake)
-	if _, err := w.handle(provision, idB, facts.Running); !isFault(err, fault.Retry) {
-		t.Errorf("want the successor of a leaving holder to wait, got %v", err)
-	}
-	if _, err := w.leave(c); err != nil {
-		t.Fatal(err)
-	}
+	w.wantFault(provision, w.event(idB, facts.Running), fault.Retry, "the successor of a leaving holder waits")
+	w.mustAt(c, w.leaves(), converge.Deprovisioned)
 	w.must(provision, idB, facts.Running, converge.Provisioned)
 }

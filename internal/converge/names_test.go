@@ -35,8 +35,7 @@ func TestAddress_IsHeldByOneLiveInstance(t *testing.T) {
 	w.launch(idB, 5)
 	w.show(idB, func(f *facts.Instance) { f.IPv4s = append(f.IPv4s, netip.MustParseAddr("10.1.1.4")) })
 	w.isRefused(c, "10.1.1.4", k8s, idA, "running")
-	w.setState(facts.Terminated)
-	w.must(w.converger(mayRemove), idA, facts.Terminated, converge.Deprovisioned)
+	w.mustEnd(w.converger(mayRemove))
 	w.must(c, idB, facts.Running, converge.Provisioned)
 }
 
@@ -50,10 +49,7 @@ func TestTakeOver_ReportsEachOfSeveralHolders(t *testing.T) {
 	}
 	w.launch(idB, 4) // with the name and address of A
 	w.show(idB, func(f *facts.Instance) { f.IPv4s = append(f.IPv4s, other.IPv4s...) })
-	done, err := w.handle(c, idB, facts.Running)
-	if err != nil || done.Action != converge.Provisioned {
-		t.Fatalf("want both holders removed and the instance granted, got %+v, %v", done, err)
-	}
+	done := w.must(c, idB, facts.Running, converge.Provisioned)
 	removed := map[string]bool{}
 	for _, o := range done.RemovedHolders {
 		removed[o.ID] = o.Outcome.Action == converge.Deprovisioned && len(o.Outcome.Paths) == 4 && o.Account == "123456789012"
@@ -72,23 +68,18 @@ func TestTakeOver_LeavesSecondCutToTheHolder(t *testing.T) {
 	w.edit(func(r *ledger.Record) { r.ExtraPolicies = true })
 	w.setState(facts.Terminated)
 	w.launch(idB, 4)
-	done, err := w.handle(c, idB, facts.Running)
-	if err != nil || done.Action != converge.Provisioned {
-		t.Fatalf("want the name free at once, got %+v, %v", done, err)
-	}
+	done := w.must(c, idB, facts.Running, converge.Provisioned) // the name is free at once
 	if len(done.RemovedHolders) != 1 || !done.RemovedHolders[0].Unfinished || done.RemovedHolders[0].ID != idA {
 		t.Errorf("want the holder in the outcome, as unfinished, got %+v", done.RemovedHolders)
 	}
 	w.pass(2 * time.Minute)
-	w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-	w.wantNothing(idA)
+	w.mustRemove(c)
 }
 
 func TestFirstGrant_NeverUsesACachedRole(t *testing.T) {
 	for name, granted := range map[string]bool{"a first grant": false, "an existing grant": true} {
-		w := newWorld(t)
-		remembered := w.launch(idA, 4)
-		c := w.converger(mayMake)
+		w, c := launched(t, mayMake)
+		remembered := w.ec2[idA]
 		if granted {
 			w.must(c, idA, facts.Running, converge.Provisioned)
 		}
@@ -132,9 +123,7 @@ func TestFormerNames_CountForTheTransactionLimit(t *testing.T) {
 	}
 	w.pass(maxTTL + time.Hour) // the former names' last certificates have ended
 	w.must(c, idA, facts.Running, converge.Provisioned)
-	w.setState(facts.Terminated)
-	w.must(w.converger(mayRemove), idA, facts.Terminated, converge.Deprovisioned)
-	w.wantNothing(idA)
+	w.mustEnd(w.converger(mayRemove))
 }
 
 // TestNames_AreHeldFromTheCutOn has an instance that goes on without a grant, whose removal is open for as long as
@@ -142,11 +131,7 @@ func TestFormerNames_CountForTheTransactionLimit(t *testing.T) {
 func TestNames_AreHeldFromTheCutOn(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.unmatch()
-	w.failAt("vault delete", errDown)
-	if _, err := w.handle(c, idA, facts.Running); err == nil {
-		t.Fatal("want an error")
-	}
-	w.fail = nil
+	w.breakOff(c, w.event(idA, facts.Running), "vault delete", errDown)
 	w.pass(maxTTL + time.Hour)
 	w.launch(idB, 4)
 	w.isRefused(w.converger(mayMake), "ip-10-1-1-4.ec2.internal", idA, "once that one is gone")
@@ -188,9 +173,7 @@ func TestUpgrade_CarriesClaimsOver(t *testing.T) {
 		t.Errorf("want the role bound to the IAM role, got %v", role)
 	}
 	w.downgrade(idA)
-	w.setState(facts.Terminated)
-	w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-	w.wantNothing(idA)
+	w.mustEnd(c)
 }
 
 // Two instances to which an earlier version granted one address keep their grants. One of them is refused.
@@ -231,12 +214,9 @@ func TestRemoval_IsDoneOnlyWhenTokensAreCut(t *testing.T) {
 			t.Errorf("want all objects removed and all names free, got %v, %v", w.Objects, w.Claims)
 		}
 		w.EC2Alias = "instance_id" // corrected, but the alias of an earlier login is the old one
-		if _, err := w.handle(c, idA, facts.Terminated); !isFault(err, fault.Conflict) {
-			t.Errorf("want the removal open until the earlier tokens have ended, got %v", err)
-		}
+		w.wantFault(c, w.event(idA, facts.Terminated), fault.Conflict, "the removal is open until the earlier tokens have ended")
 		w.now = r.UncutUntil.Add(time.Second)
-		w.must(c, idA, facts.Terminated, converge.Deprovisioned)
-		w.wantNothing(idA)
+		w.mustRemove(c)
 	}
 }
 
@@ -307,8 +287,7 @@ func TestRevocation_SurvivesTheWaitForLogins(t *testing.T) {
 // If the setting is switched off meanwhile, the record drops the certificates to revoke: reconcile would report them each time.
 func TestRevocation_IsForgottenWhenSwitchedOff(t *testing.T) {
 	w, _ := provisioned(t, both)
-	w.setState(facts.Terminated)
-	w.must(w.converger(both), idA, facts.Terminated, converge.Deprovisioned)
+	w.mustEnd(w.converger(both))
 	w.edit(func(r *ledger.Record) { r.Revoking = []string{"alice_cluster/pki/k8s/issue/" + idA + "-kubelet"} })
 	w.must(w.converger(both), idA, facts.Terminated, converge.Unchanged)
 	if w.count("vault revoke") > 0 || len(w.Records[idA].Revoking) > 0 {

@@ -48,23 +48,17 @@ func TestAuthRole_WithForeignPolicyIsLeftAlone(t *testing.T) {
 	if _, err := c.Converge(t.Context(), teardown, instance.Sighting{}); !isFault(err, fault.Conflict) {
 		t.Errorf("a teardown: want a conflict, got %v", err)
 	}
-	if _, err := w.handleAt(c, verify(w, facts.Running)); !isFault(err, fault.Conflict) {
-		t.Errorf("a repair: want a conflict, got %v", err)
-	}
+	w.wantFault(c, verify(w, facts.Running), fault.Conflict, "a repair")
 	w.unmatch()
-	if _, err := w.handle(c, idA, facts.Running); !isFault(err, fault.Conflict) {
-		t.Errorf("a removal because no profile fits: want a conflict, got %v", err)
-	}
+	w.wantFault(c, w.event(idA, facts.Running), fault.Conflict, "a removal because no profile fits")
 	if !reflect.DeepEqual(w.Objects[roleA], before) {
 		t.Errorf("want the login of the other deployment left as it was: %v, got %v", before, w.Objects[roleA])
 	}
 }
 
 func TestTornDown_UnknownBeginsNoGrant(t *testing.T) {
-	w := newWorld(t)
-	w.launch(idA, 4)
-	w.failAt("ledger torn down", errDown)
-	if _, err := w.handle(w.converger(both), idA, facts.Running); !isFault(err, fault.Retry) || len(w.Objects) > 0 {
-		t.Errorf("want another try and nothing made, got %v, %v", err, w.Objects)
+	w, c := launched(t, both)
+	if w.breakOff(c, w.event(idA, facts.Running), "ledger torn down", errDown); len(w.Objects) > 0 {
+		t.Errorf("want nothing made, got %v", w.Objects)
 	}
 }

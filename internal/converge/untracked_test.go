@@ -22,16 +22,14 @@ func verify(w *world, state facts.State, untracked ...string) converge.Request {
 func TestVerify_ComparesWithVaultNotTheLedger(t *testing.T) {
 	w, c := provisioned(t, both)
 	w.calls = nil
-	if got, err := w.handleAt(c, verify(w, facts.Running)); err != nil || got.Action != converge.Unchanged {
-		t.Fatalf("want the grant unchanged, got %+v, %v", got, err)
-	}
+	w.mustAt(c, verify(w, facts.Running), converge.Unchanged)
 	if w.count("vault read") != 4 || w.count("vault write") != 0 || w.count("ledger put") != 0 {
 		t.Errorf("want each object read and nothing written, got %q", w.calls)
 	}
 	delete(w.Objects, policyA)
 	w.must(c, idA, facts.Running, converge.Unchanged) // an event trusts the ledger
-	if got, err := w.handleAt(c, verify(w, facts.Running)); err != nil || got.Action != converge.Provisioned || got.Objects != 1 {
-		t.Fatalf("want the missing object made, got %+v, %v", got, err)
+	if got := w.mustAt(c, verify(w, facts.Running), converge.Provisioned); got.Objects != 1 {
+		t.Fatalf("want the missing object made, got %+v", got)
 	}
 	w.wantGranted(idA)
 }
@@ -114,9 +112,7 @@ func TestUntracked_RemovalKeepsALiveGrant(t *testing.T) {
 	delete(w.Records, idA)
 	old := strings.TrimSuffix(policyA, "node") + "old"
 	w.Objects[old] = marked("vault-ec2", idA)
-	if _, err := w.handleAt(c, verify(w, facts.Terminated, old, policyA, roleA)); err == nil {
-		t.Error("want another look at a running instance that was taken for gone")
-	}
+	w.wantFault(c, verify(w, facts.Terminated, old, policyA, roleA), fault.Retry, "a running instance that was taken for gone")
 	if _, err := w.handleAt(c, verify(w, facts.Running, old, policyA, roleA)); err != nil {
 		t.Fatal(err)
 	}
@@ -137,9 +133,7 @@ func TestForeignInstance_IsLeftUntouched(t *testing.T) {
 		w.logIn(idA)
 		w.unmatch()
 		w.calls = nil
-		if _, err := w.handleAt(c, asked(w)); !isFault(err, fault.Conflict, policyA, "deployment other") {
-			t.Errorf("%s: want a conflict that names the policy and its owner, got %v", name, err)
-		}
+		w.wantFault(c, asked(w), fault.Conflict, name, policyA, "deployment other")
 		for _, touches := range []string{"vault write", "vault delete", "vault cut", "vault revoke", "ledger put"} {
 			if w.count(touches) > 0 {
 				t.Errorf("%s: want nothing of another deployment's instance touched, got %q", name, w.calls)
@@ -155,9 +149,9 @@ func TestVerify_TakesALostClaimAgain(t *testing.T) {
 	w, c := provisioned(t, both)
 	clear(w.Claims)
 	w.calls = nil
-	got, err := w.handleAt(c, verify(w, facts.Running))
-	if err != nil || got.Action != converge.Provisioned || got.Objects != 0 || w.count("vault write")+w.count("vault delete") > 0 {
-		t.Errorf("want the claim taken, and no change in Vault, got %+v, %v\n%q", got, err, w.calls)
+	got := w.mustAt(c, verify(w, facts.Running), converge.Provisioned)
+	if got.Objects != 0 || w.count("vault write")+w.count("vault delete") > 0 {
+		t.Errorf("want the claim taken, and no change in Vault, got %+v\n%q", got, w.calls)
 	}
 	w.wantGranted(idA)
 }
@@ -169,9 +163,7 @@ func TestVerify_LeavesAClaimToItsNewHolder(t *testing.T) {
 	clear(w.Claims)
 	w.launch(idB, 4)
 	w.must(c, idB, facts.Running, converge.Provisioned)
-	if _, err := w.handleAt(c, verify(w, facts.Running)); !isFault(err, fault.Refuse, idB) {
-		t.Errorf("want a refusal that names the holder, got %v", err)
-	}
+	w.wantFault(c, verify(w, facts.Running), fault.Refuse, "another instance holds the name", idB)
 	w.wantGranted(idB)
 	if r := w.Records[idA]; r.LastError == "" {
 		t.Errorf("want the refusal recorded, got %+v", r)

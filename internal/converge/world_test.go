@@ -159,12 +159,18 @@ func (w *world) launch(id string, last byte) facts.Instance {
 	return f
 }
 
-// provisioned returns a world in which instance A has its grant, and the converger that made it.
-func provisioned(t *testing.T, duties converge.Duties, change ...func(*converge.Options)) (*world, *converge.Converger) {
+// launched returns a world in which instance A runs, and a converger.
+func launched(t *testing.T, duties converge.Duties, change ...func(*converge.Options)) (*world, *converge.Converger) {
 	t.Helper()
 	w := newWorld(t)
 	w.launch(idA, 4)
-	c := w.converger(duties, change...)
+	return w, w.converger(duties, change...)
+}
+
+// provisioned returns a world in which instance A has its grant, and the converger that made it.
+func provisioned(t *testing.T, duties converge.Duties, change ...func(*converge.Options)) (*world, *converge.Converger) {
+	t.Helper()
+	w, c := launched(t, duties, change...)
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	return w, c
 }
@@ -197,7 +203,7 @@ func (w *world) edit(change func(*ledger.Record)) {
 // handle looks at the instance and converges it, as a function does with an event of now.
 func (w *world) handle(c *converge.Converger, id string, state facts.State) (converge.Outcome, error) {
 	w.t.Helper()
-	return w.handleAt(c, request(id, state, w.clock()))
+	return w.handleAt(c, w.event(id, state))
 }
 
 // handleAt is handle with any request.
@@ -206,12 +212,49 @@ func (w *world) handleAt(c *converge.Converger, req converge.Request) (converge.
 	return c.Converge(w.t.Context(), req, w.instances().Describe(w.t.Context(), []facts.Ref{req.Ref})[req.Ref])
 }
 
-func (w *world) must(c *converge.Converger, id string, state facts.State, want converge.Action) {
+func (w *world) must(c *converge.Converger, id string, state facts.State, want converge.Action) converge.Outcome {
 	w.t.Helper()
-	got, err := w.handle(c, id, state)
+	return w.mustAt(c, w.event(id, state), want)
+}
+
+// mustAt is must with any request.
+func (w *world) mustAt(c *converge.Converger, req converge.Request, want converge.Action) converge.Outcome {
+	w.t.Helper()
+	got, err := w.handleAt(c, req)
 	if err != nil || got.Action != want {
-		w.t.Fatalf("%s %s: want %q, got %q, %v", id, state, want, got.Action, err)
+		w.t.Fatalf("%+v: want %q, got %+v, %v", req, want, got, err)
 	}
+	return got
+}
+
+// wantFault fails unless a request ends with a fault of this kind that says all of these texts.
+func (w *world) wantFault(c *converge.Converger, req converge.Request, kind fault.Kind, why string, says ...string) {
+	w.t.Helper()
+	if got, err := w.handleAt(c, req); !isFault(err, kind, says...) {
+		w.t.Errorf("%s: want %s that says %q, got %+v, %v", why, kind, says, got, err)
+	}
+}
+
+// breakOff makes a request fail, because every call that begins with prefix fails.
+func (w *world) breakOff(c *converge.Converger, req converge.Request, prefix string, err error) {
+	w.t.Helper()
+	w.failAt(prefix, err)
+	w.wantFault(c, req, fault.Retry, "the run breaks off")
+	w.fail = nil
+}
+
+// mustRemove fails unless instance A, as EC2 shows it, loses everything but its tombstone.
+func (w *world) mustRemove(c *converge.Converger) {
+	w.t.Helper()
+	w.must(c, idA, w.ec2[idA].State, converge.Deprovisioned)
+	w.wantNothing(idA)
+}
+
+// mustEnd has EC2 show instance A as terminated, and is mustRemove.
+func (w *world) mustEnd(c *converge.Converger) {
+	w.t.Helper()
+	w.setState(facts.Terminated)
+	w.mustRemove(c)
 }
 
 // count returns how many calls since the last reset begin with a prefix.
@@ -314,6 +357,11 @@ func isFault(err error, kind fault.Kind, says ...string) bool {
 // marked returns a policy with a marker.
 func marked(deployment, id string) map[string]any {
 	return map[string]any{"policy": grant.Marker{Deployment: deployment, InstanceID: id, Profile: "a-b"}.String()}
+}
+
+// event returns the request of an event of now.
+func (w *world) event(id string, state facts.State) converge.Request {
+	return request(id, state, w.clock())
 }
 
 // request returns the request of an event.
