@@ -27,6 +27,18 @@ func sample(t *testing.T, name string) map[string]any {
 	return e
 }
 
+// parsed returns the one record of an event.
+func parsed(t *testing.T, e map[string]any) event.Record {
+	t.Helper()
+	p, err := event.Parse(marshal(t, e))
+	if err != nil || len(p.Records) != 1 || p.Batch {
+		t.Fatalf("want one bare event, got %+v, %v", p, err)
+	}
+	return p.Records[0]
+}
+
+func detail(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
+
 func marshal(t *testing.T, v any) []byte {
 	t.Helper()
 	text, err := json.Marshal(v)
@@ -38,28 +50,22 @@ func marshal(t *testing.T, v any) []byte {
 
 func TestSampleEvent_NamesItsInstance(t *testing.T) {
 	for _, state := range []facts.State{facts.Pending, facts.Running, facts.Stopping, facts.Stopped, facts.ShuttingDown, facts.Terminated} {
-		p, err := event.Parse(marshal(t, sample(t, string(state))))
-		if err != nil || len(p.Records) != 1 || p.Batch {
-			t.Fatalf("events/%s.json must be one bare event, got %+v, %v", state, p, err)
-		}
-		r := p.Records[0]
-		if r.Err != nil {
-			t.Fatalf("events/%s.json: %v", state, r.Err)
-		}
-		if r.Event.ID != "i-0123456789abcdef0" || r.Event.Account != "123456789012" || r.Event.Region != "us-east-1" ||
+		r := parsed(t, sample(t, string(state)))
+		if r.Err != nil || r.Event.ID != "i-0123456789abcdef0" || r.Event.Account != "123456789012" || r.Event.Region != "us-east-1" ||
 			r.Event.State != state || r.Event.Time.IsZero() {
-			t.Errorf("events/%s.json was read as %+v", state, r.Event)
+			t.Errorf("events/%s.json was read as %+v, %v", state, r.Event, r.Err)
 		}
 	}
 }
 
 func TestParse_NamesTheFaultOfABadEvent(t *testing.T) {
-	detail := func(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
-	for name, row := range map[string]struct {
+	type row struct {
 		spoil   func(map[string]any)
 		says    string
 		ignored bool
-	}{
+	}
+	resources := func(list ...string) func(map[string]any) { return func(e map[string]any) { e["resources"] = append([]string{}, list...) } }
+	for file, rows := range map[string]map[string]row{"running": {
 		"an unknown detail-type is ignored": {func(e map[string]any) { e["detail-type"] = "EC2 Spot Interruption" }, "EC2 Spot Interruption", true},
 		"another source is ignored":         {func(e map[string]any) { e["source"] = "aws.s3" }, "aws.s3", true},
 		"another version is ignored":        {func(e map[string]any) { e["version"] = "1" }, `version "1"`, true},
@@ -75,25 +81,34 @@ func TestParse_NamesTheFaultOfABadEvent(t *testing.T) {
 		"no time":                           {func(e map[string]any) { delete(e, "time") }, "has no time", false},
 		"a malformed time":                  {func(e map[string]any) { e["time"] = "yesterday" }, "reading the event", false},
 		"a region with a domain of its own": {func(e map[string]any) { e["region"] = "us-east-1.evil.example/" }, "not a region", false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			e := sample(t, "running")
+	}, "launch-hook": {
+		"no group":                       {func(e map[string]any) { detail(e)["AutoScalingGroupName"] = " " }, "names no group", false},
+		"no hook":                        {func(e map[string]any) { delete(detail(e), "LifecycleHookName") }, "no hook", false},
+		"another transition":             {func(e map[string]any) { detail(e)["LifecycleTransition"] = "autoscaling:TEST_NOTIFICATION" }, "TEST_NOTIFICATION", false},
+		"another instance":               {func(e map[string]any) { detail(e)["EC2InstanceId"] = "i-../x" }, "not the ID of an EC2 instance", false},
+		"no detail":                      {func(e map[string]any) { delete(e, "detail") }, "detail", false},
+		"a successful launch is ignored": {func(e map[string]any) { e["detail-type"] = "EC2 Instance Launch Successful" }, "", true},
+	}, "tag-change": {
+		"a volume":          {resources("arn:aws:ec2:us-east-1:123456789012:volume/vol-0123456789abcdef0"), "", true},
+		"another service's": {resources("arn:aws:rds:us-east-1:123456789012:instance/i-0123456789abcdef0"), "", true},
+		"none":              {resources(), "", false},
+		"no list":           {func(e map[string]any) { e["resources"] = "x" }, "", false},
+		"a made-up ID":      {resources("arn:aws:ec2:us-east-1:123456789012:instance/../x"), "", false},
+	}} {
+		for name, row := range rows {
+			e := sample(t, file)
 			row.spoil(e)
-			p, err := event.Parse(marshal(t, e))
-			if err != nil || len(p.Records) != 1 {
-				t.Fatalf("one bad event must be one record, got %+v, %v", p, err)
-			}
-			got := p.Records[0].Err
+			got := parsed(t, e).Err
 			if got == nil || !strings.Contains(got.Error(), row.says) {
-				t.Fatalf("the error must name the fault (%q), got %v", row.says, got)
+				t.Fatalf("%s: the error must name the fault (%q), got %v", name, row.says, got)
 			}
 			if fault.KindOf(got) != fault.Refuse {
-				t.Errorf("%v is of kind %s: a body that cannot be read must not be retried forever", got, fault.KindOf(got))
+				t.Errorf("%s: %v is of kind %s: a body that cannot be read must not be retried forever", name, got, fault.KindOf(got))
 			}
 			if errors.Is(got, event.ErrIgnored) != row.ignored {
-				t.Errorf("%v: ignored is %v, want %v", got, !row.ignored, row.ignored)
+				t.Errorf("%s: %v: ignored is %v, want %v", name, got, !row.ignored, row.ignored)
 			}
-		})
+		}
 	}
 }
 
@@ -172,93 +187,38 @@ func TestLifecycleAction_DoesNotDecideTheState(t *testing.T) {
 		"launch-hook":    {Group: "workers", Name: "vault-identity-ready", Token: "87654321-4321-4321-4321-210987654321"},
 		"terminate-hook": {Group: "workers", Name: "vault-identity-gone", Token: "87654321-4321-4321-4321-210987654321", Terminating: true},
 	} {
-		p, err := event.Parse(marshal(t, sample(t, file)))
-		if err != nil || p.Records[0].Err != nil || p.Records[0].Event.Hook == nil {
-			t.Fatalf("events/%s.json: %+v, %v", file, p, err)
+		r := parsed(t, sample(t, file))
+		if r.Err != nil || r.Event.Hook == nil {
+			t.Fatalf("events/%s.json: %+v", file, r)
 		}
-		got := p.Records[0].Event
+		got := r.Event
 		if *got.Hook != want || got.State != facts.Running || got.Verify {
 			t.Errorf("events/%s.json was read as %+v with %+v, want %+v: only Auto Scaling can say whether the instance leaves", file, got, *got.Hook, want)
 		}
 	}
 }
 
-func TestLifecycleAction_UnanswerableIsRefused(t *testing.T) {
-	detail := func(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
-	for name, row := range map[string]struct {
-		spoil func(map[string]any)
-		says  string
-	}{
-		"no group":           {func(e map[string]any) { detail(e)["AutoScalingGroupName"] = " " }, "names no group"},
-		"no hook":            {func(e map[string]any) { delete(detail(e), "LifecycleHookName") }, "no hook"},
-		"another transition": {func(e map[string]any) { detail(e)["LifecycleTransition"] = "autoscaling:TEST_NOTIFICATION" }, "TEST_NOTIFICATION"},
-		"another instance":   {func(e map[string]any) { detail(e)["EC2InstanceId"] = "i-../x" }, "not the ID of an EC2 instance"},
-		"no detail":          {func(e map[string]any) { delete(e, "detail") }, "detail"},
-	} {
-		e := sample(t, "launch-hook")
-		row.spoil(e)
-		p, err := event.Parse(marshal(t, e))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := p.Records[0].Err
-		if got == nil || fault.KindOf(got) != fault.Refuse || !strings.Contains(got.Error(), row.says) || errors.Is(got, event.ErrIgnored) {
-			t.Errorf("%s: want it refused with %q, got %v", name, row.says, got)
-		}
-	}
-}
-
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/prepare-for-lifecycle-notifications.html
 func TestHookNotice_IsIgnored(t *testing.T) {
-	success := sample(t, "launch-hook")
-	success["detail-type"] = "EC2 Instance Launch Successful"
-	for name, body := range map[string][]byte{
-		"test notification": []byte(`{"AccountId":"123456789012","RequestId":"7a1b","AutoScalingGroupARN":"arn:aws:autoscaling:x","AutoScalingGroupName":"workers",` +
-			`"Service":"AWS Auto Scaling","Event":"autoscaling:TEST_NOTIFICATION","Time":"2026-01-02T03:04:05.678Z"}`),
-		"successful launch": marshal(t, success),
-	} {
-		p, err := event.Parse(body)
-		if err != nil || len(p.Records) != 1 || !errors.Is(p.Records[0].Err, event.ErrIgnored) {
-			t.Errorf("%s: want it ignored, got %+v, %v", name, p, err)
-		}
+	p, err := event.Parse([]byte(`{"AccountId":"123456789012","RequestId":"7a1b","AutoScalingGroupARN":"arn:aws:autoscaling:x","AutoScalingGroupName":"workers",` +
+		`"Service":"AWS Auto Scaling","Event":"autoscaling:TEST_NOTIFICATION","Time":"2026-01-02T03:04:05.678Z"}`))
+	if err != nil || len(p.Records) != 1 || !errors.Is(p.Records[0].Err, event.ErrIgnored) {
+		t.Errorf("want the test notification ignored, got %+v, %v", p, err)
 	}
 }
 
 func TestWarmPool_OnlyTerminatingReturns(t *testing.T) {
-	e := sample(t, "terminate-hook")
-	e["detail"].(map[string]any)["Destination"] = "WarmPool"
-	p, err := event.Parse(marshal(t, e))
-	if err != nil || !p.Records[0].Event.Hook.Returns {
-		t.Errorf("want an instance that returns, got %+v, %v", p, err)
-	}
-	e = sample(t, "launch-hook")
-	e["detail"].(map[string]any)["Destination"] = "WarmPool"
-	p, err = event.Parse(marshal(t, e))
-	if err != nil || p.Records[0].Event.Hook.Returns {
-		t.Errorf("want an instance that launches into the pool, got %+v, %v", p, err)
+	for file, returns := range map[string]bool{"terminate-hook": true, "launch-hook": false} {
+		e := sample(t, file)
+		detail(e)["Destination"] = "WarmPool"
+		if r := parsed(t, e); r.Err != nil || r.Event.Hook.Returns != returns {
+			t.Errorf("%s: want an instance that returns: %v, got %+v", file, returns, r)
+		}
 	}
 }
 
-func TestTagEvent_CountsForInstancesOnly(t *testing.T) {
-	e := sample(t, "tag-change")
-	p, err := event.Parse(marshal(t, e))
-	if err != nil || p.Records[0].Err != nil || p.Records[0].Event.ID != "i-0123456789abcdef0" || p.Records[0].Event.State != facts.Pending {
-		t.Errorf("want the event of the instance, got %+v, %v", p, err)
-	}
-	for name, row := range map[string]struct {
-		resources any
-		ignored   bool
-	}{
-		"a volume":          {[]string{"arn:aws:ec2:us-east-1:123456789012:volume/vol-0123456789abcdef0"}, true},
-		"another service's": {[]string{"arn:aws:rds:us-east-1:123456789012:instance/i-0123456789abcdef0"}, true},
-		"none":              {[]string{}, false},
-		"no list":           {"x", false},
-		"a made-up ID":      {[]string{"arn:aws:ec2:us-east-1:123456789012:instance/../x"}, false},
-	} {
-		e["resources"] = row.resources
-		p, err := event.Parse(marshal(t, e))
-		if err != nil || p.Records[0].Err == nil || errors.Is(p.Records[0].Err, event.ErrIgnored) != row.ignored || fault.KindOf(p.Records[0].Err) != fault.Refuse {
-			t.Errorf("%s: want ignored %v, got %+v, %v", name, row.ignored, p, err)
-		}
+func TestTagEvent_NamesItsInstance(t *testing.T) {
+	if r := parsed(t, sample(t, "tag-change")); r.Err != nil || r.Event.ID != "i-0123456789abcdef0" || r.Event.State != facts.Pending {
+		t.Errorf("want the event of the instance, got %+v", r)
 	}
 }
