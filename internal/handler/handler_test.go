@@ -85,6 +85,25 @@ func body(id, state, at string) string {
 	return fmt.Sprintf(`{"version":"0","source":"aws.ec2","detail-type":"EC2 Instance State-change Notification","account":"123456789012","region":"us-east-1","time":%q,"detail":{"instance-id":%q,"state":%q}}`, at, id, state)
 }
 
+// runs returns the bodies of running events of instances 0 to n-1.
+func runs(n int) []string {
+	var bodies []string
+	for i := range n {
+		bodies = append(bodies, body(id(i), "running", at))
+	}
+	return bodies
+}
+
+// wrote fails unless the metrics and the log together have all of these texts.
+func (b *bench) wrote(t *testing.T, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(b.metrics.String()+b.log.String(), text) {
+			t.Errorf("want %s among the metrics and in the log:\n%s%s", text, b.metrics.String(), b.log.String())
+		}
+	}
+}
+
 const at = "2026-01-02T03:04:05Z"
 
 // batch invokes with an SQS batch of the bodies and returns the IDs of the messages to deliver again. Message n has the ID m<n>.
@@ -120,20 +139,12 @@ func TestBatch_ReturnsOnlyRetryableMessages(t *testing.T) {
 	b.errs[id(1)] = fault.Refusef("no")
 	b.errs[id(2)] = fault.Conflictf("no")
 	b.errs[id(3)] = errors.New("down")
-	again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at), body(id(3), "running", at), "{")
+	again := b.batch(t.Context(), t, append(runs(4), "{")...)
 	if fmt.Sprint(again) != "[m3]" {
 		t.Errorf("got %v, want only m3", again)
 	}
-	for _, metric := range []string{`"Provisioned":1`, `"Refused":1`, `"Conflicting":1`, `"Retried":1`, `"Malformed":1`, `"TimeToReady":[5000]`} {
-		if !strings.Contains(b.metrics.String(), metric) {
-			t.Errorf("want %s among the metrics: %s", metric, b.metrics.String())
-		}
-	}
-	for _, audit := range []string{audit.Granted, audit.Refused, audit.Conflict} {
-		if !strings.Contains(b.log.String(), audit) {
-			t.Errorf("want %q in the log", audit)
-		}
-	}
+	b.wrote(t, `"Provisioned":1`, `"Refused":1`, `"Conflicting":1`, `"Retried":1`, `"Malformed":1`, `"TimeToReady":[5000]`)
+	b.wrote(t, audit.Granted, audit.Refused, audit.Conflict)
 }
 
 func TestBatch_ConvergesAnInstanceOnceByTheLatest(t *testing.T) {
@@ -189,14 +200,7 @@ func TestEventTime_AheadOfNowIsRefused(t *testing.T) {
 		if len(got) != 1 || got[0].Told != "terminated" || got[0].At.Year() != 2026 {
 			t.Errorf("want one run by the real event, got %+v", got)
 		}
-		for _, says := range []string{"the event of instance " + id(1), ahead, "ahead of now"} {
-			if !strings.Contains(b.log.String(), says) {
-				t.Errorf("want %q in the log: %s", says, b.log.String())
-			}
-		}
-		if !strings.Contains(b.metrics.String(), `"Malformed":1`) {
-			t.Errorf("want it counted as malformed: %s", b.metrics.String())
-		}
+		b.wrote(t, "the event of instance "+id(1), ahead, "ahead of now", `"Malformed":1`)
 	}
 	b := newBench()
 	got, err := b.handler.Invoke(t.Context(), []byte(body(id(1), "running", ahead)))
@@ -212,11 +216,7 @@ func TestEventTime_AheadOfNowIsRefused(t *testing.T) {
 
 func TestBatch_ConvergesInParallelWithABound(t *testing.T) {
 	b := newBench()
-	var bodies []string
-	for n := range 50 {
-		bodies = append(bodies, body(id(n), "running", at))
-	}
-	if again := b.batch(t.Context(), t, bodies...); len(again) != 0 {
+	if again := b.batch(t.Context(), t, runs(50)...); len(again) != 0 {
 		t.Fatalf("got %v", again)
 	}
 	if b.most < 2 || b.most > 8 {
@@ -267,7 +267,7 @@ func TestBatch_EmptyAsksEC2Nothing(t *testing.T) {
 func TestBatch_PanicFailsOneInstanceOnly(t *testing.T) {
 	b := newBench()
 	b.errs[id(1)] = errPanics
-	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); fmt.Sprint(again) != "[m1]" {
+	if again := b.batch(t.Context(), t, runs(2)...); fmt.Sprint(again) != "[m1]" {
 		t.Errorf("got %v, want only m1", again)
 	}
 }

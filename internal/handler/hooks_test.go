@@ -66,42 +66,34 @@ func hookBody(id, name, transition string) string {
 
 var makes, removes = converge.Duties{Make: true}, converge.Duties{Remove: true}
 
-func TestLaunchHook_UnmatchedFollowsTheSetting(t *testing.T) {
-	for continues, want := range map[bool]string{false: "[]", true: "[CONTINUE vault-identity-ready " + id(1) + "]"} {
-		b, g := hookBench(makes)
-		b.handler.Hooks.ContinueOnRefusal = continues
-		b.outcomes[id(1)] = converge.Outcome{Action: converge.Unmatched}
-		b.now = b.now.Add(5 * time.Minute)
-		if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); len(again) > 0 || fmt.Sprint(g.calls) != want {
-			t.Errorf("HOOK_ON_REFUSAL=continue: %v: want Auto Scaling called with %s and the event done, got %v delivered again and %q", continues, want, again, g.calls)
-		}
-	}
-}
-
 func TestLaunchHook_EndsByTheOutcome(t *testing.T) {
 	for name, row := range map[string]struct {
 		outcome   converge.Action
 		err       error
+		late      time.Duration
 		continues bool
-		call      string
+		call      string // empty for none
 		again     string
 	}{
-		"granted":               {converge.Provisioned, nil, false, "CONTINUE", "[]"},
-		"compared and in order": {converge.Unchanged, nil, false, "CONTINUE", "[]"},
-		"to be retried":         {"", errors.New("sealed"), false, "beat", "[m0]"},
-		"refused":               {"", fault.Refusef("two profiles"), false, "ABANDON", "[]"},
-		"a conflict":            {"", fault.Conflictf("another deployment's"), false, "ABANDON", "[]"},
-		"no profile fits, and tags may come late": {converge.Unmatched, nil, false, "beat", "[m0]"},
-		"the deployment is torn down":             {converge.TornDown, nil, false, "CONTINUE", "[]"},
-		"gone meanwhile":                          {converge.LeftAlone, nil, false, "ABANDON", "[]"},
-		"refused, and settings let it go":         {"", fault.Refusef("two profiles"), true, "CONTINUE", "[]"},
-		"the same, whatever settings allow":       {converge.Unmatched, nil, true, "beat", "[m0]"},
+		"granted":               {converge.Provisioned, nil, 0, false, "CONTINUE", "[]"},
+		"compared and in order": {converge.Unchanged, nil, 0, false, "CONTINUE", "[]"},
+		"to be retried":         {"", errors.New("sealed"), 0, false, "beat", "[m0]"},
+		"refused":               {"", fault.Refusef("two profiles"), 0, false, "ABANDON", "[]"},
+		"a conflict":            {"", fault.Conflictf("another deployment's"), 0, false, "ABANDON", "[]"},
+		"no profile fits, and tags may come late": {converge.Unmatched, nil, 0, false, "beat", "[m0]"},
+		"the deployment is torn down":             {converge.TornDown, nil, 0, false, "CONTINUE", "[]"},
+		"gone meanwhile":                          {converge.LeftAlone, nil, 0, false, "ABANDON", "[]"},
+		"refused, and settings let it go":         {"", fault.Refusef("two profiles"), 0, true, "CONTINUE", "[]"},
+		"the same, whatever settings allow":       {converge.Unmatched, nil, 0, true, "beat", "[m0]"},
+		"no profile fits, and no tag came":        {converge.Unmatched, nil, 5 * time.Minute, false, "", "[]"},
+		"the same, and settings let it go":        {converge.Unmatched, nil, 5 * time.Minute, true, "CONTINUE", "[]"},
 	} {
 		b, g := hookBench(makes)
+		b.now = b.now.Add(row.late)
 		b.handler.Hooks.ContinueOnRefusal = row.continues
 		b.errs[id(1)], b.outcomes[id(1)] = row.err, converge.Outcome{Action: row.outcome}
 		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"))
-		want := "[]" // no call
+		want := "[]"
 		if row.call != "" {
 			want = "[" + row.call + " vault-identity-ready " + id(1) + "]"
 		}
@@ -181,9 +173,7 @@ func TestHook_OfOthersIsIgnored(t *testing.T) {
 		if again := b.batch(t.Context(), t, row.body); len(again)+len(g.calls)+len(b.requests) > 0 {
 			t.Errorf("%s: want it ignored, got %v, %q, %v", name, again, g.calls, b.requests)
 		}
-		if !strings.Contains(b.metrics.String(), `"Ignored":1`) {
-			t.Errorf("%s: want it counted as ignored: %s", name, b.metrics.String())
-		}
+		b.wrote(t, `"Ignored":1`)
 	}
 }
 
@@ -203,14 +193,6 @@ func TestTerminateHook_EndsBeforeTheSecondCut(t *testing.T) {
 	again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-gone", "TERMINATING"))
 	if fmt.Sprint(g.calls) != "[CONTINUE vault-identity-gone "+id(1)+"]" || fmt.Sprint(again) != "[m0]" {
 		t.Errorf("want the wait ended and the message kept for the second look, got %q, %v", g.calls, again)
-	}
-}
-
-func TestHook_FailedCompletionIsRetried(t *testing.T) {
-	b, g := hookBench(makes)
-	g.err = errors.New("throttled")
-	if again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING")); fmt.Sprint(again) != "[m0]" {
-		t.Errorf("want the message delivered again, since the instance would wait until its hook times out, got %v", again)
 	}
 }
 

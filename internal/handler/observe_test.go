@@ -44,9 +44,7 @@ func TestLogLine_HasListedKeysAndInvocation(t *testing.T) {
 	ctx := lambdacontext.NewContext(t.Context(), &lambdacontext.LambdaContext{AwsRequestID: "r-1"})
 	ctx = context.WithValue(ctx, "x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1") //nolint:staticcheck // aws-lambda-go's key
 	bodies := []string{"{", strings.Replace(body(id(9), "running", at), "aws.ec2", "aws.s3", 1)}
-	for n := range 9 {
-		bodies = append(bodies, body(id(n), "running", at))
-	}
+	bodies = append(bodies, runs(9)...)
 	b.batch(ctx, t, bodies...)
 	lines := b.lines(t)
 	if len(lines) != len(bodies) {
@@ -75,9 +73,7 @@ func TestRemovalTime_RunsFromEventToCut(t *testing.T) {
 	}
 	b.outcomes[id(1)] = converge.Outcome{Action: converge.Deprovisioned, Paths: []string{"auth/aws/role/x"}, CutAt: eventTime.Add(1500 * time.Millisecond)}
 	b.batch(t.Context(), t, body(id(1), "terminated", at))
-	if m := b.metrics.String(); !strings.Contains(m, `"TimeToCutOff":[1500]`) || !strings.Contains(m, `"Deprovisioned":1`) {
-		t.Errorf("want 1.5 s to the cut, whatever the rest of the removal takes, got %s", m)
-	}
+	b.wrote(t, `"TimeToCutOff":[1500]`, `"Deprovisioned":1`) // whatever the rest of the removal takes
 	b.metrics.Reset()
 	b.log.Reset()
 	b.outcomes[id(1)] = converge.Outcome{Action: converge.Deprovisioned, Paths: []string{"auth/aws/role/x"}, CutAt: eventTime.Add(time.Minute), SecondCut: true}
@@ -99,9 +95,7 @@ func TestMessageAge_IsTakenWhenWorkBegins(t *testing.T) {
 	if _, err := b.handler.Invoke(t.Context(), payload); err != nil {
 		t.Fatal(err)
 	}
-	if m := b.metrics.String(); !strings.Contains(m, `"QueueAge":[7000]`) {
-		t.Errorf("want 7 s in the queue, got %s", m)
-	}
+	b.wrote(t, `"QueueAge":[7000]`)
 }
 
 func TestServiceTimes_BelongToTheirInvocation(t *testing.T) {
@@ -157,11 +151,7 @@ func TestAudit_EachChangeIsOneEvent(t *testing.T) {
 	b.outcomes[id(4)] = converge.Outcome{Action: converge.Deprovisioned, CutAt: b.now, Paths: []string{"auth/aws/role/i-00000004"}}
 	b.outcomes[id(5)] = converge.Outcome{Action: converge.Unchanged}
 	b.outcomes[id(6)] = converge.Outcome{Action: converge.Deprovisioned, CutAt: b.now, SecondCut: true}
-	var bodies []string
-	for n := range 7 {
-		bodies = append(bodies, body(id(n), "running", at))
-	}
-	b.batch(t.Context(), t, bodies...)
+	b.batch(t.Context(), t, runs(7)...)
 	got := map[string]string{}
 	for _, e := range to.events {
 		d := e.Detail
@@ -182,12 +172,10 @@ func TestAudit_EachChangeIsOneEvent(t *testing.T) {
 func TestAudit_BusDownChangesNoAnswer(t *testing.T) {
 	b := newBench()
 	b.handler.Bus = &bus{down: true}
-	if again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at)); len(again) != 0 {
+	if again := b.batch(t.Context(), t, runs(2)...); len(again) != 0 {
 		t.Errorf("want no message delivered again for a fault of the event bus, got %v", again)
 	}
-	if m := b.metrics.String(); !strings.Contains(m, `"AuditFailed":2`) || !strings.Contains(m, `"Provisioned":2`) {
-		t.Errorf("want both events counted as lost, got %s", m)
-	}
+	b.wrote(t, `"AuditFailed":2`, `"Provisioned":2`)
 }
 
 // No other run reports it: the instance's own terminated event finds it removed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -99,7 +98,7 @@ func TestReadyTag_NeedsOneCallPerValue(t *testing.T) {
 		s.seen[id(n)] = alive(facts.Running, "")
 	}
 	b.errs[id(2)] = fault.Refusef("no")
-	b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at), body(id(3), "running", at))
+	b.batch(t.Context(), t, runs(4)...)
 	slices.Sort(s.tags)
 	want := []string{fmt.Sprint("us-east-1", []string{id(0), id(1), id(3)}, "identity", "ready"), fmt.Sprint("us-east-1", []string{id(2)}, "identity", "refused")}
 	if !slices.Equal(s.tags, want) {
@@ -113,13 +112,11 @@ func TestReadyTag_RetriesThrottlingNotDenial(t *testing.T) {
 		s.seen[id(n)] = alive(facts.Running, "")
 	}
 	s.errs = map[string]error{id(1): errors.New("RequestLimitExceeded"), id(2): fault.Refusef("denied")}
-	again := b.batch(t.Context(), t, body(id(0), "running", at), body(id(1), "running", at), body(id(2), "running", at))
+	again := b.batch(t.Context(), t, runs(3)...)
 	if fmt.Sprint(again) != "[m1]" {
 		t.Errorf("want only the message of the throttled tag delivered again, got %v", again)
 	}
-	if !strings.Contains(b.metrics.String(), `"TagFailed":2`) {
-		t.Errorf("want both counted, got %s", b.metrics.String())
-	}
+	b.wrote(t, `"TagFailed":2`)
 }
 
 // The first try removed the grant, and its tag was throttled: the second finds nothing to remove.
