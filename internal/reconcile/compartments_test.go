@@ -71,9 +71,7 @@ func TestFailedPlace_WithholdsOnlyItsOwnDeletes(t *testing.T) {
 		untracked := grant.PolicyPath(grant.PolicyName(id(300), "node")) // ours, of an instance in an unknown place
 		w.Objects[untracked] = map[string]any{"policy": grant.Marker{Deployment: w.realm.Deployment, InstanceID: id(300), Profile: "p"}.String()}
 		a := w.reconcile(Input{Mode: Correct, Force: force}, w.inTrouble(func(context.Context) error { return errStorage }))
-		if err := w.removed(id(1)); err != nil {
-			t.Errorf("force %v: want the instance of the home account removed: %v\n%s", force, err, answerText(a))
-		}
+		w.wantRemoved(id(1), "in the home account", a)
 		if w.Objects[untracked] == nil || len(w.under(id(101))) == 0 {
 			t.Errorf("force %v: want all objects left whose instance may be in the member account\n%s", force, answerText(a))
 		}

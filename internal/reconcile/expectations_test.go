@@ -2,9 +2,11 @@ package reconcile
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -80,6 +82,45 @@ func (w *world) removed(instanceID string) error {
 		return fmt.Errorf("instance %s: its tokens were not cut, only %q", instanceID, w.cut)
 	}
 	return nil
+}
+
+// wantRemoved fails unless nothing but the tombstone is left of an instance. why says when; a is the answer of the last run.
+func (w *world) wantRemoved(instanceID, why string, a Answer) {
+	w.t.Helper()
+	if err := w.removed(instanceID); err != nil {
+		w.t.Errorf("%s: %v\n%s", why, err, answerText(a))
+	}
+}
+
+// wantUntouched fails if Vault is not as before, or a token was cut.
+func (w *world) wantUntouched(before map[string]map[string]any, why string, a Answer) {
+	w.t.Helper()
+	if touched := w.touched(before); len(touched)+len(w.cut)+len(w.deleted) > 0 {
+		w.t.Errorf("%s: want nothing touched, touched %q, deleted %q, cut %q\n%s", why, touched, w.deleted, w.cut, answerText(a))
+	}
+}
+
+// wantNoDrift fails if a run has a row.
+func (w *world) wantNoDrift(in Input, why string) {
+	w.t.Helper()
+	if a := w.reconcile(in); len(a.Drift) > 0 {
+		w.t.Errorf("%s: want no row, got\n%s", why, answerText(a))
+	}
+}
+
+// wantAllConflicting corrects twice, so that the second run sees the result of the first. It fails unless each run has a
+// conflicting row for each of n instances, and touches nothing.
+func (w *world) wantAllConflicting(n int, change ...func(*Options)) {
+	w.t.Helper()
+	before := maps.Clone(w.Objects)
+	for range 2 {
+		a := w.reconcile(Input{Mode: Correct}, change...)
+		w.wantUntouched(before, "instances of another deployment", a)
+		if a.Summary != (Summary{Conflicting: n}) {
+			w.t.Errorf("want one row for each of the %d and nothing done, got\n%s", n, answerText(a))
+		}
+		w.now = w.now.Add(time.Hour)
+	}
 }
 
 // answerText returns an answer for the message of a failure: its first rows and its counts.

@@ -25,12 +25,8 @@ func TestLeaving_IsNoDriftUntilRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.now = w.now.Add(time.Hour)
-	if a := w.reconcile(Input{Mode: Correct}); len(a.Drift) > 0 {
-		t.Errorf("want no drift, got\n%s", answerText(a))
-	}
-	if err := w.removed(id(1)); err != nil {
-		t.Errorf("want it left without a grant: %v", err)
-	}
+	w.wantNoDrift(Input{Mode: Correct}, "while it leaves")
+	w.wantRemoved(id(1), "while it leaves", Answer{})
 	f := w.ec2[id(1)]
 	f.LaunchTime = w.now
 	w.launch(f)
@@ -51,10 +47,6 @@ func TestLeaving_BrokenOffRemovalIsFinished(t *testing.T) {
 	if a.Summary.Orphaned != 1 || a.Summary.Corrected != 1 {
 		t.Errorf("want one row about the rest of the removal, corrected, got %+v\n%s", a.Summary, answerText(a))
 	}
-	if err := w.removed(id(1)); err != nil {
-		t.Error(err)
-	}
-	if a := w.reconcile(Input{Mode: Correct}); len(a.Drift) > 0 {
-		t.Errorf("want no drift after that, got\n%s", answerText(a))
-	}
+	w.wantRemoved(id(1), "the rest", a)
+	w.wantNoDrift(Input{Mode: Correct}, "after that")
 }

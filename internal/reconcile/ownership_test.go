@@ -27,17 +27,7 @@ func TestAdopt_NeverDeletesForeignObjects(t *testing.T) {
 			w.makeObjects(f, neighbour)
 			w.launch(noRole(f))
 		}
-		before := maps.Clone(w.Objects)
-		for range 2 { // a second run sees the result of the first
-			a := w.reconcile(Input{Mode: Correct}, adopting)
-			if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
-				t.Fatalf("want nothing of another deployment's %d running instances touched, as adoption is for making only; touched %q, cut %q\n%s", n, touched, w.cut, answerText(a))
-			}
-			if a.Summary != (Summary{Conflicting: n}) {
-				t.Errorf("want one row for each of the %d and nothing done, got\n%s", n, answerText(a))
-			}
-			w.now = w.now.Add(time.Hour)
-		}
+		w.wantAllConflicting(n, adopting) // adoption is for making only
 	}
 }
 
@@ -49,17 +39,7 @@ func TestForeignFleet_IsLeftToItsOwner(t *testing.T) {
 		w.makeObjects(f, neighbour)
 		w.launch(noRole(f))
 	}
-	before := maps.Clone(w.Objects)
-	for range 2 {
-		a := w.reconcile(Input{Mode: Correct})
-		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
-			t.Fatalf("want running instances left to the deployment of their markers, whatever this one's ledger says; touched %q, cut %q\n%s", touched, w.cut, answerText(a))
-		}
-		if a.Summary != (Summary{Conflicting: 5}) {
-			t.Errorf("want one conflicting row for each instance and nothing done, got\n%s", answerText(a))
-		}
-		w.now = w.now.Add(time.Hour)
-	}
+	w.wantAllConflicting(5)
 }
 
 // TestForeignPolicies_DelayNoLaterRemoval has six terminated instances whose recorded policies have
@@ -89,9 +69,7 @@ func TestForeignPolicies_DelayNoLaterRemoval(t *testing.T) {
 		}
 		w.now = w.now.Add(time.Hour)
 	}
-	if err := w.removed(id(10)); err != nil {
-		t.Errorf("want the next instance that ends removed: %v", err)
-	}
+	w.wantRemoved(id(10), "the next instance that ends", a)
 }
 
 // TestUnknownObject_DoesNotStopARepair has a role of an unknown owner beside a role that was loosened. Its
@@ -213,7 +191,5 @@ func TestRefusedInstance_IsRemovedCompletely(t *testing.T) {
 	w.edit(id(1), func(r *ledger.Record) { r.State, r.Objects = ledger.Refused, nil })
 	w.terminate(1)
 	a := w.reconcile(Input{Mode: Correct})
-	if err := w.removed(id(1)); err != nil {
-		t.Errorf("want the unrecorded login removed with all other objects: %v\n%s", err, answerText(a))
-	}
+	w.wantRemoved(id(1), "with its unrecorded login", a)
 }

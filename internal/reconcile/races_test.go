@@ -66,9 +66,7 @@ func TestRuns_AtOnceLeaveNoDrift(t *testing.T) {
 			t.Fatalf("want no drift after one more run, got\n%s\nthe runs before:\n%s\n%s\n%s", answerText(a), answerText(first), answerText(second), answerText(third))
 		}
 		for n := range 4 {
-			if err := w.removed(id(n)); err != nil {
-				t.Fatalf("want the ended instances removed: %v", err)
-			}
+			w.wantRemoved(id(n), "it has ended", third)
 		}
 	}
 }

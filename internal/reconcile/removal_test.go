@@ -20,9 +20,7 @@ func TestRepair_ToGrantNeverRemoves(t *testing.T) {
 		w.fail["list auth/aws/role"] = doubt
 		before := maps.Clone(w.Objects)
 		a := w.reconcile(Input{Mode: Correct}, w.seeing(noRole))
-		if touched := w.touched(before); len(touched)+len(w.cut)+len(w.deleted) > 0 {
-			t.Errorf("%s: want running instances to keep their grants, as only a planned removal is limited; touched %q, cut %q\n%s", name, touched, w.cut, answerText(a))
-		}
+		w.wantUntouched(before, name, a) // only a planned removal is limited
 		if a.Blocked != (doubt != nil) || a.Summary != (Summary{Missing: spoiled, Failed: spoiled}) || !strings.Contains(a.Drift[0].Error, "left to the next run") {
 			t.Errorf("%s: want each row left to the next run, got\n%s", name, answerText(a))
 		}
@@ -41,13 +39,12 @@ func TestDeleteLimit_CoversUnmatchedInstances(t *testing.T) {
 		if a.Blocked != blocked {
 			t.Errorf("%d of %d instances: want removals blocked: %v, got\n%s", n, n, blocked, answerText(a))
 		}
-		if touched := w.touched(before); blocked && len(touched)+len(w.cut) > 0 {
-			t.Errorf("%d of %d instances: want a wrong answer of AWS to remove no grant of a whole fleet; touched %q, cut %q", n, n, touched, w.cut)
+		if blocked {
+			w.wantUntouched(before, "a wrong answer of AWS about a whole fleet", a)
+			continue
 		}
 		for id := range w.ec2 {
-			if err := w.removed(id); !blocked && err != nil {
-				t.Errorf("want the few grants removed: %v", err)
-			}
+			w.wantRemoved(id, "one of few", a)
 		}
 	}
 }
@@ -152,9 +149,7 @@ func TestSameNameStack_InstanceIsNeverRemoved(t *testing.T) {
 	for name, arrange := range map[string]func(){"the whole grant is listed": func() {}, "the auth role is made after its list was read": func() { w.makeLate("auth/aws/role", f.ID) }} {
 		arrange()
 		a := w.reconcile(Input{Mode: Correct})
-		if touched := w.touched(before); len(touched)+len(w.cut) > 0 {
-			t.Errorf("%s: want nothing of an instance in another region touched, touched %q, cut %q\n%s", name, touched, w.cut, answerText(a))
-		}
+		w.wantUntouched(before, name, a)
 	}
 }
 

@@ -99,8 +99,6 @@ func TestUnproven_IgnoresOtherDeployments(t *testing.T) {
 			w.loosen(grant.AuthRolePath("aws", f.ID), field, value)
 		}
 		arrange(w)
-		if a := w.reconcile(Input{Mode: Detect}); len(a.Drift) > 0 {
-			t.Errorf("%s: want no row, got\n%s", name, answerText(a))
-		}
+		w.wantNoDrift(Input{Mode: Detect}, name)
 	}
 }
