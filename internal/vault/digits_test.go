@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // The functions' policies restrict these numbers, and Vault's ACL compares only strings correctly.
@@ -15,14 +13,13 @@ func TestWrite_SendsAuthRoleNumbersAsDigits(t *testing.T) {
 		"auth/aws/role/i-1": `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":"0","token_ttl":"3600"}`,
 		"secret/data/i-1":   `{"bound_region":["us-east-1"],"token_no_default_policy":true,"token_period":0,"token_ttl":3600}`,
 	} {
-		s := newServer(t)
+		s, c := newServer(t)
 		var sent string
 		s.answers[path] = func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			sent = strings.TrimSpace(string(body))
 			w.WriteHeader(http.StatusNoContent)
 		}
-		c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 		fields := map[string]any{
 			"token_ttl": int64(3600), "token_period": int64(0), "token_no_default_policy": true, "bound_region": []string{"us-east-1"},
 		}

@@ -33,11 +33,11 @@ func TestHealth_IsReadAtAnyStatus(t *testing.T) {
 		"a server that was never removed": {[2]string{`"sealed":false`, `"sealed":false,"removed_from_cluster":false`}, func(*vault.Health) {}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, c := newServer(t)
 			s.answer("sys/health", 299, strings.Replace(healthy, row.change[0], row.change[1], 1))
 			want := ok
 			row.want(&want)
-			got, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{}).login}).Health(t.Context())
+			got, err := c.Health(t.Context())
 			if err != nil || got != want {
 				t.Errorf("got %+v, %v, want %+v", got, err, want)
 			}
@@ -46,7 +46,7 @@ func TestHealth_IsReadAtAnyStatus(t *testing.T) {
 }
 
 func TestHealth_NeedsNoTokenOrNamespace(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	var query, namespace string
 	s.answers["sys/health"] = func(w http.ResponseWriter, r *http.Request) {
 		query, namespace = r.URL.RawQuery, r.Header.Get("X-Vault-Namespace")
@@ -71,15 +71,15 @@ func TestHealth_NeedsNoTokenOrNamespace(t *testing.T) {
 }
 
 func TestHealth_FailureNamesAddressAndReason(t *testing.T) {
-	s := newServer(t)
+	s, c := newServer(t)
 	s.answer("sys/health", 502, `{"errors":["no server\nis there"]}`)
-	_, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{}).login}).Health(t.Context())
+	_, err := c.Health(t.Context())
 	for _, part := range []string{s.URL, "502", "no server is there"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("the error must say %q: %v", part, err)
 		}
 	}
-	other := newServer(t) // without its CA, so that the system's roots are used
+	other, _ := newServer(t) // without its CA, so that the system's roots are used
 	_, err = vault.New(vault.Options{Addr: other.URL, Login: (&logins{}).login}).Health(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "VAULT_CA_SECRET_ARN") {
 		t.Errorf("want an error that names VAULT_CA_SECRET_ARN, got %v", err)
@@ -87,14 +87,13 @@ func TestHealth_FailureNamesAddressAndReason(t *testing.T) {
 }
 
 func TestCapabilities_AskOnceForAllPaths(t *testing.T) {
-	s := newServer(t)
+	s, c := newServer(t)
 	var asked struct{ Paths []string }
 	s.answers["sys/capabilities-self"] = func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		_ = json.Unmarshal(body, &asked)
 		fmt.Fprint(w, `{"data":{"a/b":["read","update"],"c":["deny"],"capabilities":["read"]}}`)
 	}
-	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 	got, err := c.Capabilities(t.Context(), []string{"a/b", "c"})
 	if err != nil || len(got) != 2 || !slices.Equal(got["a/b"], []string{"read", "update"}) || !slices.Equal(got["c"], []string{"deny"}) {
 		t.Errorf("got %v, %v", got, err)
@@ -112,9 +111,8 @@ func TestCapabilities_PartialAnswerIsAnError(t *testing.T) {
 		"a value of another type": {`{"data":{"a/b":["read"],"c":[1]}}`, "c holds a json.Number"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, c := newServer(t)
 			s.answer("sys/capabilities-self", 200, row.body)
-			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login})
 			got, err := c.Capabilities(t.Context(), []string{"a/b", "c"})
 			if err == nil || got != nil || !strings.Contains(err.Error(), row.says) {
 				t.Errorf("want an error that says %q for an incomplete answer, got %v, %v", row.says, got, err)

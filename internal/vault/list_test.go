@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 func TestList_IsCompleteOrAnError(t *testing.T) {
@@ -24,9 +22,9 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 		"half an answer":                  {http.StatusOK, `{"data":{"keys":["b",`, nil, "decoding the answer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newServer(t)
+			s, c := newServer(t)
 			s.answer("x/roles", row.status, row.body)
-			got, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login}).List(t.Context(), "x/roles")
+			got, err := c.List(t.Context(), "x/roles")
 			if row.says == "" && (err != nil || !slices.Equal(got, row.want)) {
 				t.Errorf("want %v, got %v, %v", row.want, got, err)
 			}
@@ -38,11 +36,11 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 }
 
 func TestAliases_AreOfTheMountOnly(t *testing.T) {
-	s := newServer(t)
+	s, c := newServer(t)
 	s.answer("sys/internal/ui/mounts/auth/aws", http.StatusOK, `{"data":{"accessor":"auth_aws_1"}}`)
 	s.answer("identity/entity-alias/id", http.StatusOK, `{"data":{"keys":["1","2"],"key_info":{
 		"1":{"name":"i-1","canonical_id":"e-1","mount_accessor":"auth_aws_1"},"2":{"name":"i-2","canonical_id":"e-2","mount_accessor":"auth_ldap_1"}}}}`)
-	got, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login}).Aliases(t.Context(), "aws")
+	got, err := c.Aliases(t.Context(), "aws")
 	if err != nil || len(got) != 1 || got[0].Name != "i-1" || got[0].EntityID != "e-1" {
 		t.Errorf("want the alias on auth/aws alone, got %+v, %v", got, err)
 	}

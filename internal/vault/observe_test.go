@@ -9,7 +9,7 @@ import (
 )
 
 func TestRequest_IsMeasuredWithItsThrottling(t *testing.T) {
-	s := newServer(t)
+	s, _ := newServer(t)
 	s.answer("busy", http.StatusTooManyRequests, `{"errors":["rate limit quota exceeded"]}`)
 	s.answer("thing", http.StatusOK, `{"data":{"a":1}}`)
 	type call struct {
