@@ -47,14 +47,9 @@ func TestDynamoDBFault_IsAlwaysRetried(t *testing.T) {
 		err   error
 		wraps error // the error that a write's wraps; nil for err itself
 	}{
-		"throughput exceeded":        {&types.ProvisionedThroughputExceededException{}, nil},
-		"request limit exceeded":     {&types.RequestLimitExceeded{}, nil},
 		"throttling":                 {&smithy.GenericAPIError{Code: "ThrottlingException"}, nil},
-		"an internal error":          {&types.InternalServerError{}, nil},
 		"no such table":              {&types.ResourceNotFoundException{}, nil},
 		"access denied":              {&smithy.GenericAPIError{Code: "AccessDeniedException"}, nil},
-		"an item in a transaction":   {&types.TransactionConflictException{}, nil},
-		"a transaction in progress":  {&types.TransactionInProgressException{}, nil},
 		"a transaction conflict":     {cancelled("TransactionConflict", "None"), nil},
 		"a conflict about the claim": {cancelled("None", "TransactionConflict"), nil},
 		"a throttled transaction":    {cancelled("ThrottlingError", "None"), nil},

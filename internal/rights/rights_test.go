@@ -99,6 +99,11 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 }
 
 func TestRights_OptionAddsOnlyItsOwn(t *testing.T) {
+	aliasesAndRoles := []string{"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"}
+	revocations := []string{
+		"sys/leases/revoke-prefix/alice/pki/k8s/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/pki/k8s/sign/i-*: update sudo",
+		"sys/leases/revoke-prefix/alice/ssh/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/ssh/sign/i-*: update sudo",
+	}
 	for name, row := range map[string]struct {
 		change func(*rights.Scope)
 		want   map[string][]string
@@ -113,23 +118,11 @@ func TestRights_OptionAddsOnlyItsOwn(t *testing.T) {
 		},
 		"a mount that instances still have roles on": {
 			func(s *rights.Scope) { s.AlsoMounts = []string{"aws-old", "aws"} },
-			map[string][]string{
-				rights.Deprovision: {"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
-				rights.Reconcile:   {"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"},
-			},
+			map[string][]string{rights.Deprovision: aliasesAndRoles, rights.Reconcile: aliasesAndRoles},
 		},
 		"revoking certificates on each mount that can be a PKI mount": {
 			func(s *rights.Scope) { s.Revoke = true },
-			map[string][]string{
-				rights.Deprovision: {
-					"sys/leases/revoke-prefix/alice/pki/k8s/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/pki/k8s/sign/i-*: update sudo",
-					"sys/leases/revoke-prefix/alice/ssh/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/ssh/sign/i-*: update sudo",
-				},
-				rights.Reconcile: {
-					"sys/leases/revoke-prefix/alice/pki/k8s/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/pki/k8s/sign/i-*: update sudo",
-					"sys/leases/revoke-prefix/alice/ssh/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/ssh/sign/i-*: update sudo",
-				},
-			},
+			map[string][]string{rights.Deprovision: revocations, rights.Reconcile: revocations},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

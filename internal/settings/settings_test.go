@@ -70,8 +70,6 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"a certificate lifetime of zero":         {map[string]string{"MAX_CERTIFICATE_TTL": "0s"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
 		"a negative certificate lifetime":        {map[string]string{"MAX_CERTIFICATE_TTL": "-1h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
 		"a certificate lifetime of half seconds": {map[string]string{"MAX_CERTIFICATE_TTL": "1500ms"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
-		"a certificate lifetime in days":         {map[string]string{"MAX_CERTIFICATE_TTL": "365d"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
-		"a certificate lifetime out of range":    {map[string]string{"MAX_CERTIFICATE_TTL": "9999999h"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
 		"an unknown reconcile mode":              {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
 		"an account with eleven digits":          {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},

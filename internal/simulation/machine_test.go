@@ -137,7 +137,7 @@ func (m *machine) changeState(t *rapid.T) {
 	next := map[facts.State]facts.State{
 		facts.Pending: facts.Running, facts.Running: facts.Stopping, facts.Stopping: facts.Stopped, facts.Stopped: facts.Running,
 	}[m.ec2[i].State]
-	m.announce(t, i, next)
+	m.announce(t, m.setState(i, next), "is "+string(next))
 }
 
 // end moves an instance one step towards its end; the last step hides it from EC2's answers.
@@ -148,16 +148,16 @@ func (m *machine) end(t *rapid.T) {
 		m.logf("%s is not shown any more", i)
 		m.hide(i)
 	case facts.ShuttingDown:
-		m.announce(t, i, facts.Terminated)
+		m.announce(t, m.setState(i, facts.Terminated), "is terminated")
 	default:
-		m.announce(t, i, facts.ShuttingDown)
+		m.announce(t, m.setState(i, facts.ShuttingDown), "is shutting down")
 	}
 }
 
-func (m *machine) announce(t *rapid.T, id string, state facts.State) {
-	e := m.setState(id, state)
+// announce queues an event, or loses it.
+func (m *machine) announce(t *rapid.T, e event.Event, what string) {
 	lost := rapid.IntRange(0, 5).Draw(t, "lost") == 5
-	m.logf("%s is %s (event lost: %v)", id, state, lost)
+	m.logf("%s %s (event lost: %v)", e.ID, what, lost)
 	if !lost {
 		m.send(e)
 	}
@@ -166,12 +166,7 @@ func (m *machine) announce(t *rapid.T, id string, state facts.State) {
 // leaveGroup has an instance's Auto Scaling group terminate it.
 func (m *machine) leaveGroup(t *rapid.T) {
 	i := m.known(t, func(id string) bool { return m.ec2[id].State == facts.Running && !m.leaving[id] })
-	e := m.startLeaving(i)
-	lost := rapid.IntRange(0, 5).Draw(t, "lost") == 5
-	m.logf("the group of %s terminates it (event lost: %v)", i, lost)
-	if !lost {
-		m.send(e)
-	}
+	m.announce(t, m.startLeaving(i), "is terminated by its group")
 }
 
 // draw takes any event out of the queue. A copy may stay, and is delivered again.
