@@ -14,7 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-func sample(t *testing.T, name string) map[string]any {
+func sample(t testing.TB, name string) map[string]any {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "events", name+".json"))
 	if err != nil {
@@ -39,7 +39,7 @@ func parsed(t *testing.T, e map[string]any) event.Record {
 
 func detail(e map[string]any) map[string]any { return e["detail"].(map[string]any) }
 
-func marshal(t *testing.T, v any) []byte {
+func marshal(t testing.TB, v any) []byte {
 	t.Helper()
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -140,11 +140,7 @@ func TestParse_RefusesPayloadThatIsNoObject(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"running", "terminated", "launch-hook"} {
-		text, err := os.ReadFile(filepath.Join("..", "..", "events", name+".json"))
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(text)
+		f.Add(marshal(f, sample(f, name)))
 	}
 	f.Add([]byte(`{"Records":[{"body":"{}"}]}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {

@@ -106,9 +106,7 @@ func TestMarkedPolicy_IsNoProofForOtherAuthRole(t *testing.T) {
 // not list the holder must not take it for gone.
 func TestTargetedRun_AgreesWithTheWholeRun(t *testing.T) {
 	w := newWorld(t, 3)
-	f := w.ec2[id(0)]
-	f.ID = id(9)
-	w.launch(f)
+	f := w.launchAs(0, id(9))
 	whole := w.reconcile(Input{Mode: Detect})
 	if whole.Summary != (Summary{Conflicting: 1}) {
 		t.Fatalf("want one row about the held name, got\n%s", answerText(whole))
@@ -132,9 +130,7 @@ func TestLostClaim_IsTakenAgain(t *testing.T) {
 	if err := w.granted(id(1)); err != nil || a.Summary != (Summary{Changed: 1, Corrected: 1}) {
 		t.Fatalf("want the lost claim found and taken again: %v\n%s", err, answerText(a))
 	}
-	f := w.ec2[id(1)]
-	f.ID = id(50)
-	w.launch(f)
+	f := w.launchAs(1, id(50))
 	a = w.reconcile(Input{Mode: Correct})
 	if left := w.under(f.ID); len(left) > 0 || a.Summary.Conflicting != 1 {
 		t.Errorf("want the same name not granted to a second live instance, got %q\n%s", left, answerText(a))

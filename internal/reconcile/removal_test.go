@@ -55,10 +55,8 @@ func TestDeleteLimit_CoversTakeOvers(t *testing.T) {
 	w := newWorld(t, 12)
 	const taken = alwaysDeleted + 1
 	for n := range taken {
-		f := w.ec2[id(n)]
+		w.launchAs(n, id(100+n))
 		delete(w.ec2, id(n))
-		f.ID = id(100 + n)
-		w.launch(f)
 	}
 	before := maps.Clone(w.Objects)
 	a := w.reconcile(Input{Mode: Correct})
@@ -78,10 +76,8 @@ func TestName_PassesToItsSuccessorInOneRun(t *testing.T) {
 	for _, successor := range []string{id(3), "i-00000000000000000"} { // after the holder in the order of IDs, and before
 		for range 10 {
 			w := newWorld(t, 3)
-			f := w.ec2[id(2)]
+			f := w.launchAs(2, successor)
 			delete(w.ec2, id(2))
-			f.ID = successor
-			w.launch(f)
 			a := w.reconcile(Input{Mode: Correct})
 			if err := w.granted(f.ID); err != nil || a.Summary != (Summary{Missing: 1, Orphaned: 1, Corrected: 2}) {
 				t.Fatalf("want the holder removed and its successor granted in one run: %v\n%s", err, answerText(a))

@@ -99,6 +99,13 @@ func (w *world) launch(f facts.Instance) facts.Instance {
 	return f
 }
 
+// launchAs has EC2 show an instance like the n-th, with its name and address, under another ID.
+func (w *world) launchAs(n int, newID string) facts.Instance {
+	f := w.ec2[id(n)]
+	f.ID = newID
+	return w.launch(f)
+}
+
 // terminate has EC2 show the n-th instance as terminated.
 func (w *world) terminate(n int) {
 	f := w.ec2[id(n)]
