@@ -64,7 +64,9 @@ func TestParse_NamesTheFaultOfABadEvent(t *testing.T) {
 		says    string
 		ignored bool
 	}
-	resources := func(list ...string) func(map[string]any) { return func(e map[string]any) { e["resources"] = append([]string{}, list...) } }
+	resources := func(list ...string) func(map[string]any) {
+		return func(e map[string]any) { e["resources"] = append([]string{}, list...) }
+	}
 	for file, rows := range map[string]map[string]row{"running": {
 		"an unknown detail-type is ignored": {func(e map[string]any) { e["detail-type"] = "EC2 Spot Interruption" }, "EC2 Spot Interruption", true},
 		"another source is ignored":         {func(e map[string]any) { e["source"] = "aws.s3" }, "aws.s3", true},
