@@ -12,18 +12,9 @@ import (
 // Resident returns the resident memory of each running process of the function in bytes; nil on systems without Linux's /proc.
 // https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html
 func (f *Function) Resident() []int64 {
-	f.mu.Lock()
-	all := append([]*Sandbox(nil), f.all...)
-	f.mu.Unlock()
 	var out []int64
-	for _, s := range all {
-		s.mu.Lock()
-		proc := s.proc
-		s.mu.Unlock()
-		if proc == nil {
-			continue
-		}
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", proc.PID()))
+	for _, pid := range f.PIDs() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		fields := strings.Fields(string(text))
 		if err != nil || len(fields) < 2 {
 			continue

@@ -64,9 +64,7 @@ type Sandbox struct {
 	api  *runtimeAPI
 }
 
-// New returns a sandbox. Its process starts with the first invocation.
-func New(o Options) *Sandbox { return newSandbox(o, &ring{}) }
-
+// newSandbox returns a sandbox. Its process starts with the first invocation.
 func newSandbox(o Options, logs *ring) *Sandbox {
 	o.Timeout = cmp.Or(o.Timeout, 3*time.Second)
 	o.MemoryMB = cmp.Or(o.MemoryMB, 128)
@@ -236,9 +234,6 @@ func (s *Sandbox) Close() error {
 	defer s.api.close()
 	return s.proc.StopWithin(endGrace)
 }
-
-// Logs returns the latest output of the function.
-func (s *Sandbox) Logs() string { return s.logs.String() }
 
 func (s *Sandbox) report(r Result, init time.Duration) {
 	fmt.Fprintf(s.logs, "END RequestId: %s\nREPORT RequestId: %s Duration: %.2f ms Init Duration: %.2f ms %s\n",
