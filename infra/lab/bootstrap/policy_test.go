@@ -71,16 +71,11 @@ func (w *world) clear(t *testing.T) {
 	}
 }
 
+// holder returns a token with the policy alone.
 func (w *world) holder(t *testing.T, policy string) string {
 	t.Helper()
-	if err := w.vault.Sys().PutPolicyWithContext(t.Context(), "person", policy); err != nil {
-		t.Fatalf("%v\n%s", err, policy)
-	}
-	token, err := w.vault.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"person"}, "no_default_policy": true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token.Auth.ClientToken
+	w.write(t, "sys/policies/acl/person", map[string]any{"policy": policy})
+	return w.as(t, "person").Token()
 }
 
 func TestSetup_NeedsExactlyThePrintedPolicy(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
@@ -30,15 +30,8 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	w, err := parts.NewWorkspace(root, "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	vault, err := parts.StartVault(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { vault.Process.Stop() })
+	w := partstest.Workspace(t)
+	vault := partstest.Vault(t, w)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(vault.CAPEM))
 	before, err := tap.Start(tap.Options{Upstream: vault.Address, RootCAs: roots, Service: "vault"})

@@ -11,23 +11,13 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
 func TestFleet_LaunchesLogsInAndAnnounces(t *testing.T) {
-	w, err := parts.NewWorkspace("../../..", "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	moto, err := parts.StartMoto(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { moto.Process.Stop() })
-	vault, err := parts.StartVault(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { vault.Process.Stop() })
+	w := partstest.Workspace(t)
+	moto := partstest.Moto(t, w)
+	vault := partstest.Vault(t, w)
 
 	cfg := parts.Config(moto.URL, "us-east-1")
 	queue, err := sqs.NewFromConfig(cfg).CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("events")})

@@ -15,6 +15,7 @@ import (
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 )
 
@@ -47,20 +48,6 @@ func (s *scripted) Invoke(_ context.Context, payload []byte) (sandbox.Result, er
 type bench struct {
 	client           *sqs.Client
 	url, arn, dlqURL string
-}
-
-func startMoto(t *testing.T) *sqs.Client {
-	t.Helper()
-	w, err := parts.NewWorkspace("../../..", "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	moto, err := parts.StartMoto(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { moto.Process.Stop() })
-	return sqs.NewFromConfig(parts.Config(moto.URL, "us-east-1"))
 }
 
 func newBench(t *testing.T, client *sqs.Client, visibility, receives string) bench {
@@ -115,7 +102,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestPoller_ActsLikeLambda(t *testing.T) {
-	client := startMoto(t)
+	client := sqs.NewFromConfig(parts.Config(partstest.Moto(t, partstest.Workspace(t)).URL, "us-east-1"))
 
 	t.Run("a batch larger than one receive is gathered in the window and has Lambda's form", func(t *testing.T) {
 		b := newBench(t, client, "30", "5")

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
 const region = "us-east-1"
@@ -145,15 +146,8 @@ func TestNoValue_LeavesNoTrace(t *testing.T) {
 
 func start(t *testing.T) Options {
 	t.Helper()
-	w, err := parts.NewWorkspace("../../..", "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	moto, err := parts.StartMoto(t.Context(), w)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { moto.Process.Stop() })
+	w := partstest.Workspace(t)
+	moto := partstest.Moto(t, w)
 	dynamo, err := parts.StartDynamoDBLocal(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
@@ -164,11 +158,7 @@ func start(t *testing.T) Options {
 
 func expand(t *testing.T, template string) map[string]any {
 	t.Helper()
-	w, err := parts.NewWorkspace("../../..", "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	python, err := parts.Python(t.Context(), w)
+	python, err := parts.Python(t.Context(), partstest.Workspace(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,40 @@
+// Package partstest starts the lab's parts for a test, and ends them with it.
+package partstest
+
+import (
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+)
+
+// Workspace returns a workspace for a test of a package three folders below the repository's root.
+func Workspace(t *testing.T) *parts.Workspace {
+	t.Helper()
+	w, err := parts.NewWorkspace("../../..", "", t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// Moto starts moto.
+func Moto(t *testing.T, w *parts.Workspace) *parts.Moto {
+	t.Helper()
+	moto, err := parts.StartMoto(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { moto.Process.Stop() })
+	return moto
+}
+
+// Vault starts an empty Vault.
+func Vault(t *testing.T, w *parts.Workspace) *parts.Vault {
+	t.Helper()
+	vault, err := parts.StartVault(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { vault.Process.Stop() })
+	return vault
+}
