@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,11 +24,7 @@ func boot(t *testing.T, i fleet.Instance, o lab.AgentOptions) *lab.Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := a.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeLater(t, a)
 	if err := a.Boot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -154,8 +151,7 @@ func TestAgent_GetsCertificatesForEachRole(t *testing.T) {
 // The nonce is in a folder named after the instance ID: a reboot finds it, an instance made from an image of this disk does
 // not.
 func TestAgent_NonceSurvivesRebootOnly(t *testing.T) {
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
+	i := provisioned(t)
 	a := boot(t, i, lab.AgentOptions{Role: "worker"})
 	before := certificateOf(t, a, "etc/kubernetes/pki/kubelet.pem")
 	nonce := filepath.Join(a.Root, "var/lib/vault-agent", i.ID, "nonce")
@@ -185,7 +181,7 @@ func TestAgent_NonceSurvivesRebootOnly(t *testing.T) {
 	if second, _ := os.ReadFile(nonce); string(second) != string(first) {
 		t.Error("a reboot made another nonce: Vault would refuse it")
 	}
-	if err := errorsOf(a.Stop(), os.RemoveAll(filepath.Dir(nonce)), os.Remove(filepath.Join(a.Root, "etc/kubernetes/pki/kubelet.pem"))); err != nil {
+	if err := errors.Join(a.Stop(), os.RemoveAll(filepath.Dir(nonce)), os.Remove(filepath.Join(a.Root, "etc/kubernetes/pki/kubelet.pem"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Boot(t.Context()); err != nil {
@@ -196,15 +192,6 @@ func TestAgent_NonceSurvivesRebootOnly(t *testing.T) {
 			t.Fatalf("want a login without the nonce refused, got\n%s", a.Log())
 		}
 	}
-}
-
-func errorsOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func TestAgent_RetriesUntilItsRoleExists(t *testing.T) {
@@ -222,9 +209,7 @@ func TestAgent_RetriesUntilItsRoleExists(t *testing.T) {
 func TestAgent_LogsInByTypeIAM(t *testing.T) {
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: iam")})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	mustBy(t, function, i, "running", "provisioned")
 	a := boot(t, i, lab.AgentOptions{Role: "worker", IAM: true})
 	if cert := certificateOf(t, a, "etc/kubernetes/pki/kubelet.pem"); cert.Subject.CommonName != "system:node:"+i.PrivateDNS {
 		t.Errorf("got a certificate for %s", cert.Subject.CommonName)

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,9 +88,7 @@ func TestContention_OneInstanceHoldsEachIdentity(t *testing.T) {
 	c := &contention{t: t}
 	f := variant(t, provision, map[string]string{"TEMPLATES_DIR": byName(t)})
 	master := launch(t, fleet.Spec{Role: "alice-master"})
-	if a := bare(t, f, fleet.Event(master, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	mustBy(t, f, master, "running", "provisioned")
 
 	for _, name := range []string{
 		"api.alice.example", "us-east-1.api.alice.example", "eu-west-1.api.alice.example", "vault.alice.example", "API.alice.example",
@@ -110,12 +107,8 @@ func TestContention_OneInstanceHoldsEachIdentity(t *testing.T) {
 	for _, spelling := range []string{name, strings.ToUpper(name[:6]) + name[6:]} {
 		c.refuses(liveName, f, c.named(spelling), victim.ID)
 	}
-	if err := world.Fleet.SetTags(t.Context(), victim, map[string]string{"Name": unique("renamed")}); err != nil {
-		t.Fatal(err)
-	}
-	if a := bare(t, f, fleet.Event(victim, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	setTags(t, victim, map[string]string{"Name": unique("renamed")})
+	mustBy(t, f, victim, "running", "provisioned")
 	c.refuses(formerName, f, c.named(name), victim.ID, "a certificate with it may still be good")
 
 	c.addresses(f, master)
@@ -137,9 +130,7 @@ func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
 	had := fresh()
 	for _, change := range []func(*testing.T, fleet.Instance, string){assign, unassign} {
 		change(c.t, had, "127.19.0.1")
-		if a := bare(c.t, f, fleet.Event(had, "running", time.Now())); a.Action != "provisioned" {
-			c.t.Fatalf("got %+v", a)
-		}
+		mustBy(c.t, f, had, "running", "provisioned")
 	}
 	moved := fresh()
 	assign(c.t, moved, "127.19.0.1")
@@ -152,17 +143,14 @@ func (c *contention) addresses(f *sandbox.Function, master fleet.Instance) {
 	// An attacker that holds the address first: the refusal names it, and the other instance is granted when it is gone.
 	squatter := fresh()
 	assign(c.t, squatter, "127.19.0.9")
-	if a := bare(c.t, f, fleet.Event(squatter, "running", time.Now())); a.Action != "provisioned" {
-		c.t.Fatalf("got %+v", a)
-	}
+	mustBy(c.t, f, squatter, "running", "provisioned")
 	late := fresh()
 	assign(c.t, late, "127.19.0.9")
 	a := bare(c.t, f, fleet.Event(late, "running", time.Now()))
 	if a.Kind != "refuse" || !strings.Contains(a.Error, squatter.ID) {
 		c.t.Fatalf("want the reason to name the holder, so that an operator can end it, got %+v", a)
 	}
-	terminate(c.t, squatter)
-	must(c.t, deprovision, squatter, "terminated", "deprovisioned")
+	remove(c.t, squatter)
 	if a := bare(c.t, f, fleet.Event(late, "running", time.Now())); a.Action != "provisioned" {
 		c.t.Errorf("want the instance granted once the holder is gone, got %+v", a)
 	}
@@ -203,16 +191,13 @@ func unassign(t *testing.T, i fleet.Instance, address string) {
 // unmarked removes the marks of the lab's PKI mounts until the test ends, as in a Vault from before such marks.
 func unmarked(t *testing.T) {
 	t.Helper()
-	for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
-		before, _ := vaultRead(t, "sys/mounts/"+mount+"/tune")["description"].(string)
-		vaultWrite(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": ""})
-		t.Cleanup(func() {
-			if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), "sys/mounts/"+mount+"/tune", map[string]any{"description": before}); err != nil {
-				t.Error(err)
-			}
-		})
+	for _, mount := range pkiMounts {
+		vaultSet(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": ""})
 	}
 }
+
+// pkiMounts are the PKI mounts of the lab's profiles.
+var pkiMounts = []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"}
 
 func TestContention_RefusesForeignMountAndBasePath(t *testing.T) {
 	c := &contention{t: t}
@@ -233,9 +218,7 @@ func TestTakeOver_ReportsTheFormerHolder(t *testing.T) {
 	comparing := variant(t, reconcile, map[string]string{"TEMPLATES_DIR": byName(t)})
 	c := &contention{t: t}
 	holder := c.named(fmt.Sprintf("held-%d.alice.example", time.Now().UnixNano()))
-	if a := bare(t, f, fleet.Event(holder, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	mustBy(t, f, holder, "running", "provisioned")
 	terminate(t, holder) // its event is lost
 	next := c.named(holder.Tags["Name"])
 	a := runReconcile(t, comparing, rec.Input{Mode: rec.Correct, InstanceIDs: []string{next.ID}})

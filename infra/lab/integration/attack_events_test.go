@@ -14,8 +14,7 @@ func TestForgedRunning_DoesNotHideTermination(t *testing.T) {
 	f := world.Functions[deprovision]
 	for name, ahead := range map[string]time.Duration{"months ahead of now": 200 * 24 * time.Hour, "within the clock skew": 30 * time.Second} {
 		for _, forgedFirst := range []bool{false, true} {
-			i := launch(t, fleet.Spec{Role: "alice-worker"})
-			must(t, provision, i, "running", "provisioned")
+			i := provisioned(t)
 			bodies := [][]byte{fleet.Event(i, "terminated", time.Now()), fleet.Event(i, "running", time.Now().Add(ahead))}
 			end := 0
 			if forgedFirst {
@@ -34,13 +33,11 @@ func TestForgedRunning_DoesNotHideTermination(t *testing.T) {
 			}
 		}
 	}
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
+	i := provisioned(t)
 	forged := fleet.Event(i, "running", time.Now().Add(200*24*time.Hour))
 	if a := bare(t, f, forged); a.Kind != "refuse" || a.InstanceID != i.ID {
 		t.Errorf("want only the forged event refused, got %+v", a)
 	}
 	logged(t, f, "ahead of now")
-	terminate(t, i)
-	must(t, deprovision, i, "terminated", "deprovisioned")
+	remove(t, i)
 }

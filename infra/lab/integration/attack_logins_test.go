@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,23 +13,11 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 	"github.com/smallstep/pkcs7"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
-
-// provisioned returns a worker with a grant that has never logged in, so that only the binding can refuse a login.
-func provisioned(t *testing.T) fleet.Instance {
-	t.Helper()
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	return i
-}
 
 func signed(t *testing.T, f *fleet.Fleet, i fleet.Instance) string {
 	t.Helper()
@@ -55,15 +42,7 @@ func isRefused(t *testing.T, what string, err error) {
 func TestLogin_NeedsTheInstancesLiveDocument(t *testing.T) {
 	mine, other, abroad := provisioned(t), provisioned(t), launch(t, fleet.Spec{Role: "alice-worker", AccountID: "666677778888"})
 	must(t, provision, abroad, "running", "provisioned")
-	sts := "auth/aws/config/sts/" + abroad.AccountID
-	if _, err := world.Vault.Logical().WriteWithContext(t.Context(), sts, map[string]any{"sts_role": "arn:aws:iam::" + abroad.AccountID + ":role/lab"}); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if _, err := world.Vault.Logical().DeleteWithContext(context.WithoutCancel(t.Context()), sts); err != nil {
-			t.Error(err)
-		}
-	}()
+	vaultSet(t, "auth/aws/config/sts/"+abroad.AccountID, map[string]any{"sts_role": "arn:aws:iam::" + abroad.AccountID + ":role/lab"})
 	forger, err := fleet.New(fleet.Options{}) // a certificate with the same name and serial number and another key
 	if err != nil {
 		t.Fatal(err)
@@ -136,10 +115,7 @@ func TestLogin_NeedsTheInstancesLiveDocument(t *testing.T) {
 func TestLogin_RepeatNeedsNonceAndLatestDocument(t *testing.T) {
 	i := provisioned(t)
 	early := signed(t, world.Fleet, i)
-	first, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := login(t, i)
 	login := func(document string, nonce any) error {
 		fields := map[string]any{"role": i.ID, "pkcs7": document}
 		if nonce != nil {
@@ -160,7 +136,7 @@ func TestLogin_RepeatNeedsNonceAndLatestDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	isRefused(t, "the login of a stopped instance", login(early, first.Nonce))
-	_, err = first.Client.Auth().Token().RenewSelfWithContext(t.Context(), 3600)
+	_, err := first.Client.Auth().Token().RenewSelfWithContext(t.Context(), 3600)
 	if err == nil {
 		t.Error("the token of a stopped instance was renewed")
 	}
@@ -178,14 +154,10 @@ func TestLogin_RepeatNeedsNonceAndLatestDocument(t *testing.T) {
 	}
 	isRefused(t, "the document from before the restart", login(early, first.Nonce))
 
-	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
+	terminate(t, i)
 	isRefused(t, "the login of a terminated instance whose role still exists", login(late, first.Nonce))
 	fresh := provisioned(t)
-	if err := world.Fleet.Terminate(t.Context(), fresh); err != nil {
-		t.Fatal(err)
-	}
+	terminate(t, fresh)
 	_, err = world.Fleet.Login(t.Context(), "aws", fresh, "")
 	isRefused(t, "the first login of a terminated instance whose role still exists", err)
 }
@@ -193,10 +165,7 @@ func TestLogin_RepeatNeedsNonceAndLatestDocument(t *testing.T) {
 func TestToken_FailsFromAnotherAddress(t *testing.T) {
 	me, other := join(t), provisioned(t)
 	for name, from := range map[string]fleet.Instance{"another instance": other, "the host": {}} {
-		client, err := world.Fleet.ClientOn(from, me.session.Token())
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := clientOn(t, from, me.session.Token())
 		for _, r := range []request{
 			{method: http.MethodGet, path: "auth/token/lookup-self"},
 			{path: "auth/token/renew-self", body: "{}"},
@@ -214,18 +183,15 @@ func TestToken_FailsFromAnotherAddress(t *testing.T) {
 }
 
 // goneToFunctions makes EC2 report an instance as terminated to the functions, while moto still shows it to Vault as
-// running, so that Vault would let it log in until the end. The returned function undoes it.
-func goneToFunctions(i fleet.Instance) func() {
-	body := fmt.Sprintf(`<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId><reservationSet><item>`+
+// running, so that Vault would let it log in until the end.
+func goneToFunctions(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	faultOn(t, world.Taps.AWS, xml(fmt.Sprintf(`<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId><reservationSet><item>`+
 		`<reservationId>r-1</reservationId><ownerId>%s</ownerId><groupSet/><instancesSet><item><instanceId>%s</instanceId>`+
-		`<instanceState><code>48</code><name>terminated</name></instanceState></item></instancesSet></item></reservationSet></DescribeInstancesResponse>`, i.AccountID, i.ID)
-	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
-		if c.Action == "DescribeInstances" && strings.Contains(string(c.Body), i.ID) {
-			return &tap.Fault{Status: http.StatusOK, Header: http.Header{"Content-Type": {"text/xml"}}, Body: []byte(body)}
-		}
-		return nil
-	})
-	return func() { world.Taps.AWS.SetFault(nil) }
+		`<instanceState><code>48</code><name>terminated</name></instanceState></item></instancesSet></item></reservationSet></DescribeInstancesResponse>`, i.AccountID, i.ID)),
+		func(c tap.Call) bool {
+			return c.Action == "DescribeInstances" && strings.Contains(string(c.Body), i.ID)
+		})
 }
 
 // racing logs in continuously on several goroutines until stop is called. stop returns the tokens that Vault issued.
@@ -268,7 +234,7 @@ func TestRemoval_EndsEveryRacingLogin(t *testing.T) {
 	var working, revived, left []string
 	for round := range rounds {
 		i := provisioned(t)
-		back := goneToFunctions(i)
+		goneToFunctions(t, i)
 		stop := racing(t, i)
 		time.Sleep(time.Duration(round%8) * 5 * time.Millisecond) // the removal meets logins at every stage
 		a := sendEvent(t, deprovision, i, "terminated")
@@ -281,10 +247,10 @@ func TestRemoval_EndsEveryRacingLogin(t *testing.T) {
 		if a.Action != "deprovisioned" {
 			t.Fatalf("got %+v", a)
 		}
-		if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted {
-			t.Fatalf("want the record deleted, got %+v, %v", r, err)
+		if r := recordOf(t, i); r.State != ledger.Deleted {
+			t.Fatalf("want the record deleted, got %+v", r)
 		}
-		back()
+		world.Taps.AWS.SetFault(nil)
 		granted += len(tokens)
 		add := func(list *[]string, found []string) {
 			if len(found) > 0 {
@@ -313,18 +279,11 @@ func TestRemoval_EndsEveryRacingLogin(t *testing.T) {
 // afterTheQuiet sets the record's quiet time to the past, when no login can be in flight.
 func afterTheQuiet(t *testing.T, i fleet.Instance) {
 	t.Helper()
-	r, err := world.Record(t.Context(), i.ID)
-	if err != nil || r.State != ledger.Deprovisioning || r.QuietUntil == nil || time.Until(*r.QuietUntil) < 80*time.Second {
-		t.Fatalf("want the record to wait out Vault's longest request, got %+v, %v", r, err)
+	r := recordOf(t, i)
+	if r.State != ledger.Deprovisioning || r.QuietUntil == nil || time.Until(*r.QuietUntil) < 80*time.Second {
+		t.Fatalf("want the record to wait out Vault's longest request, got %+v", r)
 	}
-	_, err = world.Dynamo.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
-		TableName: aws.String(world.Stack.Tables["Table"]), Key: map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "instance#" + i.ID}},
-		UpdateExpression:          aws.String("SET quiet_until = :past"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":past": &types.AttributeValueMemberS{Value: time.Now().Add(-time.Second).UTC().Format(time.RFC3339)}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	setRecord(t, i.ID, map[string]string{"quiet_until": time.Now().Add(-time.Second).UTC().Format(time.RFC3339)})
 }
 
 // TestRemoval_EndsLoginUnderWay fixes the timing of the race: EC2's answer to Vault, that the instance runs,
@@ -335,25 +294,11 @@ func TestRemoval_EndsLoginUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer slow.Close()
-	config := func(endpoint string) {
-		t.Helper()
-		if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), "auth/aws/config/client", map[string]any{"endpoint": endpoint}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	before, err := world.Vault.Logical().ReadWithContext(t.Context(), "auth/aws/config/client")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := world.Vault.Sys().PutPolicyWithContext(t.Context(), "lab-extra", "path \"auth/token/lookup-self\" {\n capabilities = [\"read\"]\n}\n"); err != nil {
-		t.Fatal(err)
-	}
+	closeLater(t, slow)
+	vaultWrite(t, "sys/policies/acl/lab-extra", map[string]any{"policy": "path \"auth/token/lookup-self\" {\n capabilities = [\"read\"]\n}\n"})
 	templates := changed(t, "worker/profile.yaml", "extra_policies: []", "extra_policies: [lab-extra]")
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	if a := bare(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": templates}), fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	mustBy(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": templates}), i, "running", "provisioned")
 	asked, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	slow.SetFault(func(c tap.Call) *tap.Fault {
@@ -363,8 +308,7 @@ func TestRemoval_EndsLoginUnderWay(t *testing.T) {
 		}
 		return nil
 	})
-	config(slow.URL)
-	defer config(fmt.Sprint(before.Data["endpoint"]))
+	vaultSet(t, "auth/aws/config/client", map[string]any{"endpoint": slow.URL})
 	tokens, answered := map[string]string{}, make(chan error, 1)
 	go func() {
 		s, err := world.Fleet.Login(t.Context(), "aws", i, "")
@@ -378,8 +322,7 @@ func TestRemoval_EndsLoginUnderWay(t *testing.T) {
 	case err := <-answered:
 		t.Fatalf("the login ended before Vault called EC2: %v", err)
 	}
-	back := goneToFunctions(i)
-	defer back()
+	goneToFunctions(t, i)
 	if a := sendEvent(t, deprovision, i, "terminated"); !strings.Contains(a.Failure, converge.ErrUnfinished.Error()) {
 		t.Fatalf("want the removal to wait for logins in flight, got %+v", a)
 	}
@@ -388,10 +331,7 @@ func TestRemoval_EndsLoginUnderWay(t *testing.T) {
 		t.Logf("Vault refused the login: %v", err)
 	}
 	afterTheQuiet(t, i)
-	a := sendEvent(t, deprovision, i, "terminated")
-	if a.Action != "deprovisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	must(t, deprovision, i, "terminated", "deprovisioned")
 	if works := alive(t, i, tokens); len(works) > 0 {
 		t.Errorf("after `deleted` was recorded: %s: a login in flight during the removal outlives the instance", strings.Join(works, "; "))
 	}

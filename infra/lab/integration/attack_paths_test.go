@@ -117,10 +117,7 @@ func TestCertificate_IsIssuedForEachRequestForm(t *testing.T) {
 func TestCertificate_HoldsAnyOfSeveralNames(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-etcd"})
 	must(t, provision, i, "running", "provisioned")
-	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := login(t, i)
 	own := allowed{
 		role: i.ID + "-k8s_server", cn: i.PrivateDNS, dns: []string{i.PrivateDNS, "localhost"}, addresses: []string{"127.0.0.1", i.PrivateIP},
 		usage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, extUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -25,23 +24,8 @@ func outsider(t *testing.T) *vaultapi.Client {
 	t.Helper()
 	const name = "lab-shared-mount"
 	policy := `path "` + k8s + `/issue/*" { capabilities = ["update"] }` + "\n" + `path "` + k8s + `/sign/*" { capabilities = ["update"] }`
-	if err := world.Vault.Sys().PutPolicyWithContext(t.Context(), name, policy); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := world.Vault.Sys().DeletePolicyWithContext(context.WithoutCancel(t.Context()), name); err != nil {
-			t.Error(err)
-		}
-	})
-	made, err := world.Vault.Auth().Token().CreateWithContext(t.Context(), &vaultapi.TokenCreateRequest{Policies: []string{name}, NoParent: true, NoDefaultPolicy: true, TTL: "5m"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := world.Fleet.VaultClient(made.Auth.ClientToken)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
+	vaultSet(t, "sys/policies/acl/"+name, map[string]any{"policy": policy})
+	return clientOn(t, fleet.Instance{}, tokenWith(t, name))
 }
 
 // TestPKIRole_AloneBoundsCertificates tests the roles alone, without an instance's policy. It also asserts the requests that only
@@ -50,9 +34,7 @@ func TestPKIRole_AloneBoundsCertificates(t *testing.T) {
 	// A master whose policy has no access to the API server's role.
 	without := variant(t, provision, map[string]string{"TEMPLATES_DIR": edited(t, [3]string{"master/policy.hcl.tmpl", `{{ pkiAccess "kube_apiserver" }}`, ""})})
 	bereft, master, worker := launch(t, fleet.Spec{Role: "alice-master"}), launch(t, fleet.Spec{Role: "alice-master"}), launch(t, fleet.Spec{Role: "alice-worker"})
-	if a := bare(t, without, fleet.Event(bereft, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	mustBy(t, without, bereft, "running", "provisioned")
 	must(t, provision, master, "running", "provisioned")
 	must(t, provision, worker, "running", "provisioned")
 

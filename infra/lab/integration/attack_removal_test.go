@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
 
@@ -22,10 +21,7 @@ func alive(t *testing.T, i fleet.Instance, tokens map[string]string) []string {
 	t.Helper()
 	var out []string
 	for name, token := range tokens {
-		client, err := world.Fleet.ClientOn(i, token)
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := clientOn(t, i, token)
 		for _, r := range []request{
 			{method: http.MethodGet, path: "auth/token/lookup-self"},
 			{path: k8s + "/issue/" + i.ID + "-kubelet", body: `{"common_name":"system:node:` + i.PrivateDNS + `"}`},
@@ -42,46 +38,32 @@ func alive(t *testing.T, i fleet.Instance, tokens map[string]string) []string {
 // that is cut.
 func remake(t *testing.T, i fleet.Instance) (back func()) {
 	t.Helper()
-	name := "ec2-" + i.ID + "-node"
-	policy := fmt.Sprintf("path \"auth/token/lookup-self\" {\n capabilities = [\"read\"]\n}\npath \"%s/issue/*\" {\n capabilities = [\"update\"]\n}\n", k8s)
-	if err := world.Vault.Sys().PutPolicyWithContext(t.Context(), name, policy); err != nil {
-		t.Fatal(err)
-	}
-	control, err := world.Vault.Auth().Token().CreateWithContext(t.Context(), &vaultapi.TokenCreateRequest{Policies: []string{name}, NoParent: true, NoDefaultPolicy: true, TTL: "1m"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(alive(t, i, map[string]string{"control": control.Auth.ClientToken})) != 2 {
+	path := pathsOf(i.ID).policy
+	vaultWrite(t, path, map[string]any{
+		"policy": fmt.Sprintf("path \"auth/token/lookup-self\" {\n capabilities = [\"read\"]\n}\npath \"%s/issue/*\" {\n capabilities = [\"update\"]\n}\n", k8s),
+	})
+	control := tokenWith(t, strings.TrimPrefix(path, "sys/policies/acl/"))
+	if len(alive(t, i, map[string]string{"control": control})) != 2 {
 		t.Error("a new token with the remade policy can do nothing, so it proves nothing that old ones cannot either")
 	}
-	return func() {
-		if err := world.Vault.Sys().DeletePolicyWithContext(context.WithoutCancel(t.Context()), name); err != nil {
-			t.Error(err)
-		}
-	}
+	return func() { vaultDelete(t, path) }
 }
 
-// mayMakeTokens adds the right to make child tokens to an instance's policy, as if edited by hand.
-func mayMakeTokens(t *testing.T, i fleet.Instance) {
+// tokenWith returns a token with one policy, and not the default policy.
+func tokenWith(t *testing.T, policy string) string {
 	t.Helper()
-	name := "ec2-" + i.ID + "-node"
-	policy, err := world.Vault.Sys().GetPolicyWithContext(t.Context(), name)
-	if err == nil {
-		err = world.Vault.Sys().PutPolicyWithContext(t.Context(), name, policy+"\npath \"auth/token/create\" {\n  capabilities = [\"create\", \"update\"]\n}\n")
-	}
+	made, err := world.Vault.Auth().Token().CreateWithContext(t.Context(), &vaultapi.TokenCreateRequest{Policies: []string{policy}, NoParent: true, NoDefaultPolicy: true, TTL: "5m"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return made.Auth.ClientToken
 }
 
 // everyToken gets tokens of an instance in every way that Vault has. wrapped holds wrapping tokens.
 func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]string, entity string) {
 	t.Helper()
 	tokens, wrapped = map[string]string{}, map[string]string{}
-	first, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := login(t, i)
 	login := func(name string) *fleet.Session {
 		t.Helper()
 		s, err := world.Fleet.Login(t.Context(), "aws", i, first.Nonce)
@@ -107,20 +89,14 @@ func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]stri
 		t.Fatal(err)
 	}
 	child := create("a child token", first.Client, vaultapi.TokenCreateRequest{TTL: "30m"})
-	client, err := world.Fleet.ClientOn(i, child)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientOn(t, i, child)
 	create("a child's child", client, vaultapi.TokenCreateRequest{DisplayName: "x"})
 	create("a batch token made by a service token", first.Client, vaultapi.TokenCreateRequest{Type: "batch", TTL: "30m"})
 	create("a child token with few uses", first.Client, vaultapi.TokenCreateRequest{NumUses: 50})
 
 	wrap := func(name, path string, fields map[string]any) {
 		t.Helper()
-		c, err := world.Fleet.ClientOn(i, first.Token())
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := clientOn(t, i, first.Token())
 		c.SetWrappingLookupFunc(func(string, string) string { return "300s" })
 		out, err := c.Logical().WriteWithContext(t.Context(), path, fields)
 		if err != nil || out == nil || out.WrapInfo == nil {
@@ -131,9 +107,7 @@ func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]stri
 	wrap("a wrapped login", "auth/aws/login", map[string]any{"role": i.ID, "pkcs7": signed(t, world.Fleet, i), "nonce": first.Nonce})
 	wrap("a wrapped child token", "auth/token/create", map[string]any{"ttl": "30m"})
 
-	if _, err := world.Vault.Logical().WriteWithContext(t.Context(), "auth/aws/role/"+i.ID, map[string]any{"token_type": "batch"}); err != nil {
-		t.Fatal(err)
-	}
+	vaultWrite(t, "auth/aws/role/"+i.ID, map[string]any{"token_type": "batch"})
 	if s := login("a batch token"); !strings.HasPrefix(s.Token(), "hvb.") {
 		t.Fatalf("want a batch token, got one of another type")
 	}
@@ -142,7 +116,10 @@ func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]stri
 
 func TestRemoval_EndsEveryTokenAtOnce(t *testing.T) {
 	i := provisioned(t)
-	mayMakeTokens(t, i)
+	p := pathsOf(i.ID) // its policy may make child tokens, as if edited by hand
+	vaultWrite(t, p.policy, map[string]any{
+		"policy": fmt.Sprint(vaultRead(t, p.policy)["policy"], "\npath \"auth/token/create\" {\n  capabilities = [\"create\", \"update\"]\n}\n"),
+	})
 	tokens, wrapped, entity := everyToken(t, i)
 	if entity == "" {
 		t.Fatal("the login made no entity, so there is nothing to cut")
@@ -153,16 +130,10 @@ func TestRemoval_EndsEveryTokenAtOnce(t *testing.T) {
 			t.Fatalf("%s works on %d of 2 paths before the removal, so its failure afterwards would prove nothing", name, n)
 		}
 	}
-	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
-	must(t, deprovision, i, "terminated", "deprovisioned")
+	remove(t, i)
 
 	for name, token := range wrapped {
-		client, err := world.Fleet.ClientOn(i, token)
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := clientOn(t, i, token)
 		// The wrapping token belongs to no entity. The wrapped token counts.
 		out, err := client.Logical().UnwrapWithContext(t.Context(), token)
 		if err != nil {
@@ -182,10 +153,7 @@ func TestRemoval_EndsEveryTokenAtOnce(t *testing.T) {
 		t.Errorf("with a remade policy of the same name, %s: want 403: the token only lacked its policy and was not cut", works)
 	}
 	for name, token := range tokens {
-		client, err := world.Fleet.ClientOn(i, token)
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := clientOn(t, i, token)
 		for _, path := range []string{"auth/token/renew-self", "auth/token/create"} {
 			if status, body := send(t, client, request{path: path, body: "{}"}); status != http.StatusForbidden {
 				t.Errorf("%s, %s: want 403, got %d %.200s", name, path, status, body)
@@ -206,8 +174,8 @@ func nothingLeft(t *testing.T, i fleet.Instance, entity string) {
 		t.Errorf("want nothing with the instance's ID left in Vault, got %v", left)
 	}
 	for _, path := range []string{"identity/entity/id/" + entity, "auth/aws/identity-accesslist/" + i.ID, "auth/aws/role/" + i.ID} {
-		if got, err := world.Vault.Logical().ReadWithContext(t.Context(), path); err != nil || got != nil {
-			t.Errorf("want nothing at %s, got %+v, %v: an old token or login could use it", path, got, err)
+		if got := vaultRead(t, path); got != nil {
+			t.Errorf("want nothing at %s, got %+v: an old token or login could use it", path, got)
 		}
 	}
 	list, err := world.Vault.Logical().ListWithContext(t.Context(), "identity/entity-alias/id")
@@ -219,32 +187,27 @@ func nothingLeft(t *testing.T, i fleet.Instance, entity string) {
 	}
 }
 
-// mayRevoke sets up Vault for the revocation of certificates until the test ends.
-func mayRevoke(t *testing.T) {
+// setUp runs the setup of Vault with more flags, and without them when the test ends.
+func setUp(t *testing.T, more ...string) {
 	t.Helper()
-	if out, err := world.VaultSetup(t.Context(), "-revoke-certificates"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := world.VaultSetup(context.WithoutCancel(t.Context())); err != nil {
-			t.Errorf("%v\n%s", err, out)
+	run := func(more ...string) {
+		t.Helper()
+		if out, err := world.VaultSetup(context.WithoutCancel(t.Context()), more...); err != nil {
+			t.Fatalf("%v\n%s", err, out)
 		}
-	})
+	}
+	run(more...)
+	t.Cleanup(func() { run() })
 }
 
 func TestRevocation_ReachesTheCRL(t *testing.T) {
-	mayRevoke(t)
+	setUp(t, "-revoke-certificates")
 	templates := changed(t, "worker/kubelet.json.tmpl", `"key_type"`, `"generate_lease": true, "key_type"`)
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
 	serials := func(i fleet.Instance) map[string]*big.Int {
 		t.Helper()
-		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-			t.Fatalf("got %+v", a)
-		}
-		session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		mustBy(t, function, i, "running", "provisioned")
+		session := login(t, i)
 		found := map[string]*big.Int{}
 		for op, fields := range map[string]map[string]any{
 			"issue": {"common_name": "system:node:" + i.PrivateDNS},
@@ -261,12 +224,8 @@ func TestRevocation_ReachesTheCRL(t *testing.T) {
 	}
 	gone, stays := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	revoked, good := serials(gone), serials(stays)
-	if err := world.Fleet.Terminate(t.Context(), gone); err != nil {
-		t.Fatal(err)
-	}
-	if a := bare(t, variant(t, deprovision, map[string]string{"REVOKE_CERTIFICATES": "true"}), fleet.Event(gone, "terminated", time.Now())); a.Action != "deprovisioned" {
-		t.Fatalf("got %+v", a)
-	}
+	terminate(t, gone)
+	mustBy(t, variant(t, deprovision, map[string]string{"REVOKE_CERTIFICATES": "true"}), gone, "terminated", "deprovisioned")
 
 	on := onCRL(t)
 	for op, serial := range revoked {
@@ -284,10 +243,7 @@ func TestRevocation_ReachesTheCRL(t *testing.T) {
 // onCRL returns the serial numbers on the CRL of the workers' PKI mount. It reads them without a token, as a verifier does.
 func onCRL(t *testing.T) map[string]bool {
 	t.Helper()
-	client, err := world.Fleet.VaultClient("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientOn(t, fleet.Instance{}, "")
 	_, der := send(t, client, request{method: http.MethodGet, path: k8s + "/crl", anonymous: true})
 	_, ca := send(t, client, request{method: http.MethodGet, path: k8s + "/ca/pem", anonymous: true})
 	list, err := x509.ParseRevocationList(der)

@@ -25,7 +25,7 @@ type leasing struct{ granting, removing, comparing *sandbox.Function }
 
 func newLeasing(t *testing.T) leasing {
 	t.Helper()
-	mayRevoke(t)
+	setUp(t, "-revoke-certificates")
 	env := map[string]string{"REVOKE_CERTIFICATES": "true", "TEMPLATES_DIR": edited(t,
 		[3]string{"worker/profile.yaml", `fqdn: "{{ .PrivateDNSName }}"`, "fqdn: '{{ .Tag \"Name\" }}'\nfqdn_suffixes: [alice.example]"},
 		[3]string{"worker/kubelet.json.tmpl", `"key_type"`, `"generate_lease": true, "key_type"`})}
@@ -43,13 +43,8 @@ type holder struct {
 func (l leasing) holds(t *testing.T, n int) holder {
 	t.Helper()
 	h := holder{Instance: launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": fmt.Sprintf("holder-%d.alice.example", time.Now().UnixNano())}})}
-	if a := bare(t, l.granting, fleet.Event(h.Instance, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v\n%s", a, lastOf(l.granting.Logs()))
-	}
-	var err error
-	if h.session, err = world.Fleet.Login(t.Context(), world.AuthMount, h.Instance, ""); err != nil {
-		t.Fatal(err)
-	}
+	mustBy(t, l.granting, h.Instance, "running", "provisioned")
+	h.session = login(t, h.Instance)
 	var group sync.WaitGroup
 	serials := make([]string, n)
 	for worker := range 12 {

@@ -10,8 +10,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
@@ -35,10 +33,7 @@ func iamLogin(t *testing.T, roleARN, session string, at fleet.Instance) (string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := world.Fleet.ClientOn(at, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientOn(t, at, "")
 	c := out.Credentials
 	secret, err := vault.IAM{
 		Mount: "aws", Role: at.ID, ServerID: "vault.lab", Region: "us-east-1", Endpoint: "https://sts.us-east-1.amazonaws.com/",
@@ -55,9 +50,7 @@ func TestLogin_RefusesSessionOfOtherRole(t *testing.T) {
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: iam")})
 	victim, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	for _, i := range []fleet.Instance{victim, other} {
-		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-			t.Fatalf("got %+v", a)
-		}
+		mustBy(t, function, i, "running", "provisioned")
 	}
 	var count tally
 	arn := func(name string) string { return "arn:aws:iam::" + victim.AccountID + ":role/" + name }
@@ -87,14 +80,7 @@ func TestLogin_RefusesSessionOfOtherRole(t *testing.T) {
 // aliases writes the identity settings of the auth mount until the test ends.
 func aliases(t *testing.T, fields map[string]any) {
 	t.Helper()
-	const path = "auth/aws/config/identity"
-	before := vaultRead(t, path)
-	vaultWrite(t, path, fields)
-	t.Cleanup(func() {
-		if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), path, before); err != nil {
-			t.Error(err)
-		}
-	})
+	vaultSet(t, "auth/aws/config/identity", fields)
 }
 
 // Under every alias setting, a removal that reports success has cut the token, and one that cannot cut it reports a conflict.
@@ -113,9 +99,7 @@ func TestRemoval_CutsOrConflictsUnderEveryAlias(t *testing.T) {
 			aliases(t, map[string]any{row.setting: row.value})
 			function := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "type: ec2", "type: "+row.kind)})
 			i := launch(t, fleet.Spec{Role: "alice-worker"})
-			if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-				t.Fatalf("got %+v", a)
-			}
+			mustBy(t, function, i, "running", "provisioned")
 			var token string
 			if row.kind == "iam" {
 				var err error
@@ -123,11 +107,7 @@ func TestRemoval_CutsOrConflictsUnderEveryAlias(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else {
-				session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-				if err != nil {
-					t.Fatal(err)
-				}
-				token = session.Token()
+				token = login(t, i).Token()
 			}
 			terminate(t, i)
 			a := bare(t, removing, fleet.Event(i, "terminated", time.Now()))
@@ -150,11 +130,8 @@ func TestRemoval_CutsOrConflictsUnderEveryAlias(t *testing.T) {
 // A caller that can write the table must not be able to make the deprovision function log out an operator or delete foreign
 // objects.
 func TestRemoval_OfForgedRecordTouchesNoOther(t *testing.T) {
-	vaultWrite(t, "auth/aws/role/operator", map[string]any{
+	vaultSet(t, "auth/aws/role/operator", map[string]any{
 		"auth_type": "iam", "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/operator"}, "resolve_aws_unique_ids": false, "token_policies": []string{"default"},
-	})
-	t.Cleanup(func() {
-		_, _ = world.Vault.Logical().DeleteWithContext(context.WithoutCancel(t.Context()), "auth/aws/role/operator")
 	})
 	operatorsRole, _ := vaultRead(t, "auth/aws/role/operator")["role_id"].(string)
 	operator := fleet.Instance{ID: "operator", AccountID: "123456789012", PrivateIP: "127.0.0.1"}
@@ -163,10 +140,7 @@ func TestRemoval_OfForgedRecordTouchesNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	works := func() bool {
-		client, err := world.Fleet.VaultClient(token)
-		if err != nil {
-			t.Fatal(err)
-		}
+		client := clientOn(t, fleet.Instance{}, token)
 		status, _ := send(t, client, request{method: http.MethodGet, path: "auth/token/lookup-self"})
 		return status == http.StatusOK
 	}
@@ -265,16 +239,13 @@ func TestClaims_AreTakenAllOrNone(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	key := map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: "claim#" + held.Under + "#" + held.Text}}
 	if a := sendEvent(t, provision, i, "running"); a.Action == "provisioned" {
 		t.Errorf("another instance holds the common name: got %+v", a)
 	}
 	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || slices.ContainsFunc(items, func(k string) bool { return k != "instance#"+i.ID }) {
 		t.Errorf("want no claim of an instance without a grant, got %q, %v", items, err)
 	}
-	if _, err := world.Dynamo.DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String(world.Stack.Tables["Table"]), Key: key}); err != nil {
-		t.Fatal(err)
-	}
+	dropItem(t, "claim#"+held.Under+"#"+held.Text)
 	must(t, provision, i, "running", "provisioned")
 	wantGranted(t, i)
 }

@@ -42,12 +42,8 @@ type member struct {
 
 func join(t *testing.T) member {
 	t.Helper()
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := provisioned(t)
+	session := login(t, i)
 	return member{
 		Instance: i, session: session,
 		kubelet: allowed{

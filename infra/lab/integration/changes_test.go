@@ -11,7 +11,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -37,13 +36,8 @@ func mayHave(t *testing.T, i fleet.Instance, address string) bool {
 // withToken returns a worker with a grant and a session.
 func withToken(t *testing.T) (fleet.Instance, *fleet.Session) {
 	t.Helper()
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return i, session
+	i := provisioned(t)
+	return i, login(t, i)
 }
 
 // correct runs reconcile in mode correct for one instance.
@@ -161,12 +155,8 @@ func TestTagChange_GrantsByTheNewProfile(t *testing.T) {
 	folder := changed(t, "worker/profile.yaml", "match:\n", "match:\n  tags: {vault: \"on\"}\n")
 	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": folder})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "unmatched" {
-		t.Fatalf("got %+v", a)
-	}
-	if err := world.Fleet.SetTags(t.Context(), i, map[string]string{"vault": "on"}); err != nil {
-		t.Fatal(err)
-	}
+	mustBy(t, function, i, "running", "unmatched")
+	setTags(t, i, map[string]string{"vault": "on"})
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "events", "tag-change.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -175,27 +165,14 @@ func TestTagChange_GrantsByTheNewProfile(t *testing.T) {
 	if a := bare(t, function, []byte(event)); a.Action != "provisioned" {
 		t.Errorf("got %+v", a)
 	}
-	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
-		t.Error(err)
-	}
+	login(t, i)
 }
 
 // AWS reports a changed instance profile only through CloudTrail. Vault itself looks up the instance at each login. moto shows
 // that a profile was removed, and not that it was replaced.
 func TestInstanceProfile_RemovalEndsLoginThenGrant(t *testing.T) {
 	i, session := withToken(t)
-	client := ec2.NewFromConfig(world.AWS)
-	associations, err := client.DescribeIamInstanceProfileAssociations(t.Context(), &ec2.DescribeIamInstanceProfileAssociationsInput{
-		Filters: []ec2types.Filter{{Name: aws.String("instance-id"), Values: []string{i.ID}}},
-	})
-	if err != nil || len(associations.IamInstanceProfileAssociations) != 1 {
-		t.Fatalf("%+v, %v", associations, err)
-	}
-	if _, err := client.DisassociateIamInstanceProfile(t.Context(), &ec2.DisassociateIamInstanceProfileInput{
-		AssociationId: associations.IamInstanceProfileAssociations[0].AssociationId,
-	}); err != nil {
-		t.Fatal(err)
-	}
+	disassociate(t, i)
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, session.Nonce); err == nil {
 		t.Error("it logged in without the instance profile to which its auth role is bound")
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,30 +33,14 @@ func variant(t *testing.T, function string, change map[string]string) *sandbox.F
 		Name: f.Name, ARN: f.ARN, Binary: filepath.Join(f.CodeDir, "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
 		Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(t.TempDir(), "log"),
 	}, 4)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeLater(t, s)
 	return s
 }
 
 // changed returns a folder with the lab's profiles after one replacement of text in one file.
 func changed(t *testing.T, file, old, with string) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(world.Profiles)); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, filepath.FromSlash(file))
-	text, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(text), old) {
-		t.Fatalf("%s does not contain %q (%v)", file, old, err)
-	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(text), old, with, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+	return edited(t, [3]string{file, old, with})
 }
 
 // secret creates a secret in Secrets Manager and returns its ARN.
@@ -82,7 +65,7 @@ func TestBadEvent_IsAcknowledgedAndLogged(t *testing.T) {
 		"an empty body, which SQS allows": {"", "reading the event"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if again := batch(t, row.body, good); len(again) != 0 {
+			if again := batch(t, []byte(row.body), []byte(good)); len(again) != 0 {
 				t.Errorf("messages %v came back: an unreadable body would be retried for ever", again)
 			}
 			logged(t, world.Functions[provision], row.says)
@@ -132,10 +115,7 @@ func TestRefusal_IsRecordedAndWritesNothing(t *testing.T) {
 		for _, text := range []string{`"Refused":1`, audit.Refused} {
 			logged(t, function, text)
 		}
-		if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-			t.Fatal(err)
-		}
-		must(t, deprovision, i, "terminated", "deprovisioned")
+		remove(t, i)
 		if a := bare(t, function, fleet.Event(second, "running", time.Now())); a.Action != "provisioned" {
 			t.Errorf("want the freed name granted to the second, got %+v", a)
 		}
@@ -211,20 +191,14 @@ func TestVaultDown_NextDeliverySucceeds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := launch(t, fleet.Spec{Role: "alice-worker"})
-			event := string(fleet.Event(i, "running", time.Now()))
-			world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
-				if strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") {
-					return &fault
-				}
-				return nil
-			})
-			defer world.Taps.Vault.SetFault(nil)
-			if again := batch(t, event); !slices.Equal(again, []string{"0"}) {
+			event := fleet.Event(i, "running", time.Now())
+			faultOn(t, world.Taps.Vault, fault,
+				func(c tap.Call) bool { return strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") })
+			if again := batch(t, event); !slices.Equal(again, []int{0}) {
 				t.Fatalf("want the message back in the queue, got %v", again)
 			}
-			r, err := world.Record(t.Context(), i.ID)
-			if err != nil || r.State != ledger.Provisioning || len(r.Objects) != 4 || r.LastError == "" || r.LeaseOwner != "" {
-				t.Errorf("want a record that names the objects and the fault, without a lease, got %+v, %v", r, err)
+			if r := recordOf(t, i); r.State != ledger.Provisioning || len(r.Objects) != 4 || r.LastError == "" || r.LeaseOwner != "" {
+				t.Errorf("want a record that names the objects and the fault, without a lease, got %+v", r)
 			}
 			if slices.Contains(objects(t, i), "auth/aws/role/"+i.ID) {
 				t.Error("an auth role exists without the rest of the grant")
@@ -262,29 +236,14 @@ func TestLedgerWrite_RecognisesItselfOnRetry(t *testing.T) {
 }
 
 func TestFunctionLogin_WorksByAppRoleAndToken(t *testing.T) {
-	vault := world.Vault
-	write := func(path string, fields map[string]any) map[string]any {
-		t.Helper()
-		out, err := vault.Logical().WriteWithContext(t.Context(), path, fields)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out == nil {
-			return nil
-		}
-		return out.Data
-	}
-	write("sys/auth/approle", map[string]any{"type": "approle"})
-	write("auth/approle/role/fn", map[string]any{"token_policies": "ec2-provisioner-provision", "token_ttl": "10m", "token_no_default_policy": true})
-	id, err := vault.Logical().ReadWithContext(t.Context(), "auth/approle/role/fn/role-id")
+	vaultWrite(t, "sys/auth/approle", map[string]any{"type": "approle"})
+	vaultWrite(t, "auth/approle/role/fn", map[string]any{"token_policies": "ec2-provisioner-provision", "token_ttl": "10m", "token_no_default_policy": true})
+	id := vaultRead(t, "auth/approle/role/fn/role-id")
+	both, err := json.Marshal(map[string]any{"role_id": id["role_id"], "secret_id": vaultWrite(t, "auth/approle/role/fn/secret-id", nil)["secret_id"]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	both, err := json.Marshal(map[string]any{"role_id": id.Data["role_id"], "secret_id": write("auth/approle/role/fn/secret-id", nil)["secret_id"]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	created, err := vault.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"ec2-provisioner-provision"}, "ttl": "1h"})
+	created, err := world.Vault.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"ec2-provisioner-provision"}, "ttl": "1h"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,15 +269,10 @@ func TestFunctionLogin_WorksByAppRoleAndToken(t *testing.T) {
 
 func TestRegionFault_RetriesOnlyItsInstances(t *testing.T) {
 	here, there := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker", Region: "ap-south-1"})
-	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
-		if c.Action == "DescribeInstances" && c.Region == "ap-south-1" {
-			return &tap.Fault{Status: 503, Body: []byte(`<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message></Error></Errors><RequestID>x</RequestID></Response>`)}
-		}
-		return nil
-	})
-	defer world.Taps.AWS.SetFault(nil)
-	bodies := []string{string(fleet.Event(there, "running", time.Now())), string(fleet.Event(here, "running", time.Now()))}
-	if again := batch(t, bodies...); !slices.Equal(again, []string{"0"}) {
+	faultOn(t, world.Taps.AWS, tap.Fault{Status: 503, Body: []byte(`<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow down</Message></Error></Errors><RequestID>x</RequestID></Response>`)},
+		func(c tap.Call) bool { return c.Action == "DescribeInstances" && c.Region == "ap-south-1" })
+	bodies := [][]byte{fleet.Event(there, "running", time.Now()), fleet.Event(here, "running", time.Now())}
+	if again := batch(t, bodies...); !slices.Equal(again, []int{0}) {
 		t.Errorf("want only the throttled region's message back, got %v", again)
 	}
 	logged(t, world.Functions[provision], "region ap-south-1")

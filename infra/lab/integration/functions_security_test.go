@@ -26,27 +26,15 @@ func wholeLife(t *testing.T) string {
 	unique := strings.ToLower(fmt.Sprintf("life-%d", time.Now().UnixNano()))
 	here := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": unique + "-a.example"}})
 	there := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "222233334444", Tags: map[string]string{"Name": unique + "-b.example"}})
-	expect := func(a answer, action string) {
-		t.Helper()
-		if a.Action != action {
-			t.Fatalf("got %+v, want %s", a, action)
-		}
-	}
 	for _, i := range []fleet.Instance{here, there} {
-		expect(bare(t, provisioning, fleet.Event(i, "running", time.Now())), "provisioned")
+		mustBy(t, provisioning, i, "running", "provisioned")
 	}
-	if err := world.Fleet.SetTags(t.Context(), here, map[string]string{"Name": unique + "-c.example"}); err != nil {
-		t.Fatal(err)
-	}
-	expect(bare(t, provisioning, fleet.Event(here, "running", time.Now())), "provisioned")
-	if _, err := world.Fleet.Login(t.Context(), "aws", here, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := world.Fleet.Terminate(t.Context(), here, there); err != nil {
-		t.Fatal(err)
-	}
+	setTags(t, here, map[string]string{"Name": unique + "-c.example"})
+	mustBy(t, provisioning, here, "running", "provisioned")
+	login(t, here)
+	terminate(t, here, there)
 	for _, i := range []fleet.Instance{here, there} {
-		expect(bare(t, removing, fleet.Event(i, "terminated", time.Now())), "deprovisioned")
+		mustBy(t, removing, i, "terminated", "deprovisioned")
 	}
 	return provisioning.Logs() + removing.Logs()
 }
@@ -70,20 +58,7 @@ var tagActions = []string{"ec2:CreateTags"}
 func TestTemplate_GrantsExactlyTheActionsUsed(t *testing.T) {
 	resetTaps()
 	wholeLife(t)
-	used := map[string]bool{}
-	for _, c := range slices.Concat(world.Taps.AWS.Calls(), world.Taps.Dynamo.Calls()) {
-		for _, action := range actionsOf(t, c) {
-			used[action] = true
-		}
-	}
-	granted := map[string]bool{}
-	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
-	for _, id := range []string{"FunctionsPolicy", "ProvisionFunctionRole", "DeprovisionFunctionRole"} {
-		if resources[id] == nil {
-			t.Fatalf("the template has no %s", id)
-		}
-		collectActions(resources[id], granted)
-	}
+	used, granted := actionsUsed(t), actionsGranted(t, "FunctionsPolicy", "ProvisionFunctionRole", "DeprovisionFunctionRole")
 	delete(granted, "sts:AssumeRole") // in the trust policies of the functions' own roles; the member role's is checked below
 	delete(used, "sts:AssumeRole")
 	for _, action := range slices.Concat(lambdaActions, hookActions, tagActions) {
@@ -96,10 +71,35 @@ func TestTemplate_GrantsExactlyTheActionsUsed(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the template grants %v\nthe functions used  %v\na missing action fails in an account, an extra one serves a stolen function", got, want)
 	}
-	text, err := json.Marshal(resources["FunctionsPolicy"])
-	if err != nil || !strings.Contains(string(text), "sts:AssumeRole") {
-		t.Errorf("the member role cannot be assumed (%v)", err)
+	if !actionsGranted(t, "FunctionsPolicy")["sts:AssumeRole"] {
+		t.Error("the member role cannot be assumed")
 	}
+}
+
+// actionsUsed returns the IAM actions that the calls since the last reset of the taps need.
+func actionsUsed(t *testing.T) map[string]bool {
+	t.Helper()
+	used := map[string]bool{}
+	for _, c := range slices.Concat(world.Taps.AWS.Calls(), world.Taps.Dynamo.Calls()) {
+		for _, action := range actionsOf(t, c) {
+			used[action] = true
+		}
+	}
+	return used
+}
+
+// actionsGranted returns the actions that the template's resources allow.
+func actionsGranted(t *testing.T, ids ...string) map[string]bool {
+	t.Helper()
+	granted := map[string]bool{}
+	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
+	for _, id := range ids {
+		if resources[id] == nil {
+			t.Fatalf("the template has no %s", id)
+		}
+		collectActions(resources[id], granted)
+	}
+	return granted
 }
 
 // actionsOf returns the IAM actions that a call needs.
@@ -160,12 +160,8 @@ func TestSecrets_NeverReachLogsOrLedger(t *testing.T) {
 	}
 	logs := wholeLife(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault { // errors log the most
-		if strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") {
-			return &tap.Fault{Status: 500, Body: []byte(`{"errors":["internal error"]}`)}
-		}
-		return nil
-	})
+	faultOn(t, world.Taps.Vault, tap.Fault{Status: 500, Body: []byte(`{"errors":["internal error"]}`)},
+		func(c tap.Call) bool { return strings.Contains(c.Path, i.ID) && strings.HasPrefix(c.Action, "PUT ") })
 	failed := sendEvent(t, provision, i, "running")
 	world.Taps.Vault.SetFault(nil)
 	if failed.Failure == "" {
@@ -207,13 +203,8 @@ func TestSecrets_NeverReachLogsOrLedger(t *testing.T) {
 func TestClientStyle_GetsItsCertificate(t *testing.T) {
 	complete := changed(t, "worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	if a := bare(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": complete}), fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("got %+v", a)
-	}
-	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	mustBy(t, variant(t, provision, map[string]string{"TEMPLATES_DIR": complete}), i, "running", "provisioned")
+	session := login(t, i)
 	path := "alice_cluster/pki/k8s/issue/" + i.ID + "-kubelet"
 	every := func(change map[string]any) map[string]any {
 		fields := map[string]any{

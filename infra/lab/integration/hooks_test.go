@@ -15,7 +15,6 @@ import (
 	ebtypes "github.com/aws/aws-sdk-go-v2/service/eventbridge/types"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -101,10 +100,7 @@ func TestLaunchHook_WaitsForTheWholeGrant(t *testing.T) {
 			t.Fatalf("%v, %v", err, out)
 		}
 	}
-	record, _, err := world.Pollers[provision].WaitFor(t.Context(), func(r queue.Record) bool { return strings.Contains(r.Body, i.ID) })
-	if err != nil || !record.Handled {
-		t.Fatalf("%+v, %v\nlogs:\n%s", record, err, world.Functions[provision].Logs())
-	}
+	handled(t, provision, i, "")
 	want := []string{"CompleteLifecycleAction vault-identity-ready a-token " + i.ID + " CONTINUE"}
 	if got := hookCalls(); !slices.Equal(got, want) {
 		t.Errorf("calls about the wait: got %q, want %q", got, want)
@@ -140,10 +136,7 @@ func TestLaunchHook_AbandonsRefusedKeepsWaiting(t *testing.T) {
 	}
 	world.Taps.AWS.Reset()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
-		return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}
-	})
-	defer world.Taps.Vault.SetFault(nil)
+	faultOn(t, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}, func(tap.Call) bool { return true })
 	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-identity-ready", "LAUNCHING"))
 	if got, want := hookCalls(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
 		t.Errorf("with Vault sealed: got %+v, %q, want a failure and %q", a, got, want)
@@ -154,18 +147,13 @@ func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 	as := &autoScaling{}
 	as.install(t)
 	group := autoscaling.NewFromConfig(world.AWS)
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	i, session := withToken(t)
 	if _, err := group.CreateAutoScalingGroup(t.Context(), &autoscaling.CreateAutoScalingGroupInput{
 		AutoScalingGroupName: aws.String("workers"), InstanceId: &i.ID, MinSize: aws.Int32(0), MaxSize: aws.Int32(1), DesiredCapacity: aws.Int32(0), VPCZoneIdentifier: &i.SubnetID,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := group.AttachInstances(t.Context(), &autoscaling.AttachInstancesInput{AutoScalingGroupName: aws.String("workers"), InstanceIds: []string{i.ID}}); err != nil {
-		t.Fatal(err)
-	}
-	must(t, provision, i, "running", "provisioned")
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
-	if err != nil {
 		t.Fatal(err)
 	}
 	// moto's own answer: the instance is in service.

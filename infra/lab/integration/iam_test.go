@@ -43,11 +43,7 @@ func checking(t *testing.T, on bool) {
 // by TestTemplate_GrantsExactlyTheActionsUsed, and the keys by
 // TestLedgerCalls_StayWithinTheRolesKeys.
 func TestTemplate_NeedsEachCheckedAction(t *testing.T) {
-	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
-	granted := map[string]bool{}
-	for _, id := range []string{"FunctionsPolicy", "ProvisionFunctionRole"} {
-		collectActions(resources[id], granted)
-	}
+	granted := actionsGranted(t, "FunctionsPolicy", "ProvisionFunctionRole")
 	role := "checked-provision"
 	client := iam.NewFromConfig(world.AWS)
 	if _, err := client.CreateRole(t.Context(), &iam.CreateRoleInput{RoleName: &role, AssumeRolePolicyDocument: aws.String(`{"Version":"2012-10-17","Statement":[]}`)}); err != nil {

@@ -1,18 +1,16 @@
 package integration
 
 import (
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
 func TestProvision_MakesExactlyTheDesignedCalls(t *testing.T) {
-	warm := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, warm, "running", "provisioned") // logs in and caches the IAM role
+	provisioned(t) // logs in and caches the IAM role
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	resetTaps()
 	must(t, provision, i, "running", "provisioned")
@@ -57,7 +55,7 @@ func TestProvision_MakesExactlyTheDesignedCalls(t *testing.T) {
 }
 
 func TestBatch_DescribesOncePerAccountAndRegion(t *testing.T) {
-	var bodies []string
+	var bodies [][]byte
 	var instances []fleet.Instance
 	for _, s := range []fleet.Spec{
 		{Role: "alice-worker", Count: 3},
@@ -71,7 +69,7 @@ func TestBatch_DescribesOncePerAccountAndRegion(t *testing.T) {
 		instances = append(instances, launched...)
 	}
 	for _, i := range instances {
-		bodies = append(bodies, string(fleet.Event(i, "running", time.Now())))
+		bodies = append(bodies, fleet.Event(i, "running", time.Now()))
 	}
 	resetTaps()
 	if again := batch(t, append(bodies, bodies[0])...); len(again) != 0 {
@@ -84,16 +82,9 @@ func TestBatch_DescribesOncePerAccountAndRegion(t *testing.T) {
 		t.Errorf("want 4 objects written for each of 5 instances, got %d writes", n)
 	}
 	for _, i := range instances {
-		role, err := world.Vault.Logical().ReadWithContext(t.Context(), "auth/aws/role/"+i.ID)
-		if err != nil || role == nil {
-			t.Errorf("the auth role of %s in %s, %s: %v", i.ID, i.AccountID, i.Region, err)
-			continue
-		}
-		account, _ := role.Data["bound_account_id"].([]any)
-		region, _ := role.Data["bound_region"].([]any)
-		if !slices.Equal(account, []any{i.AccountID}) || !slices.Equal(region, []any{i.Region}) {
-			t.Errorf("%s is bound to %v, %v, want %s, %s", i.ID, account, region, i.AccountID, i.Region)
-		}
+		role := vaultRead(t, pathsOf(i.ID).role)
+		bound(t, role, "bound_account_id", i.AccountID)
+		bound(t, role, "bound_region", i.Region)
 	}
 	assumed := 0
 	for _, c := range world.Taps.AWS.Calls() {
@@ -108,46 +99,22 @@ func TestBatch_DescribesOncePerAccountAndRegion(t *testing.T) {
 
 func TestInstance_LivesThroughRuleQueueAndFunctions(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	waitFor := func(function, state string) {
-		t.Helper()
-		if err := world.Fleet.Announce(t.Context(), i, state); err != nil {
-			t.Fatal(err)
-		}
-		record, _, err := world.Pollers[function].WaitFor(t.Context(), func(r queue.Record) bool {
-			return strings.Contains(r.Body, i.ID) && strings.Contains(r.Body, state)
-		})
-		if err != nil || !record.Handled {
-			t.Fatalf("%s: %+v, %v\nlogs:\n%s", state, record, err, world.Functions[function].Logs())
-		}
-	}
-	waitFor(provision, "running")
-	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	through(t, provision, i, "running")
+	session := login(t, i)
 	wrapped, err := world.Fleet.Login(t.Context(), "aws", i, session.Nonce)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(deprovision, "terminated")
+	terminate(t, i)
+	through(t, deprovision, i, "terminated")
 	for _, s := range []*fleet.Session{session, wrapped} {
 		if _, err := s.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("a token of the removed instance still works: %v", err)
 		}
 	}
-	if left := objects(t, i); len(left) > 0 {
-		t.Errorf("left in Vault: %v", left)
-	}
-	items, err := world.ItemsOf(t.Context(), i.ID)
-	if err != nil || !slices.Equal(items, []string{"instance#" + i.ID}) {
-		t.Errorf("left in the ledger: %v, %v", items, err)
-	}
-	record, err := world.Record(t.Context(), i.ID)
-	if err != nil || record.State != "deleted" || time.Until(time.Unix(record.ExpiresAt, 0)) < 29*24*time.Hour || len(record.Objects) != 0 {
-		t.Errorf("want a tombstone for 30 days, got %+v, %v", record, err)
+	wantGone(t, i)
+	if r := recordOf(t, i); r.State != ledger.Deleted || time.Until(time.Unix(r.ExpiresAt, 0)) < 29*24*time.Hour || len(r.Objects) != 0 {
+		t.Errorf("want a tombstone for 30 days, got %+v", r)
 	}
 	resetTaps()
 	must(t, deprovision, i, "terminated", "unchanged")
@@ -156,50 +123,17 @@ func TestInstance_LivesThroughRuleQueueAndFunctions(t *testing.T) {
 	}
 }
 
-func TestRemoval_CutsTheRoleIDAlias(t *testing.T) {
-	setAlias := func(alias string) {
-		t.Helper()
-		if _, err := world.Vault.Logical().Write("auth/aws/config/identity", map[string]any{"ec2_alias": alias}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	setAlias("role_id")
-	defer setAlias("instance_id")
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
-	must(t, deprovision, i, "terminated", "deprovisioned")
-	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
-		t.Error("the token still works")
-	}
-}
-
 func TestAddressChange_RewritesTheGrant(t *testing.T) {
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	before, err := world.Record(t.Context(), i.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	i := provisioned(t)
+	before := recordOf(t, i)
 	// A PKI role is loosened by hand. The ledger does not record that, so an event for the unchanged instance leaves it; a
 	// change of the instance would write the differences.
 	path := "alice_cluster/pki/k8s/roles/" + i.ID + "-kubelet"
-	if _, err := world.Vault.Logical().Write(path, map[string]any{"allow_any_name": true}); err != nil {
-		t.Fatal(err)
-	}
-	if err := world.Fleet.SetTags(t.Context(), i, map[string]string{"unused": "x"}); err != nil {
-		t.Fatal(err)
-	}
+	vaultWrite(t, path, map[string]any{"allow_any_name": true})
+	setTags(t, i, map[string]string{"unused": "x"})
 	must(t, provision, i, "running", "unchanged") // no profile uses the tag
-	after, err := world.Record(t.Context(), i.ID)
-	if err != nil || after.Version != before.Version {
-		t.Errorf("the unchanged record was written: version %d, then %d (%v)", before.Version, after.Version, err)
+	if after := recordOf(t, i); after.Version != before.Version {
+		t.Errorf("the unchanged record was written: version %d, then %d", before.Version, after.Version)
 	}
 }
 
@@ -226,10 +160,7 @@ func TestProfile_IssuesItsCertificates(t *testing.T) {
 		t.Run(role, func(t *testing.T) {
 			i := launch(t, fleet.Spec{Role: role})
 			must(t, provision, i, "running", "provisioned")
-			session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-			if err != nil {
-				t.Fatal(err)
-			}
+			session := login(t, i)
 			for output, fields := range outputs {
 				name := output[strings.LastIndexByte(output, '/')+1:]
 				path := "alice_cluster/" + strings.TrimSuffix(output, name) + i.ID + "-" + name

@@ -1,15 +1,13 @@
 package integration
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/vault/api"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -23,11 +21,7 @@ const (
 // deployMember deploys infra/member-account into the other account and region.
 func deployMember(t *testing.T) *stack.Stack {
 	t.Helper()
-	w, err := parts.NewWorkspace(filepath.Join("..", "..", ".."), "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	python, err := parts.Python(t.Context(), w)
+	python, err := parts.Python(t.Context(), partstest.Workspace(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,19 +61,12 @@ func TestMemberAccount_InstanceIsGrantedAndRemoved(t *testing.T) {
 			t.Fatalf("want %q, so that Vault can check logins from there, got %v\n%s", want, err, out)
 		}
 	}
-	t.Cleanup(func() {
-		if _, err := world.Vault.Logical().DeleteWithContext(context.WithoutCancel(t.Context()), "auth/aws/config/sts/"+memberAccount); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { vaultDelete(t, "auth/aws/config/sts/"+memberAccount) })
 
 	resetTaps()
 	i := launch(t, fleet.Spec{Role: "alice-worker", AccountID: memberAccount, Region: memberRegion})
 	through(t, provision, i, "running")
-	role, err := world.Vault.Logical().ReadWithContext(t.Context(), pathsOf(i.ID).role)
-	if err != nil || role == nil {
-		t.Fatalf("want an auth role for %s, got %v, %v", i.ID, role, err)
-	}
+	role := vaultRead(t, pathsOf(i.ID).role)
 	bound(t, role, "bound_account_id", memberAccount)
 	bound(t, role, "bound_region", memberRegion)
 	assumed, described := 0, 0
@@ -98,10 +85,7 @@ func TestMemberAccount_InstanceIsGrantedAndRemoved(t *testing.T) {
 		t.Errorf("want the member role assumed and the instance described in %s, got %d and %d calls", memberRegion, assumed, described)
 	}
 
-	session, err := world.Fleet.Login(t.Context(), "aws", i, "")
-	if err != nil {
-		t.Fatalf("logging in from account %s: %v", memberAccount, err)
-	}
+	session := login(t, i)
 	there := rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}
 	f := variant(t, reconcile, map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + memberAccount, "RECONCILE_REGIONS": world.Region + "," + memberRegion})
 	if a := runReconcile(t, f, there); len(a.Drift) > 0 || a.Blocked {
@@ -124,18 +108,24 @@ func through(t *testing.T, function string, i fleet.Instance, state string) {
 	if err := world.Fleet.Announce(t.Context(), i, state); err != nil {
 		t.Fatal(err)
 	}
+	handled(t, function, i, state)
+}
+
+// handled waits until a function has handled the first message of its queue that names an instance and contains a text.
+func handled(t *testing.T, function string, i fleet.Instance, text string) {
+	t.Helper()
 	record, _, err := world.Pollers[function].WaitFor(t.Context(), func(r queue.Record) bool {
-		return strings.Contains(r.Body, i.ID) && strings.Contains(r.Body, state)
+		return strings.Contains(r.Body, i.ID) && strings.Contains(r.Body, text)
 	})
 	if err != nil || !record.Handled {
-		t.Fatalf("%s: %+v, %v\nlogs:\n%s", state, record, err, world.Functions[function].Logs())
+		t.Fatalf("%s: %+v, %v\nlogs:\n%s", text, record, err, world.Functions[function].Logs())
 	}
 }
 
 // bound fails unless a field of an auth role holds exactly one value.
-func bound(t *testing.T, role *api.Secret, field, want string) {
+func bound(t *testing.T, role map[string]any, field, want string) {
 	t.Helper()
-	if got, _ := role.Data[field].([]any); len(got) != 1 || got[0] != want {
+	if got, _ := role[field].([]any); len(got) != 1 || got[0] != want {
 		t.Errorf("%s is %v, want %s", field, got, want)
 	}
 }

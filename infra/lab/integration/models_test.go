@@ -133,7 +133,7 @@ func cutting(instanceID string, sure, recorded []any) modelCall {
 func TestVaultModel_AnswersAsVault(t *testing.T) {
 	vaultWrite(t, "sys/mounts/model_ssh", map[string]any{"type": "ssh"})
 	defer vaultDelete(t, "sys/mounts/model_ssh")
-	aliases(t, map[string]any{"ec2_alias": "instance_id"})
+	aliases(t, map[string]any{"ec2_alias": "instance_id", "ec2_metadata": []string{"account_id", "instance_id"}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	lab := &vaultSide{vaultCaller: vault.New(vault.Options{
 		Addr: world.VaultAddr, CA: func(context.Context) ([]byte, error) { return []byte(world.VaultCAPEM), nil },

@@ -31,13 +31,8 @@ func TestSealedVault_EventWaitsInTheQueue(t *testing.T) {
 	visibility("1") // instead of the template's two minutes
 	defer visibility("120")
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
-		if strings.Contains(c.Path, i.ID) {
-			return &tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}
-		}
-		return nil
-	})
-	defer world.Taps.Vault.SetFault(nil)
+	faultOn(t, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)},
+		func(c tap.Call) bool { return strings.Contains(c.Path, i.ID) })
 	if err := world.Fleet.Announce(t.Context(), i, "running"); err != nil {
 		t.Fatal(err)
 	}

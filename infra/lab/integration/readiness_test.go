@@ -50,9 +50,7 @@ func TestReadyTag_EndsTheDocumentedWait(t *testing.T) {
 		t.Fatalf("want the script to wait while there is no tag, but it ended with %v", err)
 	case <-time.After(time.Second):
 	}
-	if a := bare(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-		t.Fatalf("want the instance provisioned, got %+v", a)
-	}
+	mustBy(t, l.Functions[provision], i, "running", "provisioned")
 	if err := <-ended; err != nil {
 		t.Errorf("want the tag to end the wait, got %v", err)
 	}

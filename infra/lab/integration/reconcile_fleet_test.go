@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -34,13 +33,6 @@ func workers(t *testing.T, region string, n int, change map[string]string) ([]fl
 		launched = append(launched, i)
 	}
 	return launched, variant(t, reconcile, env)
-}
-
-func terminate(t *testing.T, instances ...fleet.Instance) {
-	t.Helper()
-	if err := world.Fleet.Terminate(t.Context(), instances...); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // withObjects returns the number of instances that have objects in Vault.
@@ -105,13 +97,10 @@ func TestYoungRecord_IsSparedThoughAbsentFromEC2(t *testing.T) {
 // ec2Answers plays a fault as EC2's answer to unfiltered listings of a region. EC2 answers all other calls itself.
 func ec2Answers(t *testing.T, region string, fault tap.Fault) {
 	t.Helper()
-	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
-		if c.Service == "ec2" && c.Action == "DescribeInstances" && c.Region == region && !strings.Contains(string(c.Body), "Filter") {
-			return &fault
-		}
-		return nil
-	})
-	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
+	faultOn(t, world.Taps.AWS, fault,
+		func(c tap.Call) bool {
+			return c.Service == "ec2" && c.Action == "DescribeInstances" && c.Region == region && !strings.Contains(string(c.Body), "Filter")
+		})
 }
 
 const noInstances = `<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId><reservationSet/></DescribeInstancesResponse>`
@@ -140,13 +129,10 @@ func TestFailedVaultList_StopsDeletesNotRepairs(t *testing.T) {
 	terminate(t, all[0])
 	p := pathsOf(all[1].ID)
 	vaultDelete(t, p.kubelet)
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
-		if c.Method == http.MethodGet && strings.HasSuffix(c.Path, "/alice_cluster/pki/k8s/roles") {
-			return &tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage unavailable"]}`)}
-		}
-		return nil
-	})
-	t.Cleanup(func() { world.Taps.Vault.SetFault(nil) })
+	faultOn(t, world.Taps.Vault, tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage unavailable"]}`)},
+		func(c tap.Call) bool {
+			return c.Method == http.MethodGet && strings.HasSuffix(c.Path, "/alice_cluster/pki/k8s/roles")
+		})
 	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
 	if !a.Blocked || !strings.Contains(a.BlockedReason, "listing alice_cluster/pki/k8s/roles in Vault") {
 		t.Fatalf("want the run blocked and the folder named, got %+v", a)
@@ -160,13 +146,8 @@ func TestFailedComparison_IsOneRowOnly(t *testing.T) {
 	all, f := workers(t, "ca-central-1", 2, nil)
 	vaultDelete(t, pathsOf(all[1].ID).policy)
 	bad := pathsOf(all[0].ID).proxy
-	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
-		if strings.HasSuffix(c.Path, "/"+bad) {
-			return &tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage unavailable"]}`)}
-		}
-		return nil
-	})
-	t.Cleanup(func() { world.Taps.Vault.SetFault(nil) })
+	faultOn(t, world.Taps.Vault, tap.Fault{Status: http.StatusInternalServerError, Body: []byte(`{"errors":["storage unavailable"]}`)},
+		func(c tap.Call) bool { return strings.HasSuffix(c.Path, "/"+bad) })
 	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
 	if a.Summary.Failed != 1 || a.Summary.Missing != 1 || a.Summary.Changed != 0 || a.Summary.Corrected != 1 {
 		t.Fatalf("want one failed row and one repaired, got %+v", a)
@@ -227,9 +208,7 @@ func TestNameTag_ChangeRenamesTheInstance(t *testing.T) {
 	b := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": name + ".example"}})
 	only := func(i fleet.Instance) rec.Input { return rec.Input{InstanceIDs: []string{i.ID}} }
 	repaired(t, f, only(a), []string{"record missing create instance#" + a.ID}, "")
-	if err := world.Fleet.SetTags(t.Context(), a, map[string]string{"Name": name + "-2.example"}); err != nil {
-		t.Fatal(err)
-	}
+	setTags(t, a, map[string]string{"Name": name + "-2.example"})
 	p := pathsOf(a.ID)
 	repaired(t, f, only(a), []string{"pki-role changed update " + p.kubelet + " [allowed_domains]", "policy changed update " + p.policy + " [policy]"}, name+"-2.example")
 	// The former name stays held while a certificate for it may be valid.
@@ -258,14 +237,7 @@ func TestGenericObject_IsRepairedAndNeverShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	vaultWrite(t, "sys/mounts/alice_cluster/ssh", map[string]any{"type": "ssh"})
-	if out, err := world.VaultSetup(t.Context(), "-templates-dir", dir); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := world.VaultSetup(context.Background()); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-	})
+	setUp(t, "-templates-dir", dir)
 	f := variant(t, reconcile, map[string]string{"TEMPLATES_DIR": dir})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	only := rec.Input{InstanceIDs: []string{i.ID}}
@@ -353,17 +325,11 @@ func TestUntracked_RemovedOnlyWithOurMarker(t *testing.T) {
 }
 
 func TestEntity_OfGoneInstanceIsDeleted(t *testing.T) {
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	terminate(t, i)
-	must(t, deprovision, i, "terminated", "deprovisioned")
+	i := provisioned(t)
+	remove(t, i)
 	mounts := vaultRead(t, "sys/auth")
 	mount, _ := mounts[world.AuthMount+"/"].(map[string]any)
-	made, err := world.Vault.Logical().WriteWithContext(t.Context(), "identity/entity", map[string]any{"name": "late-" + i.ID})
-	if err != nil {
-		t.Fatal(err)
-	}
-	entity := fmt.Sprint(made.Data["id"])
+	entity := fmt.Sprint(vaultWrite(t, "identity/entity", map[string]any{"name": "late-" + i.ID})["id"])
 	vaultWrite(t, "identity/entity-alias", map[string]any{"name": i.ID, "canonical_id": entity, "mount_accessor": mount["accessor"]})
 	f, in := world.Functions[reconcile], rec.Input{InstanceIDs: []string{i.ID}, Mode: rec.Detect}
 	backdate(t, i.ID)

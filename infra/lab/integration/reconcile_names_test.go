@@ -14,18 +14,11 @@ import (
 func backdoors(t *testing.T) []string {
 	t.Helper()
 	paths := []string{"alice_cluster/pki/k8s/roles/i-door", "auth/" + world.AuthMount + "/role/i-door", "sys/policies/acl/ec2-i-door"}
-	vaultWrite(t, paths[0], map[string]any{"allow_any_name": true})
-	vaultWrite(t, paths[1], map[string]any{
+	vaultSet(t, paths[0], map[string]any{"allow_any_name": true})
+	vaultSet(t, paths[1], map[string]any{
 		"auth_type": "iam", "bound_iam_principal_arn": "arn:aws:iam::999988887777:user/attacker", "resolve_aws_unique_ids": false, "token_policies": "ec2-i-door",
 	})
-	vaultWrite(t, paths[2], map[string]any{"policy": `path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }`})
-	t.Cleanup(func() {
-		for _, path := range paths {
-			if _, err := world.Vault.Logical().Delete(path); err != nil {
-				t.Error(err)
-			}
-		}
-	})
+	vaultSet(t, paths[2], map[string]any{"policy": `path "*" { capabilities = ["create", "read", "update", "delete", "list", "sudo"] }`})
 	return paths
 }
 

@@ -29,9 +29,7 @@ func reconcileLife(t *testing.T) {
 	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected != 1 {
 		t.Fatalf("want the policy made again, got %+v", a)
 	}
-	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
+	terminate(t, i)
 	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected != 1 {
 		t.Fatalf("want the grant removed, got %+v", a)
 	}
@@ -41,21 +39,11 @@ func reconcileLife(t *testing.T) {
 func TestTemplate_GrantsExactlyReconcilesActions(t *testing.T) {
 	resetTaps()
 	reconcileLife(t)
-	used := map[string]bool{}
-	for _, c := range slices.Concat(world.Taps.AWS.Calls(), world.Taps.Dynamo.Calls()) {
-		for _, action := range actionsOf(t, c) {
-			used[action] = true
-		}
-	}
+	used, granted := actionsUsed(t), actionsGranted(t, "FunctionsPolicy", "ReconcileFunctionRole")
 	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 	if used["sqs:SendMessageBatch"] {
 		delete(used, "sqs:SendMessageBatch")
 		used["sqs:SendMessage"] = true
-	}
-	granted := map[string]bool{}
-	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
-	for _, id := range []string{"FunctionsPolicy", "ReconcileFunctionRole"} {
-		collectActions(resources[id], granted)
 	}
 	for _, action := range slices.Concat(lambdaActions, tagActions, []string{"sts:AssumeRole"}) {
 		if !granted[action] {

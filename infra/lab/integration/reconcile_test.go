@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	ec2types "github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
@@ -59,24 +61,28 @@ func rows(a rec.Answer) []string {
 	return out
 }
 
-// vaultWrite writes to Vault with the root token.
-func vaultWrite(t *testing.T, path string, fields map[string]any) {
+// vaultWrite, vaultDelete and vaultRead call Vault with the root token, also after the end of the test. vaultWrite returns the
+// data of Vault's answer.
+func vaultWrite(t *testing.T, path string, fields map[string]any) map[string]any {
 	t.Helper()
-	if _, err := world.Vault.Logical().WriteWithContext(t.Context(), path, fields); err != nil {
-		t.Fatal(err)
-	}
+	s, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), path, fields)
+	return dataOf(t, s, err)
 }
 
 func vaultDelete(t *testing.T, path string) {
 	t.Helper()
-	if _, err := world.Vault.Logical().DeleteWithContext(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
+	s, err := world.Vault.Logical().DeleteWithContext(context.WithoutCancel(t.Context()), path)
+	dataOf(t, s, err)
 }
 
 func vaultRead(t *testing.T, path string) map[string]any {
 	t.Helper()
-	s, err := world.Vault.Logical().ReadWithContext(t.Context(), path)
+	s, err := world.Vault.Logical().ReadWithContext(context.WithoutCancel(t.Context()), path)
+	return dataOf(t, s, err)
+}
+
+func dataOf(t *testing.T, s *vaultapi.Secret, err error) map[string]any {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +90,24 @@ func vaultRead(t *testing.T, path string) map[string]any {
 		return nil
 	}
 	return s.Data
+}
+
+// vaultSet writes fields until the test ends. Then it writes back the former values, or deletes the path if it was absent.
+func vaultSet(t *testing.T, path string, fields map[string]any) {
+	t.Helper()
+	before := vaultRead(t, path)
+	vaultWrite(t, path, fields)
+	t.Cleanup(func() {
+		if before == nil {
+			vaultDelete(t, path)
+			return
+		}
+		former := map[string]any{}
+		for name := range fields {
+			former[name] = before[name]
+		}
+		vaultWrite(t, path, former)
+	})
 }
 
 // setRecord sets attributes of an instance's record directly in the table.
@@ -199,10 +223,7 @@ func TestDrift_IsReportedRepairedAndGone(t *testing.T) {
 		},
 		"its name's claim lost": {
 			spoil: func(t *testing.T, i fleet.Instance, _ paths) {
-				r, err := world.Record(t.Context(), i.ID)
-				if err != nil {
-					t.Fatal(err)
-				}
+				r := recordOf(t, i)
 				dropItem(t, "claim#"+r.BasePath+"#"+r.FQDN)
 			},
 			want: func(p paths) []string { return []string{"record changed update " + p.record + " [claim]"} },
@@ -258,8 +279,7 @@ func TestDrift_IsReportedRepairedAndGone(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			i := launch(t, fleet.Spec{Role: "alice-worker"})
-			must(t, provision, i, "running", "provisioned")
+			i := provisioned(t)
 			p, f := pathsOf(i.ID), world.Functions[reconcile]
 			only := rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}
 			if before := runReconcile(t, f, only); len(before.Drift) > 0 {
@@ -295,25 +315,11 @@ func repaired(t *testing.T, f *sandbox.Function, in rec.Input, want []string, di
 }
 
 func TestReconcile_RemovesAsFullyAsAnEvent(t *testing.T) {
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := world.Fleet.Terminate(t.Context(), i); err != nil {
-		t.Fatal(err)
-	}
+	i := provisioned(t)
+	session := login(t, i)
+	terminate(t, i)
 	repaired(t, world.Functions[reconcile], rec.Input{InstanceIDs: []string{i.ID}}, []string{"record orphaned delete instance#" + i.ID}, "")
-	if left := objects(t, i); len(left) > 0 {
-		t.Errorf("want nothing left in Vault, got %v", left)
-	}
-	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err == nil {
-		t.Error("want the instance's token cut by the removal, but it still works")
-	}
-	if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted {
-		t.Errorf("want a tombstone, got %+v, %v", r, err)
-	}
+	wantGone(t, i, session)
 }
 
 // disassociate removes the instance profile of an instance.

@@ -137,10 +137,7 @@ func (k *killer) life(t *testing.T, n int) {
 
 	k.stage(t, i, "provision", provision, running(), whole)
 	wantGranted(t, i)
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := login(t, i)
 
 	assignAddress(t, i)
 	k.stage(t, i, "re-provision", provision, running(), whole)

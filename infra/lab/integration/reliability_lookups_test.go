@@ -107,8 +107,7 @@ func TestEmptyEC2Page_IsNotTheEnd(t *testing.T) {
 func TestTermination_WaitsUntilEC2ShowsIt(t *testing.T) {
 	t.Parallel()
 	l := line(t, lab.LineOptions{Functions: []string{deprovision}})
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, i, "running", "provisioned")
+	i := provisioned(t)
 	body := fleet.Event(i, "terminated", time.Now())
 	if again, _ := deliver(t, l.Functions[deprovision], body); !slices.Equal(again, []int{0}) {
 		t.Error("want the event kept while EC2 still shows the instance running: no other event will report its end")

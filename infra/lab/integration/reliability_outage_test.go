@@ -180,11 +180,7 @@ func TestVaultOutage_QueuesHoldAndThenConverge(t *testing.T) {
 		BatchSize:               8, // small, so that a short backlog keeps every sandbox busy
 		ReportBatchItemFailures: mapping.ReportBatchItemFailures, MaximumConcurrency: mapping.MaximumConcurrency, Logf: t.Logf,
 	})
-	t.Cleanup(func() {
-		if err := poller.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeLater(t, poller)
 
 	// The outage lasts until the first events are in the dead-letter queue, and the others were received more than once.
 	hourAgo := time.Now().Add(-time.Hour)

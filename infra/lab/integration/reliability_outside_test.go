@@ -76,10 +76,7 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 	var sessions []*fleet.Session
 	if o.removal {
 		must(t, provision, i, "running", "provisioned")
-		session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		session := login(t, i)
 		sessions = append(sessions, session)
 		terminate(t, i)
 		f, body = l.Functions[deprovision], fleet.Event(i, "terminated", time.Now())

@@ -3,14 +3,13 @@ package integration
 import (
 	"io"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
@@ -22,15 +21,7 @@ const (
 // sealedVault seals a second real Vault and returns its answer to a read.
 func sealedVault(t *testing.T) tap.Fault {
 	t.Helper()
-	workspace, err := parts.NewWorkspace(filepath.Join("..", "..", ".."), "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := parts.StartVault(t.Context(), workspace)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Process.Stop() })
+	server := partstest.Vault(t, partstest.Workspace(t))
 	client, err := fleet.VaultClient(server.Address, server.CAPEM, server.RootToken)
 	if err != nil {
 		t.Fatal(err)

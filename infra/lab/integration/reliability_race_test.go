@@ -233,73 +233,56 @@ func TestFrozenSandbox_WritesNothingAfterItsLease(t *testing.T) {
 	bothAddresses(t, i)
 }
 
-func TestLostLease_RunLeavesTheRecordAlone(t *testing.T) {
-	t.Parallel()
-	slow := line(t, lab.LineOptions{Name: "slow", Functions: []string{provision}})
-	other := line(t, lab.LineOptions{Name: "other", Functions: []string{provision}})
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	held, release := make(chan struct{}), make(chan struct{})
-	slow.SetFault(func(c tap.Call) *tap.Fault {
-		if c.Action == "PutItem" && strings.Contains(string(c.Body), i.ID) {
-			select {
-			case <-held:
-			default:
-				close(held)
-			}
-			<-release
-		}
-		return nil
-	})
-	ended := make(chan []int, 1)
-	go func() {
-		again, _ := deliver(t, slow.Functions[provision], fleet.Event(i, "running", time.Now()))
-		ended <- again
-	}()
-	<-held // all objects are in Vault; only the ledger's write of active is missing
-	expireLease(t, i.ID)
-	assignAddress(t, i)
-	redeliver(t, other.Functions[provision], fleet.Event(i, "running", time.Now()))
-	before := recordOf(t, i)
-	close(release)
-	if again := <-ended; !slices.Equal(again, []int{0}) {
-		t.Errorf("want the message of the run that lost its lease back, got %v", again)
-	}
-	if after := recordOf(t, i); after.Version != before.Version {
-		t.Errorf("a run without a lease wrote the record: version %d, then %d", before.Version, after.Version)
-	}
-	bothAddresses(t, i)
-}
-
+// A run stops at a call, loses its lease there and continues.
 func TestLostLease_RunIsRetriedNotRefused(t *testing.T) {
 	t.Parallel()
-	slow := line(t, lab.LineOptions{Name: "slow", Functions: []string{provision}})
-	other := line(t, lab.LineOptions{Name: "other", Functions: []string{provision}})
-	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	held, release := make(chan struct{}), make(chan struct{})
-	var reads atomic.Int64
-	slow.SetFault(func(c tap.Call) *tap.Fault {
-		if strings.HasPrefix(c.Action, "GET sys/policies/acl/ec2-"+i.ID) && reads.Add(1) == 2 { // reads back what it wrote
-			close(held)
-			<-release
-		}
-		return nil
-	})
-	ended := make(chan []int, 1)
-	go func() {
-		again, _ := deliver(t, slow.Functions[provision], fleet.Event(i, "running", time.Now()))
-		ended <- again
-	}()
-	<-held
-	expireLease(t, i.ID)
-	assignAddress(t, i)
-	redeliver(t, other.Functions[provision], fleet.Event(i, "running", time.Now()))
-	before := recordOf(t, i)
-	close(release)
-	if again := <-ended; !slices.Equal(again, []int{0}) {
-		t.Errorf("want back the message of a run that was taken over: it reads what the other run wrote, which must not refuse the instance; got %v\nlogs:\n%s", again, lastOf(slow.Functions[provision].Logs()))
+	for name, stops := range map[string]struct {
+		at func(c tap.Call, id string) bool
+		n  int64 // at the n-th call
+	}{
+		// All objects are in Vault. Only the ledger's write of active is missing.
+		"before its record is active": {func(c tap.Call, id string) bool { return c.Action == "PutItem" && strings.Contains(string(c.Body), id) }, 1},
+		// It reads what the other run wrote, which must not refuse the instance.
+		"as it reads back its policy": {func(c tap.Call, id string) bool { return strings.HasPrefix(c.Action, "GET sys/policies/acl/ec2-"+id) }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			slow := line(t, lab.LineOptions{Name: "slow", Functions: []string{provision}})
+			other := line(t, lab.LineOptions{Name: "other", Functions: []string{provision}})
+			i := launch(t, fleet.Spec{Role: "alice-worker"})
+			held, release := make(chan struct{}), make(chan struct{})
+			var calls atomic.Int64
+			slow.SetFault(func(c tap.Call) *tap.Fault {
+				if !stops.at(c, i.ID) {
+					return nil
+				}
+				n := calls.Add(1)
+				if n == stops.n {
+					close(held)
+				}
+				if n >= stops.n {
+					<-release
+				}
+				return nil
+			})
+			ended := make(chan []int, 1)
+			go func() {
+				again, _ := deliver(t, slow.Functions[provision], fleet.Event(i, "running", time.Now()))
+				ended <- again
+			}()
+			<-held
+			expireLease(t, i.ID)
+			assignAddress(t, i)
+			redeliver(t, other.Functions[provision], fleet.Event(i, "running", time.Now()))
+			before := recordOf(t, i)
+			close(release)
+			if again := <-ended; !slices.Equal(again, []int{0}) {
+				t.Errorf("want the message of the run that lost its lease back, got %v\nlogs:\n%s", again, lastOf(slow.Functions[provision].Logs()))
+			}
+			if after := recordOf(t, i); after.Version != before.Version {
+				t.Errorf("a run without a lease wrote the record: version %d, then %d", before.Version, after.Version)
+			}
+			bothAddresses(t, i)
+		})
 	}
-	if after := recordOf(t, i); after.Version != before.Version {
-		t.Errorf("a run without a lease wrote the record: version %d, then %d", before.Version, after.Version)
-	}
-	bothAddresses(t, i)
 }

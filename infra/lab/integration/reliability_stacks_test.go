@@ -7,10 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -22,18 +18,10 @@ func secondStack(t *testing.T) (*lab.Line, *ledger.Ledger) {
 	t.Helper()
 	unmarked(t) // as two deployments that began before PKI mounts had marks
 	const name = "second-ledger"
-	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String(name), BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	return line(t, lab.LineOptions{
 		Functions: []string{provision, deprovision, reconcile}, Concurrency: 2,
 		Env: map[string]string{"DEPLOYMENT_ID": "second", "TABLE_NAME": name},
-	}), ledger.New(ledger.NewAPI(world.Dynamo), name, time.Now)
+	}), newLedger(t, name)
 }
 
 // grantFields reads the fields of all objects of an instance's grant in Vault, by path.
@@ -52,10 +40,7 @@ func TestDeployments_OnOneVaultStayApart(t *testing.T) {
 	mine, its := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
 	must(t, provision, mine, "running", "provisioned")
 	redeliver(t, second.Functions[provision], fleet.Event(its, "running", time.Now()))
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, mine, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := login(t, mine)
 	wantGranted(t, mine)
 	granted := map[string]map[string]map[string]any{mine.ID: grantFields(t, mine), its.ID: grantFields(t, its)}
 	untouched := func(i fleet.Instance, when string) {

@@ -31,11 +31,7 @@ func line(t *testing.T, o lab.LineOptions) *lab.Line {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeLater(t, l)
 	return l
 }
 
@@ -151,9 +147,9 @@ func wantGranted(t *testing.T, i fleet.Instance) {
 	if got, want := ofGrant(objects(t, i)), grantOf(i.ID); !slices.Equal(got, want) {
 		t.Errorf("want exactly these objects in Vault\n%q, got\n%q", want, got)
 	}
-	r, err := world.Record(t.Context(), i.ID)
-	if err != nil || r.State != ledger.Active || r.LeaseOwner != "" || r.LastError != "" || len(r.Objects) != 4 {
-		t.Errorf("want an active record of 4 objects, without a lease and an error, got %+v, %v", r, err)
+	r := recordOf(t, i)
+	if r.State != ledger.Active || r.LeaseOwner != "" || r.LastError != "" || len(r.Objects) != 4 {
+		t.Errorf("want an active record of 4 objects, without a lease and an error, got %+v", r)
 	}
 	want := []string{"claim#alice_cluster#" + i.PrivateDNS, "instance#" + i.ID}
 	for _, text := range append(r.Addresses, i.PrivateDNS, "system:node:"+i.PrivateDNS) {
@@ -177,8 +173,8 @@ func wantGone(t *testing.T, i fleet.Instance, tokens ...*fleet.Session) {
 	if items, err := world.ItemsOf(t.Context(), i.ID); err != nil || !slices.Equal(items, []string{"instance#" + i.ID}) {
 		t.Errorf("want only the tombstone in the ledger, got %q, %v", items, err)
 	}
-	if r, err := world.Record(t.Context(), i.ID); err != nil || r.State != ledger.Deleted || len(r.Objects) > 0 || r.LeaseOwner != "" {
-		t.Errorf("want a tombstone without objects, got %+v, %v", r, err)
+	if r := recordOf(t, i); r.State != ledger.Deleted || len(r.Objects) > 0 || r.LeaseOwner != "" {
+		t.Errorf("want a tombstone without objects, got %+v", r)
 	}
 	for n, s := range tokens {
 		noLogin(t, i, s.Nonce)
@@ -201,10 +197,7 @@ func noLogin(t *testing.T, i fleet.Instance, nonce string) {
 func nothingHalfMade(t *testing.T, i fleet.Instance) {
 	t.Helper()
 	found := ofGrant(objects(t, i)) // read before the record, which names an object before a process makes it
-	r, err := world.Record(t.Context(), i.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := recordOf(t, i)
 	for _, path := range found {
 		if !r.Has(path) {
 			t.Errorf("%s is in Vault and the ledger does not name it, so it would never be removed", path)

@@ -146,10 +146,7 @@ func (s *oldWorker) logIn(t *testing.T) {
 // works fails unless the token gets the instance's certificate.
 func (s *oldWorker) works(t *testing.T) {
 	t.Helper()
-	client, err := world.Fleet.ClientOn(s.Instance, s.token)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientOn(t, s.Instance, s.token)
 	status, body := send(t, client, request{
 		path: k8s + "/issue/" + s.ID + "-kubelet",
 		body: fmt.Sprintf(`{"common_name":"system:node:%s","alt_names":%q,"ip_sans":%q}`, s.name, s.name, s.PrivateIP),
@@ -208,8 +205,7 @@ func TestUpgrade_KeepsOldGrantsUntilTheyEnd(t *testing.T) {
 			}
 			s.works(t)
 
-			terminate(t, s.Instance)
-			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+			remove(t, s.Instance)
 			wantGone(t, s.Instance)
 			s.isCut(t)
 			if a := bare(t, granting, fleet.Event(twin, "running", time.Now())); a.Action != "provisioned" {
@@ -266,8 +262,7 @@ func TestUpgrade_ReconcileWritesClaimsAndBindings(t *testing.T) {
 				t.Errorf("want no drift the second time, got %+v", a)
 			}
 
-			terminate(t, s.Instance)
-			must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+			remove(t, s.Instance)
 			s.isCut(t)
 			old.isCut(t)
 			wantGone(t, s.Instance)

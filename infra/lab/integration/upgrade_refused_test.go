@@ -82,8 +82,7 @@ func TestUpgrade_BarredProfileKeepsItsGrants(t *testing.T) {
 	if r := recordOf(t, s.Instance); r.LastError != "" || fmt.Sprint(vaultRead(t, pathsOf(s.ID).kubelet)["max_ttl"]) != "2592000" || fmt.Sprint(r.CertificateTTL) != longest.String() {
 		t.Errorf("want a bounded lifetime, no error and a certificate TTL of %s s recorded, got %+v", longest, r)
 	}
-	terminate(t, s.Instance)
-	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+	remove(t, s.Instance)
 	s.isCut(t)
 }
 
@@ -121,8 +120,7 @@ func TestUpgrade_SharedAddressKeepsBothGrants(t *testing.T) {
 			t.Errorf("want its own event refused, got %+v", a)
 		}
 		s.works(t)
-		terminate(t, other.Instance)
-		must(t, deprovision, other.Instance, "terminated", "deprovisioned")
+		remove(t, other.Instance)
 		other.isCut(t)
 		s.works(t)
 		if a := runReconcile(t, comparing, in); a.Summary.Failed > 0 || a.Summary.Corrected == 0 {

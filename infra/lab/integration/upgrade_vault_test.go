@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -45,18 +44,14 @@ func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, body := range old.Provision {
-		if again := batch(t, body); len(again) > 0 {
+		if again := batch(t, []byte(body)); len(again) > 0 {
 			t.Errorf("want %s done, got it back", body)
 		}
 	}
 	wantGranted(t, i)
 	for n, body := range old.Reconcile {
 		f := variant(t, reconcile, env)
-		payload, err := json.Marshal(map[string]any{"Records": []map[string]any{{"messageId": "1", "body": body, "eventSource": "aws:sqs"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if result, err := f.Invoke(t.Context(), payload); err != nil || result.Err() != nil {
+		if result, err := f.Invoke(t.Context(), sqsBatch([]byte(body))); err != nil || result.Err() != nil {
 			t.Errorf("message %d: %v, %v\n%s", n, err, result.Err(), f.Logs())
 		}
 		if result, err := f.Invoke(t.Context(), []byte(body)); err != nil || result.Err() != nil {
@@ -74,14 +69,7 @@ func TestUpgrade_OldPoliciesKeepRemovalOpen(t *testing.T) {
 			s := before(t, file, launch(t, fleet.Spec{Role: "alice-worker"}))
 			fresh := launch(t, fleet.Spec{Role: "alice-worker"})
 			for _, name := range []string{"provision", "deprovision", "reconcile"} {
-				policy := "sys/policies/acl/ec2-provisioner-" + name
-				was := vaultRead(t, policy)
-				vaultWrite(t, policy, map[string]any{"policy": fixture(t, name+".hcl", s.Instance)})
-				t.Cleanup(func() {
-					if _, err := world.Vault.Logical().WriteWithContext(context.WithoutCancel(t.Context()), policy, was); err != nil {
-						t.Error(err)
-					}
-				})
+				vaultSet(t, "sys/policies/acl/ec2-provisioner-"+name, map[string]any{"policy": fixture(t, name+".hcl", s.Instance)})
 			}
 			must(t, provision, fresh, "running", "provisioned")
 			wantGranted(t, fresh) // as reconcile finds it under its own former policy
@@ -145,7 +133,7 @@ func TestUpgrade_ForeignMarkRefusesUntilChanged(t *testing.T) {
 	heir := deploy(t, "heir", "us-east-1")
 	mark := func(deployment string) {
 		t.Helper()
-		for _, mount := range []string{k8s, "alice_cluster/pki/etcd_k8s", "alice_cluster/pki/etcd_overlay", "alice_cluster/pki/k8s_api_proxy"} {
+		for _, mount := range pkiMounts {
 			vaultWrite(t, "sys/mounts/"+mount+"/tune", map[string]any{"description": "managed-by: vault-ec2-provisioner, deployment: " + deployment})
 		}
 	}
@@ -174,8 +162,7 @@ func TestUpgrade_ForeignMarkRefusesUntilChanged(t *testing.T) {
 func TestUpgrade_UnusedAliasKeepsNoRemovalOpen(t *testing.T) {
 	s := before(t, "worker.json", launch(t, fleet.Spec{Role: "alice-worker"}))
 	aliases(t, map[string]any{"iam_alias": "unique_id"})
-	terminate(t, s.Instance)
-	must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+	remove(t, s.Instance)
 	wantGone(t, s.Instance)
 	s.isCut(t)
 }
@@ -194,8 +181,7 @@ func TestUpgrade_CutsTokensOfTheFormerAlias(t *testing.T) {
 			}
 			s.works(t)
 		}
-		terminate(t, s.Instance)
-		must(t, deprovision, s.Instance, "terminated", "deprovisioned")
+		remove(t, s.Instance)
 		wantGone(t, s.Instance)
 		s.isCut(t)
 	}

@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -32,6 +33,16 @@ type deployment struct {
 // deploy makes a deployment that compares only one region.
 func deploy(t *testing.T, name, region string) deployment {
 	t.Helper()
+	d := deployment{
+		env:    map[string]string{"DEPLOYMENT_ID": name, "TABLE_NAME": name, "RECONCILE_REGIONS": region},
+		ledger: newLedger(t, name),
+	}
+	return d.with(t, nil)
+}
+
+// newLedger makes a table for a ledger.
+func newLedger(t *testing.T, name string) *ledger.Ledger {
+	t.Helper()
 	_, err := world.Dynamo.CreateTable(t.Context(), &dynamodb.CreateTableInput{
 		TableName: &name, BillingMode: types.BillingModePayPerRequest,
 		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
@@ -40,24 +51,15 @@ func deploy(t *testing.T, name, region string) deployment {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := deployment{
-		env:    map[string]string{"DEPLOYMENT_ID": name, "TABLE_NAME": name, "RECONCILE_REGIONS": region},
-		ledger: ledger.New(ledger.NewAPI(world.Dynamo), name, time.Now),
-	}
-	return d.with(t, nil)
+	return ledger.New(ledger.NewAPI(world.Dynamo), name, time.Now)
 }
 
 // with returns the deployment after a redeployment with changed variables.
 func (d deployment) with(t *testing.T, change map[string]string) deployment {
 	t.Helper()
-	env := map[string]string{}
-	for _, m := range []map[string]string{d.env, change} {
-		for k, v := range m {
-			env[k] = v
-		}
-	}
-	d.env = env
-	d.granting, d.comparing = variant(t, provision, env), variant(t, reconcile, env)
+	d.env = maps.Clone(d.env)
+	maps.Copy(d.env, change)
+	d.granting, d.comparing = variant(t, provision, d.env), variant(t, reconcile, d.env)
 	return d
 }
 
@@ -68,9 +70,7 @@ func (d deployment) grant(t *testing.T, region string, n int) []fleet.Instance {
 	var all []fleet.Instance
 	for range n {
 		i := launch(t, fleet.Spec{Role: "alice-worker", Region: region})
-		if a := bare(t, d.granting, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-			t.Fatalf("want %s provisioned, got %+v\n%s", i.ID, a, d.granting.Logs())
-		}
+		mustBy(t, d.granting, i, "running", "provisioned")
 		all = append(all, i)
 	}
 	return all
@@ -79,10 +79,7 @@ func (d deployment) grant(t *testing.T, region string, n int) []fleet.Instance {
 func TestProfileChange_ReachesAllByReconcile(t *testing.T) {
 	const region = "af-south-1"
 	all, _ := workers(t, region, 3, nil)
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := login(t, all[0])
 	templates := changed(t, "worker/profile.yaml", "token_ttl: 1h", "token_ttl: 30m")
 	redeployed := variant(t, reconcile, map[string]string{"RECONCILE_REGIONS": region, "TEMPLATES_DIR": templates})
 	in := rec.Input{Mode: rec.Detect, Profile: worker}
@@ -114,10 +111,7 @@ func TestNewDeploymentID_ConflictsUntilAdopted(t *testing.T) {
 	const region = "ap-northeast-3"
 	old := deploy(t, "old-name", region)
 	all := old.grant(t, region, 2)
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := login(t, all[0])
 	before := grantFields(t, all[0])
 	renamed := deploy(t, "new-name", region)
 	in := rec.Input{Mode: rec.Correct, Profile: worker}
@@ -200,13 +194,9 @@ func TestTeardown_RemovesExactlyOneDeployment(t *testing.T) {
 	resetTaps()
 	d := deploy(t, "retiring", region)
 	all := d.grant(t, region, 4)
-	bystander := launch(t, fleet.Spec{Role: "alice-worker"})
-	must(t, provision, bystander, "running", "provisioned")
+	bystander := provisioned(t)
 	foreign := grantFields(t, bystander)
-	session, err := world.Fleet.Login(t.Context(), world.AuthMount, all[0], "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	session := login(t, all[0])
 	byHand := "sys/policies/acl/ec2-" + all[1].ID + "-byhand"
 	vaultWrite(t, byHand, map[string]any{"policy": "# foreign\n"})
 

@@ -1,14 +1,10 @@
 package integration
 
 import (
-	"context"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
@@ -43,10 +39,7 @@ func asFunction(t *testing.T, function, name string) *vaultapi.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := world.Fleet.VaultClient("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientOn(t, fleet.Instance{}, "")
 	auth, err := vault.IAM{
 		Mount: "aws", Role: "ec2-provisioner-" + name, ServerID: env["VAULT_IAM_SERVER_ID"], Region: "us-east-1",
 		Endpoint:    "https://sts.us-east-1.amazonaws.com/",
@@ -111,10 +104,7 @@ func TestFunctionLogin_NeedsOwnRoleAndServerID(t *testing.T) {
 	}
 	other, without := own, own
 	other.Role, without.ServerID = "ec2-provisioner-deprovision", ""
-	client, err := world.Fleet.VaultClient("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := clientOn(t, fleet.Instance{}, "")
 	if _, err := own.Login(t.Context(), vault.NewConn(client, "", "")); err != nil {
 		t.Errorf("its own auth role: %v", err)
 	}
@@ -123,39 +113,5 @@ func TestFunctionLogin_NeedsOwnRoleAndServerID(t *testing.T) {
 	}
 	if _, err := without.Login(t.Context(), vault.NewConn(client, "", "")); err == nil {
 		t.Error("a login without the server ID header succeeded")
-	}
-}
-
-func TestProfile_OfTypeIAMBindsTheInstance(t *testing.T) {
-	templates := changed(t, "worker/profile.yaml", "type: ec2", "type: iam")
-	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": templates})
-	mine, other := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"})
-	for _, i := range []fleet.Instance{mine, other} {
-		if a := bare(t, function, fleet.Event(i, "running", time.Now())); a.Action != "provisioned" {
-			t.Fatalf("got %+v", a)
-		}
-	}
-	// On EC2 the session of an instance's role has the instance ID as its name.
-	login := func(as, role fleet.Instance) error {
-		session, err := sts.NewFromConfig(world.AWS).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: &as.RoleARN, RoleSessionName: &as.ID})
-		if err != nil {
-			t.Fatal(err)
-		}
-		client, err := world.Fleet.ClientOn(role, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := session.Credentials
-		_, err = vault.IAM{
-			Mount: "aws", Role: role.ID, ServerID: "vault.lab", Region: "us-east-1", Endpoint: "https://sts.us-east-1.amazonaws.com/",
-			Credentials: credentials.NewStaticCredentialsProvider(aws.ToString(c.AccessKeyId), aws.ToString(c.SecretAccessKey), aws.ToString(c.SessionToken)),
-		}.Login(context.WithoutCancel(t.Context()), vault.NewConn(client, "", ""))
-		return err
-	}
-	if err := login(mine, mine); err != nil {
-		t.Errorf("the instance's own login: %v", err)
-	}
-	if err := login(other, mine); err == nil {
-		t.Error("another instance of the same IAM role logged in")
 	}
 }

@@ -4,15 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	vaultapi "github.com/hashicorp/vault/api"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
 const (
@@ -59,6 +63,76 @@ func launch(t *testing.T, s fleet.Spec) fleet.Instance {
 	return launched[0]
 }
 
+// provisioned returns a worker with a grant that has never logged in.
+func provisioned(t *testing.T) fleet.Instance {
+	t.Helper()
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	must(t, provision, i, "running", "provisioned")
+	return i
+}
+
+// login logs an instance in for the first time.
+func login(t *testing.T, i fleet.Instance) *fleet.Session {
+	t.Helper()
+	session, err := world.Fleet.Login(t.Context(), world.AuthMount, i, "")
+	if err != nil {
+		t.Fatalf("the login of %s in account %s: %v", i.ID, i.AccountID, err)
+	}
+	return session
+}
+
+// clientOn returns a client of Vault whose connections come from an instance's address, or the host's if it has none.
+func clientOn(t *testing.T, i fleet.Instance, token string) *vaultapi.Client {
+	t.Helper()
+	client, err := world.Fleet.ClientOn(i, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func terminate(t *testing.T, instances ...fleet.Instance) {
+	t.Helper()
+	if err := world.Fleet.Terminate(t.Context(), instances...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func setTags(t *testing.T, i fleet.Instance, tags map[string]string) {
+	t.Helper()
+	if err := world.Fleet.SetTags(t.Context(), i, tags); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// remove terminates an instance and removes its grant.
+func remove(t *testing.T, i fleet.Instance) {
+	t.Helper()
+	terminate(t, i)
+	must(t, deprovision, i, "terminated", "deprovisioned")
+}
+
+// faultOn plays a fault on the calls that hits selects, until the test ends or the tap gets another fault.
+func faultOn(t *testing.T, on *tap.Tap, fault tap.Fault, hits func(tap.Call) bool) {
+	t.Helper()
+	on.SetFault(func(c tap.Call) *tap.Fault {
+		if hits(c) {
+			return &fault
+		}
+		return nil
+	})
+	t.Cleanup(func() { on.SetFault(nil) })
+}
+
+// closeLater closes c when the test ends.
+func closeLater(t *testing.T, c io.Closer) {
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // answer is a function's answer to a bare event. Failure is the error of an invocation that failed.
 type answer struct {
 	InstanceID, Action, Profile, FQDN, Kind, Error string
@@ -89,38 +163,26 @@ func sendEvent(t *testing.T, function string, i fleet.Instance, state string) an
 	return bare(t, world.Functions[function], fleet.Event(i, state, time.Now()))
 }
 
-// must sends an event and fails unless the function's answer has the action.
+// must sends an event to one of the world's functions and fails unless its answer has the action.
 func must(t *testing.T, function string, i fleet.Instance, state, action string) {
 	t.Helper()
-	if a := sendEvent(t, function, i, state); a.Action != action {
-		t.Fatalf("%s of %s: got %+v, want %s\nlogs:\n%s", state, i.ID, a, action, world.Functions[function].Logs())
+	mustBy(t, world.Functions[function], i, state, action)
+}
+
+func mustBy(t *testing.T, f *sandbox.Function, i fleet.Instance, state, action string) {
+	t.Helper()
+	if a := bare(t, f, fleet.Event(i, state, time.Now())); a.Action != action {
+		t.Fatalf("%s of %s: got %+v, want %s\nlogs:\n%s", state, i.ID, a, action, f.Logs())
 	}
 }
 
-// batch invokes the provision function with SQS messages and returns the IDs of those to deliver again.
-func batch(t *testing.T, bodies ...string) []string {
+// batch delivers messages to the provision function and returns the indices of those that stay in the queue. The invocation
+// as a whole must not fail.
+func batch(t *testing.T, bodies ...[]byte) []int {
 	t.Helper()
-	var records []map[string]any
-	for n, body := range bodies {
-		records = append(records, map[string]any{"messageId": fmt.Sprint(n), "body": body, "eventSource": "aws:sqs"})
-	}
-	payload, err := json.Marshal(map[string]any{"Records": records})
-	if err != nil {
+	again, result := deliver(t, world.Functions[provision], bodies...)
+	if err := result.Err(); err != nil {
 		t.Fatal(err)
-	}
-	result, err := world.Functions[provision].Invoke(t.Context(), payload)
-	if err != nil || result.Err() != nil {
-		t.Fatalf("%v, %v", err, result.Err())
-	}
-	var out struct {
-		BatchItemFailures []struct{ ItemIdentifier string }
-	}
-	if err := json.Unmarshal(result.Payload, &out); err != nil {
-		t.Fatal(err)
-	}
-	again := []string{}
-	for _, f := range out.BatchItemFailures {
-		again = append(again, f.ItemIdentifier)
 	}
 	return again
 }
