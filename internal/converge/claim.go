@@ -14,8 +14,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// claim writes an intent with its claims. A name whose holder EC2 shows as gone is freed first, one name after the other,
-// by removing its holder's grant.
+// claim writes an intent with its claims and returns the record as written. If EC2 shows the holder of a name as gone, claim
+// first frees the name by removing the holder's grant, one name after the other.
 func (w *work) claim(ctx context.Context, write ledger.Write) (*ledger.Record, error) {
 	record, err := w.Ledger.Put(ctx, write)
 	for range write.Claims {
@@ -46,7 +46,7 @@ func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name
 	if err != nil {
 		return err
 	}
-	// EC2 stops showing an instance within an hour of its end, and does not show a new one yet.
+	// EC2 stops showing an instance within an hour of its end, and may not show a new instance yet.
 	isClosed := record == nil || (record.State == ledger.Deleted && len(record.Former) == 0)
 	isTerminated := s.Found && s.Facts.State == facts.Terminated
 	isGone := isTerminated || (!s.Found && (isClosed || w.Now().Sub(record.UpdatedAt) > Grace))
@@ -106,7 +106,7 @@ func (w *work) removeHolder(ctx context.Context, ref facts.Ref, record *ledger.R
 	return nil
 }
 
-// releaseName drops one claim of a holder whose record has nothing else, or names it as a former name.
+// releaseName releases a name of a holder: a former name, or any name of a tombstone.
 func (c *Converger) releaseName(ctx context.Context, record *ledger.Record, name ledger.Name) error {
 	next := *record
 	next.Former = slices.DeleteFunc(slices.Clone(record.Former), func(n ledger.FormerName) bool { return n.Name == name })
@@ -114,8 +114,8 @@ func (c *Converger) releaseName(ctx context.Context, record *ledger.Record, name
 	return err
 }
 
-// checkClaimCount returns an error if the claims of a grant and the instance's former names are more than one transaction
-// of the ledger takes: they could not be released together.
+// checkClaimCount returns an error if the claims of a grant and the instance's former names are more than one transaction of
+// the ledger takes: a removal could not release them together.
 func checkClaimCount(instanceID string, claims []ledger.Name, former []ledger.FormerName) error {
 	if n := len(claims) + len(former); n > grant.MaxClaims {
 		return fault.Refusef("instance %s would hold %d names and addresses, %d of them from earlier grants whose certificates may still be good, and one transaction of the ledger takes %d: wait until those have ended, or replace the instance",

@@ -60,7 +60,7 @@ type Ledger interface {
 type Instances interface {
 	// Describe is called for the holder of a name that another instance claims.
 	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
-	// RoleNow returns the ARN of the role in an instance's instance profile, asked for after the instance was observed.
+	// RoleNow returns the ARN of the role in an instance's instance profile, as IAM named it after the instance was observed.
 	RoleNow(ctx context.Context, f facts.Instance) (string, error)
 }
 
@@ -97,7 +97,7 @@ type Converger struct {
 	Options
 }
 
-// Action is the result of Converge.
+// Action names the effect of one run of Converge.
 type Action string
 
 // The actions.
@@ -118,24 +118,25 @@ type Outcome struct {
 	FQDN    string
 	Objects int // written or removed
 	Cut     int // identity entities deleted
-	// Paths are those of the grant, or of the removed objects. Addresses are the instance's.
-	Paths, Addresses []string
+	// Paths are the paths of the grant, or of the removed objects.
+	Paths     []string
+	Addresses []string // of the instance
 	// CutAt is when every token of the instance was refused; zero unless its grant was removed.
 	CutAt time.Time
-	// Holds reports, beside an error, that the instance keeps the objects of an earlier grant by the ledger.
+	// Holds reports whether the instance keeps the objects of an earlier grant, by the ledger; set only with an error.
 	Holds bool
-	// SecondCut is true where the removal was done before and only its second token cut was made now.
+	// SecondCut reports whether this run made only the second token cut of an earlier removal.
 	SecondCut bool
-	// RemovedHolders are the instances, gone by EC2, whose grants were removed because this one takes a name of theirs.
+	// RemovedHolders are instances that EC2 shows as gone and that held names of this one: their grants were removed.
 	RemovedHolders []RemovedHolder
 }
 
-// RemovedHolder is an instance whose grant was removed because another takes a name of its.
+// RemovedHolder is an instance whose grant was removed because another instance claims one of its names.
 type RemovedHolder struct {
 	facts.Ref
 	// Unfinished reports whether a part of the removal is left to a later run, as with ErrUnfinished.
 	Unfinished bool
-	// Err is the conflict that its removal met; nil if there was none.
+	// Err is the conflict of its removal; nil if there was none.
 	Err     error
 	Outcome Outcome
 }
@@ -143,16 +144,16 @@ type RemovedHolder struct {
 const (
 	// Grace is how long AWS's answers may lag behind an event, and how long EC2 may not show a new instance.
 	Grace = 10 * time.Minute
-	// MaxFactsAge is the largest age of facts by which a grant is made, or removed while its instance lives.
+	// MaxFactsAge is the largest age of facts that may make a grant, or remove the grant of a live instance.
 	MaxFactsAge = 30 * time.Second
 	// RunTime bounds one run of Converge.
 	RunTime = 45 * time.Second
-	// AnswerTime is how long before its invocation a run ends at the latest, to answer and to return the lease.
+	// AnswerTime is the time before the invocation's deadline at which a run ends, to answer and to return the lease.
 	AnswerTime = 5 * time.Second
 	// Reserve is the time before an invocation's deadline in which no caller begins an instance.
 	Reserve = 20 * time.Second
-	// leaseMargin is the part of a lease that must be left to start a call: more than a call, with a login before it and
-	// a second try, may take of a run that has not been frozen.
+	// leaseMargin is the part of a lease that must be left to start a call. A run that was not frozen always has it left, and a
+	// login and a call fit into it.
 	leaseMargin = ledger.LeaseTime - RunTime - AnswerTime
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// login is an auth role of the instance, with the identities of those who logged in by it.
+// login is an auth role of the instance, with the identities of its logins.
 type login struct {
 	mount vault.LoginMount
 	cut   vault.Cut
@@ -45,7 +45,7 @@ func (w *work) removeLogin(ctx context.Context, path string) (*login, int, error
 			return nil, 0, err
 		}
 		if !l.hasInstanceAlias() {
-			// After the deletion nothing proves whose the alias is: a run that ends there must have cut before it.
+			// Only the role proves the alias to be the instance's. The cut comes before its deletion, after which a run may end.
 			if before, err = w.Cutter.CutOff(ctx, m, vault.Cut{InstanceID: id, Sure: []string{roleID}}); err != nil && fault.KindOf(err) != fault.Conflict {
 				return nil, before, err
 			}
@@ -67,8 +67,8 @@ func (l *login) hasInstanceAlias() bool {
 	return l.authType == "ec2" && l.mount.EC2Alias == "instance_id"
 }
 
-// recordLogin sets the record's login type and token lifetime from its auth role: a record of an earlier version lacks
-// both. With several auth roles no single one speaks for all.
+// recordLogin sets the record's login type and token lifetime from its auth role: a record of an earlier version lacks both.
+// With several auth roles it sets nothing, since they may differ.
 func (w *work) recordLogin(role map[string]any) {
 	logins, _ := split(w.record.Objects)
 	if w.record.LoginType != "" || len(logins) != 1 {
@@ -78,8 +78,8 @@ func (w *work) recordLogin(role map[string]any) {
 	w.record.TokenMaxTTL = seconds(grant.SecondsOf(role["token_max_ttl"]))
 }
 
-// dropLogin removes an auth role of an instance that keeps another, or gets one. It records the lifetime of tokens that no
-// cut reaches: a removal waits for their end.
+// dropLogin removes an auth role of an instance that keeps another, or gets one. It records until when tokens may live that
+// no cut reaches: a removal waits until then.
 func (w *work) dropLogin(ctx context.Context, path string) error {
 	l, _, err := w.removeLogin(ctx, path)
 	if err != nil && fault.KindOf(err) != fault.Conflict {

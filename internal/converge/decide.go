@@ -17,7 +17,7 @@ type step string
 // The steps. Only stepInspect leads to a grant.
 const (
 	stepReadRecord      step = "read the record"
-	stepRemoveUnmatched step = "remove the grant that no profile gives any more"
+	stepRemoveUnmatched step = "remove the grant of an instance that no profile fits"
 	stepAwaitFacts      step = "await the event that completes the facts"
 	stepTryAgain        step = "try again"
 	stepResumeRemoval   step = "resume the removal of a leaving instance"
@@ -27,19 +27,19 @@ const (
 	stepInspect         step = "inspect Vault, and write what differs"
 )
 
-// situation is everything by which making a grant is decided, before Vault is asked.
+// situation is the input of decide: everything that is known before Vault is asked.
 type situation struct {
 	request Request
 	facts   facts.Instance
 	duties  Duties
-	// profile fits the instance; nil if none does. grant is what it renders.
+	// profile fits the instance; nil if none does.
 	profile *grant.Profile
-	grant   *grant.Grant
+	grant   *grant.Grant // rendered from profile; nil if it could not be
 	// renderErr is why there is no grant although a profile fits, or more than one does.
 	renderErr error
 	// record is the instance's; nil if there is none, or if it has not been read.
 	record  *ledger.Record
-	hasRead bool
+	hasRead bool // the record was read
 }
 
 // decide returns the next step of making a grant, and the reason of a step that returns an error. It is pure: the record

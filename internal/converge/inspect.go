@@ -108,7 +108,7 @@ func (c *Converger) holdsItsNames(ctx context.Context, r *ledger.Record) (bool, 
 }
 
 // checkNotAdopted returns an error if a policy of a live instance bears another deployment's marker: a recorded policy, or
-// one that its auth role gives. The instance is that deployment's now, and so may be the other recorded objects.
+// one that its auth role names. The instance now belongs to that deployment, and the other recorded objects may too.
 func (c *Converger) checkNotAdopted(ctx context.Context, r *ledger.Record) error {
 	if r == nil {
 		return nil
@@ -132,8 +132,8 @@ func (c *Converger) checkNotAdopted(ctx context.Context, r *ledger.Record) error
 	return nil
 }
 
-// checkNoOtherPolicy returns an error if an auth role gives a policy of the instance that is not known by its path and
-// bears another deployment's marker. Auth roles bear no marker, and both deployments' have the same path.
+// checkNoOtherPolicy returns an error if an auth role names a policy of the instance that bears another deployment's marker.
+// It skips policies for which isKnown is true. An auth role bears no marker, and has the same path for both deployments.
 func (c *Converger) checkNoOtherPolicy(ctx context.Context, instanceID string, role map[string]any, isKnown func(path string) bool) error {
 	for _, policy := range grant.TokenPolicies(role) {
 		path := grant.PolicyPath(policy)

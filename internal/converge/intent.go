@@ -11,8 +11,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// confirmRole returns the facts with the role that IAM names now, where a first grant or another profile would rest on a
-// remembered role. changed reports whether IAM names another role. It also checks the PKI mounts of such a grant.
+// confirmRole returns the facts with the role that IAM names now, if the grant is the first one or of another profile: such a
+// grant must not rest on a cached role. changed reports whether IAM names another role. For such a grant it also checks the
+// PKI mounts.
 func (c *Converger) confirmRole(ctx context.Context, s *situation) (f facts.Instance, changed bool, err error) {
 	f = s.facts
 	if holds(s.record) && s.record.Profile == s.profile.Name {
@@ -42,8 +43,8 @@ type intent struct {
 	certificateTTL time.Duration
 }
 
-// intend writes the record with every path that is about to exist, beside those that may exist already, and takes the
-// claims on the instance's names and addresses.
+// intend writes the record with the paths of the grant and of all objects that may already exist, and claims the instance's
+// names and addresses.
 func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	f, g := i.facts, i.grant
 	next := ledger.Record{}
@@ -102,8 +103,8 @@ func (w *work) putIfOpen(ctx context.Context, write ledger.Write) (*ledger.Recor
 	return w.Ledger.Put(ctx, write)
 }
 
-// objectsOf returns the objects to record for a grant, with the role_id where it is known, and behind them those that the
-// old record names beyond the grant.
+// objectsOf returns the objects to record for a grant, with the role_id where it is known, followed by the objects that only
+// the old record names.
 func objectsOf(g *grant.Grant, old *ledger.Record) []ledger.Object {
 	var out []ledger.Object
 	for _, o := range g.All() {

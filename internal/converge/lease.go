@@ -16,7 +16,7 @@ type work struct {
 	*Converger
 	owner  string
 	record *ledger.Record // as last written, with the lease
-	// removedHolders are the instances that were removed for a name of theirs.
+	// removedHolders are the instances whose grants this run removed to free a name.
 	removedHolders []RemovedHolder
 }
 
@@ -38,9 +38,9 @@ func (w *work) checkLease() error {
 	return nil
 }
 
-// fail writes why a run broke off and returns its lease, so that the next run need not wait for the lease to run out. It
-// keeps the lease if the run or a call ran out of time: a call that was given up may still take effect in Vault. It
-// returns the reason, joined with the error of the write.
+// fail records why a run broke off and returns its lease, so that the next run need not wait for the lease to run out. It
+// keeps the lease if the run or a call ran out of time: a call that was given up may still take effect in Vault. It returns
+// the reason, joined with the error of the write.
 func (c *Converger) fail(ctx context.Context, w ledger.Write, reason error) error {
 	w.KeepLease = ctx.Err() != nil || errors.Is(reason, context.DeadlineExceeded) || errors.Is(reason, context.Canceled)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AnswerTime-time.Second)
@@ -86,7 +86,8 @@ func (c *Converger) recordRefusal(ctx context.Context, old *ledger.Record, f fac
 	return reason
 }
 
-// clearError removes an error that has passed from a record, so that the same error is reported again if it returns.
+// clearError removes the error from a record once its cause has passed, so that the same error is reported again if it
+// returns.
 func (c *Converger) clearError(ctx context.Context, old *ledger.Record) error {
 	if old.LastError == "" {
 		return nil

@@ -27,8 +27,8 @@ func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error
 	return c.remove(ctx, removal{old: old, next: next})
 }
 
-// removeLeaving removes the grant of an instance that EC2 shows as alive and Auto Scaling as terminating. The record says
-// so from the first write on; the mark of an earlier life, before the instance was last started, is renewed.
+// removeLeaving removes the grant of an instance that EC2 shows as alive and Auto Scaling as terminating. Its first write
+// sets LeavingSince, unless the record has a time since the instance's last start.
 func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
@@ -51,7 +51,7 @@ func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Inst
 	if len(next.Objects) == 0 && needsMark {
 		return c.writeTombstone(ctx, old, next)
 	}
-	return c.remove(ctx, removal{old: old, next: next}) // with its names: by AWS's own word it ends
+	return c.remove(ctx, removal{old: old, next: next}) // its names are released too: AWS says that it ends
 }
 
 // removeTornDown removes the grant of an instance, running or not, whose deployment is torn down.
@@ -59,8 +59,8 @@ func (c *Converger) removeTornDown(ctx context.Context, req Request) (Outcome, e
 	return c.removeFromLiving(ctx, req, false, func() error { return nil })
 }
 
-// removeUnmatched removes the earlier grant of a live instance that no profile fits. A function without the Remove duty
-// does not even look for one.
+// removeUnmatched removes the earlier grant of a live instance that no profile fits. A function without the Remove duty does
+// not read the record.
 func (c *Converger) removeUnmatched(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: Unmatched}, nil
@@ -72,9 +72,9 @@ func (c *Converger) removeUnmatched(ctx context.Context, req Request, f facts.In
 	return done, err
 }
 
-// removeFromLiving removes the grant of an instance that may go on running. An instance that another deployment has
-// adopted keeps all. keepsNames holds the names until the last certificate with them has ended. recheck is called last;
-// its error means that the reason for the removal may have passed.
+// removeFromLiving removes the grant of an instance that may go on running, unless another deployment has adopted the
+// instance. keepsNames holds the names until the last certificate with them has ended. recheck is called last; its error
+// means that the reason for the removal may have passed.
 func (c *Converger) removeFromLiving(ctx context.Context, req Request, keepsNames bool, recheck func() error) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
@@ -117,8 +117,8 @@ func (c *Converger) recordOfLiving(ctx context.Context, req Request, old *ledger
 	return next, err
 }
 
-// writeTombstone writes a tombstone for an instance without a grant. A provision that looked at EC2 a moment earlier, while
-// the instance still ran, must find it: no event would ever remove the grant it makes.
+// writeTombstone writes a tombstone for an instance without a grant. A provision that asked EC2 a moment earlier, while the
+// instance still ran, must find the tombstone: no event would ever remove the grant that it makes.
 func (c *Converger) writeTombstone(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
 	_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
 	return Outcome{Action: Unchanged}, err

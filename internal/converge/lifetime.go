@@ -8,9 +8,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// certificateTTL returns how long a certificate of an instance can be good, by its record and the grant to make; 0 if that
-// is unknown. A record of an earlier version lacks it: certificates issued then are bounded by the PKI roles that exist, or
-// by their mount where they have no max_ttl.
+// certificateTTL returns how long a certificate of an instance can be good, by its record and the grant to make; 0 if that is
+// unknown. A record of an earlier version lacks that time: its certificates are bounded by the max_ttl of the PKI roles in
+// Vault, or of their mount.
 func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *grant.Grant) (time.Duration, error) {
 	longest := g.CertificateTTL
 	if old == nil {

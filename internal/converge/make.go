@@ -179,8 +179,8 @@ func joinAll(errs []error) error {
 }
 
 // sideBySide calls do for all items at once and returns one error for each, in their order. A failure does not cancel its
-// neighbours: a cancelled call may still take effect, after the lease is returned. And every error counts: of two, the
-// second may be the one that ran out of time.
+// neighbours: a cancelled call may still take effect, after the lease is returned. All errors are returned, not only the
+// first: a later one may be the timeout that fail looks for.
 func sideBySide[T any](items []T, do func(T) error) []error {
 	errs := make([]error, len(items))
 	var group sync.WaitGroup
@@ -191,8 +191,8 @@ func sideBySide[T any](items []T, do func(T) error) []error {
 	return errs
 }
 
-// put writes one object, reads it back and compares: Vault drops fields that it does not know and fills in those that were
-// left out, and a lock that is not as it was meant is none. It returns the object as read.
+// put writes one object, reads it back and compares: Vault drops unknown fields and fills in missing ones, so an object could
+// lock less than was sent. It returns the object as read.
 func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) {
 	if err := w.checkLease(); err != nil {
 		return nil, err

@@ -29,9 +29,9 @@ type removal struct {
 	keepsNames bool
 }
 
-// remove removes all objects that the ledger names for an instance, by the recorded paths. The auth role goes first, so
-// that no login is possible any more, then the identity entity, which ends every live token at once, and only then the
-// objects that the tokens had the use of. The record is closed only when the tokens are cut.
+// remove removes all objects that the ledger names for an instance, by the recorded paths. The auth role goes first, so that
+// no login is possible any more, then the identity entity, which ends every live token at once, and only then the objects
+// that the tokens could use. The record is closed only when the tokens are cut.
 func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	next := r.next
 	if next.State == ledger.Deleted && len(next.Objects) == 0 {
@@ -104,8 +104,8 @@ func (w *work) closingWrite(r removal) ledger.Write {
 	return write
 }
 
-// completeRemoval does the part that an earlier removal left: the names of an instance that went on running, and the rest
-// of a revocation.
+// completeRemoval does the part that an earlier removal left: it releases the names of an instance that went on running, and
+// starts the rest of a revocation.
 func (c *Converger) completeRemoval(ctx context.Context, r removal) (Outcome, error) {
 	record := r.old
 	if record == nil {
@@ -122,9 +122,9 @@ func (c *Converger) completeRemoval(ctx context.Context, r removal) (Outcome, er
 	return Outcome{Action: Unchanged}, c.revoke(ctx, record)
 }
 
-// awaitSecondCut leaves the record open until no login can be in flight that began before the auth role was deleted. Such
-// a login has read the role, and makes its token when AWS has answered; the removal then runs again and cuts it. A removal
-// waits so where a late token would have power, by policies other than the instance's own, or where a late login was seen.
+// awaitSecondCut leaves the record open until no login can be in flight that began before the auth role was deleted. Such a
+// login has read the role, and makes its token when AWS has answered; the removal then runs again and cuts it. A removal
+// waits only if a late token would have power by policies other than the instance's own, or if a late login was seen.
 func (w *work) awaitSecondCut(ctx context.Context, r removal) error {
 	next := *w.record
 	quiet := w.Now().Round(0).UTC().Add(LoginTime)
@@ -211,7 +211,8 @@ func ownPaths(instanceID string, recorded []ledger.Object) (own []ledger.Object,
 	return own, foreign
 }
 
-// split returns the auth roles among objects, several where the auth mount was changed, and the other objects.
+// split returns the auth roles among objects, and the other objects. After a change of the auth mount there are several auth
+// roles.
 func split(objects []ledger.Object) (logins, rest []ledger.Object) {
 	for _, o := range objects {
 		if o.Kind == grant.KindAuthRole {
@@ -242,8 +243,8 @@ func leasePrefixes(objects []ledger.Object) []string {
 	return prefixes
 }
 
-// revoke starts the revocation of the certificates that a removed instance's PKI roles issued, as far as they are leased.
-// It comes last: however many certificates there are, everything else is done, and the names are free.
+// revoke starts the revocation of all leased certificates of a removed instance's PKI roles. It comes last: however many
+// certificates there are, the rest of the removal is done, and the names are free.
 func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
 	if len(record.Revoking) == 0 {
 		return nil

@@ -12,18 +12,18 @@ type Request struct {
 	facts.Ref
 	// At is when the request arose: the time of the event, or of the comparison that found a difference.
 	At time.Time
-	// Told is the state that the event stands for (event.Event.State); empty for a request without an event.
+	// Told is the state that the event reports (event.Event.State); empty for a request without an event.
 	Told facts.State
 	// Verify compares the grant with Vault, whatever the ledger says.
 	Verify bool
-	// Absent says that EC2 was asked by the instance's ID in every place where it may be, and that no answer holds it.
+	// Absent says that EC2 was asked for the instance's ID in every place where it may be, and that no answer has it.
 	Absent bool
-	// Leaving removes the grant of an instance that EC2 shows as running: Auto Scaling, asked, shows it as terminating.
+	// Leaving removes the grant of an instance that EC2 shows as running and Auto Scaling itself as terminating.
 	Leaving bool
 	// Teardown removes the grant whatever EC2 shows: the deployment is torn down.
 	Teardown bool
-	// Untracked are paths in Vault that bear the instance's name and that no record names. They are taken into the
-	// record, and removed with it, where the marker or the ledger shows that they are this deployment's.
+	// Untracked are paths in Vault that bear the instance's name and that no record names. Those that the marker or the ledger
+	// shows to be this deployment's are added to the record and removed.
 	Untracked []string
 }
 

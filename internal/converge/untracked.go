@@ -9,8 +9,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// ownUntracked returns those of a request's untracked objects that are this deployment's, as objects to record and to
-// remove. The others stay, also where settings say to adopt: adoption is for making.
+// ownUntracked returns the untracked objects of a request that are this deployment's, as objects to record and to remove. The
+// others stay, even with CONFLICT_MODE=adopt, which is only for making grants.
 func (c *Converger) ownUntracked(ctx context.Context, req Request, old *ledger.Record) ([]ledger.Object, error) {
 	if len(req.Untracked) == 0 {
 		return nil, nil
@@ -54,7 +54,7 @@ func (c *Converger) withUntracked(ctx context.Context, req Request, old *ledger.
 	}
 	login := grant.AuthRolePath(c.Realm.AuthMount, req.ID)
 	if len(next.Objects) == 0 && len(untracked) > 0 && !slices.Contains(req.Untracked, login) {
-		// A role that no list showed was made since: another run is at work on this instance.
+		// A role that is missing in the lists was made after them: another run works on this instance.
 		role, err := c.Vault.Read(ctx, login)
 		if err != nil || role != nil {
 			return next, err
