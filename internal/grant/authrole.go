@@ -46,7 +46,7 @@ func authRole(f facts.Instance, p *Profile, authMount string, policies []string)
 		// choose. So the session must be of the instance's own role. Resolving the unique ID would need the right iam:GetRole.
 		fields["bound_iam_principal_arn"] = []string{principalARN(f.IAMRoleARN)}
 		fields["resolve_aws_unique_ids"] = false
-		fields["bound_region"] = []string{} // only the ec2 type has it: inferred_aws_region stands in for it
+		fields["bound_region"] = []string{} // only the ec2 type has it; inferred_aws_region takes its place
 		fields["inferred_entity_type"] = "ec2_instance"
 		fields["inferred_aws_region"] = f.Region
 	} else {

@@ -21,7 +21,7 @@ type Claim struct {
 }
 
 // claims returns the names that a grant claims, sorted, without doubles: the FQDN below the base path, and for each PKI mount
-// the names and addresses of its certificates that the profile does not share. It fails for more than MaxClaims.
+// the names and addresses of its certificates that the profile does not share. It fails for more than MaxClaims names.
 func (r *rendering) claims() ([]Claim, error) {
 	claims := map[Claim]bool{{Under: r.profile.BasePath, Text: r.values.FQDN}: true}
 	for _, o := range r.profile.Outputs {

@@ -104,7 +104,7 @@ func (b bounds) checkNamespaces(path string) error {
 	return nil
 }
 
-// checkSegments returns an error for a path with a segment that no policy of a profile may have.
+// checkSegments returns an error for a path with a segment that is not allowed in any policy of a profile.
 func checkSegments(path string) error {
 	for _, s := range strings.Split(path, "/") {
 		switch {
@@ -119,8 +119,8 @@ func checkSegments(path string) error {
 	return nil
 }
 
-// checkPKI returns an error for a rule that reaches a PKI mount, other than to deny it or to read its public paths. Only pkiAccess
-// grants access to a PKI mount.
+// checkPKI returns an error for a rule that reaches a PKI mount, except to deny it or to read its public paths. Only
+// pkiAccess grants access to a PKI mount.
 func (b bounds) checkPKI(r rule) error {
 	for _, m := range b.mounts {
 		rest, below := strings.CutPrefix(r.Path, m+"/")

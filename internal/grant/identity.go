@@ -58,7 +58,7 @@ func (r *rendering) identity(output string) (identity, error) {
 			return identity{}, fmt.Errorf("common_name: %w", err)
 		}
 	}
-	if r.profile.accessed[output] { // without pkiAccess no policy reaches the role, and it has the least that a role can have
+	if r.profile.accessed[output] { // without pkiAccess no policy reaches the role, and the role allows as little as possible
 		for _, c := range o.shared {
 			name, err := r.dnsName(c)
 			if err != nil {
@@ -108,7 +108,8 @@ func (r *rendering) dnsName(c *compiled) (string, error) {
 	return name, CheckFQDN(name)
 }
 
-// addresses renders the addresses of a PKI role. The instance claims its own addresses, but not those that stand in its profile.
+// addresses renders the addresses of a PKI role. The instance claims its own addresses, but not the addresses that its
+// profile fixes.
 func (r *rendering) addresses(o Output, id *identity) error {
 	own := slices.Concat(r.values.IPv4s, r.values.IPv6s)
 	if o.addresses != nil {

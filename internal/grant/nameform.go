@@ -11,7 +11,7 @@ type nameForm struct {
 	profile *Profile
 	text    string // form's expression: equal texts are equal forms
 	form    *regexp.Regexp
-	// byTag reports whether a tag chooses the name. A name that has two such forms belongs to the one of more weight.
+	// byTag reports whether a tag chooses the name. A name of two such forms belongs to the form with more weight.
 	byTag  bool
 	weight int // the number of fixed characters
 }
@@ -45,9 +45,9 @@ func samples() []values {
 	return out
 }
 
-// formsOf returns the forms of the names that a template renders. Names made from AWS's values are rendered from samples. Of a
-// name that a tag chooses only the fixed text is known. An FQDN alone then has no form: claims keep apart two profiles that
-// take their names from tags.
+// formsOf returns the forms of the names that a template renders. Names made from AWS's values are rendered from samples. If
+// a tag chooses a name, only its fixed text is known. An FQDN alone then has no form: two profiles that take their names from
+// tags are kept apart by claims.
 func formsOf(p *Profile, c *compiled) []nameForm {
 	if c.byTag(p) {
 		text, weight := expression(p, c)

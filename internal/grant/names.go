@@ -28,8 +28,8 @@ func CheckDeployment(id string) error {
 	return nil
 }
 
-// CheckBasePath returns an error for a path that cannot be a base path: it has plain segments, and its first is not one of
-// Vault's own.
+// CheckBasePath returns an error for a path that cannot be a base path. A base path has plain segments, and its first segment
+// is not one of Vault's own.
 func CheckBasePath(path string) error {
 	if !vaultPath.MatchString(path) {
 		return fmt.Errorf("%q is not of the form %s", path, vaultPath)
@@ -62,7 +62,7 @@ func SplitObjectName(name string) (instanceID, output string, ok bool) {
 	return instanceID, output, facts.IsInstanceID(instanceID) && outputName.MatchString(output)
 }
 
-// InstanceOf returns the instance whose object of a kind has a name. ok is false if the name is not of the form of the names
+// InstanceOf returns the instance in the name of an object of a kind. ok is false if the name is not of the form of the names
 // of that kind.
 func InstanceOf(kind Kind, name string) (instanceID string, ok bool) {
 	if kind == KindAuthRole {

@@ -147,8 +147,8 @@ func NamePrefix(kind Kind) string {
 // their paths.
 func NamePattern(kind Kind) string { return NamePrefix(kind) + "*" }
 
-// KindOf returns the kind of the object at a path. pkiMounts are the PKI mounts of the profiles, base path included. All paths
-// of an auth mount count as KindAuthRole, the access list's too. Any path without another kind is KindGeneric.
+// KindOf returns the kind of the object at a path. pkiMounts are the PKI mounts of the profiles, base path included. All
+// paths of an auth mount count as KindAuthRole, the access list's too. Every other path is KindGeneric.
 func KindOf(path string, pkiMounts []string) Kind {
 	if _, isPolicy := SplitPolicyPath(path); isPolicy {
 		return KindPolicy
@@ -162,7 +162,7 @@ func KindOf(path string, pkiMounts []string) Kind {
 	return KindGeneric
 }
 
-// IsPathOf reports whether a path has the form of an instance's object of a kind. It does not report whether the object
+// IsPathOf reports whether a path has the form of an instance's object of a kind. It does not check whether the object
 // exists, or who made it.
 func IsPathOf(instanceID string, kind Kind, path string) bool {
 	if !facts.IsInstanceID(instanceID) {

@@ -45,7 +45,7 @@ func lockedFields(id identity) map[string]any {
 	}
 }
 
-// freeFields returns the fields that a template may set, with the values of those that it does not set.
+// freeFields returns the fields that a template may set, with their default values.
 func freeFields() map[string]any {
 	return map[string]any{
 		"ttl":                                int64(0),

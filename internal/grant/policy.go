@@ -141,7 +141,7 @@ func (r rule) same(generated rule) bool {
 }
 
 // samePolicy reports whether two texts have the same marker and the same rules. Layout, comments and order do not matter to
-// Vault. A text that parsePolicy refuses is another one.
+// Vault. A text that parsePolicy refuses never has the same rules.
 func samePolicy(want, got any) bool {
 	w, _ := want.(string)
 	g, _ := got.(string)

@@ -36,19 +36,19 @@ type Profile struct {
 
 	// Digest is the hex SHA-256 of the profile's files.
 	Digest string `yaml:"-"`
-	// Barred has the rules that the profile breaks and that earlier versions did not have, or is nil. Load refuses such a
-	// profile. LoadDeployed keeps it, so that its existing grants stay, and Render refuses.
+	// Barred names the rules that the profile breaks and that earlier versions did not have; nil if there are none. Load refuses
+	// such a profile. LoadDeployed keeps it, so that its existing grants stay, and Render refuses.
 	Barred error `yaml:"-"`
 
 	fqdn     *compiled
-	used     map[string]bool // the values that its templates use
+	used     map[string]bool // the names of the values that its templates use
 	mounts   []string        // the PKI mounts of the whole set
 	reserved *reservations   // the names of the whole set's profiles
 	accessed map[string]bool // the pki-role outputs that some policy names by pkiAccess
 	rules    Rules
 }
 
-// Match has the conditions that an instance must meet. An empty one is met by all. A * matches any text.
+// Match has the conditions that an instance must meet. Every instance meets an empty condition. A * matches any text.
 type Match struct {
 	IAMRoleARN            string            `yaml:"iam_role_arn"`
 	IAMInstanceProfileARN string            `yaml:"iam_instance_profile_arn"`

@@ -65,8 +65,8 @@ func (p *Profile) renderError(f facts.Instance, err error) error {
 	return fault.New(kind, fmt.Errorf("rendering profile %s for instance %s: %w", p.Name, f.ID, err))
 }
 
-// guarding reports whether a rendering checks policies against their bounds, and the structure of every output against that with
-// neutral values.
+// guarding reports whether a rendering checks policies against their bounds, and compares the structure of every output with
+// its structure under neutral values.
 type guarding bool
 
 const (
@@ -82,7 +82,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 		return nil, err
 	}
 	if p.Auth.Type == "iam" && f.IAMRoleARN == "" {
-		return nil, errors.New("auth.type iam: the instance profile has no IAM role, so that no principal could be bound")
+		return nil, errors.New("auth.type iam: the instance profile has no IAM role, so no principal can be bound")
 	}
 	if err := CheckDeployment(realm.Deployment); err != nil {
 		return nil, err
@@ -127,7 +127,8 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 	return g, nil
 }
 
-// values returns the values for the profile's templates, the FQDN included. It fails if one that they use is empty.
+// values returns the values for the profile's templates, the FQDN included. It fails if a used value is empty, and if the
+// FQDN is not allowed.
 func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	v := newValues(f, deployment, p)
 	if missing := v.empty(p.used); len(missing) > 0 {
@@ -170,7 +171,8 @@ func (o Output) templates() []*compiled {
 	return slices.Concat([]*compiled{o.body, o.commonName}, o.dnsNames, o.shared, o.addresses)
 }
 
-// usedValues returns the names of all values that a template of the profile uses, without those made while rendering.
+// usedValues returns the names of all values that the profile's templates use, without the values that rendering itself
+// makes.
 func (p *Profile) usedValues() map[string]bool {
 	used := map[string]bool{}
 	for _, c := range p.templates() {
@@ -184,8 +186,9 @@ func (p *Profile) usedValues() map[string]bool {
 	return used
 }
 
-// onlyPKI returns the fields of a PKI role that a role of the SSH engine does not have. A generic object with one of them would be
-// a PKI role without a lock. https://developer.hashicorp.com/vault/api-docs/secret/ssh#create-update-role
+// onlyPKI returns the names of the fields of a PKI role that a role of the SSH engine does not have. A generic object with
+// one of them would be a PKI role without a lock.
+// https://developer.hashicorp.com/vault/api-docs/secret/ssh#create-update-role
 func onlyPKI() []string {
 	fields := freeFields()
 	maps.Copy(fields, lockedFields(identity{}))

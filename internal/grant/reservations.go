@@ -23,7 +23,7 @@ func (c *compiled) varies() bool {
 // reservations are the names and addresses that the profiles of a set keep for their own instances, by PKI mount and by base
 // path. No value of an instance may make it hold a name that is reserved for others.
 type reservations struct {
-	// literals are the names and addresses that are fixed in profiles, each with these profiles.
+	// literals are the names and addresses that are fixed in profiles, each with the profiles that fix it.
 	literals map[Claim][]*Profile
 	// forms are the forms of names that profiles make from values, by PKI mount or base path.
 	forms map[string][]nameForm
@@ -57,7 +57,7 @@ func (r *reservations) addLiteral(p *Profile, under, text string) {
 	r.literals[claim] = append(r.literals[claim], p)
 }
 
-// add reserves the name that a template renders: the name itself if it is fixed, and else its forms.
+// add reserves the name that a template renders: the name itself if it is fixed, otherwise its forms.
 func (r *reservations) add(p *Profile, under string, c *compiled) {
 	if c.fields["Deployment"] || c.varies() {
 		for _, f := range formsOf(p, c) {
@@ -110,9 +110,9 @@ func (r *reservations) check(p *Profile, under string, c *compiled, text string)
 	return nil
 }
 
-// checkAddress returns an error if an address of an instance of p is fixed in another profile for certificates of a mount, and not
-// in p: for example a cluster's service address that the instance was given as its own. isShared reports whether the address is
-// fixed in p itself, whose instances share it.
+// checkAddress returns an error if, for certificates of a mount, an address of an instance of p is fixed in another profile
+// and not in p: for example a cluster's service address that the instance was given as its own. isShared reports whether the
+// address is fixed in p itself, whose instances share it.
 func (r *reservations) checkAddress(p *Profile, mount, address string) (isShared bool, err error) {
 	owners := r.literals[Claim{Under: mount, Text: address}]
 	if len(owners) == 0 || slices.Contains(owners, p) {

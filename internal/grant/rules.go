@@ -98,11 +98,11 @@ func vaultSegment(path string) string {
 // vaultSegments are the first segments of paths that are Vault's own.
 var vaultSegments = []string{"sys", "auth", "identity", "cubbyhole"}
 
-// checkTogether checks the profiles of a set against each other. It bars those with a base path inside another's, and returns the
-// other faults.
+// checkTogether checks the profiles of a set against each other. It bars both profiles of a pair with one base path inside
+// the other, and returns all other faults.
 func (s *Set) checkTogether() []error {
 	var faults []error
-	overlaps := map[string]*Profile{} // by PKI mount, the first profile that puts an instance's addresses there
+	overlaps := map[string]*Profile{} // by PKI mount, a profile that puts an instance's addresses there
 	for _, p := range s.Profiles {
 		for _, o := range s.Profiles {
 			if strings.HasPrefix(p.BasePath, o.BasePath+"/") {

@@ -26,7 +26,7 @@ var functions = template.FuncMap{
 // builtIns are the functions of text/template that a template may call.
 var builtIns = map[string]bool{"and": true, "or": true, "not": true, "eq": true, "ne": true, "len": true, "index": true}
 
-// compiled is a template whose names were all checked, those in branches that are not executed too.
+// compiled is a template with all names checked, also in branches that are not executed.
 type compiled struct {
 	file        string
 	text        string // as in the profile
@@ -55,8 +55,8 @@ func compile(file, text string) (*compiled, error) {
 	return c, errors.Join(w.faults...)
 }
 
-// walk visits a parse tree. Every value is a string or a list of strings, so the dot inside range and with has no fields: .Name is
-// right only at the root, and $.Name elsewhere.
+// walk visits a parse tree. Every value is a string or a list of strings, so the dot inside range and with has no fields:
+// .Name is right only at the root; elsewhere it is $.Name.
 type walk struct {
 	*compiled
 	tree   *parse.Tree
@@ -247,8 +247,8 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 	w.refuse(n, `pkiAccess needs the literal name of a pki-role output: pkiAccess "kubelet"`)
 }
 
-// noteSearch adds a fault to tagSearches or fqdnUses for a function that searches for a tag or the FQDN in other text: its result
-// depends on the value. Only the last argument of a function is the text that it works on.
+// noteSearch adds a fault to tagSearches or fqdnUses for a function that searches for a tag or the FQDN in other text: its
+// result depends on the value. A tag is allowed only as the last argument of a function, the text that it works on.
 func (w *walk) noteSearch(n *parse.IdentifierNode, args []parse.Node) {
 	if builtIns[n.Ident] || len(args) < 2 {
 		return

@@ -92,7 +92,7 @@ const plainCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 // maxTagValue is AWS's bound of a tag's value, in characters.
 const maxTagValue = 256
 
-// Tag returns the value of the instance's tag with a key. It fails for a tag that is missing, empty or too long, and for one with a
+// Tag returns the value of the instance's tag with a key. It fails for a tag that is missing, empty or too long, or has a
 // character that is not allowed.
 func (v values) Tag(key string) (string, error) {
 	if v.neutral {
