@@ -22,7 +22,7 @@ type EventBridge struct {
 // NewEventBridge makes an EventBridge; name is the bus's name or ARN.
 func NewEventBridge(put API, name string) *EventBridge { return &EventBridge{put: put, name: name} }
 
-// Put sends events in one call, of which EventBridge may accept some. It returns one error for each that it did not accept.
+// Put sends events in one call. EventBridge may accept only some of them; Put returns one error for each rejected event.
 func (b *EventBridge) Put(ctx context.Context, events []Event) []error {
 	input := &eventbridge.PutEventsInput{}
 	var errs []error

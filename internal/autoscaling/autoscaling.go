@@ -24,7 +24,7 @@ import (
 // Result is the result with which a lifecycle action is completed.
 type Result string
 
-// The results. For a terminating instance both let it go on, and ABANDON also ends the actions of the group's other hooks.
+// The results. A terminating instance terminates with either; ABANDON also skips the group's other hooks.
 // https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_CompleteLifecycleAction.html
 const (
 	Continue Result = "CONTINUE"
@@ -147,8 +147,9 @@ func token(h event.Hook) *string {
 	return &h.Token
 }
 
-// unlessOver returns nil if err says that the action, hook or group no longer exists, else err with the hook and the instance.
-// Auto Scaling says so only in the text of a ValidationError; one with another text is of kind fault.Refuse.
+// unlessOver returns nil if err says that the action, hook or group no longer exists, otherwise err with the hook and the
+// instance. Auto Scaling says so only in the text of a ValidationError. A ValidationError with another text is of kind
+// fault.Refuse.
 func unlessOver(err error, doing string, r facts.Ref, h event.Hook) error {
 	var failed smithy.APIError
 	if !errors.As(err, &failed) || failed.ErrorCode() != "ValidationError" {

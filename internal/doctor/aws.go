@@ -114,7 +114,7 @@ func callRemedy(err error, action string) string {
 	return "check that the function reaches the service there, and that the region's name is right and the region is enabled for the account; then run the doctor again"
 }
 
-// isDenied reports whether AWS denied the call for want of a permission.
+// isDenied reports whether AWS denied the call because a permission is missing.
 func isDenied(err error) bool {
 	var answer interface{ ErrorCode() string }
 	if !errors.As(err, &answer) {

@@ -75,7 +75,7 @@ type Options struct {
 	// LoginMount is the auth mount at which the functions log in.
 	LoginMount string
 	// RoleNames are the functions' own roles at LoginMount. Their policies have the same names. The token must not be able to
-	// change either.
+	// change these roles and policies.
 	RoleNames []string
 	// Timeout bounds each check; 0: 15 seconds.
 	Timeout time.Duration

@@ -81,7 +81,7 @@ func (d Doctor) logsInBy(kind string) bool {
 	return false
 }
 
-// accountsOfVault checks that Vault has a role in each account other than the function's own: Vault asks EC2 about the instance at
+// accountsOfVault checks that Vault has a role in each account but the function's own: Vault asks EC2 about the instance at
 // every login.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#list-sts-roles
 func (d Doctor) accountsOfVault(ctx context.Context) finding {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// loaded names the profiles. The function has loaded them when it started.
+// loaded names the profiles, which the function loaded at its start.
 func (d Doctor) loaded(context.Context) finding {
 	var names []string
 	for _, p := range d.Profiles.Profiles {

@@ -71,11 +71,11 @@ func (d Doctor) loginRemedy() string {
 		d.LoginMount + "; with approle or token, renew the secret of VAULT_LOGIN_SECRET_ARN"
 }
 
-// remedyFor returns the remedy for a call to Vault that failed for want of a right. It may also have failed for want of a login:
-// a token can end at any time, for example with its auth mount, and only the next call shows it.
+// remedyFor returns the remedy for a call to Vault that failed for want of a right. The call may also have failed at the
+// login: a token can end at any time, for example with its auth mount, and only the next call shows that.
 func (d Doctor) remedyFor(err error) string { return d.remedyOr(err, runSetup) }
 
-// remedyOr returns the remedy for a failed login if err is one, else remedy.
+// remedyOr returns the remedy for a failed login if err is one, otherwise remedy.
 func (d Doctor) remedyOr(err error, remedy string) string {
 	if errors.Is(err, vault.ErrLogin) {
 		return d.loginRemedy()

@@ -27,7 +27,7 @@ type step struct {
 type finding struct {
 	ok             bool
 	detail, remedy string
-	// blockedBy is the failed check because of which this one was not made; empty if it was made.
+	// blockedBy is the failed check that prevented this one; empty if this one was made.
 	blockedBy string
 }
 

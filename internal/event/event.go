@@ -1,6 +1,6 @@
-// Package event parses a function's payload: one EventBridge event, or an SQS batch of them. An event says which instance
-// to look at and never what to do: converge decides by EC2's present answer. The package also writes this program's own event, by which reconcile
-// sends an instance to the provision queue. Its callers are internal/handler and internal/queue.
+// Package event parses a function's payload: one EventBridge event, or an SQS batch of them. An event says which instance to
+// look at and never what to do: converge decides by EC2's present answer. The package also writes this program's own event,
+// with which reconcile sends an instance to the provision queue. Its callers are internal/handler and internal/queue.
 package event
 
 import (
@@ -20,8 +20,8 @@ import (
 // Event is an event about one instance, from AWS or from this program's reconcile function.
 type Event struct {
 	facts.Ref
-	// State is the state that the event reports. A changed tag reports none and counts as pending, a lifecycle action as
-	// running: EC2 shows the instance so until Auto Scaling acts.
+	// State is the state that the event reports. A tag change reports none and counts as pending. A lifecycle action counts as
+	// running: EC2 shows the instance as running until Auto Scaling acts.
 	State facts.State
 	Time  time.Time
 	// Verify asks for a comparison with Vault, even if the record shows no need for one: reconcile found drift.
@@ -30,7 +30,7 @@ type Event struct {
 	Hook *Hook
 }
 
-// Record is one body of a batch, parsed: an event or an error.
+// Record is the parsed body of one message, or a bare event: an event or an error.
 type Record struct {
 	// MessageID is the ID of the SQS message; empty for a bare event.
 	MessageID string
@@ -65,14 +65,15 @@ const (
 	differs   = "Instance Differs"
 )
 
-// tagChange comes when a tag was set or removed: another profile may match, or another name.
+// tagChange is AWS's event for a tag that was set or removed: another profile may match, or the name may change.
 // https://docs.aws.amazon.com/tag-editor/latest/userguide/monitor-tag-changes.html
 const (
 	tagSource = "aws.tag"
 	tagChange = "Tag Change on Resource"
 )
 
-// tagInstance returns the instance in the resources of a tag event, each of which names one resource.
+// tagInstance returns the instance that a tag event names as its one resource. It fails with ErrIgnored for another kind of
+// resource.
 func tagInstance(list json.RawMessage) (instanceID string, err error) {
 	var resources []string
 	if err := json.Unmarshal(list, &resources); err != nil || len(resources) != 1 {

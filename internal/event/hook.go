@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// The events of lifecycle hooks. A hook's test notification is none of them: it goes only to a queue or topic that the hook
-// names, has another envelope, and is ignored.
+// The events of lifecycle hooks. A hook's test notification is not one of these events: it goes only to a queue or topic that
+// the hook names, has another envelope, and is ignored.
 // https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-event-reference.html
 const (
 	hookSource    = "aws.autoscaling"
@@ -25,9 +25,9 @@ type Hook struct {
 	Group string
 	Name  string
 	Token string // of this action; empty if the event has none
-	// Terminating: the instance leaves the group; else it launches.
+	// Terminating reports whether the instance leaves the group; otherwise it launches.
 	Terminating bool
-	// Returns: a terminating instance goes back to its group's warm pool and may serve again.
+	// Returns reports whether a terminating instance goes back to its group's warm pool, and so may serve again.
 	Returns bool
 }
 

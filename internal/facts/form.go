@@ -12,7 +12,7 @@ type Form struct {
 }
 
 // NewForm makes a form of texts of at most maxLen bytes. The pattern must be anchored; NewForm panics if it does not compile.
-// A pattern must not count lengths: regexp compiles a count such as {0,251} to as many instructions, which cost a function two
+// A pattern must not have large counts: regexp compiles {0,251} to as many instructions, which cost a function two
 // milliseconds of its start.
 func NewForm(pattern string, maxLen int) Form {
 	return Form{pattern: regexp.MustCompile(pattern), maxLen: maxLen}

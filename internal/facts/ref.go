@@ -6,7 +6,8 @@ type Place struct {
 	Region  string
 }
 
-// Name returns the place as messages name it. It is no String method, which every struct that embeds a Ref would print as.
+// Name returns the place as messages name it. It is not a String method: every struct that embeds a Ref would print only its
+// place.
 func (p Place) Name() string { return "account " + p.Account + ", region " + p.Region }
 
 // Ref names one instance and its place.

@@ -13,7 +13,7 @@ type Kind int
 const (
 	// Retry returns the work to its queue: throttling, outages, a lost lease, anything unknown.
 	Retry Kind = iota
-	// Refuse is final for this input, which is recorded, counted and acknowledged.
+	// Refuse is final for this input. The input is recorded, counted and acknowledged.
 	Refuse
 	// Conflict is an object or a name that belongs to another owner. The input is recorded, counted and acknowledged.
 	Conflict

@@ -127,12 +127,12 @@ func merge(a, b event.Event) event.Event {
 	}
 	b.Verify = b.Verify || a.Verify || b.Hook != nil
 	if b.Hook != nil && !b.Hook.Terminating && b.State == facts.Pending {
-		b.State = facts.Running // a hook waits: facts that EC2 lacks yet are tried again and not left to the next event
+		b.State = facts.Running // a hook waits: missing facts are tried again, and not left to the next event
 	}
 	return b
 }
 
-// reportUnusable logs and counts a record that makes no task, and returns its error.
+// reportUnusable logs and counts a record without a usable event, and returns its error.
 func (inv *invocation) reportUnusable(ctx context.Context, r event.Record) error {
 	level, metric, text := slog.LevelError, observe.Malformed, "event refused"
 	if errors.Is(r.Err, event.ErrIgnored) {

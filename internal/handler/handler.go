@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	// busyWait bounds the wait for another run on the same instance, which is asked about at every busyPause.
+	// busyWait bounds the wait for another run on the same instance, with a try after every busyPause.
 	busyWait  = 10 * time.Second
 	busyPause = 500 * time.Millisecond
 	busyTries = int(busyWait / busyPause)
@@ -153,7 +153,7 @@ type task struct {
 	hook *event.Hook // the lifecycle action that waits for the instance; nil for none
 }
 
-// result is the result of one task, or of one record that made no task.
+// result is the result of one task, or the error of a record without a usable event.
 type result struct {
 	outcome converge.Outcome
 	err     error
@@ -188,7 +188,8 @@ func (inv *invocation) convergeWhenFree(ctx context.Context, t task, s instance.
 	}
 }
 
-// convergeSafely turns a panic over one instance, as by a damaged record, into its error: the rest of the batch goes on.
+// convergeSafely returns a panic over one instance, such as over a damaged record, as the instance's error: the rest of the
+// batch goes on.
 func (inv *invocation) convergeSafely(ctx context.Context, req converge.Request, s instance.Sighting) (outcome converge.Outcome, err error) {
 	defer func() {
 		if p := recover(); p != nil {

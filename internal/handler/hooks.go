@@ -19,7 +19,7 @@ import (
 const (
 	// groupLag is how long after a hook's event Auto Scaling's answers may still be older than the event.
 	groupLag = converge.Grace
-	// tagsLate is how long after a launch hook's event the tags may arrive that decide the profile.
+	// tagsLate is how long after a launch hook's event the tags that decide the profile may arrive.
 	tagsLate = 5 * time.Minute
 )
 
@@ -35,12 +35,11 @@ type Groups interface {
 // Hooks are the lifecycle hooks that a function answers.
 type Hooks struct {
 	Groups Groups // nil: all hooks are ignored
-	// Duties are the function's. The function that makes grants answers for launching instances, the one that removes
-	// them for terminating instances.
+	// Duties are the function's. Make answers the hooks of launching instances, Remove those of terminating instances.
 	Duties converge.Duties
 	// Prefix begins the names of the hooks that this deployment answers.
 	Prefix string
-	// ContinueOnRefusal lets a launching instance into service that gets no identity.
+	// ContinueOnRefusal lets a launching instance without an identity into service.
 	ContinueOnRefusal bool
 }
 
@@ -128,8 +127,8 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 	return r
 }
 
-// resultOf returns how a wait ends by the result of its instance. decided is false while the result is open, and where
-// the default result of the hook decides.
+// resultOf returns the result with which a hook is completed. decided is false if the instance is tried again, or if the
+// hook's own default result decides.
 func (h Hooks) resultOf(hook event.Hook, r result) (outcome autoscaling.Result, decided bool) {
 	switch {
 	case errors.Is(r.err, converge.ErrUnfinished):

@@ -27,13 +27,13 @@ const tagReserve = audit.Reserve + time.Second
 
 // Tagger tags instances.
 type Tagger interface {
-	// Tag sets the same tag on instances of one place. It returns one error for each instance that has not got it; kind
+	// Tag sets the same tag on instances of one place. It returns one error for each instance left without it, of kind
 	// fault.Retry if a retry may succeed.
 	Tag(ctx context.Context, p facts.Place, ids []string, key, value string) map[string]error
 }
 
-// Readiness shows by a tag on each instance whether its identity exists. Software on the instance that waits for the
-// identity asks the metadata service, and not Vault. Nothing is decided by the tag.
+// Readiness shows by a tag on each instance whether its identity exists. Software on the instance that waits for the identity
+// asks the metadata service, and not Vault. The functions decide nothing by the tag.
 type Readiness struct {
 	Tagger Tagger
 	Key    string // empty: no instance is tagged
@@ -92,8 +92,8 @@ func (inv *invocation) tagInstances(ctx context.Context) map[facts.Ref]error {
 	return retry
 }
 
-// readinessOf returns the value that an instance should show under a key and does not; empty if there is none to set. A
-// refusal is shown only where no value is yet, and never on an instance that keeps an earlier grant.
+// readinessOf returns the value to set for a key on an instance; empty if there is none to set, or the instance shows it
+// already. A refusal is shown only where no value is yet, and never on an instance that keeps an earlier grant.
 func readinessOf(t task, s instance.Sighting, r result, key string) string {
 	if s.Err != nil || !s.Found || (s.Facts.State != facts.Pending && s.Facts.State != facts.Running) {
 		return ""

@@ -33,8 +33,8 @@ type Sender interface {
 }
 
 const (
-	// secondCutDelay is how long after the first cut the second is begun: no login can be in flight, and the record's
-	// own time for it is over.
+	// secondCutDelay is the time from the first cut to the second one: no login can be in flight, and the record's QuietUntil is
+	// over.
 	secondCutDelay = converge.LoginTime + 5*time.Second
 	// perMessage is how many instances one message of reconcile's own queue names.
 	perMessage = 200
@@ -42,9 +42,9 @@ const (
 
 // ReconcileHandler answers the invocations of the reconcile function. It keeps no state between invocations.
 //
-// An invocation is both the Converger and the Observer of the reconcile package: reconcile decides which instance to
-// converge, calls back for it, and the instance's log line, metrics and audit events are those of the other functions. The
-// Instances and Hooks of the embedded Handler are not used.
+// An invocation is the Converger of the reconcile package, and its auditDrift serves the Observer. Reconcile decides which
+// instance to converge and calls back for it; so the instance's log line, metrics and audit events are as in the other
+// functions. The Instances and Hooks of the embedded Handler are not used.
 type ReconcileHandler struct {
 	Handler
 	Reconciler *reconcile.Reconciler

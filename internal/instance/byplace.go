@@ -28,7 +28,7 @@ func NewByPlace[T any](configs Configs, connect func(aws.Config) T) *ByPlace[T] 
 	return &ByPlace[T]{configs: configs, connect: connect, all: map[facts.Place]T{}}
 }
 
-// At returns the calls for a place. It fails if configs does, which it calls each time.
+// At returns the calls for a place. It calls configs each time, and fails with its error.
 func (b *ByPlace[T]) At(ctx context.Context, p facts.Place) (calls T, err error) {
 	config, err := b.configs(ctx, p)
 	if err != nil {

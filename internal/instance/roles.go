@@ -35,9 +35,9 @@ func newRoles(c *clients) *roles {
 	return &roles{clients: c, now: time.Now, cached: map[string]role{}}
 }
 
-// get returns the role in an instance profile; its ARN is empty for an instance profile without a role. It uses a cached answer
-// of less than rolesTTL ago and not before since. An instance profile that IAM does not know is an error and not "no role",
-// since the answer decides whether an instance keeps its grant.
+// get returns the role in an instance profile; its ARN is empty for an instance profile without a role. It uses a cached
+// answer that is younger than rolesTTL and not from before since. An instance profile that IAM does not know is an error and
+// not "no role", since the answer decides whether an instance keeps its grant.
 func (r *roles) get(ctx context.Context, account, profileARN string, since time.Time) (role, error) {
 	now := r.now().Round(0)
 	r.mu.Lock()

@@ -35,8 +35,8 @@ func NewTagger(l *Lookup) *Tagger {
 	return &Tagger{calls: NewByPlace(l.Config, func(c aws.Config) createTags { return ec2.NewFromConfig(c).CreateTags })}
 }
 
-// Tag sets a tag on instances of a place. It returns an error for each instance without it: of kind fault.Retry if EC2 was too
-// busy or did not answer, else of kind fault.Refuse.
+// Tag sets a tag on instances of a place. It returns an error for each instance without it: of kind fault.Retry if EC2 was
+// too busy or did not answer, otherwise of kind fault.Refuse.
 func (t *Tagger) Tag(ctx context.Context, p facts.Place, ids []string, key, value string) map[string]error {
 	failed := map[string]error{}
 	call, err := t.calls.At(ctx, p)

@@ -53,7 +53,7 @@ type Settings struct {
 	AuthMount          string   // the mount of the instances' roles
 	MemberRoleName     string   // empty: only the function's own account
 	AllowedAccounts    []string // other than the function's own, whose instances may get a grant
-	MemberExternalID   string   // what the member role's trust policy requires; by default the deployment ID
+	MemberExternalID   string   // external ID for the member role; by default the deployment ID
 	Adopt              bool     // CONFLICT_MODE=adopt
 	OnShuttingDown     bool     // DEPROVISION_ON=shutting-down
 	RevokeCertificates bool

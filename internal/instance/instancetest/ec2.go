@@ -19,7 +19,7 @@ type EC2 struct {
 	Instances map[string]facts.Instance // by ID
 	// Seen returns what Describe shows of an instance where EC2 lags behind Instances; nil where it does not.
 	Seen func(id string) (f facts.Instance, found bool)
-	// RoleAge is how old the roles of a look are: instance.Lookup remembers them for a while.
+	// RoleAge is the age of the roles in a sighting: instance.Lookup caches roles.
 	RoleAge time.Duration
 	Now     func() time.Time
 	// Do makes each call if it is not nil. kind and what name the call, effect sets the answer, and the error of Do is the error of
@@ -39,8 +39,8 @@ const pageSize = 10
 // Account returns the function's own account.
 func (e EC2) Account(context.Context) (string, error) { return e.Own, nil }
 
-// sighting returns an instance as a look shows it: a terminated one without its instance profile, and the role of one that is
-// pending or running only.
+// sighting returns the sighting of an instance. A terminated instance has no instance profile, and only a pending or running
+// one has a role.
 func (e EC2) sighting(f facts.Instance) instance.Sighting {
 	f.ObservedAt, f.RoleObservedAt = e.Now(), e.Now().Add(-e.RoleAge)
 	if f.State == facts.Terminated {
@@ -85,7 +85,7 @@ func (e EC2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 	return nil
 }
 
-// Describe returns one sighting for each ref. Each is a call.
+// Describe returns one sighting for each ref. It makes one call for each.
 func (e EC2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range slices.SortedFunc(slices.Values(refs), func(a, b facts.Ref) int { return strings.Compare(a.ID, b.ID) }) {
@@ -108,8 +108,8 @@ func (e EC2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instanc
 	return out
 }
 
-// RoleNow returns the role in the instance profile of f, or none if f has no profile. If the instance has another profile now, the
-// role is as observed.
+// RoleNow returns the role in the instance profile of f; empty if f has no profile. If the instance has another profile now,
+// the role is as observed.
 func (e EC2) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
 	if f.IAMInstanceProfileARN == "" {
 		return "", nil
