@@ -11,7 +11,7 @@ import (
 // froze loses a lease.
 const LeaseTime = 75 * time.Second
 
-// setLease takes or prolongs the writer's lease on a record, or returns it, as a write says.
+// setLease takes or prolongs the writer's lease on a record with KeepLease, and otherwise returns it.
 func (r *Record) setLease(w Write, now time.Time) {
 	r.LeaseOwner, r.LeaseExpiresAt = "", 0
 	if w.KeepLease {

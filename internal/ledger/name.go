@@ -14,8 +14,8 @@ type Claim struct {
 	Region     string `dynamodbav:"region"`
 }
 
-// Name is a name or an address that one instance alone may hold: see grant.Claim. Its attributes are called after a base path
-// and an FQDN, the first names that were claimed.
+// Name is a name or an address that one instance alone may hold: see grant.Claim. Its attributes are named after the base
+// path and the FQDN, the first kind of claim.
 type Name struct {
 	Under string `dynamodbav:"base_path"`
 	Text  string `dynamodbav:"fqdn"`

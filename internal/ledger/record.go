@@ -24,8 +24,8 @@ type Object struct {
 	Kind   grant.Kind `dynamodbav:"kind"`
 	Path   string     `dynamodbav:"path"`
 	SHA256 string     `dynamodbav:"sha256"`
-	// RoleID is the role_id of an auth role, the alias of its logins' identity. It is empty for other kinds and until it was
-	// read.
+	// RoleID is the role_id of an auth role, the alias of its logins' identity. It is empty for other kinds, and until the role
+	// was read.
 	RoleID string `dynamodbav:"role_id,omitempty"`
 }
 
@@ -39,31 +39,30 @@ type Record struct {
 	ProfileDigest string `dynamodbav:"profile_digest"`
 	BasePath      string `dynamodbav:"base_path"`
 	FQDN          string `dynamodbav:"fqdn"`
-	// Claims are the names and addresses of the instance's grant, the FQDN among them. A record from before names had claims
-	// of their own has none, and holds its FQDN below its base path: see Held.
+	// Claims are the names and addresses of the instance's grant, the FQDN among them. A record of an earlier version has none,
+	// and holds its FQDN below its base path: see Held.
 	Claims []Name `dynamodbav:"claims,omitempty"`
 	// Former are names of an earlier grant. They stay held while a certificate with them can be valid.
 	Former []FormerName `dynamodbav:"former,omitempty"`
-	// CertificateTTL is the longest validity of a certificate of any of the instance's grants, in seconds. It is 0 in a record
-	// from before it was recorded.
+	// CertificateTTL is the longest validity of a certificate of any of the instance's grants, in seconds; 0 if unknown.
 	CertificateTTL int64    `dynamodbav:"certificate_ttl,omitempty"`
 	Addresses      []string `dynamodbav:"addresses"`
 	Objects        []Object `dynamodbav:"objects"`
-	// LoginType is the auth role's auth_type. It is empty in a record from before it was recorded.
+	// LoginType is the auth role's auth_type; empty in a record of an earlier version.
 	LoginType string `dynamodbav:"login_type,omitempty"`
-	// TokenMaxTTL is the longest life of a token of the auth role, in seconds. It is 0 in a record from before it was recorded.
+	// TokenMaxTTL is the longest life of a token of the auth role, in seconds; 0 in a record of an earlier version.
 	TokenMaxTTL int64 `dynamodbav:"token_max_ttl,omitempty"`
-	// UncutUntil is when the last token ends that a removal could not cut, or nil if all were cut.
+	// UncutUntil is when the last token that a removal could not cut expires, or nil if all were cut.
 	UncutUntil *time.Time `dynamodbav:"uncut_until,omitempty"`
 	// Revoking are the prefixes of certificate leases still to revoke, of an instance whose removal is otherwise done.
 	Revoking []string `dynamodbav:"revoking,omitempty"`
 	// ExtraPolicies reports whether the auth role has policies that outlive the instance's own objects.
 	ExtraPolicies bool `dynamodbav:"extra_policies,omitempty"`
-	// QuietUntil is when every login has ended that was in flight while the auth role was deleted, or nil if the removal need
-	// not wait for such logins.
+	// QuietUntil is when all logins that were in flight at the deletion of the auth role have ended, or nil if the removal need
+	// not wait for them.
 	QuietUntil *time.Time `dynamodbav:"quiet_until,omitempty"`
-	// LeavingSince is when the instance's removal began because Auto Scaling was terminating it, while EC2 still showed it as
-	// running, or nil.
+	// LeavingSince is when a removal began because Auto Scaling was terminating the instance, while EC2 still showed it as
+	// running; or nil.
 	LeavingSince *time.Time `dynamodbav:"leaving_since,omitempty"`
 	// FormerRoleIDs are the role_ids of deleted auth roles, whose tokens may live. A tombstone keeps them, since a login in
 	// flight during the removal can end after it.
@@ -81,15 +80,15 @@ type Record struct {
 	LeaseOwner string `dynamodbav:"lease_owner,omitempty"`
 	// LeaseExpiresAt is in Unix time, in milliseconds.
 	LeaseExpiresAt int64 `dynamodbav:"lease_expires_at,omitempty"`
-	// WriteID is new at each write. A conditional write that the SDK repeats, its answer lost, fails because it succeeded
-	// before: the ID shows that the item is its own.
+	// WriteID is new at each write. If an answer is lost, the SDK repeats the write, and the condition fails because the first
+	// try succeeded: the ID shows that the item is the write's own.
 	WriteID string `dynamodbav:"write_id"`
 	// ExpiresAt is DynamoDB's TTL in Unix time, in seconds. It is 0 for a record that is no tombstone.
 	ExpiresAt int64 `dynamodbav:"expires_at,omitempty"`
 }
 
 // Leaves reports whether Auto Scaling terminates the instance, so that it gets no grant although it may run for hours. An
-// instance that was stopped and launched again after that counts as a new one. A nil record leaves nothing.
+// instance that was launched again after LeavingSince counts as a new one. It is false for a nil record.
 func (r *Record) Leaves(launched time.Time) bool {
 	return r != nil && r.LeavingSince != nil && !launched.After(*r.LeavingSince)
 }
@@ -121,7 +120,7 @@ func (r *Record) RoleID(path string) string {
 	return o.RoleID
 }
 
-// Holds reports whether the record begins with exactly the objects of a grant, in their order, and has its claims.
+// Holds reports whether the record begins with exactly the objects of a grant, in their order, and has the grant's claims.
 func (r *Record) Holds(g *grant.Grant) bool {
 	all := g.All()
 	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath || !slices.Equal(r.Claims, NamesOf(g)) {

@@ -32,7 +32,7 @@ type Visitor struct {
 }
 
 // Scan calls v for every record, tombstones included, and every claim, by consistent reads. It never makes two calls at once.
-// It fails if any page fails: the visited items are then not all.
+// It fails if any page fails: v has then missed items.
 func (l *Ledger) Scan(ctx context.Context, v Visitor) error {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)

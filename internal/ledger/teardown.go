@@ -14,10 +14,10 @@ import (
 const (
 	// teardownKey is the key of the teardown item. While it exists, nothing is granted.
 	teardownKey = "teardown"
-	// openKept is how long the answer is kept that there is no teardown item.
+	// openKept is how long a Ledger remembers that there is no teardown item.
 	openKept = 10 * time.Second
-	// TeardownTime is how long after TearDown a run that began before may still write an intent: the kept answer, the call
-	// that writes the intent, and a margin.
+	// TeardownTime is how long after TearDown an earlier run may still write an intent: openKept, the call that writes the
+	// intent, and a margin.
 	TeardownTime = openKept + callTimeout + 5*time.Second
 )
 

@@ -7,12 +7,12 @@ const (
 	// than a dead-letter queue holds an event (14 days). Without its tombstone an instance can be granted again.
 	// https://docs.aws.amazon.com/autoscaling/ec2/userguide/lifecycle-hooks-overview.html
 	tombstoneTime = 30 * 24 * time.Hour
-	// emptyTombstoneTime is how long the tombstone of an instance without a grant is kept: long enough to stop a run that
-	// looked at the instance just before.
+	// emptyTombstoneTime is how long the tombstone of an instance without a grant is kept: long enough to stop a run that asked
+	// EC2 just before.
 	emptyTombstoneTime = time.Hour
 )
 
-// setExpiry makes the record of a removed instance a tombstone, and any other record one that does not expire.
+// setExpiry makes the record of a removed instance a tombstone, and clears the expiry of any other record.
 func (r *Record) setExpiry(w Write, now time.Time) {
 	r.ExpiresAt, r.DeletedAt = 0, nil
 	if r.State != Deleted {

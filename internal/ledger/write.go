@@ -21,7 +21,8 @@ import (
 type Write struct {
 	// Old is the record that was read, or nil if there was none. The write fails if the record has changed since.
 	Old *Record
-	// New is the record to write. The ledger sets its version, write ID, lease and expiry.
+	// New is the record to write. The ledger sets its version, write ID, lease, expiry and the times of creation, update and
+	// deletion.
 	New Record
 	// Owner is the writing run. The write fails if another run holds the lease.
 	Owner string
@@ -99,7 +100,7 @@ func (l *Ledger) putRecord(ctx context.Context, put types.Put, writeID string) e
 }
 
 // conditionError returns the error of a write whose condition failed on an item. It returns nil if that item is the write's
-// own: the answer to it was lost, and the SDK sent it again.
+// own: the answer was lost, and the SDK repeated the write.
 func conditionError(item map[string]types.AttributeValue, writeID string) error {
 	if id, ok := item["write_id"].(*types.AttributeValueMemberS); ok && id.Value == writeID {
 		return nil

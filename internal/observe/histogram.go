@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// firstBit is the lowest octave with buckets of its own: 2^7 µs, an eighth of a millisecond; one bucket holds all below it.
+	// firstBit is the lowest octave with buckets of its own: 2^7 µs, an eighth of a millisecond; one bucket holds all shorter
+	// times.
 	firstBit = 7
 	// octaves reaches to 2^31 µs, 36 minutes: longer than any invocation.
 	octaves = 24

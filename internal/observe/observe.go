@@ -72,14 +72,14 @@ const (
 	DriftFailed       = "DriftFailed"
 	DriftEnqueued     = "DriftEnqueued"
 	Reconciled        = "Reconciled"     // runs of reconcile that reached the end
-	Blocked           = "Blocked"        // runs of reconcile that deleted nothing because of a doubt
+	Blocked           = "Blocked"        // comparisons that withheld deletes because of a doubt
 	VaultThrottles    = "VaultThrottles" // calls refused because of a rate limit
 	EC2Throttles      = "EC2Throttles"
 	DynamoDBThrottles = "DynamoDBThrottles"
 	AuditFailed       = "AuditFailed"   // audit events that did not reach the event bus
 	HookContinued     = "HookContinued" // completed lifecycle hooks of Auto Scaling, by result
 	HookAbandoned     = "HookAbandoned"
-	TagFailed         = "TagFailed" // instances whose ready tag could not be written
+	TagFailed         = "TagFailed" // instances whose readiness tag could not be set
 
 	TimeToReady     = "TimeToReady"  // from the event's time until the auth role is active
 	TimeToCutOff    = "TimeToCutOff" // from the event's time until the instance's tokens are refused

@@ -1,5 +1,5 @@
-// Package ownership decides whose an object in Vault is. Making, removing and comparing grants all ask it. An object that
-// it does not call ours is not deleted, and overwritten only where CONFLICT_MODE says to adopt.
+// Package ownership decides whose an object in Vault is. Making, removing and comparing grants all ask it. An object that is
+// not ours stays as it is; only with CONFLICT_MODE=adopt may a grant replace it.
 //
 // A policy's marker names its owner. An object that cannot carry a marker belongs to the deployment whose ledger records
 // it. Where the record was lost, the policies of the same instance speak for the objects beside them:
@@ -10,14 +10,14 @@
 //	policy                       no marker, or one for another instance                       unknown
 //	other object, recorded       -                                                            ours
 //	other object, untracked      the record is lost                                           ours
-//	auth role, untracked         the record is lost, and the role gives a policy marked ours  ours
+//	auth role, untracked         the record is lost, and the role names a policy marked ours  ours
 //	login leftovers              the record names a profile, or is lost                       ours
 //	anything else                -                                                            unknown
 //
-// A record is lost when it does not exist or names no object, and the policies of the instance prove it: all policies of
-// the grant exist and are marked ours (OfGrant), or there is a policy marked ours and none that is not (OfUntracked). The
-// auth role of a grant needs no further proof, since making restores its policies; a removal must not delete a role that
-// gives others. Login leftovers are the identity entity and the accesslist entry of an instance whose auth role is gone.
+// A record is lost when it does not exist or names no object, and the policies of the instance prove it: all policies of the
+// grant exist and are marked ours (OfGrant), or there is a policy marked ours and none that is not (OfUntracked). The auth
+// role of a grant needs no further proof, since making restores its policies; a removal must not delete a role without any of
+// them. Login leftovers are the identity entity and the accesslist entry of an instance whose auth role is gone.
 package ownership
 
 import (
@@ -28,7 +28,7 @@ import (
 // Owner is whose an object is.
 type Owner string
 
-// The owners. Only what is Ours may be overwritten or deleted.
+// The owners. Without CONFLICT_MODE=adopt, only an object that is Ours may be overwritten or deleted.
 const (
 	Ours    Owner = "ours"
 	Another Owner = "another's" // another deployment's
@@ -54,8 +54,8 @@ func (i Instance) OwnerOf(policy map[string]any) Owner {
 	return Another
 }
 
-// NamesAnother returns the deployment that a policy's marker names, for whichever instance; ok is false for ours, and for
-// a policy without a marker.
+// NamesAnother returns the deployment in a policy's marker, which may be for any instance; ok is false for our deployment,
+// and for a policy without a marker.
 func (i Instance) NamesAnother(policy map[string]any) (deployment string, ok bool) {
 	m, marked := grant.MarkerOf(policy)
 	if !marked || m.Deployment == i.Deployment {
@@ -127,7 +127,8 @@ func isEmpty(r *ledger.Record) bool { return r == nil || len(r.Objects) == 0 }
 // Lost reports whether the record is lost: the markers alone prove whose the objects are.
 func (e Evidence) Lost() bool { return e.lost }
 
-// IsAnothers reports whether the instance is another deployment's by its policies: one bears that one's marker, none ours.
+// IsAnothers reports whether the policies show the instance as another deployment's: one bears another's marker, and none
+// bears ours.
 func (e Evidence) IsAnothers() bool { return e.another && len(e.marked) == 0 }
 
 // OwnerOf returns the owner of an object, by the table of the package.
