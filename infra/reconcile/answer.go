@@ -27,8 +27,8 @@ type answer struct {
 // isPartial reports whether the run needs another invocation.
 func (a answer) isPartial() bool { return len(a.Cursor) > 0 && !bytes.Equal(a.Cursor, []byte("null")) }
 
-// join returns the answer of a run so far and its next invocation. The next invocation's counts and time are those of the
-// whole run, its rows are its own.
+// join adds the answer of the next invocation to the answer of the run so far. The counts and the time of next are those of
+// the whole run; its rows are its own.
 func (a answer) join(next answer) answer {
 	rows := slices.Concat(a.Drift, next.Drift)
 	if next.isPartial() {

@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// sweeps is the most invocations of one teardown; the last one must find nothing.
+// sweeps is the maximum number of runs of one teardown; the last run must find nothing.
 const sweeps = 4
 
 // tearDown invokes the function until it finds nothing more that the deployment made, and returns the exit status. Without

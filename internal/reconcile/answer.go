@@ -23,7 +23,7 @@ type Answer struct {
 	// Unfinished are the instances whose removal a later run finishes, as with converge.ErrUnfinished: run again for them
 	// when converge.LoginTime is over.
 	Unfinished []string `json:"-"`
-	// Compared reports whether no stretch of the fleet was given up.
+	// Compared reports whether the invocation gave up no stretch of the fleet.
 	Compared bool `json:"-"`
 }
 
@@ -101,7 +101,7 @@ type Drift struct {
 	Reason     Reason     `json:"reason"`
 	Action     Action     `json:"action"`
 	Fields     []string   `json:"fields"`
-	// Diff has one line for each side of each field. It never has values of generic objects.
+	// Diff shows the differing values, or the differing lines of a policy (format.go). It never has values of generic objects.
 	Diff  string `json:"diff"`
 	Error string `json:"error"`
 }

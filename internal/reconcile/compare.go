@@ -35,7 +35,7 @@ type Change struct {
 	adopt Action
 	// bars reports whether converge would refuse the whole instance for this conflict.
 	bars bool
-	// needsRemove reports whether the repair takes a function with the Remove duty.
+	// needsRemove reports whether the repair needs a function with the Remove duty.
 	needsRemove bool
 	// failed reports whether the instance could not be compared.
 	failed bool
@@ -74,7 +74,7 @@ type comparison struct {
 // hasLiveRecord reports whether the instance has a record that is no tombstone: it has, or may have, objects in Vault.
 func (s *subject) hasLiveRecord() bool { return s.record != nil && s.record.State != ledger.Deleted }
 
-// isBusy reports whether a run works on the instance, or it waits for its second token cut: it is left to that run.
+// isBusy reports whether a run works on the instance, or the instance waits for its second token cut. It is left to that run.
 // No run sets a time further ahead than converge.Grace, so a time beyond it is ignored: it would hide the instance for good.
 func (s *subject) isBusy(now time.Time) bool {
 	r := s.record
@@ -347,8 +347,8 @@ func (s *subject) unrevokedRow() *Change {
 	return &row
 }
 
-// hasMoreToRemove reports whether a removal has work left besides a number of foreign policies. A removal that met some
-// removes everything else and leaves the record with them.
+// hasMoreToRemove reports whether a removal has work left besides a number of foreign policies. A removal that met foreign
+// policies removes everything else, and keeps them in the record.
 func (c *comparison) hasMoreToRemove(s *subject, foreign int) bool {
 	if foreign == 0 || s.record.State != ledger.Deprovisioning {
 		return true
@@ -356,7 +356,7 @@ func (c *comparison) hasMoreToRemove(s *subject, foreign int) bool {
 	return len(s.paths) > foreign || len(s.leftovers) > 0
 }
 
-// isAlive reports whether EC2 shows the instance and not as ending.
+// isAlive reports whether EC2 shows the instance in a state other than ending or ended.
 func (s *subject) isAlive() bool {
 	return s.sighting.Found && s.sighting.Facts.State != facts.Terminated && s.sighting.Facts.State != facts.ShuttingDown
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// read reads the objects of the grant, and the instance's other policies: their markers show whose they are. It reads the auth
-// role too where no record names it.
+// read reads the objects of the grant, and the instance's other policies: their markers show whose they are. If the record is
+// missing or names no objects, it reads the auth role too.
 func (s *survey) read(ctx context.Context, u *subject) error {
 	wanted := map[string]bool{}
 	if u.grant != nil {
@@ -42,8 +42,8 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// readLogin reads the auth role, and those of the instance's policies that the role names and that were not read: they may have
-// been made since the list.
+// readLogin reads the auth role, and the instance's policies that the role names and that were not read: they may have been
+// made since the list.
 func (s *survey) readLogin(ctx context.Context, u *subject) error {
 	login := grant.AuthRolePath(s.r.Realm.AuthMount, u.id)
 	if u.contents[login] == nil {
@@ -86,8 +86,8 @@ func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 	return err
 }
 
-// confirm reads the record again, and a claim of the grant, and returns no rows if either was written since the scan: another
-// run works on the instance, or did.
+// confirm reads the record again, and a claim of the grant, and returns no rows if either changed since the scan: another run
+// works on the instance, or has done so.
 func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, error) {
 	if len(rows) == 0 {
 		return nil, nil

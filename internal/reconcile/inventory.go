@@ -52,7 +52,7 @@ func (r *Reconciler) list(ctx context.Context) *listing {
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(listsAtOnce)
-	// list adds the keys of a folder by add, and their number to count; nil for no count.
+	// list passes the keys of a folder to add, and adds the number that add returns to count, unless count is nil.
 	list := func(folder string, add func([]string) int, count *int) {
 		group.Go(func() error {
 			keys, err := r.Vault.List(ctx, folder)
@@ -164,7 +164,7 @@ type inventory struct {
 	// if it has names or certificates left.
 	records map[string]*ledger.Record
 
-	// The stretch has the instances after after, up to and including upTo; an empty bound is none.
+	// The stretch has the instances whose IDs are greater than after and at most upTo. An empty bound does not apply.
 	after, upTo string
 	limit       int
 }

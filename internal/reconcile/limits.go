@@ -44,7 +44,7 @@ type fleetCounts struct {
 	removed map[string]int
 	// elsewhere counts the instances to remove that are outside the stretch, by place.
 	elsewhere map[facts.Place]int
-	// limit is DELETE_LIMIT_PERCENT: the percentage of the recorded instances past which none is removed.
+	// limit is DELETE_LIMIT_PERCENT: if more than this percentage of the recorded instances would be removed, none is.
 	limit int
 }
 
@@ -123,9 +123,10 @@ func (l limits) withheld(changes []Change) withheld {
 	return w
 }
 
-// holdToFleet applies the delete limit to the removals of all accounts together. Past it, the accounts above their own share
-// remove no more: their own limit allowed them only as few. The other accounts are within the limit by themselves; only
-// removals of unknown accounts, by the cursor of an earlier version, can put them past it, and then nothing is removed.
+// holdToFleet applies the delete limit to the removals of all accounts together. Past it, the accounts above their own
+// percentage remove no more: only alwaysDeleted had allowed their removals. The other accounts are within the limit by
+// themselves; only removals of unknown accounts, by the cursor of an earlier version, can put them past it, and then nothing
+// is removed.
 func (l limits) holdToFleet(w *withheld, removals map[string]int) {
 	recorded, n := 0, 0
 	for _, of := range l.recorded {
@@ -181,7 +182,7 @@ func (l limits) pastLimit(where string, n, recorded int, of string) string {
 		`if that is right, run again with "force": true`, where, n, recorded, of, l.limit)
 }
 
-// join joins reasons; past three it has the number of the others.
+// join joins up to three reasons, and counts the rest.
 func join(reasons []string) string {
 	const shown = 3
 	out := ""

@@ -19,7 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-// Vault is read by comparisons. Nothing is written here.
+// Vault holds the objects to compare. Only converge writes to it.
 type Vault interface {
 	// Read returns the object at a path; nil if there is none.
 	Read(ctx context.Context, path string) (map[string]any, error)
@@ -86,7 +86,7 @@ type Options struct {
 	Adopt bool
 	// OnShuttingDown removes as soon as an instance shuts down, and not only when it is terminated.
 	OnShuttingDown bool
-	// DeleteLimit is the percentage of the recorded instances past which none is removed (limits.go).
+	// DeleteLimit is the delete limit in percent of the recorded instances (limits.go).
 	DeleteLimit int
 	Now         func() time.Time
 }
@@ -97,7 +97,7 @@ type Reconciler struct {
 }
 
 const (
-	// reserve is the time before the invocation's deadline in which no instance is begun. A second more than
+	// reserve is the time before the invocation's deadline in which no instance is begun. It is a second more than
 	// converge.Reserve, so that a run stops with a cursor before single instances are sent back.
 	reserve = converge.Reserve + time.Second
 	// RunTime bounds an invocation without a deadline; the functions have one, Lambda's longest.
@@ -131,9 +131,9 @@ type invocation struct {
 	unfinished []string
 }
 
-// Run compares the fleet, or the part of it that the input names. In mode correct converger makes the repairs. The answer says
-// what kept the run from comparing or repairing: a run has no error of its own. The observer gets all rows, the answer holds
-// the first ones.
+// Run compares the fleet, or the part of it that the input names. In mode correct converger makes the repairs. A run returns
+// no error: its answer has the reason why it did not compare or repair. The observer gets all rows, the answer the first
+// ones.
 func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, o Observer) Answer {
 	start := r.Now()
 	until := r.stopTime(ctx, start)
@@ -163,8 +163,8 @@ func (r *Reconciler) Run(ctx context.Context, in Input, converger Converger, o O
 	return a
 }
 
-// forEachStretch calls do with one stretch after the other until the fleet is done or the time is over: then the answer has a
-// cursor. It returns where it stopped.
+// forEachStretch calls do for one stretch after the other until the fleet is done or the time is over. In the second case it
+// sets the answer's cursor. It returns where it stopped.
 func (r *Reconciler) forEachStretch(
 	ctx context.Context, inv *invocation, at Cursor, a *Answer, do func(at Cursor) (next Cursor, more bool),
 ) Cursor {

@@ -22,7 +22,7 @@ const (
 	sideBySide = 8
 	// chunk is the number of instances that EC2 is asked about together, just before they converge.
 	chunk = 50
-	// fresh is how long those answers are used: half of their largest age, so that they are good to the end of a repair.
+	// fresh is how long EC2's answers are used: half of MaxFactsAge, so that they are good to the end of a repair.
 	fresh = converge.MaxFactsAge / 2
 )
 
@@ -31,7 +31,7 @@ type job struct {
 	rows        []*Change
 	removes     bool          // a row removes the whole grant
 	counts      bool          // the removal counts toward the delete limit
-	needsRemove bool          // provision, which may not remove, cannot do it
+	needsRemove bool          // provision cannot do it, since it may not remove
 	revokes     bool          // only certificates are left to revoke
 	untracked   []string      // paths for converge.Request
 	places      []facts.Place // where the instance may be
@@ -66,8 +66,8 @@ func (r *Reconciler) jobs(p plan, places []facts.Place) []*job {
 	return out
 }
 
-// untrackedPath returns the path that converge is to take into the record and remove; empty if the row needs none. Login
-// leftovers are removed with their auth role.
+// untrackedPath returns the path for converge.Request.Untracked; empty if the row needs none. Login leftovers are removed
+// with their auth role.
 func (r *Reconciler) untrackedPath(c *Change) string {
 	_, _, isRole := grant.SplitAuthRolePath(c.Path)
 	switch {
@@ -81,7 +81,7 @@ func (r *Reconciler) untrackedPath(c *Change) string {
 
 func (j *job) id() string { return j.rows[0].InstanceID }
 
-// finish counts the rows of the job: as failed with an error, which each row gets, or by count.
+// finish adds the number of the job's rows to count; or, with an error, to s.Failed, and sets the error on each row.
 func (j *job) finish(s *Summary, count *int, err error) {
 	if err == nil {
 		*count += len(j.rows)
@@ -242,7 +242,7 @@ func (r *Reconciler) converge(
 	case outcome.Action == converge.LeftAlone, outcome.Action == converge.NotYet:
 		return outcome.RemovedHolders, fmt.Errorf("instance %s: not repaired (%s): EC2 shows it as %s: left to the next run", ref.ID, outcome.Action, seen.Facts.State)
 	case outcome.Action == converge.Unchanged && len(j.untracked) > 0, outcome.Action == converge.Unmatched && !j.revokes:
-		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: read again, the objects are not this deployment's, or another run works on the instance: left to the next run", ref.ID)
+		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: on a second read the objects are not this deployment's, or another run works on the instance: left to the next run", ref.ID)
 	}
 	return outcome.RemovedHolders, nil
 }

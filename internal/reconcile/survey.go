@@ -59,8 +59,8 @@ type sighted struct {
 	place facts.Place
 }
 
-// survey lists EC2 place by place, compares each page as it comes, and then the instances that EC2 did not show. The result is
-// usable beside an error, which says why the survey was given up: errOutOfTime or errDown.
+// survey lists EC2 place by place, compares each page as it comes, and then the instances that EC2 did not show. With an
+// error, which wraps errOutOfTime or errDown, the result has the rows so far.
 func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
 	s := &survey{
 		r: r, inventory: held, input: in, until: inv.until,
@@ -317,7 +317,8 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 	return group.Wait()
 }
 
-// compareOneGone returns the rows of one instance of compareGone. complete has the compared places, and whether EC2 listed them.
+// compareOneGone returns the rows of one instance of compareGone. complete reports of each compared place whether EC2 listed
+// it to the end.
 func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[facts.Place]bool) ([]Change, error) {
 	if u.record != nil {
 		u.place = facts.Place{Account: u.record.Account, Region: u.record.Region}

@@ -52,7 +52,7 @@ func (c *comparison) isGrant(s *subject) bool {
 	return grant.Admits(role, s.id) && grant.HasTokenPolicy(role, policies)
 }
 
-// policiesOf returns the paths of those policies of an auth role that bear the instance's name.
+// policiesOf returns the paths of the policies of an auth role that bear the instance's name.
 func (s *subject) policiesOf(role map[string]any) []string {
 	var paths []string
 	for _, policy := range grant.TokenPolicies(role) {

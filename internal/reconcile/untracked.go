@@ -7,8 +7,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
-// rowsOfUntracked returns the rows of objects that bear the instance's name and that neither its record nor its grant
-// names. Login leftovers have rows if the ledger knows that the instance had a grant and is gone.
+// rowsOfUntracked returns the rows of objects that bear the instance's name and that neither its record nor its grant names.
+// Login leftovers have rows if they are ours and the instance is not alive.
 func (c *comparison) rowsOfUntracked(s *subject) []Change {
 	var objects []ownership.Object
 	for _, path := range s.paths {

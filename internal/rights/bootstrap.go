@@ -8,8 +8,8 @@ import (
 
 // Bootstrap has the options of infra/vault that decide what it writes.
 type Bootstrap struct {
-	// AuthMount is the mount that instances log in to, and LoginMount the one for the functions.
-	AuthMount, LoginMount string
+	AuthMount  string // where instances log in
+	LoginMount string // where the functions log in
 	// RolePrefix begins the names of the functions' policies and roles.
 	RolePrefix string
 	// Accounts are the accounts with a role that Vault assumes to check their instances.
@@ -22,8 +22,9 @@ type Bootstrap struct {
 	Marked []string
 }
 
-// ForBootstrap returns the rights of the person or the pipeline that runs infra/vault, sorted by path. They suffice to write
-// everything at first, to change it later, and to look for other policies that reach it. Enabling an auth mount needs sudo:
+// ForBootstrap returns the rights of the person or the pipeline that runs infra/vault, sorted by path. They suffice for the
+// first run, for later changes, and for the search for other policies that reach the instances' objects. Enabling an auth
+// mount needs sudo:
 // https://developer.hashicorp.com/vault/api-docs/system/auth#enable-auth-method
 // Listing the issuers of a PKI mount needs no right.
 func ForBootstrap(b Bootstrap) []Right {

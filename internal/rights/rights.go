@@ -32,8 +32,8 @@ type Right struct {
 	Allowed map[string][]any
 }
 
-// Example returns a path that the right covers, without a wildcard: an instance ID of zeros stands for any instance's. A
-// token may do at all covered paths what it may do there. The path is asked about, and never read or written.
+// Example returns a path that the right covers, without a wildcard: an ID of zeros represents every ID. A token has the same
+// capabilities at all covered paths. The path is asked about, and never read or written.
 func (r Right) Example() string {
 	before, isPattern := strings.CutSuffix(r.Path, "*")
 	switch {
