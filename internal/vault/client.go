@@ -27,7 +27,8 @@ type Options struct {
 	CA func(context.Context) ([]byte, error)
 	// Login obtains a token.
 	Login Login
-	// Observe is called after each request with its duration and whether Vault refused it as one too many; nil: not called.
+	// Observe is called after each request with its duration and whether Vault refused it because of a rate limit; nil: not
+	// called.
 	Observe func(took time.Duration, throttled bool)
 	// Log receives a line for each token that could not be renewed; nil: none.
 	Log *slog.Logger
@@ -107,13 +108,13 @@ func (c *Client) write(ctx context.Context, operation, path string, fields map[s
 	return data, err
 }
 
-// warningsError returns an error for Vault's warnings, nil if there are none but advice on what was asked for on purpose. Its
-// kind is Refuse if Vault dropped a parameter, since it will again, and Retry for all other warnings, since they concern
-// Vault's own state.
+// warningsError returns an error for Vault's warnings; nil if there are none, or only advice against an intended setting. Its
+// kind is Refuse if Vault dropped a parameter, since it will again, and otherwise Retry, since other warnings concern Vault's
+// own state.
 func warningsError(warnings []string) error {
 	const (
 		dropped = "Endpoint ignored"                           // vault/sdk, framework.Backend.HandleRequest
-		advice  = "it is encouraged to disable generate_lease" // a PKI role with leases, needed to revoke by role
+		advice  = "it is encouraged to disable generate_lease" // on generate_lease, which a revocation by PKI role needs
 	)
 	kind := fault.Retry
 	var faults []string

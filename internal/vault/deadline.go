@@ -17,8 +17,8 @@ var errDeadlinePassed = fmt.Errorf("the request was not sent before its deadline
 // request may be sent after its deadline. Contexts do not ensure that. Their timers and the monotonic clock by which they
 // compare deadlines stop with the sandbox; and when a timer and a request wake together, the request may win.
 
-// withWallClockTimeout is context.WithTimeout by wall-clock time alone. By the monotonic clock, a deadline set before a freeze
-// would compare as the later one.
+// withWallClockTimeout is context.WithTimeout by wall-clock time alone. By the monotonic clock, a deadline set before a
+// freeze would seem later than it is.
 func withWallClockTimeout(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	end := time.Now().Round(0).Add(limit)
 	if d, ok := ctx.Deadline(); ok && d.Round(0).Before(end) {
@@ -78,7 +78,7 @@ func (t wallClockTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // deadlineConn is a connection that serves one request at a time, as HTTP/1.1 does.
 type deadlineConn struct {
 	net.Conn
-	deadline atomic.Int64 // of the request that has it, in Unix nanoseconds; 0 for none
+	deadline atomic.Int64 // of the request that uses it, in Unix nanoseconds; 0 for none
 }
 
 // Write is the last step in this process before a request reaches Vault.

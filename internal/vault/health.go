@@ -13,11 +13,11 @@ type Health struct {
 	Version     string // "1.21.0", "1.20.4+ent"
 	Initialized bool
 	Sealed      bool
-	// Standby: it forwards requests to the active server.
+	// Standby reports whether the server forwards requests to the active one.
 	Standby bool
-	// Detached: it reports that it does not reach the active server, or that its cluster removed it.
+	// Detached reports whether the server is a standby without the active one, or was removed from its cluster.
 	Detached bool
-	// DRSecondary: it serves no requests until it is promoted.
+	// DRSecondary reports whether the server serves no requests until it is promoted.
 	DRSecondary bool
 }
 

@@ -76,7 +76,8 @@ func (c *Client) list(ctx context.Context, path string, into any) error {
 	})
 }
 
-// isEmptyFolder reports whether Vault answered that a folder is empty: a 404 without a text. With a text, nothing is mounted there.
+// isEmptyFolder reports whether Vault answered that a folder is empty: a 404 without a text. A 404 with a text means that
+// nothing is mounted there.
 func isEmptyFolder(err error) bool {
 	var r *api.ResponseError
 	return errors.As(err, &r) && r.StatusCode == http.StatusNotFound && strings.Join(r.Errors, "") == ""

@@ -151,7 +151,7 @@ func (s *session) ensureToken(ctx context.Context) error {
 	return err
 }
 
-// renewOrLogin stores a token with its full lifetime: t renewed if that works, else that of a new login.
+// renewOrLogin stores a token with its full lifetime: t renewed if that works, otherwise the token of a new login.
 func (s *session) renewOrLogin(caller context.Context, t token, now time.Time) error {
 	ctx, cancel := withWallClockTimeout(caller, CallTimeout)
 	defer cancel()
@@ -169,7 +169,7 @@ func (s *session) renewOrLogin(caller context.Context, t token, now time.Time) e
 	auth, err := s.options.Login(ctx, s.conn)
 	if err != nil {
 		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
-		if !isExpired(caller) { // else the caller's time ended, which says nothing about Vault
+		if !isExpired(caller) { // otherwise the caller's time ended, which says nothing about Vault
 			s.failed.err, s.failed.at = err, s.now()
 		}
 		return err

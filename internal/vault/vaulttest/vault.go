@@ -32,7 +32,7 @@ type Alias struct{ Mount, Name string }
 // Entity is the identity behind an alias: its tokens live as long as it does.
 type Entity struct {
 	ID string
-	// InstanceID is in the metadata of the alias; empty for a login from before the Vault setup named instances there.
+	// InstanceID is in the metadata of the alias; empty for a login before the Vault setup that names instances there.
 	InstanceID string
 }
 
@@ -63,8 +63,8 @@ func (v *Vault) BeginLogin(mount, instanceID string) (l Login, ok bool) {
 	return l, role != nil
 }
 
-// EndLogin makes what Vault makes last, whatever became of the auth role since: the accesslist entry, and the entity if the
-// alias has none.
+// EndLogin makes what a login makes at its end, even if the auth role was deleted since: the accesslist entry, and the entity
+// if the alias has none.
 func (v *Vault) EndLogin(l Login) {
 	v.Objects["auth/"+l.Mount+"/identity-accesslist/"+l.InstanceID] = map[string]any{}
 	if _, exists := v.Entities[l.Alias]; !exists {
