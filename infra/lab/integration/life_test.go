@@ -123,7 +123,7 @@ func TestInstance_LivesThroughRuleQueueAndFunctions(t *testing.T) {
 	}
 }
 
-func TestAddressChange_RewritesTheGrant(t *testing.T) {
+func TestUnchangedInstance_WritesNothing(t *testing.T) {
 	i := provisioned(t)
 	before := recordOf(t, i)
 	// A PKI role is loosened by hand. The ledger does not record that, so an event for the unchanged instance leaves it; a
