@@ -250,7 +250,7 @@ func (w *world) mustRemove(c *converge.Converger) {
 	w.wantNothing(idA)
 }
 
-// mustEnd has EC2 show instance A as terminated, and is mustRemove.
+// mustEnd is mustRemove once EC2 shows instance A as terminated.
 func (w *world) mustEnd(c *converge.Converger) {
 	w.t.Helper()
 	w.setState(facts.Terminated)

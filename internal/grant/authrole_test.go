@@ -34,13 +34,15 @@ func TestAuthRole_BindsTheInstancesIAMRole(t *testing.T) {
 		"ec2": {"bound_iam_role_arn": []string{f.IAMRoleARN}, "bound_iam_principal_arn": []string{}, "resolve_aws_unique_ids": true},
 		"iam": {"bound_iam_role_arn": []string{f.IAMRoleARN}, "bound_iam_principal_arn": []string{"arn:aws:iam::123456789012:role/alice-worker"}, "resolve_aws_unique_ids": false},
 	} {
-		fs := filesWith(replace("worker/profile.yaml", "{token_ttl:", "{type: "+kind+", token_ttl:"), replace("worker/profile.yaml", "role/alice-worker", "role/*alice-worker"))
+		fs := filesWith(replace("worker/profile.yaml", "{token_ttl:", "{type: "+kind+", token_ttl:"),
+			replace("worker/profile.yaml", "role/alice-worker", "role/*alice-worker"))
 		g := rendered(t, fs, f)
 		if differ := (grant.Object{Kind: grant.KindAuthRole, Fields: want}).Differences(g.AuthRole.Fields); len(differ) > 0 {
 			t.Errorf("%s: %v differ, so that a session of another role, or an instance profile with another role, could log in: %v", kind, differ, g.AuthRole.Fields)
 		}
 	}
-	fs := filesWith(replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))
+	fs := filesWith(replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:"),
+		replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))
 	f.IAMRoleARN = ""
 	if _, err := render(t, fs, f); fault.KindOf(err) != fault.Refuse {
 		t.Errorf("want an instance without a role refused for auth.type iam, since it has no principal to bind, got %v", err)

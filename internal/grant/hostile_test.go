@@ -80,7 +80,8 @@ func TestRender_RefusesHostileValues(t *testing.T) {
 				if place == "JSON" {
 					old = "{{ .FQDN }}"
 				}
-				fs := filesWith(replace(file, old, "{{ "+s.use+" }}"), replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "*"`))
+				fs := filesWith(replace(file, old, "{{ "+s.use+" }}"),
+					replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "*"`))
 				if from == "IAMInstanceProfileARN" {
 					replace("worker/profile.yaml", `iam_instance_profile_arn`, `iam_role_arn`)(fs)
 				}

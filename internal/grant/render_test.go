@@ -99,7 +99,8 @@ func FuzzRenderTag(f *testing.F) {
 	for _, s := range []string{"storage", `x" {}`, "{{", "a/b", "+", "*", "..", "\x00", "\u202e", "a,b", "#", "${x}", `\"`} {
 		f.Add(s)
 	}
-	set, err := grant.Load(filesWith(replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`), replace("worker/host.json.tmpl", "{{ .FQDN }}", `{{ .Tag "team" }}`)))
+	inPath, inJSON := replace("worker/policy.hcl.tmpl", "{{ .InstanceID }}", `{{ .Tag "team" }}`), replace("worker/host.json.tmpl", "{{ .FQDN }}", `{{ .Tag "team" }}`)
+	set, err := grant.Load(filesWith(inPath, inJSON))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -100,12 +100,14 @@ func (w *world) wantUntouched(before map[string]map[string]any, why string, a An
 	}
 }
 
-// wantNoDrift fails if a run has a row.
-func (w *world) wantNoDrift(in Input, why string) {
+// wantNoDrift fails if a run has a row. It returns the run's answer.
+func (w *world) wantNoDrift(in Input, why string) Answer {
 	w.t.Helper()
-	if a := w.reconcile(in); len(a.Drift) > 0 {
+	a := w.reconcile(in)
+	if len(a.Drift) > 0 {
 		w.t.Errorf("%s: want no row, got\n%s", why, answerText(a))
 	}
+	return a
 }
 
 // wantAllConflicting corrects twice, so that the second run sees the result of the first. It fails unless each run has a

@@ -25,8 +25,7 @@ func TestLeaving_IsNoDriftUntilRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.now = w.now.Add(time.Hour)
-	w.wantNoDrift(Input{Mode: Correct}, "while it leaves")
-	w.wantRemoved(id(1), "while it leaves", Answer{})
+	w.wantRemoved(id(1), "while it leaves", w.wantNoDrift(Input{Mode: Correct}, "while it leaves"))
 	f := w.ec2[id(1)]
 	f.LaunchTime = w.now
 	w.launch(f)
