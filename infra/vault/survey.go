@@ -175,7 +175,7 @@ func parseRules(text string) ([]rule, error) {
 	return out, nil
 }
 
-// list returns the names in a folder, or none if the folder does not exist.
+// list returns the names in a folder; nil if the folder does not exist.
 func (s *setup) list(ctx context.Context, path string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

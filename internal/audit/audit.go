@@ -96,7 +96,7 @@ type Trail struct {
 
 	mu     sync.Mutex
 	events []Event
-	errs   []error // one for each that did not reach the bus
+	errs   []error // one for each event that did not reach the bus
 }
 
 // NewTrail makes a Trail. Without a bus (nil) it drops all events.

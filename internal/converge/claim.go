@@ -75,9 +75,9 @@ func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name
 // freeWhen returns the words for when a held name becomes free.
 func freeWhen(until time.Time, isFormer bool) string {
 	if !isFormer || until.IsZero() {
-		return "once that one is gone"
+		return "once that instance is gone"
 	}
-	return fmt.Sprintf("once that one is gone, or after %s: until then a certificate with it may still be good", until.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("once that instance is gone, or after %s: until then a certificate with it may still be good", until.UTC().Format(time.RFC3339))
 }
 
 // stateOf returns the state of a sighting as messages name it.

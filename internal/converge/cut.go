@@ -45,7 +45,8 @@ func (w *work) removeLogin(ctx context.Context, path string) (*login, int, error
 			return nil, 0, err
 		}
 		if !l.hasInstanceAlias() {
-			// Only the role proves the alias to be the instance's. The cut comes before its deletion, after which a run may end.
+			// Only the role proves that the alias is the instance's. So the cut comes before the deletion, after which the run may
+			// break off.
 			if before, err = w.Cutter.CutOff(ctx, m, vault.Cut{InstanceID: id, Sure: []string{roleID}}); err != nil && fault.KindOf(err) != fault.Conflict {
 				return nil, before, err
 			}
@@ -136,8 +137,8 @@ func (w *work) recordUncut() time.Time {
 	return end
 }
 
-// openError returns why a removal with conflicts of the cut is not done, and records until when uncut tokens may live; nil
-// if there is no conflict, or those tokens have expired.
+// openError returns the error of a removal whose cut met conflicts, and records until when uncut tokens may live. It returns
+// nil if there is no conflict, or those tokens have expired.
 func (w *work) openError(conflicts []error) error {
 	until := w.record.UncutUntil
 	hasExpired := until != nil && !w.Now().Before(*until)

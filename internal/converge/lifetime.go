@@ -44,8 +44,8 @@ func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *g
 	return longest, nil
 }
 
-// lastCertificate returns when the last certificate with the names of a record has ended, if none is issued from now on;
-// zero if the record does not say how long they are good.
+// lastCertificate returns when the last certificate with the names of a record ends if none is issued from now on; zero if
+// the record does not have the certificates' lifetime.
 func (c *Converger) lastCertificate(r ledger.Record) time.Time {
 	if r.CertificateTTL == 0 && len(leasePrefixes(r.Objects)) > 0 {
 		return time.Time{}

@@ -30,8 +30,8 @@ type mark struct {
 	until time.Time
 }
 
-// Owner returns the deployment that a PKI mount is marked for; empty for a mount without a mark. A token may read the
-// description of each mount that it can use at all.
+// Owner returns the deployment that a PKI mount is marked for; empty for a mount without a mark. A token with any right on a
+// mount may read the mount's description.
 func (m *MountMarks) Owner(ctx context.Context, mount string) (string, error) {
 	now := m.Now().Round(0)
 	m.mu.Lock()
@@ -40,8 +40,7 @@ func (m *MountMarks) Owner(ctx context.Context, mount string) (string, error) {
 	if ok && now.Before(known.until) {
 		return known.owner, nil
 	}
-	// A batch begins many grants at once, and one read answers them all, even if one of them gives up. Read has a deadline
-	// of its own.
+	// One read answers all grants that a batch begins at once, even if one of them gives up. Read has a deadline of its own.
 	answer, err, _ := m.asked.Do(mount, func() (any, error) { return m.read(context.WithoutCancel(ctx), mount, now) })
 	owner, _ := answer.(string)
 	return owner, err

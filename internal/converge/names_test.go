@@ -134,7 +134,7 @@ func TestNames_AreHeldFromTheCutOn(t *testing.T) {
 	w.breakOff(c, w.event(idA, facts.Running), "vault delete", errDown)
 	w.pass(maxTTL + time.Hour)
 	w.launch(idB, 4)
-	w.isRefused(w.converger(mayMake), "ip-10-1-1-4.ec2.internal", idA, "once that one is gone")
+	w.isRefused(w.converger(mayMake), "ip-10-1-1-4.ec2.internal", idA, "once that instance is gone")
 	w.must(c, idA, facts.Running, converge.Deprovisioned)
 	record := w.Records[idA]
 	for _, name := range record.Names() {

@@ -71,7 +71,7 @@ func (d Doctor) loginRemedy() string {
 		d.LoginMount + "; with approle or token, renew the secret of VAULT_LOGIN_SECRET_ARN"
 }
 
-// remedyFor returns the remedy for a call to Vault that failed for want of a right. The call may also have failed at the
+// remedyFor returns the remedy for a call to Vault that failed because a right is missing. The call may also have failed at the
 // login: a token can end at any time, for example with its auth mount, and only the next call shows that.
 func (d Doctor) remedyFor(err error) string { return d.remedyOr(err, runSetup) }
 

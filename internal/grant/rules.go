@@ -102,7 +102,7 @@ var vaultSegments = []string{"sys", "auth", "identity", "cubbyhole"}
 // the other, and returns all other faults.
 func (s *Set) checkTogether() []error {
 	var faults []error
-	overlaps := map[string]*Profile{} // by PKI mount, a profile that puts an instance's addresses there
+	byMount := map[string]*Profile{} // a profile that puts an instance's addresses there
 	for _, p := range s.Profiles {
 		for _, o := range s.Profiles {
 			if strings.HasPrefix(p.BasePath, o.BasePath+"/") {
@@ -116,10 +116,10 @@ func (s *Set) checkTogether() []error {
 				continue
 			}
 			mount := o.mount(p.BasePath)
-			if first := overlaps[mount]; first != nil && first.OverlappingAddresses != p.OverlappingAddresses {
+			if first := byMount[mount]; first != nil && first.OverlappingAddresses != p.OverlappingAddresses {
 				faults = append(faults, fmt.Errorf("profiles %s and %s put addresses into certificates of %s: overlapping_addresses must be the same in both", first.Name, p.Name, mount))
 			} else {
-				overlaps[mount] = p
+				byMount[mount] = p
 			}
 		}
 	}

@@ -235,7 +235,7 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 		}
 	}
 	if n.Ident != "pkiAccess" {
-		w.noteSearch(n, args)
+		w.addSearchFault(n, args)
 		return
 	}
 	if len(args) == 1 {
@@ -247,9 +247,9 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 	w.refuse(n, `pkiAccess needs the literal name of a pki-role output: pkiAccess "kubelet"`)
 }
 
-// noteSearch adds a fault to tagSearches or fqdnUses for a function that searches for a tag or the FQDN in other text: its
+// addSearchFault adds a fault to tagSearches or fqdnUses for a function that searches for a tag or the FQDN in other text: its
 // result depends on the value. A tag is allowed only as the last argument of a function, the text that it works on.
-func (w *walk) noteSearch(n *parse.IdentifierNode, args []parse.Node) {
+func (w *walk) addSearchFault(n *parse.IdentifierNode, args []parse.Node) {
 	if builtIns[n.Ident] || len(args) < 2 {
 		return
 	}

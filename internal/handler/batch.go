@@ -19,8 +19,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// sideBySide is how many instances of a batch converge at once. More than 8 only wait longer: a Vault on Raft holds a lock
-// across each commit of a policy or an auth role.
+// sideBySide is how many instances of a batch converge at once. With more, each only waits longer: a Vault on Raft holds a
+// lock across each commit of a policy or an auth role.
 const sideBySide = 8
 
 // clockSkew is how far ahead of the function's clock the time of an event may be.

@@ -90,7 +90,7 @@ func (inv *invocation) reportRemoved(ctx context.Context, log *slog.Logger, t ta
 	}
 	if len(o.Paths) == 0 && o.Cut == 0 {
 		inv.metrics.Count(observe.Unchanged)
-		log.DebugContext(ctx, "it never had a grant: its record is closed")
+		log.DebugContext(ctx, "the instance never had a grant: its record is closed")
 		return
 	}
 	inv.metrics.Count(observe.Deprovisioned)

@@ -136,7 +136,7 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 	case s.profile == nil:
 		return c.rowsOfUnmatched(s)
 	case s.holder != "":
-		err := fmt.Sprintf("the name %s is held by instance %s: it is free once that one is gone", s.contested, s.holder)
+		err := fmt.Sprintf("the name %s is held by instance %s: it is free once that instance is gone", s.contested, s.holder)
 		row := s.recordRow(Drift{Reason: Conflicting, Action: None, Error: err})
 		row.heldBy, row.bars = s.holder, true
 		return []Change{row}

@@ -152,8 +152,9 @@ func (l *listing) addLogins(into map[string][]string, folder string, rest func(k
 	}
 }
 
-// inventory is everything that Vault lists and the ledger holds. It keeps the records of one stretch only: limit instances in
-// the order of their IDs. So memory is bounded whatever the size of the fleet; each stretch has an inventory of its own.
+// inventory is everything that Vault lists and the ledger holds. It keeps only the records of one stretch, the next limit
+// instances in the order of their IDs, so that memory is bounded for any size of the fleet. Each stretch has its own
+// inventory.
 type inventory struct {
 	*listing
 	// claims are the holders' instance IDs by name.

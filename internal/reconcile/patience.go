@@ -27,8 +27,8 @@ func newPatience(total time.Duration) *patience {
 	return &patience{total: total, used: map[string]time.Duration{}}
 }
 
-// list runs the listing of a place with a context that ends when the account's time is used up. The listing calls each with the
-// comparison of a page. Errors: those of the listing, and one that wraps errSlow.
+// list runs the listing of a place with a context that ends when the account's time is used up. The listing calls each with
+// the comparison of a page. It returns the error of the listing, or one that wraps errSlow.
 func (p *patience) list(ctx context.Context, at facts.Place, listing func(ctx context.Context, each func(func() error) error) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
