@@ -24,7 +24,7 @@ func Moto(t *testing.T, w *parts.Workspace) *parts.Moto {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { moto.Process.Stop() })
+	t.Cleanup(func() { _ = moto.Process.Stop() })
 	return moto
 }
 
@@ -35,6 +35,6 @@ func Vault(t *testing.T, w *parts.Workspace) *parts.Vault {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { vault.Process.Stop() })
+	t.Cleanup(func() { _ = vault.Process.Stop() })
 	return vault
 }
