@@ -118,8 +118,13 @@ func (c *Converger) recordOfLiving(ctx context.Context, req Request, old *ledger
 }
 
 // writeTombstone writes a tombstone for an instance without a grant. A provision that asked EC2 a moment earlier, while the
-// instance still ran, must find the tombstone: no event would ever remove the grant that it makes.
+// instance still ran, must find the tombstone: no event would ever remove the grant that it makes. It releases the names
+// that an older tombstone holds: the instance ends.
 func (c *Converger) writeTombstone(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
-	_, err := c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: c.NewOwner()})
+	write := ledger.Write{Old: old, New: next, Owner: c.NewOwner()}
+	if old != nil {
+		write.New.Claims, write.New.Former, write.Release = nil, nil, old.Names()
+	}
+	_, err := c.Ledger.Put(ctx, write)
 	return Outcome{Action: Unchanged}, err
 }

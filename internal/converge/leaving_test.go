@@ -119,3 +119,19 @@ func TestLeaving_SuccessorWaitsForTheName(t *testing.T) {
 	w.mustAt(c, w.leaves(), converge.Deprovisioned)
 	w.must(provision, idB, facts.Running, converge.Provisioned)
 }
+
+// A profile stopped fitting before the group terminated the instance: its names were held for its certificates, and by AWS's
+// own word it ends. A successor would otherwise wait until EC2 shows it as gone.
+func TestLeaving_ReleasesTheNamesOfATombstone(t *testing.T) {
+	w, c := provisioned(t, both)
+	w.unmatch()
+	w.must(c, idA, facts.Running, converge.Deprovisioned)
+	if len(w.Claims) == 0 {
+		t.Fatal("want the names held for certificates that are still good")
+	}
+	w.pass(time.Minute)
+	w.mustAt(c, w.leaves(), converge.Unchanged)
+	if r := w.Records[idA]; len(w.Claims) > 0 || len(r.Names()) > 0 || r.LeavingSince == nil {
+		t.Errorf("want the tombstone marked and its names free, got %+v, %v", r, w.Claims)
+	}
+}
