@@ -2,7 +2,6 @@ package converge
 
 import (
 	"context"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,7 +39,7 @@ func (c *Converger) inspect(ctx context.Context, g *grant.Grant, old *ledger.Rec
 			return nil, fault.Conflictf("instance %s: not made by this deployment (%s) and left alone: %v; remove it, or set CONFLICT_MODE to adopt",
 				g.InstanceID, c.Realm.Deployment, foreign)
 		}
-		if err := c.checkNoOtherPolicy(ctx, g.InstanceID, found[g.AuthRole.Path], func(path string) bool { return hasPath(g, path) }); err != nil {
+		if err := c.checkNoOtherPolicy(ctx, g.InstanceID, found[g.AuthRole.Path], g.Has); err != nil {
 			return nil, err
 		}
 	}
@@ -49,11 +48,6 @@ func (c *Converger) inspect(ctx context.Context, g *grant.Grant, old *ledger.Rec
 			g.InstanceID, g.AuthRole.Path, current["auth_type"], current["resolve_aws_unique_ids"])
 	}
 	return found, nil
-}
-
-// hasPath reports whether an object of a grant has a path.
-func hasPath(g *grant.Grant, path string) bool {
-	return slices.ContainsFunc(g.All(), func(o grant.Object) bool { return o.Path == path })
 }
 
 // readAll fills in the data of objects.

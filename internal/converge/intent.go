@@ -118,7 +118,7 @@ func objectsOf(g *grant.Grant, old *ledger.Record) []ledger.Object {
 		return out
 	}
 	for _, o := range old.Objects {
-		if !hasPath(g, o.Path) {
+		if !g.Has(o.Path) {
 			out = append(out, o)
 		}
 	}

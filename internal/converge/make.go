@@ -74,7 +74,7 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 		return c.refuse(ctx, s.record, f, err)
 	}
 	// A path of the grant is not untracked, whatever it was when the lists were read.
-	s.request.Untracked = slices.DeleteFunc(slices.Clone(s.request.Untracked), func(path string) bool { return hasPath(s.grant, path) })
+	s.request.Untracked = slices.DeleteFunc(slices.Clone(s.request.Untracked), s.grant.Has)
 	untracked, err := c.ownUntracked(ctx, s.request, s.record)
 	if err != nil {
 		return Outcome{}, err

@@ -15,9 +15,10 @@ func (c *Converger) ownUntracked(ctx context.Context, req Request, old *ledger.R
 	if len(req.Untracked) == 0 {
 		return nil, nil
 	}
+	pkiMounts := c.Profiles.PKIMounts()
 	objects := make([]ownership.Object, len(req.Untracked))
 	for i, path := range req.Untracked {
-		objects[i] = ownership.Object{Kind: grant.KindOf(path, c.Profiles.PKIMounts()), Path: path}
+		objects[i] = ownership.Object{Kind: grant.KindOf(path, pkiMounts), Path: path}
 	}
 	if err := c.readAll(ctx, objects); err != nil {
 		return nil, err

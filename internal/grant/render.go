@@ -39,6 +39,11 @@ type Grant struct {
 // All returns the objects with the auth role at the end.
 func (g *Grant) All() []Object { return append(slices.Clone(g.Objects), g.AuthRole) }
 
+// Has reports whether an object of the grant has a path.
+func (g *Grant) Has(path string) bool {
+	return g.AuthRole.Path == path || slices.ContainsFunc(g.Objects, func(o Object) bool { return o.Path == path })
+}
+
 // Render returns the grant of one instance. It fails with kind fault.Retry around ErrNotYet if a value that the profile uses is
 // still empty. Any other fault is of kind fault.Refuse, since a retry meets the same value and the same template.
 func (p *Profile) Render(f facts.Instance, realm Realm) (*Grant, error) {

@@ -240,7 +240,7 @@ func (c *comparison) compareObjects(s *subject) []Change {
 		return rows
 	}
 	for _, o := range s.record.Objects {
-		if !slices.ContainsFunc(all, func(w grant.Object) bool { return w.Path == o.Path }) {
+		if !s.grant.Has(o.Path) {
 			row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete})
 			row.needsRemove = true
 			rows = append(rows, row)

@@ -1,8 +1,6 @@
 package reconcile
 
 import (
-	"slices"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
@@ -13,7 +11,7 @@ func (c *comparison) rowsOfUntracked(s *subject) []Change {
 	var objects []ownership.Object
 	for _, path := range s.paths {
 		isRecorded := s.record != nil && s.record.Has(path)
-		isGranted := s.grant != nil && slices.ContainsFunc(s.grant.All(), func(o grant.Object) bool { return o.Path == path })
+		isGranted := s.grant != nil && s.grant.Has(path)
 		if isRecorded || isGranted {
 			continue
 		}
