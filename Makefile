@@ -18,6 +18,13 @@ STACK    :=
 FACTS    :=
 YES      :=
 
+# The program that the lab runs as Vault: a path to vault or bao, or a version of infra/lab/vaultserver/versions.go. Empty: a
+# supported vault on the PATH, else one built from Vault's Go module. OpenBao needs its plugin of the AWS auth method besides.
+VAULT          :=
+BAO_AWS_PLUGIN :=
+export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
+export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
+
 .PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
@@ -33,7 +40,7 @@ build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction:
 	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(BUILD_FLAGS) -o '$(or $(ARTIFACTS_DIR),$(error ARTIFACTS_DIR is not set: sam build calls this))/bootstrap' \
 	  ./functions/$(shell echo '$(@:build-%Function=%)' | tr A-Z a-z)
 
-test: test-unit validate test-integration ## run all tests: unit tests, template checks, integration tests on real parts
+test: test-unit validate test-integration ## run all tests: unit tests, template checks, integration tests on real parts (VAULT=/path/to/vault: with that server)
 
 test-unit: ## run the tests that need only Go; the simulation once with the race detector and once in full
 	$(GO) test -race -short ./...

@@ -147,10 +147,6 @@ func write(path, text string, mode fs.FileMode) error {
 
 // Boot does the work of systemd for vault-agent.service: it runs identity, and then Agent with the files that identity wrote.
 func (a *Agent) Boot(ctx context.Context) error {
-	binary, err := parts.BuildVaultAgent(ctx, a.world.workspace)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second+a.options.Wait)
 	defer cancel()
 	select {
@@ -168,9 +164,9 @@ func (a *Agent) Boot(ctx context.Context) error {
 		return err
 	}
 	a.process, err = parts.Start(parts.Command{
-		Name: "Vault Agent on " + a.instance.ID, Path: binary, Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
+		Name: "Vault Agent on " + a.instance.ID, Path: a.world.Binary.Path, Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
 		Args: []string{
-			"-config=" + a.path("etc/vault-agent/agent.hcl"), "-config=" + a.path("etc/vault-agent", a.options.Role+".hcl"),
+			"agent", "-config=" + a.path("etc/vault-agent/agent.hcl"), "-config=" + a.path("etc/vault-agent", a.options.Role+".hcl"),
 			"-config=" + a.path("run/vault-agent/login.hcl"),
 		},
 		Env: append(a.env, strings.Fields(string(values))...),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
 // OtherVault starts a second, empty Vault and prepares it as the first one. It returns a world with that Vault: stack, EC2
@@ -15,12 +16,13 @@ func (w *World) OtherVault(ctx context.Context) (*World, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing another Vault: %w", err)
 	}
-	vault, err := parts.StartVault(ctx, workspace)
+	vault, err := vaultserver.Start(ctx, workspace)
 	if err != nil {
 		return nil, fmt.Errorf("starting another Vault: %w", err)
 	}
 	w.onClose(vault.Process.Stop)
 	other := &World{
+		Binary:    vault.Binary,
 		VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultToken: vault.RootToken, AuditLog: vault.AuditLog, RunDir: workspace.Run, Profiles: w.Profiles,
 		MotoURL: w.MotoURL, AWS: w.AWS, Dynamo: w.Dynamo, Stack: w.Stack,
 		AuthMount: w.AuthMount, Region: w.Region, AccountID: w.AccountID, opts: w.opts, workspace: workspace,

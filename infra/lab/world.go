@@ -22,6 +22,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
 // Options configure a world. Only RepoRoot has no default.
@@ -56,13 +57,14 @@ type Servers struct{ Vault, Moto, DynamoDB *parts.Process }
 
 // World is the running lab. Maps are keyed by the template's logical IDs.
 type World struct {
-	Vault      *vaultapi.Client // with the root token, not through a tap
-	VaultAddr  string           // Vault itself
-	VaultCAPEM string           // CAs of Vault and, with VaultFaultTap, of its tap
-	VaultToken string           // root
-	MotoURL    string           // moto itself, for Vault's own look-ups
-	AWS        aws.Config       // moto itself, home account
-	Dynamo     *dynamodb.Client // DynamoDB Local itself
+	Binary     vaultserver.Binary // the program of Vault and of its Agent
+	Vault      *vaultapi.Client   // with the root token, not through a tap
+	VaultAddr  string             // Vault itself
+	VaultCAPEM string             // CAs of Vault and, with VaultFaultTap, of its tap
+	VaultToken string             // root
+	MotoURL    string             // moto itself, for Vault's own look-ups
+	AWS        aws.Config         // moto itself, home account
+	Dynamo     *dynamodb.Client   // DynamoDB Local itself
 	Stack      *stack.Stack
 	Functions  map[string]*sandbox.Function
 	Pollers    map[string]*queue.Poller // by the function they feed
@@ -143,18 +145,18 @@ func (w *World) start(ctx context.Context) error {
 }
 
 // startParts starts the processes side by side and expands the template meanwhile.
-func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, error) {
+func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Server, error) {
 	var (
 		expanded map[string]any
-		vault    *parts.Vault
+		vault    *vaultserver.Server
 		moto     *parts.Moto
 		dynamo   *parts.DynamoDBLocal
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		start := parts.StartVault
+		start := vaultserver.Start
 		if w.opts.VaultOnRaft {
-			start = parts.StartVaultOnRaft
+			start = vaultserver.StartOnRaft
 		}
 		if vault, err = start(ctx, w.workspace); err == nil {
 			w.onClose(vault.Process.Stop)
@@ -184,7 +186,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, e
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
 	}
-	w.VaultAddr, w.VaultCAPEM, w.VaultToken, w.AuditLog = vault.Address, vault.CAPEM, vault.RootToken, vault.AuditLog
+	w.Binary, w.VaultAddr, w.VaultCAPEM, w.VaultToken, w.AuditLog = vault.Binary, vault.Address, vault.CAPEM, vault.RootToken, vault.AuditLog
 	w.Servers = Servers{Vault: vault.Process, Moto: moto.Process, DynamoDB: dynamo.Process}
 	w.MotoURL, w.AWS, w.Dynamo = moto.URL, parts.Config(moto.URL, w.Region), dynamo.Client(w.Region)
 
@@ -200,7 +202,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *parts.Vault, e
 }
 
 // startTaps starts Vault's tap if VaultFaultTap is set, and returns the functions' address of Vault.
-func (w *World) startTaps(vault *parts.Vault) (string, error) {
+func (w *World) startTaps(vault *vaultserver.Server) (string, error) {
 	if !w.opts.VaultFaultTap {
 		return vault.Address, nil
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
@@ -48,11 +49,11 @@ type world struct {
 
 func startWorld(ctx context.Context, w *parts.Workspace) (*world, error) {
 	b := &world{}
-	var vault *parts.Vault
+	var vault *vaultserver.Server
 	var dynamo *parts.DynamoDBLocal
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		vault, err = parts.StartVault(ctx, w)
+		vault, err = vaultserver.Start(ctx, w)
 		return err
 	})
 	group.Go(func() (err error) {

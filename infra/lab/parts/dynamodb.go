@@ -40,7 +40,7 @@ func StartDynamoDBLocal(ctx context.Context, w *Workspace) (*DynamoDBLocal, erro
 	if err != nil {
 		return nil, fmt.Errorf("looking for java, which DynamoDB Local needs (on Debian: apt-get install openjdk-17-jre-headless): %w", err)
 	}
-	lib, err := fetchDynamoDB(ctx, w)
+	lib, err := FetchDynamoDB(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -62,19 +62,19 @@ func StartDynamoDBLocal(ctx context.Context, w *Workspace) (*DynamoDBLocal, erro
 	return d, nil
 }
 
-// fetchDynamoDB downloads DynamoDB Local if necessary and returns the folder of DynamoDBLocal.jar.
-func fetchDynamoDB(ctx context.Context, w *Workspace) (string, error) {
+// FetchDynamoDB downloads DynamoDB Local if necessary and returns the folder of DynamoDBLocal.jar.
+func FetchDynamoDB(ctx context.Context, w *Workspace) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	dir := filepath.Join(w.Cache, "dynamodb-local-"+dynamoVersion)
 	if lib, err := findJar(dir); err == nil {
 		return lib, nil
 	}
-	err := w.locked(ctx, "dynamodb-local", func() error {
+	err := w.Locked(ctx, "dynamodb-local", func() error {
 		if _, err := findJar(dir); err == nil {
 			return nil
 		}
-		return w.slowly(ctx, "fetching DynamoDB Local (first run only)", func(ctx context.Context) error {
+		return w.Slowly(ctx, "fetching DynamoDB Local (first run only)", func(ctx context.Context) error {
 			return downloadDynamoDB(ctx, w.Cache, dir)
 		})
 	})

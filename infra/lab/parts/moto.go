@@ -39,7 +39,7 @@ func StartMoto(ctx context.Context, w *Workspace) (*Moto, error) {
 func startOnFreePort(ctx context.Context, path string, command func(port int) Command) (*Process, string, error) {
 	var last error
 	for range 3 {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, "", err
 		}

@@ -2,10 +2,7 @@ package parts
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,29 +18,6 @@ func workspace(t *testing.T) *Workspace {
 		t.Fatal(err)
 	}
 	return w
-}
-
-func TestVault_AnswersOverHTTP2AndStops(t *testing.T) {
-	v, err := StartVault(t.Context(), workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Process.Stop()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM([]byte(v.CAPEM))
-	client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
-	res, err := client.Get(v.Address + "/v1/sys/health")
-	if err != nil {
-		t.Fatalf("reading Vault's health with the CA of its ready line: %v", err)
-	}
-	res.Body.Close()
-	if res.StatusCode != 200 || res.ProtoMajor != 2 {
-		t.Errorf("health answered %s over %s, expected 200 (unsealed) over HTTP/2.0", res.Status, res.Proto)
-	}
-	if info, err := os.Stat(v.AuditLog); err != nil || info.Size() == 0 {
-		t.Errorf("the audit log %s should contain the request that enabled it: %v", v.AuditLog, err)
-	}
-	mustEnd(t, v.Process)
 }
 
 func TestMotoAndDynamoDB_AnswerAndStop(t *testing.T) {

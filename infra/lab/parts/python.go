@@ -55,12 +55,12 @@ func findPython(ctx context.Context, w *Workspace) (string, error) {
 	}
 	venv := filepath.Join(w.Cache, "python")
 	inVenv := filepath.Join(venv, "bin", "python3")
-	err = w.locked(ctx, "python", func() error {
+	err = w.Locked(ctx, "python", func() error {
 		if _, err := checkPython(ctx, inVenv); err == nil {
 			return nil
 		}
 		requirements := filepath.Join(w.RepoRoot, "infra", "lab", "requirements.txt")
-		return w.slowly(ctx, "installing moto and the SAM translator into the cache (first run only)", func(ctx context.Context) error {
+		return w.Slowly(ctx, "installing moto and the SAM translator into the cache (first run only)", func(ctx context.Context) error {
 			if err := os.RemoveAll(venv); err != nil {
 				return err
 			}

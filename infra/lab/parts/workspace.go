@@ -27,7 +27,7 @@ type Progress func(format string, args ...any)
 // cache of built and fetched programs, and the folder of this run's logs.
 type Workspace struct {
 	RepoRoot, Cache, Run string
-	progress             Progress
+	Progress             Progress
 
 	mu     sync.Mutex
 	python string // found once a run, since the check takes a moment
@@ -58,7 +58,7 @@ func NewWorkspace(repoRoot, cacheDir string, progress Progress) (*Workspace, err
 	if err != nil {
 		return nil, fmt.Errorf("making this run's folder in %s: %w", runs, err)
 	}
-	return &Workspace{RepoRoot: root, Cache: cache, Run: run, progress: progress}, nil
+	return &Workspace{RepoRoot: root, Cache: cache, Run: run, Progress: progress}, nil
 }
 
 // Log returns the path of a log file of this run.
@@ -109,9 +109,9 @@ func alive(run string) bool {
 	return err == nil && pid > 0 && syscall.Kill(pid, 0) == nil
 }
 
-// slowly runs a step that may take minutes and prints its progress.
-func (w *Workspace) slowly(ctx context.Context, what string, step func(context.Context) error) error {
-	w.progress("%s ...", what)
+// Slowly runs a step that may take minutes and prints its progress.
+func (w *Workspace) Slowly(ctx context.Context, what string, step func(context.Context) error) error {
+	w.Progress("%s ...", what)
 	start := time.Now()
 	ended := make(chan struct{})
 	defer close(ended)
@@ -121,20 +121,20 @@ func (w *Workspace) slowly(ctx context.Context, what string, step func(context.C
 			case <-ended:
 				return
 			case <-time.After(15 * time.Second):
-				w.progress("%s ... %s", what, time.Since(start).Round(time.Second))
+				w.Progress("%s ... %s", what, time.Since(start).Round(time.Second))
 			}
 		}
 	}()
 	if err := step(ctx); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	w.progress("%s: done after %s", what, time.Since(start).Round(100*time.Millisecond))
+	w.Progress("%s: done after %s", what, time.Since(start).Round(100*time.Millisecond))
 	return nil
 }
 
-// locked runs a step while it holds the named lock in the cache, because test
+// Locked runs a step while it holds the named lock in the cache, because test
 // packages that run side by side share the cache.
-func (w *Workspace) locked(ctx context.Context, name string, step func() error) error {
+func (w *Workspace) Locked(ctx context.Context, name string, step func() error) error {
 	file := filepath.Join(w.Cache, name+".lock")
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -157,8 +157,8 @@ func (w *Workspace) locked(ctx context.Context, name string, step func() error) 
 	}
 }
 
-// freePort returns a port on the loopback address that is free now.
-func freePort() (int, error) {
+// FreePort returns a port on the loopback address that is free now.
+func FreePort() (int, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("looking for a free port: %w", err)

@@ -21,6 +21,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
 func workspace(t *testing.T) *parts.Workspace {
@@ -142,7 +143,7 @@ func TestTap_RecordsAndDisturbsCalls(t *testing.T) {
 }
 
 func TestTap_OfVaultSpeaksTLSBothWays(t *testing.T) {
-	v, err := parts.StartVault(t.Context(), workspace(t))
+	v, err := vaultserver.Start(t.Context(), workspace(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,9 @@
-package main
+package vaultserver
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -12,27 +11,21 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 )
 
-// serverCertificate returns the certificate of the flags, or a new one for the
-// loopback names with its own CA. The PEM is the CA that clients must trust.
-func serverCertificate(o options) (tls.Certificate, string, error) {
-	if o.cert != "" {
-		cert, err := tls.LoadX509KeyPair(o.cert, o.key)
-		if err != nil {
-			return tls.Certificate{}, "", fmt.Errorf("loading %s and %s: %w", o.cert, o.key, err)
-		}
-		ca, err := os.ReadFile(o.ca)
-		if err != nil {
-			return tls.Certificate{}, "", fmt.Errorf("reading the CA bundle given by -ca: %w", err)
-		}
-		return cert, string(ca), nil
-	}
+// certificate is a server certificate for the loopback names, in files, with its CA.
+type certificate struct {
+	certFile, keyFile, caFile string
+	caPEM                     string
+}
 
+// newCertificate writes a certificate with a CA of its own to dir. All nodes of a cluster serve with it.
+func newCertificate(dir string) (certificate, error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, "", fmt.Errorf("making the CA's key: %w", err)
+		return certificate{}, fmt.Errorf("making the CA's key: %w", err)
 	}
 	from, until := time.Now().Add(-time.Hour), time.Now().Add(30*24*time.Hour)
 	ca := &x509.Certificate{
@@ -42,12 +35,11 @@ func serverCertificate(o options) (tls.Certificate, string, error) {
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
 	if err != nil {
-		return tls.Certificate{}, "", fmt.Errorf("signing the CA: %w", err)
+		return certificate{}, fmt.Errorf("signing the CA: %w", err)
 	}
-
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, "", fmt.Errorf("making the server's key: %w", err)
+		return certificate{}, fmt.Errorf("making the server's key: %w", err)
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "lab Vault"},
@@ -57,8 +49,24 @@ func serverCertificate(o options) (tls.Certificate, string, error) {
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, &key.PublicKey, caKey)
 	if err != nil {
-		return tls.Certificate{}, "", fmt.Errorf("signing the server certificate: %w", err)
+		return certificate{}, fmt.Errorf("signing the server certificate: %w", err)
 	}
-	caPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})
-	return tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}, string(caPEM), nil
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return certificate{}, fmt.Errorf("encoding the server's key: %w", err)
+	}
+	c := certificate{
+		certFile: filepath.Join(dir, "vault.pem"), keyFile: filepath.Join(dir, "vault-key.pem"), caFile: filepath.Join(dir, "vault-server-ca.pem"),
+		caPEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER})),
+	}
+	for file, text := range map[string][]byte{
+		c.certFile: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER}),
+		c.keyFile:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+		c.caFile:   []byte(c.caPEM),
+	} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			return certificate{}, fmt.Errorf("writing the server's certificate: %w", err)
+		}
+	}
+	return c, nil
 }

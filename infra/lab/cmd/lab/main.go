@@ -13,9 +13,12 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/demo"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
 // root is the repository's root, relative to infra/lab, where make runs this command.
@@ -63,10 +66,22 @@ func runDemo(ctx context.Context) error {
 	return in(ctx, o, func(w *lab.World) error { return demo.Run(ctx, w, os.Stdout, colour) })
 }
 
+// prepare builds and fetches the programs of all parts side by side, so that later runs start at once.
 func prepare(ctx context.Context) error {
 	w, err := parts.NewWorkspace(root, "", progress)
 	if err != nil {
 		return err
 	}
-	return parts.Prepare(ctx, w)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		_, err := vaultserver.Find(ctx, w)
+		return err
+	})
+	for _, step := range []func(context.Context, *parts.Workspace) (string, error){parts.Python, parts.FetchDynamoDB} {
+		group.Go(func() error {
+			_, err := step(ctx, w)
+			return err
+		})
+	}
+	return group.Wait()
 }

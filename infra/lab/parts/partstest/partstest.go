@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
 // Workspace returns a workspace for a test of a package three folders below the repository's root.
@@ -29,9 +30,9 @@ func Moto(t *testing.T, w *parts.Workspace) *parts.Moto {
 }
 
 // Vault starts an empty Vault.
-func Vault(t *testing.T, w *parts.Workspace) *parts.Vault {
+func Vault(t *testing.T, w *parts.Workspace) *vaultserver.Server {
 	t.Helper()
-	vault, err := parts.StartVault(t.Context(), w)
+	vault, err := vaultserver.Start(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}

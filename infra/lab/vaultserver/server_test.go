@@ -1,9 +1,11 @@
-package parts
+package vaultserver_test
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -18,16 +20,45 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	vaultapi "github.com/hashicorp/vault/api"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
-func TestVault_HasTheEnginesInUse(t *testing.T) {
-	w := workspace(t)
-	v, err := StartVault(t.Context(), w)
+func TestServer_AnswersOverHTTP2AndStops(t *testing.T) {
+	v, err := vaultserver.Start(t.Context(), partstest.Workspace(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Process.Stop()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(v.CAPEM))
+	client := &http.Client{Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	res, err := client.Get(v.Address + "/v1/sys/health")
+	if err != nil {
+		t.Fatalf("reading Vault's health with the CA of its ready line: %v", err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 || res.ProtoMajor != 2 {
+		t.Errorf("health answered %s over %s, expected 200 (unsealed) over HTTP/2.0", res.Status, res.Proto)
+	}
+	if info, err := os.Stat(v.AuditLog); err != nil || info.Size() == 0 {
+		t.Errorf("the audit log %s should contain the request that enabled it: %v", v.AuditLog, err)
+	}
+	if err := v.Process.Stop(); err != nil {
+		t.Errorf("stopping the server: %v", err)
+	}
+}
+
+func TestServer_HasTheEnginesInUse(t *testing.T) {
+	w := partstest.Workspace(t)
+	v, err := vaultserver.Start(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { v.Process.Stop() })
-	moto, err := StartMoto(t.Context(), w)
+	moto, err := parts.StartMoto(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +108,7 @@ func TestVault_HasTheEnginesInUse(t *testing.T) {
 	})
 }
 
-func client(t *testing.T, v *Vault) *vaultapi.Client {
+func client(t *testing.T, v *vaultserver.Server) *vaultapi.Client {
 	t.Helper()
 	cfg := vaultapi.DefaultConfig()
 	cfg.Address, cfg.MaxRetries = v.Address, 0
@@ -92,7 +123,7 @@ func client(t *testing.T, v *Vault) *vaultapi.Client {
 	return c
 }
 
-func mustLogIn(t *testing.T, v *Vault, mount string, fields map[string]any) {
+func mustLogIn(t *testing.T, v *vaultserver.Server, mount string, fields map[string]any) {
 	t.Helper()
 	secret, err := client(t, v).Logical().WriteWithContext(t.Context(), "auth/"+mount+"/login", fields)
 	if err != nil || secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
@@ -101,11 +132,11 @@ func mustLogIn(t *testing.T, v *Vault, mount string, fields map[string]any) {
 }
 
 // signedLogin returns the login fields of a role assumed in moto, as a function sends them.
-func signedLogin(t *testing.T, moto *Moto, role, serverID string) map[string]any {
+func signedLogin(t *testing.T, moto *parts.Moto, role, serverID string) map[string]any {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	assumed, err := sts.NewFromConfig(Config(moto.URL, "us-east-1")).AssumeRole(ctx, &sts.AssumeRoleInput{
+	assumed, err := sts.NewFromConfig(parts.Config(moto.URL, "us-east-1")).AssumeRole(ctx, &sts.AssumeRoleInput{
 		RoleArn: aws.String("arn:aws:iam::123456789012:role/" + role), RoleSessionName: aws.String("tried"),
 	})
 	if err != nil {
@@ -138,9 +169,9 @@ func signedLogin(t *testing.T, moto *Moto, role, serverID string) map[string]any
 	}
 }
 
-func TestVault_OnRaftWritesToDisk(t *testing.T) {
-	w := workspace(t)
-	v, err := StartVaultOnRaft(t.Context(), w)
+func TestServer_OnRaftWritesToDisk(t *testing.T) {
+	w := partstest.Workspace(t)
+	v, err := vaultserver.StartOnRaft(t.Context(), w)
 	if err != nil {
 		t.Fatal(err)
 	}
