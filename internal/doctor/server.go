@@ -1,11 +1,8 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -18,44 +15,63 @@ func (d Doctor) server(ctx context.Context) finding {
 	case err != nil:
 		return bad("check VAULT_ADDR, VAULT_CA_SECRET_ARN, and the network path: the functions' subnets and security groups", "%v", err)
 	case !h.Initialized:
-		return bad("initialise Vault (vault operator init)", "Vault %s is not initialised", h.Version)
+		return bad("initialise Vault (vault operator init)", "%s is not initialised", h.Server)
 	case h.Sealed:
-		return bad("unseal Vault (vault operator unseal)", "Vault %s is sealed", h.Version)
+		return bad("unseal Vault (vault operator unseal)", "%s is sealed", h.Server)
 	case h.DRSecondary:
-		return bad("point VAULT_ADDR at the primary cluster", "Vault %s is a disaster recovery secondary and serves no requests", h.Version)
+		return bad("point VAULT_ADDR at the primary cluster", "%s is a disaster recovery secondary and serves no requests", h.Server)
 	case h.Detached:
 		return bad("restore this server's connection to its cluster, or point VAULT_ADDR at a load balancer that excludes it",
-			"Vault %s is a standby that does not reach the active server", h.Version)
+			"%s is a standby that does not reach the active server", h.Server)
 	case h.Standby:
-		return good("Vault %s answers, initialised and unsealed; this server is a standby that forwards requests", h.Version)
+		return good("%s answers, initialised and unsealed; this server is a standby that forwards requests", h.Server)
 	}
-	return good("Vault %s answers, initialised and unsealed", h.Version)
+	return good("%s answers, initialised and unsealed", h.Server)
 }
 
-// version reports what Vault's version means for the instances. It is always OK: this program's objects are safe on every
-// version.
+// version reports what the server and its version mean for the instances. It fails only for a Vault that is older than the
+// oldest supported version: this program's objects are safe on every other server that is known.
 func (d Doctor) version(ctx context.Context) finding {
 	h, err := d.Server.Health(ctx)
 	if err != nil {
 		return bad("see the check \"vault\"", "%v", err)
 	}
-	v, ok := parseVersion(h.Version)
-	if !ok {
-		return good("Vault's version is %q, about which the doctor knows nothing", h.Version)
+	server := h.Server
+	facts := []string{server.String()}
+	switch server.Standing() {
+	case vault.Unreadable:
+		return good("the server's version is %q, about which the doctor knows nothing", server.Version)
+	case vault.Unsupported:
+		return bad("upgrade Vault to 1.16 or later: docs/vault-versions.md has the versions on which the tests ran",
+			"%s is older than 1.16, the oldest supported version", server)
+	case vault.Untried:
+		facts = append(facts, "the tests never ran on this version (docs/vault-versions.md has those on which they did)")
+	case vault.Tried:
 	}
-	facts := []string{"version " + h.Version}
-	// https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
-	if v.before(version{1, 21, 0}) {
-		facts = append(facts, "up to 1.20 a list of names or addresses is compared as a whole: a client asks for one value, or for all in the policy's order")
+	return good("%s", strings.Join(append(facts, consequences(server)...), "; "))
+}
+
+// consequences returns what a server's product and version mean for the instances.
+func consequences(server vault.Server) []string {
+	var facts []string
+	if server.Product == vault.OpenBao {
+		facts = append(facts, "OpenBao is not a supported server: the tests ran on OpenBao 2.5, where no attack succeeded")
+	}
+	if server.ComparesWholeLists() {
+		facts = append(facts, "a list of names or addresses is compared as a whole: docs/profiles.md has the forms that a client may send")
 	} else {
-		facts = append(facts, "from 1.21 a client may ask for any of the allowed names and addresses together")
+		facts = append(facts, "a client may ask for any of the allowed names and addresses together")
 	}
-	if v.ignoresMaxTTL() {
-		facts = append(facts, "not_after may exceed a PKI role's max_ttl (fixed in 1.19.19, 1.20.13, 1.21.8 and 2.0.3): the generated policies do not allow it; check that no policy of your own does")
-	} else {
-		facts = append(facts, "not_after is limited to a PKI role's max_ttl")
+	if !server.StoresExternalID() {
+		facts = append(facts, "config/sts has no external_id, so Vault's role in another account must not require one")
 	}
-	return good("%s", strings.Join(facts, "; "))
+	switch {
+	case server.LocksAddresses():
+		return append(facts, "PKI roles lock addresses and not_after too; a request with an empty not_after is refused")
+	case server.IgnoresMaxTTL():
+		return append(facts, "not_after may exceed a PKI role's max_ttl (fixed in 1.19.19, 1.20.13, 1.21.8 and 2.0.3): the generated policies do not allow it; check that no policy of your own does")
+	}
+	return append(facts, "not_after is limited to a PKI role's max_ttl")
 }
 
 // login checks that Vault accepts the function's own login.
@@ -81,40 +97,4 @@ func (d Doctor) remedyOr(err error, remedy string) string {
 		return d.loginRemedy()
 	}
 	return remedy
-}
-
-type version [3]int
-
-var versionForm = regexp.MustCompile(`^v?(\d+)\.(\d+)\.(\d+)`)
-
-// parseVersion reads 1.21.0, 1.20.4+ent and 1.19.0-rc1.
-func parseVersion(text string) (version, bool) {
-	parts := versionForm.FindStringSubmatch(text)
-	if parts == nil {
-		return version{}, false
-	}
-	var v version
-	for i := range v {
-		n, err := strconv.Atoi(parts[i+1])
-		if err != nil {
-			return version{}, false
-		}
-		v[i] = n
-	}
-	return v, true
-}
-
-func (v version) before(o version) bool {
-	return cmp.Or(cmp.Compare(v[0], o[0]), cmp.Compare(v[1], o[1]), cmp.Compare(v[2], o[2])) < 0
-}
-
-// ignoresMaxTTL reports whether a certificate's not_after may exceed its PKI role's max_ttl.
-// https://github.com/hashicorp/vault/issues/29928
-func (v version) ignoresMaxTTL() bool {
-	for _, fixed := range []version{{1, 19, 19}, {1, 20, 13}, {1, 21, 8}, {2, 0, 3}} {
-		if v[0] == fixed[0] && v[1] == fixed[1] {
-			return v.before(fixed)
-		}
-	}
-	return v.before(version{2, 0, 3})
 }

@@ -66,6 +66,10 @@ func can(path string, capabilities ...string) func(*world) {
 	return func(w *world) { w.capabilities[path] = capabilities }
 }
 
+func openBao(version string) func(*world) {
+	return func(w *world) { w.health.Server = vault.Server{Product: vault.OpenBao, Version: version} }
+}
+
 func fails(path string, err error) func(*world) { return func(w *world) { w.objectErrs[path] = err } }
 
 func lists(path string, names ...string) func(*world) {
@@ -81,7 +85,7 @@ var err403 = errors.New("status 403")
 func healthy(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		health: vault.Health{Version: "1.21.8", Initialized: true},
+		health: vault.Health{Server: vault.Server{Product: vault.HashiCorp, Version: "1.21.8"}, Initialized: true},
 		objects: map[string]map[string]any{
 			mounts + "auth/aws": {"type": "aws", "accessor": "auth_aws_1"},
 			mounts + pki:        {"type": "pki", "description": "nodes; " + grant.MountMark("alice")},

@@ -2,15 +2,14 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-
-	"github.com/hashicorp/vault/api"
 )
 
 // Health is the state that a Vault server reports without a token.
 // https://developer.hashicorp.com/vault/api-docs/system/health
 type Health struct {
-	Version     string // "1.21.0", "1.20.4+ent"
+	Server      Server
 	Initialized bool
 	Sealed      bool
 	// Standby reports whether the server forwards requests to the active one.
@@ -21,23 +20,52 @@ type Health struct {
 	DRSecondary bool
 }
 
+// healthAnswer is the part of an answer of sys/health that is used. A field that only some servers answer is a pointer.
+type healthAnswer struct {
+	Version             string `json:"version"`
+	Enterprise          *bool  `json:"enterprise"`
+	Initialized         bool   `json:"initialized"`
+	Sealed              bool   `json:"sealed"`
+	Standby             bool   `json:"standby"`
+	PerformanceStandby  bool   `json:"performance_standby"`
+	ReplicationDRMode   string `json:"replication_dr_mode"`
+	RemovedFromCluster  *bool  `json:"removed_from_cluster"`
+	HAConnectionHealthy *bool  `json:"ha_connection_healthy"`
+}
+
 // Health returns the server's state, without a login.
 func (c *Client) Health(ctx context.Context) (Health, error) {
-	var answer *api.HealthResponse
+	var health Health
 	anonymous, err := c.session.anonymous(ctx)
 	if err == nil {
 		err = c.callOnce(ctx, anonymous, func(ctx context.Context, v *Conn) error {
-			answer, err = v.health(ctx)
+			health, err = v.Health(ctx)
 			return err
 		})
 	}
 	if err != nil {
 		return Health{}, c.dropUntrusted(fmt.Errorf("reading the health of Vault at %s: %w", c.session.options.Addr, oneLine(err)))
 	}
+	return health, nil
+}
+
+// Health returns the state of the connection's server. It sends no token and no namespace.
+func (c *Conn) Health(ctx context.Context) (Health, error) {
+	resp, err := c.health(ctx)
+	if resp != nil {
+		defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
+	}
+	if err != nil {
+		return Health{}, err
+	}
+	var answer healthAnswer
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return Health{}, fmt.Errorf("decoding the answer: %w", err)
+	}
 	is := func(b *bool, value bool) bool { return b != nil && *b == value }
 	standby := answer.Standby || answer.PerformanceStandby
 	return Health{
-		Version:     answer.Version,
+		Server:      serverOf(answer.Version, answer.Enterprise),
 		Initialized: answer.Initialized,
 		Sealed:      answer.Sealed,
 		Standby:     standby,

@@ -13,10 +13,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
-const healthy = `{"initialized":true,"sealed":false,"standby":false,"performance_standby":false,"replication_dr_mode":"disabled","version":"1.21.0"}`
+const healthy = `{"initialized":true,"sealed":false,"standby":false,"performance_standby":false,"replication_dr_mode":"disabled","version":"1.21.0","enterprise":false}`
 
 func TestHealth_IsReadAtAnyStatus(t *testing.T) {
-	ok := vault.Health{Version: "1.21.0", Initialized: true}
+	ok := vault.Health{Server: vault.Server{Product: vault.HashiCorp, Version: "1.21.0"}, Initialized: true}
 	for name, row := range map[string]struct {
 		change [2]string
 		want   func(*vault.Health)
