@@ -57,7 +57,7 @@ func main() {
 	flag.BoolVar(&o.awsKeys, "aws-keys", false, "write AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment to Vault, if it has no role of its own")
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for that")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
-	flag.StringVar(&o.stsExternalID, "sts-external-id", "", "external ID that those roles require: ExternalId of infra/member-account")
+	flag.StringVar(&o.stsExternalID, "sts-external-id", "", "external ID that those roles require: ExternalId of infra/member-account; Vault 1.16 and OpenBao store none")
 	flag.Func("also-path", "`path`, base path included, of objects that instances still have and no profile names any more; repeat", func(s string) error {
 		s = strings.Trim(s, "/")
 		o.alsoPaths = append(o.alsoPaths, s)
@@ -115,7 +115,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("making the Vault client: %w", err)
 	}
-	s := setup{options: o, vault: client.Logical(), profiles: profiles, out: os.Stdout, made: map[string]bool{}}
+	s := setup{options: o, vault: client.Logical(), api: client, profiles: profiles, out: os.Stdout, made: map[string]bool{}}
 	for _, p := range profiles.Profiles {
 		if p.Barred != nil {
 			s.notice("profile %s: nothing new is granted by it, and existing grants stay: %v", p.Name, p.Barred)

@@ -25,6 +25,7 @@ const callTimeout = 30 * time.Second
 type setup struct {
 	options
 	vault    *api.Logical
+	api      *api.Client // for what Logical cannot ask
 	profiles *grant.Set
 	out      io.Writer
 	made     map[string]bool // mounts that this run made, or would make in a dry run
@@ -44,7 +45,7 @@ func (s *setup) apply(ctx context.Context) error {
 		}
 	}
 	for _, step := range []func(context.Context) error{
-		s.checkAliases, s.checkOwners, // before anything is written
+		s.checkAliases, s.checkOwners, s.checkExternalID, // before anything is written
 		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.survey,
 	} {
 		if err := step(ctx); err != nil {
@@ -117,19 +118,6 @@ func stsEndpoint(ctx context.Context, region string) (string, error) {
 		return "", fmt.Errorf("finding the STS endpoint of -sts-region %s: %w", region, err)
 	}
 	return resolved.URI.String(), nil
-}
-
-func (s *setup) accounts(ctx context.Context) error {
-	for _, account := range slices.Sorted(maps.Keys(s.stsRoles)) {
-		fields := map[string]any{"sts_role": s.stsRoles[account]}
-		if s.stsExternalID != "" {
-			fields["external_id"] = s.stsExternalID
-		}
-		if err := s.write(ctx, grant.AuthConfigPath(s.authMount, "sts/"+account), fields, nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (s *setup) policies(ctx context.Context) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,11 +89,18 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	return data, nil
 }
 
-// Write writes fields to path. A warning of Vault is an error: Vault only warns when it drops a parameter that it does not
-// know, and then holds another object than was sent.
+// Write writes fields to path. A warning of Vault is an error: Vault only warns when it drops a field that it does not know, and
+// then holds another object than was sent. The error names the server's version then, for which it asks the server.
 func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
 	_, err := c.write(ctx, writing, path, asDigits(path, fields))
-	return err
+	if !errors.Is(err, errIgnored) {
+		return err
+	}
+	server := "this server"
+	if h, unknown := c.Health(ctx); unknown == nil {
+		server = h.Server.String()
+	}
+	return fmt.Errorf("%w: %s does not know these fields: remove them from the profile's template, or use a server that knows them (docs/vault-versions.md)", err, server)
 }
 
 func (c *Client) write(ctx context.Context, operation, path string, fields map[string]any) (map[string]any, error) {
@@ -108,29 +116,26 @@ func (c *Client) write(ctx context.Context, operation, path string, fields map[s
 	return data, err
 }
 
-// warningsError returns an error for Vault's warnings; nil if there are none, or only advice against an intended setting. Its
-// kind is Refuse if Vault dropped a parameter, since it will again, and otherwise Retry, since other warnings concern Vault's
-// own state.
+// errIgnored marks the error of a write of which the server dropped a field.
+var errIgnored = errors.New("the server ignored fields")
+
+// warningsError returns an error for Vault's warnings; nil if there are none, or only advice against an intended setting. It is
+// errIgnored of kind Refuse if Vault dropped a field, since it will again. Otherwise its kind is Retry, since other warnings
+// concern Vault's own state.
 func warningsError(warnings []string) error {
 	const (
 		dropped = "Endpoint ignored"                           // vault/sdk, framework.Backend.HandleRequest
 		advice  = "it is encouraged to disable generate_lease" // on generate_lease, which a revocation by PKI role needs
 	)
-	kind := fault.Retry
-	var faults []string
-	for _, w := range warnings {
-		if strings.HasPrefix(w, advice) {
-			continue
-		}
-		if strings.HasPrefix(w, dropped) {
-			kind = fault.Refuse
-		}
-		faults = append(faults, w)
-	}
-	if len(faults) == 0 {
+	faults := slices.DeleteFunc(slices.Clone(warnings), func(w string) bool { return strings.HasPrefix(w, advice) })
+	text := strings.Join(faults, "; ")
+	switch {
+	case len(faults) == 0:
 		return nil
+	case slices.ContainsFunc(faults, func(w string) bool { return strings.HasPrefix(w, dropped) }):
+		return fault.New(fault.Refuse, fmt.Errorf("%w: %s", errIgnored, text))
 	}
-	return fault.New(kind, fmt.Errorf("vault warns: %s", strings.Join(faults, "; ")))
+	return fault.Retryf("vault warns: %s", text)
 }
 
 // Delete deletes the object at path. An object or mount that does not exist counts as deleted.

@@ -223,6 +223,27 @@ func TestWarning_IsAFaultUnlessAdvice(t *testing.T) {
 	}
 }
 
+func TestWrite_NamesServerThatIgnoresFields(t *testing.T) {
+	s, c := newServer(t)
+	s.answer("some/path", 200, `{"warnings":["Endpoint ignored these unrecognized parameters: [serial_number_source]"]}`)
+	write := func() error { return c.Write(t.Context(), "some/path", map[string]any{"serial_number_source": "json"}) }
+	for _, known := range []bool{true, false} {
+		says := []string{"some/path", "[serial_number_source]", "this server does not know", "remove them"}
+		if known {
+			s.answer("sys/health", 200, of("1.18.5", "false"))
+			says[2] = "Vault 1.18.5 does not know"
+		} else {
+			delete(s.answers, "sys/health")
+		}
+		err := write()
+		for _, part := range says {
+			if err == nil || !strings.Contains(err.Error(), part) || fault.KindOf(err) != fault.Refuse {
+				t.Errorf("server known %v: want a refusal that says %q, so that its reader knows what to change, got %v", known, part, err)
+			}
+		}
+	}
+}
+
 func TestDelete_OfAbsentPathSucceeds(t *testing.T) {
 	s, c := newServer(t)
 	s.answer("gone", 404, `{"errors":[]}`)

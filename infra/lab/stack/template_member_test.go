@@ -66,6 +66,19 @@ func TestMemberRole_IsMinimalAndNeedsExternalID(t *testing.T) {
 	}
 }
 
+// Vault 1.16 and OpenBao cannot store an external ID, and the functions' role keeps its condition with them too.
+func TestVaultRole_ExternalIDCanBeLeftOut(t *testing.T) {
+	parameters := member()
+	parameters["VaultPrincipalArns"], parameters["VaultExternalId"] = "arn:aws:iam::999999999999:role/vault", "none"
+	resources := resolve(t, shared(t, memberTemplate), parameters)
+	for role, conditional := range map[string]bool{"VaultRole": false, "MemberRole": true} {
+		trust := text(t, object(object(resources[role])["Properties"])["AssumeRolePolicyDocument"])
+		if strings.Contains(trust, "sts:ExternalId") != conditional {
+			t.Errorf("%s: want an external ID required: %v, got the trust %s", role, conditional, trust)
+		}
+	}
+}
+
 // With an auth role that binds an IAM role, Vault reads the role in the instance profile at each login. Without that right no
 // instance of the account could log in. An operator who writes the role by hand follows the pages.
 func TestVaultRole_AllowsTheDocumentedActions(t *testing.T) {

@@ -73,7 +73,7 @@ variable "sts_roles" {
 }
 
 variable "sts_external_id" {
-  description = "External ID that those roles require: ExternalId of infra/member-account"
+  description = "External ID that those roles require: ExternalId of infra/member-account; needs Vault 1.17, so leave it empty for Vault 1.16 and OpenBao"
   type        = string
   default     = ""
 }
