@@ -155,11 +155,26 @@ func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (i
 			fmt.Fprint(out, text)
 			continue
 		}
-		text, err := json.MarshalIndent(object.Fields, "", "  ")
-		if err != nil {
-			return broken, fmt.Errorf("writing %s: %w", object.Path, err)
+		if err := writeFields(out, object); err != nil {
+			return broken, err
 		}
-		fmt.Fprintf(out, "%s\n", text)
 	}
 	return status, nil
+}
+
+// writeFields prints the fields of an object, and those that only some servers have.
+func writeFields(out io.Writer, o grant.Object) error {
+	text, err := json.MarshalIndent(o.Fields, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", o.Path, err)
+	}
+	fmt.Fprintf(out, "%s\n", text)
+	if len(o.Optional) == 0 {
+		return nil
+	}
+	if text, err = json.Marshal(o.Optional); err != nil {
+		return fmt.Errorf("writing %s: %w", o.Path, err)
+	}
+	fmt.Fprintf(out, "only on a server that has these fields (OpenBao): %s\n", text)
+	return nil
 }

@@ -142,7 +142,7 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 	}
 	written := len(wrong)
 	errs := sideBySide(wrong, func(o grant.Object) error {
-		_, err := w.put(ctx, o)
+		_, err := w.put(ctx, o, found[o.Path])
 		return err
 	})
 	if err := joinAll(errs); err != nil {
@@ -159,7 +159,7 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 	if differs(g.AuthRole, current) {
 		written++
 		var err error
-		if current, err = w.put(ctx, g.AuthRole); err != nil {
+		if current, err = w.put(ctx, g.AuthRole, current); err != nil {
 			return written, err
 		}
 	}
@@ -192,25 +192,36 @@ func sideBySide[T any](items []T, do func(T) error) []error {
 }
 
 // put writes one object, reads it back and compares: Vault drops unknown fields and fills in missing ones, so an object could
-// lock less than was sent. It returns the object as read.
-func (w *work) put(ctx context.Context, o grant.Object) (map[string]any, error) {
-	if err := w.checkLease(); err != nil {
-		return nil, err
+// lock less than was sent. found is the object as read before, nil if there was none. If what is read back shows optional fields
+// that found did not, the object is written again with them. It returns the object as read.
+func (w *work) put(ctx context.Context, o grant.Object, found map[string]any) (map[string]any, error) {
+	sent := o.FieldsFor(found)
+	got, err := w.writeAndRead(ctx, o.Path, sent)
+	if err == nil && len(o.FieldsFor(got)) > len(sent) && len(o.Differences(got)) > 0 {
+		got, err = w.writeAndRead(ctx, o.Path, o.FieldsFor(got))
 	}
-	if err := w.Vault.Write(ctx, o.Path, o.Fields); err != nil {
-		return nil, err
-	}
-	got, err := w.Vault.Read(ctx, o.Path)
 	if err != nil {
 		return nil, err
-	}
-	if got == nil {
-		return nil, fault.Retryf("%s was written and is absent when read back", o.Path)
 	}
 	if fields := o.Differences(got); len(fields) > 0 {
 		return nil, fault.Refusef("%s was written but reads back with other values in %v: this version of Vault does not take them, or another client writes the same object", o.Path, fields)
 	}
 	return got, nil
+}
+
+// writeAndRead writes fields to a path and returns what is read back.
+func (w *work) writeAndRead(ctx context.Context, path string, fields map[string]any) (map[string]any, error) {
+	if err := w.checkLease(); err != nil {
+		return nil, err
+	}
+	if err := w.Vault.Write(ctx, path, fields); err != nil {
+		return nil, err
+	}
+	got, err := w.Vault.Read(ctx, path)
+	if err == nil && got == nil {
+		err = fault.Retryf("%s was written and is absent when read back", path)
+	}
+	return got, err
 }
 
 // deleteStale removes the objects that the record names beyond the grant; they come after the grant's in the record. An

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -30,6 +31,24 @@ type Object struct {
 	// Fields are all fields that this program sets: strings, bools, int64 (durations in seconds) and []string. A generic
 	// object can have any JSON value.
 	Fields map[string]any
+	// Optional are fields that only some servers have. SHA256 leaves them out, so that a record does not depend on the server.
+	Optional map[string]any
+}
+
+// FieldsFor returns the fields to write and to compare: Fields, and the optional ones that the server has. got is the server's
+// answer for o's path, nil if there is none; a server answers every field of an object that it has.
+func (o Object) FieldsFor(got map[string]any) map[string]any {
+	fields := o.Fields
+	for name, value := range o.Optional {
+		if _, has := got[name]; !has {
+			continue
+		}
+		if len(fields) == len(o.Fields) {
+			fields = maps.Clone(fields)
+		}
+		fields[name] = value
+	}
+	return fields
 }
 
 // SHA256 returns the hex digest of the fields. Equal digests mean equal writes: the digest is over the fields in the order of
@@ -77,10 +96,10 @@ func appendValue(to []byte, value any) []byte {
 
 // Differences returns the names of the fields of o that differ in got, Vault's answer for o's path, sorted. It compares both in
 // one form: durations in seconds, comma strings as lists, lists sorted, a policy as its marker and rules without layout. It
-// ignores fields that o does not have.
+// ignores fields that o does not have, and optional ones that the server does not have.
 func (o Object) Differences(got map[string]any) []string {
 	var fields []string
-	for name, want := range o.Fields {
+	for name, want := range o.FieldsFor(got) {
 		if o.Kind == KindPKIRole && vaultChooses(name, want) {
 			continue
 		}

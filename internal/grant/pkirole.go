@@ -45,6 +45,20 @@ func lockedFields(id identity) map[string]any {
 	}
 }
 
+// optionalLocks returns the fields of the lock that only OpenBao has: a second lock, beside the closed parameter list, on
+// addresses and on an expiry beyond max_ttl.
+// https://openbao.org/api-docs/secret/pki/#create-update-role
+func optionalLocks(id identity) map[string]any {
+	networks := make([]string, len(id.addresses))
+	for i, a := range id.addresses {
+		networks[i] = a + "/32"
+		if strings.Contains(a, ":") {
+			networks[i] = a + "/128"
+		}
+	}
+	return map[string]any{"allowed_ip_sans_cidr": networks, "not_after_bound": "forbid"}
+}
+
 // freeFields returns the fields that a template may set, with their default values.
 func freeFields() map[string]any {
 	return map[string]any{
@@ -97,6 +111,7 @@ func freePKIFields(text string) (map[string]any, error) {
 		return nil, err
 	}
 	fields, locked := freeFields(), lockedFields(identity{})
+	maps.Copy(locked, optionalLocks(identity{}))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ours := locked[name]; ours {
 			return nil, fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names and ip_addresses: remove it", name)

@@ -197,6 +197,7 @@ func (p *Profile) usedValues() map[string]bool {
 func onlyPKI() []string {
 	fields := freeFields()
 	maps.Copy(fields, lockedFields(identity{}))
+	maps.Copy(fields, optionalLocks(identity{}))
 	for _, shared := range []string{"allowed_domains", "allowed_domains_template", "allow_bare_domains", "allow_subdomains",
 		"ttl", "max_ttl", "key_type", "key_bits", "not_before_duration"} {
 		delete(fields, shared)
@@ -282,7 +283,7 @@ func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
 		return Object{}, err
 	}
 	id, err := r.identity(o.Name)
-	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id)}, err
+	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id), Optional: optionalLocks(id)}, err
 }
 
 // checkTTL returns an error if certificates of a role can live longer than the rules allow. A role without max_ttl would have the

@@ -18,14 +18,15 @@ const (
 // generic object can hold secrets, so its lines have only the names of the fields.
 func diff(o grant.Object, fields []string, got map[string]any) string {
 	var lines []string
+	want := o.FieldsFor(got)
 	for _, f := range fields {
 		switch {
 		case o.Kind == grant.KindGeneric:
 			lines = append(lines, "~ "+f+" (values of generic objects are not shown)")
 		case o.Kind == grant.KindPolicy && f == "policy":
-			lines = append(lines, lineDiff(text(got[f]), text(o.Fields[f]))...)
+			lines = append(lines, lineDiff(text(got[f]), text(want[f]))...)
 		default:
-			lines = append(lines, "- "+f+": "+value(got[f]), "+ "+f+": "+value(o.Fields[f]))
+			lines = append(lines, "- "+f+": "+value(got[f]), "+ "+f+": "+value(want[f]))
 		}
 	}
 	if more := len(lines) - maxLines; more > 0 {

@@ -22,6 +22,9 @@ type Vault struct {
 	Entities map[Alias]Entity
 	// EC2Alias and IAMAlias are the settings of every auth mount; see vault.LoginMount.
 	EC2Alias, IAMAlias string
+	// RoleDefaults are fields of every PKI role that a server has besides those that are written, with their default values;
+	// nil for Vault's, whose default values are left out.
+	RoleDefaults map[string]any
 
 	made int // role_ids and entities
 }
@@ -126,6 +129,13 @@ func decoded(value any) any {
 func (c Client) Write(_ context.Context, path string, fields map[string]any) error {
 	return c.do("write", path, func() error {
 		stored := maps.Clone(fields)
+		if strings.Contains(path, "/roles/") {
+			stored = maps.Clone(c.RoleDefaults)
+			if stored == nil {
+				stored = map[string]any{}
+			}
+			maps.Copy(stored, fields)
+		}
 		if strings.HasPrefix(path, "auth/") && strings.Contains(path, "/role/") {
 			old := c.Objects[path]
 			if was := old["auth_type"]; was != nil && was != fields["auth_type"] || old["resolve_aws_unique_ids"] == true && fields["resolve_aws_unique_ids"] == false {
