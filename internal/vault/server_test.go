@@ -1,6 +1,9 @@
 package vault_test
 
 import (
+	"maps"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,5 +79,49 @@ func TestServer_AnswersItsFeatures(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: want %+v, got %+v", server, want, got)
 		}
+	}
+}
+
+// TestServer_PageAgreesWithCode compares the table of docs/vault-versions.md with the answers of Server.
+func TestServer_PageAgreesWithCode(t *testing.T) {
+	page, err := os.ReadFile("../../docs/vault-versions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	is := map[string]func(vault.Server) bool{
+		"supported": func(s vault.Server) bool { return s.Standing() == vault.Tried && s.Product == vault.HashiCorp },
+		"a list in `allowed_parameters` is compared as a whole":       vault.Server.ComparesWholeLists,
+		"`config/sts` stores `external_id`":                           vault.Server.StoresExternalID,
+		"a PKI role has `allowed_ip_sans_cidr` and `not_after_bound`": vault.Server.LocksAddresses,
+		"`not_after` may exceed a PKI role's `max_ttl` by default":    vault.Server.IgnoresMaxTTL,
+	}
+	var servers []vault.Server
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range cells {
+			cells[i] = strings.TrimSpace(cells[i])
+		}
+		if servers == nil && len(cells) > 3 {
+			for _, c := range cells[1:] {
+				s := vault.Server{Product: vault.HashiCorp, Version: c + ".0"}
+				if v, isBao := strings.CutPrefix(c, "OpenBao "); isBao {
+					s = vault.Server{Product: vault.OpenBao, Version: v + ".0"}
+				}
+				servers = append(servers, s)
+			}
+		}
+		answer, compared := is[cells[0]]
+		if !compared {
+			continue
+		}
+		delete(is, cells[0])
+		for i, s := range servers {
+			if yes := !strings.HasPrefix(cells[i+1], "no"); yes != answer(s) {
+				t.Errorf("%s: the page says %q of %s, the code %v", cells[0], cells[i+1], s, answer(s))
+			}
+		}
+	}
+	if len(is) > 0 || len(servers) < 7 {
+		t.Errorf("the page has no row for %v, or lacks a server of %v", slices.Sorted(maps.Keys(is)), servers)
 	}
 }

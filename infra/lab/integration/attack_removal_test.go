@@ -108,8 +108,9 @@ func everyToken(t *testing.T, i fleet.Instance) (tokens, wrapped map[string]stri
 	wrap("a wrapped child token", "auth/token/create", map[string]any{"ttl": "30m"})
 
 	vaultWrite(t, "auth/aws/role/"+i.ID, map[string]any{"token_type": "batch"})
-	if s := login("a batch token"); !strings.HasPrefix(s.Token(), "hvb.") {
-		t.Fatalf("want a batch token, got one of another type")
+	batch, err := login("a batch token").Client.Auth().Token().LookupSelfWithContext(t.Context())
+	if err != nil || batch.Data["type"] != "batch" {
+		t.Fatalf("want a batch token, got one of type %v, %v", batch.Data["type"], err)
 	}
 	return tokens, wrapped, first.Auth.EntityID
 }

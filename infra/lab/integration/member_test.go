@@ -2,6 +2,7 @@ package integration
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,6 +41,7 @@ func deployMember(t *testing.T) *stack.Stack {
 			"CentralEventBusArn": world.Stack.Outputs["EventBusArn"], "FunctionRoleArns": strings.Join(functions, ","),
 			"MemberRoleName": memberRole, "ExternalId": world.Stack.Name, "RolesRegion": memberRegion,
 			"VaultPrincipalArns": "arn:aws:iam::" + world.AccountID + ":role/vault",
+			"VaultExternalId":    map[bool]string{true: "required", false: "none"}[serverOf(t).StoresExternalID()],
 		},
 	})
 	if err != nil {
@@ -55,7 +57,13 @@ func TestMemberAccount_InstanceIsGrantedAndRemoved(t *testing.T) {
 	if got, want := member.Outputs["MemberRoleArn"], "arn:aws:iam::"+memberAccount+":role/"+memberRole; got != want {
 		t.Fatalf("the member template makes the role %q, but the functions assume %q", got, want)
 	}
-	accounts := []string{"-sts-role", memberAccount + "=" + member.Outputs["VaultRoleArn"], "-sts-external-id", world.Stack.Name}
+	accounts := []string{"-sts-role", memberAccount + "=" + member.Outputs["VaultRoleArn"]}
+	withID := append(slices.Clone(accounts), "-sts-external-id", world.Stack.Name)
+	if server := serverOf(t); server.StoresExternalID() {
+		accounts = withID
+	} else if out, err := world.VaultSetup(t.Context(), withID...); err == nil || !strings.Contains(string(out), server.String()) || strings.Contains(string(out), "config/sts/"+memberAccount+"\n") {
+		t.Fatalf("want an external ID refused that %s would drop, got %v\n%s", server, err, out)
+	}
 	for _, want := range []string{"create  auth/aws/config/sts/" + memberAccount, "ok      auth/aws/config/sts/" + memberAccount} {
 		if out, err := world.VaultSetup(t.Context(), accounts...); err != nil || !strings.Contains(string(out), want) {
 			t.Fatalf("want %q, so that Vault can check logins from there, got %v\n%s", want, err, out)
