@@ -17,6 +17,7 @@ FORCE    :=
 STACK    :=
 FACTS    :=
 YES      :=
+VERSIONS :=
 
 # The program that the lab runs as Vault: a path to vault or bao, or a version of infra/lab/vaultserver/versions.go. Empty: a
 # supported vault on the PATH, else one built from Vault's Go module. OpenBao needs its plugin of the AWS auth method besides.
@@ -25,7 +26,7 @@ BAO_AWS_PLUGIN :=
 export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
+.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration matrix lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ test-unit: ## run the tests that need only Go; the simulation once with the race
 test-integration: build ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
 	cd $(LAB) && $(GO) run ./cmd/lab prepare
 	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap)$$')
+
+matrix: build ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
+	@cd $(LAB) && $(GO) run ./cmd/lab prepare && $(GO) run ./cmd/lab matrix $(VERSIONS)
 
 lint: ## run the linters, at their pinned versions, over the product, the lab and the workflows
 	$(GO) tool -modfile=infra/tools/go.mod golangci-lint run ./...

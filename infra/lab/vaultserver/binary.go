@@ -70,6 +70,15 @@ func find(ctx context.Context, w *parts.Workspace) (b Binary, source string, err
 	return built(ctx, w, Versions()[0])
 }
 
+// Choose returns the setting of an environment that makes the lab run a program: a path, or a version that it can build.
+func Choose(program string) string { return programEnv + "=" + program }
+
+// FindChosen returns a program by its path, or by its version, which is built if need be.
+func FindChosen(ctx context.Context, w *parts.Workspace, program string) (Binary, error) {
+	b, _, err := findChosen(ctx, w, program)
+	return b, err
+}
+
 // findChosen returns the program that LAB_VAULT names.
 func findChosen(ctx context.Context, w *parts.Workspace, chosen string) (b Binary, source string, err error) {
 	if v, ok := versionNumbered(chosen); ok {

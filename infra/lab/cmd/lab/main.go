@@ -1,6 +1,7 @@
 // Command lab runs the lab: `lab demo` shows an instance's life and checks it, `lab up` keeps the lab running, `lab prepare`
 // builds and fetches the lab's programs, `lab validate` checks the templates, `lab soak` launches and terminates a fleet
-// while it injects faults, `lab race` measures first logins.
+// while it injects faults, `lab race` measures first logins, `lab matrix` runs the integration tests on several versions of
+// Vault.
 package main
 
 import (
@@ -27,9 +28,10 @@ var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak, "race": runRace}
-	if len(os.Args) < 2 || (len(os.Args) > 2 && os.Args[1] != "soak") || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|soak [-for 30m] [-instances 500] [-seed n]")
+	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak, "race": runRace, "matrix": runMatrix}
+	withArguments := len(os.Args) > 1 && (os.Args[1] == "soak" || os.Args[1] == "matrix")
+	if len(os.Args) < 2 || (len(os.Args) > 2 && !withArguments) || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|matrix [version or path]...|soak [-for 30m] [-instances 500] [-seed n]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
 	if err := commands[os.Args[1]](ctx); err != nil {
