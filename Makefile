@@ -26,7 +26,7 @@ BAO_AWS_PLUGIN :=
 export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction test test-unit test-integration matrix lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
+.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,12 +47,14 @@ test-unit: ## run the tests that need only Go; the simulation once with the race
 	$(GO) test -race -short ./...
 	$(GO) test -count=1 ./internal/simulation -rapid.checks=$(or $(CHECKS),4000)
 
-test-integration: build ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
-	cd $(LAB) && $(GO) run ./cmd/lab prepare
+prepare: ## find or build Vault, and fetch the lab's other programs, as the other targets do when they need them
+	@cd $(LAB) && $(GO) run ./cmd/lab prepare
+
+test-integration: build prepare ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
 	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap)$$')
 
-matrix: build ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
-	@cd $(LAB) && $(GO) run ./cmd/lab prepare && $(GO) run ./cmd/lab matrix $(VERSIONS)
+matrix: build prepare ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
+	@cd $(LAB) && $(GO) run ./cmd/lab matrix $(VERSIONS)
 
 lint: ## run the linters, at their pinned versions, over the product, the lab and the workflows
 	$(GO) tool -modfile=infra/tools/go.mod golangci-lint run ./...
@@ -72,7 +74,9 @@ bench: build ## measure launch storms, cold starts, the comparison of a fleet an
 race: build ## measure how many instances log in at the first try, and how long the others wait, as a table
 	@cd $(LAB) && $(GO) run ./cmd/lab race
 
-demo: build ## show and check one instance's whole life in the terminal
+# Both at once: the functions compile while the modules of Vault's server are fetched.
+demo: ## show and check one instance's whole life in the terminal
+	@$(MAKE) --no-print-directory -j2 build prepare
 	@cd $(LAB) && $(GO) run ./cmd/lab demo
 
 lab: build ## start the same world and keep it running, to try things out

@@ -139,11 +139,12 @@ func (b Binary) supported() bool {
 	return b.Product == vaultProduct && isOne && err == nil && n >= oldest && n <= newest && !strings.Contains(b.Version, "+ent")
 }
 
-// environment returns the lab's environment without the settings of a user's own Vault.
+// environment returns the lab's environment without the settings of a user's own Vault. The licence of Enterprise stays.
 func environment() []string {
 	var kept []string
 	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "VAULT_") && !strings.HasPrefix(e, "BAO_") {
+		own := strings.HasPrefix(e, "VAULT_") || strings.HasPrefix(e, "BAO_")
+		if !own || strings.HasPrefix(e, "VAULT_LICENSE") {
 			kept = append(kept, e)
 		}
 	}
