@@ -77,18 +77,46 @@ func (b bounds) checkRule(r rule) error {
 	if err := checkSegments(r.Path); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Allowed)) {
-		for _, v := range r.Allowed[name] {
-			// Vault matches the glob with the raw value, before it splits a list: 10.0.0.* allows 10.0.0.5,8.8.8.8.
-			if s, ok := v.(string); ok && strings.Contains(s, "*") {
-				return fmt.Errorf("the allowed value %q of parameter %q has a wildcard, which matches lists with other values: name each value", s, name)
-			}
-		}
+	if err := checkWildcards(r.Allowed); err != nil {
+		return err
 	}
 	if err := b.checkPKI(r); err != nil {
 		return err
 	}
 	return b.checkNamespaces(r.Path)
+}
+
+// checkWildcards returns an error for an allowed value with a wildcard, also inside a list.
+func checkWildcards(allowed map[string][]any) error {
+	for _, name := range slices.Sorted(maps.Keys(allowed)) {
+		for _, v := range allowed[name] {
+			s, found := wildcard(v)
+			if !found {
+				continue
+			}
+			if _, isText := v.(string); isText {
+				// Vault matches the glob with the raw value, before it splits a list: 10.0.0.* allows 10.0.0.5,8.8.8.8.
+				return fmt.Errorf("the allowed value %q of parameter %q has a wildcard, which matches lists with other values: name each value", s, name)
+			}
+			return breaksRule("the allowed value %q in a list of parameter %q has a wildcard, which Vault compares as text: name each value", s, name)
+		}
+	}
+	return nil
+}
+
+// wildcard returns the first string with a wildcard in a value, or in a list at any depth.
+func wildcard(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, strings.Contains(v, "*")
+	case []any:
+		for _, e := range v {
+			if s, found := wildcard(e); found {
+				return s, true
+			}
+		}
+	}
+	return "", false
 }
 
 // checkNamespaces returns an error for a path that reaches Vault's own paths in a namespace at or below the base path.

@@ -27,6 +27,12 @@ func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
 		"sign-verbatim":                       {`path "alice_cluster/pki/k8s/sign-verbatim" { capabilities = ["update"] }`, "no PKI role bounds it"},
 		"sign-verbatim on any mount":          {`path "alice_cluster/legacy/sign-verbatim/x" { capabilities = ["update"] }`, "no PKI role bounds it"},
 		"a wildcard inside a parameter value": {`path "alice_cluster/ssh/sign/x" { capabilities = ["update"] allowed_parameters = { "valid_principals" = ["host-*"] } }`, "has a wildcard"},
+		"a wildcard inside a listed value":    {`path "alice_cluster/ssh/sign/x" { capabilities = ["update"] allowed_parameters = { "valid_principals" = ["root", ["root", "host-*"]] } }`, "in a list of parameter"},
+		"a wildcard in a list of lists":       {`path "alice_cluster/ssh/sign/x" { capabilities = ["update"] allowed_parameters = { "valid_principals" = [["root", ["*"]]] } }`, "in a list of parameter"},
+		"a foreign element in a named list":   {`{{ pkiAccess "kubelet" | replace "[\"192.0.2.1\", " "[\"8.8.8.8\", \"192.0.2.1\", " }}`, "differs from the rule of pkiAccess"},
+		"another element in a named list":     {`{{ pkiAccess "kubelet" | replace "[\"192.0.2.1\"]" "[\"8.8.8.8\"]" }}`, "differs from the rule of pkiAccess"},
+		"a list more":                         {`{{ pkiAccess "kubelet" | replace "\"ip_sans\" = [" "\"ip_sans\" = [[\"8.8.8.8\"], " }}`, "differs from the rule of pkiAccess"},
+		"an element in place of its list":     {`{{ pkiAccess "kubelet" | replace "[\"192.0.2.1\"]" "\"192.0.2.1\"" }}`, "differs from the rule of pkiAccess"},
 		"a wildcard unknown to Vault":         {`path "alice_cluster/kv/+*" { capabilities = ["read"] }`, "not a wildcard"},
 		"writing a PKI role":                  {`path "alice_cluster/pki/k8s/roles/x" { capabilities = ["update"] }`, "pkiAccess"},
 		"writing a public path":               {`path "alice_cluster/pki/k8s/cert/ca" { capabilities = ["update"] }`, "pkiAccess"},
@@ -47,6 +53,10 @@ func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
 func TestLoad_AcceptsNestedJSONAndParameters(t *testing.T) {
 	loaded(t, filesWith(text("worker/host.json.tmpl", `{"data":{"a":{"b":"c"}}}`),
 		text("worker/policy.hcl.tmpl", `path "alice_cluster/kv/x" { capabilities = ["update"] allowed_parameters = {"a" = []}}`)))
+	rendered(t, filesWith(text("worker/policy.hcl.tmpl", `path "alice_cluster/ssh/sign/x" {
+  capabilities = ["update"]
+  allowed_parameters = { "valid_principals" = ["{{ .FQDN }}", ["{{ .FQDN }}", "{{ .Tag "team" }}"]] }
+}`)), baseline())
 }
 
 func TestLoad_NamesFaultByFileLineAndRule(t *testing.T) {

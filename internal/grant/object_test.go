@@ -41,17 +41,20 @@ func TestDifferences_NormaliseBothSides(t *testing.T) {
 
 func TestDifferences_ComparePolicyMarkerAndRules(t *testing.T) {
 	marker := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
-	text := marker + "\npath \"a\" {\n  capabilities = [\"read\", \"list\"]\n}\n\npath \"b\" { capabilities = [\"update\"]\n allowed_parameters = { x = [\"1\"] } }\n"
+	text := marker + "\npath \"a\" {\n  capabilities = [\"read\", \"list\"]\n}\n\npath \"b\" { capabilities = [\"update\"]\n allowed_parameters = { x = [\"1\", [\"1\", \"2\"]] } }\n"
 	o := grant.Object{Kind: grant.KindPolicy, Path: "x", Fields: map[string]any{"policy": text}}
 	for name, row := range map[string]struct {
 		got  string
 		same bool
 	}{
 		"the same text":              {text, true},
-		"in another layout":          {marker + `path "b" { allowed_parameters = { "x" = ["1"] } capabilities = ["update"] } path "a" { capabilities = ["list", "read"] } # end`, true},
+		"in another layout":          {marker + `path "b" { allowed_parameters = { "x" = ["1", ["1", "2"]] } capabilities = ["update"] } path "a" { capabilities = ["list", "read"] } # end`, true},
 		"one capability more":        {strings.Replace(text, `"list"`, `"list", "sudo"`, 1), false},
 		"one rule more":              {text + `path "c" { capabilities = ["read"] }`, false},
-		"one value more":             {strings.Replace(text, `["1"]`, `["1", "2"]`, 1), false},
+		"one value more":             {strings.Replace(text, `["1", [`, `["1", "2", [`, 1), false},
+		"one value more in a list":   {strings.Replace(text, `"2"]`, `"2", "3"]`, 1), false},
+		"a list in another order":    {strings.Replace(text, `"1", "2"]`, `"2", "1"]`, 1), false},
+		"a list spread out":          {strings.Replace(text, `["1", "2"]`, `"1", "2"`, 1), false},
 		"another marker":             {strings.Replace(text, "vault-ec2\n", "other\n", 1), false},
 		"no marker":                  {strings.TrimPrefix(text, marker), false},
 		"a rule that appears twice":  {text + `path "a" { capabilities = ["read"] }`, false},

@@ -9,7 +9,8 @@ import (
 
 func TestClientStyle_CompleteAllowsEmptyFields(t *testing.T) {
 	text := policyOf(rendered(t, filesWith(replace("worker/profile.yaml", "base_path:", "client_style: complete\nbase_path:")), baseline()))
-	for _, line := range []string{`"uri_sans" = [""]`, `"not_after" = [""]`, `"serial_number" = [""]`, `"ip_sans" = ["10.1.1.4", ""]`, `"exclude_cn_from_sans" = [true, false, "true", "false"]`} {
+	for _, line := range []string{`"uri_sans" = ["", []]`, `"not_after" = [""]`, `"serial_number" = [""]`, `"ip_sans" = ["10.1.1.4", ["10.1.1.4"], "", []]`,
+		`"alt_names" = ["ip-10-1-1-4.ec2.internal", ""]`, `"exclude_cn_from_sans" = [true, false, "true", "false"]`} {
 		if strings.Count(text, line) != 2 {
 			t.Errorf("want %s for issue and sign, got\n%s", line, text)
 		}
@@ -35,9 +36,26 @@ func TestSharedName_IsForEveryInstance(t *testing.T) {
 func TestRender_AddressesAreCanonical(t *testing.T) {
 	f := baseline()
 	f.IPv6s = []netip.Addr{netip.MustParseAddr("2001:0db8:0:0:0:0:0:0005")}
-	want := `"ip_sans" = ["10.1.1.4", "2001:db8::5", "10.1.1.4,2001:db8::5"]`
+	want := `"ip_sans" = ["10.1.1.4", "2001:db8::5", "10.1.1.4,2001:db8::5", ["10.1.1.4"], ["2001:db8::5"], ["10.1.1.4", "2001:db8::5"]]`
 	if text := policyOf(rendered(t, files(), f)); strings.Count(text, want) != 2 {
 		t.Errorf("want %s for issue and sign, since Vault compares addresses as text, got\n%s", want, text)
+	}
+}
+
+// An instance with many addresses has a policy in proportion to them. docs/capacity.md has these sizes.
+func TestPolicy_GrowsInProportionToAddresses(t *testing.T) {
+	sizes := map[int]int{}
+	for _, n := range []int{1, 10, 96} { // with its name (twice) and its common name the instance holds 99, the most that it can
+		f := baseline()
+		f.IPv4s = nil
+		for i := range n {
+			f.IPv4s = append(f.IPv4s, netipFrom(10, 100, 100, byte(100+i)))
+		}
+		sizes[n] = len(policyOf(rendered(t, files(), f)))
+	}
+	t.Logf("bytes of a policy with one PKI role, by addresses: %v", sizes)
+	if per := (sizes[96] - sizes[10]) / 86; per > 150 {
+		t.Errorf("want at most 150 bytes for each address of 14 characters (four forms, by issue and sign), got %d: %v", per, sizes)
 	}
 }
 

@@ -124,14 +124,23 @@ func writeRule(r rule) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n  allowed_parameters = {\n", r.Path, r.Capabilities[0])
 	for _, k := range slices.Sorted(maps.Keys(r.Allowed)) {
-		quoted := make([]string, len(r.Allowed[k]))
-		for i, v := range r.Allowed[k] {
-			quoted[i] = fmt.Sprintf("%#v", v)
-		}
-		fmt.Fprintf(&out, "    %q = [%s]\n", k, strings.Join(quoted, ", "))
+		fmt.Fprintf(&out, "    %q = %s\n", k, writeValue(r.Allowed[k]))
 	}
 	out.WriteString("  }\n}")
 	return out.String()
+}
+
+// writeValue returns a value of a parameter as text of a policy: a string, a bool, or a list of values.
+func writeValue(v any) string {
+	list, isList := v.([]any)
+	if !isList {
+		return fmt.Sprintf("%#v", v)
+	}
+	elements := make([]string, len(list))
+	for i, e := range list {
+		elements[i] = writeValue(e)
+	}
+	return "[" + strings.Join(elements, ", ") + "]"
 }
 
 // same reports whether a parsed rule equals a generated one.

@@ -37,6 +37,7 @@ func TestProfile_BreakingARuleIsBarred(t *testing.T) {
 		"identity deep in a path":          {replace(profile, "path: ssh/roles", "path: x/identity/roles"), `the segment "identity"`},
 		"sys of a namespace in a policy":   {replace(policy, "/kv/data/", "/team/sys/policies/"), `the segment "sys"`},
 		"auth of a namespace by wildcard":  {replace(policy, `"{{ .BasePath }}/kv/data/{{ .InstanceID }}"`, `"{{ .BasePath }}/a*"`), "alice_cluster/auth"},
+		"a wildcard in a listed value":     {replace(policy, `capabilities = ["read"]`, `capabilities = ["update"] allowed_parameters = {"a" = [["b", "c*"]]}`), "compares as text"},
 		"a base path that lies in another": {second(strings.ReplaceAll(masterProfile, "base_path: alice_cluster", "base_path: alice_cluster/pki")), "lies in"},
 	} {
 		t.Run(name, func(t *testing.T) {

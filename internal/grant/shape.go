@@ -55,21 +55,28 @@ func globShape(segment string) string {
 	return out.String()
 }
 
-// parameterShape returns the keys of parameters, and of each value its type and its number of globs.
+// parameterShape returns the keys of parameters with the shapes of their values.
 func parameterShape(m map[string][]any) string {
 	var out strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		fmt.Fprintf(&out, "%q:", k)
-		for _, v := range m[k] {
-			s, isString := v.(string)
-			if isString {
-				fmt.Fprintf(&out, "string%d,", strings.Count(s, "*"))
-				continue
-			}
-			fmt.Fprintf(&out, "%T%v,", v, v)
-		}
+		fmt.Fprintf(&out, "%q:%s,", k, valueShape(m[k]))
 	}
 	return out.String()
+}
+
+// valueShape returns the number of globs of a string, the shapes of a list's elements, and any other value itself.
+func valueShape(v any) string {
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("string%d", strings.Count(v, "*"))
+	case []any:
+		elements := make([]string, len(v))
+		for i, e := range v {
+			elements[i] = valueShape(e)
+		}
+		return "[" + strings.Join(elements, ",") + "]"
+	}
+	return fmt.Sprintf("%T%v", v, v)
 }
 
 // jsonShape returns the structure of a JSON value: its keys, list lengths and types, and the separators in its strings.
