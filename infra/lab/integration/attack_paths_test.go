@@ -6,10 +6,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
 
 func (a *attempts) paths(other member) {
@@ -112,32 +109,6 @@ func TestCertificate_IsIssuedForEachRequestForm(t *testing.T) {
 			t.Errorf("want the proxy's certificate, got %v", err)
 		}
 	})
-}
-
-func TestCertificate_HoldsAnyOfSeveralNames(t *testing.T) {
-	i := launch(t, fleet.Spec{Role: "alice-etcd"})
-	must(t, provision, i, "running", "provisioned")
-	session := login(t, i)
-	own := allowed{
-		role: i.ID + "-k8s_server", cn: i.PrivateDNS, dns: []string{i.PrivateDNS, "localhost"}, addresses: []string{"127.0.0.1", i.PrivateIP},
-		usage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment, extUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	both := []string{"127.0.0.1", i.PrivateIP}
-	slices.Sort(both)
-	all := []string{i.PrivateDNS, "localhost", "127.0.0.1", i.PrivateIP}
-	for name, row := range map[string]struct{ alt, ip, names any }{
-		"all, as comma strings":               {i.PrivateDNS + ",localhost", strings.Join(both, ","), all},
-		"all, in another order":               {"localhost," + i.PrivateDNS, both[1] + "," + both[0], all},
-		"addresses as a list":                 {i.PrivateDNS + ",localhost", both, all},
-		"one of each":                         {"localhost", "127.0.0.1", []string{i.PrivateDNS, "localhost", "127.0.0.1"}},
-		"its host name, which is also the CN": {i.PrivateDNS, i.PrivateIP, []string{i.PrivateDNS, i.PrivateIP}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			fields := map[string]any{"common_name": own.cn, "alt_names": row.alt, "ip_sans": row.ip}
-			status, body := send(t, session.Client, request{path: "alice_cluster/pki/etcd_k8s/issue/" + own.role, body: text(t, fields)})
-			wantNames(t, own, status, body, row.names.([]string))
-		})
-	}
 }
 
 // wantNames fails unless the answer is an allowed certificate with exactly these names.

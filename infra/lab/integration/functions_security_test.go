@@ -231,6 +231,8 @@ func TestClientStyle_GetsItsCertificate(t *testing.T) {
 		"every field, empty where there is nothing": nil,
 		"as cert-manager requests it":               {"exclude_cn_from_sans": "true"},
 		"no names beside the common name":           {"alt_names": "", "ip_sans": ""},
+		"lists, empty where there is nothing":       {"ip_sans": []string{i.PrivateIP}, "uri_sans": []string{}, "other_sans": []string{}, "user_ids": []string{}},
+		"empty lists beside the common name":        {"alt_names": "", "ip_sans": []string{}, "uri_sans": []string{}, "other_sans": []string{}, "user_ids": []string{}},
 	} {
 		if _, err := session.Logical().WriteWithContext(t.Context(), path, every(change)); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -243,6 +245,10 @@ func TestClientStyle_GetsItsCertificate(t *testing.T) {
 		"another's address":   {"ip_sans": "10.9.9.9"},
 		"another beside none": {"ip_sans": ",10.9.9.9"},
 		"a user ID":           {"user_ids": "root"},
+		"a URI in a list":     {"uri_sans": []string{"spiffe://evil"}},
+		"a user ID in a list": {"user_ids": []string{"root"}},
+		"another in a list":   {"ip_sans": []string{"", "10.9.9.9"}},
+		"another by lists":    {"ip_sans": []any{[]string{}, []string{"10.9.9.9"}}},
 	} {
 		if _, err := session.Logical().WriteWithContext(t.Context(), path, every(change)); err == nil {
 			t.Errorf("%s: want a field that may be empty refused with a value", name)

@@ -215,7 +215,7 @@ func TestUpgrade_KeepsOldGrantsUntilTheyEnd(t *testing.T) {
 	}
 }
 
-// One reconcile writes the claims and the bindings. It cuts no token if Vault can update the auth role in place. Otherwise it
+// One reconcile writes the claims, the bindings, and the lists of addresses in the policy. It cuts no token if Vault can update the auth role in place. Otherwise it
 // cuts the tokens of the replaced auth role.
 func TestUpgrade_ReconcileWritesClaimsAndBindings(t *testing.T) {
 	for kind, file := range kinds {
@@ -227,14 +227,14 @@ func TestUpgrade_ReconcileWritesClaimsAndBindings(t *testing.T) {
 			p := pathsOf(s.ID)
 			in := rec.Input{Mode: rec.Correct, InstanceIDs: []string{s.ID}}
 			a := runReconcile(t, comparing, in)
-			want := map[string]rec.Summary{"ec2": {Changed: 1, Enqueued: 1}, "iam": {Changed: 1, Corrected: 1}}[kind]
+			want := map[string]rec.Summary{"ec2": {Changed: 2, Enqueued: 2}, "iam": {Changed: 2, Corrected: 2}}[kind]
 			if a.Blocked || a.Summary != want {
 				t.Fatalf("want %+v, got %+v", want, a)
 			}
 			if kind == "ec2" { // without a queue
 				delete(env, "CONVERGE_QUEUE_URL")
 				comparing = variant(t, reconcile, env)
-				if a := runReconcile(t, comparing, in); a.Blocked || a.Summary != (rec.Summary{Changed: 1, Corrected: 1}) {
+				if a := runReconcile(t, comparing, in); a.Blocked || a.Summary != (rec.Summary{Changed: 2, Corrected: 2}) {
 					t.Fatalf("got %+v", a)
 				}
 			}
@@ -252,6 +252,12 @@ func TestUpgrade_ReconcileWritesClaimsAndBindings(t *testing.T) {
 			}
 			if kind == "iam" && (role["resolve_aws_unique_ids"] != false || fmt.Sprint(role["bound_iam_principal_arn"]) != "["+s.RoleARN+"]") {
 				t.Errorf("want the principal bound by its ARN, got %v", role)
+			}
+			status, body := send(t, clientOn(t, s.Instance, s.token), request{
+				path: k8s + "/issue/" + s.ID + "-kubelet", body: text(t, map[string]any{"common_name": "system:node:" + s.name, "ip_sans": []string{s.PrivateIP}}),
+			})
+			if policy := fmt.Sprint(vaultRead(t, p.policy)["policy"]); status != http.StatusOK || !strings.Contains(policy, fmt.Sprintf(`[%q]]`, s.PrivateIP)) {
+				t.Errorf("want a client that sends a list to get its certificate, got %d %.200s by the policy\n%s", status, body, policy)
 			}
 			r := recordOf(t, s.Instance)
 			if r.LoginType != kind || r.TokenMaxTTL != 86400 || r.CertificateTTL != 2592000 || len(r.Former) > 0 {
