@@ -22,11 +22,14 @@ type Conn struct {
 	withToken func(token string) (*Conn, error)
 }
 
-// answeredStates is the query by which sys/health answers every state of a server with a status that is no error.
+// answeredStates returns the query by which sys/health answers every state of a server with a status that is no error.
 // https://developer.hashicorp.com/vault/api-docs/system/health#parameters
-var answeredStates = map[string][]string{
-	"uninitcode": {"299"}, "sealedcode": {"299"}, "standbycode": {"299"}, "drsecondarycode": {"299"},
-	"performancestandbycode": {"299"}, "removedcode": {"299"}, "haunhealthycode": {"299"},
+func answeredStates() map[string][]string {
+	ok := []string{"299"}
+	return map[string][]string{
+		"uninitcode": ok, "sealedcode": ok, "standbycode": ok, "drsecondarycode": ok,
+		"performancestandbycode": ok, "removedcode": ok, "haunhealthycode": ok,
+	}
 }
 
 // NewConn makes a Conn from a client, which it changes. An empty token or namespace means none: what the client read from the
@@ -69,7 +72,7 @@ func NewConn(c *api.Client, token, namespace string) *Conn {
 			}
 			other.ClearToken()
 			other.ClearNamespace()
-			answer, err := other.Logical().ReadRawWithDataWithContext(ctx, "sys/health", answeredStates)
+			answer, err := other.Logical().ReadRawWithDataWithContext(ctx, "sys/health", answeredStates())
 			if answer == nil {
 				return nil, err
 			}

@@ -54,34 +54,27 @@ const (
 	Unsupported
 	// Tried is a version from the oldest to the newest minor version on which the tests ran.
 	Tried
-	// Untried is a newer version than any that the tests ran on.
+	// Untried is another version, such as a newer one than any on which the tests ran.
 	Untried
 )
 
-// The bounds of Tried: docs/vault-versions.md has every version on which the tests ran.
-var (
-	oldestVault, newestVault     = version{1, 16, 0}, version{1, 21, 0}
-	oldestOpenBao, newestOpenBao = version{2, 5, 0}, version{2, 5, 0}
-)
-
-// Standing returns the standing of the server's version. The tests ran on Community editions only.
+// Standing returns the standing of the server's version. The tests ran on Community editions only: docs/vault-versions.md has
+// every version on which they ran.
 func (s Server) Standing() Standing {
-	v, ok := parseVersion(s.Version)
-	oldest, newest := oldestVault, newestVault
+	oldest, after := version{1, 16, 0}, version{1, 22, 0}
 	if s.Product == OpenBao {
-		oldest, newest = oldestOpenBao, newestOpenBao
+		oldest, after = version{2, 5, 0}, version{2, 6, 0}
 	}
+	v, ok := parseVersion(s.Version)
 	switch {
 	case !ok:
 		return Unreadable
-	case v.before(oldest) && s.Product == OpenBao:
-		return Untried // none was a supported version
-	case v.before(oldest):
+	case v.before(oldest) && s.Product == HashiCorp:
 		return Unsupported
-	case v.before(version{newest[0], newest[1] + 1, 0}):
-		return Tried
+	case v.before(oldest), !v.before(after):
+		return Untried
 	}
-	return Untried
+	return Tried
 }
 
 // ComparesWholeLists reports whether a policy's allowed_parameters compare a list as a whole. Vault from 1.21 on compares each
