@@ -78,7 +78,7 @@ func (s Server) Standing() Standing {
 }
 
 // ComparesWholeLists reports whether a policy's allowed_parameters compare a list as a whole. Vault from 1.21 on compares each
-// element.
+// element, unless its environment has VAULT_LEGACY_EXACT_MATCHING_ON_LIST.
 // https://developer.hashicorp.com/vault/docs/concepts/policies#parameter-constraints
 func (s Server) ComparesWholeLists() bool {
 	return s.Product == OpenBao || s.isBefore(version{1, 21, 0})

@@ -22,6 +22,13 @@ func serverOf(t *testing.T) vault.Server {
 	return h.Server
 }
 
+// eachElementAllowed reports whether the lab's server lets a list or a comma string through allowed_parameters if each of its
+// elements is an allowed value. Otherwise the whole list must be an allowed value.
+func eachElementAllowed(t *testing.T) bool {
+	t.Helper()
+	return !serverOf(t).ComparesWholeLists()
+}
+
 // fieldsOf returns the fields of a write to a path, by the server's own description of the path.
 func fieldsOf(t *testing.T, path string) map[string]bool {
 	t.Helper()
