@@ -22,6 +22,16 @@ func serverOf(t *testing.T) vault.Server {
 	return h.Server
 }
 
+// writesOfGrant returns the writes to Vault for a worker's first grant: one for each of its four objects. Where a PKI role has
+// fields that the server's answer to the first write shows, its two PKI roles are written twice.
+func writesOfGrant(t *testing.T) int {
+	t.Helper()
+	if serverOf(t).LocksAddresses() {
+		return 6
+	}
+	return 4
+}
+
 // eachElementAllowed reports whether the lab's server lets a list or a comma string through allowed_parameters if each of its
 // elements is an allowed value. Otherwise the whole list must be an allowed value.
 func eachElementAllowed(t *testing.T) bool {
