@@ -28,7 +28,12 @@ func Versions() []Version {
 			{"vault/identity_store_util.go", "activateDeduplication(ctx context.Context, req *logical.Request) error", "activateDeduplication(ctx context.Context, req *logical.Request, _ string) error"},
 			{"vault/logical_system_activation_flags.go", "ActivationFunc(ctx, nil)", `ActivationFunc(ctx, nil, "")`},
 		}},
-		{Number: "1.20.4", SDK: "0.19.0"},
+		{Number: "1.20.4", SDK: "0.19.0", Edits: []Edit{
+			// The published sdk has an argument more, and knows no post-quantum keys, which only Enterprise makes.
+			{"plugins/database/mysql/connection_producer.go", "GetCloudSQLAuthOptions(credentials, false)", "GetCloudSQLAuthOptions(credentials, false, false)"},
+			{"builtin/logical/transit/backend.go", "p.Type.IsPQC()", "false"},
+			{"builtin/logical/transit/path_keys.go", "polReq.KeyType.IsPQC()", "false"},
+		}},
 		{Number: "1.19.5", SDK: "0.17.0"},
 		{Number: "1.18.5", SDK: "0.15.0", Edits: []Edit{
 			// The sdk of its own tree has no rotation jobs yet, which only Enterprise runs.
@@ -44,7 +49,7 @@ func (d dynamicSystemView) DeregisterRotationJob(context.Context, *rotation.Rota
 func (d dynamicSystemView) ClusterID(`},
 		}},
 		{Number: "1.17.6", SDK: "0.13.0", Whole: true},
-		{Number: "1.16.3", SDK: "0.11.1", Whole: true},
+		{Number: "1.16.3", SDK: "0.12.0", Whole: true},
 	}
 }
 
