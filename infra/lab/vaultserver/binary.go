@@ -107,7 +107,7 @@ func built(ctx context.Context, w *parts.Workspace, v Version) (b Binary, source
 	return Binary{Path: path, Product: vaultProduct, Version: v.Number}, "built from its Go module: " + path, err
 }
 
-var versionLine = regexp.MustCompile(`^(Vault|OpenBao) v([0-9]\S*?),? `)
+var versionLine = regexp.MustCompile(`^(Vault|OpenBao) v([0-9][^\s,]*)`)
 
 // identify asks a program for its product and version.
 func identify(ctx context.Context, path string) (Binary, error) {

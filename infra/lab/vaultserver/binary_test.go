@@ -32,6 +32,7 @@ func TestBinary_IsTakenFromThePathIfSupported(t *testing.T) {
 		{"Vault v1.20.4+ent ('a'), built 2025-09-23T13:22:38Z", "Vault 1.20.4+ent", false},
 		{"Vault v2.0.0 ('a'), built 2026-04-01T00:00:00Z", "Vault 2.0.0", false},
 		{"OpenBao v2.5.5 ('a'), built 2026-06-01T00:00:00Z", "OpenBao 2.5.5", false},
+		{"OpenBao v2.0.0-HEAD", "OpenBao 2.0.0-HEAD", false},
 	} {
 		b, err := identify(t.Context(), program(t, "vault", row.line))
 		if err != nil || b.String() != row.want || b.supported() != row.supported {

@@ -141,6 +141,9 @@ func (b builder) writeGoMod(ctx context.Context, dir string) error {
 		"mod", "edit", "-go=" + own.Go, "-require=github.com/hashicorp/vault@v" + b.Number,
 		"-replace=github.com/hashicorp/vault/sdk=github.com/hashicorp/vault/sdk@v" + b.SDK,
 	}
+	if b.API != "" {
+		edit = append(edit, "-replace=github.com/hashicorp/vault/api=github.com/hashicorp/vault/api@v"+b.API)
+	}
 	for _, r := range own.Replace {
 		if r.New.Version == "" {
 			continue // a folder of its own tree

@@ -8,6 +8,8 @@ type Version struct {
 	// SDK is the published version of github.com/hashicorp/vault/sdk that the server compiles with. Vault uses the sdk of its
 	// own tree, which its module does not contain.
 	SDK string
+	// API is the version of github.com/hashicorp/vault/api that it compiles with, for the same reason; empty: as in its go.mod.
+	API string
 	// Whole reports that Vault had no build tag `minimal`, so that the plugins of all clouds are built too.
 	Whole bool
 	// Edits adapt the server to the sdk where no published one fits.
@@ -28,14 +30,19 @@ func Versions() []Version {
 			{"vault/identity_store_util.go", "activateDeduplication(ctx context.Context, req *logical.Request) error", "activateDeduplication(ctx context.Context, req *logical.Request, _ string) error"},
 			{"vault/logical_system_activation_flags.go", "ActivationFunc(ctx, nil)", `ActivationFunc(ctx, nil, "")`},
 		}},
-		{Number: "1.20.4", SDK: "0.19.0", Edits: []Edit{
-			// The published sdk has an argument more, and knows no post-quantum keys, which only Enterprise makes.
+		{Number: "1.20.4", SDK: "0.19.0", API: "1.22.0", Edits: []Edit{
+			// The published sdk asks for a method and an argument more, and knows no post-quantum keys, which only Enterprise makes.
+			{"vault/dynamic_system_view.go", "func (d dynamicSystemView) ClusterID(", `func (d dynamicSystemView) GetRotationInformation(context.Context, *rotation.RotationInfoRequest) (*rotation.RotationInfoResponse, error) {
+	return nil, fmt.Errorf("no rotation jobs")
+}
+
+func (d dynamicSystemView) ClusterID(`},
 			{"plugins/database/mysql/connection_producer.go", "GetCloudSQLAuthOptions(credentials, false)", "GetCloudSQLAuthOptions(credentials, false, false)"},
 			{"builtin/logical/transit/backend.go", "p.Type.IsPQC()", "false"},
 			{"builtin/logical/transit/path_keys.go", "polReq.KeyType.IsPQC()", "false"},
 		}},
 		{Number: "1.19.5", SDK: "0.17.0"},
-		{Number: "1.18.5", SDK: "0.15.0", Edits: []Edit{
+		{Number: "1.18.5", SDK: "0.15.0", API: "1.16.0", Edits: []Edit{
 			// The sdk of its own tree has no rotation jobs yet, which only Enterprise runs.
 			{"vault/dynamic_system_view.go", "\t\"github.com/hashicorp/vault/sdk/logical\"\n", "\t\"github.com/hashicorp/vault/sdk/logical\"\n\t\"github.com/hashicorp/vault/sdk/rotation\"\n"},
 			{"vault/dynamic_system_view.go", "func (d dynamicSystemView) ClusterID(", `func (d dynamicSystemView) RegisterRotationJob(context.Context, *rotation.RotationJobConfigureRequest) (string, error) {
