@@ -66,7 +66,7 @@ func (l *Line) startTaps(w *World) error {
 	}{
 		{&l.Taps.AWS, tap.Options{Upstream: w.MotoURL}},
 		{&l.Taps.Dynamo, tap.Options{Upstream: aws.ToString(w.Dynamo.Options().BaseEndpoint)}},
-		{&l.Taps.Vault, tap.Options{Upstream: w.VaultAddr, RootCAs: roots, TLS: serving, Service: "vault"}},
+		{&l.Taps.Vault, tap.Options{Upstream: w.VaultAddr, RootCAs: roots, TLS: serving, Service: "vault", Balanced: w.Cluster != nil}},
 	} {
 		if *t.at, err = tap.Start(t.o); err != nil {
 			return err

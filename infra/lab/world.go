@@ -42,6 +42,7 @@ type Options struct {
 	MoreProfiles   fs.FS                                // beside the built-in ones; may be nil
 	VaultFaultTap  bool                                 // the functions reach Vault through a tap
 	VaultOnRaft    bool                                 // Vault writes to disk and waits for the writes
+	VaultCluster   bool                                 // Vault is three nodes on Raft behind a balancer
 	DeferFunctions bool                                 // leave functions and pollers to StartFunctions
 }
 
@@ -52,25 +53,26 @@ type Taps struct {
 	Vault  *tap.Tap // nil without VaultFaultTap
 }
 
-// Servers are the lab's server processes, for measuring what they use.
+// Servers are the lab's server processes, for measuring what they use. Vault is nil with VaultCluster.
 type Servers struct{ Vault, Moto, DynamoDB *parts.Process }
 
 // World is the running lab. Maps are keyed by the template's logical IDs.
 type World struct {
-	Binary     vaultserver.Binary // the program of Vault and of its Agent
-	Vault      *vaultapi.Client   // with the root token, not through a tap
-	VaultAddr  string             // Vault itself
-	VaultCAPEM string             // CAs of Vault and, with VaultFaultTap, of its tap
-	VaultToken string             // root
-	MotoURL    string             // moto itself, for Vault's own look-ups
-	AWS        aws.Config         // moto itself, home account
-	Dynamo     *dynamodb.Client   // DynamoDB Local itself
+	Binary     vaultserver.Binary   // the program of Vault and of its Agent
+	Vault      *vaultapi.Client     // with the root token, not through a tap
+	VaultAddr  string               // Vault itself; with VaultCluster its balancer
+	Cluster    *vaultserver.Cluster // nil without VaultCluster
+	VaultCAPEM string               // CAs of Vault and, with VaultFaultTap, of its tap
+	VaultToken string               // root
+	MotoURL    string               // moto itself, for Vault's own look-ups
+	AWS        aws.Config           // moto itself, home account
+	Dynamo     *dynamodb.Client     // DynamoDB Local itself
 	Stack      *stack.Stack
 	Functions  map[string]*sandbox.Function
 	Pollers    map[string]*queue.Poller // by the function they feed
 	Taps       Taps
 	Fleet      *fleet.Fleet
-	AuditLog   string // Vault's, JSON lines
+	AuditLog   string // the pattern of Vault's audit logs, JSON lines: one file, or several of each node of a cluster
 	RunDir     string // this run's logs
 	Profiles   string // the folder of the profiles that the functions and Vault's set-up use
 	Servers    Servers
@@ -154,13 +156,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Se
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		start := vaultserver.Start
-		if w.opts.VaultOnRaft {
-			start = vaultserver.StartOnRaft
-		}
-		if vault, err = start(ctx, w.workspace); err == nil {
-			w.onClose(vault.Process.Stop)
-		}
+		vault, err = w.startVault(ctx)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -201,6 +197,28 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Se
 	return expanded, vault, err
 }
 
+// startVault starts Vault as the options say.
+func (w *World) startVault(ctx context.Context) (*vaultserver.Server, error) {
+	if w.opts.VaultCluster {
+		cluster, err := vaultserver.StartCluster(ctx, w.workspace, vaultserver.ClusterOptions{})
+		if err != nil {
+			return nil, err
+		}
+		w.Cluster = cluster
+		w.onClose(cluster.Stop)
+		return &cluster.Server, nil
+	}
+	start := vaultserver.Start
+	if w.opts.VaultOnRaft {
+		start = vaultserver.StartOnRaft
+	}
+	vault, err := start(ctx, w.workspace)
+	if err == nil {
+		w.onClose(vault.Process.Stop)
+	}
+	return vault, err
+}
+
 // startTaps starts Vault's tap if VaultFaultTap is set, and returns the functions' address of Vault.
 func (w *World) startTaps(vault *vaultserver.Server) (string, error) {
 	if !w.opts.VaultFaultTap {
@@ -212,7 +230,7 @@ func (w *World) startTaps(vault *vaultserver.Server) (string, error) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(vault.CAPEM))
-	if w.Taps.Vault, err = w.tap(tap.Options{Upstream: vault.Address, RootCAs: roots, TLS: serving, Service: "vault"}); err != nil {
+	if w.Taps.Vault, err = w.tap(tap.Options{Upstream: vault.Address, RootCAs: roots, TLS: serving, Service: "vault", Balanced: w.Cluster != nil}); err != nil {
 		return "", err
 	}
 	w.VaultCAPEM += ca

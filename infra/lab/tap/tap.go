@@ -27,6 +27,9 @@ type Options struct {
 	RootCAs  *x509.CertPool // CAs of the server, if it serves TLS
 	TLS      *tls.Config    // serve TLS; nil serves plain HTTP
 	Service  string         // overrides the signature's service, for servers without signatures
+	// Balanced says that the upstream is a balancer: requests go by several connections, so that they reach several servers,
+	// and a request whose server does not answer has its connection cut, as without a tap.
+	Balanced bool
 }
 
 // Tap is a running proxy.
@@ -62,15 +65,15 @@ func Start(o Options) (*Tap, error) {
 		},
 		Transport: &http.Transport{
 			TLSClientConfig:     &tls.Config{RootCAs: o.RootCAs},
-			ForceAttemptHTTP2:   true,
+			ForceAttemptHTTP2:   !o.Balanced,
 			DisableCompression:  true,
 			MaxIdleConnsPerHost: 64,
 			IdleConnTimeout:     30 * time.Second,
 			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if errors.Is(err, context.Canceled) {
-				panic(http.ErrAbortHandler) // the client disconnected
+			if errors.Is(err, context.Canceled) || o.Balanced {
+				panic(http.ErrAbortHandler) // the client disconnected, or the server did
 			}
 			http.Error(w, fmt.Sprintf("tap: %s does not answer: %v", o.Upstream, err), http.StatusBadGateway)
 		},

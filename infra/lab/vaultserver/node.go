@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -20,11 +21,13 @@ const startLimit = 60 * time.Second
 // node is one server process with its configuration. Its address stays the same when it is started again.
 type node struct {
 	name      string // "vault", of files and messages
+	dir       string // working folder
 	binary    Binary
 	cert      certificate
 	workspace *parts.Workspace
 
 	address string // https://127.0.0.1:<port>
+	cluster string // 127.0.0.1:<port> for the other nodes; Raft demands it of a single node too
 	config  string // file
 	process *parts.Process
 	client  *api.Client // of this node, without a token
@@ -33,34 +36,43 @@ type node struct {
 // storage is a node's storage stanza. A nil Raft is storage in memory.
 type storage struct{ raft map[string]any }
 
-// newNode writes the configuration of a node that listens on free ports.
-func newNode(w *parts.Workspace, b Binary, c certificate, name string, s storage) (*node, error) {
-	n := &node{name: name, binary: b, cert: c, workspace: w, config: filepath.Join(w.Run, name+".json")}
+// newNode returns a node with free ports and its working folder, still without a configuration.
+func newNode(w *parts.Workspace, b Binary, c certificate, name, dir string) (*node, error) {
+	n := &node{name: name, dir: dir, binary: b, cert: c, workspace: w, config: filepath.Join(w.Run, name+".json")}
 	port, err := parts.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	clusterPort, err := parts.FreePort() // of the other nodes; Raft demands it of a single node too
+	clusterPort, err := parts.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	listen, cluster := "127.0.0.1:"+strconv.Itoa(port), "127.0.0.1:"+strconv.Itoa(clusterPort)
-	n.address = "https://" + listen
+	n.address, n.cluster = "https://127.0.0.1:"+strconv.Itoa(port), "127.0.0.1:"+strconv.Itoa(clusterPort)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder of %s: %w", name, err)
+	}
+	n.client, err = clientOf(n.address, c.caPEM)
+	return n, err
+}
+
+// configure writes the node's configuration.
+func (n *node) configure(s storage) error {
 	config := map[string]any{
 		"listener": []any{map[string]any{"tcp": map[string]any{
-			"address": listen, "cluster_address": cluster, "tls_cert_file": c.certFile, "tls_key_file": c.keyFile,
+			"address": strings.TrimPrefix(n.address, "https://"), "cluster_address": n.cluster,
+			"tls_cert_file": n.cert.certFile, "tls_key_file": n.cert.keyFile,
 		}}},
 		"storage":       map[string]any{"inmem": map[string]any{}},
 		"api_addr":      n.address,
-		"cluster_addr":  "https://" + cluster,
+		"cluster_addr":  "https://" + n.cluster,
 		"disable_mlock": true,
 		"log_level":     "warn",
 	}
 	if s.raft != nil {
 		config["storage"] = map[string]any{"raft": s.raft}
 	}
-	if b.Plugin != "" {
-		config["plugin_directory"] = filepath.Dir(b.Plugin)
+	if n.binary.Plugin != "" {
+		config["plugin_directory"] = filepath.Dir(n.binary.Plugin)
 		config["unsafe_allow_api_audit_creation"] = true
 	}
 	text, err := json.MarshalIndent(config, "", "  ")
@@ -68,10 +80,9 @@ func newNode(w *parts.Workspace, b Binary, c certificate, name string, s storage
 		err = os.WriteFile(n.config, text, 0o600)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("writing the configuration of %s: %w", name, err)
+		return fmt.Errorf("writing the configuration of %s: %w", n.name, err)
 	}
-	n.client, err = clientOf(n.address, c.caPEM)
-	return n, err
+	return nil
 }
 
 // start starts the process and waits until its API answers, sealed or not.
@@ -79,7 +90,7 @@ func (n *node) start(ctx context.Context) error {
 	var err error
 	n.process, err = parts.Start(parts.Command{
 		Name: n.binary.Product + " (" + n.name + ")", Path: n.binary.Path, Args: []string{"server", "-config=" + n.config},
-		Dir: n.workspace.Run, Env: environment(), Log: n.workspace.Log(n.name),
+		Dir: n.dir, Env: environment(), Log: n.workspace.Log(n.name),
 	})
 	if err != nil {
 		return err

@@ -47,7 +47,10 @@ func start(ctx context.Context, w *parts.Workspace, s storage) (*Server, error) 
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNode(w, binary, cert, "vault", s)
+	n, err := newNode(w, binary, cert, "vault", w.Run)
+	if err == nil {
+		err = n.configure(s)
+	}
 	if err != nil {
 		return nil, err
 	}
