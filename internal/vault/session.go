@@ -118,9 +118,8 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	c, err := api.NewClient(&api.Config{
 		Address: s.options.Addr,
 		HttpClient: &http.Client{
-			Transport: newWallClockTransport(transport),
-			// The api client itself follows a standby's redirect, once.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Transport:     answerTransport{newWallClockTransport(transport)},
+			CheckRedirect: checkRedirect,
 		},
 		Timeout:    CallTimeout,
 		MaxRetries: 0,
