@@ -300,6 +300,19 @@ func (n *Node) Kill() error {
 	return n.process.Kill()
 }
 
+// Freeze suspends the node for a time, as a virtual machine that is moved. A leader that wakes is the last one to know that
+// there is another.
+func (n *Node) Freeze(ctx context.Context, d time.Duration) error {
+	if err := n.process.Suspend(); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+	return n.process.Continue()
+}
+
 // Stop ends the node as a shutdown does: a leader hands over first.
 func (n *Node) Stop() error {
 	if n.process == nil {

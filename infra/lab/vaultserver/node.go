@@ -16,7 +16,7 @@ import (
 )
 
 // startLimit bounds the time until a node answers, an election included.
-const startLimit = 60 * time.Second
+const startLimit = 2 * time.Minute
 
 // node is one server process with its configuration. Its address stays the same when it is started again.
 type node struct {
