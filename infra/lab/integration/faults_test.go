@@ -184,9 +184,8 @@ func TestUnreadableCA_IsRetriedAndNamed(t *testing.T) {
 
 func TestVaultDown_NextDeliverySucceeds(t *testing.T) {
 	for name, fault := range map[string]tap.Fault{
-		"sealed":             {Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)},
-		"too many requests":  {Status: 429, Body: []byte(`{"errors":["rate limited"]}`)},
-		"the connection cut": {CutBefore: true},
+		"too many requests":                             {Status: 429, Body: []byte(`{"errors":["rate limited"]}`)},
+		"the connection cut":                            {CutBefore: true},
 		"the connection cut after the call took effect": {CutAfter: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,7 +42,7 @@ const foreignAccount = "111122223333"
 
 // outages returns the table of faults. No two rows may have the same name.
 func outages(t *testing.T) []outage {
-	all := slices.Concat(slowOutages(), vaultOutages(sealedVault(t)), removalOutages(), dynamoOutages(), awsOutages())
+	all := slices.Concat(slowOutages(), vaultOutages(), removalOutages(), dynamoOutages(), awsOutages())
 	seen := map[string]bool{}
 	for _, o := range all {
 		if seen[o.name] {

@@ -1,15 +1,11 @@
 package integration
 
 import (
-	"io"
 	"net/http"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
@@ -18,58 +14,25 @@ const (
 	htmlText = "text/html"
 )
 
-// sealedVault seals a second real Vault and returns its answer to a read.
-func sealedVault(t *testing.T) tap.Fault {
-	t.Helper()
-	server := partstest.Vault(t, partstest.Workspace(t))
-	client, err := fleet.VaultClient(server.Address, server.CAPEM, server.RootToken)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.Sys().SealWithContext(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	answer, err := client.RawRequestWithContext(t.Context(), client.NewRequest(http.MethodGet, "/v1/sys/policies/acl/x")) //nolint:staticcheck // the test needs the raw answer
-	if answer == nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "sealed") {
-		t.Fatalf("want a sealed Vault to answer 503, got %d %s, %v", answer.StatusCode, body, err)
-	}
-	return tap.Fault{Status: answer.StatusCode, Header: http.Header{"Content-Type": answer.Header["Content-Type"]}, Body: body}
+// toItself returns the redirect of a standby to another standby. The tap is both.
+func toItself(l *lab.Line, c tap.Call) *tap.Fault {
+	return &tap.Fault{Status: http.StatusTemporaryRedirect, Header: http.Header{"Location": {l.Taps.Vault.URL + c.Path}}}
 }
 
-// toLeader returns a standby's redirect to its leader at a base URL; if it is empty, to the tap itself.
-func toLeader(at string) func(*lab.Line, tap.Call) *tap.Fault {
-	return func(l *lab.Line, c tap.Call) *tap.Fault {
-		base := at
-		if base == "" {
-			base = l.Taps.Vault.URL
-		}
-		return &tap.Fault{Status: http.StatusTemporaryRedirect, Header: http.Header{"Location": {base + c.Path}}}
-	}
-}
-
-// vaultOutages returns Vault's faults while a grant is made, except those in faults_test.go.
-func vaultOutages(sealed tap.Fault) []outage {
+// vaultOutages returns Vault's faults while a grant is made, except those in faults_test.go and those of a leader that is lost,
+// which infra/lab/cluster has from a real cluster.
+func vaultOutages() []outage {
 	const (
 		writes   = "PUT"
 		policies = "sys/policies/acl/"
 		roles    = "/pki/k8s/roles/"
 		logins   = "auth/aws/role/"
 	)
-	standby := answers(http.StatusInternalServerError, jsonText, `{"errors":["local node not active but active cluster node not found"]}`)
 	return []outage{
-		{name: "Vault sealed, as a real sealed Vault answers", hits: anyVaultCall, play: plays(sealed), want: retry, cold: true},
-		{name: "Vault sealed between two writes", hits: vaultCall(writes, logins), play: plays(sealed), want: retry},
-		{name: "Vault a standby without a leader", hits: anyVaultCall, play: standby, want: retry, cold: true},
-		{name: "Vault's leader lost between two writes", hits: vaultCall(writes, roles), play: standby, want: retry},
 		{name: "Vault's leader lost while a policy is stored", hits: vaultCall(writes, policies), want: retry,
 			play: answers(http.StatusBadRequest, jsonText, `{"errors":["failed to persist policy: leadership lost while committing log"]}`)},
-		{name: "Vault a standby that redirects to its leader", hits: anyVaultCall, play: toLeader(world.VaultAddr), want: overcome, cold: true},
-		{name: "Vault a standby that redirects to itself", hits: vaultCall("GET", ""), play: toLeader(""), want: retry},
+		{name: "Vault a standby that redirects to itself", hits: anyVaultCall, play: toItself, want: retry, cold: true},
+		{name: "Vault a standby that redirects a write to itself", hits: vaultCall(writes, logins), play: toItself, want: retry},
 		{name: "Vault in recovery, 472", hits: vaultCall(writes, ""), play: answers(472, jsonText, `{"errors":[]}`), want: retry},
 		{name: "Vault a performance standby, 473", hits: vaultCall(writes, ""), play: answers(473, jsonText, `{"errors":[]}`), want: retry},
 		{name: "Vault at its rate limit, 429 with Retry-After of an hour", hits: vaultCall(writes, ""), want: retry,
@@ -105,21 +68,16 @@ func removalOutages() []outage {
 		remove = "DELETE"
 		role   = "auth/aws/role/"
 	)
-	down := answers(http.StatusServiceUnavailable, jsonText, `{"errors":["Vault is sealed"]}`)
 	lookup := func(c tap.Call, _ string) bool { return strings.HasSuffix(c.Path, "/identity/lookup/entity") }
 	entity := func(c tap.Call, _ string) bool { return strings.Contains(c.Path, "/identity/entity/id/") }
 	return []outage{
-		{name: "a removal, Vault sealed from the start", hits: anyVaultCall, play: down, want: retry, removal: true, cold: true},
-		{name: "a removal, the auth role cannot be deleted", hits: vaultCall(remove, role), play: down, want: retry, removal: true},
+		{name: "a removal, the auth role's deletion redirected to itself", hits: vaultCall(remove, role), play: toItself, want: retry, removal: true},
 		{name: "a removal, the auth role's deletion has its answer cut", hits: vaultCall(remove, role), play: plays(tap.Fault{CutAfter: true}), want: retry, removal: true},
 		{name: "a removal, the entity cannot be found", hits: lookup, play: answers(http.StatusInternalServerError, jsonText, `{"errors":["internal error"]}`), want: retry, removal: true},
 		{name: "a removal, the entity cannot be found, 400", hits: lookup, play: answers(http.StatusBadRequest, jsonText, `{"errors":["leadership lost while committing log"]}`), want: retry, removal: true},
-		{name: "a removal, the entity cannot be deleted", hits: entity, play: down, want: retry, removal: true},
 		{name: "a removal, the entity's deletion has its answer cut", hits: entity, play: plays(tap.Fault{CutAfter: true}), want: retry, removal: true},
 		{name: "a removal, a policy cannot be deleted", hits: vaultCall(remove, "sys/policies/acl/"), want: retry, removal: true,
 			play: answers(http.StatusBadRequest, jsonText, `{"errors":["failed to delete policy: leadership lost while committing log"]}`)},
-		{name: "a removal, a PKI role cannot be deleted", hits: vaultCall(remove, "/pki/k8s/roles/"), play: down, want: retry, removal: true},
-		{name: "a removal, the accesslist entry cannot be deleted", hits: vaultCall(remove, "/identity-accesslist/"), play: down, want: retry, removal: true},
 		{name: "a removal, 429 with Retry-After of an hour", hits: vaultCall(remove, ""), want: retry, removal: true,
 			play: plays(tap.Fault{Status: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"3600"}}})},
 	}
