@@ -65,8 +65,8 @@ validate: ## check everything that is deployed, without an account: cfn-lint, th
 	cd $(LAB) && $(GO) run ./cmd/lab validate
 	cd $(LAB) && $(GO) test -count=1 ./stack ./bootstrap
 
-soak: build ## run a fleet that comes and goes under faults (FOR=30m INSTANCES=500); then all must agree
-	@cd $(LAB) && $(GO) run ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500)
+soak: build ## run a fleet that comes and goes under faults (FOR=30m INSTANCES=500; CLUSTER=1: on three nodes of Vault that go down and come back); then all must agree
+	@cd $(LAB) && $(GO) run ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500) $(if $(CLUSTER),-cluster)
 
 bench: build ## measure launch storms, cold starts, the comparison of a fleet and the race for the first login, as tables (FULL=true: 50,000 too; QUICK=1: only counts calls)
 	@cd $(LAB) && $(GO) run ./cmd/bench $(if $(FULL),-full) $(if $(QUICK),-quick,&& $(GO) run ./cmd/lab race)

@@ -95,12 +95,7 @@ func (c *churn) live(ctx context.Context, l life) {
 	c.wait(ctx, l.age/3)
 	var session *fleet.Session
 	if l.logsIn {
-		session, err = c.world.Fleet.Login(ctx, c.world.AuthMount, i, "")
-		c.count(func(n *counts) {
-			if n.logins++; err != nil {
-				n.loginsRefused++ // not granted yet, or of no profile
-			}
-		})
+		session = c.login(ctx, i)
 	}
 	if l.tags {
 		if err := c.world.Fleet.SetTags(ctx, i, map[string]string{"soak": i.ID}); err != nil {
@@ -126,6 +121,25 @@ func (c *churn) live(ctx context.Context, l life) {
 		c.plan.sessions[i.ID] = session
 		c.mu.Unlock()
 	}
+}
+
+// login logs in as Vault Agent does, again after a refusal: not granted yet, of no profile, or no leader. It returns nil if no
+// attempt succeeded.
+func (c *churn) login(ctx context.Context, i fleet.Instance) *fleet.Session {
+	const attempts, pause = 5, 2 * time.Second
+	for range attempts {
+		session, err := c.world.Fleet.Login(ctx, c.world.AuthMount, i, "")
+		c.count(func(n *counts) {
+			if n.logins++; err != nil {
+				n.loginsRefused++
+			}
+		})
+		if err == nil {
+			return session
+		}
+		c.wait(ctx, pause)
+	}
+	return nil
 }
 
 // stop stops an instance and starts it again, even if the time ends in between: at the end an instance runs or has terminated.

@@ -46,6 +46,8 @@ func dynamoSays(status int, code string) tap.Fault {
 
 const throttledXML = `<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message></Error></Errors><RequestID>x</RequestID></Response>`
 
+const sealed = "Vault sealed (503)"
+
 // kinds returns the faults that are injected, one after the other.
 func kinds() []kind {
 	afterwards := vaultSays(http.StatusInternalServerError, "the answer is lost")
@@ -53,7 +55,7 @@ func kinds() []kind {
 	throttled := vaultSays(http.StatusTooManyRequests, "rate limit")
 	throttled.Header.Set("Retry-After", "1")
 	return []kind{
-		{"Vault sealed (503)", toVault, anyCall, vaultSays(http.StatusServiceUnavailable, "Vault is sealed")},
+		{sealed, toVault, anyCall, vaultSays(http.StatusServiceUnavailable, "Vault is sealed")},
 		{"Vault throttles (429)", toVault, anyCall, throttled},
 		{"Vault took effect, answered 500", toVault, anyCall, afterwards},
 		{"Vault cuts the connection", toVault, anyCall, tap.Fault{CutBefore: true}},
@@ -91,6 +93,9 @@ const (
 // run injects faults until the context ends, and then removes them.
 func (w *injector) run(ctx context.Context) {
 	all := kinds()
+	if w.world.Cluster != nil { // whose leader is really sealed
+		all = slices.DeleteFunc(all, func(k kind) bool { return k.name == sealed })
+	}
 	defer w.clear()
 	for n := 0; ; n++ {
 		if n%len(all) == 0 {
@@ -108,9 +113,7 @@ func (w *injector) run(ctx context.Context) {
 			if !hit || !k.match(c) {
 				return nil
 			}
-			w.mu.Lock()
-			w.counts[k.name]++
-			w.mu.Unlock()
+			w.count(k.name)
 			fault := k.fault
 			return &fault
 		})
@@ -129,6 +132,12 @@ func (w *injector) run(ctx context.Context) {
 		case <-time.After(kindTime):
 		}
 	}
+}
+
+func (w *injector) count(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts[name]++
 }
 
 func (w *injector) clear() {

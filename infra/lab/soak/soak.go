@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -41,7 +42,7 @@ const (
 	idleTimeout = 6 * time.Minute
 )
 
-// Run soaks a world where the functions call Vault through a tap. The error names every disagreement at the end.
+// Run soaks a world where the functions call Vault through a tap. In a world with a cluster, nodes go down and come back. The error names every disagreement at the end.
 func Run(ctx context.Context, w *lab.World, o Options, out io.Writer) error {
 	o.sessions = map[string]*fleet.Session{}
 	client := sqs.NewFromConfig(w.AWS)
@@ -63,14 +64,17 @@ func Run(ctx context.Context, w *lab.World, o Options, out io.Writer) error {
 
 	during, end := context.WithTimeout(ctx, o.For)
 	defer end()
-	ended := make(chan struct{}, 2)
-	go func() { faults.run(during); ended <- struct{}{} }()
-	go func() { watch.run(during); ended <- struct{}{} }()
+	nodes := &striker{cluster: w.Cluster, counts: faults, rng: dice(3)}
+	var running sync.WaitGroup
+	running.Go(func() { faults.run(during) })
+	running.Go(func() { watch.run(during) })
+	if w.Cluster != nil {
+		running.Go(func() { nodes.run(during) })
+	}
 	life.run(during)
 	end()
-	<-ended
-	<-ended
-	if err := ctx.Err(); err != nil {
+	running.Wait()
+	if err := errors.Join(ctx.Err(), errors.Join(nodes.errs...)); err != nil {
 		return err
 	}
 	quietAfter, err := watch.waitForIdle(ctx)

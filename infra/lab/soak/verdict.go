@@ -2,15 +2,18 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -57,8 +60,9 @@ func judge(ctx context.Context, w *lab.World, c *churn) (verdict, []error) {
 	}
 	for id, session := range c.plan.sessions {
 		e.deadTokens++
-		if _, err := session.Client.Auth().Token().LookupSelfWithContext(ctx); err == nil {
-			e.wrong("instance %s has terminated, but its token still works", id)
+		var refused *vaultapi.ResponseError
+		if _, err := session.Client.Auth().Token().LookupSelfWithContext(ctx); !errors.As(err, &refused) || refused.StatusCode != http.StatusForbidden {
+			e.wrong("instance %s has terminated, but Vault does not refuse its token: %v", id, err)
 		}
 	}
 	return e.verdict, e.errs

@@ -31,7 +31,7 @@ func main() {
 	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak, "race": runRace, "matrix": runMatrix}
 	withArguments := len(os.Args) > 1 && (os.Args[1] == "soak" || os.Args[1] == "matrix")
 	if len(os.Args) < 2 || (len(os.Args) > 2 && !withArguments) || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|matrix [version or path]...|soak [-for 30m] [-instances 500] [-seed n]")
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|matrix [version or path]...|soak [-for 30m] [-instances 500] [-seed n] [-cluster]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
 	if err := commands[os.Args[1]](ctx); err != nil {

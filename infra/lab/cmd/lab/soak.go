@@ -17,10 +17,11 @@ func runSoak(ctx context.Context) error {
 	flags.DurationVar(&o.For, "for", 30*time.Minute, "time during which instances are launched and terminated")
 	flags.IntVar(&o.Instances, "instances", 500, "number of instances")
 	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "seed of the random numbers, to repeat a run")
+	cluster := flags.Bool("cluster", false, "run Vault as three nodes that go down and come back")
 	if err := flags.Parse(os.Args[2:]); err != nil {
 		return err
 	}
 	world := options()
-	world.VaultFaultTap = true
+	world.VaultFaultTap, world.VaultCluster = true, *cluster
 	return in(ctx, world, func(w *lab.World) error { return soak.Run(ctx, w, o, os.Stdout) })
 }
