@@ -142,7 +142,7 @@ func clientOf(address, caPEM string) (*api.Client, error) {
 		return nil, fmt.Errorf("making a client of %s: %w", address, cfg.Error)
 	}
 	// One request, to this server alone: the lab's user may have settings of a Vault of their own.
-	cfg.Address, cfg.Timeout, cfg.MaxRetries = address, 10*time.Second, 0
+	cfg.Address, cfg.Timeout, cfg.MaxRetries = address, 30*time.Second, 0
 	if err := cfg.ConfigureTLS(&api.TLSConfig{CACertBytes: []byte(caPEM)}); err != nil {
 		return nil, fmt.Errorf("trusting the CA of %s: %w", address, err)
 	}
