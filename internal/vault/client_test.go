@@ -125,6 +125,9 @@ func TestStatus400_RefusesOnlyAWrongWrite(t *testing.T) {
 		"a policy that could not be stored": {policy, "failed to persist policy: leadership lost while committing log", write, fault.Retry},
 		"a policy that could not be deleted": {policy, "failed to delete policy: leadership lost while committing log",
 			func(c *vault.Client, path string) error { return c.Delete(context.Background(), path) }, fault.Retry},
+		"a policy that a former leader could not delete": {policy, "failed to delete policy: node is not the leader",
+			func(c *vault.Client, path string) error { return c.Delete(context.Background(), path) }, fault.Retry},
+		"a policy that a former leader could not store": {policy, "failed to persist policy: node is not the leader", write, fault.Retry},
 		"leases that could not be revoked": {"sys/leases/revoke-prefix/x", "failed to revoke",
 			func(c *vault.Client, _ string) error { return c.RevokePrefix(context.Background(), "x") }, fault.Retry},
 		"a read": {"some/path", "x", func(c *vault.Client, path string) error {
