@@ -27,7 +27,7 @@ var (
 // Vault are the settings of the connection to Vault and the login.
 type Vault struct {
 	Addr           string // https://host:port
-	Namespace      string
+	Namespace      string // without slashes at its ends; empty: the root namespace
 	CASecretARN    string // empty: the system's roots
 	LoginMethod    string // LoginIAM, LoginAppRole or LoginToken
 	LoginSecretARN string
@@ -116,7 +116,7 @@ func read(r *reader) Settings {
 		DeploymentID: r.text("DEPLOYMENT_ID", "", required),
 		Vault: Vault{
 			Addr:           r.address("VAULT_ADDR", required),
-			Namespace:      r.form("VAULT_NAMESPACE", "", mountPath, optional),
+			Namespace:      r.namespace("VAULT_NAMESPACE"),
 			CASecretARN:    r.form("VAULT_CA_SECRET_ARN", "", secretARN, optional),
 			LoginMethod:    r.oneOf("VAULT_LOGIN_METHOD", LoginIAM, LoginAppRole, LoginToken),
 			LoginSecretARN: r.form("VAULT_LOGIN_SECRET_ARN", "", secretARN, optional),
@@ -199,6 +199,15 @@ func (r *reader) form(name, standard string, want facts.Form, isRequired bool) s
 		r.invalid(name, fmt.Sprintf("%q is not of the form %s", v, want))
 	}
 	return v
+}
+
+// namespace returns the path of a namespace, empty for the root one.
+func (r *reader) namespace(name string) string {
+	path, err := grant.ParseNamespace(r.text(name, "", optional))
+	if err != nil {
+		r.invalid(name, err.Error())
+	}
+	return path
 }
 
 // oneOf returns a variable that must be one of the values. The first is the default.

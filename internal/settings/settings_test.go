@@ -57,6 +57,8 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"a Vault address with a path":            {map[string]string{"VAULT_ADDR": "https://vault/v1"}, settings.ErrInvalid, "VAULT_ADDR"},
 		"a Vault address with a password":        {map[string]string{"VAULT_ADDR": "https://u:p@vault"}, settings.ErrInvalid, "VAULT_ADDR"},
 		"an unencrypted Vault on the network":    {map[string]string{"VAULT_ADDR": "http://vault.example.com:8200"}, settings.ErrInvalid, "VAULT_ADDR"},
+		"a namespace with a wildcard":            {map[string]string{"VAULT_NAMESPACE": "team/*"}, settings.ErrInvalid, "VAULT_NAMESPACE"},
+		"a namespace that no server has":         {map[string]string{"VAULT_NAMESPACE": "team/sys"}, settings.ErrInvalid, "VAULT_NAMESPACE"},
 		"a CA that is not a secret's ARN":        {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
 		"an unknown login method":                {map[string]string{"VAULT_LOGIN_METHOD": "ldap"}, settings.ErrInvalid, "VAULT_LOGIN_METHOD"},
 		"approle without its secret":             {map[string]string{"VAULT_LOGIN_METHOD": "approle"}, settings.ErrMissing, "VAULT_LOGIN_SECRET_ARN"},
@@ -97,7 +99,7 @@ func TestSettings_ReportEveryFaultAtOnce(t *testing.T) {
 
 func TestSettings_AreAllRead(t *testing.T) {
 	got, err := load(map[string]string{
-		"VAULT_ADDR": "https://vault:8200/", "VAULT_NAMESPACE": "team/a", "VAULT_CA_SECRET_ARN": secret,
+		"VAULT_ADDR": "https://vault:8200/", "VAULT_NAMESPACE": "/team/a/", "VAULT_CA_SECRET_ARN": secret,
 		"VAULT_LOGIN_METHOD": "approle", "VAULT_LOGIN_SECRET_ARN": secret, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_ROLE": "fn",
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "MEMBER_ROLE_EXTERNAL_ID": "fleet:7", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",

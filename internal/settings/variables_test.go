@@ -34,7 +34,7 @@ func variables() []variable {
 		{name: "TABLE_NAME", required: true, meaning: "DynamoDB table of the ledger"},
 		{name: "DEPLOYMENT_ID", required: true, meaning: "the deployment's ID, the owner in every marker: the stack's name"},
 		{name: "VAULT_ADDR", required: true, meaning: "address of Vault, https://host:port"},
-		{name: "VAULT_NAMESPACE", meaning: "Vault Enterprise namespace"},
+		{name: "VAULT_NAMESPACE", meaning: "namespace of Vault Enterprise or OpenBao; empty for the root one"},
 		{name: "VAULT_CA_SECRET_ARN",
 			meaning: "secret whose string is the PEM bundle that Vault's certificate chains to; empty for the system's roots"},
 		{name: "VAULT_LOGIN_METHOD", values: []string{"iam", "approle", "token"},
