@@ -21,7 +21,7 @@ const (
 func printAnswer(out io.Writer, a answer) error {
 	var b strings.Builder
 	s := a.Scanned
-	fmt.Fprintf(&b, "%s: compared %s in EC2, %s, %s, %s and %s in %s\n", printable(string(a.Mode)),
+	fmt.Fprintf(&b, "%s%s: compared %s in EC2, %s, %s, %s and %s in %s\n", printable(string(a.Mode)), inNamespace(a),
 		count(s.Instances, "instance"), count(s.Records, "ledger record"), count(s.Policies, "policy"),
 		count(s.AuthRoles, "auth role"), count(s.PKIRoles, "PKI role"), (time.Duration(a.DurationMs) * time.Millisecond).String())
 	if len(a.Drift) > 0 {
@@ -45,6 +45,14 @@ func printAnswer(out io.Writer, a answer) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// inNamespace returns Vault's namespace as an answer's first line names it; empty for the root one.
+func inNamespace(a answer) string {
+	if a.Namespace == "" {
+		return ""
+	}
+	return " in Vault's namespace " + printable(a.Namespace)
 }
 
 // table prints the rows with each column as wide as its widest cell. The path may be long and comes last.

@@ -83,6 +83,19 @@ func TestPrint_ReportsAFleetInOrder(t *testing.T) {
 	golden(t, "in-order", printed(t, a))
 }
 
+// Paths are relative to the namespace, so an operator who reads them must see it.
+func TestPrint_NamesTheNamespace(t *testing.T) {
+	a := threeRows()
+	a.Namespace = "team/a\n"
+	if out := printed(t, a); !strings.HasPrefix(out, `detect in Vault's namespace team/a\n: compared 4 instances`) {
+		t.Errorf("the first line must name the namespace, without its control characters:\n%s", out)
+	}
+	var b bytes.Buffer
+	if err := printTeardown(&b, a); err != nil || !strings.HasPrefix(b.String(), "teardown in Vault's namespace team/a") {
+		t.Errorf("got %q, %v, want the namespace in the first line", b.String(), err)
+	}
+}
+
 func TestPrint_ReportsRepairsAndBlocks(t *testing.T) {
 	a := threeRows()
 	a.Mode = reconcile.Correct

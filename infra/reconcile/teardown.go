@@ -71,7 +71,7 @@ func printTeardown(out io.Writer, a answer) error {
 			failed = append(failed, d)
 		}
 	}
-	fmt.Fprintf(&b, "teardown: %s; removed %d, failed %d, conflicting %d\n",
+	fmt.Fprintf(&b, "teardown%s: %s; removed %d, failed %d, conflicting %d\n", inNamespace(a),
 		count(a.Scanned.Records, "ledger record"), a.Summary.Corrected, a.Summary.Failed, a.Summary.Conflicting)
 	if len(failed) > 0 {
 		b.WriteString("\n")

@@ -3,7 +3,8 @@
 // so it can run at any time; with -dry-run it writes nothing and prints them. A line that begins with "notice" reports
 // something that the command does not change, such as another policy that reaches the instances' objects.
 //
-// It connects to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE.
+// It connects to Vault as the vault command does: VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE. It makes no namespace: it stops
+// if the server has none of that name, or ignores namespaces.
 package main
 
 import (
@@ -15,8 +16,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
@@ -111,11 +110,11 @@ func run(ctx context.Context, o options) error {
 		fmt.Print(bootstrapPolicy(profiles, o))
 		return nil
 	}
-	client, err := api.NewClient(nil)
+	client, namespace, err := newClient()
 	if err != nil {
-		return fmt.Errorf("making the Vault client: %w", err)
+		return err
 	}
-	s := setup{options: o, vault: client.Logical(), api: client, profiles: profiles, out: os.Stdout, made: map[string]bool{}}
+	s := setup{options: o, vault: client.Logical(), api: client, namespace: namespace, profiles: profiles, out: os.Stdout, made: map[string]bool{}}
 	for _, p := range profiles.Profiles {
 		if p.Barred != nil {
 			s.notice("profile %s: nothing new is granted by it, and existing grants stay: %v", p.Name, p.Barred)

@@ -24,13 +24,14 @@ const callTimeout = 30 * time.Second
 // setup applies the wanted state step by step and prints each step.
 type setup struct {
 	options
-	vault    *api.Logical
-	api      *api.Client // for what Logical cannot ask
-	profiles *grant.Set
-	out      io.Writer
-	made     map[string]bool // mounts that this run made, or would make in a dry run
-	seen     int
-	changed  int
+	vault     *api.Logical
+	api       *api.Client // for what Logical cannot ask
+	namespace string      // of api; empty for the root one
+	profiles  *grant.Set
+	out       io.Writer
+	made      map[string]bool // mounts that this run made, or would make in a dry run
+	seen      int
+	changed   int
 }
 
 func (s *setup) apply(ctx context.Context) error {
@@ -44,12 +45,15 @@ func (s *setup) apply(ctx context.Context) error {
 			return fmt.Errorf("-deployment: %w", err)
 		}
 	}
+	if err := s.checkNamespace(ctx); err != nil {
+		return err
+	}
 	for _, step := range []func(context.Context) error{
 		s.checkAliases, s.checkOwners, s.checkExternalID, // before anything is written
 		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.survey,
 	} {
 		if err := step(ctx); err != nil {
-			return err
+			return s.inNamespace(err)
 		}
 	}
 	return nil

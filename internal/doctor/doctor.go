@@ -19,6 +19,8 @@ import (
 type Server interface {
 	// Health returns the server's state, without a login.
 	Health(ctx context.Context) (vault.Health, error)
+	// CheckNamespace returns vault.ErrNamespacesIgnored, vault.ErrNoNamespace, or the error of a call. It makes no login.
+	CheckNamespace(ctx context.Context) error
 	Login(ctx context.Context) error
 }
 
@@ -70,6 +72,8 @@ type Options struct {
 	Deployment string
 	// Rights are the rights that the function's token must have, and the only ones it may have.
 	Rights []rights.Right
+	// Namespace is Vault's namespace; empty for the root one.
+	Namespace string
 	// AuthMount is the auth mount of the instances' roles.
 	AuthMount string
 	// LoginMount is the auth mount at which the functions log in.
@@ -139,10 +143,12 @@ func (d Doctor) Examine(ctx context.Context) Report {
 func (d Doctor) steps() []*step {
 	own := &step{name: "aws identity", check: d.identity}
 	server := &step{name: "vault", check: d.server}
-	login := &step{name: "vault login", needs: []*step{server}, check: d.login}
+	namespace := &step{name: "vault namespace", needs: []*step{server}, check: d.namespace}
+	login := &step{name: "vault login", needs: []*step{namespace}, check: d.login}
 	steps := []*step{
 		server,
 		{name: "vault version", needs: []*step{server}, check: d.version},
+		namespace,
 		login,
 		{name: "vault rights", needs: []*step{login}, check: d.hasRights},
 		{name: "vault bounds", needs: []*step{login}, check: d.hasOnlyRights},

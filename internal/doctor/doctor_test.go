@@ -21,7 +21,7 @@ const identity, mounts = "auth/aws/config/identity", "sys/internal/ui/mounts/"
 
 // names are the names of all checks of a healthy world, in the report's order.
 var names = []string{
-	"vault", "vault version", "vault login", "vault rights", "vault bounds",
+	"vault", "vault version", "vault namespace", "vault login", "vault rights", "vault bounds",
 	"auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
 	"pki owner " + pki, "pki roles " + pki, "names in vault",
 	"aws identity", "member role own account", "iam own account", "ec2 own account us-east-1", "ec2 own account eu-central-1",
@@ -47,7 +47,7 @@ func TestDoctor_HealthyChecksNeedNoRemedy(t *testing.T) {
 }
 
 func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
-	noVault, noMount, noPKI, noTable := names[:13], names[5:8], names[8:12], names[21:25]
+	noVault, noMount, noPKI, noTable := names[:14], names[6:9], names[9:13], names[22:26]
 	for name, row := range map[string]struct {
 		spoil  func(*world)
 		fails  []string // the first names the cause
@@ -60,9 +60,22 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"Vault waits for a disaster": {func(w *world) { w.health.DRSecondary = true }, noVault, "disaster", "primary"},
 		"a Vault that is too old":    {func(w *world) { w.health.Server.Version = "1.15.6" }, names[1:2], "older than 1.16", "upgrade Vault"},
 		"a detached standby":         {func(w *world) { w.health.Standby, w.health.Detached = true, true }, noVault, "active server", "load balancer"},
+		"a server that ignores namespaces": {
+			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNamespacesIgnored)), names[2:14], "root namespace", "unset VAULT_NAMESPACE",
+		},
+		"a namespace that does not exist": {
+			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNoNamespace)), names[2:14], "no such namespace", "VAULT_NAMESPACE=team",
+		},
+		"a namespace that cannot be looked for": {
+			namespaced(errors.New("looking for the namespace team: status 429")), names[2:14], "429", "vault",
+		},
+		"the login in a namespace is refused": {
+			func(w *world) { w.options.Namespace, w.loginErr = "team", errors.New("status 403: permission denied") },
+			names[3:14], "permission denied", "infra/vault (VAULT_NAMESPACE=team) with -function-role reconcile=",
+		},
 		"the login is refused": {
 			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
-			names[2:13], "does not belong", "-function-role reconcile=",
+			names[3:14], "does not belong", "-function-role reconcile=",
 		},
 		"a right is missing": {
 			can("alice/pki/k8s/roles/i-00000000000000000", "read", "update"),
@@ -128,10 +141,10 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault"},
 		"STS cannot be reached": {
 			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
-			append([]string{"aws identity", "accounts of auth/aws"}, names[14:21]...), "timeout", "STS",
+			append([]string{"aws identity", "accounts of auth/aws"}, names[15:22]...), "timeout", "STS",
 		},
 		"a member role that does not trust the function": {
-			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[18:21], "not authorised", "MEMBER_ROLE_NAME",
+			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[19:22], "not authorised", "MEMBER_ROLE_NAME",
 		},
 		"IAM denies": {
 			func(w *world) { w.profileErrs[own] = refusal{"AccessDenied"} }, []string{"iam own account"}, "AccessDenied", "allow iam:GetInstanceProfile",
@@ -224,6 +237,8 @@ func TestDoctor_ReportsHarmlessFindingsAsOK(t *testing.T) {
 		"OpenBao's differences":                        {openBao("2.5.5"), "vault version", "an empty not_after is refused"},
 		"OpenBao newer than the tests ran on":          {openBao("2.6.0"), "vault version", "OpenBao 2.6.0; the tests never ran on this version"},
 		"an unknown version":                           {func(w *world) { w.health.Server.Version = "next" }, "vault version", `"next"`},
+		"the root namespace":                           {func(*world) {}, "vault namespace", "root namespace"},
+		"a namespace":                                  {func(w *world) { w.options.Namespace = "team" }, "vault namespace", "in the namespace team"},
 		"a standby":                                    {func(w *world) { w.health.Standby = true }, "vault", "standby"},
 		"the alias by role_id":                         {holds(identity, "ec2_alias", "role_id"), "aliases of auth/aws", "cannot find the entities"},
 		"an iam_alias that no profile uses":            {holds(identity, "iam_alias", "unique_id"), "aliases of auth/aws", "unique_id"},

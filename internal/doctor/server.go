@@ -74,6 +74,24 @@ func consequences(server vault.Server) []string {
 	return append(facts, "not_after is limited to a PKI role's max_ttl")
 }
 
+// namespace checks that the server acts in the deployment's namespace. In the root namespace of a server that ignores namespaces, the
+// checks after this one would examine another deployment's objects, or none.
+func (d Doctor) namespace(ctx context.Context) finding {
+	if d.Namespace == "" {
+		return good("VAULT_NAMESPACE is not set: the functions act in the root namespace")
+	}
+	err := d.Server.CheckNamespace(ctx)
+	switch {
+	case errors.Is(err, vault.ErrNamespacesIgnored):
+		return bad("unset VAULT_NAMESPACE (VaultNamespace), or point VAULT_ADDR at a server with namespaces: Vault Enterprise, HCP Vault or OpenBao", "%v", err)
+	case errors.Is(err, vault.ErrNoNamespace):
+		return bad("correct VAULT_NAMESPACE (VaultNamespace), or create the namespace (vault namespace create) and run infra/vault with VAULT_NAMESPACE="+d.Namespace, "%v", err)
+	case err != nil:
+		return bad("see the check \"vault\"", "%v", err)
+	}
+	return good("the functions act in the namespace %s, and all paths are relative to it", d.Namespace)
+}
+
 // login checks that Vault accepts the function's own login.
 func (d Doctor) login(ctx context.Context) finding {
 	if err := d.Server.Login(ctx); err != nil {
@@ -82,8 +100,16 @@ func (d Doctor) login(ctx context.Context) finding {
 	return good("the function logs in at auth/%s", d.LoginMount)
 }
 
+// inNamespace returns how a remedy's command gets the namespace; empty for the root one.
+func (d Doctor) inNamespace() string {
+	if d.Namespace == "" {
+		return ""
+	}
+	return " (VAULT_NAMESPACE=" + d.Namespace + ")"
+}
+
 func (d Doctor) loginRemedy() string {
-	return "run infra/vault with -function-role reconcile=<the function's IAM role> and compare VAULT_LOGIN_ROLE, VAULT_IAM_SERVER_ID and VAULT_STS_REGION with auth/" +
+	return "run infra/vault" + d.inNamespace() + " with -function-role reconcile=<the function's IAM role> and compare VAULT_LOGIN_ROLE, VAULT_IAM_SERVER_ID and VAULT_STS_REGION with auth/" +
 		d.LoginMount + "; with approle or token, renew the secret of VAULT_LOGIN_SECRET_ARN"
 }
 

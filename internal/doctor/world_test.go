@@ -33,6 +33,7 @@ type world struct {
 
 	health       vault.Health
 	healthErr    error
+	namespaceErr error
 	loginErr     error
 	objects      map[string]map[string]any
 	objectErrs   map[string]error
@@ -71,6 +72,10 @@ func openBao(version string) func(*world) {
 }
 
 func fails(path string, err error) func(*world) { return func(w *world) { w.objectErrs[path] = err } }
+
+func namespaced(err error) func(*world) {
+	return func(w *world) { w.options.Namespace, w.namespaceErr = "team", err }
+}
 
 func lists(path string, names ...string) func(*world) {
 	return func(w *world) { w.lists[path] = names }
@@ -148,6 +153,7 @@ func (w *world) examine(t *testing.T) doctor.Report {
 }
 
 func (w *world) Health(context.Context) (vault.Health, error) { return w.health, w.healthErr }
+func (w *world) CheckNamespace(context.Context) error         { return w.namespaceErr }
 func (w *world) Login(context.Context) error                  { return w.loginErr }
 
 func (w *world) Read(_ context.Context, path string) (map[string]any, error) {

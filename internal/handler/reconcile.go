@@ -49,6 +49,8 @@ type ReconcileHandler struct {
 	Handler
 	Reconciler *reconcile.Reconciler
 	Doctor     Examiner
+	// Namespace is Vault's namespace, which the answers name; empty for the root one.
+	Namespace string
 	// Own is the queue that continues a run without a waiting invoker; nil for no queue.
 	Own Sender
 }
@@ -72,6 +74,7 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 		return h.tearDown(ctx, inv, in, hasInvoker)
 	}
 	answer := h.Reconciler.Run(ctx, in, inv, reconcile.Observer{Log: inv.log, Drift: inv.auditDrift})
+	answer.Namespace = h.Namespace
 	defer inv.tagInstances(ctx) // a tag that could not be set is logged, and is no drift
 	h.scheduleSecondCut(ctx, inv, reconcile.Input{Mode: reconcile.Correct, Force: true}, answer.Unfinished)
 	s := answer.Summary
@@ -110,6 +113,7 @@ func (h *ReconcileHandler) tearDown(ctx context.Context, inv *invocation, in rec
 		return nil, err
 	}
 	answer := h.Reconciler.TearDown(ctx, in, inv, reconcile.Observer{Log: inv.log, Drift: inv.auditDrift})
+	answer.Namespace = h.Namespace
 	defer inv.tagInstances(ctx)
 	h.scheduleSecondCut(ctx, inv, reconcile.Input{Mode: reconcile.Teardown, Confirm: in.Confirm}, answer.Unfinished)
 	if answer.Cursor != nil && !hasInvoker {

@@ -91,6 +91,24 @@ func TestReconcileInput_ReadsEachForm(t *testing.T) {
 	}
 }
 
+// The rows' paths are relative to the namespace.
+func TestReconcile_AnswerNamesTheNamespace(t *testing.T) {
+	for _, namespace := range []string{"team/a", ""} {
+		for _, payload := range []string{`{"mode":"detect"}`, `{"mode":"teardown","confirm":"d"}`} {
+			h, _ := newReconcile()
+			h.Namespace, h.Deployment = namespace, "d"
+			out, err := h.Invoke(t.Context(), []byte(payload))
+			var a map[string]any
+			if err != nil || json.Unmarshal(out, &a) != nil {
+				t.Fatalf("%s: %s, %v", payload, out, err)
+			}
+			if got, has := a["namespace"]; has != (namespace != "") || (has && got != namespace) {
+				t.Errorf("%s: seen namespace %v in the answer, want %q, and no field for the root namespace", payload, got, namespace)
+			}
+		}
+	}
+}
+
 func TestReconcile_ContinuesByQueueOrAnswer(t *testing.T) {
 	for payload, byQueue := range map[string]bool{
 		`{"mode":"detect"}`: false, `{"detail-type":"Scheduled Event"}`: true, `{"Records":[{"body":"{\"mode\":\"detect\",\"force\":true}"}]}`: true,

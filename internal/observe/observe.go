@@ -45,6 +45,8 @@ const (
 	KeyGroup    = "group" // Auto Scaling's
 	KeyHook     = "hook"
 	KeyResult   = "result"
+	// KeyNamespace is in every line if Vault's namespace is not the root one.
+	KeyNamespace = "vault_namespace"
 )
 
 // NewLogger makes a logger that writes JSON lines of a level and above.

@@ -6,7 +6,9 @@ import (
 
 // Answer is the answer to one invocation of a run.
 type Answer struct {
-	Mode          Mode    `json:"mode"`
+	Mode Mode `json:"mode"`
+	// Namespace is Vault's namespace, to which the paths of the rows are relative; empty for the root one.
+	Namespace     string  `json:"namespace,omitempty"`
 	Scanned       Scanned `json:"scanned"`
 	Drift         []Drift `json:"drift"`
 	Summary       Summary `json:"summary"`

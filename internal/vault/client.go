@@ -21,7 +21,8 @@ const CallTimeout = 10 * time.Second
 
 // Options configure a Client.
 type Options struct {
-	Addr      string
+	Addr string
+	// Namespace is the namespace of every request but Health; empty for the root namespace.
 	Namespace string
 	// CA returns the PEM bundle that Vault's certificate chains to; nil for the system's roots. It is called once, and again
 	// after Vault presented a certificate that the bundle does not cover.
@@ -68,7 +69,7 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 		if resp != nil {
 			defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
 		}
-		if statusOf(err) == http.StatusNotFound {
+		if isAbsent(err) {
 			return nil
 		}
 		if err != nil {
@@ -142,7 +143,7 @@ func warningsError(warnings []string) error {
 func (c *Client) Delete(ctx context.Context, path string) error {
 	return c.do(ctx, "deleting", path, func(ctx context.Context, v *Conn) error {
 		err := v.remove(ctx, path)
-		if statusOf(err) == http.StatusNotFound {
+		if isAbsent(err) {
 			return nil
 		}
 		return err
@@ -174,7 +175,7 @@ func (c *Client) do(ctx context.Context, operation, path string, call func(conte
 		}
 		err = fault.New(kindOf(err, operation, path), fmt.Errorf("%w%s", oneLine(err), remedy(err)))
 	}
-	return fmt.Errorf("%s %s in Vault: %w", operation, path, c.dropUntrusted(err))
+	return fmt.Errorf("%s %s in Vault%s: %w", operation, path, inNamespace(c.session.options.Namespace), c.dropUntrusted(err))
 }
 
 // callOnce runs one call with a deadline and reports its duration to Observe.

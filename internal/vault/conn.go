@@ -16,8 +16,10 @@ type Conn struct {
 	remove     func(ctx context.Context, path string) error
 	renew      func(ctx context.Context) (*api.Secret, error)
 	lookupSelf func(ctx context.Context) (*api.Secret, error)
-	// health carries no token and no namespace.
+	// health carries no token and no namespace: servers answer it in the root namespace only.
 	health func(ctx context.Context) (*http.Response, error)
+	// visit reads in a namespace, without a token, what every namespace shows to everyone: namespace.go.
+	visit func(ctx context.Context, namespace string) error
 	// withToken returns the same connection with another token.
 	withToken func(token string) (*Conn, error)
 }
@@ -44,9 +46,11 @@ func NewConn(c *api.Client, token, namespace string) *Conn {
 	clone := func() (*api.Client, error) {
 		other, err := c.Clone()
 		if err != nil {
-			err = fmt.Errorf("making the Vault client: %w", err)
+			return nil, fmt.Errorf("making the Vault client: %w", err)
 		}
-		return other, err
+		other.ClearToken()
+		other.ClearNamespace()
+		return other, nil
 	}
 	return &Conn{
 		read: func(ctx context.Context, path string, query map[string][]string) (*http.Response, error) {
@@ -70,13 +74,23 @@ func NewConn(c *api.Client, token, namespace string) *Conn {
 			if err != nil {
 				return nil, err
 			}
-			other.ClearToken()
-			other.ClearNamespace()
 			answer, err := other.Logical().ReadRawWithDataWithContext(ctx, "sys/health", answeredStates())
 			if answer == nil {
 				return nil, err
 			}
 			return answer.Response, err
+		},
+		visit: func(ctx context.Context, namespace string) error {
+			other, err := clone()
+			if err != nil {
+				return err
+			}
+			other.SetNamespace(namespace)
+			answer, err := other.Logical().ReadRawWithContext(ctx, openPath)
+			if answer != nil {
+				_ = answer.Body.Close() // unread
+			}
+			return err
 		},
 		withToken: func(token string) (*Conn, error) {
 			other, err := clone()

@@ -56,6 +56,8 @@ func kindOf(err error, operation, path string) fault.Kind {
 
 func remedy(err error) string {
 	switch {
+	case isWithoutNamespace(err):
+		return " (the server has no such namespace: correct VAULT_NAMESPACE, or create the namespace and run the Vault setup in it)"
 	case statusOf(err) == http.StatusForbidden:
 		return " (the function's Vault policy lacks this grant: run the Vault setup with the current profiles, and with -also-path for a path that no profile names any longer)"
 	case statusOf(err) == http.StatusNotFound:

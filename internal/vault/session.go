@@ -167,7 +167,7 @@ func (s *session) renewOrLogin(caller context.Context, t token, now time.Time) e
 	}
 	auth, err := s.options.Login(ctx, s.conn)
 	if err != nil {
-		err = fault.New(fault.Retry, fmt.Errorf("%w at %s: %w", ErrLogin, s.options.Addr, err))
+		err = fault.New(fault.Retry, fmt.Errorf("%w at %s%s: %w", ErrLogin, s.options.Addr, inNamespace(s.options.Namespace), err))
 		if !isExpired(caller) { // otherwise the caller's time ended, which says nothing about Vault
 			s.failed.err, s.failed.at = err, s.now()
 		}

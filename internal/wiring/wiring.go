@@ -75,6 +75,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.Rec
 	h := &handler.ReconcileHandler{
 		Handler:    p.handler("reconcile", converge.Duties{Make: true, Remove: true}),
 		Reconciler: &reconcile.Reconciler{Options: o},
+		Namespace:  p.settings.Vault.Namespace,
 	}
 	h.Doctor = p.doctor(s)
 	if s.QueueURL != "" {
@@ -101,6 +102,7 @@ func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		Namespace: p.settings.Vault.Namespace,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
 		RoleNames: roleNames(p.settings.Vault.LoginRole),
 	}}
@@ -137,6 +139,9 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 	}
 	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
+	if s.Vault.Namespace != "" {
+		p.log = p.log.With(observe.KeyNamespace, s.Vault.Namespace)
+	}
 	// Lambda's library logs a handler's error with the log package, which this makes a line of JSON too.
 	slog.SetDefault(p.log)
 	for _, profile := range profiles.Profiles {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
@@ -32,6 +33,26 @@ func TestReadyTag_MustNotDecideAMatch(t *testing.T) {
 		_, err := wiring.New(t.Context(), "provision", converge.Duties{Make: true}, func(name string) string { return env[name] })
 		if wrong != (err != nil) || (wrong && (!strings.Contains(err.Error(), "READY_TAG") || !strings.Contains(err.Error(), "a-worker"))) {
 			t.Errorf("READY_TAG=%s: got %v, want it refused: %v", key, err, wrong)
+		}
+	}
+}
+
+func TestNamespace_ReachesClientDoctorAndAnswers(t *testing.T) {
+	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
+		t.Setenv(name, value) // the SDK reads the process's own environment
+	}
+	for text, want := range map[string]string{"/team/a/": "team/a", "root": ""} {
+		env := map[string]string{"TABLE_NAME": "ledger", "DEPLOYMENT_ID": "d", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_NAMESPACE": text}
+		h, err := wiring.NewReconcile(t.Context(), func(name string) string { return env[name] })
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, ok := h.Doctor.(doctor.Doctor)
+		if !ok || h.Namespace != want || d.Namespace != want {
+			t.Errorf("%q: seen %q in the answers and %q in the doctor, want %q", text, h.Namespace, d.Namespace, want)
+		}
+		if err := d.Server.Login(t.Context()); err == nil || strings.Contains(err.Error(), "(namespace team/a)") != (want != "") {
+			t.Errorf("%q: the client's login must be in namespace %q: %v", text, want, err)
 		}
 	}
 }
