@@ -1,4 +1,5 @@
-# Settings for all kinds of instances. VAULT_ADDR and VAULT_CACERT are in /etc/vault-agent/vault.env.
+# Settings for all kinds of instances. VAULT_ADDR, VAULT_CACERT and VAULT_NAMESPACE are in /etc/vault-agent/vault.env. Agent reads them from
+# its environment, for the login and the templates alike.
 # https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent
 
 template_config {
