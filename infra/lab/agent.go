@@ -74,7 +74,7 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 	a.env = append(os.Environ(),
 		"PATH="+a.path("usr/bin")+":"+os.Getenv("PATH"),
 		"AWS_EC2_METADATA_V1_DISABLED=true", "AWS_EC2_METADATA_SERVICE_ENDPOINT="+a.Metadata.URL,
-		"VAULT_ADDR=https://"+a.forward.Addr().String(), "VAULT_CACERT="+a.path("etc/vault-agent/vault-ca.pem"),
+		"VAULT_ADDR=https://"+a.forward.Addr().String(), "VAULT_CACERT="+a.path("etc/vault-agent/vault-ca.pem"), "VAULT_NAMESPACE="+w.VaultNamespace,
 		"VAULT_AUTH_MOUNT="+w.AuthMount, "VAULT_IAM_SERVER_ID="+ServerID, "VAULT_STS_REGION="+w.Region,
 		"RUNTIME_DIRECTORY="+a.path("run/vault-agent"), "STATE_DIRECTORY="+a.path("var/lib/vault-agent"),
 	)
@@ -147,6 +147,10 @@ func write(path, text string, mode fs.FileMode) error {
 
 // Boot does the work of systemd for vault-agent.service: it runs identity, and then Agent with the files that identity wrote.
 func (a *Agent) Boot(ctx context.Context) error {
+	program, err := a.world.Binary.Agent(ctx, a.world.workspace) // which may build it
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second+a.options.Wait)
 	defer cancel()
 	select {
@@ -164,7 +168,7 @@ func (a *Agent) Boot(ctx context.Context) error {
 		return err
 	}
 	a.process, err = parts.Start(parts.Command{
-		Name: "Vault Agent on " + a.instance.ID, Path: a.world.Binary.Path, Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
+		Name: "Vault Agent on " + a.instance.ID, Path: program, Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
 		Args: []string{
 			"agent", "-config=" + a.path("etc/vault-agent/agent.hcl"), "-config=" + a.path("etc/vault-agent", a.options.Role+".hcl"),
 			"-config=" + a.path("run/vault-agent/login.hcl"),

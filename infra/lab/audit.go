@@ -15,7 +15,8 @@ import (
 type VaultRequest struct {
 	Time        time.Time
 	Operation   string // create, update, read, list, delete
-	Path        string
+	Path        string // relative to the namespace
+	Namespace   string // "a/b/"; empty for the root one
 	DisplayName string // of the token; empty for logins
 	RemoteAddr  string
 	Error       string // the reason of a refusal; empty if Vault accepted the request
@@ -62,6 +63,7 @@ func readAuditLog(file string, since time.Time) ([]VaultRequest, error) {
 			Request struct {
 				Operation, Path string
 				RemoteAddress   string `json:"remote_address"`
+				Namespace       struct{ Path string }
 			}
 		}
 		if err := json.Unmarshal(line, &entry); err != nil {
@@ -72,7 +74,7 @@ func readAuditLog(file string, since time.Time) ([]VaultRequest, error) {
 		}
 		if entry.Type == "request" && !entry.Time.Before(since) {
 			requests = append(requests, VaultRequest{
-				Time: entry.Time, Operation: entry.Request.Operation, Path: entry.Request.Path,
+				Time: entry.Time, Operation: entry.Request.Operation, Path: entry.Request.Path, Namespace: entry.Request.Namespace.Path,
 				DisplayName: entry.Auth.DisplayName, RemoteAddr: entry.Request.RemoteAddress, Error: entry.Error,
 			})
 		}

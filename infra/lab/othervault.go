@@ -25,13 +25,13 @@ func (w *World) OtherVault(ctx context.Context) (*World, error) {
 		Binary:    vault.Binary,
 		VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultToken: vault.RootToken, AuditLog: vault.AuditLog, RunDir: workspace.Run, Profiles: w.Profiles,
 		MotoURL: w.MotoURL, AWS: w.AWS, Dynamo: w.Dynamo, Stack: w.Stack,
-		AuthMount: w.AuthMount, Region: w.Region, AccountID: w.AccountID, opts: w.opts, workspace: workspace,
+		AuthMount: w.AuthMount, VaultNamespace: w.VaultNamespace, Region: w.Region, AccountID: w.AccountID, opts: w.opts, workspace: workspace,
 	}
-	if other.Vault, err = fleet.VaultClient(vault.Address, vault.CAPEM, vault.RootToken); err != nil {
+	if other.Vault, err = other.rootClient(); err != nil {
 		return nil, err
 	}
 	other.Fleet, err = fleet.New(fleet.Options{
-		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, QueuesFor: w.Stack.QueuesFor,
+		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultNamespace: w.VaultNamespace, QueuesFor: w.Stack.QueuesFor,
 	})
 	if err != nil {
 		return nil, err

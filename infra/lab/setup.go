@@ -15,11 +15,14 @@ const ServerID = "vault.lab"
 // Parameters returns the template's parameters that the lab's Vault requires.
 func Parameters() map[string]string { return map[string]string{"VaultIAMServerId": ServerID} }
 
-// SetupVault prepares Vault with infra/vault, the command that an operator runs, built into the build folder. Its output
-// goes to the run folder.
+// SetupVault makes the world's namespace, if it has one, and prepares Vault with infra/vault, the command that an operator runs, built
+// into the build folder. Its output goes to the run folder.
 func SetupVault(ctx context.Context, w *World) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	if err := w.makeNamespace(ctx); err != nil {
+		return err
+	}
 	out, err := w.VaultSetup(ctx)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
@@ -45,7 +48,7 @@ func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) 
 		"-templates-dir", w.Profiles,
 	}
 	setup := exec.CommandContext(ctx, filepath.Join(w.opts.BuildDir, "vault-setup"), append(args, more...)...)
-	setup.Env = append(os.Environ(), "VAULT_ADDR="+w.VaultAddr, "VAULT_CACERT="+ca, "VAULT_TOKEN="+w.VaultToken,
+	setup.Env = append(os.Environ(), "VAULT_ADDR="+w.VaultAddr, "VAULT_CACERT="+ca, "VAULT_TOKEN="+w.VaultToken, "VAULT_NAMESPACE="+w.VaultNamespace,
 		"AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey)
 	out, err := setup.CombinedOutput()
 	if err != nil {

@@ -33,9 +33,10 @@ type Options struct {
 	Template       string                           // <RepoRoot>/template.yaml
 	BuildDir       string                           // <RepoRoot>/build, holds <function>/bootstrap
 	StackName      string                           // lab
-	Parameters     map[string]string                // besides VaultAddr and VaultCASecretArn, which the lab sets
+	Parameters     map[string]string                // besides VaultAddr, VaultNamespace and VaultCASecretArn, which the lab sets
 	Region         string                           // us-east-1
 	AuthMount      string                           // aws; the mount that instances log in to
+	VaultNamespace string                           // of set-up, functions and instances; empty for the root one
 	FunctionEnv    map[string]string                // overrides the functions' variables
 	SetupVault     func(context.Context, *World) error
 	OnBatch        func(function string, b queue.Batch) // called with every batch; may be nil
@@ -58,27 +59,29 @@ type Servers struct{ Vault, Moto, DynamoDB *parts.Process }
 
 // World is the running lab. Maps are keyed by the template's logical IDs.
 type World struct {
-	Binary     vaultserver.Binary   // the program of Vault and of its Agent
-	Vault      *vaultapi.Client     // with the root token, not through a tap
+	Binary     vaultserver.Binary   // the program of Vault
+	Vault      *vaultapi.Client     // with the root token, in VaultNamespace, not through a tap
 	VaultAddr  string               // Vault itself; with VaultCluster its balancer
 	Cluster    *vaultserver.Cluster // nil without VaultCluster
 	VaultCAPEM string               // CAs of Vault and, with VaultFaultTap, of its tap
 	VaultToken string               // root
-	MotoURL    string               // moto itself, for Vault's own look-ups
-	AWS        aws.Config           // moto itself, home account
-	Dynamo     *dynamodb.Client     // DynamoDB Local itself
-	Stack      *stack.Stack
-	Functions  map[string]*sandbox.Function
-	Pollers    map[string]*queue.Poller // by the function they feed
-	Taps       Taps
-	Fleet      *fleet.Fleet
-	AuditLog   string // the pattern of Vault's audit logs, JSON lines: one file, or several of each node of a cluster
-	RunDir     string // this run's logs
-	Profiles   string // the folder of the profiles that the functions and Vault's set-up use
-	Servers    Servers
-	AuthMount  string
-	Region     string
-	AccountID  string
+	// VaultNamespace is the namespace of Vault's client, the set-up, the functions and the instances; empty for the root one.
+	VaultNamespace string
+	MotoURL        string           // moto itself, for Vault's own look-ups
+	AWS            aws.Config       // moto itself, home account
+	Dynamo         *dynamodb.Client // DynamoDB Local itself
+	Stack          *stack.Stack
+	Functions      map[string]*sandbox.Function
+	Pollers        map[string]*queue.Poller // by the function they feed
+	Taps           Taps
+	Fleet          *fleet.Fleet
+	AuditLog       string // the pattern of Vault's audit logs, JSON lines: one file, or several of each node of a cluster
+	RunDir         string // this run's logs
+	Profiles       string // the folder of the profiles that the functions and Vault's set-up use
+	Servers        Servers
+	AuthMount      string
+	Region         string
+	AccountID      string
 
 	opts      Options
 	workspace *parts.Workspace
@@ -103,7 +106,8 @@ func Start(ctx context.Context, o Options) (*World, error) {
 		return nil, fmt.Errorf("preparing the lab: %w", err)
 	}
 	w := &World{
-		opts: o, workspace: workspace, RunDir: workspace.Run, Region: o.Region, AuthMount: o.AuthMount, AccountID: parts.AccountID,
+		opts: o, workspace: workspace, RunDir: workspace.Run, Region: o.Region, AuthMount: o.AuthMount, VaultNamespace: o.VaultNamespace,
+		AccountID: parts.AccountID,
 		Functions: map[string]*sandbox.Function{}, Pollers: map[string]*queue.Poller{}, keys: map[string]string{},
 	}
 	if err := w.start(ctx); err != nil {
@@ -128,7 +132,7 @@ func (w *World) start(ctx context.Context) error {
 		return err
 	}
 	if w.Fleet, err = fleet.New(fleet.Options{
-		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: w.VaultAddr, VaultCAPEM: w.VaultCAPEM, QueuesFor: w.Stack.QueuesFor,
+		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: w.VaultAddr, VaultCAPEM: w.VaultCAPEM, VaultNamespace: w.VaultNamespace, QueuesFor: w.Stack.QueuesFor,
 	}); err != nil {
 		return err
 	}
@@ -187,7 +191,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Se
 	w.MotoURL, w.AWS, w.Dynamo = moto.URL, parts.Config(moto.URL, w.Region), dynamo.Client(w.Region)
 
 	var err error
-	if w.Vault, err = fleet.VaultClient(vault.Address, vault.CAPEM, vault.RootToken); err != nil {
+	if w.Vault, err = w.rootClient(); err != nil {
 		return nil, nil, err
 	}
 	if w.Taps.AWS, err = w.tap(tap.Options{Upstream: moto.URL}); err != nil {
@@ -253,7 +257,7 @@ func (w *World) deploy(ctx context.Context, expanded map[string]any, vaultAddr s
 	if err != nil {
 		return fmt.Errorf("storing Vault's CA in Secrets Manager: %w", err)
 	}
-	known := map[string]string{"VaultAddr": vaultAddr, "VaultCASecretArn": aws.ToString(secret.ARN)}
+	known := map[string]string{"VaultAddr": vaultAddr, "VaultNamespace": w.VaultNamespace, "VaultCASecretArn": aws.ToString(secret.ARN)}
 	parameters := map[string]string{}
 	declared, _ := expanded["Parameters"].(map[string]any)
 	for name, value := range known {

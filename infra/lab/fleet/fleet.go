@@ -25,6 +25,8 @@ type Options struct {
 	AccountID  string     // the home account
 	VaultAddr  string     // where instances log in
 	VaultCAPEM string
+	// VaultNamespace is the namespace of the instances' clients; empty for the root one.
+	VaultNamespace string
 	// QueuesFor returns the queues that the stack's rules feed with a state. Events
 	// of other accounts and regions go there directly, because moto's forwarding
 	// between event buses loses an event's account and region.

@@ -153,7 +153,11 @@ func (f *Fleet) VaultClient(token string) (*vaultapi.Client, error) {
 
 // ClientOn returns a client whose connections come from an instance's address.
 func (f *Fleet) ClientOn(i Instance, token string) (*vaultapi.Client, error) {
-	return vaultClient(f.opts.VaultAddr, f.opts.VaultCAPEM, token, i.PrivateIP)
+	client, err := vaultClient(f.opts.VaultAddr, f.opts.VaultCAPEM, token, i.PrivateIP)
+	if err == nil && f.opts.VaultNamespace != "" {
+		client.SetNamespace(f.opts.VaultNamespace)
+	}
+	return client, err
 }
 
 // VaultClient returns a client that reads no environment variables, does not

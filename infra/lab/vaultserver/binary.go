@@ -29,13 +29,23 @@ const (
 // oldest and newest are the supported minor versions of Vault 1.
 const oldest, newest = 16, 21
 
-// Binary is the program that runs as server, as Agent and as client.
+// Binary is the program that runs as server and as client.
 type Binary struct {
 	Path    string
 	Product string // Vault or OpenBao
 	Version string // "1.21.4", "1.21.4+ent"
 	// Plugin is OpenBao's plugin of the AWS auth method; empty for Vault, which contains it.
 	Plugin string
+}
+
+// Agent returns the program that runs as the instances' Agent. It is the same program, but for OpenBao a Vault: bao's agent has no
+// aws method.
+func (b Binary) Agent(ctx context.Context, w *parts.Workspace) (string, error) {
+	if b.Product != baoProduct {
+		return b.Path, nil
+	}
+	agent, _, err := findVault(ctx, w)
+	return agent.Path, err
 }
 
 // String returns product and version.
@@ -56,6 +66,11 @@ func find(ctx context.Context, w *parts.Workspace) (b Binary, source string, err
 	if chosen := os.Getenv(programEnv); chosen != "" {
 		return findChosen(ctx, w, chosen)
 	}
+	return findVault(ctx, w)
+}
+
+// findVault returns a supported `vault` on the PATH, else one built from Vault's Go module.
+func findVault(ctx context.Context, w *parts.Workspace) (b Binary, source string, err error) {
 	if path, err := exec.LookPath("vault"); err == nil {
 		b, err := identify(ctx, path)
 		if err == nil && b.supported() {

@@ -60,6 +60,11 @@ func TestFind_PrefersTheChosenProgram(t *testing.T) {
 	if b, err := Find(t.Context(), w); err != nil || b.Path != chosen {
 		t.Errorf("want the chosen program, whatever its version: got %+v, %v", b, err)
 	}
+	for product, want := range map[string]string{vaultProduct: "/a", baoProduct: onPath} {
+		if agent, err := (Binary{Path: "/a", Product: product}).Agent(t.Context(), w); err != nil || agent != want {
+			t.Errorf("the Agent beside %s: got %s, %v, want %s: bao's agent has no aws method", product, agent, err, want)
+		}
+	}
 	t.Setenv(programEnv, "1.2.3")
 	if _, err := Find(t.Context(), w); err == nil || !strings.Contains(err.Error(), "versions.go") {
 		t.Errorf("a version that cannot be built must be refused with the place to look: got %v", err)
