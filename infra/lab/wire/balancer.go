@@ -81,7 +81,7 @@ func (b *Balancer) forward(in net.Conn) {
 		dialer.LocalAddr = &net.TCPAddr{IP: from.IP}
 	}
 	for range b.backends {
-		c := b.backends[int(b.next.Add(1)%uint64(len(b.backends)))] //nolint:gosec // a small number
+		c := b.backends[int(b.next.Add(1)%uint64(len(b.backends)))]
 		if !c.isUsable() {
 			continue
 		}
