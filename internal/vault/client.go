@@ -39,8 +39,8 @@ type Options struct {
 }
 
 // Client is a client of one Vault server. It is safe for concurrent use. It sends each request once: the queue is the one layer
-// that retries. The exception is a refused token, which it replaces once. Every error has a fault kind and names the operation
-// and the path; none holds a token or a request body.
+// that retries. The exceptions are a refused token, which it replaces once, and a server that did nothing because it is behind,
+// which it asks again. Every error has a fault kind and names the operation and the path; none holds a token or a request body.
 type Client struct {
 	session *session
 }
@@ -178,10 +178,31 @@ func (c *Client) do(ctx context.Context, operation, path string, call func(conte
 	return fmt.Errorf("%s %s in Vault%s: %w", operation, path, inNamespace(c.session.options.Namespace), c.dropUntrusted(err))
 }
 
-// callOnce runs one call with a deadline and reports its duration to Observe.
+// callOnce runs one call with a deadline. A server that is behind did nothing: it is asked again, first to forward the request if
+// it may.
 func (c *Client) callOnce(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
 	ctx, cancel := withWallClockTimeout(ctx, CallTimeout)
 	defer cancel()
+	var err error
+	Looks{}.Until(ctx, func() bool {
+		if err = c.observe(ctx, conn, call); !isBehind(err) {
+			return true
+		}
+		if !c.session.state.cannotForward.Load() {
+			forwarded := c.observe(ctx, conn.forwarding, call)
+			if !refusesForwarding(forwarded) {
+				err = forwarded
+			} else {
+				c.session.state.cannotForward.Store(true)
+			}
+		}
+		return !isBehind(err)
+	})
+	return err
+}
+
+// observe runs one call and reports its duration to Observe.
+func (c *Client) observe(ctx context.Context, conn *Conn, call func(context.Context, *Conn) error) error {
 	start := time.Now() // by the monotonic clock, unlike Now
 	err := call(ctx, conn)
 	// Vault's answer beyond a rate limit quota: https://developer.hashicorp.com/vault/docs/concepts/resource-quotas

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -16,12 +17,14 @@ type Conn struct {
 	remove     func(ctx context.Context, path string) error
 	renew      func(ctx context.Context) (*api.Secret, error)
 	lookupSelf func(ctx context.Context) (*api.Secret, error)
-	// health carries no token and no namespace: servers answer it in the root namespace only.
+	// health carries no token and no namespace, since servers answer it in the root namespace only, and requires no state.
 	health func(ctx context.Context) (*http.Response, error)
 	// visit reads in a namespace, without a token, what every namespace shows to everyone: namespace.go.
 	visit func(ctx context.Context, namespace string) error
 	// withToken returns the same connection with another token.
 	withToken func(token string) (*Conn, error)
+	// forwarding is the same connection; it has a server that lacks the required state forward to the active one.
+	forwarding *Conn
 }
 
 // answeredStates returns the query by which sys/health answers every state of a server with a status that is no error.
@@ -37,12 +40,25 @@ func answeredStates() map[string][]string {
 // NewConn makes a Conn from a client, which it changes. An empty token or namespace means none: what the client read from the
 // environment is dropped.
 func NewConn(c *api.Client, token, namespace string) *Conn {
+	return newConn(c, token, namespace, &state{now: time.Now})
+}
+
+// newConn is NewConn with the state that reads require.
+func newConn(c *api.Client, token, namespace string, s *state) *Conn {
 	c.SetToken(token)
 	if namespace == "" {
 		c.ClearNamespace()
 	} else {
 		c.SetNamespace(namespace)
 	}
+	c = c.WithResponseCallbacks(s.record)
+	conn := connOf(c.WithRequestCallbacks(s.require), namespace, s)
+	conn.forwarding = connOf(c.WithRequestCallbacks(s.require, api.ForwardInconsistent()), namespace, s)
+	return conn
+}
+
+// connOf makes a Conn of a client with its callbacks. A clone of the client has none.
+func connOf(c *api.Client, namespace string, s *state) *Conn {
 	clone := func() (*api.Client, error) {
 		other, err := c.Clone()
 		if err != nil {
@@ -97,7 +113,7 @@ func NewConn(c *api.Client, token, namespace string) *Conn {
 			if err != nil {
 				return nil, err
 			}
-			return NewConn(other, token, namespace), nil
+			return newConn(other, token, namespace, s), nil
 		},
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
+// lookupPath finds an entity by its alias.
+const lookupPath = "identity/lookup/entity"
+
 // LoginMount is an auth mount, with the settings by which it names the identities of its logins.
 type LoginMount struct {
 	Path     string
@@ -59,8 +62,7 @@ func (c *Client) CutOff(ctx context.Context, m LoginMount, cut Cut) (int, error)
 	n := 0
 	var conflicts []error
 	for i, alias := range slices.Concat(cut.Sure, cut.Recorded) {
-		const lookup = "identity/lookup/entity"
-		entity, err := c.write(ctx, "looking up the alias "+alias+" by", lookup, map[string]any{
+		entity, err := c.write(ctx, "looking up the alias "+alias+" by", lookupPath, map[string]any{
 			"alias_name": alias, "alias_mount_accessor": m.Accessor,
 		})
 		if err != nil {

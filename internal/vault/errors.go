@@ -48,7 +48,7 @@ func kindOf(err error, operation, path string) fault.Kind {
 	case http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge:
 		return fault.Refuse
 	default:
-		// Outages (5xx, 429, 472, 473) end by themselves. A missing grant (403) or mount (404) needs a person: the event waits
+		// Outages (5xx, 429, 472, 473) and a lag (412) end by themselves. A missing grant (403) or mount (404) needs a person: the event waits
 		// in its queue, and in the end in the dead-letter queue.
 		return fault.Retry
 	}

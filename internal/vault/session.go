@@ -24,6 +24,7 @@ type Login func(ctx context.Context, c *Conn) (*api.SecretAuth, error)
 // session holds the connection and a token across warm invocations.
 type session struct {
 	options Options
+	state   *state // of all connections
 	// lock guards the fields below. It is a channel with room for one, so that waiting ends with the context.
 	lock  chan struct{}
 	conn  *Conn // without a token
@@ -49,7 +50,9 @@ type token struct {
 }
 
 func newSession(o Options) *session {
-	return &session{options: o, lock: make(chan struct{}, 1)}
+	s := &session{options: o, lock: make(chan struct{}, 1)}
+	s.state = &state{now: s.now}
+	return s
 }
 
 // now returns the wall-clock time without a monotonic reading.
@@ -127,7 +130,7 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
 	}
-	return NewConn(c, "", s.options.Namespace), nil
+	return newConn(c, "", s.options.Namespace, s.state), nil
 }
 
 // ensureToken renews or replaces the token after two thirds of its lifetime, so that it outlasts an invocation. When both fail,

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -25,9 +26,32 @@ type Vault struct {
 	// RoleDefaults are fields of every PKI role that a server has besides those that are written, with their default values;
 	// nil for Vault's, whose default values are left out.
 	RoleDefaults map[string]any
+	// Now returns the time; needed only where a client is behind.
+	Now func() time.Time
 
-	made int // role_ids and entities
+	made   int // role_ids and entities
+	former map[string][]version
 }
+
+// version is what was at a path until a write or delete of a client.
+type version struct {
+	object map[string]any
+	until  time.Time
+}
+
+// keepFormer keeps the object at a path, which is about to change.
+func (v *Vault) keepFormer(path string) {
+	if v.Now == nil {
+		return
+	}
+	if v.former == nil {
+		v.former = map[string][]version{}
+	}
+	v.former[path] = append(v.former[path], version{object: v.Objects[path], until: v.Now()})
+}
+
+// ForgetFormer has every client see the present object at a path.
+func (v *Vault) ForgetFormer(path string) { delete(v.former, path) }
 
 // Alias is the name of an identity on an auth mount.
 type Alias struct{ Mount, Name string }
@@ -78,9 +102,23 @@ func (v *Vault) EndLogin(l Login) {
 // Client has the methods of vault.Client on a Vault.
 type Client struct {
 	*Vault
+	// Behind is how old the objects are that Read and List show, as on a server that is behind.
+	Behind time.Duration
 	// Do makes each call if it is not nil. kind and path name the call, effect changes Vault and sets the answer, and the error of
 	// Do is the error of the call.
 	Do func(kind, path string, effect func() error) error
+}
+
+// shown returns the object that Read and List show at a path; nil for none.
+func (c Client) shown(path string) map[string]any {
+	object := c.Objects[path]
+	for _, v := range slices.Backward(c.former[path]) {
+		if c.Now().Sub(v.until) >= c.Behind {
+			break
+		}
+		object = v.object
+	}
+	return object
 }
 
 func (c Client) do(kind, path string, effect func() error) error {
@@ -93,7 +131,7 @@ func (c Client) do(kind, path string, effect func() error) error {
 // Read returns the object at a path, in the types that vault.Client decodes, or nil if there is none.
 func (c Client) Read(_ context.Context, path string) (out map[string]any, err error) {
 	err = c.do("read", path, func() error {
-		out, _ = decoded(c.Objects[path]).(map[string]any)
+		out, _ = decoded(c.shown(path)).(map[string]any)
 		return nil
 	})
 	return out, err
@@ -149,6 +187,7 @@ func (c Client) Write(_ context.Context, path string, fields map[string]any) err
 				stored["role_id"] = fmt.Sprintf("role-%d", c.made)
 			}
 		}
+		c.keepFormer(path)
 		c.Objects[path] = stored
 		return nil
 	})
@@ -157,6 +196,7 @@ func (c Client) Write(_ context.Context, path string, fields map[string]any) err
 // Delete deletes the object at a path, if there is one.
 func (c Client) Delete(_ context.Context, path string) error {
 	return c.do("delete", path, func() error {
+		c.keepFormer(path)
 		delete(c.Objects, path)
 		return nil
 	})
@@ -168,12 +208,17 @@ func (c Client) List(_ context.Context, path string) (out []string, err error) {
 		if path == "sys/policies/acl" {
 			out = append(out, "default", "root")
 		}
-		for at := range c.Objects {
-			if name, ok := strings.CutPrefix(at, path+"/"); ok && !strings.Contains(name, "/") {
+		paths := slices.Collect(maps.Keys(c.Objects))
+		if c.Behind > 0 {
+			paths = slices.AppendSeq(paths, maps.Keys(c.former))
+		}
+		for _, at := range paths {
+			if name, ok := strings.CutPrefix(at, path+"/"); ok && !strings.Contains(name, "/") && c.shown(at) != nil {
 				out = append(out, name)
 			}
 		}
 		slices.Sort(out)
+		out = slices.Compact(out)
 		return nil
 	})
 	return out, err
