@@ -78,4 +78,8 @@ func TestTimes_FitTheTemplate(t *testing.T) {
 			t.Errorf("%s is not longer than %s: %s", row.longer, row.shorter, row.why)
 		}
 	}
+	made := now.Add(-min(queueTime(t, "ProvisionQueue", "VisibilityTimeout"), queueTime(t, "DeprovisionQueue", "VisibilityTimeout")))
+	if converge.MayLag(&ledger.Record{MadeAt: &made}, now) {
+		t.Error("a message that comes back must judge what it reads: a doubt as long as the visibility timeout would send it back for ever")
+	}
 }

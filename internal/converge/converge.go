@@ -87,6 +87,8 @@ type Options struct {
 	OnShuttingDown bool
 	// RevokeCertificates revokes the leases of the certificates that the instance's PKI roles issued.
 	RevokeCertificates bool
+	// Looks repeats reads that may lag behind writes.
+	Looks vault.Looks
 	// NewOwner returns the name of one run in the lease it takes; never the same name twice.
 	NewOwner func() string
 	Now      func() time.Time

@@ -32,7 +32,7 @@ func (w *work) removeLogin(ctx context.Context, path string) (*login, int, error
 	id := w.record.InstanceID
 	l := &login{mount: m, cut: vault.Cut{InstanceID: id, Sure: []string{id}}, authType: w.record.LoginType}
 	// The role_id of Vault's answer is proof; a recorded one could have been written by anyone who can write the ledger.
-	current, err := w.Vault.Read(ctx, path)
+	current, err := w.readLogin(ctx, l, path)
 	if err != nil {
 		return nil, 0, err
 	}

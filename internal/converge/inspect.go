@@ -13,7 +13,15 @@ import (
 
 // inspect reads the objects at the paths of a grant, and refuses those that are not this deployment's. It returns the
 // objects that exist, by path.
-func (c *Converger) inspect(ctx context.Context, g *grant.Grant, old *ledger.Record) (map[string]map[string]any, error) {
+func (c *Converger) inspect(ctx context.Context, g *grant.Grant, old *ledger.Record) (found map[string]map[string]any, err error) {
+	err = c.again(ctx, old, func() error {
+		found, err = c.inspectOnce(ctx, g, old)
+		return err
+	})
+	return found, err
+}
+
+func (c *Converger) inspectOnce(ctx context.Context, g *grant.Grant, old *ledger.Record) (map[string]map[string]any, error) {
 	all := g.All()
 	objects := make([]ownership.Object, len(all))
 	for i, o := range all {

@@ -56,6 +56,8 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
 	next.ExtraPolicies, next.QuietUntil = len(g.Profile.Auth.ExtraPolicies) > 0, nil
 	next.LeavingSince = nil
+	now := w.Now().Round(0).UTC()
+	next.MadeAt = &now
 	next.EventTime, next.LastError = i.request.At.UTC(), ""
 	next.Objects = append(objectsOf(g, old), i.untracked...)
 	next.LoginType = g.Profile.Auth.Type

@@ -16,6 +16,9 @@ type work struct {
 	*Converger
 	owner  string
 	record *ledger.Record // as last written, with the lease
+	old    *ledger.Record // as read before the run; nil if there was none
+	// mayLag is MayLag of old.
+	mayLag bool
 	// removedHolders are the instances whose grants this run removed to free a name.
 	removedHolders []RemovedHolder
 }

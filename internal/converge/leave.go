@@ -107,7 +107,7 @@ func (c *Converger) recordToRemove(ctx context.Context, req Request) (*ledger.Re
 // recordOfLiving returns the record of an instance that may go on running, with the untracked objects to remove. It fails
 // if another deployment has adopted the instance. recheck is called last.
 func (c *Converger) recordOfLiving(ctx context.Context, req Request, old *ledger.Record, recheck func() error) (ledger.Record, error) {
-	if err := c.checkNotAdopted(ctx, old); err != nil {
+	if err := c.again(ctx, old, func() error { return c.checkNotAdopted(ctx, old) }); err != nil {
 		return ledger.Record{}, err
 	}
 	next, err := c.withUntracked(ctx, req, old)

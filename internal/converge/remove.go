@@ -10,7 +10,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ownership"
 )
 
 const (
@@ -44,7 +43,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	if quiet != nil && c.Now().Before(*quiet) {
 		return Outcome{}, unfinished(next.InstanceID, *quiet)
 	}
-	w := &work{Converger: c, owner: c.NewOwner()}
+	w := c.begin(r.old)
 	if next.State != ledger.Deprovisioning && next.UncutUntil != nil && !c.Now().Before(*next.UncutUntil) {
 		next.UncutUntil = nil // of an earlier auth role, whose tokens have expired
 	}
@@ -280,15 +279,8 @@ func (w *work) deleteAll(ctx context.Context, objects []ledger.Object) (foreign 
 // deleteObject deletes one recorded object. It reads a policy just before: one without our marker is not ours to delete.
 func (w *work) deleteObject(ctx context.Context, o ledger.Object) error {
 	if o.Kind == grant.KindPolicy {
-		current, err := w.Vault.Read(ctx, o.Path)
-		if err != nil {
+		if isOurs, err := w.isOursToDelete(ctx, o.Path); !isOurs {
 			return err
-		}
-		if current == nil {
-			return nil
-		}
-		if w.instance(w.record.InstanceID).OwnerOf(current) != ownership.Ours {
-			return fault.Conflictf("%s does not bear the marker of this deployment (%s) any more and is left alone", o.Path, w.Realm.Deployment)
 		}
 	}
 	return w.delete(ctx, o.Path)

@@ -19,6 +19,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
@@ -127,11 +128,11 @@ func (w *world) converger(duties converge.Duties, change ...func(*converge.Optio
 		w.t.Fatal(err)
 	}
 	owner := 0
-	vault := vaulttest.Client{Vault: w.Vault, Do: w.calling("vault")}
+	client := vaulttest.Client{Vault: w.Vault, Do: w.calling("vault")}
 	o := converge.Options{
 		Duties: duties, Profiles: set, Realm: grant.Realm{Deployment: "vault-ec2", AuthMount: "aws"},
-		Vault: vault, Cutter: vault, Ledger: ledgertest.Client{Table: w.Table, Now: func() time.Time { return w.now }, Do: w.calling("ledger")},
-		Instances: w.instances(), Mounts: w,
+		Vault: client, Cutter: client, Ledger: ledgertest.Client{Table: w.Table, Now: func() time.Time { return w.now }, Do: w.calling("ledger")},
+		Instances: w.instances(), Mounts: w, Looks: vault.Looks{Pause: time.Nanosecond},
 		NewOwner: func() string { owner++; return fmt.Sprintf("owner-%d-%p", owner, w) },
 		Now:      w.clock,
 	}

@@ -66,10 +66,13 @@ type Record struct {
 	LeavingSince *time.Time `dynamodbav:"leaving_since,omitempty"`
 	// FormerRoleIDs are the role_ids of deleted auth roles, whose tokens may live. A tombstone keeps them, since a login in
 	// flight during the removal can end after it.
-	FormerRoleIDs []string  `dynamodbav:"former_role_ids,omitempty"`
-	EventTime     time.Time `dynamodbav:"event_time"`
-	CreatedAt     time.Time `dynamodbav:"created_at"`
-	UpdatedAt     time.Time `dynamodbav:"updated_at"`
+	FormerRoleIDs []string `dynamodbav:"former_role_ids,omitempty"`
+	// MadeAt is when the last intent was written; nil in a record of an earlier version. Objects were written only while that run
+	// had its lease.
+	MadeAt    *time.Time `dynamodbav:"made_at,omitempty"`
+	EventTime time.Time  `dynamodbav:"event_time"`
+	CreatedAt time.Time  `dynamodbav:"created_at"`
+	UpdatedAt time.Time  `dynamodbav:"updated_at"`
 	// DeletedAt is when the record became a tombstone, or nil.
 	DeletedAt *time.Time `dynamodbav:"deleted_at,omitempty"`
 	Attempts  int        `dynamodbav:"attempts"`

@@ -88,7 +88,9 @@ type Options struct {
 	OnShuttingDown bool
 	// DeleteLimit is the delete limit in percent of the recorded instances (limits.go).
 	DeleteLimit int
-	Now         func() time.Time
+	// Looks repeats reads that may lag behind writes.
+	Looks vault.Looks
+	Now   func() time.Time
 }
 
 // Reconciler compares and repairs fleets. It keeps no state and is safe for concurrent use.

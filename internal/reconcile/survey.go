@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -241,10 +242,26 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 	if s.input.Profile != "" && !fits && !u.isRecordedFor(s.input.Profile) {
 		return nil, nil
 	}
-	if err := s.read(ctx, u); err != nil {
+	rows, err := s.compareSettled(ctx, u, func() ([]Change, error) {
+		err := s.read(ctx, u)
+		return c.rowsOfPresent(u), err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return s.confirm(ctx, u, c.rowsOfPresent(u))
+	return s.confirm(ctx, u, rows)
+}
+
+// compareSettled returns the rows of compare, which reads the instance's objects. It calls compare again while a lagging read may
+// explain the row of an object.
+func (s *survey) compareSettled(ctx context.Context, u *subject, compare func() ([]Change, error)) (rows []Change, err error) {
+	isOfObject := func(c Change) bool { return c.Object != KindRecord }
+	s.r.Looks.Until(ctx, func() bool {
+		u.contents = map[string]map[string]any{}
+		rows, err = compare()
+		return err != nil || !slices.ContainsFunc(rows, isOfObject) || !converge.MayLag(u.record, s.r.Now())
+	})
+	return rows, err
 }
 
 // isRecordedFor reports whether the record names a profile.
@@ -337,19 +354,25 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[fa
 	if s.input.Profile != "" && !u.isRecordedFor(s.input.Profile) {
 		return nil, nil
 	}
+	rows, err := s.compareSettled(ctx, u, func() ([]Change, error) { return s.rowsOfOneGone(ctx, u, isCompared) })
+	if err != nil {
+		return nil, err
+	}
+	return s.confirm(ctx, u, rows)
+}
+
+// rowsOfOneGone reads the objects of an instance of compareGone and returns its rows. isCompared reports whether its place is
+// one of those that are compared.
+func (s *survey) rowsOfOneGone(ctx context.Context, u *subject, isCompared bool) ([]Change, error) {
 	if err := s.read(ctx, u); err != nil {
 		return nil, err
 	}
 	isElsewhere := u.place != (facts.Place{}) && !isCompared
 	if !isElsewhere && !u.isAlive() {
-		return s.confirm(ctx, u, s.comparison().rowsOfGone(u))
+		return s.comparison().rowsOfGone(u), nil
 	}
 	if err := s.readLogin(ctx, u); err != nil {
 		return nil, err
 	}
-	rows, err := s.existing(ctx, s.comparison().rowsOfUnproven(u))
-	if err != nil {
-		return nil, err
-	}
-	return s.confirm(ctx, u, rows)
+	return s.existing(ctx, s.comparison().rowsOfUnproven(u))
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
@@ -272,7 +273,7 @@ func (w *world) clock() time.Time {
 func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 	o := Options{
 		Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Ledger: w.ledger(), Teardowns: atOnce{w.ledger()}, Instances: w.instances(), Regions: []string{here.Region},
-		DeleteLimit: 20, Now: w.clock,
+		DeleteLimit: 20, Now: w.clock, Looks: vault.Looks{Pause: time.Nanosecond},
 	}
 	for _, c := range change {
 		c(&o)
@@ -308,7 +309,7 @@ var both = converge.Duties{Make: true, Remove: true}
 func (w *world) converger(duties converge.Duties, adopt bool) *converge.Converger {
 	return &converge.Converger{Options: converge.Options{
 		Duties: duties, Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Cutter: w.vault(), Ledger: w.ledger(), Instances: w.instances(), Mounts: w,
-		Adopt: adopt, NewOwner: rand.Text, Now: w.clock,
+		Adopt: adopt, NewOwner: rand.Text, Now: w.clock, Looks: vault.Looks{Pause: time.Nanosecond},
 	}}
 }
 

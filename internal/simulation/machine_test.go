@@ -42,7 +42,7 @@ func TestRandomSteps_BreakNoRuleAndConverge(t *testing.T) {
 			}()
 			rt.Repeat(map[string]func(*rapid.T){
 				"launch": m.launch, "change": m.change, "change state": m.changeState, "end": m.end, "leave": m.leaveGroup, "deliver": m.deliver, "deliver two": m.deliverTwo,
-				"deliver with fault": m.deliverWithFault, "reconcile": m.reconcileOnce, "reconcile with fault": m.reconcileWithFault, "login": m.login, "spoil": m.spoilOne,
+				"deliver with fault": m.deliverWithFault, "deliver behind": m.deliverBehind, "reconcile": m.reconcileOnce, "reconcile with fault": m.reconcileWithFault, "login": m.login, "spoil": m.spoilOne,
 				"wait": m.wait, "": m.check,
 			})
 			m.quiet()
@@ -264,8 +264,21 @@ func (m *machine) deliverWithFault(t *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(t, "lag") == 0 {
 		p.lag = 30 * time.Second
 	}
-	m.handleBy(p, e, fmt.Sprintf("; call %d of %q %s, EC2 lags by %s", k.at.nth, k.prefix, k.kind, p.lag))
+	p.behind = m.drawBehind(t)
+	m.handleBy(p, e, fmt.Sprintf("; call %d of %q %s, EC2 lags by %s, Vault by %s", k.at.nth, k.prefix, k.kind, p.lag, p.behind))
 	m.settle(p)
+}
+
+// drawBehind draws how far the server that a process reads from is behind.
+func (m *machine) drawBehind(t *rapid.T) time.Duration {
+	return rapid.SampledFrom([]time.Duration{0, 0, 300 * time.Millisecond, 20 * time.Second}).Draw(t, "Vault is behind by")
+}
+
+// deliverBehind delivers an event to a process that reads from a server which is behind.
+func (m *machine) deliverBehind(t *rapid.T) {
+	p := m.process(nil)
+	p.behind = m.drawBehind(t)
+	m.handleBy(p, m.draw(t), fmt.Sprintf("; Vault is behind by %s", p.behind))
 }
 
 // settle waits, at times, until the lease of a dead process has run out.
@@ -286,7 +299,8 @@ func (m *machine) reconcileOnce(*rapid.T) { m.reconciled(m.process(nil), "") }
 func (m *machine) reconcileWithFault(t *rapid.T) {
 	k := m.drawInjection(t)
 	p := m.process(k)
-	m.reconciled(p, fmt.Sprintf("; call %d of %q %s", k.at.nth, k.prefix, k.kind))
+	p.behind = m.drawBehind(t)
+	m.reconciled(p, fmt.Sprintf("; call %d of %q %s, Vault is behind by %s", k.at.nth, k.prefix, k.kind, p.behind))
 	m.settle(p)
 }
 

@@ -61,6 +61,7 @@ type process struct {
 	name      string
 	injection *injection
 	lag       time.Duration // how old EC2's answers are
+	behind    time.Duration // how old the objects are that Vault shows
 
 	steps  []step
 	seen   map[string]int
@@ -137,7 +138,7 @@ func (p *process) do(call string, effect func() error) error {
 
 // vault returns the process's client of Vault.
 func (p *process) vault() vaulttest.Client {
-	return vaulttest.Client{Vault: p.Vault, Do: func(kind, path string, effect func() error) error {
+	return vaulttest.Client{Vault: p.Vault, Behind: p.behind, Do: func(kind, path string, effect func() error) error {
 		return p.do("vault "+kind+" "+path, func() error {
 			err := effect()
 			switch {
@@ -222,6 +223,8 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 	out, err := p.converger(d).Converge(context.Background(), req, s)
 	if err == nil {
 		p.checkDone(e, req.Leaving)
+	} else {
+		p.checkRefusal(e, err)
 	}
 	return out, err
 }

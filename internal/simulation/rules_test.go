@@ -9,6 +9,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -169,6 +170,18 @@ func (p *process) checkDone(t event.Event, leaving bool) {
 		}
 	case t.State == facts.Running && p.ec2[id].State == facts.Running && p.steady(id) && p.Records[id].State != ledger.Active:
 		p.violate("the start of %s was acknowledged, and its record is %q", id, p.Records[id].State)
+	}
+}
+
+// checkRefusal: Vault takes every value here, so an object that reads back otherwise was read from a server that is behind, and
+// nothing foreign is there but what was put by hand.
+func (p *process) checkRefusal(t event.Event, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	isRefused := !isRetry(err) && strings.Contains(err.Error(), "reads back")
+	isConflict := fault.KindOf(err) == fault.Conflict && strings.Contains(err.Error(), "marker")
+	if p.spoiled[t.ID] == 0 && (isRefused || isConflict) {
+		p.violate("%s was refused for a read that was behind: %v", t.ID, err)
 	}
 }
 

@@ -121,7 +121,7 @@ func newWorld() *world {
 		namesOn: map[string][]ledger.Name{}, lastNamed: map[ledger.Name]map[string]time.Time{}, foreign: map[string]map[string]any{}, spoiled: map[string]int{}, endedRemoved: map[string]bool{},
 		leaving: map[string]bool{}, leavingRemoved: map[string]time.Time{},
 	}
-	w.EC2Alias = "role_id"
+	w.EC2Alias, w.Now = "role_id", time.Now
 	return w
 }
 
@@ -269,6 +269,9 @@ func (w *world) spoil(id string, what int) {
 	defer w.mu.Unlock()
 	w.spoiled[id] |= 1 << what
 	r := w.Records[id]
+	for _, path := range append(w.under(id), grant.PolicyPath(grant.PolicyName(id, "node"))) {
+		w.ForgetFormer(path) // every server shows an edit by hand at once
+	}
 	switch what {
 	case objectGone:
 		if paths := w.under(id); len(paths) > 0 {
