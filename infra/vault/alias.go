@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -57,7 +58,7 @@ func (s *setup) checkAliases(ctx context.Context) error {
 		hidden = append(hidden, "iam_alias="+alias)
 	}
 	if len(hidden) > 0 && !s.keepAlias {
-		return fmt.Errorf("%s has %s: the removal of an instance could not cut its tokens. Nothing was written. "+
+		return fault.Refusef("%s has %s: the removal of an instance could not cut its tokens. Nothing was written. "+
 			"Use -auth-mount for an auth mount of the instances' own; or run with -set-alias if this mount has no other users, "+
 			"since they get new entities; or run with -keep-alias, and removals are refused", s.aliasPath(), strings.Join(hidden, " and "))
 	}

@@ -114,6 +114,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	client.SetReadYourWrites(true) // a server that names its state is not read from before this command's writes
 	s := setup{options: o, vault: client.Logical(), api: client, namespace: namespace, profiles: profiles, out: os.Stdout, made: map[string]bool{}}
 	for _, p := range profiles.Profiles {
 		if p.Barred != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -17,7 +18,7 @@ func (s *setup) checkOwners(ctx context.Context) error {
 	for _, mount := range s.profiles.PKIMounts() {
 		owner, marked := grant.MountOwner(description(there[mount]))
 		if s.deployment != "" && marked && owner != s.deployment {
-			return fmt.Errorf("the PKI mount %s belongs to the deployment %s and not to %s: a PKI mount belongs to one deployment. "+
+			return fault.Refusef("the PKI mount %s belongs to the deployment %s and not to %s: a PKI mount belongs to one deployment. "+
 				"Nothing was written. Use another base_path in the profiles of %s", mount, owner, s.deployment, s.deployment)
 		}
 	}

@@ -14,8 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/hashicorp/vault/api"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // callTimeout bounds one request to Vault. Generating a CA's key can take seconds.
@@ -30,6 +32,7 @@ type setup struct {
 	profiles  *grant.Set
 	out       io.Writer
 	made      map[string]bool // mounts that this run made, or would make in a dry run
+	looks     vault.Looks     // repeats reads that may lag behind writes
 	seen      int
 	changed   int
 }
@@ -48,8 +51,17 @@ func (s *setup) apply(ctx context.Context) error {
 	if err := s.checkNamespace(ctx); err != nil {
 		return err
 	}
+	for _, check := range []func(context.Context) error{s.checkAliases, s.checkOwners, s.checkExternalID} { // before anything is written
+		var err error
+		s.looks.Until(ctx, func() bool {
+			err = check(ctx)
+			return err == nil || fault.KindOf(err) == fault.Retry
+		})
+		if err != nil {
+			return err
+		}
+	}
 	for _, step := range []func(context.Context) error{
-		s.checkAliases, s.checkOwners, s.checkExternalID, // before anything is written
 		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.survey,
 	} {
 		if err := step(ctx); err != nil {
@@ -197,11 +209,18 @@ func (s *setup) root(ctx context.Context, mount string) error {
 	path := mount + "/issuers"
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	issuers, err := s.vault.ListWithContext(ctx, path)
+	var issuers *api.Secret
+	var err error
+	has := func() bool { return issuers != nil && issuers.Data["keys"] != nil }
+	// An existing mount may have got its root a moment ago: a second one must not be made.
+	s.looks.Until(ctx, func() bool {
+		issuers, err = s.vault.ListWithContext(ctx, path)
+		return has() || s.awaits(path) || (err == nil && s.made[mount])
+	})
 	if err != nil && !s.awaits(path) {
 		return fmt.Errorf("listing %s: %w", path, err)
 	}
-	if issuers != nil && issuers.Data["keys"] != nil {
+	if has() {
 		s.report("ok", path, "")
 		return nil
 	}
@@ -223,15 +242,12 @@ func (s *setup) root(ctx context.Context, mount string) error {
 func (s *setup) mount(ctx context.Context, list, mount string, fields map[string]any) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	mounted, err := s.vault.ReadWithContext(ctx, list)
-	if err != nil {
-		return false, fmt.Errorf("reading %s: %w", list, err)
-	}
 	path := list + "/" + mount
-	if current, ok := mounted.Data[mount+"/"].(map[string]any); ok {
-		if current["type"] != fields["type"] {
-			return false, fmt.Errorf("%s is of type %v and not %v: choose another mount", path, current["type"], fields["type"])
-		}
+	exists, err := s.isMounted(ctx, list, mount, fields["type"])
+	if err != nil {
+		return false, err
+	}
+	if exists {
 		s.report("ok", path, "")
 		return false, nil
 	}
@@ -240,16 +256,39 @@ func (s *setup) mount(ctx context.Context, list, mount string, fields map[string
 		return true, nil
 	}
 	if _, err := s.vault.WriteWithContext(ctx, path, fields); err != nil {
-		return false, fmt.Errorf("writing %s: %w", path, err)
+		err = fmt.Errorf("writing %s: %w", path, err)
+		// It may have been mounted a moment ago.
+		if s.looks.Until(ctx, func() bool { exists, _ := s.isMounted(ctx, list, mount, fields["type"]); return exists }) {
+			return false, nil
+		}
+		return false, err
 	}
 	return true, nil
+}
+
+// isMounted reports whether an engine is mounted. A mount of another type than kind is an error.
+func (s *setup) isMounted(ctx context.Context, list, mount string, kind any) (bool, error) {
+	mounted, err := s.mounted(ctx, list)
+	if err != nil {
+		return false, err
+	}
+	current, exists := mounted[mount]
+	if exists && current["type"] != kind {
+		return false, fmt.Errorf("%s/%s is of type %v and not %v: choose another mount", list, mount, current["type"], kind)
+	}
+	return exists, nil
 }
 
 // write writes fields and hidden if fields differ from Vault's. Vault never returns hidden fields, so they are not compared.
 func (s *setup) write(ctx context.Context, path string, fields, hidden map[string]any) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	current, err := s.vault.ReadWithContext(ctx, path)
+	var current *api.Secret
+	var err error
+	s.looks.Until(ctx, func() bool { // a read may not know the mount that this run made a moment ago
+		current, err = s.vault.ReadWithContext(ctx, path)
+		return err == nil || s.dryRun || !s.isOnNewMount(path)
+	})
 	if err != nil && !s.awaits(path) {
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
@@ -279,9 +318,12 @@ func (s *setup) write(ctx context.Context, path string, fields, hidden map[strin
 }
 
 // awaits reports whether path is on a mount that this dry run would have made, so that a read must fail.
-func (s *setup) awaits(path string) bool {
+func (s *setup) awaits(path string) bool { return s.dryRun && s.isOnNewMount(path) }
+
+// isOnNewMount reports whether path is on a mount that this run made, or would make in a dry run.
+func (s *setup) isOnNewMount(path string) bool {
 	for mount, made := range s.made {
-		if s.dryRun && made && strings.HasPrefix(path, mount+"/") {
+		if made && strings.HasPrefix(path, mount+"/") {
 			return true
 		}
 	}
