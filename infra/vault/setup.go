@@ -58,7 +58,7 @@ func (s *setup) apply(ctx context.Context) error {
 			return err == nil || fault.KindOf(err) == fault.Retry
 		})
 		if err != nil {
-			return err
+			return s.inNamespace(err)
 		}
 	}
 	for _, step := range []func(context.Context) error{
