@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
@@ -192,7 +193,7 @@ func TestLeaderLost_ReconcileConverges(t *testing.T) {
 					t.Fatalf("reconcile still answers %+v after %d runs\nlogs:\n%s", answer, n, lastOf(l.Functions[reconcile].Logs()))
 				}
 				for _, i := range both {
-					expireLease(t, i.ID)
+					labtest.ExpireLease(t, world, i.ID)
 				}
 				time.Sleep(200 * time.Millisecond)
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
@@ -164,7 +165,7 @@ func TestCommittedWrite_WithItsAnswerLostIsFound(t *testing.T) {
 	if _, err := world.Cluster.LeaderAfter(context.WithoutCancel(t.Context()), leader); err != nil {
 		t.Fatal(err)
 	}
-	expireLease(t, i.ID)
+	labtest.ExpireLease(t, world, i.ID)
 	l.Reset()
 	untilDone(t, l.Functions[provision], "running", i)
 	restore(t)

@@ -1,25 +1,20 @@
 package cluster
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -40,42 +35,16 @@ var world *lab.World
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
 	parameters := lab.Parameters()
 	parameters["LogLevel"] = "debug"
-	var err error
-	world, err = lab.Start(ctx, lab.Options{
-		RepoRoot: filepath.Join("..", "..", ".."), Parameters: parameters, SetupVault: lab.SetupVault, VaultCluster: true, DeferFunctions: true,
-		Progress: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := world.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return labtest.Run(m, &world, 15*time.Minute, lab.Options{Parameters: parameters, SetupVault: lab.SetupVault, VaultCluster: true, DeferFunctions: true})
 }
 
 // line returns a line with all three functions that is closed at the end of the test.
 func line(t *testing.T, o lab.LineOptions) *lab.Line {
 	t.Helper()
-	o.Name = fmt.Sprintf("cluster-%d", time.Now().UnixNano())
 	o.Functions = []string{provision, deprovision, reconcile}
-	l, err := world.Line(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
+	return labtest.Line(t, world, o)
 }
 
 // restore makes the cluster whole.
@@ -111,38 +80,19 @@ func login(t *testing.T, i fleet.Instance) *fleet.Session {
 	return session
 }
 
-// messages returns a batch in Lambda's form with one state change of each instance. Message n has the ID n.
-func messages(state string, instances ...fleet.Instance) []byte {
-	records := []map[string]string{}
-	for n, i := range instances {
-		records = append(records, map[string]string{"messageId": fmt.Sprint(n), "body": string(fleet.Event(i, state, time.Now())), "eventSource": "aws:sqs"})
-	}
-	payload, _ := json.Marshal(map[string]any{"Records": records}) // strings cannot fail
-	return payload
-}
-
 // deliver invokes a function with one message of each instance and returns the instances whose messages stay in the queue.
-func deliver(t *testing.T, f *sandbox.Function, state string, instances ...fleet.Instance) []fleet.Instance {
+func deliver(t *testing.T, f *sandbox.Function, state string, instances ...fleet.Instance) (again []fleet.Instance) {
 	t.Helper()
-	result, err := f.Invoke(t.Context(), messages(state, instances...))
-	if err == nil {
-		err = result.Err()
+	var bodies [][]byte
+	for _, i := range instances {
+		bodies = append(bodies, fleet.Event(i, state, time.Now()))
 	}
-	if err != nil {
+	failed, result := labtest.Deliver(t, f, bodies...)
+	if err := result.Err(); err != nil {
 		t.Errorf("a fault of Vault fails its messages, never the whole invocation: %v", err)
-		return instances
 	}
-	var answer struct {
-		BatchItemFailures []struct {
-			ItemIdentifier int `json:",string"`
-		}
-	}
-	if err := json.Unmarshal(result.Payload, &answer); err != nil {
-		t.Fatalf("the answer %s: %v", result.Payload, err)
-	}
-	var again []fleet.Instance
-	for _, failed := range answer.BatchItemFailures {
-		again = append(again, instances[failed.ItemIdentifier])
+	for _, n := range failed {
+		again = append(again, instances[n])
 	}
 	return again
 }
@@ -160,24 +110,9 @@ func untilDone(t *testing.T, f *sandbox.Function, state string, instances ...fle
 			t.Fatalf("%d messages still come back after %d deliveries\nlogs:\n%s", len(instances), n, lastOf(f.Logs()))
 		}
 		for _, i := range instances {
-			expireLease(t, i.ID)
+			labtest.ExpireLease(t, world, i.ID)
 		}
 		time.Sleep(200 * time.Millisecond)
-	}
-}
-
-// expireLease expires a lease in the ledger: a test cannot wait for it.
-func expireLease(t *testing.T, id string) {
-	t.Helper()
-	_, err := world.Dynamo.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
-		TableName:                 aws.String(world.Stack.Tables["Table"]),
-		Key:                       map[string]types.AttributeValue{"pk": &types.AttributeValueMemberS{Value: ledger.RecordKey(id)}},
-		UpdateExpression:          aws.String("SET lease_expires_at = :past"),
-		ConditionExpression:       aws.String("attribute_exists(lease_owner)"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":past": &types.AttributeValueMemberN{Value: "1"}},
-	})
-	if err != nil && !strings.Contains(err.Error(), "ConditionalCheckFailed") {
-		t.Fatal(err)
 	}
 }
 

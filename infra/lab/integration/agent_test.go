@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 )
 
 // boot starts Vault Agent with the shipped configuration on an instance.
@@ -24,7 +25,7 @@ func boot(t *testing.T, i fleet.Instance, o lab.AgentOptions) *lab.Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeLater(t, a)
+	labtest.CloseLater(t, a)
 	if err := a.Boot(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 )
 
 // TestForgedRunning_DoesNotHideTermination puts a forged `running` beside the real `terminated` in the deprovision queue, while
@@ -21,11 +22,11 @@ func TestForgedRunning_DoesNotHideTermination(t *testing.T) {
 				slices.Reverse(bodies)
 				end = 1
 			}
-			if again, _ := deliver(t, f, bodies...); !slices.Contains(again, end) {
+			if again, _ := labtest.Deliver(t, f, bodies...); !slices.Contains(again, end) {
 				t.Errorf("%s, forged first: %v: want the real message delivered again while EC2 lags, got %v", name, forgedFirst, again)
 			}
 			terminate(t, i)
-			if again, _ := deliver(t, f, bodies...); len(again) > 0 {
+			if again, _ := labtest.Deliver(t, f, bodies...); len(again) > 0 {
 				t.Errorf("%s, forged first: %v: want both messages acknowledged, got %v", name, forgedFirst, again)
 			}
 			if left := objects(t, i); len(left) > 0 {

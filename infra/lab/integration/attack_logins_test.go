@@ -15,6 +15,7 @@ import (
 	"github.com/smallstep/pkcs7"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -297,7 +298,7 @@ func TestRemoval_EndsLoginUnderWay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	closeLater(t, slow)
+	labtest.CloseLater(t, slow)
 	vaultWrite(t, "sys/policies/acl/lab-extra", map[string]any{"policy": "path \"auth/token/lookup-self\" {\n capabilities = [\"read\"]\n}\n"})
 	templates := changed(t, "worker/profile.yaml", "extra_policies: []", "extra_policies: [lab-extra]")
 	i := launch(t, fleet.Spec{Role: "alice-worker"})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -123,7 +124,7 @@ func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 			terminate(t, last.Instance)
 			world.Taps.Vault.Reset()
 			begun := time.Now()
-			again, _ := deliver(t, l.removing, fleet.Event(last.Instance, "terminated", time.Now()))
+			again, _ := labtest.Deliver(t, l.removing, fleet.Event(last.Instance, "terminated", time.Now()))
 			took[i], calls[i] = time.Since(begun), vaultCalls("")
 			if len(again) > 0 || len(last.revoking(t)) > 0 {
 				t.Fatalf("%d certificates: want the removal done by one run, got %q still to revoke\n%s", n, last.revoking(t), lastOf(l.removing.Logs()))
@@ -148,7 +149,7 @@ func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 			as.install(t)
 			struck := onRevocation(t, fault)
 			hook := hookEvent(t, h.Instance, "vault-identity-gone", "TERMINATING")
-			again, _ := deliver(t, l.removing, hook)
+			again, _ := labtest.Deliver(t, l.removing, hook)
 			if !slices.Equal(again, []int{0}) || struck.Load() == 0 {
 				t.Fatalf("want the message back only for the certificates, got %v after %d calls\n%s", again, struck.Load(), lastOf(l.removing.Logs()))
 			}
@@ -161,7 +162,7 @@ func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 			}
 			world.Taps.Vault.SetFault(nil)
 			as.over = true
-			if again, _ := deliver(t, l.removing, hook); len(again) > 0 || len(h.revoking(t)) > 0 {
+			if again, _ := labtest.Deliver(t, l.removing, hook); len(again) > 0 || len(h.revoking(t)) > 0 {
 				t.Errorf("want the next delivery to finish, got %v, %q\n%s", again, h.revoking(t), lastOf(l.removing.Logs()))
 			}
 			h.revoked(t)
@@ -189,7 +190,7 @@ func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 
 	for name, finish := range map[string]func(*testing.T, holder){
 		"killed before the revocation, the next event": func(t *testing.T, h holder) {
-			if again, _ := deliver(t, l.removing, fleet.Event(h.Instance, "terminated", time.Now())); len(again) > 0 || len(h.revoking(t)) > 0 {
+			if again, _ := labtest.Deliver(t, l.removing, fleet.Event(h.Instance, "terminated", time.Now())); len(again) > 0 || len(h.revoking(t)) > 0 {
 				t.Errorf("want the next delivery to finish, got %v, %q\n%s", again, h.revoking(t), lastOf(l.removing.Logs()))
 			}
 		},
@@ -207,7 +208,7 @@ func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 				})
 				return &tap.Fault{CutBefore: true}
 			})
-			again, result := deliver(t, l.removing, fleet.Event(h.Instance, "terminated", time.Now()))
+			again, result := labtest.Deliver(t, l.removing, fleet.Event(h.Instance, "terminated", time.Now()))
 			world.Taps.Vault.SetFault(nil)
 			if !slices.Equal(again, []int{0}) || result.ErrorType != "Runtime.ExitError" {
 				t.Fatalf("want the process killed between the last write and the revocation, got %+v", result)

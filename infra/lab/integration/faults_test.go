@@ -3,8 +3,6 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
@@ -23,18 +22,7 @@ import (
 // variant returns a deployed function with some of its environment variables changed.
 func variant(t *testing.T, function string, change map[string]string) *sandbox.Function {
 	t.Helper()
-	env, err := world.FunctionEnv(t.Context(), function)
-	if err != nil {
-		t.Fatal(err)
-	}
-	maps.Copy(env, change)
-	f := world.Stack.Functions[function]
-	s := sandbox.NewFunction(sandbox.Options{
-		Name: f.Name, ARN: f.ARN, Binary: filepath.Join(f.CodeDir, "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
-		Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(t.TempDir(), "log"),
-	}, 4)
-	closeLater(t, s)
-	return s
+	return labtest.Variant(t, world, function, change)
 }
 
 // changed returns a folder with the lab's profiles after one replacement of text in one file.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
@@ -34,7 +35,7 @@ func TestBatch_BadRecordsDelayNoOther(t *testing.T) {
 		[]byte("{"), event(failing), event(good[0]), event(slow), event(good[1]), []byte(`{"detail-type":"Tag Change on Resource","source":"aws.tag"}`),
 		event(refused), event(good[2]), event(young), []byte("\x00\xff"), event(good[3]), event(good[0]),
 	}
-	again, result := deliver(t, f, bodies...)
+	again, result := labtest.Deliver(t, f, bodies...)
 	if want := []int{1, 3, 8}; !slices.Equal(again, want) {
 		t.Errorf("want back only the messages %v, which may yet succeed (the failing, the slow and the one EC2 does not show), got %v, %v\nlogs:\n%s", want, again, result.Err(), lastOf(f.Logs()))
 	}
@@ -66,7 +67,7 @@ func TestBatch_LateWorkReturnsUntouched(t *testing.T) {
 		bodies[n] = fleet.Event(i, "running", time.Now())
 	}
 	l.Taps.Vault.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: 1500 * time.Millisecond} })
-	again, result := deliver(t, f, bodies...)
+	again, result := labtest.Deliver(t, f, bodies...)
 	if err := result.Err(); err != nil {
 		t.Fatalf("want the batch answered before its deadline, got %v after %s", err, result.Duration)
 	}
@@ -88,7 +89,7 @@ func TestBatch_LateWorkReturnsUntouched(t *testing.T) {
 	for _, n := range again {
 		rest = append(rest, bodies[n])
 	}
-	if again, _ := deliver(t, f, rest...); len(again) > 0 {
+	if again, _ := labtest.Deliver(t, f, rest...); len(again) > 0 {
 		t.Errorf("want the next delivery to finish the rest, got %v back\nlogs:\n%s", again, lastOf(f.Logs()))
 	}
 	for _, i := range all {

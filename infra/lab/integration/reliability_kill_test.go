@@ -14,6 +14,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -87,7 +88,7 @@ func (k *killer) stage(t *testing.T, i fleet.Instance, kind, function string, pa
 			break // the run ended before the kill
 		}
 		check()
-		expireLease(t, i.ID)
+		labtest.ExpireLease(t, world, i.ID)
 	}
 	k.Reset()
 	for n := 0; ; n++ {
@@ -101,7 +102,7 @@ func (k *killer) stage(t *testing.T, i fleet.Instance, kind, function string, pa
 		if n == 20 {
 			t.Fatalf("%s, %s: still not done 20 deliveries after the last kill: %s\nlogs:\n%s", i.ID, kind, result.Payload, lastOf(f.Logs()))
 		}
-		expireLease(t, i.ID)
+		labtest.ExpireLease(t, world, i.ID)
 	}
 }
 
@@ -133,7 +134,7 @@ func (k *killer) life(t *testing.T, n int) {
 	k.random = rand.New(rand.NewPCG(killSeed, uint64(n)))
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	whole := func() { nothingHalfMade(t, i) }
-	running := func() []byte { return sqsBatch(fleet.Event(i, "running", time.Now())) }
+	running := func() []byte { return labtest.Batch(fleet.Event(i, "running", time.Now())) }
 
 	k.stage(t, i, "provision", provision, running(), whole)
 	wantGranted(t, i)
@@ -155,7 +156,7 @@ func (k *killer) life(t *testing.T, n int) {
 		noLogin(t, i, session.Nonce)
 	}
 	if n%2 == 0 {
-		k.stage(t, i, "deprovision", deprovision, sqsBatch(fleet.Event(i, "terminated", time.Now())), removal)
+		k.stage(t, i, "deprovision", deprovision, labtest.Batch(fleet.Event(i, "terminated", time.Now())), removal)
 	} else {
 		k.stage(t, i, "removal by reconcile", reconcile, correcting(i), removal)
 	}
@@ -172,7 +173,7 @@ func (k *killer) count(t *testing.T) {
 		}
 		return len(k.Taps.AWS.Calls()) + len(k.Taps.Dynamo.Calls()) + len(k.Taps.Vault.Calls())
 	}
-	event := func(state string) []byte { return sqsBatch(fleet.Event(i, state, time.Now())) }
+	event := func(state string) []byte { return labtest.Batch(fleet.Event(i, state, time.Now())) }
 	k.calls["provision"] = run(provision, event("running"))
 	assignAddress(t, i)
 	k.calls["re-provision"] = run(provision, event("running"))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
@@ -70,7 +71,7 @@ func TestPartialEC2Answer_RetriesOnlyTheMissing(t *testing.T) {
 		}
 		return nil
 	})
-	if again, _ := deliver(t, l.Functions[provision], bodies...); !slices.Equal(again, []int{1}) {
+	if again, _ := labtest.Deliver(t, l.Functions[provision], bodies...); !slices.Equal(again, []int{1}) {
 		t.Errorf("want back only the message of the instance that EC2 omitted, got %v\nlogs:\n%s", again, lastOf(l.Functions[provision].Logs()))
 	}
 	wantGranted(t, shown)
@@ -98,7 +99,7 @@ func TestEmptyEC2Page_IsNotTheEnd(t *testing.T) {
 		}
 		return askMoto(t, c, func(form url.Values) { form.Del("NextToken") })
 	})
-	if again, _ := deliver(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); len(again) > 0 || pages.Load() != 2 {
+	if again, _ := labtest.Deliver(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); len(again) > 0 || pages.Load() != 2 {
 		t.Errorf("want both pages read and the instance granted at once, got %d pages, %v\nlogs:\n%s", pages.Load(), again, lastOf(l.Functions[provision].Logs()))
 	}
 	wantGranted(t, i)
@@ -109,7 +110,7 @@ func TestTermination_WaitsUntilEC2ShowsIt(t *testing.T) {
 	l := line(t, lab.LineOptions{Functions: []string{deprovision}})
 	i := provisioned(t)
 	body := fleet.Event(i, "terminated", time.Now())
-	if again, _ := deliver(t, l.Functions[deprovision], body); !slices.Equal(again, []int{0}) {
+	if again, _ := labtest.Deliver(t, l.Functions[deprovision], body); !slices.Equal(again, []int{0}) {
 		t.Error("want the event kept while EC2 still shows the instance running: no other event will report its end")
 	}
 	wantGranted(t, i)
@@ -131,7 +132,7 @@ func TestNewCA_IsTrustedWithoutNewSandbox(t *testing.T) {
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	body := fleet.Event(i, "running", time.Now())
 	hold(world.Fleet.CertificatePEM()) // a CA, but not that of Vault's certificate
-	if again, _ := deliver(t, f, body); len(again) != 1 {
+	if again, _ := labtest.Deliver(t, f, body); len(again) != 1 {
 		t.Fatal("want the message back while Vault's certificate is from an unknown CA")
 	}
 	if kind := kindLogged(t, f.Logs, i.ID); kind != retry {
@@ -179,7 +180,7 @@ func TestRevokedToken_CostsOneLoginNoMessage(t *testing.T) {
 	other := launch(t, fleet.Spec{Role: "alice-worker"})
 	cutFunctions(t, "ec2-provisioner-provision")
 	l.Reset()
-	if again, _ := deliver(t, l.Functions[provision], fleet.Event(other, "running", time.Now())); len(again) > 0 {
+	if again, _ := labtest.Deliver(t, l.Functions[provision], fleet.Event(other, "running", time.Now())); len(again) > 0 {
 		t.Errorf("want a revoked token replaced within the delivery\nlogs:\n%s", lastOf(l.Functions[provision].Logs()))
 	}
 	if n := logins(); n != 1 {
@@ -191,7 +192,7 @@ func TestRevokedToken_CostsOneLoginNoMessage(t *testing.T) {
 	untilDone(t, l.Functions[deprovision], i, fleet.Event(i, "terminated", time.Now()))
 	cutFunctions(t, "ec2-provisioner-deprovision")
 	l.Reset()
-	if again, _ := deliver(t, l.Functions[deprovision], fleet.Event(other, "terminated", time.Now())); len(again) > 0 {
+	if again, _ := labtest.Deliver(t, l.Functions[deprovision], fleet.Event(other, "terminated", time.Now())); len(again) > 0 {
 		t.Errorf("a removal: want a revoked token replaced within the delivery\nlogs:\n%s", lastOf(l.Functions[deprovision].Logs()))
 	}
 	if n := logins(); n != 1 {

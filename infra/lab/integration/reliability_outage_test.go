@@ -16,6 +16,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
@@ -180,7 +181,7 @@ func TestVaultOutage_QueuesHoldAndThenConverge(t *testing.T) {
 		BatchSize:               8, // small, so that a short backlog keeps every sandbox busy
 		ReportBatchItemFailures: mapping.ReportBatchItemFailures, MaximumConcurrency: mapping.MaximumConcurrency, Logf: t.Logf,
 	})
-	closeLater(t, poller)
+	labtest.CloseLater(t, poller)
 
 	// The outage lasts until the first events are in the dead-letter queue, and the others were received more than once.
 	hourAgo := time.Now().Add(-time.Hour)

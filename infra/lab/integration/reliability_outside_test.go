@@ -13,6 +13,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
@@ -94,7 +95,7 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 		return nil
 	})
 	defer l.SetFault(nil)
-	again, result := deliver(t, f, body)
+	again, result := labtest.Deliver(t, f, body)
 	if err := result.Err(); err != nil {
 		t.Fatalf("want the fault reported for its message, but the whole invocation failed: %v", err)
 	}
@@ -126,7 +127,7 @@ func (o outage) run(t *testing.T, l *lab.Line) int {
 
 	l.SetFault(nil)
 	if !o.leased && o.want == retry && !o.cold { // else a lease, or a login's failure that is cached for a moment
-		if again, _ := deliver(t, f, body); len(again) > 0 {
+		if again, _ := labtest.Deliver(t, f, body); len(again) > 0 {
 			t.Errorf("want the very next delivery to succeed once the fault has ended\nlogs:\n%s", lastOf(f.Logs()))
 		}
 	}

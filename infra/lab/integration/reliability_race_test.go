@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -21,7 +22,7 @@ import (
 func redeliver(t *testing.T, f *sandbox.Function, body []byte) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		again, _ := deliver(t, f, body)
+		again, _ := labtest.Deliver(t, f, body)
 		if len(again) == 0 {
 			return
 		}
@@ -64,7 +65,7 @@ func TestRepeatedEvent_GrantsOnceInTwentySandboxes(t *testing.T) {
 	var group sync.WaitGroup
 	for range sandboxes {
 		group.Go(func() {
-			if again, _ := deliver(t, l.Functions[provision], body); len(again) > 0 {
+			if again, _ := labtest.Deliver(t, l.Functions[provision], body); len(again) > 0 {
 				returned.Add(1)
 			}
 		})
@@ -204,14 +205,14 @@ func TestFrozenSandbox_WritesNothingAfterItsLease(t *testing.T) {
 	})
 	woken := make(chan []int, 1)
 	go func() {
-		again, _ := deliver(t, sleeper.Functions[provision], fleet.Event(i, "running", time.Now()))
+		again, _ := labtest.Deliver(t, sleeper.Functions[provision], fleet.Event(i, "running", time.Now()))
 		woken <- again
 	}()
 	if err := <-frozen; err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(300 * time.Millisecond) // its sent requests reach Vault
-	if !expireLease(t, i.ID) {
+	if !labtest.ExpireLease(t, world, i.ID) {
 		t.Fatal("the sleeper holds no lease, so the test proves nothing")
 	}
 	assignAddress(t, i)
@@ -267,11 +268,11 @@ func TestLostLease_RunIsRetriedNotRefused(t *testing.T) {
 			})
 			ended := make(chan []int, 1)
 			go func() {
-				again, _ := deliver(t, slow.Functions[provision], fleet.Event(i, "running", time.Now()))
+				again, _ := labtest.Deliver(t, slow.Functions[provision], fleet.Event(i, "running", time.Now()))
 				ended <- again
 			}()
 			<-held
-			expireLease(t, i.ID)
+			labtest.ExpireLease(t, world, i.ID)
 			assignAddress(t, i)
 			redeliver(t, other.Functions[provision], fleet.Event(i, "running", time.Now()))
 			before := recordOf(t, i)

@@ -1,20 +1,15 @@
 package integration
 
 import (
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -26,13 +21,7 @@ import (
 // line returns a line that is closed at the end of the test.
 func line(t *testing.T, o lab.LineOptions) *lab.Line {
 	t.Helper()
-	o.Name = strings.NewReplacer("/", "-", " ", "-", ",", "").Replace(fmt.Sprintf("%.60s-%s-%d", t.Name(), o.Name, time.Now().UnixNano()))
-	l, err := world.Line(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	closeLater(t, l)
-	return l
+	return labtest.Line(t, world, o)
 }
 
 // sideBySide runs a subtest for each row, atOnce of them at a time, independent of -parallel: most of them wait.
@@ -54,74 +43,18 @@ func sideBySide[Row any](t *testing.T, atOnce int, rows []Row, name func(Row) st
 	group.Wait()
 }
 
-// sqsBatch returns a batch in Lambda's form. Message n has the ID n.
-func sqsBatch(bodies ...[]byte) []byte {
-	records := []map[string]string{}
-	for n, body := range bodies {
-		records = append(records, map[string]string{"messageId": fmt.Sprint(n), "body": string(body), "eventSource": "aws:sqs"})
-	}
-	payload, _ := json.Marshal(map[string]any{"Records": records}) // strings cannot fail
-	return payload
-}
-
-// deliver invokes a function with a batch and returns the indices of the messages that stay in the queue: the failed ones,
-// or all if the invocation fails.
-func deliver(t *testing.T, f *sandbox.Function, bodies ...[]byte) (again []int, result sandbox.Result) {
-	t.Helper()
-	result, err := f.Invoke(t.Context(), sqsBatch(bodies...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	again = []int{}
-	if result.Err() != nil {
-		for n := range bodies {
-			again = append(again, n)
-		}
-		return again, result
-	}
-	var answer struct {
-		BatchItemFailures []struct {
-			ItemIdentifier int `json:",string"`
-		}
-	}
-	if err := json.Unmarshal(result.Payload, &answer); err != nil {
-		t.Fatalf("the answer %s: %v", result.Payload, err)
-	}
-	for _, failed := range answer.BatchItemFailures {
-		again = append(again, failed.ItemIdentifier)
-	}
-	slices.Sort(again)
-	return again, result
-}
-
 // untilDone delivers a message as its queue would, until the function is done with it. It expires the lease of a killed
 // process instead of waiting for it.
 func untilDone(t *testing.T, f *sandbox.Function, i fleet.Instance, body []byte) {
 	t.Helper()
 	for range 60 {
-		if again, _ := deliver(t, f, body); len(again) == 0 {
+		if again, _ := labtest.Deliver(t, f, body); len(again) == 0 {
 			return
 		}
-		expireLease(t, i.ID)
+		labtest.ExpireLease(t, world, i.ID)
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatalf("the message of %s still comes back at its 60th delivery, after the fault has ended\nlogs:\n%s", i.ID, lastOf(f.Logs()))
-}
-
-// expireLease expires a lease in the ledger, because a test cannot wait its 75 seconds a hundred times. It reports whether
-// there was a lease. Do not use it on the lease of a running process, which goes by its own clock.
-func expireLease(t *testing.T, id string) bool {
-	t.Helper()
-	_, err := world.Dynamo.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{
-		TableName: aws.String(world.Stack.Tables["Table"]), Key: recordKey(id),
-		UpdateExpression:          aws.String("SET lease_expires_at = :past"),
-		ConditionExpression:       aws.String("attribute_exists(lease_owner)"),
-		ExpressionAttributeValues: map[string]types.AttributeValue{":past": &types.AttributeValueMemberN{Value: "1"}},
-	})
-	if err != nil && !strings.Contains(err.Error(), "ConditionalCheckFailed") {
-		t.Fatal(err)
-	}
-	return err == nil
 }
 
 // grantOf returns the paths of a worker's grant, without the objects that a login adds.

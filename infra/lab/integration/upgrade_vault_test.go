@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -51,7 +52,7 @@ func TestUpgrade_OldMessagesAreUnderstood(t *testing.T) {
 	wantGranted(t, i)
 	for n, body := range old.Reconcile {
 		f := variant(t, reconcile, env)
-		if result, err := f.Invoke(t.Context(), sqsBatch([]byte(body))); err != nil || result.Err() != nil {
+		if result, err := f.Invoke(t.Context(), labtest.Batch([]byte(body))); err != nil || result.Err() != nil {
 			t.Errorf("message %d: %v, %v\n%s", n, err, result.Err(), f.Logs())
 		}
 		if result, err := f.Invoke(t.Context(), []byte(body)); err != nil || result.Err() != nil {

@@ -1,12 +1,8 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +11,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
@@ -31,27 +28,11 @@ var world *lab.World
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
 	parameters := lab.Parameters()
 	parameters["MemberRoleName"] = memberRole
 	parameters["AllowedAccounts"] = "111122223333,222233334444,333344445555,444455556666,666677778888"
 	parameters["LogLevel"] = "debug"
-	var err error
-	world, err = lab.Start(ctx, lab.Options{
-		RepoRoot: filepath.Join("..", "..", ".."), Parameters: parameters, SetupVault: lab.SetupVault, VaultFaultTap: true,
-		Progress: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := world.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return labtest.Run(m, &world, 15*time.Minute, lab.Options{Parameters: parameters, SetupVault: lab.SetupVault, VaultFaultTap: true})
 }
 
 func launch(t *testing.T, s fleet.Spec) fleet.Instance {
@@ -124,15 +105,6 @@ func faultOn(t *testing.T, on *tap.Tap, fault tap.Fault, hits func(tap.Call) boo
 	t.Cleanup(func() { on.SetFault(nil) })
 }
 
-// closeLater closes c when the test ends.
-func closeLater(t *testing.T, c io.Closer) {
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // answer is a function's answer to a bare event. Failure is the error of an invocation that failed.
 type answer struct {
 	InstanceID, Action, Profile, FQDN, Kind, Error string
@@ -180,7 +152,7 @@ func mustBy(t *testing.T, f *sandbox.Function, i fleet.Instance, state, action s
 // as a whole must not fail.
 func batch(t *testing.T, bodies ...[]byte) []int {
 	t.Helper()
-	again, result := deliver(t, world.Functions[provision], bodies...)
+	again, result := labtest.Deliver(t, world.Functions[provision], bodies...)
 	if err := result.Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -6,9 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -45,23 +44,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	var err error
-	world, err = lab.Start(ctx, lab.Options{
-		RepoRoot: filepath.Join("..", "..", ".."), Parameters: lab.Parameters(), VaultNamespace: space, SetupVault: setUp,
-		Progress: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) },
-	})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := world.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	return labtest.Run(m, &world, 10*time.Minute, lab.Options{Parameters: lab.Parameters(), VaultNamespace: space, SetupVault: setUp})
 }
 
 // setUp sets Vault up in the namespace, or where there are none, records how the set-up refuses and sets up the root namespace.
@@ -158,17 +141,7 @@ func runReconcile(t *testing.T, in reconcile.Input) reconcile.Answer {
 // examine runs the doctor in a reconcile function with some of its variables changed, and returns its report and one check.
 func examine(t *testing.T, change map[string]string, name string) (doctor.Report, doctor.Check) {
 	t.Helper()
-	env, err := world.FunctionEnv(t.Context(), reconciles)
-	if err != nil {
-		t.Fatal(err)
-	}
-	maps.Copy(env, change)
-	f := world.Stack.Functions[reconciles]
-	s := sandbox.NewFunction(sandbox.Options{
-		Name: f.Name, ARN: f.ARN, Binary: filepath.Join(f.CodeDir, "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
-		Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(t.TempDir(), "log"),
-	}, 1)
-	t.Cleanup(func() { _ = s.Close() })
+	s := labtest.Variant(t, world, reconciles, change)
 	var r doctor.Report
 	invoke(t, s, []byte(`{"mode":"doctor"}`), &r)
 	i := slices.IndexFunc(r.Checks, func(c doctor.Check) bool { return c.Name == name })
