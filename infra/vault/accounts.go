@@ -86,12 +86,22 @@ func (s *setup) knowsField(ctx context.Context, path, field string) (bool, error
 func (s *setup) server(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	other, err := s.api.Clone() // NewConn changes the client
-	if err == nil {
-		var h vault.Health
-		if h, err = vault.NewConn(other, "", "").Health(ctx); err == nil {
-			return h.Server.String()
-		}
+	conn, err := s.anonymous()
+	if err != nil {
+		return "this server"
 	}
-	return "this server"
+	h, err := conn.Health(ctx)
+	if err != nil {
+		return "this server"
+	}
+	return h.Server.String()
+}
+
+// anonymous returns a connection to the server without token and namespace.
+func (s *setup) anonymous() (*vault.Conn, error) {
+	other, err := s.api.Clone() // NewConn changes the client
+	if err != nil {
+		return nil, fmt.Errorf("making the Vault client: %w", err)
+	}
+	return vault.NewConn(other, "", ""), nil
 }

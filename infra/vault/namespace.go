@@ -36,13 +36,13 @@ func (s *setup) checkNamespace(ctx context.Context) error {
 	if s.namespace == "" {
 		return nil
 	}
-	other, err := s.api.Clone() // NewConn changes the client
+	conn, err := s.anonymous()
 	if err != nil {
-		return fmt.Errorf("making the Vault client: %w", err)
+		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err = vault.NewConn(other, "", "").CheckNamespace(limited, s.namespace)
+	err = conn.CheckNamespace(limited, s.namespace)
 	switch {
 	case errors.Is(err, vault.ErrNamespacesIgnored):
 		return fmt.Errorf("%s: %w. Nothing was written. Unset %s here and VaultNamespace in the stack, or point VAULT_ADDR at a server with namespaces (Vault Enterprise, HCP Vault, OpenBao)", s.server(ctx), err, namespaceEnv)
