@@ -17,7 +17,8 @@ type result struct {
 	log    string // file of the tests' whole output
 
 	classes map[string]count // attempts by class
-	uses    count            // uses that must work: attempts, and how many did
+	uses    int              // that must work
+	worked  int              // of uses
 	tests   int              // tests and subtests without subtests
 	failed  []string         // their names
 }
@@ -25,8 +26,8 @@ type result struct {
 // count counts attempts.
 type count struct{ attempts, refused, harmless int }
 
-// uses selects the tests of what an instance may do. The other tests are about what it may not, or about the functions.
-var uses = regexp.MustCompile(`^Test(Agent|Certificate|Profile)_`)
+// isUse selects the tests of what an instance may do. The other tests are about what it may not, or about the functions.
+var isUse = regexp.MustCompile(`^Test(Agent|Certificate|Profile)_`)
 
 // row is a line of the table that a test prints: class, attempts, refused, harmless.
 var row = regexp.MustCompile(`\| ([^|]+) \| (\d+) \| (\d+) \| (\d+) \|`)
@@ -74,10 +75,10 @@ func (r *result) sum(outcome map[string]string) {
 		if what != "pass" {
 			r.failed = append(r.failed, test)
 		}
-		if uses.MatchString(test) {
-			r.uses.attempts++
+		if isUse.MatchString(test) {
+			r.uses++
 			if what == "pass" {
-				r.uses.harmless++
+				r.worked++
 			}
 		}
 	}

@@ -36,7 +36,7 @@ func table(results []result) string {
 		}
 		return cell(sum)
 	})
-	line("uses that must work", func(r result) string { return fmt.Sprintf("%d of %d", r.uses.harmless, r.uses.attempts) })
+	line("uses that must work", func(r result) string { return fmt.Sprintf("%d of %d", r.worked, r.uses) })
 	line("tests", func(r result) string { return fmt.Sprint(r.tests) })
 	line("failures", func(r result) string { return fmt.Sprint(len(r.failed)) })
 	return out.String()
