@@ -7,11 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // Environment variables that choose the program. Make sets them from its variables VAULT and BAO_AWS_PLUGIN.
@@ -20,20 +20,10 @@ const (
 	pluginEnv  = "LAB_BAO_AWS_PLUGIN" // OpenBao's plugin of the AWS auth method
 )
 
-// The products that the lab can run.
-const (
-	vaultProduct = "Vault"
-	baoProduct   = "OpenBao"
-)
-
-// oldest and newest are the supported minor versions of Vault 1.
-const oldest, newest = 16, 21
-
 // Binary is the program that runs as server and as client.
 type Binary struct {
-	Path    string
-	Product string // Vault or OpenBao
-	Version string // "1.21.4", "1.21.4+ent"
+	vault.Server
+	Path string
 	// Plugin is OpenBao's plugin of the AWS auth method; empty for Vault, which contains it.
 	Plugin string
 }
@@ -41,15 +31,12 @@ type Binary struct {
 // Agent returns the program that runs as the instances' Agent. It is the same program, but for OpenBao a Vault: bao's agent has no
 // aws method.
 func (b Binary) Agent(ctx context.Context, w *parts.Workspace) (string, error) {
-	if b.Product != baoProduct {
+	if b.Product != vault.OpenBao {
 		return b.Path, nil
 	}
 	agent, _, err := findVault(ctx, w)
 	return agent.Path, err
 }
-
-// String returns product and version.
-func (b Binary) String() string { return b.Product + " " + b.Version }
 
 // Find returns the program to run: that of LAB_VAULT, else a supported `vault` on the PATH, else one built from Vault's Go
 // module. It prints which one.
@@ -103,7 +90,7 @@ func findChosen(ctx context.Context, w *parts.Workspace, chosen string) (b Binar
 	if err != nil {
 		return Binary{}, "", fmt.Errorf("looking for the program of VAULT=%s (want a path to vault or bao, or a version of infra/lab/vaultserver/versions.go): %w", chosen, err)
 	}
-	if b, err = identify(ctx, path); err != nil || b.Product != baoProduct {
+	if b, err = identify(ctx, path); err != nil || b.Product != vault.OpenBao {
 		return b, "chosen as " + path, err
 	}
 	plugin := os.Getenv(pluginEnv)
@@ -119,7 +106,7 @@ func findChosen(ctx context.Context, w *parts.Workspace, chosen string) (b Binar
 
 func built(ctx context.Context, w *parts.Workspace, v Version) (b Binary, source string, err error) {
 	path, err := build(ctx, w, v)
-	return Binary{Path: path, Product: vaultProduct, Version: v.Number}, "built from its Go module: " + path, err
+	return Binary{Path: path, Server: vault.Server{Product: vault.HashiCorp, Version: v.Number}}, "built from its Go module: " + path, err
 }
 
 var versionLine = regexp.MustCompile(`^(Vault|OpenBao) v([0-9][^\s,]*)`)
@@ -142,16 +129,14 @@ func identify(ctx context.Context, path string) (Binary, error) {
 	if found == nil {
 		return Binary{}, fmt.Errorf("running %s version: %q is not the answer of Vault or OpenBao", path, strings.TrimSpace(string(out)))
 	}
-	return Binary{Path: path, Product: found[1], Version: found[2]}, nil
+	server := vault.Server{Product: vault.Product(found[1]), Version: found[2], Enterprise: strings.Contains(found[2], "+ent")}
+	return Binary{Path: path, Server: server}, nil
 }
 
-// supported reports whether the lab takes the program without being told to: a community edition, since Enterprise does not
-// start without a licence, of a supported minor version.
+// supported reports whether the lab takes the program without being told to: a community edition of Vault, since Enterprise
+// does not start without a licence, of a version on which the tests run.
 func (b Binary) supported() bool {
-	minor, isOne := strings.CutPrefix(b.Version, "1.")
-	number, _, _ := strings.Cut(minor, ".")
-	n, err := strconv.Atoi(number)
-	return b.Product == vaultProduct && isOne && err == nil && n >= oldest && n <= newest && !strings.Contains(b.Version, "+ent")
+	return b.Product == vault.HashiCorp && !b.Enterprise && b.Standing() == vault.Tried
 }
 
 // environment returns the lab's environment without the settings of a user's own Vault. The licence of Enterprise stays.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // program writes a program that answers `version` with a line, and returns its path.
@@ -60,8 +61,8 @@ func TestFind_PrefersTheChosenProgram(t *testing.T) {
 	if b, err := Find(t.Context(), w); err != nil || b.Path != chosen {
 		t.Errorf("want the chosen program, whatever its version: got %+v, %v", b, err)
 	}
-	for product, want := range map[string]string{vaultProduct: "/a", baoProduct: onPath} {
-		if agent, err := (Binary{Path: "/a", Product: product}).Agent(t.Context(), w); err != nil || agent != want {
+	for product, want := range map[vault.Product]string{vault.HashiCorp: "/a", vault.OpenBao: onPath} {
+		if agent, err := (Binary{Path: "/a", Server: vault.Server{Product: product}}).Agent(t.Context(), w); err != nil || agent != want {
 			t.Errorf("the Agent beside %s: got %s, %v, want %s: bao's agent has no aws method", product, agent, err, want)
 		}
 	}

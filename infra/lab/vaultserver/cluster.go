@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,6 +19,8 @@ const (
 	nodes = 3
 	// checkEvery is the balancer's interval between two health checks of a node.
 	checkEvery = 250 * time.Millisecond
+	// pollEvery is the interval between two looks at a state that is waited for.
+	pollEvery = 20 * time.Millisecond
 	// auditFile is relative, since all nodes have the same audit device and each has its own working folder.
 	auditFile = "audit.jsonl"
 )
@@ -39,13 +39,6 @@ type Cluster struct {
 	Balancer *wire.Balancer
 
 	unsealKey string
-}
-
-// Node is one node of a cluster. Its address and its storage stay the same when it is started again.
-type Node struct {
-	*node
-	cluster *Cluster
-	starts  int
 }
 
 // StartCluster finds or builds the program, starts a cluster and waits until each node is usable.
@@ -121,26 +114,41 @@ func (c *Cluster) joinAll(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for voters := 0; voters < nodes; {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting until all nodes vote, %d do: %w", voters, ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-		answer, err := client.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
-		if err != nil {
-			return fmt.Errorf("reading which nodes vote: %w", err)
-		}
-		config, _ := answer.Data["config"].(map[string]any)
-		servers, _ := config["servers"].([]any)
-		voters = 0
-		for _, s := range servers {
-			if fields, _ := s.(map[string]any); fields["voter"] == true {
-				voters++
-			}
+	return until(ctx, "all nodes vote", func() (bool, error) {
+		voters, err := votersOf(ctx, client)
+		return voters == nodes, err
+	})
+}
+
+// votersOf returns the number of nodes that vote.
+func votersOf(ctx context.Context, client *api.Client) (int, error) {
+	answer, err := client.Logical().ReadWithContext(ctx, "sys/storage/raft/configuration")
+	if err != nil {
+		return 0, fmt.Errorf("reading which nodes vote: %w", err)
+	}
+	config, _ := answer.Data["config"].(map[string]any)
+	servers, _ := config["servers"].([]any)
+	voters := 0
+	for _, s := range servers {
+		if fields, _ := s.(map[string]any); fields["voter"] == true {
+			voters++
 		}
 	}
-	return nil
+	return voters, nil
+}
+
+// until calls check until it returns true, or an error, or ctx is done. what completes the error "waiting until".
+func until(ctx context.Context, what string, check func() (bool, error)) error {
+	for {
+		if done, err := check(); done || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting until %s: %w", what, ctx.Err())
+		case <-time.After(pollEvery):
+		}
+	}
 }
 
 // raft returns a node's storage stanza. The smallest multiplier has the shortest election, and is HashiCorp's advice for
@@ -195,18 +203,17 @@ func (c *Cluster) Leader(ctx context.Context) (*Node, error) { return c.LeaderAf
 func (c *Cluster) LeaderAfter(ctx context.Context, former *Node) (*Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	for {
+	var leader *Node
+	err := until(ctx, "Vault's cluster has a leader", func() (bool, error) {
 		for _, n := range c.Nodes {
 			if n != former && n.isActive(ctx) {
-				return n, nil
+				leader = n
+				return true, nil
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for a leader of Vault's cluster: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+		return false, nil
+	})
+	return leader, err
 }
 
 // Standbys returns the nodes other than the active one, which it waits for.
@@ -236,12 +243,8 @@ func (c *Cluster) Restore(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	for !c.isWhole(ctx) {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting until all nodes of Vault's cluster follow one leader: %w", ctx.Err())
-		case <-time.After(50 * time.Millisecond):
-		}
+	if err := until(ctx, "all nodes of Vault's cluster follow one leader", func() (bool, error) { return c.isWhole(ctx), nil }); err != nil {
+		return err
 	}
 	return c.Balancer.WaitUsable(ctx, nodes)
 }
@@ -268,151 +271,4 @@ func (c *Cluster) isWhole(ctx context.Context) bool {
 	}
 	state, err := client.Logical().ReadWithContext(ctx, "sys/storage/raft/autopilot/state")
 	return err == nil && state != nil && state.Data["healthy"] == true
-}
-
-// Name returns the node's name in Raft.
-func (n *Node) Name() string { return n.name }
-
-// Address returns the node's own address, which no balancer is before.
-func (n *Node) Address() string { return n.address }
-
-// Client returns a client of this node alone, with the root token.
-func (n *Node) Client() (*api.Client, error) {
-	client, err := n.client.Clone()
-	if err == nil {
-		client.SetToken(n.cluster.RootToken)
-	}
-	return client, err
-}
-
-func (n *Node) isActive(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	leader, err := n.client.Sys().LeaderWithContext(ctx)
-	return err == nil && leader.IsSelf
-}
-
-// Kill ends the node at once, as a crash does.
-func (n *Node) Kill() error {
-	if n.process == nil {
-		return nil
-	}
-	return n.process.Kill()
-}
-
-// Freeze suspends the node for a time, as a virtual machine that is moved. A leader that wakes is the last one to know that
-// there is another.
-func (n *Node) Freeze(ctx context.Context, d time.Duration) error {
-	if err := n.process.Suspend(); err != nil {
-		return err
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-	return n.process.Continue()
-}
-
-// Stop ends the node as a shutdown does: a leader hands over first.
-func (n *Node) Stop() error {
-	if n.process == nil {
-		return nil
-	}
-	return n.process.Stop()
-}
-
-// Start starts the node if it is down, unseals it if it is sealed, and waits until it is unsealed.
-func (n *Node) Start(ctx context.Context) error {
-	if n.isDown() {
-		// A crash may have left an incomplete line in the audit log, so each start has a file of its own.
-		n.starts++
-		log := filepath.Join(n.dir, auditFile)
-		if err := os.Rename(log, filepath.Join(n.dir, fmt.Sprintf("audit-%d.jsonl", n.starts))); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("starting %s again: %w", n.name, err)
-		}
-		if err := n.start(ctx); err != nil {
-			return err
-		}
-	}
-	return n.Unseal(ctx)
-}
-
-func (n *Node) isDown() bool {
-	if n.process == nil {
-		return true
-	}
-	select {
-	case <-n.process.Done():
-		return true
-	default:
-		return false
-	}
-}
-
-// Seal seals the node. Vault seals only the active one by request.
-func (n *Node) Seal(ctx context.Context) error {
-	return n.asRoot(ctx, "sealing", (*api.Sys).SealWithContext)
-}
-
-// StepDown makes the active node hand over, and waits until it is not active. It may become active again
-// after ten seconds, if no other node could take over.
-// https://developer.hashicorp.com/vault/api-docs/system/step-down
-func (n *Node) StepDown(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	if err := n.asRoot(ctx, "stepping down", (*api.Sys).StepDownWithContext); err != nil {
-		return err
-	}
-	for n.isActive(ctx) {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting until %s has stepped down: %w", n.name, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-func (n *Node) asRoot(ctx context.Context, doing string, do func(*api.Sys, context.Context) error) error {
-	client, err := n.Client()
-	if err == nil {
-		err = do(client.Sys(), ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", doing, n.name, err)
-	}
-	return nil
-}
-
-// join makes the node a member of the leader's cluster.
-// https://developer.hashicorp.com/vault/api-docs/system/storage/raft#join-a-raft-cluster
-func (n *Node) join(ctx context.Context, leader *Node) error {
-	if _, err := n.client.Sys().RaftJoinWithContext(ctx, &api.RaftJoinRequest{LeaderAPIAddr: leader.address, LeaderCACert: n.cert.caPEM}); err != nil {
-		return fmt.Errorf("joining %s to %s: %w", n.name, leader.name, err)
-	}
-	return n.Unseal(ctx)
-}
-
-// Unseal sends the key to the node if it is sealed, and waits until it is unsealed. It sends the key once: a node that gets
-// it twice while it joins has two loops that wait for leadership, and ignores a request to step down.
-func (n *Node) Unseal(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	for sent := false; ; {
-		status, err := n.client.Sys().SealStatusWithContext(ctx)
-		if err == nil && !status.Sealed {
-			return nil
-		}
-		if err == nil && !sent {
-			sent = true
-			err = n.unseal(ctx, n.cluster.unsealKey)
-		}
-		select {
-		case <-n.process.Done():
-			return fmt.Errorf("unsealing %s: it has ended; its log is %s", n.name, n.process.LogFile())
-		case <-ctx.Done():
-			return fmt.Errorf("unsealing %s: %w (last error: %w)", n.name, ctx.Err(), err)
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

@@ -89,7 +89,7 @@ func (n *node) configure(s storage) error {
 func (n *node) start(ctx context.Context) error {
 	var err error
 	n.process, err = parts.Start(parts.Command{
-		Name: n.binary.Product + " (" + n.name + ")", Path: n.binary.Path, Args: []string{"server", "-config=" + n.config},
+		Name: n.binary.String() + " (" + n.name + ")", Path: n.binary.Path, Args: []string{"server", "-config=" + n.config},
 		Dir: n.dir, Env: environment(), Log: n.workspace.Log(n.name),
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package wire
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -90,24 +89,12 @@ func (b *Balancer) forward(in net.Conn) {
 			continue
 		}
 		if c.add(out) {
-			relay(in, out)
+			relay(in, out, 0)
 			c.remove(out)
 		}
 		_ = out.Close()
 		return
 	}
-}
-
-// relay copies data in both directions until one side ends.
-func relay(in, out net.Conn) {
-	done := make(chan struct{}, 2)
-	for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
-		go func() {
-			_, _ = io.Copy(pair[0], pair[1])
-			done <- struct{}{}
-		}()
-	}
-	<-done
 }
 
 func (c *checked) watch(ctx context.Context, every time.Duration) {

@@ -36,7 +36,7 @@ func Start(o Options) (net.Listener, error) {
 	return ln, nil
 }
 
-// join copies data in both directions until one side ends.
+// join joins a connection to the server.
 func join(in net.Conn, dialer net.Dialer, o Options) {
 	defer in.Close()
 	out, err := dialer.Dial("tcp", o.To)
@@ -44,13 +44,18 @@ func join(in net.Conn, dialer net.Dialer, o Options) {
 		return
 	}
 	defer out.Close()
+	relay(in, out, o.Delay)
+}
+
+// relay copies data in both directions until one side ends, that of in after a delay.
+func relay(in, out net.Conn, delay time.Duration) {
 	done := make(chan struct{}, 2)
 	go func() {
 		_, _ = io.Copy(in, out)
 		done <- struct{}{}
 	}()
 	go func() {
-		copyDelayed(out, in, o.Delay)
+		copyDelayed(out, in, delay)
 		done <- struct{}{}
 	}()
 	<-done
