@@ -8,6 +8,9 @@ LAB       := infra/lab
 BUILD_DIR := build
 # Static and without the old runtime's RPC mode: a smaller binary that starts on any host.
 BUILD_FLAGS := -trimpath -tags lambda.norpc,nethttpomithttp2 -ldflags '-s -w'
+# The commands are built as the functions are, for this machine, so that what both import is compiled once.
+HOST_GO     := CGO_ENABLED=0 GOOS= GOARCH= $(GO)
+RUN         := cd $(LAB) && $(HOST_GO) run $(BUILD_FLAGS)
 
 # For make reconcile, teardown, doctor and render; set here so that the environment does not set them.
 MODE     := detect
@@ -26,7 +29,7 @@ BAO_AWS_PLUGIN :=
 export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
+.PHONY: help build build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +37,7 @@ help: ## list the targets
 build: ## build the functions into build/<function>/bootstrap (GOARCH=arm64 make build for Lambda's arm64)
 	@for f in $(FUNCTIONS); do \
 	  CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o $(BUILD_DIR)/$$f/bootstrap ./functions/$$f || exit 1; done
-	@CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o $(BUILD_DIR)/vault-setup ./infra/vault
+	@$(HOST_GO) build $(BUILD_FLAGS) -o $(BUILD_DIR)/vault-setup ./infra/vault
 
 # sam build calls these targets: template.yaml names this file as the functions' build method.
 build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction:
@@ -48,13 +51,13 @@ test-unit: ## run the tests that need only Go; the simulation once with the race
 	$(GO) test -count=1 ./internal/simulation -rapid.checks=$(or $(CHECKS),4000)
 
 prepare: ## find or build Vault, and fetch the lab's other programs, as the other targets do when they need them
-	@cd $(LAB) && $(GO) run ./cmd/lab prepare
+	@$(RUN) ./cmd/prepare
 
 test-integration: build prepare ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
 	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap)$$')
 
 matrix: build prepare ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
-	@cd $(LAB) && $(GO) run ./cmd/lab matrix $(VERSIONS)
+	@$(RUN) ./cmd/lab matrix $(VERSIONS)
 
 lint: ## run the linters, at their pinned versions, over the product, the lab and the workflows
 	$(GO) tool -modfile=infra/tools/go.mod golangci-lint run ./...
@@ -62,25 +65,28 @@ lint: ## run the linters, at their pinned versions, over the product, the lab an
 	$(GO) tool -modfile=infra/tools/actionlint/go.mod actionlint -shellcheck= -pyflakes= .github/workflows/*.yml
 
 validate: ## check everything that is deployed, without an account: cfn-lint, the tests of the templates and of Vault's set-up
-	cd $(LAB) && $(GO) run ./cmd/lab validate
+	$(RUN) ./cmd/lab validate
 	cd $(LAB) && $(GO) test -count=1 ./stack ./bootstrap
 
 soak: build ## run a fleet that comes and goes under faults (FOR=30m INSTANCES=500; CLUSTER=1: on three nodes of Vault that go down and come back); then all must agree
-	@cd $(LAB) && $(GO) run ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500) $(if $(CLUSTER),-cluster)
+	@$(RUN) ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500) $(if $(CLUSTER),-cluster)
 
 bench: build ## measure launch storms, cold starts, the comparison of a fleet and the race for the first login, as tables (FULL=true: 50,000 too; QUICK=1: only counts calls)
-	@cd $(LAB) && $(GO) run ./cmd/bench $(if $(FULL),-full) $(if $(QUICK),-quick,&& $(GO) run ./cmd/lab race)
+	@$(RUN) ./cmd/bench $(if $(FULL),-full) $(if $(QUICK),-quick,&& $(HOST_GO) run $(BUILD_FLAGS) ./cmd/lab race)
 
 race: build ## measure how many instances log in at the first try, and how long the others wait, as a table
-	@cd $(LAB) && $(GO) run ./cmd/lab race
+	@$(RUN) ./cmd/lab race
 
-# Both at once: the functions compile while the modules of Vault's server are fetched.
+# Functions and demo compile while Vault's modules are fetched and its server is built.
 demo: ## show and check one instance's whole life in the terminal
-	@$(MAKE) --no-print-directory -j2 build prepare
-	@cd $(LAB) && $(GO) run ./cmd/lab demo
+	@$(MAKE) --no-print-directory -j2 build-lab prepare
+	@cd $(LAB) && ../../$(BUILD_DIR)/lab demo
+
+build-lab: build
+	@cd $(LAB) && $(HOST_GO) build $(BUILD_FLAGS) -o ../../$(BUILD_DIR)/lab ./cmd/lab
 
 lab: build ## start the same world and keep it running, to try things out
-	@cd $(LAB) && $(GO) run ./cmd/lab up
+	@$(RUN) ./cmd/lab up
 
 # The AWS CLI reads the function's name from a deployed stack, in its configured account and region (version 1 does not read
 # AWS_REGION). A running lab keeps name and address in .cache/lab.env.
@@ -92,7 +98,7 @@ else
 find-function = [ -r .cache/lab.env ] || { echo "no lab is running: start one with make lab, or name a deployed stack with STACK=<name>" >&2; exit 2; }; \
   set -a; . .cache/lab.env; set +a; function=$$RECONCILE_FUNCTION
 endif
-ask = @CGO_ENABLED=0 GOOS= GOARCH= $(GO) build -trimpath -o build/vault-reconcile ./infra/reconcile || exit 2; $(find-function); \
+ask = @$(HOST_GO) build $(BUILD_FLAGS) -o build/vault-reconcile ./infra/reconcile || exit 2; $(find-function); \
   build/vault-reconcile -function "$$function"
 
 reconcile: ## compare the fleet; MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); of make lab, or of STACK=<name>

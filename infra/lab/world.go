@@ -18,6 +18,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
@@ -188,7 +189,7 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Se
 	}
 	w.Binary, w.VaultAddr, w.VaultCAPEM, w.VaultToken, w.AuditLog = vault.Binary, vault.Address, vault.CAPEM, vault.RootToken, vault.AuditLog
 	w.Servers = Servers{Vault: vault.Process, Moto: moto.Process, DynamoDB: dynamo.Process}
-	w.MotoURL, w.AWS, w.Dynamo = moto.URL, parts.Config(moto.URL, w.Region), dynamo.Client(w.Region)
+	w.MotoURL, w.AWS, w.Dynamo = moto.URL, awsclient.Config(moto.URL, w.Region), awsclient.DynamoDB(dynamo.URL, w.Region)
 
 	var err error
 	if w.Vault, err = w.rootClient(); err != nil {

@@ -7,10 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/hashicorp/vault/api"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -38,7 +37,7 @@ func newComparison(p place, n int) (*comparison, error) {
 		},
 	})
 	c := &comparison{n: n, vault: &countingVault{Vault: client}}
-	own := ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(parts.Config(p.DynamoURL, region))), table, time.Now)
+	own := ledger.New(ledger.NewAPI(awsclient.DynamoDB(p.DynamoURL, region)), table, time.Now)
 	c.ledger = &timedLedger{Ledger: own}
 	c.reconciler = &reconcile.Reconciler{Options: reconcile.Options{
 		Profiles: profiles, Realm: realm(), Vault: c.vault, Ledger: c.ledger, Teardowns: own, Instances: ec2{n: n},

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
@@ -69,7 +70,7 @@ func startWorld(ctx context.Context, w *parts.Workspace) (*world, error) {
 	}
 	if err == nil {
 		b.place = place{VaultAddr: vault.Address, VaultCA: vault.CAPEM, DynamoURL: dynamo.URL}
-		b.vault, b.dynamoDB, b.dynamo = vault.Process, dynamo.Process, dynamo.Client(region)
+		b.vault, b.dynamoDB, b.dynamo = vault.Process, dynamo.Process, awsclient.DynamoDB(dynamo.URL, region)
 		err = b.prepare(ctx, vault.RootToken)
 	}
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
@@ -19,7 +20,7 @@ func TestFleet_LaunchesLogsInAndAnnounces(t *testing.T) {
 	moto := partstest.Moto(t, w)
 	vault := partstest.Vault(t, w)
 
-	cfg := parts.Config(moto.URL, "us-east-1")
+	cfg := awsclient.Config(moto.URL, "us-east-1")
 	queue, err := sqs.NewFromConfig(cfg).CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("events")})
 	if err != nil {
 		t.Fatal(err)

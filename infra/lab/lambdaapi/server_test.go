@@ -15,7 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 )
 
@@ -45,7 +45,7 @@ func served(t *testing.T) *lambda.Client {
 			t.Error(err)
 		}
 	})
-	c := parts.Config(s.URL, "us-east-1")
+	c := awsclient.Config(s.URL, "us-east-1")
 	c.Retryer = func() aws.Retryer { return aws.NopRetryer{} }
 	return lambda.NewFromConfig(c)
 }

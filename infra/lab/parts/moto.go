@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// AccountID is moto's account for unknown callers.
+const AccountID = "123456789012"
+
 // Moto is a running moto server: the AWS APIs with their state in memory.
 type Moto struct {
 	URL     string // http://127.0.0.1:<port>

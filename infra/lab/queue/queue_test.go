@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 )
@@ -102,7 +102,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestPoller_ActsLikeLambda(t *testing.T) {
-	client := sqs.NewFromConfig(parts.Config(partstest.Moto(t, partstest.Workspace(t)).URL, "us-east-1"))
+	client := sqs.NewFromConfig(awsclient.Config(partstest.Moto(t, partstest.Workspace(t)).URL, "us-east-1"))
 
 	t.Run("a batch larger than one receive is gathered in the window and has Lambda's form", func(t *testing.T) {
 		b := newBench(t, client, "30", "5")

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
@@ -153,7 +154,7 @@ func start(t *testing.T) Options {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dynamo.Process.Stop() })
-	return Options{Name: "lab", AccountID: parts.AccountID, AWS: parts.Config(moto.URL, region), Dynamo: dynamo.Client(region), BuildDir: "build"}
+	return Options{Name: "lab", AccountID: parts.AccountID, AWS: awsclient.Config(moto.URL, region), Dynamo: awsclient.DynamoDB(dynamo.URL, region), BuildDir: "build"}
 }
 
 func expand(t *testing.T, template string) map[string]any {

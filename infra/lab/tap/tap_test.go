@@ -21,6 +21,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
@@ -50,7 +51,7 @@ func TestTap_RecordsAndDisturbsCalls(t *testing.T) {
 	}
 	t.Cleanup(func() { moto.Process.Stop() })
 	tap := started(t, Options{Upstream: moto.URL})
-	cfg := parts.Config(tap.URL, "eu-central-1")
+	cfg := awsclient.Config(tap.URL, "eu-central-1")
 	cfg.RetryMaxAttempts = 1
 	ctx := t.Context()
 	instances := ec2.NewFromConfig(cfg)

@@ -6,8 +6,8 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,10 +19,10 @@ import (
 
 // sources are the programs to build. Their folder's name hides them from this module, which must not depend on the server.
 //
-//go:embed _main/minimal.go _main/whole.go
+//go:embed _main
 var sources embed.FS
 
-// buildLimit is generous: the first build fetches and compiles some 1,900 packages, with all plugins 2,500.
+// buildLimit is generous: the first build fetches and compiles some 1,400 packages, with all plugins 2,500.
 const buildLimit = 45 * time.Minute
 
 // build returns the path of the server of a version, built on first use and cached under a hash of its sources and the
@@ -60,7 +60,7 @@ type builder struct {
 	store string // folder in the cache
 }
 
-// key returns a hash of all inputs of the binary: main, version, toolchain.
+// key returns a hash of all inputs of the binary: sources, version, toolchain.
 func (b builder) key(ctx context.Context) (string, error) {
 	h := sha256.New()
 	cmd := exec.CommandContext(ctx, "go", "env", "GOVERSION", "GOOS", "GOARCH")
@@ -68,13 +68,16 @@ func (b builder) key(ctx context.Context) (string, error) {
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("reading go's version (install Go, or put it on the PATH): %w", err)
 	}
-	text, err := sources.ReadFile(b.main)
-	if err != nil {
-		return "", err
-	}
-	h.Write(text)
+	err := fs.WalkDir(sources, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := sources.ReadFile(path)
+		fmt.Fprintf(h, "%s %d\n%s", path, len(text), text)
+		return err
+	})
 	fmt.Fprintf(h, "%+v", b.Version)
-	return hex.EncodeToString(h.Sum(nil))[:16], nil
+	return hex.EncodeToString(h.Sum(nil))[:16], err
 }
 
 // build writes a module with main and a go.mod that resolves as Vault's own does, and builds it. The checksum database
@@ -94,6 +97,9 @@ func (b builder) build(ctx context.Context, binary string) error {
 	if err == nil {
 		err = b.writeGoMod(ctx, dir)
 	}
+	if err == nil && !b.Whole {
+		err = leaveOut(ctx, dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -108,84 +114,6 @@ func (b builder) build(ctx context.Context, binary string) error {
 		return err
 	}
 	return os.Rename(binary+".part", binary)
-}
-
-// writeGoMod writes the module's go.mod: Vault's version of Go, which decides about GODEBUG settings, and its replacements of
-// other modules.
-func (b builder) writeGoMod(ctx context.Context, dir string) error {
-	file := filepath.Join(dir, "go.mod")
-	if err := os.WriteFile(file, []byte("module vault.lab/vault\n"), 0o600); err != nil {
-		return err
-	}
-	out, err := goCommand(ctx, dir, "mod", "download", "-json", "github.com/hashicorp/vault@v"+b.Number)
-	if err != nil {
-		return err
-	}
-	var module struct{ Dir, GoMod string }
-	if err := json.Unmarshal(out, &module); err != nil {
-		return fmt.Errorf("reading go's answer about Vault's module: %w", err)
-	}
-	if out, err = goCommand(ctx, dir, "mod", "edit", "-json", module.GoMod); err != nil {
-		return err
-	}
-	var own struct {
-		Go      string
-		Replace []struct {
-			Old, New struct{ Path, Version string }
-		}
-	}
-	if err := json.Unmarshal(out, &own); err != nil {
-		return fmt.Errorf("reading the go.mod of Vault %s: %w", b.Number, err)
-	}
-	edit := []string{
-		"mod", "edit", "-go=" + own.Go, "-require=github.com/hashicorp/vault@v" + b.Number,
-		"-replace=github.com/hashicorp/vault/sdk=github.com/hashicorp/vault/sdk@v" + b.SDK,
-	}
-	if b.API != "" {
-		edit = append(edit, "-replace=github.com/hashicorp/vault/api=github.com/hashicorp/vault/api@v"+b.API)
-	}
-	for _, r := range own.Replace {
-		if r.New.Version == "" {
-			continue // a folder of its own tree
-		}
-		edit = append(edit, "-replace="+at(r.Old.Path, r.Old.Version)+"="+at(r.New.Path, r.New.Version))
-	}
-	if len(b.Edits) > 0 {
-		if err := b.copyEdited(module.Dir, filepath.Join(dir, "vault")); err != nil {
-			return err
-		}
-		edit = append(edit, "-replace=github.com/hashicorp/vault=./vault")
-	}
-	_, err = goCommand(ctx, dir, edit...)
-	return err
-}
-
-func at(path, version string) string {
-	if version == "" {
-		return path
-	}
-	return path + "@" + version
-}
-
-// copyEdited copies Vault's module and applies the edits: go build takes no overlay below the module cache.
-func (b builder) copyEdited(from, to string) error {
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		return fmt.Errorf("copying Vault's module to %s: %w", to, err)
-	}
-	for _, e := range b.Edits {
-		file := filepath.Join(to, e.File)
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if !bytes.Contains(text, []byte(e.Old)) {
-			return fmt.Errorf("adapting Vault %s to the sdk %s: %s does not contain %q; correct versions.go", b.Number, b.SDK, e.File, e.Old)
-		}
-		if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte(e.Old), []byte(e.New)), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // goCommand runs go in a folder and returns its output. The error contains the end of what it printed.

@@ -22,6 +22,7 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
@@ -136,7 +137,7 @@ func signedLogin(t *testing.T, moto *parts.Moto, role, serverID string) map[stri
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	assumed, err := sts.NewFromConfig(parts.Config(moto.URL, "us-east-1")).AssumeRole(ctx, &sts.AssumeRoleInput{
+	assumed, err := sts.NewFromConfig(awsclient.Config(moto.URL, "us-east-1")).AssumeRole(ctx, &sts.AssumeRoleInput{
 		RoleArn: aws.String("arn:aws:iam::123456789012:role/" + role), RoleSessionName: aws.String("tried"),
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
@@ -144,7 +145,7 @@ func (r *Rig) way(ctx context.Context, o wayOptions) (*way, error) {
 		"AWS_ENDPOINT_URL": r.MotoURL, "AWS_ENDPOINT_URL_EC2": cloudURL, "AWS_ENDPOINT_URL_IAM": cloudURL, "AWS_ENDPOINT_URL_EVENTBRIDGE": cloudURL,
 	}
 	if o.inMemory {
-		w.table = dynamodb.NewFromConfig(parts.Config(r.cloud.URL, r.Region))
+		w.table = awsclient.DynamoDB(r.cloud.URL, r.Region)
 	}
 	if o.delay > 0 {
 		var err error
@@ -195,7 +196,7 @@ func (r *Rig) mapping(function string) stack.Mapping {
 // poll returns a paused poller of a function's queue.
 func (w *way) poll(function string) *queue.Poller {
 	m := w.rig.mapping(function)
-	config := parts.Config(w.rig.cloud.URL, w.rig.Region)
+	config := awsclient.Config(w.rig.cloud.URL, w.rig.Region)
 	config.HTTPClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	// The SDK retries a broken connection after up to 20 s, which would stall all four sandboxes.
 	config.Retryer = func() aws.Retryer { return retry.AddWithMaxBackoffDelay(retry.NewStandard(), 20*time.Millisecond) }

@@ -1,7 +1,6 @@
-// Command lab runs the lab: `lab demo` shows an instance's life and checks it, `lab up` keeps the lab running, `lab prepare`
-// builds and fetches the lab's programs, `lab validate` checks the templates, `lab soak` launches and terminates a fleet
-// while it injects faults, `lab race` measures first logins, `lab matrix` runs the integration tests on several versions of
-// Vault.
+// Command lab runs the lab: `lab demo` shows an instance's life and checks it, `lab up` keeps the lab running, `lab validate`
+// checks the templates, `lab soak` launches and terminates a fleet while it injects faults, `lab race` measures first logins,
+// `lab matrix` runs the integration tests on several versions of Vault.
 package main
 
 import (
@@ -14,12 +13,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/demo"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
 // root is the repository's root, relative to infra/lab, where make runs this command.
@@ -28,10 +24,10 @@ var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "prepare": prepare, "validate": validate, "soak": runSoak, "race": runRace, "matrix": runMatrix}
+	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "validate": validate, "soak": runSoak, "race": runRace, "matrix": runMatrix}
 	withArguments := len(os.Args) > 1 && (os.Args[1] == "soak" || os.Args[1] == "matrix")
 	if len(os.Args) < 2 || (len(os.Args) > 2 && !withArguments) || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab demo|up|prepare|validate|race|matrix [version or path]...|soak [-for 30m] [-instances 500] [-seed n] [-cluster]")
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|validate|race|matrix [version or path]...|soak [-for 30m] [-instances 500] [-seed n] [-cluster]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
 	if err := commands[os.Args[1]](ctx); err != nil {
@@ -66,24 +62,4 @@ func runDemo(ctx context.Context) error {
 		return err
 	}
 	return in(ctx, o, func(w *lab.World) error { return demo.Run(ctx, w, os.Stdout, colour) })
-}
-
-// prepare builds and fetches the programs of all parts side by side, so that later runs start at once.
-func prepare(ctx context.Context) error {
-	w, err := parts.NewWorkspace(root, "", progress)
-	if err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		_, err := vaultserver.Find(ctx, w)
-		return err
-	})
-	for _, step := range []func(context.Context, *parts.Workspace) (string, error){parts.Python, parts.FetchDynamoDB} {
-		group.Go(func() error {
-			_, err := step(ctx, w)
-			return err
-		})
-	}
-	return group.Wait()
 }

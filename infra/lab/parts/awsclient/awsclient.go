@@ -1,13 +1,12 @@
-package parts
+// Package awsclient configures the AWS SDK for the lab's parts. It is apart from them so that the command that builds and fetches
+// them compiles without the SDK.
+package awsclient
 
 import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 )
-
-// AccountID is moto's account for unknown callers.
-const AccountID = "123456789012"
 
 // Config returns an AWS configuration for an endpoint of the lab. The access key has
 // only letters and digits, because DynamoDB Local refuses other characters.
@@ -19,7 +18,7 @@ func Config(endpoint, region string) aws.Config {
 	}
 }
 
-// Client returns a client of this DynamoDB Local.
-func (d *DynamoDBLocal) Client(region string) *dynamodb.Client {
-	return dynamodb.NewFromConfig(Config(d.URL, region))
+// DynamoDB returns a client of a DynamoDB Local.
+func DynamoDB(endpoint, region string) *dynamodb.Client {
+	return dynamodb.NewFromConfig(Config(endpoint, region))
 }
