@@ -47,7 +47,7 @@ func build(ctx context.Context, w *parts.Workspace, v Version) (string, error) {
 		if _, err := os.Stat(binary); err == nil {
 			return nil // another lab built it while this one waited
 		}
-		return w.Slowly(ctx, "building Vault "+v.Number+" from its Go module (once; a vault on the PATH saves it)", func(ctx context.Context) error {
+		return w.Slowly(ctx, "building Vault "+v.Number+" from its Go module (once, some minutes; a vault on the PATH saves them)", func(ctx context.Context) error {
 			return b.build(ctx, binary)
 		})
 	})
@@ -103,7 +103,8 @@ func (b builder) build(ctx context.Context, binary string) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", binary + ".part"}
+	// The flags are those of the functions, so that what both import, such as the standard library, is compiled once.
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags=-s -w", "-o", binary + ".part"}
 	if !b.Whole {
 		args = append(args, "-tags", "minimal")
 	}
