@@ -87,9 +87,11 @@ var (
 	iamName   = facts.NewForm(`^[A-Za-z0-9+=,.@_/-]+$`, 128)
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
 	externalID = facts.NewForm(`^[A-Za-z0-9_+=,.@:/-]{2,}$`, 1224)
-	secretARN  = facts.NewForm(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:.+$`, 2048)
-	queueURL   = facts.NewForm(`^https?://[^\s?#]+$`, 2048)
-	eventBus   = facts.NewForm(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
+	// The complete ARN: Secrets Manager ends it with a hyphen and six random characters, and IAM compares with the whole.
+	// https://docs.aws.amazon.com/secretsmanager/latest/userguide/troubleshoot.html#ARN_secretnamehyphen
+	secretARN = facts.NewForm(`^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+-[A-Za-z0-9]{6}$`, 2048)
+	queueURL  = facts.NewForm(`^https?://[^\s?#]+$`, 2048)
+	eventBus  = facts.NewForm(`^(?:arn:aws[a-z-]*:events:[a-z0-9-]+:[0-9]{12}:event-bus/)?[A-Za-z0-9/._-]+$`, 1600)
 	// https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_LifecycleHook.html
 	hookPrefix = facts.NewForm(`^[A-Za-z0-9_/-]+$`, 200)
 	// A subset of the keys that the metadata service can show. Without a colon, no key begins with aws:, which AWS reserves.

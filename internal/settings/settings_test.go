@@ -12,7 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 )
 
-const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:vault"
+const secret = "arn:aws:secretsmanager:us-east-1:123456789012:secret:vault-AbCdEf"
 
 var baseline = map[string]string{
 	"TABLE_NAME":    "ledger",
@@ -60,6 +60,8 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"a namespace with a wildcard":            {map[string]string{"VAULT_NAMESPACE": "team/*"}, settings.ErrInvalid, "VAULT_NAMESPACE"},
 		"a namespace that no server has":         {map[string]string{"VAULT_NAMESPACE": "team/sys"}, settings.ErrInvalid, "VAULT_NAMESPACE"},
 		"a CA that is not a secret's ARN":        {map[string]string{"VAULT_CA_SECRET_ARN": "/etc/ca.pem"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
+		"a CA by a partial ARN":                  {map[string]string{"VAULT_CA_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:vault-ca"}, settings.ErrInvalid, "VAULT_CA_SECRET_ARN"},
+		"a login secret by a partial ARN":        {map[string]string{"VAULT_LOGIN_SECRET_ARN": "arn:aws:secretsmanager:us-east-1:123456789012:secret:login"}, settings.ErrInvalid, "VAULT_LOGIN_SECRET_ARN"},
 		"an unknown login method":                {map[string]string{"VAULT_LOGIN_METHOD": "ldap"}, settings.ErrInvalid, "VAULT_LOGIN_METHOD"},
 		"approle without its secret":             {map[string]string{"VAULT_LOGIN_METHOD": "approle"}, settings.ErrMissing, "VAULT_LOGIN_SECRET_ARN"},
 		"an auth mount that leaves its path":     {map[string]string{"VAULT_AUTH_MOUNT": "../sys"}, settings.ErrInvalid, "VAULT_AUTH_MOUNT"},

@@ -2,6 +2,7 @@ package wiring
 
 import (
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -118,5 +119,37 @@ func TestCABundle_IsTrusted(t *testing.T) {
 	t.Setenv("AWS_CA_BUNDLE", "/nowhere")
 	if _, err := awsFromEnvironment(t.Context()); err == nil || !strings.Contains(err.Error(), "AWS_CA_BUNDLE") {
 		t.Errorf("want an error that names AWS_CA_BUNDLE, got %v", err)
+	}
+}
+
+// recorder is an HTTP client that records the hosts it is asked for and answers none.
+type recorder struct{ hosts []string }
+
+func (r *recorder) Do(request *http.Request) (*http.Response, error) {
+	r.hosts = append(r.hosts, request.URL.Host)
+	return nil, errors.New("no network in this test")
+}
+
+// A secret of another region is not found at the function's own endpoint.
+func TestSecret_IsReadInItsOwnRegion(t *testing.T) {
+	for secret, want := range map[string]string{
+		"arn:aws:secretsmanager:eu-central-1:123456789012:secret:vault-AbCdEf":     "secretsmanager.eu-central-1.amazonaws.com",
+		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:team/vault-AbCdEf":   "secretsmanager.eu-west-1.amazonaws.com",
+		"arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:vault-AbCdEf":    "secretsmanager.cn-north-1.amazonaws.com.cn",
+		"arn:aws-us-gov:secretsmanager:us-gov-west-1:123456789012:secret:v-AbCdEf": "secretsmanager.us-gov-west-1.amazonaws.com",
+	} {
+		lambdaEnvironment(t)
+		c, err := awsFromEnvironment(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := &recorder{}
+		c.HTTPClient, c.RetryMaxAttempts = seen, 1
+		if _, err := readSecret(c, secret)(t.Context()); err == nil || !strings.Contains(err.Error(), secret) {
+			t.Errorf("want an error that names %s, got %v", secret, err)
+		}
+		if len(seen.hosts) != 1 || seen.hosts[0] != want {
+			t.Errorf("%s is read at %q, want %s", secret, seen.hosts, want)
+		}
 	}
 }

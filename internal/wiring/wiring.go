@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/arn"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/eventbridge"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
@@ -204,16 +205,15 @@ func loadProfiles(s settings.Settings) (*grant.Set, error) {
 // newVault returns a client of Vault with the login that the settings choose.
 func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 	s, c := p.settings.Vault, p.aws
-	secrets := secretsmanager.NewFromConfig(c)
 	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: p.services.Vault.Observe, Log: p.log}
 	if s.CASecretARN != "" {
-		o.CA = readSecret(secrets, s.CASecretARN)
+		o.CA = readSecret(c, s.CASecretARN)
 	}
 	switch s.LoginMethod {
 	case settings.LoginAppRole:
-		o.Login = vault.AppRole{Mount: s.LoginMount, Secret: readSecret(secrets, s.LoginSecretARN)}.Login
+		o.Login = vault.AppRole{Mount: s.LoginMount, Secret: readSecret(c, s.LoginSecretARN)}.Login
 	case settings.LoginToken:
-		o.Login = vault.Token{Secret: readSecret(secrets, s.LoginSecretARN)}.Login
+		o.Login = vault.Token{Secret: readSecret(c, s.LoginSecretARN)}.Login
 	default:
 		region := s.STSRegion
 		if region == "" {
@@ -236,14 +236,20 @@ func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 	return vault.New(o), nil
 }
 
-// readSecret returns a function that reads a secret.
-func readSecret(c *secretsmanager.Client, arn string) func(context.Context) ([]byte, error) {
+// readSecret returns a function that reads a secret, in the region that its ARN names: each region's endpoint knows only its own
+// secrets.
+func readSecret(c aws.Config, secret string) func(context.Context) ([]byte, error) {
+	client := secretsmanager.NewFromConfig(c, func(o *secretsmanager.Options) {
+		if parsed, err := arn.Parse(secret); err == nil {
+			o.Region = parsed.Region
+		}
+	})
 	return func(ctx context.Context) ([]byte, error) {
 		ctx, cancel := context.WithTimeout(ctx, secretTimeout)
 		defer cancel()
-		out, err := c.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &arn})
+		out, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &secret})
 		if err != nil {
-			return nil, fmt.Errorf("reading the secret %s: %w", arn, err)
+			return nil, fmt.Errorf("reading the secret %s: %w", secret, err)
 		}
 		if out.SecretString != nil {
 			return []byte(*out.SecretString), nil

@@ -61,6 +61,22 @@ func TestParameters_BadCombinationsAreRefused(t *testing.T) {
 	}
 }
 
+// IAM compares with a secret's complete ARN, so a partial one would be denied when the first function reads it.
+func TestSecretParameters_TakeOnlyCompleteARNs(t *testing.T) {
+	const prefix = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
+	for _, name := range []string{"VaultCASecretArn", "VaultLoginSecretArn"} {
+		pattern := regexp.MustCompile(fmt.Sprint(object(object(product(t)["Parameters"])[name])["AllowedPattern"]))
+		for value, want := range map[string]bool{
+			"": true, prefix + "vault-AbCdEf": true, prefix + "team/vault-ca-x1Y2z3": true,
+			prefix + "vault": false, prefix + "vault-ca": false, prefix + "-AbCdEf": false, prefix + "vault-??????": false, prefix + "vault-AbCdEf*": false, "vault-AbCdEf": false,
+		} {
+			if got := pattern.MatchString(value); got != want {
+				t.Errorf("%s accepts %q: %v, want %v", name, value, got, want)
+			}
+		}
+	}
+}
+
 // An alarm's period of at least twice the schedule's always contains the end of a run. With a shorter one, reconcile-not-run
 // fires between two runs and drift-stays never fires.
 func TestAlarmPeriod_HoldsTwoRunsOfEachSchedule(t *testing.T) {
