@@ -136,12 +136,12 @@ func TestStackSet_MakesRolesOnceAndNoBusLoop(t *testing.T) {
 
 func TestCentralBus_AcceptsOnlyMembersEvents(t *testing.T) {
 	resources := resolved(t, full)
-	const kinds = `"events:detail-type":["EC2 Instance State-change Notification",` +
-		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action","Tag Change on Resource"]`
-	const sources = `"ForAllValues:StringEquals":{"events:source":["aws.ec2","aws.autoscaling","aws.tag"]},"Null":{"events:source":"false"}`
+	const set = `"ForAllValues:StringEquals":{"events:detail-type":["EC2 Instance State-change Notification",` +
+		`"EC2 Instance-launch Lifecycle Action","EC2 Instance-terminate Lifecycle Action","Tag Change on Resource"],` +
+		`"events:source":["aws.ec2","aws.autoscaling","aws.tag"]},"Null":{"events:detail-type":"false","events:source":"false"}`
 	conditions := map[string]string{
-		"MemberAccountsBusPolicy": `{` + sources + `,"StringEquals":{` + kinds + `}}`,
-		"OrganizationBusPolicy":   `{` + sources + `,"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"},` + kinds + `}}`,
+		"MemberAccountsBusPolicy": `{` + set + `}`,
+		"OrganizationBusPolicy":   `{` + set + `,"StringEquals":{"aws:PrincipalOrgID":{"Ref":"OrganizationId"}}}`,
 	}
 	principals := map[string]string{"MemberAccountsBusPolicy": `{"AWS":{"Ref":"MemberAccountIds"}}`, "OrganizationBusPolicy": `"*"`}
 	policies := each(t, resources, "AWS::Events::EventBusPolicy")
