@@ -139,7 +139,7 @@ func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (i
 	g, err := p.Render(f, o.realm)
 	switch {
 	case errors.Is(err, grant.ErrNotYet):
-		fmt.Fprintf(out, "NOT YET:  %v: it would be tried again\n", err)
+		fmt.Fprintf(out, "NOT YET:  %v (it is waited for until some minutes after the start, then refused)\n", err)
 		return refused, nil
 	case err != nil:
 		fmt.Fprintf(out, "REFUSED:  %v\n", err)

@@ -108,7 +108,7 @@ const (
 	Unchanged     Action = "unchanged"     // the grant was as it should be
 	Deprovisioned Action = "deprovisioned" // the grant was removed
 	Unmatched     Action = "unmatched"     // no profile fits the instance
-	NotYet        Action = "not-yet"       // EC2's facts are not complete yet; the next event comes when they are
+	NotYet        Action = "not-yet"       // a pending instance's facts are not complete yet; its running event comes
 	LeftAlone     Action = "left-alone"    // the state asks for nothing from this function
 	TornDown      Action = "torn-down"     // the deployment is torn down: nothing is granted
 )

@@ -1,7 +1,6 @@
 package converge
 
 import (
-	"cmp"
 	"errors"
 	"time"
 
@@ -45,13 +44,14 @@ type situation struct {
 // decide returns the next step of making a grant, and the reason of a step that returns an error. It is pure: the record
 // and Vault are read by the steps that it returns.
 func (s *situation) decide(now time.Time) (step, error) {
-	told := cmp.Or(s.request.Told, s.facts.State)
+	isIncomplete := errors.Is(s.renderErr, grant.ErrNotYet)
+	mayComeLate := isIncomplete && MayComeLate(s.facts, s.request.asked(), now)
 	switch {
 	case s.profile == nil && s.renderErr == nil:
 		return stepRemoveUnmatched, nil
-	case errors.Is(s.renderErr, grant.ErrNotYet) && told == facts.Pending:
+	case mayComeLate && s.facts.State == facts.Pending && s.request.Told != facts.Running:
 		return stepAwaitFacts, nil
-	case s.renderErr != nil && fault.KindOf(s.renderErr) == fault.Retry:
+	case mayComeLate:
 		return stepTryAgain, s.renderErr
 	case !s.hasRead:
 		return stepReadRecord, nil
@@ -67,6 +67,8 @@ func (s *situation) decide(now time.Time) (step, error) {
 		return stepWithhold, nil
 	case removedSince(s.record, s.facts):
 		return stepTryAgain, fault.Retryf("instance %s was removed after EC2 was asked about it: EC2 is asked again", s.facts.ID)
+	case isIncomplete:
+		return stepRefuse, overdueError(s.renderErr)
 	case s.renderErr != nil:
 		return stepRefuse, s.renderErr
 	case s.isAsRecorded() && !s.request.Verify:

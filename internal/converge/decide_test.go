@@ -29,6 +29,13 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 			s.request.Told, s.hasRead = told, hasRead
 		}
 	}
+	pending := func(s *situation) { s.facts.State = facts.Pending }
+	asked := func(before time.Duration) func(*situation) {
+		return func(s *situation) { s.request.At = now.Add(-before) }
+	}
+	started := func(before time.Duration) func(*situation) {
+		return func(s *situation) { s.facts.LaunchTime = now.Add(-before) }
+	}
 	leased := func(left time.Duration) func(*situation) {
 		return func(s *situation) { s.record.LeaseOwner, s.record.LeaseExpiresAt = "other", now.Add(left).UnixMilli() }
 	}
@@ -62,35 +69,43 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 		"verified with stale facts": {func(s *situation) {
 			s.request.Verify, s.facts.ObservedAt = true, now.Add(-MaxFactsAge-time.Second)
 		}, stepTryAgain, "EC2 is asked again"},
-		"record not read":                               {func(s *situation) { s.record, s.hasRead = nil, false }, stepReadRecord, ""},
-		"no record":                                     {func(s *situation) { s.record = nil }, stepInspect, ""},
-		"another grant recorded":                        {func(s *situation) { s.record.Objects[0].SHA256 = "other" }, stepInspect, ""},
-		"broken off":                                    {func(s *situation) { s.record.State = ledger.Provisioning }, stepInspect, ""},
-		"old auth role, may remove":                     {all(oldRole, removes), stepInspect, ""},
-		"old auth role, may not":                        {oldRole, stepKeep, ""},
-		"no profile fits":                               {func(s *situation) { s.profile, s.grant = nil, nil }, stepRemoveUnmatched, ""},
-		"no profile, record not read":                   {func(s *situation) { s.profile, s.grant, s.hasRead = nil, nil, false }, stepRemoveUnmatched, ""},
-		"facts incomplete, pending":                     {notYet(facts.Pending, false), stepAwaitFacts, ""},
-		"facts incomplete, running":                     {notYet(facts.Running, false), stepTryAgain, "not there yet"},
-		"facts incomplete, pending by EC2 and no event": {all(notYet("", true), func(s *situation) { s.facts.State = facts.Pending }), stepAwaitFacts, ""},
-		"refused":                                       {refused, stepRefuse, "the name is taken"},
-		"refused, record not read":                      {func(s *situation) { s.renderErr, s.hasRead = refusal, false }, stepReadRecord, ""},
-		"two profiles fit":                              {func(s *situation) { s.profile, s.grant, s.renderErr = nil, nil, refusal }, stepRefuse, "the name is taken"},
-		"leased by another run":                         {leased(time.Second), stepTryAgain, "is being worked on"},
-		"leased, and refused":                           {all(leased(time.Second), refused), stepTryAgain, "is being worked on"},
-		"lease has run out":                             {leased(-time.Second), stepKeep, ""},
-		"leaving":                                       {leaving, stepWithhold, ""},
-		"leaving, and refused":                          {all(leaving, refused), stepWithhold, ""},
-		"leaving, before its launch":                    {func(s *situation) { leaving(s); s.facts.LaunchTime = now }, stepKeep, ""},
-		"leaving, removal done, may remove":             {all(leaving, removes, removal(ledger.Deleted, time.Second)), stepWithhold, ""},
-		"leaving, removal broke off, may remove":        {all(leaving, removes, removal(ledger.Deprovisioning, time.Second)), stepResumeRemoval, ""},
-		"leaving, removal broke off, may not":           {all(leaving, removal(ledger.Deprovisioning, time.Second)), stepWithhold, ""},
-		"leaving, certificates to revoke":               {func(s *situation) { leaving(s); removes(s); s.record.Revoking = []string{"p"} }, stepResumeRemoval, ""},
-		"leaving, untracked objects":                    {func(s *situation) { leaving(s); removes(s); s.request.Untracked = []string{"p"} }, stepResumeRemoval, ""},
-		"removed after it was observed":                 {removal(ledger.Deleted, 0), stepTryAgain, "was removed after"},
-		"removed before it was observed":                {removal(ledger.Deleted, time.Second), stepInspect, ""},
-		"removal begun after it was observed":           {removal(ledger.Deprovisioning, 0), stepTryAgain, "was removed after"},
-		"removal begun before it was observed":          {removal(ledger.Deprovisioning, time.Second), stepInspect, ""},
+		"record not read":                                {func(s *situation) { s.record, s.hasRead = nil, false }, stepReadRecord, ""},
+		"no record":                                      {func(s *situation) { s.record = nil }, stepInspect, ""},
+		"another grant recorded":                         {func(s *situation) { s.record.Objects[0].SHA256 = "other" }, stepInspect, ""},
+		"broken off":                                     {func(s *situation) { s.record.State = ledger.Provisioning }, stepInspect, ""},
+		"old auth role, may remove":                      {all(oldRole, removes), stepInspect, ""},
+		"old auth role, may not":                         {oldRole, stepKeep, ""},
+		"no profile fits":                                {func(s *situation) { s.profile, s.grant = nil, nil }, stepRemoveUnmatched, ""},
+		"no profile, record not read":                    {func(s *situation) { s.profile, s.grant, s.hasRead = nil, nil, false }, stepRemoveUnmatched, ""},
+		"incomplete, pending for an hour":                {all(notYet(facts.Pending, false), pending), stepAwaitFacts, ""},
+		"incomplete, pending by EC2 and no event":        {all(notYet("", true), pending), stepAwaitFacts, ""},
+		"incomplete, running by its event alone":         {all(notYet(facts.Running, true), pending, asked(time.Hour)), stepTryAgain, "not there yet"},
+		"incomplete, just asked for":                     {notYet(facts.Running, false), stepTryAgain, "not there yet"},
+		"incomplete, asked for long ago":                 {all(notYet(facts.Running, true), asked(LateTime)), stepRefuse, "until 5m0s after the start"},
+		"incomplete, asked for long ago, not read":       {all(notYet(facts.Running, false), asked(LateTime)), stepReadRecord, ""},
+		"incomplete, just started":                       {all(notYet(facts.Running, false), asked(time.Hour), started(LateTime-time.Second)), stepTryAgain, "not there yet"},
+		"incomplete, a tag changed just after the start": {all(notYet(facts.Pending, false), started(time.Minute)), stepTryAgain, "not there yet"},
+		"incomplete, a tag changed long after the start": {notYet(facts.Pending, true), stepRefuse, "until 5m0s after the start"},
+		"incomplete, no event, long after the start":     {notYet("", true), stepRefuse, "until 5m0s after the start"},
+		"incomplete, asked for long ago, leaving":        {all(notYet(facts.Running, true), asked(LateTime), leaving), stepWithhold, ""},
+		"refused":                                {refused, stepRefuse, "the name is taken"},
+		"refused, record not read":               {func(s *situation) { s.renderErr, s.hasRead = refusal, false }, stepReadRecord, ""},
+		"two profiles fit":                       {func(s *situation) { s.profile, s.grant, s.renderErr = nil, nil, refusal }, stepRefuse, "the name is taken"},
+		"leased by another run":                  {leased(time.Second), stepTryAgain, "is being worked on"},
+		"leased, and refused":                    {all(leased(time.Second), refused), stepTryAgain, "is being worked on"},
+		"lease has run out":                      {leased(-time.Second), stepKeep, ""},
+		"leaving":                                {leaving, stepWithhold, ""},
+		"leaving, and refused":                   {all(leaving, refused), stepWithhold, ""},
+		"leaving, before its launch":             {func(s *situation) { leaving(s); s.facts.LaunchTime = now }, stepKeep, ""},
+		"leaving, removal done, may remove":      {all(leaving, removes, removal(ledger.Deleted, time.Second)), stepWithhold, ""},
+		"leaving, removal broke off, may remove": {all(leaving, removes, removal(ledger.Deprovisioning, time.Second)), stepResumeRemoval, ""},
+		"leaving, removal broke off, may not":    {all(leaving, removal(ledger.Deprovisioning, time.Second)), stepWithhold, ""},
+		"leaving, certificates to revoke":        {func(s *situation) { leaving(s); removes(s); s.record.Revoking = []string{"p"} }, stepResumeRemoval, ""},
+		"leaving, untracked objects":             {func(s *situation) { leaving(s); removes(s); s.request.Untracked = []string{"p"} }, stepResumeRemoval, ""},
+		"removed after it was observed":          {removal(ledger.Deleted, 0), stepTryAgain, "was removed after"},
+		"removed before it was observed":         {removal(ledger.Deleted, time.Second), stepInspect, ""},
+		"removal begun after it was observed":    {removal(ledger.Deprovisioning, 0), stepTryAgain, "was removed after"},
+		"removal begun before it was observed":   {removal(ledger.Deprovisioning, time.Second), stepInspect, ""},
 	} {
 		g := &grant.Grant{
 			Profile: &grant.Profile{Name: "worker"}, InstanceID: id,
@@ -111,6 +126,9 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 		hasReason := reason != nil && row.reason != "" && strings.Contains(reason.Error(), row.reason)
 		if !hasReason && (reason != nil || row.reason != "") {
 			t.Errorf("%s: the reason is %v, want %q", name, reason, row.reason)
+		}
+		if got == stepRefuse && fault.KindOf(reason) != fault.Refuse {
+			t.Errorf("%s: the reason %v is of kind %s: it would not be recorded", name, reason, fault.KindOf(reason))
 		}
 		if got == stepTryAgain && fault.KindOf(reason) != fault.Retry {
 			t.Errorf("%s: the reason %v is of kind %s: it would not come back", name, reason, fault.KindOf(reason))

@@ -12,8 +12,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
-// ErrNotYet says that AWS does not show a value of the instance yet. The error that wraps it names the value.
+// ErrNotYet marks the error of a rendering that lacks a value of the instance which may still come: one that AWS does not show
+// yet, or a tag that is not set yet. The error names the value and its remedy. Its caller decides how long to wait.
 var ErrNotYet = errors.New("not known yet")
+
+// missingError is an ErrNotYet.
+type missingError struct {
+	what   string // the value that is missing
+	remedy string
+}
+
+func (e *missingError) Error() string        { return e.what + ": " + e.remedy }
+func (e *missingError) Is(target error) bool { return target == ErrNotYet }
 
 // Realm has the owner of grants and the auth mount that the instances log in to.
 type Realm struct {
@@ -44,8 +54,8 @@ func (g *Grant) Has(path string) bool {
 	return g.AuthRole.Path == path || slices.ContainsFunc(g.Objects, func(o Object) bool { return o.Path == path })
 }
 
-// Render returns the grant of one instance. It fails with kind fault.Retry around ErrNotYet if a value that the profile uses is
-// still empty. Any other fault is of kind fault.Refuse, since a retry meets the same value and the same template.
+// Render returns the grant of one instance. It fails with kind fault.Retry around ErrNotYet if the instance lacks a value or a tag
+// that the profile uses. Any other fault is of kind fault.Refuse, since a retry meets the same value and the same template.
 func (p *Profile) Render(f facts.Instance, realm Realm) (*Grant, error) {
 	g, err := p.render(f, realm, withGuard)
 	return g, p.renderError(f, err)
@@ -87,7 +97,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 		return nil, err
 	}
 	if p.Auth.Type == "iam" && f.IAMRoleARN == "" {
-		return nil, errors.New("auth.type iam: the instance profile has no IAM role, so no principal can be bound")
+		return nil, &missingError{"auth.type iam: the instance profile has no IAM role, so no principal can be bound", "add a role to the instance profile"}
 	}
 	if err := CheckDeployment(realm.Deployment); err != nil {
 		return nil, err
@@ -137,10 +147,10 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	v := newValues(f, deployment, p)
 	if missing := v.empty(p.used); len(missing) > 0 {
-		return v, fmt.Errorf(".%s is empty: %w", strings.Join(missing, ", ."), ErrNotYet)
+		return v, &missingError{fmt.Sprintf(".%s is empty", strings.Join(missing, ", .")), remedyFor(missing)}
 	}
 	if len(f.IPv4s)+len(f.IPv6s) == 0 {
-		return v, fmt.Errorf("the instance has no private address: %w", ErrNotYet)
+		return v, &missingError{"the instance has no private address", "look at its network interfaces"}
 	}
 	name, err := p.fqdn.execute(v, nil)
 	if err != nil {

@@ -101,9 +101,9 @@ func (v values) Tag(key string) (string, error) {
 	value, ok := v.tags[key]
 	switch {
 	case !ok:
-		return "", fmt.Errorf("instance %s has no tag %q", v.InstanceID, key)
+		return "", &missingError{fmt.Sprintf("instance %s has no tag %q", v.InstanceID, key), "set it"}
 	case value == "":
-		return "", fmt.Errorf("the tag %q of instance %s is empty", key, v.InstanceID)
+		return "", &missingError{fmt.Sprintf("the tag %q of instance %s is empty", key, v.InstanceID), "give it a value"}
 	case len(value) > maxTagValue:
 		return "", fmt.Errorf("the tag %q of instance %s has more than %d characters", key, v.InstanceID, maxTagValue)
 	}
@@ -120,6 +120,18 @@ func (v values) Tag(key string) (string, error) {
 
 func holdsOnly(s, characters string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(characters, r) }) < 0
+}
+
+// remedyFor returns the remedy for used values that are empty.
+func remedyFor(missing []string) string {
+	const standard = "AWS does not show it; an instance that never has it needs a profile without it"
+	switch {
+	case slices.Contains(missing, "InternalIPv4"):
+		return standard + ", and an IPv6-only instance one with .IPv6s"
+	case slices.Contains(missing, "IAMRoleARN"):
+		return standard + ", or a role in its instance profile"
+	}
+	return standard
 }
 
 // empty returns the names of the used string values that are empty, sorted.

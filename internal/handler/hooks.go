@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
@@ -16,12 +15,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-const (
-	// groupLag is how long after a hook's event Auto Scaling's answers may still be older than the event.
-	groupLag = converge.Grace
-	// tagsLate is how long after a launch hook's event the tags that decide the profile may arrive.
-	tagsLate = 5 * time.Minute
-)
+// groupLag is how long after a hook's event Auto Scaling's answers may still be older than the event.
+const groupLag = converge.Grace
 
 // Groups is Auto Scaling, which holds instances back by lifecycle hooks.
 type Groups interface {
@@ -93,7 +88,7 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 		return r
 	}
 	log := inv.logOf(e.Ref).With(observe.KeyGroup, e.Hook.Group, observe.KeyHook, e.Hook.Name)
-	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Time) < tagsLate {
+	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Time) < converge.LateTime {
 		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late", e.ID, e.Hook.Name, e.Hook.Group)
 		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
 	}

@@ -125,7 +125,7 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 		return nil
 	case s.record.Leaves(s.sighting.Facts.LaunchTime):
 		return c.rowsOfLeaving(s)
-	case errors.Is(s.refusal, grant.ErrNotYet) && s.sighting.Facts.State == facts.Pending:
+	case errors.Is(s.refusal, grant.ErrNotYet) && converge.MayComeLate(s.sighting.Facts, time.Time{}, c.now):
 		return nil
 	case s.refusal != nil:
 		reason := Missing
