@@ -126,7 +126,7 @@ func TestStackSet_MakesRolesOnceAndNoBusLoop(t *testing.T) {
 		parameters := member()
 		row.change(parameters)
 		resources := resolve(t, shared(t, memberTemplate), parameters)
-		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardHooksRule": row.forward, "ForwardTagsRule": row.forward, "ForwardRole": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
+		for id, want := range map[string]bool{"ForwardRule": row.forward, "ForwardHooksRule": row.forward, "ForwardTagsRule": row.forward, "ForwardRole": row.forward, "ForwardingFailedAlarm": row.forward, "MemberRole": row.member, "VaultRole": row.vault} {
 			if _, is := resources[id]; is != want {
 				t.Errorf("%s: %s exists: %v, want %v", name, id, is, want)
 			}

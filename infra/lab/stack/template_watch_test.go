@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -116,8 +117,15 @@ func TestAlarms_WatchRealMetricsAndLinkTheRunbook(t *testing.T) {
 	for _, heading := range regexp.MustCompile(`(?m)^## (.+)$`).FindAllStringSubmatch(string(runbook), -1) {
 		sections[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
 	}
+	parameters := member()
+	parameters["AlarmTopicArn"], parameters["AlarmOKTopicArn"] = full["AlarmTopicArn"], full["AlarmOKTopicArn"]
 	own, resources := ownMetrics(t), resolved(t, full)
-	for id, alarm := range each(t, resources, "AWS::CloudWatch::Alarm") {
+	watched := each(t, resources, "AWS::CloudWatch::Alarm")
+	members := resolve(t, shared(t, memberTemplate), parameters)
+	maps.Copy(watched, each(t, members, "AWS::CloudWatch::Alarm"))
+	resources = maps.Clone(resources)
+	maps.Copy(resources, members)
+	for id, alarm := range watched {
 		if alarm["MetricName"] != nil {
 			ofAlarm(id, alarm).check(t, own, resources)
 		}
@@ -157,15 +165,28 @@ func TestAlarms_WatchRealMetricsAndLinkTheRunbook(t *testing.T) {
 		if alarm["TreatMissingData"] != missing {
 			t.Errorf("alarm %s treats missing data as %v, want %s", id, alarm["TreatMissingData"], missing)
 		}
-		for _, actions := range []any{alarm["AlarmActions"], alarm["OKActions"]} {
-			if text(t, actions) != `[{"Ref":"AlarmTopicArn"}]` {
-				t.Errorf("alarm %s has the actions %v", id, actions)
-			}
+		if text(t, alarm["AlarmActions"]) != `[{"Ref":"AlarmTopicArn"}]` || text(t, alarm["OKActions"]) != `[{"Ref":"AlarmOKTopicArn"}]` {
+			t.Errorf("alarm %s has the actions %v and %v", id, alarm["AlarmActions"], alarm["OKActions"])
 		}
 		looksBack(t, id, alarm)
 	}
 	for left := range sections {
 		t.Errorf("the runbook's section %q belongs to no alarm", left)
+	}
+}
+
+// A description's link that leads nowhere is of no use at night. The default is the page of this module's repository.
+func TestRunbookUrl_IsALinkByDefault(t *testing.T) {
+	module, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(string(module), "module "), "\n")
+	want := "https://" + name + "/blob/main/infra/RUNBOOK.md"
+	for _, template := range templates {
+		if seen := object(object(shared(t, template)["Parameters"])["RunbookUrl"])["Default"]; seen != want {
+			t.Errorf("%s: RunbookUrl is %v by default, want %s", template, seen, want)
+		}
 	}
 }
 
