@@ -67,9 +67,16 @@ type GroupState struct {
 	Err error
 }
 
-// Terminating reports whether the group or its warm pool is terminating the instance.
+// Terminating reports whether the group or its warm pool is terminating the instance, or has terminated it.
 func (s GroupState) Terminating() bool {
-	return strings.HasPrefix(strings.TrimPrefix(s.State, "Warmed:"), "Terminating")
+	state := strings.TrimPrefix(s.State, "Warmed:")
+	return state == "Terminated" || strings.HasPrefix(state, "Terminating")
+}
+
+// ReplacingVolume reports whether the group is replacing the root volume of the instance, which stays in the group.
+// https://docs.aws.amazon.com/autoscaling/ec2/userguide/replace-root-volume.html
+func (s GroupState) ReplacingVolume() bool {
+	return s.State == "RootVolumeReplaced" || strings.HasPrefix(s.State, "ReplacingRootVolume")
 }
 
 // States returns the state of each instance in its group. It makes one call for up to 50 instances of an account and region.

@@ -23,6 +23,10 @@ import (
 // second token cut, when no login can be in flight, or the rest of a revocation. Its kind is fault.Retry.
 var ErrUnfinished = errors.New("removed; a later run finishes the rest")
 
+// ErrReplacing says that the login of an instance is reset, and that its root volume is still being replaced: a later run resets
+// the login again. Its kind is fault.Retry.
+var ErrReplacing = errors.New("the root volume is being replaced; a later run resets the login again")
+
 // Vault holds the objects.
 type Vault interface {
 	// Read returns the object at a path; nil if there is none.
@@ -110,6 +114,7 @@ const (
 	Unmatched     Action = "unmatched"     // no profile fits the instance
 	NotYet        Action = "not-yet"       // a pending instance's facts are not complete yet; its running event comes
 	LeftAlone     Action = "left-alone"    // the state asks for nothing from this function
+	LoginReset    Action = "login-reset"   // the instance may log in with a new nonce: its root volume was replaced
 	TornDown      Action = "torn-down"     // the deployment is torn down: nothing is granted
 )
 
@@ -177,6 +182,8 @@ func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighti
 		return c.convergeAbsent(ctx, req)
 	case req.Leaving:
 		return c.removeLeaving(ctx, req, s.Facts)
+	case req.Volume != "" && s.Facts.State == facts.Running:
+		return c.resetLogin(ctx, req)
 	case lags(s.Facts.State, req.Told) && c.Now().Sub(req.At) < Grace:
 		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 still shows it as %s", req.ID, req.Told, s.Facts.State)
 	}

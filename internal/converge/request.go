@@ -20,12 +20,25 @@ type Request struct {
 	Absent bool
 	// Leaving removes the grant of an instance that EC2 shows as running and Auto Scaling itself as terminating.
 	Leaving bool
+	// Volume is what Auto Scaling itself does with the root volume of an instance that EC2 shows as running.
+	Volume Volume
 	// Teardown removes the grant whatever EC2 shows: the deployment is torn down.
 	Teardown bool
 	// Untracked are paths in Vault that bear the instance's name and that no record names. Those that the marker or the ledger
 	// shows to be this deployment's are added to the record and removed.
 	Untracked []string
 }
+
+// Volume is the state of an instance's root volume in its group; empty for a request about another thing.
+type Volume string
+
+// The states of a root volume.
+const (
+	// VolumeReplacing says that Auto Scaling shows the volume as being replaced.
+	VolumeReplacing Volume = "replacing"
+	// VolumeReplaced says that an event reported a replacement, and that Auto Scaling shows none now.
+	VolumeReplaced Volume = "replaced"
+)
 
 // RequestOf returns the request of an event. It never removes a grant by the event alone: Leaving, Absent and Teardown are
 // for callers that know more.

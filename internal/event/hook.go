@@ -18,6 +18,9 @@ const (
 	toLaunch      = "autoscaling:EC2_INSTANCE_LAUNCHING"
 	toTerminate   = "autoscaling:EC2_INSTANCE_TERMINATING"
 	warmPool      = "WarmPool"
+	// The action of a refresh that replaces root volumes: the terminate hook before it, the launch hook after it.
+	// https://docs.aws.amazon.com/autoscaling/ec2/userguide/replace-root-volume.html#replace-root-volume-lifecycle-hooks
+	replaceVolume = "ReplaceRootVolume"
 )
 
 // Hook is a lifecycle action: an Auto Scaling group's hook holds one instance until it is completed.
@@ -29,6 +32,8 @@ type Hook struct {
 	Terminating bool
 	// Returns reports whether a terminating instance goes back to its group's warm pool, and so may serve again.
 	Returns bool
+	// ReplacesVolume reports whether the instance stays in its group and gets a new root volume.
+	ReplacesVolume bool
 }
 
 type hookDetail struct {
@@ -38,6 +43,7 @@ type hookDetail struct {
 	InstanceID  string `json:"EC2InstanceId"`
 	Transition  string `json:"LifecycleTransition"`
 	Destination string `json:"Destination"`
+	Action      string `json:"Action"`
 }
 
 // parseHook parses the detail of a lifecycle action. The state is running for a terminating instance too: EC2 shows it as such
@@ -56,5 +62,6 @@ func parseHook(detail json.RawMessage) (instanceID string, state facts.State, h 
 	return d.InstanceID, facts.Running, &Hook{
 		Group: d.Group, Name: d.Name, Token: d.Token,
 		Terminating: d.Transition == toTerminate, Returns: d.Transition == toTerminate && d.Destination == warmPool,
+		ReplacesVolume: d.Action == replaceVolume,
 	}, nil
 }

@@ -52,8 +52,8 @@ func (h Hooks) check(hook *event.Hook) error {
 }
 
 // beforeConverge returns the tasks of a batch's events, and an error for each instance whose state in its group could not
-// be confirmed. It sets Leaving on each task whose instance Auto Scaling itself shows as terminating: EC2 still shows
-// such an instance as running, and an event alone ends nothing.
+// be confirmed. It sets Leaving on each task whose instance Auto Scaling itself shows as terminating, and Volume on one whose
+// root volume is replaced: EC2 still shows such an instance as running, and an event alone ends nothing.
 func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]event.Event) (tasks map[facts.Ref]task, unconfirmed map[facts.Ref]error) {
 	tasks, unconfirmed = make(map[facts.Ref]task, len(latest)), map[facts.Ref]error{}
 	var ending []facts.Ref
@@ -73,6 +73,12 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 			unconfirmed[ref] = state.Err
 		case state.Terminating():
 			t.Leaving = true
+			tasks[ref] = t
+		case state.ReplacingVolume():
+			t.Volume = converge.VolumeReplacing
+			tasks[ref] = t
+		case t.hook.ReplacesVolume:
+			t.Volume = converge.VolumeReplaced
 			tasks[ref] = t
 		case state.State != "" && inv.Now().Sub(t.At) < groupLag:
 			unconfirmed[ref] = fault.Retryf("instance %s is terminating by the event of hook %s, but Auto Scaling still shows it as %s", ref.ID, t.hook.Name, state.State)
@@ -126,8 +132,8 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 // hook's own default result decides.
 func (h Hooks) resultOf(hook event.Hook, r result) (outcome autoscaling.Result, decided bool) {
 	switch {
-	case errors.Is(r.err, converge.ErrUnfinished):
-		return autoscaling.Continue, true // removed, and every token cut
+	case errors.Is(r.err, converge.ErrUnfinished), errors.Is(r.err, converge.ErrReplacing):
+		return autoscaling.Continue, true // removed, and every token cut; or nothing to remove
 	case r.err != nil && fault.KindOf(r.err) == fault.Retry:
 		return "", false
 	case hook.Terminating:

@@ -34,6 +34,11 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 		}
 		return
 	}
+	if r.outcome.Action == converge.LoginReset && (r.err == nil || errors.Is(r.err, converge.ErrReplacing)) {
+		inv.metrics.Count(observe.LeftAlone)
+		log.InfoContext(ctx, "login reset: the root volume is replaced, and the next login chooses a new nonce", append(attributes, observe.KeyAction, r.outcome.Action)...)
+		return
+	}
 	if r.err != nil {
 		inv.reportFailed(ctx, log.With(attributes...), t, r)
 		return

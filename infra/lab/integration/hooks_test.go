@@ -186,3 +186,45 @@ func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 		t.Errorf("the same event after its wait ended: want no failure, got %+v", a)
 	}
 }
+
+func TestNewRootVolume_LogsInAgain(t *testing.T) {
+	as := &autoScaling{state: "ReplacingRootVolume:Wait"}
+	as.install(t)
+	i, session := withToken(t)
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err == nil || !strings.Contains(err.Error(), "nonce") {
+		t.Fatalf("want a system without the nonce refused, got %v", err)
+	}
+	var event map[string]any
+	if err := json.Unmarshal(hookEvent(t, i, "vault-identity-gone", "TERMINATING"), &event); err != nil {
+		t.Fatal(err)
+	}
+	detail, _ := event["detail"].(map[string]any)
+	detail["Action"], detail["Destination"] = "ReplaceRootVolume", "AutoScalingGroup"
+	body, err := json.Marshal(event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	continued := []string{"CompleteLifecycleAction vault-identity-gone a-token " + i.ID + " CONTINUE"}
+	if a := bare(t, world.Functions[deprovision], body); !strings.Contains(a.Failure, "being replaced") || !slices.Equal(hookCalls(), continued) {
+		t.Errorf("want the wait ended at once and the message kept, got %+v, %q", a, hookCalls())
+	}
+	if found := objects(t, i); len(found) < 4 {
+		t.Errorf("want the whole grant kept, got %q", found)
+	}
+	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
+		t.Errorf("want the old system's token good until the system ends: %v", err)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
+		t.Errorf("want a login with a new nonce, got %v", err) // the old system, which makes an entry again
+	}
+	as.state = "Pending:Wait"
+	if a := bare(t, world.Functions[deprovision], body); a.Action != "login-reset" {
+		t.Errorf("want the login reset again after the replacement, got %+v", a)
+	}
+	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
+		t.Errorf("want the new system's login to succeed: %v", err)
+	}
+	if a := runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 {
+		t.Errorf("want no drift after that, got %+v", a.Drift)
+	}
+}
