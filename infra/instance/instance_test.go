@@ -40,12 +40,25 @@ func files(t *testing.T, role string) []string {
 	roleFile := "etc/vault-agent/" + role + ".hcl"
 	list := []string{
 		"etc/vault-agent/vault.env", "etc/vault-agent/agent.hcl", roleFile,
-		"usr/local/lib/vault-agent/identity", "etc/systemd/system/vault-agent.service",
+		"usr/local/lib/vault-agent/identity", service,
+		"etc/systemd/system/vault-agent-resume.service", "etc/systemd/system/vault-agent-resume.timer",
+	}
+	if users := usersFile(role); users != "" {
+		list = append(list, users)
 	}
 	for _, m := range source.FindAllStringSubmatch(read(t, roleFile), -1) {
 		list = append(list, m[1])
 	}
 	return list
+}
+
+// usersFile returns the file with the users that a kind of instance needs; empty if its files belong to root.
+func usersFile(role string) string {
+	path := "etc/sysusers.d/vault-agent-" + role + ".conf"
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 func userData(t *testing.T, role string) string {
@@ -74,7 +87,11 @@ func userData(t *testing.T, role string) string {
 		}
 		add(file, mode, strings.Replace(read(t, file), "VAULT_ROLE_FILE=worker", "VAULT_ROLE_FILE="+role, 1))
 	}
-	b.WriteString("runcmd:\n  - [systemctl, daemon-reload]\n  - [systemctl, enable, --now, vault-agent.service]\n")
+	b.WriteString("runcmd:\n")
+	if users := usersFile(role); users != "" {
+		fmt.Fprintf(&b, "  - [systemd-sysusers, /%s]\n", users)
+	}
+	b.WriteString("  - [systemctl, daemon-reload]\n  - [systemctl, enable, --now, vault-agent.service, vault-agent-resume.timer]\n")
 	return b.String()
 }
 
@@ -133,25 +150,37 @@ func TestAgentTemplates_AreUsedAndKeepKeysPrivate(t *testing.T) {
 	}
 }
 
-// Without shellcheck or systemd-analyze, its check is skipped with a log line. Debian has shellcheck as a package.
-func TestScriptAndUnit_PassTheirLinters(t *testing.T) {
-	for _, command := range [][]string{
-		{"shellcheck", "usr/local/lib/vault-agent/identity"},
-		{"systemd-analyze", "verify", "--man=no", "--recursive-errors=no", "etc/systemd/system/vault-agent.service"},
-	} {
-		if _, err := exec.LookPath(command[0]); err != nil {
-			t.Logf("%s is not installed: not checked", command[0])
-			continue
+// The owner of each file must exist before Agent writes it.
+func TestUserData_MakesTheUsersItNames(t *testing.T) {
+	need(t, "systemd-sysusers")
+	owner := regexp.MustCompile(`(?m)^  (user|group) += "([^"]+)"`)
+	for _, role := range roles {
+		image := t.TempDir()
+		if users := usersFile(role); users != "" {
+			if err := os.MkdirAll(filepath.Join(image, "etc"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			config, err := filepath.Abs(users)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.CommandContext(t.Context(), "systemd-sysusers", "--root="+image, config).CombinedOutput(); err != nil {
+				t.Fatalf("systemd-sysusers: %v: %s", err, out)
+			}
 		}
-		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
-		text := string(out)
-		if command[0] == "systemd-analyze" {
-			// The unit's commands exist only on an instance.
-			text = regexp.MustCompile(`(?m)^.*(is not executable: No such file or directory|Failed to prepare filename).*\n`).ReplaceAllString(text, "")
-			err = nil
+		for _, m := range owner.FindAllStringSubmatch(read(t, "etc/vault-agent/"+role+".hcl"), -1) {
+			table := map[string]string{"user": "passwd", "group": "group"}[m[1]]
+			entries, _ := os.ReadFile(filepath.Join(image, "etc", table))
+			if !strings.Contains("\n"+string(entries), "\n"+m[2]+":") {
+				t.Errorf("%s.hcl gives files to the %s %s, which a stock image does not have: name it in etc/sysusers.d/vault-agent-%[1]s.conf", role, m[1], m[2])
+			}
 		}
-		if err != nil || strings.TrimSpace(text) != "" {
-			t.Errorf("%s: %v\n%s", command, err, text)
-		}
+	}
+}
+
+func TestIdentity_PassesShellcheck(t *testing.T) {
+	need(t, "shellcheck")
+	if out, err := exec.CommandContext(t.Context(), "shellcheck", "usr/local/lib/vault-agent/identity").CombinedOutput(); err != nil {
+		t.Errorf("shellcheck: %v\n%s", err, out)
 	}
 }

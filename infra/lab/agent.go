@@ -11,10 +11,12 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/instance/unit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/wire"
@@ -25,16 +27,26 @@ type AgentOptions struct {
 	Role string        // worker, master or etcd: the role file of infra/instance
 	IAM  bool          // log in by the iam type
 	Wait time.Duration // from the start to the first login
+
+	Metadata fleet.MetadataOptions
+}
+
+// agentRules are the rules of the shipped unit, where this machine can apply them.
+type agentRules struct {
+	unit    unit.Unit
+	applied bool
 }
 
 // Agent is Vault Agent on one instance, with the files of infra/instance as they are shipped, except for their folder and
-// the owner of the files they write. Its connections to Vault come from the instance's address.
+// the owner of the files they write. Its connections to Vault come from the instance's address. As root on Linux, it runs under
+// the shipped unit's capabilities and mounts.
 type Agent struct {
 	Root     string // the folder that replaces / on the instance
 	Metadata *fleet.Metadata
 
 	world    *World
 	options  AgentOptions
+	rules    agentRules
 	env      []string
 	forward  net.Listener
 	process  *parts.Process
@@ -62,7 +74,7 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 	a := &Agent{world: w, options: o, instance: i, Root: filepath.Join(w.RunDir, "instance-"+i.ID)}
 	err := a.layOut()
 	if err == nil {
-		a.Metadata, err = w.Fleet.Metadata(i)
+		a.Metadata, err = w.Fleet.Metadata(i, o.Metadata)
 	}
 	if err == nil {
 		// Agent has no setting for its source address.
@@ -127,14 +139,23 @@ func (a *Agent) layOut() error {
 			return err
 		}
 	}
-	for _, folder := range []string{"run/vault-agent", "var/lib/vault-agent"} {
-		if err := os.MkdirAll(a.path(folder), 0o700); err != nil {
+	text, err := os.ReadFile(filepath.Join(shipped, "etc/systemd/system/vault-agent.service"))
+	if err != nil {
+		return err
+	}
+	a.rules = agentRules{unit: unit.Parse(string(text)), applied: canApplyRules()}
+	folders := []string{"run", "var/lib"}
+	if !a.rules.applied { // the unit makes them
+		folders = []string{"run/vault-agent", "var/lib/vault-agent"}
+	}
+	for _, folder := range folders {
+		if err := os.MkdirAll(a.path(folder), 0o755); err != nil {
 			return err
 		}
 	}
 	return errors.Join(
 		write(a.path("etc/vault-agent/vault-ca.pem"), a.world.VaultCAPEM, 0o644),
-		write(a.path("usr/bin/systemctl"), "#!/bin/sh\necho \"$*\" >>'"+a.path("run/systemctl")+"'\n", 0o755),
+		write(a.path("usr/bin/systemctl"), "#!/bin/sh\necho \"$*\" >>'"+a.path("run/vault-agent/systemctl")+"'\n", 0o755),
 	)
 }
 
@@ -143,6 +164,34 @@ func write(path, text string, mode fs.FileMode) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(text), mode)
+}
+
+// canApplyRules reports whether this process may make a mount namespace and limit capabilities.
+func canApplyRules() bool {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		return false
+	}
+	return exec.Command("unshare", "--mount", "--propagation", "private", "--", "setpriv", "--no-new-privs", "--", "true").Run() == nil
+}
+
+// UnderRules reports whether the Agent runs under the unit's capabilities and mounts. Without root it does not.
+func (a *Agent) UnderRules() bool { return a.rules.applied }
+
+// PID returns the process ID of the running Agent.
+func (a *Agent) PID() int { return a.process.PID() }
+
+// Freeze stops the running Agent until Thaw. Its clocks go on.
+func (a *Agent) Freeze() error { return a.process.Suspend() }
+
+// Thaw continues a frozen Agent.
+func (a *Agent) Thaw() error { return a.process.Continue() }
+
+// command returns a command line under the unit's rules where they can be applied, else as it is.
+func (a *Agent) command(line ...string) []string {
+	if !a.rules.applied {
+		return line
+	}
+	return a.rules.unit.Command(a.Root, line...)
 }
 
 // Boot does the work of systemd for vault-agent.service: it runs identity, and then Agent with the files that identity wrote.
@@ -158,7 +207,8 @@ func (a *Agent) Boot(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	identity := exec.CommandContext(ctx, a.path("usr/local/lib/vault-agent/identity"))
+	line := a.command(a.path("usr/local/lib/vault-agent/identity"))
+	identity := exec.CommandContext(ctx, line[0], line[1:]...)
 	identity.Env = a.env
 	if out, err := identity.CombinedOutput(); err != nil {
 		return fmt.Errorf("running identity on %s: %w: %s", a.instance.ID, err, out)
@@ -167,12 +217,10 @@ func (a *Agent) Boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	line = a.command(program, "agent", "-config="+a.path("etc/vault-agent/agent.hcl"), "-config="+a.path("etc/vault-agent", a.options.Role+".hcl"),
+		"-config="+a.path("run/vault-agent/login.hcl"))
 	a.process, err = parts.Start(parts.Command{
-		Name: "Vault Agent on " + a.instance.ID, Path: program, Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
-		Args: []string{
-			"agent", "-config=" + a.path("etc/vault-agent/agent.hcl"), "-config=" + a.path("etc/vault-agent", a.options.Role+".hcl"),
-			"-config=" + a.path("run/vault-agent/login.hcl"),
-		},
+		Name: "Vault Agent on " + a.instance.ID, Path: line[0], Args: line[1:], Dir: a.Root, Log: a.world.workspace.Log("agent-" + a.instance.ID), Copy: a,
 		Env: append(a.env, strings.Fields(string(values))...),
 	})
 	return err

@@ -62,7 +62,7 @@ func (d *demo) agent(ctx context.Context) (err error) {
 		return err
 	}
 	d.expect(info.Mode().Perm() == 0o600, "and readable only by its owner", info.Mode().String())
-	asked, err := a.WaitFor(ctx, "run/systemctl", "try-reload-or-restart kubelet.service")
+	asked, err := a.WaitFor(ctx, "run/vault-agent/systemctl", "try-reload-or-restart kubelet.service")
 	if err != nil {
 		return err
 	}

@@ -75,10 +75,14 @@ func (f *Fleet) Document(i Instance) []byte {
 	if !restarted {
 		pending = i.LaunchTime
 	}
+	var address any // null on an instance without an IPv4 address
+	if i.PrivateIP != "" {
+		address = i.PrivateIP
+	}
 	doc, _ := json.MarshalIndent(map[string]any{ // strings only: cannot fail
 		"accountId": i.AccountID, "architecture": "x86_64", "availabilityZone": i.AvailabilityZone, "billingProducts": nil,
 		"devpayProductCodes": nil, "imageId": i.ImageID, "instanceId": i.ID, "instanceType": i.InstanceType, "kernelId": nil,
-		"marketplaceProductCodes": nil, "pendingTime": pending.UTC().Format(time.RFC3339), "privateIp": i.PrivateIP,
+		"marketplaceProductCodes": nil, "pendingTime": pending.UTC().Format(time.RFC3339), "privateIp": address,
 		"ramdiskId": nil, "region": i.Region, "version": "2017-09-30",
 	}, "", "  ")
 	return doc

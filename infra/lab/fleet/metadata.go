@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +36,7 @@ type Metadata struct {
 	CredentialsURL, CredentialsToken string
 
 	fleet    *Fleet
+	options  MetadataOptions
 	instance Instance
 	server   *http.Server
 	mu       sync.Mutex
@@ -41,13 +44,32 @@ type Metadata struct {
 	refused  int
 }
 
-// Metadata starts the metadata service of an instance on a loopback port. The caller must close it.
-func (f *Fleet) Metadata(i Instance) (*Metadata, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// MetadataOptions make an instance's metadata service differ from that of an instance in a VPC with EC2's own DHCP options
+// and with IPv4 addresses; the zero value is that one.
+type MetadataOptions struct {
+	// Listen is the service's address; empty for a free loopback port.
+	Listen string
+	// IPv6Only has the service answer on IPv6 only and without the items of IPv4, as in an IPv6-only subnet.
+	IPv6Only bool
+	// Domain replaces EC2's domain in local-hostname, as the VPC's DHCP options do. EC2 still shows the instance under its own
+	// private DNS name.
+	Domain string
+	// Missing are paths below meta-data that answer 404.
+	Missing []string
+}
+
+// Metadata starts the metadata service of an instance. The caller must close it.
+func (f *Fleet) Metadata(i Instance, o MetadataOptions) (*Metadata, error) {
+	address := "127.0.0.1:0"
+	if o.IPv6Only {
+		address = "[::1]:0"
+		i.PrivateIP = ""
+	}
+	ln, err := net.Listen("tcp", cmp.Or(o.Listen, address))
 	if err != nil {
 		return nil, fmt.Errorf("starting the metadata service of %s: %w", i.ID, err)
 	}
-	m := &Metadata{URL: "http://" + ln.Addr().String(), fleet: f, instance: i, tokens: map[string]time.Time{}}
+	m := &Metadata{URL: "http://" + ln.Addr().String(), fleet: f, options: o, instance: i, tokens: map[string]time.Time{}}
 	m.CredentialsURL, m.CredentialsToken = m.URL+containerPath, rand.Text()
 	m.server = &http.Server{Handler: m, ReadHeaderTimeout: 5 * time.Second}
 	go func() { _ = m.server.Serve(ln) }()
@@ -120,13 +142,25 @@ func (m *Metadata) session(w http.ResponseWriter, r *http.Request) {
 func (m *Metadata) answer(ctx context.Context, path string) (string, error) {
 	i := m.instance
 	const credentials = "meta-data/iam/security-credentials/"
+	if item, ok := strings.CutPrefix(path, "meta-data/"); ok && slices.Contains(m.options.Missing, item) {
+		return "", nil
+	}
 	switch path {
 	case "meta-data/instance-id":
 		return i.ID, nil
 	case "meta-data/local-ipv4":
 		return i.PrivateIP, nil
 	case "meta-data/local-hostname":
+		host, _, _ := strings.Cut(i.PrivateDNS, ".")
+		if m.options.Domain != "" {
+			return host + "." + m.options.Domain, nil
+		}
 		return i.PrivateDNS, nil
+	case "meta-data/ipv6":
+		if len(i.IPv6s) == 0 {
+			return "", nil
+		}
+		return i.IPv6s[0], nil
 	case "meta-data/placement/region":
 		return i.Region, nil
 	case "dynamic/instance-identity/document":

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -138,7 +140,7 @@ func TestAgent_GetsCertificatesForEachRole(t *testing.T) {
 				t.Error(err)
 			}
 			if role == "worker" {
-				if _, err := a.WaitFor(ctx, "run/systemctl", "--no-block try-reload-or-restart kubelet.service"); err != nil {
+				if _, err := a.WaitFor(ctx, "run/vault-agent/systemctl", "--no-block try-reload-or-restart kubelet.service"); err != nil {
 					t.Errorf("want kubelet reloaded for its certificate: %v", err)
 				}
 			}
@@ -218,4 +220,89 @@ func TestAgent_LogsInByTypeIAM(t *testing.T) {
 	if kept, err := os.ReadDir(filepath.Join(a.Root, "var/lib/vault-agent")); err != nil || len(kept) > 0 {
 		t.Errorf("want no nonce stored for this type of login, got %v, %v", kept, err)
 	}
+}
+
+func TestAgent_RunsUnderTheUnitsRules(t *testing.T) {
+	a := boot(t, provisioned(t), lab.AgentOptions{Role: "worker"})
+	if !a.UnderRules() {
+		t.Skip("not root on Linux: Vault Agent is tested without the unit's capabilities and mounts")
+	}
+	certificateOf(t, a, "etc/kubernetes/pki/kubelet.pem")
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(a.PID()), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Bits 0 chown, 1 dac_override, 3 fowner, 14 ipc_lock of linux/capability.h.
+	for _, want := range []string{"CapBnd:\t000000000000400b\n", "CapEff:\t000000000000400b\n", "NoNewPrivs:\t1\n"} {
+		if !strings.Contains(string(status), want) {
+			t.Errorf("want %q in Agent's status, got\n%s", want, status)
+		}
+	}
+	folder, err := filepath.EvalSymlinks(a.Root) // a link would lead out of the mount namespace
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := filepath.Join("/proc", strconv.Itoa(a.PID()), "root", folder)
+	if err := os.WriteFile(filepath.Join(inside, "etc/vault-agent/agent.hcl"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("writing Agent's own settings in its mount namespace: got %v, want a read-only file system", err)
+	}
+}
+
+// Agent's timers are monotonic. They end at once after a freeze of the process, where that clock goes on. They do not after a
+// freeze of the machine, where it stands still: the restart by vault-agent-resume.timer replaces what has run out.
+func TestAgent_RenewsAfterAFreeze(t *testing.T) {
+	function := variant(t, provision, map[string]string{"TEMPLATES_DIR": edited(t,
+		[3]string{"worker/kubelet.json.tmpl", `"max_ttl": "720h"`, `"max_ttl": "12s"`},
+		[3]string{"worker/profile.yaml", "token_ttl: 1h, token_max_ttl: 24h", "token_ttl: 10s, token_max_ttl: 24h"})})
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	mustBy(t, function, i, "running", "provisioned")
+	a := boot(t, i, lab.AgentOptions{Role: "worker"})
+	const file = "etc/kubernetes/pki/kubelet.pem"
+	certificateOf(t, a, file)
+	onDisk := func() *x509.Certificate {
+		t.Helper()
+		text, err := a.WaitFor(t.Context(), file, "BEGIN CERTIFICATE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, _ := pem.Decode([]byte(text))
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cert
+	}
+	expired := func(doing string, act func() error) *x509.Certificate {
+		t.Helper()
+		if err := act(); err != nil {
+			t.Fatalf("%s Agent: %v", doing, err)
+		}
+		cert := onDisk()
+		time.Sleep(time.Until(cert.NotAfter) + time.Second)
+		if !onDisk().Equal(cert) {
+			t.Fatalf("%s Agent: it renewed the certificate meanwhile", doing)
+		}
+		return cert
+	}
+	renewed := func(after string, old *x509.Certificate) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			if cert := onDisk(); !cert.Equal(old) && time.Now().Before(cert.NotAfter) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("after %s: the certificate that ended at %s is still on disk\n%s", after, old.NotAfter, a.Log())
+			}
+		}
+	}
+	old := expired("freezing", a.Freeze)
+	if err := a.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	renewed("a freeze of the process", old)
+	old = expired("stopping", a.Stop)
+	if err := a.Boot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	renewed("a restart", old)
 }

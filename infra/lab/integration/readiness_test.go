@@ -32,7 +32,7 @@ func waiting(t *testing.T) string {
 func TestReadyTag_EndsTheDocumentedWait(t *testing.T) {
 	l := line(t, lab.LineOptions{Functions: []string{provision, reconcile}, Env: map[string]string{"READY_TAG": "vault-identity"}})
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
-	metadata, err := world.Fleet.Metadata(i)
+	metadata, err := world.Fleet.Metadata(i, fleet.MetadataOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestReadyTag_EndsTheDocumentedWait(t *testing.T) {
 	if a := runReconcile(t, l.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{lost.ID}}); a.Summary.Corrected != 1 {
 		t.Fatalf("want the instance granted, got %+v", a)
 	}
-	other, err := world.Fleet.Metadata(lost)
+	other, err := world.Fleet.Metadata(lost, fleet.MetadataOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
