@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,9 @@ type AgentOptions struct {
 	IAM  bool          // log in by the iam type
 	Wait time.Duration // from the start to the first login
 
+	// SeenAs is the address from which Vault sees the instance's connections, as behind a load balancer or a NAT; empty for the
+	// instance's own.
+	SeenAs   string
 	Metadata fleet.MetadataOptions
 }
 
@@ -78,7 +82,7 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 	}
 	if err == nil {
 		// Agent has no setting for its source address.
-		a.forward, err = wire.Start(wire.Options{To: strings.TrimPrefix(w.VaultAddr, "https://"), From: net.ParseIP(i.PrivateIP)})
+		a.forward, err = wire.Start(wire.Options{To: strings.TrimPrefix(w.VaultAddr, "https://"), From: net.ParseIP(cmp.Or(o.SeenAs, i.PrivateIP))})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing Vault Agent on %s: %w", i.ID, err), a.Close())

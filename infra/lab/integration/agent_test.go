@@ -248,6 +248,31 @@ func TestAgent_RunsUnderTheUnitsRules(t *testing.T) {
 	}
 }
 
+// The profile's instances have an IPv4 address in EC2, and moto's no IPv6 one. The certificate without an address shows the login.
+func TestAgent_LogsInByIPv6Metadata(t *testing.T) {
+	i := provisioned(t)
+	i.IPv6s = []string{"2001:db8::4"}
+	a := boot(t, i, lab.AgentOptions{Role: "worker", Metadata: fleet.MetadataOptions{IPv6Only: true}})
+	if cert := certificateOf(t, a, "etc/kubernetes/pki/kube-proxy.pem"); cert.Subject.CommonName != "system:kube-proxy" {
+		t.Errorf("got a certificate for %s", cert.Subject.CommonName)
+	}
+}
+
+// Vault compares the address at the login already. The balancer's address is not the instance's.
+func TestAgent_IsRefusedBehindABalancer(t *testing.T) {
+	const balancer = "127.18.0.1"
+	a := boot(t, provisioned(t), lab.AgentOptions{Role: "worker", SeenAs: balancer})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if log, err := a.WaitForLog(ctx, "/v1/auth/"+world.AuthMount+"/login", 1); err != nil || !strings.Contains(log, "Code: 403") || !strings.Contains(log, "* permission denied") {
+		t.Fatalf("got %v, want the login refused with 403 and no reason, in\n%s", err, log)
+	}
+	unbound := variant(t, provision, map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "bind_token_to_instance_ip: true", "bind_token_to_instance_ip: false")})
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	mustBy(t, unbound, i, "running", "provisioned")
+	certificateOf(t, boot(t, i, lab.AgentOptions{Role: "worker", SeenAs: balancer}), "etc/kubernetes/pki/kubelet.pem")
+}
+
 // Agent's timers are monotonic. They end at once after a freeze of the process, where that clock goes on. They do not after a
 // freeze of the machine, where it stands still: the restart by vault-agent-resume.timer replaces what has run out.
 func TestAgent_RenewsAfterAFreeze(t *testing.T) {
