@@ -91,7 +91,7 @@ func (c *clients) credentials(ctx context.Context, account string) (aws.Credenti
 	if account == own.AccountID {
 		return c.options.Config.Credentials, nil
 	}
-	if !slices.Contains(c.options.Accounts, account) {
+	if isAllowed := c.options.AnyAccount || slices.Contains(c.options.Accounts, account); !isAllowed {
 		return nil, fault.Refusef("account %s is neither the function's own (%s) nor one of ALLOWED_ACCOUNTS: add it, or stop forwarding that account's events", account, own.AccountID)
 	}
 	if c.options.MemberRole == "" {

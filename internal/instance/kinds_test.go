@@ -33,6 +33,11 @@ func awsAnswers() map[string]string {
 // describe looks an instance up in a fake AWS that answers one action with an error.
 func describe(t *testing.T, in, member, action, code string) instance.Sighting {
 	t.Helper()
+	return describeWith(t, instance.Options{MemberRole: member, Accounts: []string{"444455556666"}}, in, action, code)
+}
+
+func describeWith(t *testing.T, o instance.Options, in, action, code string) instance.Sighting {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := r.ParseForm(); err != nil {
 			t.Error(err)
@@ -51,9 +56,10 @@ func describe(t *testing.T, in, member, action, code string) instance.Sighting {
 		fmt.Fprint(w, strings.ReplaceAll(awsAnswers()[called], "%s", in))
 	}))
 	t.Cleanup(server.Close)
-	l := instance.New(instance.Options{MemberRole: member, Accounts: []string{"444455556666"}, Config: aws.Config{
+	o.Config = aws.Config{
 		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
-	}})
+	}
+	l := instance.New(o)
 	ref := facts.Ref{ID: id, Place: facts.Place{Account: in, Region: "us-east-1"}}
 	return l.Describe(t.Context(), []facts.Ref{ref})[ref]
 }
@@ -93,6 +99,18 @@ func TestLookup_FaultIsNeverAnAbsence(t *testing.T) {
 		s := describe(t, "999999999999", "member", "AssumeRole", "Throttling")
 		if s.Err == nil || fault.KindOf(s.Err) != fault.Refuse || !strings.Contains(s.Err.Error(), "ALLOWED_ACCOUNTS") {
 			t.Errorf("want a refusal that names the setting, got %+v: else any sender of events could claim names for its own instances", s)
+		}
+	})
+	t.Run("any account is asked through its member role, and refused without one", func(t *testing.T) {
+		const unlisted = "999999999999"
+		if s := describeWith(t, instance.Options{MemberRole: "member", AnyAccount: true}, unlisted, "AssumeRole", "AccessDenied"); fault.KindOf(s.Err) != fault.Retry {
+			t.Errorf("want the member role assumed, and its denial as a retry, got %+v", s)
+		}
+		if s := describeWith(t, instance.Options{MemberRole: "member", AnyAccount: true}, unlisted, "", ""); s.Err != nil || !s.Found {
+			t.Errorf("want the instance of an account that trusts this deployment, got %+v", s)
+		}
+		if s := describeWith(t, instance.Options{AnyAccount: true}, unlisted, "", ""); fault.KindOf(s.Err) != fault.Refuse {
+			t.Errorf("want kind refuse without a member role, got %+v", s)
 		}
 	})
 	t.Run("without an error it is found", func(t *testing.T) {

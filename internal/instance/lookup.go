@@ -50,6 +50,8 @@ type Options struct {
 	MemberRole string
 	// Accounts are the allowed accounts besides the function's own.
 	Accounts []string
+	// AnyAccount allows every account with the member role, whatever Accounts holds.
+	AnyAccount bool
 	// ExternalID is sent with every AssumeRole, for trust policies that require one; empty: not sent.
 	ExternalID string
 }

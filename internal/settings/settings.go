@@ -45,6 +45,9 @@ const (
 	LoginToken   = "token"
 )
 
+// AnyAccount in ALLOWED_ACCOUNTS allows every account that has the member role and trusts this deployment with it.
+const AnyAccount = "*"
+
 // Settings are all settings of a function. The environment is not read again.
 type Settings struct {
 	TableName          string
@@ -52,7 +55,7 @@ type Settings struct {
 	Vault              Vault
 	AuthMount          string   // the mount of the instances' roles
 	MemberRoleName     string   // empty: only the function's own account
-	AllowedAccounts    []string // other than the function's own, whose instances may get a grant
+	AllowedAccounts    []string // other than the function's own, whose instances may get a grant; AnyAccount allows all
 	MemberExternalID   string   // external ID for the member role; by default the deployment ID
 	Adopt              bool     // CONFLICT_MODE=adopt
 	OnShuttingDown     bool     // DEPROVISION_ON=shutting-down
@@ -130,7 +133,7 @@ func read(r *reader) Settings {
 		},
 		AuthMount:          r.form("VAULT_AUTH_MOUNT", "aws", mountPath, optional),
 		MemberRoleName:     r.form("MEMBER_ROLE_NAME", "", iamName, optional),
-		AllowedAccounts:    r.list("ALLOWED_ACCOUNTS", facts.IsAccount),
+		AllowedAccounts:    r.list("ALLOWED_ACCOUNTS", func(v string) bool { return v == AnyAccount || facts.IsAccount(v) }),
 		MemberExternalID:   r.form("MEMBER_ROLE_EXTERNAL_ID", "", externalID, optional),
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",

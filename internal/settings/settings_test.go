@@ -76,6 +76,8 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"a certificate lifetime of half seconds": {map[string]string{"MAX_CERTIFICATE_TTL": "1500ms"}, settings.ErrInvalid, "MAX_CERTIFICATE_TTL"},
 		"an unknown reconcile mode":              {map[string]string{"RECONCILE_MODE": "fix"}, settings.ErrInvalid, "RECONCILE_MODE"},
 		"an account with eleven digits":          {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a pattern of accounts":                  {map[string]string{"ALLOWED_ACCOUNTS": "1234*"}, settings.ErrInvalid, "ALLOWED_ACCOUNTS"},
+		"any account to be compared":             {map[string]string{"RECONCILE_ACCOUNTS": "*"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
 		"a delete limit above 100":               {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
 		"a queue that is not a URL":              {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},

@@ -50,7 +50,7 @@ func variables() []variable {
 		{name: "MEMBER_ROLE_NAME",
 			meaning: "name of the role to assume in other accounts; empty if all instances are in the functions' own"},
 		{name: "ALLOWED_ACCOUNTS",
-			meaning: "other accounts, besides the functions' own and RECONCILE_ACCOUNTS, whose instances may get a grant; comma-separated"},
+			meaning: "other accounts, besides the functions' own and RECONCILE_ACCOUNTS, whose instances may get a grant; comma-separated, or * for every account with the member role"},
 		{name: "MEMBER_ROLE_EXTERNAL_ID", meaning: "external ID that the role requires; empty for the deployment ID"},
 		{name: "CONFLICT_MODE", values: []string{"refuse", "adopt"},
 			meaning: "what to do with a foreign object at the path of a grant's object"},

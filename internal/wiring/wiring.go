@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -156,7 +157,10 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 		return nil, err
 	}
 	p.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
-	p.instances = instance.New(instance.Options{Config: awsConfig, MemberRole: s.MemberRoleName, Accounts: s.AllowedAccounts, ExternalID: s.MemberExternalID})
+	p.instances = instance.New(instance.Options{
+		Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID,
+		Accounts: s.AllowedAccounts, AnyAccount: slices.Contains(s.AllowedAccounts, settings.AnyAccount),
+	})
 	return p, nil
 }
 

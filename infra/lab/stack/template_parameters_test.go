@@ -42,6 +42,8 @@ func TestParameters_BadCombinationsAreRefused(t *testing.T) {
 		"an organization that does without one":        {map[string]string{"OrganizationId": "o-abcdefghij"}, "MemberRoleName"},
 		"an organization whose events are not allowed": {map[string]string{"OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, "AllowedAccounts"},
 		"accounts that forward and are allowed":        {map[string]string{"MemberAccountIds": "111122223333", "MemberRoleName": "m", "AllowedAccounts": "111122223333"}, ""},
+		"any account without an organization":          {map[string]string{"AllowedAccounts": "*"}, "OrganizationId"},
+		"any account of an organization":               {map[string]string{"AllowedAccounts": "*", "OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, ""},
 		"all of them with a member role":               {map[string]string{"ReconcileAccounts": "111122223333", "MemberAccountIds": "111122223333", "OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, ""},
 		"six hours, watched as if it were one":         {map[string]string{"ReconcileSchedule": "rate(6 hours)"}, "43200"},
 		"six hours, watched as such":                   {map[string]string{"ReconcileSchedule": "rate(6 hours)", "ReconcileOverdueSeconds": "43200"}, ""},
