@@ -11,7 +11,8 @@ import (
 )
 
 // writeProfiles writes the built-in profiles and those of more into the run's folder. moto's VPC IDs are random, so the
-// lab's copies match every VPC where the built-in profiles name an example's.
+// lab's copies match every VPC where the built-in profiles name an example's. They grant all addresses of an instance, so that a
+// test can change a grant by assigning one.
 func (w *World) writeProfiles(more fs.FS) error {
 	w.Profiles = filepath.Join(w.RunDir, "profiles")
 	if err := os.CopyFS(w.Profiles, templates.FS); err != nil {
@@ -31,8 +32,8 @@ func (w *World) writeProfiles(more fs.FS) error {
 		if err != nil {
 			return fmt.Errorf("reading a profile: %w", err)
 		}
-		named := strings.Replace(string(text), "vpc_ids: [vpc-0a1b2c3d]", `vpc_ids: ["vpc-*"]`, 1)
-		if err := os.WriteFile(file, []byte(named), 0o600); err != nil {
+		changed := strings.NewReplacer("vpc_ids: [vpc-0a1b2c3d]", `vpc_ids: ["vpc-*"]`, "addresses: primary", "addresses: all").Replace(string(text))
+		if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 			return fmt.Errorf("writing a profile: %w", err)
 		}
 	}

@@ -53,7 +53,7 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	}
 	next.InstanceID, next.State, next.Account, next.Region = f.ID, ledger.Provisioning, f.Account, f.Region
 	next.Profile, next.ProfileDigest = g.Profile.Name, g.Profile.Digest
-	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Addresses()
+	next.BasePath, next.FQDN, next.Addresses = g.Profile.BasePath, g.FQDN, f.Only(g.Profile.Addresses).Addresses()
 	next.ExtraPolicies, next.QuietUntil = len(g.Profile.Auth.ExtraPolicies) > 0, nil
 	next.LeavingSince = nil
 	now := w.Now().Round(0).UTC()

@@ -127,6 +127,9 @@ func (w *world) converger(duties converge.Duties, change ...func(*converge.Optio
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	for _, p := range set.Profiles {
+		p.Addresses = facts.OwnAll // so that a test changes a grant by an address
+	}
 	owner := 0
 	client := vaulttest.Client{Vault: w.Vault, Do: w.calling("vault")}
 	o := converge.Options{

@@ -6,6 +6,7 @@ package facts
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -45,7 +46,8 @@ type Instance struct {
 	Type                  string
 	PrivateDNSName        string
 	IPv4s                 []netip.Addr // all private addresses, the primary one first
-	IPv6s                 []netip.Addr
+	IPv6s                 []netip.Addr // likewise
+	Secondary             []netip.Addr // those of both that are not the primary address of an interface
 	IAMInstanceProfileARN string
 	IAMRoleARN            string
 	LaunchTime            time.Time
@@ -53,6 +55,34 @@ type Instance struct {
 	ObservedAt            time.Time
 	// RoleObservedAt is when IAM named the role. Before ObservedAt, the role comes from a cache.
 	RoleObservedAt time.Time
+}
+
+// Owned says which of an instance's addresses are its own. The others belong to what runs on it, such as pods with addresses of
+// the VPC: https://github.com/aws/amazon-vpc-cni-k8s
+type Owned string
+
+// The choices of addresses.
+const (
+	OwnAll        Owned = "all"
+	OwnInterfaces Owned = "interfaces" // the primary address of each interface
+	OwnPrimary    Owned = "primary"    // the instance's primary address
+)
+
+// Only returns the instance with its own addresses only. Every choice keeps at least one address of each family that the instance
+// has.
+func (i Instance) Only(own Owned) Instance {
+	keep := func(all []netip.Addr) []netip.Addr {
+		switch own {
+		case OwnPrimary:
+			return all[:min(1, len(all))]
+		case OwnInterfaces:
+			return slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return slices.Contains(i.Secondary, a) })
+		case OwnAll:
+		}
+		return all
+	}
+	i.IPv4s, i.IPv6s = keep(i.IPv4s), keep(i.IPv6s)
+	return i
 }
 
 // Addresses returns all addresses of the instance as text in canonical form (RFC 5952 for IPv6), IPv4 first.

@@ -25,9 +25,7 @@ func (c *compiler) compile() error {
 		if f.fields["FQDN"] {
 			c.fault("fqdn: must not use .FQDN, its own value")
 		}
-		if len(f.pki) > 0 {
-			c.fault("fqdn: pkiAccess is for policies only")
-		}
+		c.refuseAccess("fqdn", f)
 	}
 	for i := range c.profile.Outputs {
 		o := &c.profile.Outputs[i]
@@ -61,11 +59,11 @@ func (c *compiler) body(o *Output) {
 	if o.Type == KindPKIRole && o.body.fields["Tag"] {
 		c.fault("%s: no tag may be in a certificate: a tag would choose the instance's organization", o.Template)
 	}
+	if o.Type != KindPolicy {
+		c.refuseAccess(o.Template, o.body)
+	}
 	for _, target := range o.body.pki {
 		c.profile.accessed[target] = true
-		if o.Type != KindPolicy {
-			c.fault("%s: pkiAccess is for policies only", o.Template)
-		}
 		if !slices.ContainsFunc(c.profile.Outputs, func(t Output) bool { return t.Name == target && t.Type == KindPKIRole }) {
 			c.fault("%s: pkiAccess %q names no pki-role output of this profile", o.Template, target)
 		}
@@ -112,8 +110,16 @@ func (c *compiler) name(where, text string) *compiled {
 	if t.fields["Tag"] {
 		c.fault("%s: take names from tags through fqdn, which one instance alone can claim", where)
 	}
+	c.refuseAccess(where, t)
+	return t
+}
+
+// refuseAccess adds a fault for a template that writes rules of a policy but is none.
+func (c *compiler) refuseAccess(where string, t *compiled) {
 	if len(t.pki) > 0 {
 		c.fault("%s: pkiAccess is for policies only", where)
 	}
-	return t
+	if t.document {
+		c.fault("%s: identityAccess is for policies only", where)
+	}
 }

@@ -12,9 +12,9 @@ var capabilities = []string{"create", "read", "update", "patch", "delete", "list
 
 // bounds are the limits of the rules of one policy.
 type bounds struct {
-	basePath string
-	pki      map[string]rule // the rules of pkiAccess, by path
-	mounts   []string        // the PKI mounts of all profiles, base path included
+	basePath  string
+	generated map[string]rule // the rules of pkiAccess and identityAccess, by path
+	mounts    []string        // the PKI mounts of all profiles, base path included
 }
 
 // tokenPaths are the paths outside the base path that a token needs for itself, each with its one capability.
@@ -58,9 +58,9 @@ func (b bounds) checkRule(r rule) error {
 	if strings.Contains(r.Path, "{{") || strings.Contains(r.Path, "}}") {
 		return fmt.Errorf("contains {{ or }}: Vault would render it again at each request")
 	}
-	if generated, ok := b.pki[r.Path]; ok {
+	if generated, ok := b.generated[r.Path]; ok {
 		if !r.same(generated) {
-			return fmt.Errorf("differs from the rule of pkiAccess for it")
+			return fmt.Errorf("differs from the rule of pkiAccess or identityAccess for it")
 		}
 		return nil
 	}

@@ -41,6 +41,10 @@ func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
 		"a key twice":                         {`path "alice_cluster/kv/x" { capabilities = ["read"]` + "\n" + `capabilities = ["list"] }`, "already set"},
 		"a block of another kind":             {`name = "x"`, "only blocks"},
 		"its own lock without parameters":     {`path "alice_cluster/pki/k8s/issue/i-00000000000000000-kubelet" { capabilities = ["update"] }`, "pki"},
+		"reading its policy by hand":          {`path "sys/policies/acl/ec2-i-00000000000000000-node" { capabilities = ["read"] }`, "outside the base path"},
+		"more than reading its own policy":    {`{{ identityAccess | replace "\"read\"" "\"read\", \"update\"" }}`, "differs from the rule of"},
+		"a document of its own path":          {`{{ identityAccess | replace "-node" "-*" }}`, "outside the base path"},
+		"a document twice":                    {`{{ identityAccess }} {{ identityAccess }}`, "appears twice"},
 		"subscribe":                           {`path "alice_cluster/kv/x" { capabilities = ["subscribe"] }`, "subscribe"},
 		"an unquoted path":                    {`path alice_cluster { capabilities = ["read"] }`, "path"},
 	} {

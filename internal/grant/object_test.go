@@ -55,6 +55,7 @@ func TestDifferences_ComparePolicyMarkerAndRules(t *testing.T) {
 		"one value more in a list":   {strings.Replace(text, `"2"]`, `"2", "3"]`, 1), false},
 		"a list in another order":    {strings.Replace(text, `"1", "2"]`, `"2", "1"]`, 1), false},
 		"a list spread out":          {strings.Replace(text, `["1", "2"]`, `"1", "2"`, 1), false},
+		"a document of its own":      {text + "\n# identity: {}\n", false},
 		"another marker":             {strings.Replace(text, "vault-ec2\n", "other\n", 1), false},
 		"no marker":                  {strings.TrimPrefix(text, marker), false},
 		"a rule that appears twice":  {text + `path "a" { capabilities = ["read"] }`, false},

@@ -99,7 +99,7 @@ func atLine(line int, err error) error { return &lineError{line: line, err: err}
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
 
-// templateLine returns the line of a template for a line of its rendered text. Each block of pkiAccess is one line of the
+// templateLine returns the line of a template for a line of its rendered text. Each block of a generated rule is one line of the
 // template. Lines after a range or an if are counted as rendered.
 func templateLine(text string, blocks []string, line int) int {
 	at, taken := 0, 0
@@ -122,7 +122,11 @@ func templateLine(text string, blocks []string, line int) int {
 // writeRule returns a rule as text of a policy. Its values need no escaping beyond quotes, which the identity ensures.
 func writeRule(r rule) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n  allowed_parameters = {\n", r.Path, r.Capabilities[0])
+	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n", r.Path, r.Capabilities[0])
+	if len(r.Allowed) == 0 {
+		return out.String() + "}"
+	}
+	out.WriteString("  allowed_parameters = {\n")
 	for _, k := range slices.Sorted(maps.Keys(r.Allowed)) {
 		fmt.Fprintf(&out, "    %q = %s\n", k, writeValue(r.Allowed[k]))
 	}
@@ -149,14 +153,14 @@ func (r rule) same(generated rule) bool {
 		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
 }
 
-// samePolicy reports whether two texts have the same marker and the same rules. Layout, comments and order do not matter to
-// Vault. A text that parsePolicy refuses never has the same rules.
+// samePolicy reports whether two texts have the same marker, the same document and the same rules. Layout, other comments and order
+// do not matter to Vault. A text that parsePolicy refuses never has the same rules.
 func samePolicy(want, got any) bool {
 	w, _ := want.(string)
 	g, _ := got.(string)
 	wantMarker, _ := ParseMarker(w)
 	gotMarker, ok := ParseMarker(g)
-	if !ok || wantMarker != gotMarker {
+	if !ok || wantMarker != gotMarker || documentOf(w) != documentOf(g) {
 		return false
 	}
 	if strings.TrimSpace(w) == strings.TrimSpace(g) {

@@ -2,6 +2,7 @@ package grant
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -29,6 +30,8 @@ type Profile struct {
 	Auth         Auth     `yaml:"auth"`
 	// ClientStyle is the style of the instances' requests for certificates: ClientMinimal (default) or ClientComplete.
 	ClientStyle ClientStyle `yaml:"client_style"`
+	// Addresses says which of an instance's addresses are in its certificates, and which its tokens are bound to. OwnAll is the default.
+	Addresses facts.Owned `yaml:"addresses"`
 	// OverlappingAddresses reports whether networks with equal addresses use the profile's PKI mounts. An address is then claimed
 	// within its VPC, and match.vpc_ids must name the VPCs.
 	OverlappingAddresses bool     `yaml:"overlapping_addresses"`
@@ -236,12 +239,11 @@ func (p *Profile) check() error {
 	for _, s := range p.FQDNSuffixes {
 		want(CheckFQDN(strings.TrimPrefix(s, ".")) == nil, "fqdn_suffixes: %q is not a domain", s)
 	}
-	if p.Auth.Type == "" {
-		p.Auth.Type = "ec2"
-	}
-	if p.ClientStyle == "" {
-		p.ClientStyle = ClientMinimal
-	}
+	p.Auth.Type = cmp.Or(p.Auth.Type, "ec2")
+	p.ClientStyle = cmp.Or(p.ClientStyle, ClientMinimal)
+	p.Addresses = cmp.Or(p.Addresses, facts.OwnAll)
+	owned := []facts.Owned{facts.OwnAll, facts.OwnInterfaces, facts.OwnPrimary}
+	want(slices.Contains(owned, p.Addresses), "addresses: %q is none of %s, %s, %s", p.Addresses, owned[0], owned[1], owned[2])
 	named := len(p.Match.VPCIDs) > 0 && !slices.ContainsFunc(p.Match.VPCIDs, func(id string) bool { return strings.Contains(id, "*") })
 	want(!p.OverlappingAddresses || named, "overlapping_addresses: match.vpc_ids must name each VPC, without *: an address is then claimed within its VPC")
 	want(p.ClientStyle == ClientMinimal || p.ClientStyle == ClientComplete, "client_style: %q is neither minimal nor complete", p.ClientStyle)

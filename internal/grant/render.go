@@ -102,6 +102,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 	if err := CheckDeployment(realm.Deployment); err != nil {
 		return nil, err
 	}
+	f = f.Only(p.Addresses)
 	v, err := p.values(f, realm.Deployment)
 	if err != nil {
 		return nil, err
@@ -233,9 +234,9 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	v.TemplateName, v.OutputPath = o.Name, o.Path
 	v.plainTags = o.Type == KindGeneric
 	generated := map[string]rule{}
-	var blocks []string // the texts of pkiAccess, in order
-	text, err := o.body.execute(v, func(target string) (string, error) {
-		block, err := r.access(target, generated)
+	var blocks []string // the texts of pkiAccess and identityAccess, in order
+	text, err := o.body.execute(v, func(function, target string) (string, error) {
+		block, err := r.write(function, o.Name, target, generated)
 		blocks = append(blocks, block)
 		return block, err
 	})
@@ -325,7 +326,7 @@ func (r *rendering) policy(o Output, text string, generated map[string]rule) (Ob
 	if err != nil {
 		return Object{}, nil, err
 	}
-	b := bounds{basePath: r.profile.BasePath, pki: generated, mounts: r.profile.mounts}
+	b := bounds{basePath: r.profile.BasePath, generated: generated, mounts: r.profile.mounts}
 	if err := b.check(rules); err != nil {
 		return Object{}, nil, err
 	}
@@ -349,4 +350,13 @@ func (r *rendering) access(target string, generated map[string]rule) (string, er
 		blocks = append(blocks, writeRule(rule))
 	}
 	return strings.Join(blocks, "\n\n"), nil
+}
+
+// write returns the text of a function that writes rules of a policy, and adds its rules to generated, for the guard. target is the
+// PKI role of pkiAccess.
+func (r *rendering) write(function, policy, target string, generated map[string]rule) (string, error) {
+	if function == identityAccess {
+		return r.identityAccess(policy, generated)
+	}
+	return r.access(target, generated)
 }

@@ -8,13 +8,13 @@ import (
 )
 
 // shape returns the structure of a policy, which must not depend on a value from EC2: its paths without the text between
-// separators and globs, its capabilities, and the keys and list lengths of its parameters. Of a rule of pkiAccess it has only the
-// path, which names the output: the guard compares such a rule with its exact text.
-func shape(rules []rule, pki map[string]rule) []string {
+// separators and globs, its capabilities, and the keys and list lengths of its parameters. Of a generated rule it has only the path,
+// which names the output: the guard compares such a rule with its exact text.
+func shape(rules []rule, generated map[string]rule) []string {
 	var out []string
 	for _, r := range rules {
-		if _, generated := pki[r.Path]; generated {
-			out = append(out, "pkiAccess "+r.Path)
+		if _, ours := generated[r.Path]; ours {
+			out = append(out, "generated "+r.Path)
 			continue
 		}
 		out = append(out, fmt.Sprint(pathShape(r.Path), r.Capabilities, parameterShape(r.Allowed), parameterShape(r.Denied),

@@ -11,16 +11,22 @@ import (
 	"text/template/parse"
 )
 
-// functions are all functions that a template may call, with builtIns. Others are refused when the profile loads. Each rendering
-// has its own pkiAccess.
+// The functions that write rules of a policy. Each rendering has its own.
+const (
+	pkiAccess      = "pkiAccess"
+	identityAccess = "identityAccess"
+)
+
+// functions are all functions that a template may call, with builtIns. Others are refused when the profile loads.
 var functions = template.FuncMap{
-	"pkiAccess":  func(string) (string, error) { return "", errors.New("pkiAccess was called outside a rendering") },
-	"join":       func(sep string, list []string) string { return strings.Join(list, sep) },
-	"lower":      strings.ToLower,
-	"upper":      strings.ToUpper,
-	"replace":    func(old, with, s string) string { return strings.ReplaceAll(s, old, with) },
-	"trimPrefix": func(prefix, s string) string { return strings.TrimPrefix(s, prefix) },
-	"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
+	pkiAccess:      func(string) (string, error) { return "", errors.New("pkiAccess was called outside a rendering") },
+	identityAccess: func() (string, error) { return "", errors.New("identityAccess was called outside a rendering") },
+	"join":         func(sep string, list []string) string { return strings.Join(list, sep) },
+	"lower":        strings.ToLower,
+	"upper":        strings.ToUpper,
+	"replace":      func(old, with, s string) string { return strings.ReplaceAll(s, old, with) },
+	"trimPrefix":   func(prefix, s string) string { return strings.TrimPrefix(s, prefix) },
+	"trimSuffix":   func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
 }
 
 // builtIns are the functions of text/template that a template may call.
@@ -34,6 +40,7 @@ type compiled struct {
 	fields      map[string]bool // the values that it uses, by name, and "Tag"
 	tags        []string        // the keys of the tags that it uses; an empty one for a key that is not a literal
 	pki         []string        // the outputs that it names by pkiAccess
+	document    bool            // it calls identityAccess
 	fqdnUses    []error         // faults if a tag chooses the FQDN: the uses of the FQDN other than to print it
 	tagSearches []error         // faults: the functions that search for a tag in other text
 	branches    bool            // it has an if, a range or a with
@@ -234,7 +241,15 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 			w.refuseTag(n, p, n.Ident+" cannot use %s: its value may only be printed")
 		}
 	}
-	if n.Ident != "pkiAccess" {
+	switch n.Ident {
+	case pkiAccess:
+	case identityAccess:
+		if w.document {
+			w.refuse(n, "identityAccess appears twice: the policy would have two rules for one path")
+		}
+		w.document = true
+		return
+	default:
 		w.addSearchFault(n, args)
 		return
 	}
@@ -264,22 +279,27 @@ func (w *walk) addSearchFault(n *parse.IdentifierNode, args []parse.Node) {
 	}
 }
 
-// execute renders the template. access returns the text of pkiAccess; it is nil for a template that may not use it.
-func (c *compiled) execute(v values, access func(output string) (string, error)) (string, error) {
+// execute renders the template. write returns the text of pkiAccess for an output, or of identityAccess, which has none. It is nil
+// for a template that may use neither.
+func (c *compiled) execute(v values, write func(function, output string) (string, error)) (string, error) {
 	t := c.template
-	var denied error // the error of access, without the text that text/template adds
-	if len(c.pki) > 0 {
+	var denied error // the error of write, without the text that text/template adds
+	if len(c.pki) > 0 || c.document {
 		clone, err := t.Clone()
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", c.file, err)
 		}
-		t = clone.Funcs(template.FuncMap{"pkiAccess": func(output string) (string, error) {
-			text, err := access(output)
+		call := func(function, output string) (string, error) {
+			text, err := write(function, output)
 			if err != nil {
-				denied = fmt.Errorf("%s: pkiAccess %q: %w", c.file, output, err)
+				denied = fmt.Errorf("%s: %s %q: %w", c.file, function, output, err)
 			}
 			return text, err
-		}})
+		}
+		t = clone.Funcs(template.FuncMap{
+			pkiAccess:      func(output string) (string, error) { return call(pkiAccess, output) },
+			identityAccess: func() (string, error) { return call(identityAccess, "") },
+		})
 	}
 	var out strings.Builder
 	if err := t.Execute(&limited{&out, maxRendered}, v); err != nil {

@@ -1,11 +1,7 @@
 package instance
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
-	"net/netip"
-	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -44,52 +40,5 @@ func fromEC2(i types.Instance, owner, region string) (facts.Instance, error) {
 	for _, t := range i.Tags {
 		f.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}
-	return f, addresses(&f, i)
-}
-
-// addresses sets every private address of i in f: the primary one first, then those of each interface.
-func addresses(f *facts.Instance, i types.Instance) error {
-	v4 := []string{aws.ToString(i.PrivateIpAddress)}
-	v6 := []string{aws.ToString(i.Ipv6Address)}
-	interfaces := slices.Clone(i.NetworkInterfaces)
-	slices.SortStableFunc(interfaces, func(a, b types.InstanceNetworkInterface) int { return cmp.Compare(device(a), device(b)) })
-	for _, n := range interfaces {
-		for _, a := range n.PrivateIpAddresses {
-			v4 = append(v4, aws.ToString(a.PrivateIpAddress))
-		}
-		for _, a := range n.Ipv6Addresses {
-			v6 = append(v6, aws.ToString(a.Ipv6Address))
-		}
-	}
-	var err error
-	if f.IPv4s, err = parse(v4); err != nil {
-		return err
-	}
-	f.IPv6s, err = parse(v6)
-	return err
-}
-
-func device(n types.InstanceNetworkInterface) int32 {
-	if n.Attachment == nil {
-		return 0
-	}
-	return aws.ToInt32(n.Attachment.DeviceIndex)
-}
-
-// parse parses addresses, without empty texts and duplicates.
-func parse(texts []string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	for _, t := range texts {
-		if t == "" {
-			continue
-		}
-		a, err := netip.ParseAddr(t)
-		if err != nil {
-			return nil, fmt.Errorf("EC2 returned the address %+q: %w", t, err)
-		}
-		if !slices.Contains(out, a) {
-			out = append(out, a)
-		}
-	}
-	return out, nil
+	return f, setAddresses(&f, i)
 }

@@ -1,7 +1,10 @@
 package instance
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +55,47 @@ func TestAddresses_AreUniqueAndPrimaryFirst(t *testing.T) {
 	}
 	if err := f.Check(); err != nil {
 		t.Errorf("EC2's values must match their forms: %v", err)
+	}
+}
+
+func TestAddresses_DoNotDependOnTheOrderOfTheAnswer(t *testing.T) {
+	one := described()
+	for n := range one.NetworkInterfaces {
+		i := &one.NetworkInterfaces[n]
+		i.PrivateIpAddresses[0].Primary = aws.Bool(true)
+		for _, extra := range []string{"10.0.7.20", "10.0.7.3"} {
+			i.PrivateIpAddresses = append(i.PrivateIpAddresses, types.InstancePrivateIpAddress{PrivateIpAddress: aws.String(extra[:5] + strconv.Itoa(n) + extra[6:])})
+		}
+		i.Ipv6Addresses = append(i.Ipv6Addresses, types.InstanceIpv6Address{Ipv6Address: aws.String("2001:db8::" + strconv.Itoa(n+7))})
+	}
+	want, err := fromEC2(one, "123456789012", "us-east-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := fmt.Sprint(want.Secondary), "[10.0.0.6 10.0.1.3 10.0.1.20 10.0.0.3 10.0.0.20 2001:db8::8 2001:db8::7]"; got != want {
+		t.Errorf("the addresses that are not the primary one of an interface: got %s, want %s", got, want)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		other := one
+		other.NetworkInterfaces = append(slices.Clone(one.NetworkInterfaces), one.NetworkInterfaces[random.IntN(2)]) // repeated
+		for n := range other.NetworkInterfaces {
+			i := &other.NetworkInterfaces[n]
+			i.PrivateIpAddresses = append(slices.Clone(i.PrivateIpAddresses), i.PrivateIpAddresses[random.IntN(len(i.PrivateIpAddresses))])
+			i.Ipv6Addresses = slices.Clone(i.Ipv6Addresses)
+			random.Shuffle(len(i.PrivateIpAddresses), func(a, b int) {
+				i.PrivateIpAddresses[a], i.PrivateIpAddresses[b] = i.PrivateIpAddresses[b], i.PrivateIpAddresses[a]
+			})
+			random.Shuffle(len(i.Ipv6Addresses), func(a, b int) { i.Ipv6Addresses[a], i.Ipv6Addresses[b] = i.Ipv6Addresses[b], i.Ipv6Addresses[a] })
+		}
+		random.Shuffle(len(other.NetworkInterfaces), func(a, b int) {
+			other.NetworkInterfaces[a], other.NetworkInterfaces[b] = other.NetworkInterfaces[b], other.NetworkInterfaces[a]
+		})
+		got, err := fromEC2(other, "123456789012", "us-east-1")
+		if err != nil || !slices.Equal(got.Addresses(), want.Addresses()) || !slices.Equal(got.Secondary, want.Secondary) {
+			t.Fatalf("another order of the same answer: got %v, secondary %v (%v), want %v, secondary %v: every comparison would rewrite the grant",
+				got.Addresses(), got.Secondary, err, want.Addresses(), want.Secondary)
+		}
 	}
 }
 

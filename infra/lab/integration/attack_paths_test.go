@@ -53,7 +53,12 @@ func (a *attempts) paths(other member) {
 	} {
 		a.never(widening, request{path: path, body: `{"policy":"path \"*\" { capabilities = [\"sudo\"] }","policies":["root"],"token_policies":["root"],"type":"pki","name":"x"}`})
 	}
-	for _, path := range []string{"sys/policies/acl/ec2-" + a.me.ID + "-node", "auth/aws/role/" + a.me.ID, "auth/aws/identity-accesslist/" + other.ID, "identity/entity/id/" + a.me.session.Auth.EntityID} {
+	own := "sys/policies/acl/ec2-" + a.me.ID + "-node" // which identityAccess lets it read
+	for _, r := range []request{{method: "DELETE", path: own}, {method: "PATCH", path: own}, {method: "LIST", path: own}, {method: "LIST", path: "sys/policies/acl"},
+		{method: "GET", path: "sys/policy/ec2-" + a.me.ID + "-node"}, {method: "GET", path: own + "/"}, {method: "GET", path: own + "/../ec2-" + other.ID + "-node"}} {
+		a.never(widening, r)
+	}
+	for _, path := range []string{"sys/policies/acl/ec2-" + other.ID + "-node", "sys/policies/acl/ec2-provisioner-reconcile", "auth/aws/role/" + a.me.ID, "auth/aws/identity-accesslist/" + other.ID, "identity/entity/id/" + a.me.session.Auth.EntityID} {
 		for _, method := range []string{"GET", "DELETE"} {
 			a.never(widening, request{method: method, path: path})
 		}

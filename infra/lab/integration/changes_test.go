@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -148,6 +149,32 @@ func TestAddressChange_IsReconciledAndKeepsToken(t *testing.T) {
 		if !tokenWorks(t, session) {
 			t.Errorf("%s: the instance lost its token", change.name)
 		}
+	}
+}
+
+// The built-in profiles grant a node's primary address only, since the others are its pods'.
+func TestPrimaryAddress_LeavesThePodsAddressesOut(t *testing.T) {
+	folder := map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "addresses: all", "addresses: primary")}
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	assign(t, i, "127.16.7.240")
+	mustBy(t, variant(t, provision, folder), i, "running", "provisioned")
+	session := login(t, i)
+	if mayHave(t, i, "127.16.7.240") || !mayHave(t, i, i.PrivateIP) {
+		t.Error("a certificate of the node must hold its primary address, and not one of a pod")
+	}
+	role, err := world.Vault.Logical().ReadWithContext(t.Context(), "auth/aws/role/"+i.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(role.Data["token_bound_cidrs"]); got != "["+i.PrivateIP+"]" {
+		t.Errorf("the token is bound to %s, want [%s]: a pod's address must not use it", got, i.PrivateIP)
+	}
+	assign(t, i, "127.16.7.241")
+	if a := runReconcile(t, variant(t, reconcile, folder), rec.Input{InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 {
+		t.Errorf("a new pod must be no drift of its node, got %+v", a.Drift)
+	}
+	if !tokenWorks(t, session) {
+		t.Error("the node lost its token")
 	}
 }
 
