@@ -90,7 +90,7 @@ func (b builder) copyEdited(from, to string) error {
 
 // without has a folder of sources for each module that the minimal build replaces with types that only fail: clients of clouds
 // in which nothing of the lab runs. They were nearly half of all that had to be compiled.
-var without = map[string]string{ //nolint:gochecknoglobals // never changes
+var without = map[string]string{
 	"github.com/hashicorp/go-discover":   "_main/without/go-discover",
 	"github.com/hashicorp/go-gcp-common": "_main/without/go-gcp-common",
 	"github.com/okta/okta-sdk-golang/v5": "_main/without/okta-sdk-golang",
