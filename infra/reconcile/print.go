@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -40,11 +41,28 @@ func printAnswer(out io.Writer, a answer) error {
 	if a.Summary.Enqueued > 0 {
 		b.WriteString("rows sent to the queue are repaired from there: run -mode detect when the queue is empty\n")
 	}
+	places(&b, a.Places)
 	if a.Blocked {
 		indented(&b, "BLOCKED: ", a.BlockedReason)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// places prints the places and folders that could not be looked at.
+func places(b *strings.Builder, all []reconcile.PlaceTrouble) {
+	for _, t := range all {
+		effect := "nothing is withheld because of it"
+		if t.Withholds {
+			effect = "removals there are withheld"
+		}
+		where := "folder " + t.Folder + " of Vault"
+		if t.Folder == "" {
+			where = facts.Place{Account: t.Account, Region: t.Region}.Name()
+		}
+		fmt.Fprintf(b, "not compared: %s, with %s; %s\n", printable(where), count(t.Recorded, "recorded instance"), effect)
+		indented(b, "    error: ", t.Error)
+	}
 }
 
 // inNamespace returns Vault's namespace as an answer's first line names it; empty for the root one.

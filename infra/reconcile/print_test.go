@@ -106,6 +106,20 @@ func TestPrint_ReportsRepairsAndBlocks(t *testing.T) {
 	golden(t, "correct", printed(t, a))
 }
 
+func TestPrint_NamesPlacesThatWereNotCompared(t *testing.T) {
+	a := threeRows()
+	a.Drift, a.Summary = nil, reconcile.Summary{}
+	a.Places = []reconcile.PlaceTrouble{
+		{Account: "111122223333", Region: "ap-east-1", Error: "describing the instances of account 111122223333, region ap-east-1: UnauthorizedOperation"},
+		{Folder: "alice_cluster/ghost", Recorded: 3, Error: "listing alice_cluster/ghost in Vault: status 404: no handler for route"},
+		{Folder: "alice_cluster/\x1bpki", Recorded: 1, Withholds: true, Error: "listing: status 403"},
+	}
+	golden(t, "places", printed(t, a))
+	if a.status() != done {
+		t.Error("want status 0: nothing is left to do")
+	}
+}
+
 func TestPrint_ShortensLongDifferences(t *testing.T) {
 	a := threeRows()
 	a.Drift = a.Drift[:1]

@@ -83,6 +83,7 @@ func printTeardown(out io.Writer, a answer) error {
 	if a.Unsettled > 0 {
 		fmt.Fprintf(&b, "%s removed while a login may have been in flight: the function cuts again in 100 s; run it again after that\n", count(a.Unsettled, "instance"))
 	}
+	places(&b, a.Places)
 	if a.Blocked {
 		indented(&b, "BLOCKED: ", a.BlockedReason)
 	}

@@ -14,6 +14,8 @@ type Answer struct {
 	Summary       Summary `json:"summary"`
 	Blocked       bool    `json:"blocked"`
 	BlockedReason string  `json:"blockedReason"`
+	// Places are the accounts and regions of EC2 and the folders of Vault that could not be looked at.
+	Places []PlaceTrouble `json:"places,omitempty"`
 	// Truncated reports whether there are more rows, which are in the log, or whether the run continues at Cursor.
 	Truncated  bool    `json:"truncated"`
 	Cursor     *Cursor `json:"cursor,omitempty"`

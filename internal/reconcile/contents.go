@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -77,11 +78,28 @@ func (s *survey) existing(ctx context.Context, rows []Change) ([]Change, error) 
 	return out, nil
 }
 
-// readOne adds the object at a path to the subject's contents, if it exists.
+// errUnreadable marks the error of a read in a folder that could not be listed.
+var errUnreadable = errors.New("its folder could not be listed")
+
+// readOne adds the object at a path to the subject's contents, if it exists. In a folder that could not be listed, the first read
+// that fails is the last: a mount that does not answer would use up the time of the run.
 func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
+	folder := grant.FolderOf(path)
+	s.mu.Lock()
+	err := s.unreadable[folder]
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	data, err := s.r.Vault.Read(ctx, path)
-	if err == nil && data != nil {
+	switch {
+	case err == nil && data != nil:
 		u.contents[path] = data
+	case err != nil && s.inventory.unlisted[folder] != nil && ctx.Err() == nil:
+		err = fmt.Errorf("%w: %w", errUnreadable, err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unreadable[folder] = err
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 // listing is everything that Vault lists under names of this program's form.
@@ -27,9 +29,13 @@ type listing struct {
 	entities map[string]string
 	// listed are the folders whose list is complete. Objects of other folders may exist or not.
 	listed map[string]bool
+	// unlisted are the errors of the profiles' folders whose list failed.
+	unlisted map[string]error
+	// unmounted are the errors of the profiles' folders where Vault has no mount. They hold nothing, and count as listed.
+	unmounted map[string]error
 	// misnamed are the objects inside the program's name space that belong to no instance.
 	misnamed []misnamed
-	// failed are the errors of the lists that failed.
+	// failed are the errors of the failed lists that concern every instance: policies, auth roles, and what logins left.
 	failed []error
 
 	policies, authRoles, pkiRoles int
@@ -48,7 +54,11 @@ const listsAtOnce = 4
 
 // list reads every list of Vault. The objects of a list that failed stay unknown.
 func (r *Reconciler) list(ctx context.Context) *listing {
-	l := &listing{paths: map[string][]string{}, leftovers: map[string][]string{}, entities: map[string]string{}, listed: map[string]bool{}}
+	l := &listing{
+		paths: map[string][]string{}, leftovers: map[string][]string{}, entities: map[string]string{},
+		listed: map[string]bool{}, unlisted: map[string]error{}, unmounted: map[string]error{},
+	}
+	folders := r.Profiles.OutputFolders()
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(listsAtOnce)
@@ -61,8 +71,15 @@ func (r *Reconciler) list(ctx context.Context) *listing {
 			if err == nil && folder == grant.PolicyFolder && len(keys) == 0 {
 				err = fmt.Errorf("listing %s in Vault: the answer is empty, but Vault always has policies of its own", folder)
 			}
-			if err != nil {
+			isOfProfiles := slices.Contains(folders, folder)
+			switch {
+			case err != nil && !isOfProfiles:
 				l.failed = append(l.failed, err)
+				return nil
+			case errors.Is(err, vault.ErrNotMounted):
+				l.unmounted[folder] = err
+			case err != nil:
+				l.unlisted[folder] = err
 				return nil
 			}
 			l.listed[folder] = true
@@ -78,7 +95,7 @@ func (r *Reconciler) list(ctx context.Context) *listing {
 	list(roles, l.addLogins(l.paths, roles, l.addMisnamed), &l.authRoles)
 	list(entries, l.addLogins(l.leftovers, entries, nil), nil)
 	pkiMounts := r.Profiles.PKIMounts()
-	for _, folder := range r.Profiles.OutputFolders() {
+	for _, folder := range folders {
 		kind, count := grant.KindGeneric, (*int)(nil)
 		if mount, isRoles := grant.SplitPKIRoleFolder(folder); isRoles && slices.Contains(pkiMounts, mount) {
 			kind, count = grant.KindPKIRole, &l.pkiRoles
@@ -161,6 +178,10 @@ type inventory struct {
 	claims map[ledger.Name]string
 	// recorded is the place of every instance whose record is no tombstone.
 	recorded map[string]facts.Place
+	// unseen is a folder that could not be listed, of every instance whose record names an object there.
+	unseen map[string]string
+	// inFolder counts the instances whose records name objects in a folder that could not be listed or has no mount.
+	inFolder map[string]int
 	// records are those of the stretch. A tombstone is among them only if Vault lists objects or leftovers of its instance, or
 	// if it has names or certificates left.
 	records map[string]*ledger.Record
@@ -174,6 +195,7 @@ type inventory struct {
 func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit int) (*inventory, error) {
 	held := &inventory{
 		listing: l, claims: map[ledger.Name]string{}, recorded: map[string]facts.Place{}, records: map[string]*ledger.Record{},
+		unseen: map[string]string{}, inFolder: map[string]int{},
 		after: after, limit: limit,
 	}
 	err := r.Ledger.Scan(ctx, ledger.Visitor{
@@ -198,6 +220,7 @@ func (held *inventory) addRecord(r ledger.Record) {
 		}
 	} else {
 		held.recorded[id] = facts.Place{Account: r.Account, Region: r.Region}
+		held.addFolders(r)
 	}
 	if !held.inStretch(id) {
 		return
@@ -206,6 +229,39 @@ func (held *inventory) addRecord(r ledger.Record) {
 	if len(held.records) > 2*held.limit {
 		held.trim()
 	}
+}
+
+// addFolders counts the folders of a record's objects that could not be listed or have no mount.
+func (held *inventory) addFolders(r ledger.Record) {
+	if len(held.unlisted)+len(held.unmounted) == 0 {
+		return
+	}
+	folders := map[string]bool{}
+	for _, o := range r.Objects {
+		folders[grant.FolderOf(o.Path)] = true
+	}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		if held.unlisted[folder] != nil {
+			held.unseen[r.InstanceID] = folder
+		}
+		if held.unlisted[folder] != nil || held.unmounted[folder] != nil {
+			held.inFolder[folder]++
+		}
+	}
+}
+
+// unseenFolder returns a folder that could not be listed and may hold objects of an instance; empty if there is none. No record
+// says where the objects of an instance are not, if its record is lost or names none.
+func (held *inventory) unseenFolder(id string) string {
+	if len(held.unlisted) == 0 {
+		return ""
+	}
+	if _, isRecorded := held.recorded[id]; isRecorded {
+		if r := held.records[id]; r == nil || len(r.Objects) > 0 {
+			return held.unseen[id]
+		}
+	}
+	return slices.Sorted(maps.Keys(held.unlisted))[0]
 }
 
 // inStretch reports whether an instance is in the stretch.

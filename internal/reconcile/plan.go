@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -9,6 +10,8 @@ import (
 type plan struct {
 	changes []Change // sorted by instance, kind and path
 	blocked string   // the reasons why deletes are withheld; empty if none are
+	// places are the places and folders that were not looked at, or where deletes are withheld.
+	places []PlaceTrouble
 }
 
 // decide returns the plan for a list of changes. It drops rows that the input excludes or that are too new to judge, takes
@@ -42,14 +45,17 @@ func decide(changes []Change, l limits) plan {
 	}
 	p.holdBarred()
 	w := l.withheld(p.changes)
-	p.blocked = w.blocked()
+	idle := maps.Clone(l.idle)
 	p.withhold(func(c *Change) string {
-		why := w.reason(c.place)
+		why := w.reason(c.place, l.folderOf(c))
 		if why == "" && c.heldBy != "" && c.Action == Create {
-			why = w.reason(l.placeOf(c.heldBy)) // taking the name over removes the holder
+			why = w.reason(l.placeOf(c.heldBy), l.unseenFolder(c.heldBy)) // taking the name over removes the holder
 		}
+		delete(idle, why)
 		return why
 	})
+	p.blocked = w.blocked(idle)
+	p.places = placesOf(l.troubles, idle)
 	return p
 }
 

@@ -280,6 +280,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 		l := s.limitsOf(in, inv)
 		l.doubts = append(l.doubts, err.Error())
 		p := decide(s.changes, l)
+		a.Places = JoinPlaces(a.Places, p.places)
 		inv.report(ctx, p.changes)
 		a.add(p.changes, summarise(p.changes))
 		return at, false
@@ -292,6 +293,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 	if p.blocked != "" {
 		a.block(p.blocked)
 	}
+	a.Places = JoinPlaces(a.Places, p.places)
 	next, more = at, held.upTo != ""
 	next.After = held.upTo
 	var done Summary
@@ -342,6 +344,10 @@ func (r *Reconciler) logAnswer(ctx context.Context, log *slog.Logger, a Answer) 
 	level := slog.LevelInfo
 	if a.Blocked {
 		level = slog.LevelError
+	}
+	for _, t := range a.Places {
+		log.WarnContext(ctx, "place not compared", observe.KeyAccount, t.Account, observe.KeyRegion, t.Region, observe.KeyPath, t.Folder,
+			observe.KeyObjects, t.Recorded, observe.KeyError, t.Error)
 	}
 	log.Log(ctx, level, "reconciled", observe.KeyMode, a.Mode, observe.KeyScanned, a.Scanned, observe.KeySummary, a.Summary,
 		observe.KeyBlocked, a.BlockedReason, observe.KeyDuration, a.DurationMs)

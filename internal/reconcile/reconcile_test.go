@@ -177,7 +177,8 @@ func TestDecide_ChoosesEachRowsAction(t *testing.T) {
 	old.written = start.Add(-11 * time.Minute)
 	base := limits{
 		now: start, mayExist: func(string) bool { return true }, placeOf: func(string) facts.Place { return here },
-		fleetCounts: fleetCounts{recorded: map[string]int{here.Account: 10, there.Account: 10}, limit: 20},
+		unseenFolder: func(string) string { return "" },
+		fleetCounts:  fleetCounts{recorded: map[string]int{here.Account: 10, there.Account: 10}, limit: 20},
 	}
 	in := func(p facts.Place, c Change) Change {
 		c.place = p
@@ -185,6 +186,12 @@ func TestDecide_ChoosesEachRowsAction(t *testing.T) {
 	}
 	another := in(there, orphaned)
 	another.InstanceID = id(4)
+	revoked := orphaned
+	revoked.revokes = true
+	unseen := func(t *limits) {
+		t.unlisted = map[string]string{"f": "x"}
+		t.unseenFolder = func(i string) string { return map[string]string{id(2): "f"}[i] }
+	}
 	counts := func(elsewhere, recorded int) func(*limits) {
 		return func(t *limits) {
 			t.elsewhere = map[facts.Place]int{here: elsewhere}
@@ -213,12 +220,22 @@ func TestDecide_ChoosesEachRowsAction(t *testing.T) {
 		"a failed place may hold what has no place": {
 			[]Change{in(facts.Place{}, orphaned), another}, func(t *limits) { t.failed = map[facts.Place]string{here: "x"} }, []Action{None, Delete},
 		},
-		"past the limit nothing is deleted":          {[]Change{orphaned}, counts(5, 10), []Action{None}},
-		"five are below every limit":                 {[]Change{orphaned}, counts(4, 5), []Action{Delete}},
-		"six of thirty are twenty percent":           {[]Change{orphaned}, counts(5, 30), []Action{Delete}},
-		"six of twenty-nine are more":                {[]Change{orphaned}, counts(5, 29), []Action{None}},
-		"past one account's limit another's deletes": {[]Change{orphaned, another}, func(t *limits) { t.elsewhere = map[facts.Place]int{here: 9} }, []Action{None, Delete}},
-		"what went before counts in its account":     {[]Change{orphaned, another}, func(t *limits) { t.removed = map[string]int{here.Account: 5} }, []Action{None, Delete}},
+		"a failed folder stops only its own deletes": {[]Change{orphaned, another}, unseen, []Action{None, Delete}},
+		"a failed folder, forced": {[]Change{orphaned, another}, func(t *limits) {
+			unseen(t)
+			t.force = true
+		}, []Action{None, Delete}},
+		"a name whose holder has objects in a failed folder": {[]Change{in(there, held)}, func(t *limits) {
+			t.mayExist, t.unlisted = func(string) bool { return false }, map[string]string{"f": "x"}
+			t.unseenFolder = func(i string) string { return map[string]string{id(9): "f"}[i] }
+		}, []Action{None}},
+		"certificates are revoked beside a failed folder": {[]Change{revoked}, unseen, []Action{Delete}},
+		"past the limit nothing is deleted":               {[]Change{orphaned}, counts(5, 10), []Action{None}},
+		"five are below every limit":                      {[]Change{orphaned}, counts(4, 5), []Action{Delete}},
+		"six of thirty are twenty percent":                {[]Change{orphaned}, counts(5, 30), []Action{Delete}},
+		"six of twenty-nine are more":                     {[]Change{orphaned}, counts(5, 29), []Action{None}},
+		"past one account's limit another's deletes":      {[]Change{orphaned, another}, func(t *limits) { t.elsewhere = map[facts.Place]int{here: 9} }, []Action{None, Delete}},
+		"what went before counts in its account":          {[]Change{orphaned, another}, func(t *limits) { t.removed = map[string]int{here.Account: 5} }, []Action{None, Delete}},
 		"a withheld removal counts for no limit": {[]Change{orphaned, another}, func(t *limits) {
 			t.failed, t.elsewhere = map[facts.Place]string{here: "x"}, map[facts.Place]int{here: 20}
 		}, []Action{None, Delete}},

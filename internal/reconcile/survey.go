@@ -51,8 +51,10 @@ type survey struct {
 	changes []Change
 	// elsewhere counts the instances to remove that are outside the stretch.
 	elsewhere map[facts.Place]int
-	// failures counts the comparisons that failed in a row.
+	// failures counts the comparisons that failed in a row, without those of unreadable folders.
 	failures int
+	// unreadable are the errors of the folders that could neither be listed nor read.
+	unreadable map[string]error
 }
 
 // sighted is one instance and the place that was asked.
@@ -67,6 +69,7 @@ func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv 
 	s := &survey{
 		r: r, inventory: held, input: in, until: inv.until, pkiMounts: r.Profiles.PKIMounts(),
 		states: map[string]facts.State{}, counts: map[facts.Place]int{}, failed: map[facts.Place]error{}, elsewhere: map[facts.Place]int{},
+		unreadable: map[string]error{},
 	}
 	for _, p := range inv.places {
 		s.counts[p] = 0
@@ -149,7 +152,7 @@ func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sig
 		s.mu.Lock()
 		s.states[id] = i.Facts.State
 		s.counts[p]++
-		if recorded && !s.inventory.inStretch(id) && s.isToRemove(i) {
+		if recorded && !s.inventory.inStretch(id) && s.inventory.unseen[id] == "" && s.isToRemove(i) {
 			s.elsewhere[p]++
 		}
 		s.mu.Unlock()
@@ -204,11 +207,14 @@ func (s *survey) compareAll(ctx context.Context, found <-chan sighted) error {
 func (s *survey) addRows(u *subject, rows []Change, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
+	switch {
+	case err == nil:
+		s.failures = 0
+	case errors.Is(err, errUnreadable): // the trouble of one folder
+		rows = []Change{u.failedRow(err)}
+	default:
 		s.failures++
 		rows = []Change{u.failedRow(err)}
-	} else {
-		s.failures = 0
 	}
 	s.changes = append(s.changes, rows...)
 	if s.failures >= maxFailures {
@@ -306,7 +312,9 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 		complete[p] = s.failed[p] == nil
 	}
 	for id, place := range s.inventory.recorded {
-		if _, seen := s.states[id]; !seen && complete[place] && !s.inventory.inStretch(id) && len(s.input.InstanceIDs) == 0 {
+		_, seen := s.states[id]
+		isRemovable := !seen && complete[place] && s.inventory.unseen[id] == ""
+		if isRemovable && !s.inventory.inStretch(id) && len(s.input.InstanceIDs) == 0 {
 			s.elsewhere[place]++
 		}
 	}

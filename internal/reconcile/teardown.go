@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,7 +21,8 @@ import (
 // TearDown removes every object of the deployment that the ledger records or Vault lists, whatever EC2 shows: it is for a
 // deployment that is given up while instances still run. It first announces the teardown, and waits until no function can
 // begin a grant without knowing of it. Like Run, it has converger do the work and stops in time with a cursor. It removes
-// nothing if a list fails. With instance IDs it only finishes the removal of those.
+// nothing if a list of policies or logins fails, and no instance that may have objects in a folder that could not be listed. With
+// instance IDs it only finishes the removal of those.
 func (r *Reconciler) TearDown(ctx context.Context, in Input, converger Converger, o Observer) Answer {
 	start := r.Now()
 	at, a := begin(in, start)
@@ -85,6 +87,7 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 		a.giveUp(stopped + err.Error())
 		return at, false
 	}
+	a.addFolders(held)
 	a.Scanned = Scanned{Records: len(held.recorded), Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
 	next = at
 	ids := held.ids()
@@ -120,6 +123,21 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 	return next, held.upTo != ""
 }
 
+// addFolders adds the folders that could not be listed, for which the answer of a teardown is blocked: objects in no record may be
+// left there. It also adds those without a mount, which hold nothing.
+func (a *Answer) addFolders(held *inventory) {
+	var troubles []trouble
+	for _, folder := range slices.Sorted(maps.Keys(held.unlisted)) {
+		reason := fmt.Sprintf("instances with objects in %s are not removed: %v; repair that, and tear down again", folder, held.unlisted[folder])
+		a.block(reason)
+		troubles = append(troubles, trouble{PlaceTrouble: held.folderTrouble(folder, held.unlisted[folder]), reason: reason})
+	}
+	for folder, err := range held.unmounted {
+		troubles = append(troubles, trouble{PlaceTrouble: held.folderTrouble(folder, err)})
+	}
+	a.Places = JoinPlaces(a.Places, placesOf(troubles, nil))
+}
+
 // addRemoval adds a row of a teardown and counts it.
 func (a *Answer) addRemoval(row *Change) {
 	switch {
@@ -148,6 +166,12 @@ type removedOne struct {
 // removeOne removes the grant of one instance, and its untracked objects.
 func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *inventory, id string) removedOne {
 	record, untracked := held.records[id], slices.Clone(held.paths[id])
+	if folder := held.unseenFolder(id); folder != "" {
+		s := &subject{id: id, record: record}
+		row := s.recordRow(Drift{Reason: Orphaned, Action: None, Error: fmt.Sprintf("not removed: %v", held.unlisted[folder])})
+		row.failed = true
+		return removedOne{row: &row}
+	}
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
 	if len(held.leftovers[id]) > 0 && !slices.Contains(untracked, login) {
 		untracked = append(untracked, login)

@@ -25,6 +25,16 @@ func isUntrusted(err error) bool {
 	return errors.As(err, &authority)
 }
 
+// ErrNotMounted says that Vault has no mount at a path, so that nothing exists below it.
+var ErrNotMounted = errors.New("nothing is mounted there")
+
+// isNotMounted reports whether Vault answered that no mount contains the path. A mount whose plugin does not run, or that is being
+// disabled or moved, has another text: it may hold objects.
+// https://github.com/hashicorp/vault/blob/v1.21.4/vault/router.go#L597
+func isNotMounted(r *api.ResponseError) bool {
+	return r.StatusCode == http.StatusNotFound && strings.Contains(strings.Join(r.Errors, ""), "route entry not found")
+}
+
 const (
 	writing  = "writing"
 	policies = "sys/policies/acl/"
@@ -82,3 +92,8 @@ func (e *statusError) Error() string {
 }
 
 func (e *statusError) Unwrap() error { return e.response }
+
+// Is reports whether the error is ErrNotMounted.
+func (e *statusError) Is(target error) bool {
+	return target == ErrNotMounted && isNotMounted(e.response)
+}

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// List returns the names in a folder, nil for an empty one. It fails where nothing is mounted: a caller may delete objects
-// that a list lacks, so a wrong path must not look like an empty folder.
+// List returns the names in a folder, nil for an empty one. It fails where nothing is mounted, with an error that wraps
+// ErrNotMounted: a caller may delete objects that a list lacks, so a wrong path must not look like an empty folder.
 func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	var page struct {
 		Data struct{ Keys []string }

@@ -1,10 +1,13 @@
 package vault_test
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 func TestList_IsCompleteOrAnError(t *testing.T) {
@@ -13,13 +16,17 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 		body   string
 		want   []string
 		says   string // of the error; empty for none
+		absent bool   // the error is ErrNotMounted
 	}{
-		"some names":                      {http.StatusOK, `{"data":{"keys":["b","a"]}}`, []string{"b", "a"}, ""},
-		"an empty folder":                 {http.StatusNotFound, `{"errors":[]}`, nil, ""},
-		"a path where nothing is mounted": {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry not found."]}`, nil, "no handler"},
-		"no right to list":                {http.StatusForbidden, `{"errors":["permission denied"]}`, nil, "permission denied"},
-		"a storage that does not answer":  {http.StatusInternalServerError, `{"errors":["away"]}`, nil, "away"},
-		"half an answer":                  {http.StatusOK, `{"data":{"keys":["b",`, nil, "decoding the answer"},
+		"some names":                      {http.StatusOK, `{"data":{"keys":["b","a"]}}`, []string{"b", "a"}, "", false},
+		"an empty folder":                 {http.StatusNotFound, `{"errors":[]}`, nil, "", false},
+		"a path where nothing is mounted": {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry not found."]}`, nil, "no handler", true},
+		"a mount that is being disabled":  {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry is tainted."]}`, nil, "tainted", false},
+		"a mount without its plugin":      {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry found, but backend is nil."]}`, nil, "backend is nil", false},
+		"a path that the mount lacks":     {http.StatusNotFound, `{"errors":["unsupported path"]}`, nil, "unsupported path", false},
+		"no right to list":                {http.StatusForbidden, `{"errors":["permission denied"]}`, nil, "permission denied", false},
+		"a storage that does not answer":  {http.StatusInternalServerError, `{"errors":["away"]}`, nil, "away", false},
+		"half an answer":                  {http.StatusOK, `{"data":{"keys":["b",`, nil, "decoding the answer", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, c := newServer(t)
@@ -30,6 +37,9 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 			}
 			if row.says != "" && (err == nil || !strings.Contains(err.Error(), row.says) || !strings.Contains(err.Error(), "listing x/roles")) {
 				t.Errorf("want an error that names the folder and says %q, got %v, %v", row.says, got, err)
+			}
+			if errors.Is(err, vault.ErrNotMounted) != row.absent {
+				t.Errorf("want ErrNotMounted: %v, since only a folder without a mount is known to hold nothing; got %v", row.absent, err)
 			}
 		})
 	}
