@@ -61,7 +61,7 @@ func newReconcile() (*handler.ReconcileHandler, *empty) {
 	e := &empty{bench: b}
 	h := &handler.ReconcileHandler{Handler: *b.handler, Doctor: e, Own: e}
 	h.Reconciler = &reconcile.Reconciler{Options: reconcile.Options{
-		Profiles: &grant.Set{}, Vault: e, Ledger: e, Teardowns: e, Instances: ec2{e}, Regions: []string{"us-east-1"}, Now: h.Now,
+		Profiles: &grant.Set{}, Vault: e, Ledger: e, Teardowns: e, Instances: ec2{e}, Places: []facts.Place{{Region: "us-east-1"}}, Now: h.Now,
 	}}
 	return h, e
 }

@@ -47,7 +47,20 @@ func twoAccounts(t *testing.T, members int) *world {
 	return w
 }
 
-func bothAccounts(o *Options) { o.Accounts = []string{here.Account, there.Account} }
+func bothAccounts(o *Options) { o.Places = []facts.Place{here, there} }
+
+// inRegions compares the same accounts in these regions.
+func inRegions(regions ...string) func(*Options) {
+	return func(o *Options) {
+		var out []facts.Place
+		for _, p := range o.Places {
+			for _, region := range regions {
+				out = append(out, facts.Place{Account: p.Account, Region: region})
+			}
+		}
+		o.Places = out
+	}
+}
 
 // inTrouble has listings of the member account call before first.
 func (w *world) inTrouble(before func(context.Context) error) func(*Options) {
@@ -176,7 +189,7 @@ func TestSlowAccount_LeavesTimeForTheOthers(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		a := w.reconcile(Input{Mode: Correct}, hangs, func(o *Options) { o.Regions = []string{here.Region, "us-west-2"} })
+		a := w.reconcile(Input{Mode: Correct}, hangs, inRegions(here.Region, "us-west-2"))
 		if err := w.removed(id(1)); err != nil || !a.Blocked || !strings.Contains(a.BlockedReason, there.Name()) || !strings.Contains(a.BlockedReason, "too long") {
 			t.Errorf("want the home account cleaned and the slow one named: %v\n%s", err, answerText(a))
 		}

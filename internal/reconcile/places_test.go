@@ -114,9 +114,7 @@ func TestPlaces_TroubleStaysInItsPlace(t *testing.T) {
 				delete(w.ec2, f.ID)
 			}
 		}
-		a := w.reconcile(Input{Mode: Correct}, bothAccounts, w.denying(broken...), func(o *Options) {
-			o.Regions, o.DeleteLimit = regions, 100
-		})
+		a := w.reconcile(Input{Mode: Correct}, bothAccounts, inRegions(regions...), w.denying(broken...), func(o *Options) { o.DeleteLimit = 100 })
 		held := false
 		for _, f := range all {
 			isUnseen := slices.Contains(broken, facts.Place{Account: f.Account, Region: f.Region})
@@ -146,7 +144,7 @@ func TestDeniedPlace_WithoutRecordsBlocksNothing(t *testing.T) {
 	delete(w.ec2, id(1))
 	bad := facts.Place{Account: here.Account, Region: "ap-east-1"}
 	denying := w.denying(bad)
-	twoRegions := func(o *Options) { o.Regions = []string{here.Region, bad.Region} }
+	twoRegions := inRegions(here.Region, bad.Region)
 	a := w.reconcile(Input{Mode: Correct}, denying, twoRegions)
 	w.wantRemoved(id(1), "in the other region", a)
 	want := PlaceTrouble{Account: bad.Account, Region: bad.Region, Error: errDenied.Error()}
@@ -175,7 +173,7 @@ func TestDeleteLimit_CountsOnlyListedPlaces(t *testing.T) {
 	for n := range alwaysDeleted + 1 {
 		delete(w.ec2, id(n))
 	}
-	a := w.reconcile(Input{Mode: Correct}, w.denying(bad), func(o *Options) { o.Regions = []string{here.Region, bad.Region} })
+	a := w.reconcile(Input{Mode: Correct}, w.denying(bad), inRegions(here.Region, bad.Region))
 	if !strings.Contains(a.BlockedReason, "6 instances would be removed of 10") || a.Summary.Corrected > 0 {
 		t.Errorf("want the limit applied to the ten that were looked at, got\n%s", answerText(a))
 	}

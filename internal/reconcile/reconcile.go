@@ -76,10 +76,8 @@ type Options struct {
 	Instances Instances
 	// Queue takes the repairs that provision can make; nil: all repairs are made here.
 	Queue Queue
-	// Accounts are those to compare; empty for the function's own.
-	Accounts []string
-	// Regions are those to compare in each account.
-	Regions []string
+	// Places are the accounts and regions to compare. An empty account is the function's own.
+	Places []facts.Place
 	// DetectOnly makes Detect the mode of an input without one; otherwise it is Correct.
 	DetectOnly bool
 	// Adopt takes over foreign objects at the paths of a live instance's grant.
@@ -231,20 +229,19 @@ func (a *Answer) giveUp(reason string) {
 	a.block(reason)
 }
 
-// places returns all accounts and regions to compare.
+// places returns the accounts and regions to compare, with the function's own account by its ID.
 func (r *Reconciler) places(ctx context.Context) ([]facts.Place, error) {
-	accounts := r.Accounts
-	if len(accounts) == 0 {
-		own, err := r.Instances.Account(ctx)
-		if err != nil {
-			return nil, err
-		}
-		accounts = []string{own}
-	}
 	var out []facts.Place
-	for _, a := range accounts {
-		for _, region := range r.Regions {
-			out = append(out, facts.Place{Account: a, Region: region})
+	for _, p := range r.Places {
+		if p.Account == "" {
+			own, err := r.Instances.Account(ctx)
+			if err != nil {
+				return nil, err
+			}
+			p.Account = own
+		}
+		if !slices.Contains(out, p) {
+			out = append(out, p)
 		}
 	}
 	return out, nil

@@ -272,7 +272,7 @@ func (w *world) clock() time.Time {
 
 func (w *world) reconciler(change ...func(*Options)) *Reconciler {
 	o := Options{
-		Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Ledger: w.ledger(), Teardowns: atOnce{w.ledger()}, Instances: w.instances(), Regions: []string{here.Region},
+		Profiles: w.profiles, Realm: w.realm, Vault: w.vault(), Ledger: w.ledger(), Teardowns: atOnce{w.ledger()}, Instances: w.instances(), Places: []facts.Place{{Region: here.Region}},
 		DeleteLimit: 20, Now: w.clock, Looks: vault.Looks{Pause: time.Nanosecond},
 	}
 	for _, c := range change {

@@ -73,8 +73,10 @@ type Settings struct {
 // Reconcile are the settings of the reconcile function alone.
 type Reconcile struct {
 	DetectOnly bool     // RECONCILE_MODE=detect
-	Accounts   []string // empty: the function's own
+	Accounts   []string // in all Regions
 	Regions    []string // empty: the function's own
+	// Pairs are accounts in one region each. Without Accounts and Pairs, the function's own account is compared.
+	Pairs []facts.Place
 	// DeleteLimit is the delete limit in percent of the recorded instances.
 	DeleteLimit int
 	// ConvergeQueueURL is the queue for repairs of live instances; empty: reconcile makes them itself.
@@ -144,17 +146,14 @@ func read(r *reader) Settings {
 		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
 		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
 		ReadyTag:           r.form("READY_TAG", "", tagKey, optional),
-		Reconcile: Reconcile{
-			DetectOnly:       r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect",
-			Accounts:         r.list("RECONCILE_ACCOUNTS", facts.IsAccount),
-			Regions:          r.list("RECONCILE_REGIONS", facts.IsRegion),
-			DeleteLimit:      r.percent("DELETE_LIMIT_PERCENT", 20),
-			ConvergeQueueURL: r.form("CONVERGE_QUEUE_URL", "", queueURL, optional),
-			QueueURL:         r.form("RECONCILE_QUEUE_URL", "", queueURL, optional),
-		},
-		LogLevel: r.level("LOG_LEVEL"),
+		Reconcile:          readReconcile(r),
+		LogLevel:           r.level("LOG_LEVEL"),
 	}
-	s.AllowedAccounts = append(s.AllowedAccounts, s.Reconcile.Accounts...)
+	for _, p := range s.Reconcile.Places("") {
+		if p.Account != "" && !slices.Contains(s.AllowedAccounts, p.Account) {
+			s.AllowedAccounts = append(s.AllowedAccounts, p.Account)
+		}
+	}
 	s.MemberExternalID = cmp.Or(s.MemberExternalID, s.DeploymentID)
 	if s.DeploymentID != "" {
 		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
@@ -236,6 +235,59 @@ func (r *reader) list(name string, valid func(string) bool) []string {
 			r.invalid(name, fmt.Sprintf("%q is not of the right form", v))
 		default:
 			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// readReconcile reads the settings of reconcile in the order of the page.
+func readReconcile(r *reader) Reconcile {
+	s := Reconcile{DetectOnly: r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect"}
+	s.Accounts, s.Pairs = r.accounts("RECONCILE_ACCOUNTS")
+	s.Regions = r.list("RECONCILE_REGIONS", facts.IsRegion)
+	s.DeleteLimit = r.percent("DELETE_LIMIT_PERCENT", 20)
+	s.ConvergeQueueURL = r.form("CONVERGE_QUEUE_URL", "", queueURL, optional)
+	s.QueueURL = r.form("RECONCILE_QUEUE_URL", "", queueURL, optional)
+	return s
+}
+
+// accounts reads a list of accounts and of pairs <account>:<region>.
+func (r *reader) accounts(name string) (accounts []string, pairs []facts.Place) {
+	for _, v := range r.list(name, isAccountOrPair) {
+		account, region, isPair := strings.Cut(v, ":")
+		if isPair {
+			pairs = append(pairs, facts.Place{Account: account, Region: region})
+		} else {
+			accounts = append(accounts, account)
+		}
+	}
+	return accounts, pairs
+}
+
+func isAccountOrPair(s string) bool {
+	account, region, isPair := strings.Cut(s, ":")
+	return facts.IsAccount(account) && (!isPair || facts.IsRegion(region))
+}
+
+// Places returns the accounts and regions to compare, each once. own is the function's own region; an empty account is the
+// function's own.
+func (r Reconcile) Places(own string) []facts.Place {
+	accounts, regions := r.Accounts, r.Regions
+	if len(accounts)+len(r.Pairs) == 0 {
+		accounts = []string{""}
+	}
+	if len(regions) == 0 {
+		regions = []string{own}
+	}
+	var out []facts.Place
+	for _, a := range accounts {
+		for _, region := range regions {
+			out = append(out, facts.Place{Account: a, Region: region})
+		}
+	}
+	for _, p := range r.Pairs {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
 		}
 	}
 	return out

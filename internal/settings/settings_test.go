@@ -5,10 +5,12 @@ import (
 	"log/slog"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 )
 
@@ -78,6 +80,8 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"an account with eleven digits":          {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a pattern of accounts":                  {map[string]string{"ALLOWED_ACCOUNTS": "1234*"}, settings.ErrInvalid, "ALLOWED_ACCOUNTS"},
 		"any account to be compared":             {map[string]string{"RECONCILE_ACCOUNTS": "*"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a pair without a region":                {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a pair with a zone":                     {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:us-east-1a"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
 		"a delete limit above 100":               {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
 		"a queue that is not a URL":              {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
@@ -101,6 +105,29 @@ func TestSettings_ReportEveryFaultAtOnce(t *testing.T) {
 	}
 }
 
+func TestPlaces_AreTheProductAndThePairs(t *testing.T) {
+	for env, want := range map[[2]string][]string{
+		{"", ""}:                    {":us-east-1"},
+		{"", "eu-west-1,eu-west-2"}: {":eu-west-1", ":eu-west-2"},
+		{"111122223333", ""}:        {"111122223333:us-east-1"},
+		{"111122223333,222233334444:eu-west-1", "eu-north-1"}:                          {"111122223333:eu-north-1", "222233334444:eu-west-1"},
+		{"222233334444:eu-west-1,222233334444:eu-west-2", "eu-north-1"}:                {"222233334444:eu-west-1", "222233334444:eu-west-2"},
+		{"111122223333,111122223333:eu-north-1, 111122223333:eu-west-1", "eu-north-1"}: {"111122223333:eu-north-1", "111122223333:eu-west-1"},
+	} {
+		s, err := load(map[string]string{"RECONCILE_ACCOUNTS": env[0], "RECONCILE_REGIONS": env[1]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range s.Reconcile.Places("us-east-1") {
+			got = append(got, p.Account+":"+p.Region)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("accounts %q, regions %q: want %q, got %q", env[0], env[1], want, got)
+		}
+	}
+}
+
 func TestSettings_AreAllRead(t *testing.T) {
 	got, err := load(map[string]string{
 		"VAULT_ADDR": "https://vault:8200/", "VAULT_NAMESPACE": "/team/a/", "VAULT_CA_SECRET_ARN": secret,
@@ -108,7 +135,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "MEMBER_ROLE_EXTERNAL_ID": "fleet:7", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
 		"REVOKE_CERTIFICATES": "true", "MAX_CERTIFICATE_TTL": "720h30m", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
-		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
+		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012,333344445555:eu-west-1", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
 		"DELETE_LIMIT_PERCENT": "0", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
 		"RECONCILE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
 	})
@@ -116,7 +143,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings.Settings{
-		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321"}, MemberExternalID: "fleet:7", Adopt: true,
+		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321", "333344445555"}, MemberExternalID: "fleet:7", Adopt: true,
 		OnShuttingDown: true, RevokeCertificates: true, MaxCertificateTTL: 720*time.Hour + 30*time.Minute, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
 		HookPrefix: "blue/vault-", HookContinues: true, ReadyTag: "vault-identity",
 		Vault: settings.Vault{
@@ -125,6 +152,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 		},
 		Reconcile: settings.Reconcile{
 			DetectOnly: true, Accounts: []string{"123456789012", "210987654321"}, Regions: []string{"us-east-1", "eu-central-1"},
+			Pairs:            []facts.Place{{Account: "333344445555", Region: "eu-west-1"}},
 			ConvergeQueueURL: "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
 			QueueURL:         "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
 		},

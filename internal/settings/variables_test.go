@@ -70,7 +70,7 @@ func variables() []variable {
 			meaning: "key of a [tag on each instance](auto-scaling.md#without-a-group) that is `ready` once its identity is; empty for none"},
 		{name: "RECONCILE_MODE", values: []string{"correct", "detect"}, meaning: "mode of a run whose input names none"},
 		{name: "RECONCILE_ACCOUNTS",
-			meaning: "accounts whose instances are compared, comma-separated; empty for the function's own"},
+			meaning: "accounts whose instances are compared, comma-separated; `<account>:<region>` for one region alone, also outside of RECONCILE_REGIONS; empty for the function's own"},
 		{name: "RECONCILE_REGIONS", meaning: "regions whose instances are compared, comma-separated; empty for the function's own"},
 		{name: "DELETE_LIMIT_PERCENT", standard: "20",
 			meaning: "delete limit in percent of the recorded instances, of an account or of all; a run above it removes none unless forced. Five removals always pass"},

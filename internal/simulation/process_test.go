@@ -232,7 +232,7 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 // reconcile runs reconcile, as by its schedule.
 func (p *process) reconcile(in reconcile.Input) reconcile.Answer {
 	r := reconcile.Reconciler{Options: reconcile.Options{
-		Profiles: profiles(), Realm: realm, Vault: p.vault(), Ledger: p.ledger(), Teardowns: p.ledger(), Instances: p.cloud(), Regions: []string{here.Region}, DeleteLimit: 20, Now: time.Now,
+		Profiles: profiles(), Realm: realm, Vault: p.vault(), Ledger: p.ledger(), Teardowns: p.ledger(), Instances: p.cloud(), Places: []facts.Place{{Region: here.Region}}, DeleteLimit: 20, Now: time.Now,
 	}}
 	return r.Run(context.Background(), in, p.converger(both), reconcile.Observer{Log: slog.New(slog.DiscardHandler)})
 }

@@ -62,12 +62,9 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.Rec
 		return nil, err
 	}
 	s := p.settings.Reconcile
-	if len(s.Regions) == 0 {
-		s.Regions = []string{p.aws.Region}
-	}
 	o := reconcile.Options{
 		Profiles: p.profiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
-		Accounts: s.Accounts, Regions: s.Regions, DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
+		Places: s.Places(p.aws.Region), DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
 		Adopt: p.settings.Adopt, OnShuttingDown: p.settings.OnShuttingDown, Now: time.Now,
 	}
 	send := queue.API(sqs.NewFromConfig(p.aws).SendMessageBatch)
@@ -79,7 +76,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.Rec
 		Reconciler: &reconcile.Reconciler{Options: o},
 		Namespace:  p.settings.Vault.Namespace,
 	}
-	h.Doctor = p.doctor(s)
+	h.Doctor = p.doctor(s.Places(p.aws.Region))
 	if s.QueueURL != "" {
 		h.Own = queue.New(send, s.QueueURL)
 	}
@@ -87,17 +84,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.Rec
 }
 
 // doctor returns the doctor of this deployment. It checks reconcile's needs, which include those of the other functions.
-func (p *parts) doctor(s settings.Reconcile) doctor.Doctor {
-	var places []facts.Place
-	accounts := s.Accounts
-	if len(accounts) == 0 {
-		accounts = []string{""} // the function's own
-	}
-	for _, a := range accounts {
-		for _, r := range s.Regions {
-			places = append(places, facts.Place{Account: a, Region: r})
-		}
-	}
+func (p *parts) doctor(places []facts.Place) doctor.Doctor {
 	scope := rights.Scope{Profiles: p.profiles, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,

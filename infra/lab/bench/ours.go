@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/awsclient"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -41,7 +42,7 @@ func newComparison(p place, n int) (*comparison, error) {
 	c.ledger = &timedLedger{Ledger: own}
 	c.reconciler = &reconcile.Reconciler{Options: reconcile.Options{
 		Profiles: profiles, Realm: realm(), Vault: c.vault, Ledger: c.ledger, Teardowns: own, Instances: ec2{n: n},
-		Regions: []string{region}, DetectOnly: true, Now: time.Now,
+		Places: []facts.Place{{Region: region}}, DetectOnly: true, Now: time.Now,
 	}}
 	return c, nil
 }
