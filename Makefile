@@ -18,6 +18,9 @@ MODE     := detect
 INSTANCE :=
 PROFILE  :=
 FORCE    :=
+GONE_ACCOUNT  :=
+GONE_INSTANCE :=
+AT_MOST       :=
 STACK    :=
 FACTS    :=
 YES      :=
@@ -104,8 +107,9 @@ endif
 ask = @$(HOST_GO) build $(BUILD_FLAGS) -o build/vault-reconcile ./infra/reconcile || exit 2; $(find-function); \
   build/vault-reconcile -function "$$function"
 
-reconcile: ## compare the fleet; MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); of make lab, or of STACK=<name>
-	$(ask) -mode '$(MODE)' $(addprefix -instance ,$(INSTANCE)) $(if $(PROFILE),-profile '$(PROFILE)') $(if $(FORCE),-force='$(FORCE)')
+reconcile: ## compare the fleet; MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); GONE_ACCOUNT=… and GONE_INSTANCE=i-… with AT_MOST=n remove what no longer exists; of make lab, or of STACK=<name>
+	$(ask) -mode '$(MODE)' $(addprefix -instance ,$(INSTANCE)) $(if $(PROFILE),-profile '$(PROFILE)') $(if $(FORCE),-force='$(FORCE)') \
+	  $(addprefix -gone-account ,$(GONE_ACCOUNT)) $(addprefix -gone-instance ,$(GONE_INSTANCE)) $(if $(AT_MOST),-at-most '$(AT_MOST)')
 
 teardown: ## remove everything that a deployment made in Vault, also of running instances; asks for its name (YES=<name> answers); of make lab, or of STACK=<name>
 	$(ask) -mode teardown $(if $(YES),-yes '$(YES)')

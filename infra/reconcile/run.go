@@ -41,6 +41,16 @@ func parse(args []string, out io.Writer) (options, error) {
 	})
 	flags.StringVar(&o.input.Profile, "profile", "", "compare the instances of this `profile` only")
 	flags.BoolVar(&o.input.Force, "force", false, "with correct, remove instances beyond the delete limit too")
+	gone := reconcile.Gone{}
+	flags.Func("gone-account", "remove what is recorded of this `account`, which no longer exists; repeat", func(s string) error {
+		gone.Accounts = append(gone.Accounts, s)
+		return nil
+	})
+	flags.Func("gone-instance", "remove what is recorded of this `instance ID`, which no longer exists; repeat", func(s string) error {
+		gone.InstanceIDs = append(gone.InstanceIDs, s)
+		return nil
+	})
+	flags.IntVar(&gone.AtMost, "at-most", 0, "with -gone-… and correct, the `number` of instances that detect reported")
 	flags.StringVar(&o.input.Confirm, "yes", "", "with teardown, the `name` of the deployment, instead of a prompt")
 	flags.BoolVar(&o.json, "json", false, "print the whole answer as JSON")
 	if err := flags.Parse(args); err != nil {
@@ -52,6 +62,9 @@ func parse(args []string, out io.Writer) (options, error) {
 		return options{}, fmt.Errorf("%w; -h lists the flags", err)
 	}
 	o.input.Mode = reconcile.Mode(*mode)
+	if len(gone.Accounts)+len(gone.InstanceIDs)+gone.AtMost > 0 {
+		o.input.Gone = &gone
+	}
 	return o, o.check(flags.Args())
 }
 
@@ -70,6 +83,23 @@ func (o options) check(rest []string) error {
 		return fmt.Errorf("-force is for -mode correct: %s deletes nothing", in.Mode)
 	case (in.Mode == reconcile.Doctor || in.Mode == reconcile.Teardown) && (len(in.InstanceIDs) > 0 || in.Profile != ""):
 		return fmt.Errorf("-mode %s is for the deployment as a whole: leave -instance and -profile out", in.Mode)
+	case in.Gone != nil:
+		return checkGone(in.Input)
+	}
+	return nil
+}
+
+// checkGone returns an error for flags of a removal by word that the function would refuse.
+func checkGone(in reconcile.Input) error {
+	switch {
+	case in.Mode != reconcile.Detect && in.Mode != reconcile.Correct:
+		return errors.New("-gone-account and -gone-instance are for -mode detect and correct")
+	case len(in.Gone.Accounts)+len(in.Gone.InstanceIDs) == 0:
+		return errors.New("-at-most is for -gone-account and -gone-instance")
+	case in.Mode == reconcile.Correct && (!in.Force || in.Gone.AtMost < 1):
+		return errors.New("with -mode correct, -gone-… needs -force, and -at-most with the number that -mode detect reports")
+	case len(in.InstanceIDs) > 0 || in.Profile != "":
+		return errors.New("-gone-… names its accounts and instances itself: leave -instance and -profile out")
 	}
 	return nil
 }
@@ -92,6 +122,9 @@ func run(ctx context.Context, o options, in io.Reader, out, progress io.Writer) 
 	}
 	if err := o.print(out, raw, func() error { return printAnswer(out, a) }); err != nil {
 		return broken, err
+	}
+	if n := a.Summary.Orphaned; o.input.Gone != nil && o.input.Mode == reconcile.Detect && n > 0 {
+		fmt.Fprintf(progress, "reconcile: to remove them, run again with -mode correct -force -at-most %d\n", n)
 	}
 	return a.status(), nil
 }

@@ -87,6 +87,20 @@ func TestRun_JoinsInvocationsIntoOneAnswer(t *testing.T) {
 	}
 }
 
+func TestRun_SendsTheOperatorsWord(t *testing.T) {
+	s := &service{answers: []string{`{"mode":"detect","drift":[],"summary":{"orphaned":7}}`}}
+	status, _, progress, err := command(t, s, "-gone-account", "111122223333", "-gone-instance", "i-0a")
+	if err != nil || status != undone || !strings.Contains(progress, "-mode correct -force -at-most 7") {
+		t.Errorf("want the flags of the removal, got status %d, %v, %q", status, err, progress)
+	}
+	_, _, _, err = command(t, s, "-mode", "correct", "-force", "-at-most", "7", "-gone-account", "111122223333")
+	want := []string{`{"mode":"detect","gone":{"accounts":["111122223333"],"instanceIds":["i-0a"]}}`,
+		`{"mode":"correct","force":true,"gone":{"accounts":["111122223333"],"atMost":7}}`}
+	if err != nil || len(s.received) != 2 || s.received[0] != want[0] || s.received[1] != want[1] {
+		t.Errorf("want %q, got %q, %v", want, s.received, err)
+	}
+}
+
 func TestRun_AsJSONHasEveryRowAndNoCursor(t *testing.T) {
 	_, out, _, err := command(t, &service{answers: []string{firstPart, secondPart}}, "-mode", "correct", "-json")
 	if err != nil {
@@ -176,6 +190,11 @@ func TestFlags_BadCombinationsAreRefused(t *testing.T) {
 		"doctor of an instance": {"-function", "f", "-mode", "doctor", "-instance", "i-0a"},
 		"a stray word":          {"-function", "f", "i-0a"},
 		"an unknown flag":       {"-function", "f", "-region", "x"},
+		"gone, not forced":      {"-function", "f", "-mode", "correct", "-gone-account", "111122223333", "-at-most", "3"},
+		"gone, no number":       {"-function", "f", "-mode", "correct", "-gone-account", "111122223333", "-force"},
+		"gone, torn down":       {"-function", "f", "-mode", "teardown", "-gone-account", "111122223333"},
+		"a number of nothing":   {"-function", "f", "-mode", "correct", "-force", "-at-most", "3"},
+		"gone and compared":     {"-function", "f", "-gone-account", "111122223333", "-profile", "p"},
 	} {
 		if o, err := parse(args, io.Discard); err == nil {
 			t.Errorf("%s: accepted as %+v", name, o)

@@ -50,6 +50,8 @@ type Detail struct {
 	Addresses []string `json:"addresses,omitempty"`
 	// Objects are the paths in Vault of the objects granted or removed.
 	Objects []string `json:"objects,omitempty"`
+	// ByWord reports whether the removal rests on an operator's word, since EC2 could not be asked.
+	ByWord bool `json:"byWord,omitempty"`
 	// Kind and Error say why the instance was refused or is in conflict.
 	Kind  string `json:"kind,omitempty"`
 	Error string `json:"error,omitempty"`

@@ -176,6 +176,8 @@ func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighti
 	switch {
 	case req.Teardown:
 		return c.removeTornDown(ctx, req)
+	case req.Gone:
+		return c.removeGone(ctx, req)
 	case s.Err != nil:
 		return Outcome{}, s.Err
 	case !s.Found:

@@ -24,6 +24,8 @@ type Request struct {
 	Volume Volume
 	// Teardown removes the grant whatever EC2 shows: the deployment is torn down.
 	Teardown bool
+	// Gone says that an operator said that the instance no longer exists. EC2 does not show it as alive, or could not be asked.
+	Gone bool
 	// Untracked are paths in Vault that bear the instance's name and that no record names. Those that the marker or the ledger
 	// shows to be this deployment's are added to the record and removed.
 	Untracked []string
@@ -40,8 +42,8 @@ const (
 	VolumeReplaced Volume = "replaced"
 )
 
-// RequestOf returns the request of an event. It never removes a grant by the event alone: Leaving, Absent and Teardown are
-// for callers that know more.
+// RequestOf returns the request of an event. It never removes a grant by the event alone: Leaving, Absent, Teardown and Gone
+// are for callers that know more.
 func RequestOf(e event.Event) Request {
 	return Request{Ref: e.Ref, At: e.Time, Told: e.State, Verify: e.Verify}
 }

@@ -73,10 +73,15 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	if in.Mode == reconcile.Teardown {
 		return h.tearDown(ctx, inv, in, hasInvoker)
 	}
+	if in.Gone != nil {
+		return h.removeGone(ctx, inv, in, hasInvoker)
+	}
 	answer := h.Reconciler.Run(ctx, in, inv, reconcile.Observer{Log: inv.log, Drift: inv.auditDrift})
 	answer.Namespace = h.Namespace
 	defer inv.tagInstances(ctx) // a tag that could not be set is logged, and is no drift
-	h.scheduleSecondCut(ctx, inv, reconcile.Input{Mode: reconcile.Correct, Force: true}, answer.Unfinished)
+	h.scheduleSecondCut(ctx, inv, answer.Unfinished, func(ids []string) reconcile.Input {
+		return reconcile.Input{Mode: reconcile.Correct, Force: true, InstanceIDs: ids}
+	})
 	s := answer.Summary
 	if in.Cursor != nil {
 		s = s.Since(in.Cursor.Summary)
@@ -115,7 +120,9 @@ func (h *ReconcileHandler) tearDown(ctx context.Context, inv *invocation, in rec
 	answer := h.Reconciler.TearDown(ctx, in, inv, reconcile.Observer{Log: inv.log, Drift: inv.auditDrift})
 	answer.Namespace = h.Namespace
 	defer inv.tagInstances(ctx)
-	h.scheduleSecondCut(ctx, inv, reconcile.Input{Mode: reconcile.Teardown, Confirm: in.Confirm}, answer.Unfinished)
+	h.scheduleSecondCut(ctx, inv, answer.Unfinished, func(ids []string) reconcile.Input {
+		return reconcile.Input{Mode: reconcile.Teardown, Confirm: in.Confirm, InstanceIDs: ids}
+	})
 	if answer.Cursor != nil && !hasInvoker {
 		if err := h.continueByQueue(ctx, in, answer.Cursor); err != nil {
 			return nil, err
@@ -137,11 +144,28 @@ func (h *ReconcileHandler) continueByQueue(ctx context.Context, in reconcile.Inp
 	return h.Own.SendBody(ctx, body, 0)
 }
 
-// scheduleSecondCut queues the input for these instances, delayed until no login can be in flight.
-func (h *ReconcileHandler) scheduleSecondCut(ctx context.Context, inv *invocation, in reconcile.Input, instanceIDs []string) {
+// removeGone removes what is recorded of accounts and instances by an operator's word. It is no comparison of the fleet, so it
+// counts for no metric of one.
+func (h *ReconcileHandler) removeGone(ctx context.Context, inv *invocation, in reconcile.Input, hasInvoker bool) ([]byte, error) {
+	inv.log.WarnContext(ctx, "an operator said that these are gone", observe.KeyMode, in.Mode, observe.KeyAccount, in.Gone.Accounts,
+		observe.KeyInstance, in.Gone.InstanceIDs, observe.KeyObjects, in.Gone.AtMost)
+	answer := h.Reconciler.RemoveGone(ctx, in, inv, reconcile.Observer{Log: inv.log, Drift: inv.auditDrift})
+	answer.Namespace = h.Namespace
+	h.scheduleSecondCut(ctx, inv, answer.Unfinished, func(ids []string) reconcile.Input {
+		return reconcile.Input{Mode: reconcile.Correct, Force: true, Gone: &reconcile.Gone{InstanceIDs: ids, AtMost: len(ids)}}
+	})
+	if answer.Cursor != nil && !hasInvoker {
+		if err := h.continueByQueue(ctx, in, answer.Cursor); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(answer)
+}
+
+// scheduleSecondCut queues an input for each part of these instances, delayed until no login can be in flight.
+func (h *ReconcileHandler) scheduleSecondCut(ctx context.Context, inv *invocation, instanceIDs []string, input func(ids []string) reconcile.Input) {
 	for part := range slices.Chunk(instanceIDs, perMessage) {
-		in.InstanceIDs = part
-		body, err := json.Marshal(in)
+		body, err := json.Marshal(input(part))
 		if err == nil && h.Own == nil {
 			err = errors.New("RECONCILE_QUEUE_URL is not set: the next run does it")
 		}

@@ -247,6 +247,38 @@ func TestSecondCut_UnsentIsOnlyLogged(t *testing.T) {
 	}
 }
 
+// refusing is EC2 that refuses to answer about any instance.
+type refusing struct{ ec2 }
+
+func (refusing) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+	out := map[facts.Ref]instance.Sighting{}
+	for _, ref := range refs {
+		out[ref] = instance.Sighting{Err: fault.Refusef("the account is not allowed")}
+	}
+	return out
+}
+
+// Without the word in its message, the second cut could not remove an instance that EC2 cannot be asked about.
+func TestSecondCut_KeepsTheOperatorsWord(t *testing.T) {
+	h, e := settling(3)
+	h.Reconciler.Instances = refusing{ec2{e}}
+	out, err := h.Invoke(t.Context(), []byte(`{"mode":"correct","force":true,"gone":{"accounts":["123456789012"],"atMost":3}}`))
+	var a reconcile.Answer
+	if err != nil || json.Unmarshal(out, &a) != nil || a.Summary.Corrected != 3 || a.Blocked {
+		t.Fatalf("want three removed, got %s, %v", out, err)
+	}
+	var in reconcile.Input
+	if len(e.own) != 1 || json.Unmarshal([]byte(e.own[0]), &in) != nil || in.Gone == nil || len(in.Gone.InstanceIDs) != 3 || in.Gone.AtMost != 3 {
+		t.Fatalf("want the word about the three in the queue, got %q", e.own)
+	}
+	if err := reconcile.CheckInput(in); err != nil {
+		t.Errorf("want the message accepted, got %v", err)
+	}
+	if log := e.bench.log.String(); !strings.Contains(log, "an operator said that these are gone") || strings.Contains(log, `"Reconciled"`) {
+		t.Errorf("want the word in the log, and no comparison counted, got %s", log)
+	}
+}
+
 func TestSecondCut_NotNeededSendsNothing(t *testing.T) {
 	h, e := newReconcile()
 	h.Reconciler.Ledger = gone{e, 2}

@@ -103,7 +103,11 @@ func (inv *invocation) reportRemoved(ctx context.Context, log *slog.Logger, t ta
 		inv.metrics.Time(observe.TimeToCutOff, o.CutAt.Sub(t.At))
 	}
 	inv.audit(ctx, audit.Removed, t, result{outcome: o})
-	log.InfoContext(ctx, "removed", observe.KeyCut, o.Cut, observe.KeyAudit, audit.Removed)
+	removed := "removed"
+	if t.Gone {
+		removed = "removed by an operator's word"
+	}
+	log.InfoContext(ctx, removed, observe.KeyCut, o.Cut, observe.KeyAudit, audit.Removed)
 }
 
 // reportFailed reports a result with an error, by its fault kind.
@@ -130,7 +134,7 @@ func (inv *invocation) audit(ctx context.Context, kind string, t task, r result)
 	o := r.outcome
 	d := audit.Detail{
 		InstanceID: t.ID, Account: t.Account, Region: t.Region,
-		Profile: o.Profile, FQDN: o.FQDN, Addresses: o.Addresses, Objects: o.Paths,
+		Profile: o.Profile, FQDN: o.FQDN, Addresses: o.Addresses, Objects: o.Paths, ByWord: t.Gone,
 	}
 	if r.err != nil {
 		d.Kind, d.Error = fault.KindOf(r.err).String(), r.err.Error()

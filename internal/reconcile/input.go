@@ -30,6 +30,8 @@ type Input struct {
 	Confirm string `json:"confirm,omitempty"`
 	// NamesOnly compares only which objects exist and reads no contents.
 	NamesOnly bool `json:"namesOnly,omitempty"`
+	// Gone removes what is recorded of accounts or instances by an operator's word (gone.go).
+	Gone *Gone `json:"gone,omitempty"`
 	// Cursor is the cursor of the answer to continue from.
 	Cursor *Cursor `json:"cursor,omitempty"`
 }
@@ -47,6 +49,11 @@ func CheckInput(in Input) error {
 		}
 	default:
 		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown)
+	}
+	if in.Gone != nil {
+		if err := checkGone(in); err != nil {
+			return err
+		}
 	}
 	for _, id := range in.InstanceIDs {
 		if !facts.IsInstanceID(id) {

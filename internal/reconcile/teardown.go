@@ -163,28 +163,33 @@ type removedOne struct {
 	unfinished bool    // a later run finishes the removal
 }
 
-// removeOne removes the grant of one instance, and its untracked objects.
-func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *inventory, id string) removedOne {
+// removalOf returns the request to remove the grant of one instance, recorded or not, and its untracked objects.
+func (r *Reconciler) removalOf(held *inventory, id string) converge.Request {
 	record, untracked := held.records[id], slices.Clone(held.paths[id])
-	if folder := held.unseenFolder(id); folder != "" {
-		s := &subject{id: id, record: record}
-		row := s.recordRow(Drift{Reason: Orphaned, Action: None, Error: fmt.Sprintf("not removed: %v", held.unlisted[folder])})
-		row.failed = true
-		return removedOne{row: &row}
-	}
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
 	if len(held.leftovers[id]) > 0 && !slices.Contains(untracked, login) {
 		untracked = append(untracked, login)
 	}
-	if record != nil {
-		untracked = slices.DeleteFunc(untracked, record.Has)
-	}
-	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true, Teardown: true, Untracked: untracked}
-	s := &subject{id: id, record: record}
+	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true}
 	if record != nil {
 		req.Place = facts.Place{Account: record.Account, Region: record.Region}
-		s.place = req.Place
+		untracked = slices.DeleteFunc(untracked, record.Has)
 	}
+	req.Untracked = untracked
+	return req
+}
+
+// removeOne removes the grant of one instance, and its untracked objects.
+func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *inventory, id string) removedOne {
+	record := held.records[id]
+	s := &subject{id: id, record: record}
+	if folder := held.unseenFolder(id); folder != "" {
+		row := s.recordRow(Drift{Reason: Orphaned, Action: None, Error: fmt.Sprintf("not removed: %v", held.unlisted[folder])})
+		row.failed = true
+		return removedOne{row: &row}
+	}
+	req := r.removalOf(held, id)
+	req.Teardown, s.place = true, req.Place
 	outcome, err := converger.Converge(ctx, req, instance.Sighting{})
 	if err == nil && outcome.Action != converge.Deprovisioned {
 		return removedOne{}

@@ -16,7 +16,7 @@ const ghost = "alice_cluster/ghost/things"
 func withGhost(t *testing.T) string {
 	t.Helper()
 	dir := edited(t, [3]string{"etcd/profile.yaml", "outputs:\n", "outputs:\n  - {name: thing, type: generic, path: ghost/things, template: thing.json.tmpl}\n"})
-	if err := os.WriteFile(filepath.Join(dir, "etcd", "thing.json.tmpl"), []byte(`{"name": {{ .FQDN | json }}}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "etcd", "thing.json.tmpl"), []byte(`{"name": "{{ .FQDN }}"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -51,7 +51,7 @@ func TestUnmountedPath_HoldsUpNoOther(t *testing.T) {
 		t.Errorf("want one removed and one repaired beside the folder, got %+v", a)
 	}
 
-	d.setUp(t)
+	setUp(t, "-templates-dir", d.env["TEMPLATES_DIR"])
 	terminate(t, all[1])
 	vaultDelete(t, pathsOf(all[2].ID).policy)
 	etcd := launch(t, fleet.Spec{Role: "alice-etcd", Region: region})
@@ -73,18 +73,4 @@ func TestUnmountedPath_HoldsUpNoOther(t *testing.T) {
 	if again := runReconcile(t, d.comparing, rec.Input{Mode: rec.Teardown, Confirm: "ghostly"}); again.Summary != (rec.Summary{}) || again.Blocked {
 		t.Errorf("want nothing left, got %+v", again)
 	}
-}
-
-// setUp runs the Vault setup with the deployment's profiles, so that the functions may use their paths. The lab's own profiles are a
-// part of them.
-func (d deployment) setUp(t *testing.T) {
-	t.Helper()
-	if out, err := world.VaultSetup(t.Context(), "-templates-dir", d.env["TEMPLATES_DIR"]); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := world.VaultSetup(t.Context()); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-	})
 }

@@ -45,6 +45,7 @@ func TestParameters_BadCombinationsAreRefused(t *testing.T) {
 		"any account without an organization":          {map[string]string{"AllowedAccounts": "*"}, "OrganizationId"},
 		"any account of an organization":               {map[string]string{"AllowedAccounts": "*", "OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, ""},
 		"all of them with a member role":               {map[string]string{"ReconcileAccounts": "111122223333", "MemberAccountIds": "111122223333", "OrganizationId": "o-abcdefghij", "MemberRoleName": "m"}, ""},
+		"one region of an account":                     {map[string]string{"ReconcileAccounts": "111122223333:eu-west-1, 222233334444", "MemberRoleName": "m"}, ""},
 		"six hours, watched as if it were one":         {map[string]string{"ReconcileSchedule": "rate(6 hours)"}, "43200"},
 		"six hours, watched as such":                   {map[string]string{"ReconcileSchedule": "rate(6 hours)", "ReconcileOverdueSeconds": "43200"}, ""},
 		"every hour, and an alarm after one":           {map[string]string{"ReconcileOverdueSeconds": "3600"}, "7200"},
