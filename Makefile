@@ -6,6 +6,9 @@ FUNCTIONS := provision deprovision reconcile
 GO        ?= go
 LAB       := infra/lab
 BUILD_DIR := build
+# The functions' processor by Lambda's name, as the stack's parameter Architecture: arm64 or x86_64.
+ARCHITECTURE ?= arm64
+LAMBDA_GOARCH = $(or $(if $(filter arm64,$(ARCHITECTURE)),arm64),$(if $(filter x86_64,$(ARCHITECTURE)),amd64),$(error ARCHITECTURE is $(ARCHITECTURE), want arm64 or x86_64))
 # Static and without the old runtime's RPC mode: a smaller binary that starts on any host. -s drops what debuggers read; without
 # -dwarf=false it would be made first, a tenth of the compiler's time.
 BUILD_FLAGS := -trimpath -tags lambda.norpc,nethttpomithttp2 -gcflags=all=-dwarf=false -ldflags '-s -w'
@@ -45,7 +48,7 @@ build: ## build the functions into build/<function>/bootstrap (GOARCH=arm64 make
 
 # sam build calls these targets: template.yaml names this file as the functions' build method.
 build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction:
-	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(BUILD_FLAGS) -o '$(or $(ARTIFACTS_DIR),$(error ARTIFACTS_DIR is not set: sam build calls this))/bootstrap' \
+	@CGO_ENABLED=0 GOOS=linux GOARCH=$(LAMBDA_GOARCH) $(GO) build $(BUILD_FLAGS) -o '$(or $(ARTIFACTS_DIR),$(error ARTIFACTS_DIR is not set: sam build calls this))/bootstrap' \
 	  ./functions/$(shell echo '$(@:build-%Function=%)' | tr A-Z a-z)
 
 test: test-unit validate test-integration ## run all tests: unit tests, template checks, integration tests on real parts (VAULT=/path/to/vault: with that server)
@@ -130,9 +133,9 @@ fuzz: ## run each fuzz target for a minute (FOR=30m for longer)
 
 # Without --template-file, sam deploy uses the last output of sam build in .aws-sam, however old.
 # MAX_CERTIFICATE_TTL=17520h checks the profiles against that value of the stack's parameter MaxCertificateTTL.
-deploy: ## build for arm64 and run sam deploy --guided (needs an AWS account and the SAM CLI; sam build is not needed)
+deploy: ## build for Lambda and run sam deploy --guided (ARCHITECTURE=x86_64: for that processor; needs an AWS account and the SAM CLI; sam build is not needed)
 	$(GO) run ./infra/render -check $(if $(MAX_CERTIFICATE_TTL),-max-certificate-ttl '$(MAX_CERTIFICATE_TTL)')
-	GOOS=linux GOARCH=arm64 $(MAKE) build
+	GOOS=linux GOARCH=$(LAMBDA_GOARCH) $(MAKE) build
 	sam deploy --template-file template.yaml --guided --capabilities CAPABILITY_IAM
 
 # A zip records times and modes. All files get the commit's time, so that two packages of one commit are the same bytes.

@@ -3,6 +3,10 @@
 package instance_test
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -119,6 +123,41 @@ func TestUserData_HoldsTheFilesAndFitsEC2(t *testing.T) {
 			if want := read(t, strings.TrimPrefix(f.Path, "/")); f.Content != want {
 				t.Errorf("%s: cloud-init would write another %s than the tested one", path, f.Path)
 			}
+		}
+	}
+}
+
+// largeCA is the size of a root certificate with a key of 4,096 bits, as PEM with the user data's indentation.
+const largeCA = 2168
+
+// The README promises room for these bundles. A certificate hardly shrinks, so random base64 stands in for it.
+func TestUserData_HasRoomForCABundles(t *testing.T) {
+	certificate := make([]byte, largeCA*3/4)
+	for _, role := range roles {
+		text := userData(t, role)
+		if size := len(text) + largeCA; size > maxUserData {
+			t.Errorf("%s.yaml has %d bytes with one large CA as text, EC2 takes %d", role, size, maxUserData)
+		}
+		bundle := ""
+		for range 3 {
+			if _, err := rand.Read(certificate); err != nil {
+				t.Fatal(err)
+			}
+			bundle += base64.StdEncoding.EncodeToString(certificate)
+		}
+		var packed bytes.Buffer
+		w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text + bundle)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if packed.Len() > maxUserData {
+			t.Errorf("%s.yaml has %d bytes compressed with three large CAs, EC2 takes %d", role, packed.Len(), maxUserData)
 		}
 	}
 }

@@ -153,3 +153,17 @@ func TestSecret_IsReadInItsOwnRegion(t *testing.T) {
 		}
 	}
 }
+
+// Vault compares the signed host with its own STS endpoint, which infra/vault sets to the region's ordinary one.
+func TestLogin_IsSignedForTheOrdinaryEndpoint(t *testing.T) {
+	lambdaEnvironment(t)
+	t.Setenv("AWS_USE_FIPS_ENDPOINT", "true")
+	t.Setenv("AWS_USE_DUALSTACK_ENDPOINT", "true")
+	for region, want := range map[string]string{
+		"us-east-1": "https://sts.us-east-1.amazonaws.com", "us-gov-west-1": "https://sts.us-gov-west-1.amazonaws.com", "cn-north-1": "https://sts.cn-north-1.amazonaws.com.cn",
+	} {
+		if got, err := stsEndpoint(t.Context(), region); err != nil || got != want {
+			t.Errorf("%s: got %q, %v, want %s", region, got, err, want)
+		}
+	}
+}

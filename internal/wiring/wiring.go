@@ -212,12 +212,10 @@ func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 		}
 		endpoint := s.STSEndpoint
 		if endpoint == "" {
-			// The SDK's own rules know each partition's domain.
-			resolved, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{Region: &region})
-			if err != nil {
-				return nil, fmt.Errorf("finding the STS endpoint of %s: %w", region, err)
+			var err error
+			if endpoint, err = stsEndpoint(ctx, region); err != nil {
+				return nil, err
 			}
-			endpoint = resolved.URI.String()
 		}
 		o.Login = vault.IAM{
 			Mount: s.LoginMount, Role: s.LoginRole, ServerID: s.IAMServerID,
@@ -225,6 +223,17 @@ func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
 		}.Login
 	}
 	return vault.New(o), nil
+}
+
+// stsEndpoint returns the address for which the login is signed: the region's ordinary one, whatever endpoints the functions
+// call themselves. The request is Vault's, and Vault sends it to its own sts_endpoint.
+func stsEndpoint(ctx context.Context, region string) (string, error) {
+	// The SDK's own rules know each partition's domain.
+	resolved, err := sts.NewDefaultEndpointResolverV2().ResolveEndpoint(ctx, sts.EndpointParameters{Region: &region})
+	if err != nil {
+		return "", fmt.Errorf("finding the STS endpoint of %s: %w", region, err)
+	}
+	return resolved.URI.String(), nil
 }
 
 // readSecret returns a function that reads a secret, in the region that its ARN names: each region's endpoint knows only its own

@@ -47,6 +47,7 @@ var (
 		"VpcSubnetIds": "subnet-1,subnet-2", "VpcSecurityGroupIds": "sg-1", "MemberRoleName": "member", "MemberAccountIds": "111122223333",
 		"OrganizationId": "o-abcdefghij", "AllowedAccounts": "111122223333,123456789012", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active", "ReconcileOverdueSeconds": "86400",
 		"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:t", "AlarmOKTopicArn": "arn:aws:sns:us-east-1:123456789012:ok", "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k", "ReadyTag": "vault-identity",
+		"PermissionsBoundaryArn": "arn:aws:iam::123456789012:policy/boundary", "RolePath": "/teams/vault/",
 	}
 )
 
@@ -297,7 +298,7 @@ func TestQueues_BoundConcurrencyAndRedelivery(t *testing.T) {
 		t.Errorf("these have no queue: %v", limits)
 	}
 	for id, f := range functions {
-		if number(f["Timeout"]) > 900 || text(t, f["Architectures"]) != `["arm64"]` || f["Runtime"] != "provided.al2023" || f["LoggingConfig"] == nil {
+		if number(f["Timeout"]) > 900 || text(t, f["Architectures"]) != `[{"Ref":"Architecture"}]` || f["Runtime"] != "provided.al2023" || f["LoggingConfig"] == nil {
 			t.Errorf("%s: timeout %v, %v, %v, log %v", id, f["Timeout"], f["Architectures"], f["Runtime"], f["LoggingConfig"])
 		}
 	}
@@ -336,7 +337,7 @@ func TestSettings_ReachEachFunctionThatReadsThem(t *testing.T) {
 			}
 		}
 		for name, value := range set {
-			if !read[name] && name != "GOMEMLIMIT" && name != "GOGC" {
+			if !read[name] && name != "GOMEMLIMIT" && name != "GOGC" && !strings.HasPrefix(name, "AWS_USE_") {
 				t.Errorf("%s: no code reads %s", id, name)
 			}
 			if function, of, ok := intrinsic(value); ok && function == "Ref" && of == "AWS::NoValue" {
