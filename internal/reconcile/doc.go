@@ -23,5 +23,7 @@
 //	plan.go       the action of each row
 //	limits.go     the delete limit, and the other reasons to withhold a delete
 //	repair.go     repairs by converge or by the provision queue
+//	places.go     the places and folders that could not be looked at
 //	teardown.go   TearDown: the removal of everything
+//	gone.go       RemoveGone: the removal by an operator's word
 package reconcile

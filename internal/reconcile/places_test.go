@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -40,7 +41,7 @@ type denied struct {
 	places []facts.Place
 }
 
-var errDenied = fmt.Errorf("AccessDenied by a service control policy")
+var errDenied = errors.New("AccessDenied by a service control policy")
 
 func (e denied) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	if slices.Contains(e.places, p) {
