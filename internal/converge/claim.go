@@ -23,7 +23,7 @@ func (w *work) claim(ctx context.Context, write ledger.Write) (*ledger.Record, e
 		if !errors.As(err, &held) {
 			break
 		}
-		if err = w.freeName(ctx, write.New.InstanceID, held.Name); err == nil {
+		if err = w.freeName(ctx, write.New, held.Name); err == nil {
 			record, err = w.putIfOpen(ctx, write)
 		}
 	}
@@ -31,8 +31,9 @@ func (w *work) claim(ctx context.Context, write ledger.Write) (*ledger.Record, e
 }
 
 // freeName frees a name that another instance holds, if EC2 says that the holder is gone: it removes the holder's grant,
-// and with it the claims. It returns nil when the name may be claimed again.
-func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name) error {
+// and with it the claims. It returns nil when the name may be claimed again. For a name that is not free, the instance of the
+// record is remembered as waiting.
+func (w *work) freeName(ctx context.Context, claimant ledger.Record, name ledger.Name) error {
 	holder, err := w.Ledger.Holder(ctx, name)
 	if err != nil || holder == nil {
 		return err
@@ -54,12 +55,16 @@ func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name
 	switch {
 	case isGone && w.Duties.Remove:
 	case isGone, s.Facts.State == facts.ShuttingDown, record.Leaves(s.Facts.LaunchTime):
-		return fault.Retryf("the name %s below %s is still held by instance %s, which is gone or ending: its removal is awaited", name.Text, name.Under, holder.InstanceID)
+		return w.unlessFree(ctx, claimant, name, holder, fault.Retryf("the name %s below %s is still held by instance %s, which is gone or ending: its removal is awaited", name.Text, name.Under, holder.InstanceID))
 	case isFormer && !until.IsZero() && w.Now().After(until):
 		return w.releaseName(ctx, record, name)
 	default:
-		return fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free %s",
-			instanceID, name.Text, name.Under, holder.InstanceID, stateOf(s), freeWhen(until, isFormer))
+		held := fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free %s",
+			claimant.InstanceID, name.Text, name.Under, holder.InstanceID, stateOf(s), freeWhen(until, isFormer))
+		if w.Now().Before(w.awaitNames) {
+			held = fault.New(fault.Retry, fmt.Errorf("%w; a launch hook waits for it until %s", held, w.awaitNames.UTC().Format(time.RFC3339)))
+		}
+		return w.unlessFree(ctx, claimant, name, holder, held)
 	}
 	if record != nil && record.State != ledger.Deleted {
 		return w.removeHolder(ctx, ref, record)
@@ -70,6 +75,16 @@ func (w *work) freeName(ctx context.Context, instanceID string, name ledger.Name
 		return err
 	}
 	return w.releaseName(ctx, record, name)
+}
+
+// unlessFree remembers that a claimant waits for a name of a holder, and returns held; nil if the name is free by then.
+func (w *work) unlessFree(ctx context.Context, claimant ledger.Record, name ledger.Name, holder *ledger.Claim, held error) error {
+	ref := facts.Ref{ID: claimant.InstanceID, Place: facts.Place{Account: claimant.Account, Region: claimant.Region}}
+	isFree, err := w.awaitName(ctx, ref, name, holder.InstanceID)
+	if err != nil || isFree {
+		return err
+	}
+	return held
 }
 
 // freeWhen returns the words for when a held name becomes free.

@@ -85,6 +85,8 @@ type Options struct {
 	Ledger    Ledger
 	Instances Instances
 	Mounts    Mounts
+	// Waiters remembers the instances that wait for a name; nil for none. Where it is set, Ledger is a Waker.
+	Waiters Waiting
 	// Adopt takes over objects with another marker or none, instead of refusing.
 	Adopt bool
 	// OnShuttingDown removes as soon as an instance shuts down, and not only when it is terminated.

@@ -96,6 +96,7 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 		return Outcome{Action: TornDown, Profile: s.profile.Name}, err
 	}
 	w := c.begin(s.record)
+	w.awaitNames = s.request.AwaitNames
 	done, err := w.grant(ctx, intent{request: s.request, facts: f, grant: s.grant, untracked: untracked, certificateTTL: ttl}, s.record, found)
 	done.RemovedHolders = w.removedHolders
 	return done, err

@@ -22,6 +22,8 @@ type Request struct {
 	Leaving bool
 	// Volume is what Auto Scaling itself does with the root volume of an instance that EC2 shows as running.
 	Volume Volume
+	// AwaitNames is until when a name that a live instance holds is tried again, and not refused: a launch hook holds the instance.
+	AwaitNames time.Time
 	// Teardown removes the grant whatever EC2 shows: the deployment is torn down.
 	Teardown bool
 	// Gone says that an operator said that the instance no longer exists. EC2 does not show it as alive, or could not be asked.

@@ -96,6 +96,12 @@ func Differs(r facts.Ref, at time.Time) Event {
 	return Event{Ref: r, State: facts.Running, Time: at, Verify: true}
 }
 
+// NameFree returns the event for an instance that waited for a name, which is free now. It says nothing about the instance's
+// state, as a change of a tag does not: the instance may have been stopped since.
+func NameFree(r facts.Ref, at time.Time) Event {
+	return Event{Ref: r, State: facts.Pending, Time: at, Verify: true}
+}
+
 // Body returns e as the body of this program's own event for the provision queue; Parse returns it with Verify set. It is for
 // pending and running instances only: Parse refuses others, so that no removal travels through a queue.
 func Body(e Event) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
@@ -34,6 +35,8 @@ type Hooks struct {
 	Duties converge.Duties
 	// Prefix begins the names of the hooks that this deployment answers.
 	Prefix string
+	// NameWait is how long after a launch hook's event its instance waits for a name that a live instance holds.
+	NameWait time.Duration
 	// ContinueOnRefusal lets a launching instance without an identity into service.
 	ContinueOnRefusal bool
 }
@@ -58,7 +61,11 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 	tasks, unconfirmed = make(map[facts.Ref]task, len(latest)), map[facts.Ref]error{}
 	var ending []facts.Ref
 	for ref, e := range latest {
-		tasks[ref] = task{Request: converge.RequestOf(e), hook: e.Hook}
+		t := task{Request: converge.RequestOf(e), hook: e.Hook}
+		if e.Hook != nil && !e.Hook.Terminating {
+			t.AwaitNames = e.Time.Add(inv.Hooks.NameWait)
+		}
+		tasks[ref] = t
 		if e.Hook != nil && e.Hook.Terminating && !e.Hook.Returns {
 			ending = append(ending, ref)
 		}

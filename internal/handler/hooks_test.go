@@ -106,6 +106,22 @@ func TestLaunchHook_EndsByTheOutcome(t *testing.T) {
 	}
 }
 
+func TestLaunchHook_WaitsForAHeldName(t *testing.T) {
+	b, g := hookBench(makes)
+	b.handler.Hooks.NameWait = 10 * time.Minute
+	b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"), body(id(2), "running", at))
+	sent, err := time.Parse(time.RFC3339, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen := b.requests[id(1)]; len(seen) != 1 || !seen[0].AwaitNames.Equal(sent.Add(10*time.Minute)) {
+		t.Errorf("want a held name awaited for ten minutes after the hook's event, got %+v, %q", seen, g.calls)
+	}
+	if seen := b.requests[id(2)]; len(seen) != 1 || !seen[0].AwaitNames.IsZero() {
+		t.Errorf("want an instance without a hook refused at once, got %+v", seen)
+	}
+}
+
 func TestTerminateHook_RemovesOnlyIfGroupConfirms(t *testing.T) {
 	for name, row := range map[string]struct {
 		state   autoscaling.GroupState

@@ -10,12 +10,16 @@ const keyAttribute = "pk"
 
 // The prefixes of the keys, which the functions' IAM policies in template.yaml name too.
 const (
-	recordPrefix = "instance#"
-	claimPrefix  = "claim#"
+	recordPrefix  = "instance#"
+	claimPrefix   = "claim#"
+	waitingPrefix = "waiting#"
 )
 
 // RecordKey returns the key of an instance's record.
 func RecordKey(instanceID string) string { return recordPrefix + instanceID }
+
+// WaitingKey returns the key of the item with the instances that wait for a name of a holder.
+func WaitingKey(holder string) string { return waitingPrefix + holder }
 
 // SplitRecordKey returns the instance whose record has a key. ok is false for a key of another kind.
 func SplitRecordKey(key string) (instanceID string, ok bool) {

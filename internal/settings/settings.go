@@ -65,9 +65,14 @@ type Settings struct {
 	EventBus           string        // name or ARN; empty: audit events are log lines only
 	HookPrefix         string        // of the names of the lifecycle hooks that are answered
 	HookContinues      bool          // HOOK_ON_REFUSAL=continue
-	ReadyTag           string        // key of the tag that shows whether an instance's identity is ready; empty: no tag
-	Reconcile          Reconcile
-	LogLevel           slog.Level
+	// NameWait is how long after its event a launch hook waits for a name that a live instance holds; 0 to maxNameWait.
+	NameWait time.Duration
+	// ProvisionQueueURL is provision's queue, to which instances are sent that wait for a released name; empty: they wait for
+	// reconcile.
+	ProvisionQueueURL string
+	ReadyTag          string // key of the tag that shows whether an instance's identity is ready; empty: no tag
+	Reconcile         Reconcile
+	LogLevel          slog.Level
 }
 
 // Reconcile are the settings of the reconcile function alone.
@@ -145,6 +150,8 @@ func read(r *reader) Settings {
 		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
 		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
 		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
+		NameWait:           r.wait("NAME_WAIT", "10m", maxNameWait),
+		ProvisionQueueURL:  r.form("PROVISION_QUEUE_URL", "", queueURL, optional),
 		ReadyTag:           r.form("READY_TAG", "", tagKey, optional),
 		Reconcile:          readReconcile(r),
 		LogLevel:           r.level("LOG_LEVEL"),
@@ -308,6 +315,19 @@ func (r *reader) duration(name, standard string) time.Duration {
 	d, err := time.ParseDuration(v)
 	if err != nil || d <= 0 || d%time.Second != 0 {
 		r.invalid(name, fmt.Sprintf("%q is not a positive duration of whole seconds, such as 8760h", v))
+	}
+	return d
+}
+
+// maxNameWait is less than the time for which the queue delivers an event.
+const maxNameWait = time.Hour
+
+// wait returns a variable that must be a Go duration of whole seconds, from 0s to a longest one.
+func (r *reader) wait(name, standard string, longest time.Duration) time.Duration {
+	v := r.text(name, standard, optional)
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 || d > longest || d%time.Second != 0 {
+		r.invalid(name, fmt.Sprintf("%q is not a duration of whole seconds from 0s to %s, such as 10m", v, longest))
 	}
 	return d
 }

@@ -35,7 +35,7 @@ func TestSettings_DefaultsFollowTheContract(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", MemberExternalID: "vault-ec2", AuthMount: "aws", LogLevel: slog.LevelInfo,
-		HookPrefix: "vault-identity-", MaxCertificateTTL: 8760 * time.Hour,
+		HookPrefix: "vault-identity-", NameWait: 10 * time.Minute, MaxCertificateTTL: 8760 * time.Hour,
 		Vault:     settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
 		Reconcile: settings.Reconcile{DeleteLimit: 20},
 	}
@@ -84,6 +84,8 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"a pair with a zone":                     {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:us-east-1a"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},
 		"a delete limit above 100":               {map[string]string{"DELETE_LIMIT_PERCENT": "101"}, settings.ErrInvalid, "DELETE_LIMIT_PERCENT"},
+		"a wait that is too long":                {map[string]string{"NAME_WAIT": "61m"}, settings.ErrInvalid, "from 0s to 1h0m0s"},
+		"a negative wait":                        {map[string]string{"NAME_WAIT": "-1s"}, settings.ErrInvalid, "NAME_WAIT"},
 		"a queue that is not a URL":              {map[string]string{"CONVERGE_QUEUE_URL": "provision"}, settings.ErrInvalid, "CONVERGE_QUEUE_URL"},
 		"an unknown log level":                   {map[string]string{"LOG_LEVEL": "loud"}, settings.ErrInvalid, "LOG_LEVEL"},
 	} {
@@ -134,7 +136,8 @@ func TestSettings_AreAllRead(t *testing.T) {
 		"VAULT_LOGIN_METHOD": "approle", "VAULT_LOGIN_SECRET_ARN": secret, "VAULT_LOGIN_MOUNT": "approle", "VAULT_LOGIN_ROLE": "fn",
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "MEMBER_ROLE_EXTERNAL_ID": "fleet:7", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
-		"REVOKE_CERTIFICATES": "true", "MAX_CERTIFICATE_TTL": "720h30m", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
+		"REVOKE_CERTIFICATES": "true", "MAX_CERTIFICATE_TTL": "720h30m", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "NAME_WAIT": "0s",
+		"PROVISION_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
 		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012,333344445555:eu-west-1", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
 		"DELETE_LIMIT_PERCENT": "0", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
 		"RECONCILE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
@@ -145,7 +148,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321", "333344445555"}, MemberExternalID: "fleet:7", Adopt: true,
 		OnShuttingDown: true, RevokeCertificates: true, MaxCertificateTTL: 720*time.Hour + 30*time.Minute, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
-		HookPrefix: "blue/vault-", HookContinues: true, ReadyTag: "vault-identity",
+		HookPrefix: "blue/vault-", HookContinues: true, ProvisionQueueURL: "https://sqs.us-east-1.amazonaws.com/123456789012/provision", ReadyTag: "vault-identity",
 		Vault: settings.Vault{
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,
 			LoginMount: "approle", LoginRole: "fn", IAMServerID: "vault.example", STSRegion: "eu-central-1", STSEndpoint: "https://sts.amazonaws.com",

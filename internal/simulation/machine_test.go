@@ -190,6 +190,18 @@ func (m *machine) handleBy(p *process, e event.Event, how string) {
 	if p.dead || err != nil && isRetry(err) {
 		m.send(e)
 	}
+	m.sendWoken()
+}
+
+// sendWoken puts the events of woken instances into the queue.
+func (m *machine) sendWoken() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.woken {
+		m.send(e)
+		m.log = append(m.log, "            woken: "+e.ID)
+	}
+	m.woken = nil
 }
 
 func (m *machine) deliver(t *rapid.T) { m.handleBy(m.process(nil), m.draw(t), "") }
@@ -216,7 +228,7 @@ func (m *machine) deliverTwo(t *rapid.T) {
 func (m *machine) drawInjection(t *rapid.T) *injection {
 	k := &injection{
 		kind:   faultKind(rapid.IntRange(0, int(faultKinds)-1).Draw(t, "fault")),
-		prefix: rapid.SampledFrom([]string{"", "ledger put", "vault write", "vault read", "vault delete", "vault cut", "ledger get", "ec2 describe"}).Draw(t, "call"),
+		prefix: rapid.SampledFrom([]string{"", "ledger put", "vault write", "vault read", "vault delete", "vault cut", "ledger get", "ledger add waiting", "ledger waiting", "queue", "ec2 describe"}).Draw(t, "call"),
 		at:     step{nth: rapid.IntRange(1, 8).Draw(t, "nth")},
 	}
 	if k.kind == freezes {
@@ -292,6 +304,7 @@ func (m *machine) reconciled(p *process, how string) {
 	m.logf("reconcile%s", how)
 	a := p.reconcile(reconcile.Input{})
 	m.log = append(m.log, fmt.Sprintf("            %+v, %s", a.Summary, a.BlockedReason))
+	m.sendWoken()
 }
 
 func (m *machine) reconcileOnce(*rapid.T) { m.reconciled(m.process(nil), "") }
@@ -352,8 +365,9 @@ func (m *machine) quiet() {
 	for n := 0; n < slots && m.waiting(); n++ {
 		wholeFleet(m.process(nil))
 	}
-	// Events that waited for the removal of an instance whose end had no event.
-	if m.drain(1); len(m.queue) > 0 {
+	// Events that waited for the removal of an instance whose end had no event, and those of woken instances.
+	m.sendWoken()
+	if m.drain(10); len(m.queue) > 0 {
 		m.t.Fatalf("want the queue to run empty, got %v", m.queue)
 	}
 	if wrong := m.differences(); len(wrong) > 0 {

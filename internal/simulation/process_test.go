@@ -197,8 +197,9 @@ var (
 )
 
 func (p *process) converger(d converge.Duties) *converge.Converger {
+	waking := converge.Waker{Ledger: p.ledger(), Waiters: p.ledger(), Queue: p, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	return &converge.Converger{Options: converge.Options{
-		Duties: d, Profiles: profiles(), Realm: realm, Vault: p.vault(), Cutter: p.vault(), Ledger: p.ledger(), Instances: p.cloud(), Mounts: p, RevokeCertificates: true,
+		Duties: d, Profiles: profiles(), Realm: realm, Vault: p.vault(), Cutter: p.vault(), Ledger: waking, Waiters: p.ledger(), Instances: p.cloud(), Mounts: p, RevokeCertificates: true,
 		NewOwner: func() string {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -208,6 +209,19 @@ func (p *process) converger(d converge.Duties) *converge.Converger {
 		},
 		Now: time.Now,
 	}}
+}
+
+// Send sends instances that wait for a released name to the provision queue.
+func (p *process) Send(_ context.Context, live []event.Event) []error {
+	err := p.do("queue send", func() error {
+		p.woken = append(p.woken, live...)
+		return nil
+	})
+	errs := make([]error, len(live))
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
 }
 
 // handle looks at the instance of an event and converges it, as a function does.

@@ -44,6 +44,7 @@ type world struct {
 	// spoiled has the kinds of edits by hand of each instance, as bits.
 	spoiled    map[string]int
 	violations []string
+	woken      []event.Event // sent to the provision queue, and not in it yet
 
 	processes int // so far
 }

@@ -51,6 +51,7 @@ func New(ctx context.Context, name string, duties converge.Duties, getenv func(s
 	h := p.handler(name, duties)
 	h.Hooks = handler.Hooks{
 		Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
+		NameWait: p.settings.NameWait,
 	}
 	return &h, nil
 }
@@ -163,7 +164,8 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Realm:              p.realm(),
 		Vault:              p.vault,
 		Cutter:             p.vault,
-		Ledger:             p.ledger,
+		Ledger:             p.wakingLedger(),
+		Waiters:            p.ledger,
 		Instances:          p.instances,
 		Mounts:             &converge.MountMarks{Read: p.vault.Read, Now: time.Now},
 		Adopt:              s.Adopt,
@@ -181,6 +183,15 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		h.Bus = audit.NewEventBridge(eventbridge.NewFromConfig(p.aws).PutEvents, s.EventBus)
 	}
 	return h
+}
+
+// wakingLedger returns the ledger that wakes the instances that wait for a released name.
+func (p *parts) wakingLedger() converge.Ledger {
+	if p.settings.ProvisionQueueURL == "" {
+		return p.ledger
+	}
+	to := queue.New(sqs.NewFromConfig(p.aws).SendMessageBatch, p.settings.ProvisionQueueURL)
+	return converge.Waker{Ledger: p.ledger, Waiters: p.ledger, Queue: to, Log: p.log, Now: time.Now}
 }
 
 // loadProfiles loads the built-in profiles, or those of a folder. It also loads a profile that breaks a rule which an earlier

@@ -34,10 +34,18 @@ func wholeLife(t *testing.T) string {
 	setTags(t, here, map[string]string{"Name": unique + "-c.example"})
 	mustBy(t, provisioning, here, "running", "provisioned")
 	login(t, here)
+	heir := launch(t, fleet.Spec{Role: "alice-worker", Tags: map[string]string{"Name": unique + "-c.example"}})
+	if a := bare(t, provisioning, fleet.Event(heir, "running", time.Now())); a.Kind != "refuse" || !strings.Contains(a.Error, here.ID) {
+		t.Fatalf("want a second instance refused the name, got %+v", a)
+	}
 	terminate(t, here, there)
 	for _, i := range []fleet.Instance{here, there} {
 		mustBy(t, removing, i, "terminated", "deprovisioned")
 	}
+	handled(t, provision, heir, "Instance Differs") // the release woke it
+	mustBy(t, provisioning, heir, "running", "provisioned")
+	terminate(t, heir)
+	mustBy(t, removing, heir, "terminated", "deprovisioned")
 	return provisioning.Logs() + removing.Logs()
 }
 
@@ -110,6 +118,9 @@ func actionsOf(t *testing.T, c tap.Call) []string {
 	switch {
 	case c.Action == "GetCallerIdentity": // needs no permission
 		return nil
+	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
+	case c.Action == "SendMessageBatch":
+		return []string{"sqs:SendMessage"}
 	case c.Action != "TransactWriteItems":
 		return []string{c.Service + ":" + c.Action}
 	}

@@ -118,9 +118,9 @@ func TestLedgerCalls_StayWithinTheRolesKeys(t *testing.T) {
 	for function, want := range map[string][]string{
 		provision: { // it releases a claim only when the last certificate with the name has ended
 			"dynamodb:GetItem instance#*", "dynamodb:GetItem teardown",
-			"dynamodb:PutItem claim#*", "dynamodb:PutItem instance#*",
+			"dynamodb:PutItem claim#*", "dynamodb:PutItem instance#*", "dynamodb:PutItem waiting#*", "dynamodb:GetItem waiting#*",
 		},
-		deprovision: {"dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:PutItem instance#*"},
+		deprovision: {"dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem waiting#*", "dynamodb:PutItem instance#*"},
 		reconcile: {
 			"dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem teardown", "dynamodb:PutItem instance#*",
 		},

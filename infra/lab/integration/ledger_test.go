@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 )
@@ -206,5 +209,43 @@ func TestMemoryLedger_AnswersLikeDynamoDB(t *testing.T) {
 	}
 	if len(kinds) != 3 {
 		t.Errorf("want successes, changed records and claimed names among the steps, got %v", kinds)
+	}
+}
+
+func TestWaiting_EqualsItsModel(t *testing.T) {
+	actual, model := table(time.Now), ledgertest.Client{Table: ledgertest.New(), Now: time.Now}
+	holder := fmt.Sprintf("i-%017x", rand.Uint64()>>4)
+	for n := range 25 {
+		r := facts.Ref{ID: fmt.Sprintf("i-%08x", n/2), Place: facts.Place{Account: "123456789012", Region: "us-east-1"}}
+		if n > 20 {
+			r.Region = "eu-west-1"
+		}
+		if err := errors.Join(actual.AddWaiting(t.Context(), holder, r), model.AddWaiting(t.Context(), holder, r)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := actual.Waiting(t.Context(), holder)
+	want, _ := model.Waiting(t.Context(), holder)
+	if err != nil || len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if none, err := actual.Waiting(t.Context(), "i-00000000"); err != nil || len(none) > 0 {
+		t.Errorf("want none for another holder, got %v, %v", none, err)
+	}
+	var lost atomic.Int32
+	var group sync.WaitGroup
+	for n := range 8 {
+		group.Go(func() {
+			err := actual.AddWaiting(t.Context(), holder+"b", facts.Ref{ID: fmt.Sprintf("i-%08x", n), Place: facts.Place{Account: "123456789012", Region: "us-east-1"}})
+			if errors.Is(err, ledger.ErrChanged) && fault.KindOf(err) == fault.Retry {
+				lost.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if all, err := actual.Waiting(t.Context(), holder+"b"); err != nil || len(all)+int(lost.Load()) != 8 {
+		t.Errorf("want each added or told to try again, got %d and %d of 8, %v", len(all), lost.Load(), err)
 	}
 }

@@ -111,11 +111,11 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 	common := []string{
 		"dynamodb:DeleteItem", "dynamodb:GetItem", "dynamodb:PutItem", "ec2:DescribeInstances", "events:PutEvents", "iam:GetInstanceProfile",
 		"kms:Decrypt", "kms:GenerateDataKey", "logs:CreateLogStream", "logs:PutLogEvents", "secretsmanager:GetSecretValue",
-		"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sts:AssumeRole", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
+		"sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage", "sqs:SendMessage", "sts:AssumeRole", "xray:PutTelemetryRecords", "xray:PutTraceSegments",
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface", "ec2:DescribeNetworkInterfaces",
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 	}
-	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive", "sqs:SendMessage"}
+	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive"}
 	answers := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"}
 	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
 	// These actions have no resource-level permissions.
@@ -164,18 +164,18 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 // ledgerKeys are the ledger's keys on which each function may use each action; * ends a prefix.
 var ledgerKeys = map[string]map[string][]string{
 	"Provision": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
-		"dynamodb:PutItem":    {"instance#*", "claim#*"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*", "claim#*", "waiting#*"},
 		"dynamodb:DeleteItem": {"claim#*"}, // a record is never deleted: its tombstone expires
 	},
 	"Deprovision": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
 		"dynamodb:PutItem":    {"instance#*"},
 		"dynamodb:DeleteItem": {"claim#*"},
 	},
 	"Reconcile": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "teardown"},
-		"dynamodb:PutItem":    {"instance#*", "claim#*", "teardown"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
 		"dynamodb:DeleteItem": {"claim#*"},
 	},
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -18,11 +19,13 @@ type Table struct {
 	Records  map[string]ledger.Record // by instance ID
 	Claims   map[ledger.Name]ledger.Claim
 	Teardown *time.Time // when the teardown began; nil for none
+	// Waiters are the instances that wait for a name of a holder, by the holder's ID.
+	Waiters map[string][]facts.Ref
 }
 
 // New returns an empty table.
 func New() *Table {
-	return &Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}}
+	return &Table{Records: map[string]ledger.Record{}, Claims: map[ledger.Name]ledger.Claim{}, Waiters: map[string][]facts.Ref{}}
 }
 
 // Client has the methods of ledger.Ledger on a table, with the same errors.
@@ -99,6 +102,23 @@ func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
 	t.Records[r.InstanceID] = r
 	r.Objects = slices.Clone(r.Objects)
 	return &r, nil
+}
+
+// AddWaiting remembers that an instance waits for a name of a holder.
+func (c Client) AddWaiting(_ context.Context, holder string, r facts.Ref) error {
+	return c.do("add waiting", holder, func() error {
+		c.Waiters[holder] = ledger.WithWaiting(c.Waiters[holder], r)
+		return nil
+	})
+}
+
+// Waiting returns the instances that wait for a name of a holder.
+func (c Client) Waiting(_ context.Context, holder string) (list []facts.Ref, err error) {
+	err = c.do("waiting", holder, func() error {
+		list = slices.Clone(c.Waiters[holder])
+		return nil
+	})
+	return list, err
 }
 
 // Scan calls v for every record, in the order of the instance IDs, and every claim.
