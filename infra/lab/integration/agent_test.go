@@ -248,13 +248,24 @@ func TestAgent_RunsUnderTheUnitsRules(t *testing.T) {
 	}
 }
 
-// The profile's instances have an IPv4 address in EC2, and moto's no IPv6 one. The certificate without an address shows the login.
-func TestAgent_LogsInByIPv6Metadata(t *testing.T) {
-	i := provisioned(t)
-	i.IPv6s = []string{"2001:db8::4"}
-	a := boot(t, i, lab.AgentOptions{Role: "worker", Metadata: fleet.MetadataOptions{IPv6Only: true}})
-	if cert := certificateOf(t, a, "etc/kubernetes/pki/kube-proxy.pem"); cert.Subject.CommonName != "system:kube-proxy" {
-		t.Errorf("got a certificate for %s", cert.Subject.CommonName)
+// The metadata service may have another name and other addresses than EC2, by which the instance was granted its own.
+func TestAgent_AsksForWhatWasGranted(t *testing.T) {
+	for name, metadata := range map[string]fleet.MetadataOptions{
+		"a domain of the VPC's own": {Domain: "corp.example"},
+		"metadata by IPv6 only":     {IPv6Only: true},
+		"no name in the metadata":   {Missing: []string{"local-hostname"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := provisioned(t)
+			seen := i
+			if metadata.IPv6Only {
+				seen.IPv6s = []string{"2001:db8::4"}
+			}
+			cert := certificateOf(t, boot(t, seen, lab.AgentOptions{Role: "worker", Metadata: metadata}), "etc/kubernetes/pki/kubelet.pem")
+			if !slices.Equal(cert.DNSNames, []string{i.PrivateDNS}) || !slices.Equal(addresses(cert), []string{i.PrivateIP}) {
+				t.Errorf("got a certificate with %q and %q, want what was granted: %q and %q", cert.DNSNames, addresses(cert), i.PrivateDNS, i.PrivateIP)
+			}
+		})
 	}
 }
 
