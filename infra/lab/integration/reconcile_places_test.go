@@ -8,6 +8,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -41,14 +42,7 @@ func TestReconcile_BrokenMemberRoleBlocksItsAccount(t *testing.T) {
 	must(t, provision, theirs, "running", "provisioned")
 	terminate(t, home[0])
 	terminate(t, theirs)
-	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
-		if c.Action != "AssumeRole" || !strings.Contains(string(c.Body), account) {
-			return nil
-		}
-		return &tap.Fault{Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"text/xml"}},
-			Body: []byte(`<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)}
-	})
-	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
+	denyRole(t, account)
 	a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker})
 	if !a.Blocked || !strings.Contains(a.BlockedReason, "nothing is deleted in account "+account) || !strings.Contains(a.BlockedReason, "AccessDenied") {
 		t.Errorf("want the member account named with the reason, got %+v", a)
@@ -60,6 +54,55 @@ func TestReconcile_BrokenMemberRoleBlocksItsAccount(t *testing.T) {
 	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct, Profile: worker}); a.Blocked || len(objects(t, theirs)) > 0 {
 		t.Errorf("want the rest removed once the role works again, got %+v", a)
 	}
+}
+
+// TestGoneAccount_IsRemovedByTheWord closes a member account: its role cannot be assumed any more. The word of an operator removes what
+// is recorded there, with its tokens, and the audit event says so.
+func TestGoneAccount_IsRemovedByTheWord(t *testing.T) {
+	const account, region = "777788889999", "eu-south-2"
+	s, form := subscribe(t, "closed"), schema(t)
+	env := map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + account + ":" + region, "EVENT_BUS_NAME": "closed"}
+	home, f := workers(t, region, 1, env)
+	theirs := launch(t, fleet.Spec{Role: "alice-worker", AccountID: account, Region: region})
+	mustBy(t, variant(t, provision, map[string]string{"RECONCILE_ACCOUNTS": env["RECONCILE_ACCOUNTS"]}), theirs, "running", "provisioned")
+	word := rec.Input{Mode: rec.Correct, Force: true, Gone: &rec.Gone{Accounts: []string{account}, AtMost: 1}}
+	if a := runReconcile(t, f, word); !a.Blocked || a.Summary.Corrected > 0 || !strings.Contains(a.Drift[0].Error, "EC2 shows it as running") {
+		t.Fatalf("want the word refused while EC2 shows the instance, got %+v", a)
+	}
+	denyRole(t, account)
+	preview := rec.Input{Mode: rec.Detect, Gone: &rec.Gone{Accounts: []string{account}}}
+	if a := runReconcile(t, f, preview); a.Summary != (rec.Summary{Orphaned: 1}) || len(objects(t, theirs)) == 0 {
+		t.Errorf("want one row and nothing removed, got %+v", a)
+	}
+	if a := runReconcile(t, f, word); a.Blocked || a.Summary != (rec.Summary{Orphaned: 1, Corrected: 1}) {
+		t.Errorf("want it removed, got %+v\n%s", a, f.Logs())
+	}
+	if len(objects(t, theirs)) > 0 || len(objects(t, home[0])) == 0 {
+		t.Errorf("want only the closed account's grant removed, left are %q and %q", objects(t, theirs), objects(t, home[0]))
+	}
+	removed := s.received(t, theirs.ID, audit.Removed)[audit.Removed]
+	if detail, _ := removed["detail"].(map[string]any); detail["byWord"] != true {
+		t.Errorf("want the audit event to say that it was an operator's word, got %v", removed)
+	}
+	if err := form.Validate(removed); err != nil {
+		t.Errorf("the event does not match the documented schema: %v", err)
+	}
+	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct}); a.Blocked || len(a.Places) != 1 || a.Places[0].Recorded != 0 {
+		t.Errorf("want the account named and nothing blocked by it any more, got %+v", a)
+	}
+}
+
+// denyRole has STS refuse the member role of an account until the test ends.
+func denyRole(t *testing.T, account string) {
+	t.Helper()
+	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
+		if c.Action != "AssumeRole" || !strings.Contains(string(c.Body), account) {
+			return nil
+		}
+		return &tap.Fault{Status: http.StatusForbidden, Header: http.Header{"Content-Type": {"text/xml"}},
+			Body: []byte(`<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)}
+	})
+	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
 }
 
 func TestReconcile_EmptyRegionBlocksOnlyItself(t *testing.T) {
