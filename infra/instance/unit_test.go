@@ -1,6 +1,7 @@
 package instance_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -60,7 +61,7 @@ func root(t *testing.T) string {
 	}
 	if os.Geteuid() != 0 { // what a command as root has made cannot be removed otherwise
 		t.Cleanup(func() {
-			_ = exec.Command("sudo", "-n", "rm", "-rf", filepath.Join(folder, "etc"), filepath.Join(folder, "run"), filepath.Join(folder, "var")).Run()
+			_ = exec.CommandContext(context.Background(), "sudo", "-n", "rm", "-rf", filepath.Join(folder, "etc"), filepath.Join(folder, "run"), filepath.Join(folder, "var")).Run()
 		})
 	}
 	return folder

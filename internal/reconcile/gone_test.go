@@ -32,9 +32,9 @@ func (e answering) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref
 }
 
 var (
-	refusedByAWS      = &smithy.GenericAPIError{Code: "AccessDenied", Message: "the account is suspended"}
-	refusedBySettings = fault.Refusef("account %s is neither the function's own nor one of ALLOWED_ACCOUNTS", there.Account)
-	throttled         = &smithy.GenericAPIError{Code: "RequestLimitExceeded"}
+	errRefusedByAWS      = &smithy.GenericAPIError{Code: "AccessDenied", Message: "the account is suspended"}
+	errRefusedBySettings = fault.Refusef("account %s is neither the function's own nor one of ALLOWED_ACCOUNTS", there.Account)
+	throttled            = &smithy.GenericAPIError{Code: "RequestLimitExceeded"}
 )
 
 // say runs a removal by word with the real converger. err is EC2's answer about the member account.
@@ -62,7 +62,7 @@ func (w *world) countRemoved(first, n int) (removed int) {
 
 // A closed account: each of its instances is removed, tokens first, and nothing else.
 func TestGoneAccount_IsRemovedByWord(t *testing.T) {
-	for name, err := range map[string]error{"AWS refuses": refusedByAWS, "the settings do": refusedBySettings} {
+	for name, err := range map[string]error{"AWS refuses": errRefusedByAWS, "the settings do": errRefusedBySettings} {
 		w := twoAccounts(t, 7)
 		delete(w.ec2, id(1)) // gone too, and not named
 		w.Add(alias(id(100)), id(100))
@@ -107,9 +107,9 @@ func TestGoneAccount_IsRefusedOnDoubt(t *testing.T) {
 		}, 7, "EC2 shows it as running"},
 		"EC2 is throttled":        {throttled, nil, 7, "did not answer"},
 		"EC2 does not answer":     {errStorage, nil, 7, "did not answer"},
-		"more than the word says": {refusedByAWS, nil, 6, "7 instances are recorded there, more than the 6"},
-		"a list fails":            {refusedByAWS, func(w *world) { w.fail["list auth/aws/role"] = errStorage }, 7, errStorage.Error()},
-		"its folder fails":        {refusedByAWS, func(w *world) { w.fail["list "+workerFolder] = errStorage }, 7, errStorage.Error()},
+		"more than the word says": {errRefusedByAWS, nil, 6, "7 instances are recorded there, more than the 6"},
+		"a list fails":            {errRefusedByAWS, func(w *world) { w.fail["list auth/aws/role"] = errStorage }, 7, errStorage.Error()},
+		"its folder fails":        {errRefusedByAWS, func(w *world) { w.fail["list "+workerFolder] = errStorage }, 7, errStorage.Error()},
 		"too new for EC2": {nil, func(w *world) {
 			for n := range 7 {
 				delete(w.ec2, id(100+n))
@@ -133,7 +133,7 @@ func TestGoneInstance_IsRemovedByWord(t *testing.T) {
 	untracked := member(120) // in no record; its auth role says where it is
 	w.makeObjects(untracked, w.realm)
 	in := Input{Mode: Correct, Force: true, Gone: &Gone{InstanceIDs: []string{id(100), id(0), untracked.ID, id(999)}, AtMost: 3}}
-	a := w.say(in, refusedByAWS)
+	a := w.say(in, errRefusedByAWS)
 	if !a.Blocked || a.Summary.Corrected != 2 || a.Summary.Failed != 1 || w.countRemoved(100, 1) != 1 || len(w.under(untracked.ID)) > 0 {
 		t.Errorf("want the two of the member account removed\n%s", answerText(a))
 	}
@@ -149,7 +149,7 @@ func TestGoneAccount_ContinuesAtItsCursor(t *testing.T) {
 	in, invocations := theirAccount(20), 0
 	in.Cursor = &Cursor{Limit: 4}
 	for ; invocations < 20; invocations++ {
-		a := w.say(in, refusedByAWS)
+		a := w.say(in, errRefusedByAWS)
 		if in.Cursor = a.Cursor; a.Cursor == nil {
 			break
 		}

@@ -119,7 +119,7 @@ func byPlace(a, b facts.Place) int {
 // withheld returns where nothing may be deleted. A failed list of the ledger, or of Vault's policies and logins, withholds every
 // delete. A place that could not be listed, or shows no instance, withholds its own deletes, and so do a profile's folder that could
 // not be listed and an account past the delete limit. The remaining removals are compared with the limit for the whole run.
-func (l limits) withheld(changes []Change) withheld {
+func (l *limits) withheld(changes []Change) withheld {
 	if len(l.doubts) > 0 {
 		return withheld{all: "nothing is deleted: " + join(l.doubts)}
 	}
@@ -143,7 +143,7 @@ func (l limits) withheld(changes []Change) withheld {
 // percentage remove no more: only alwaysDeleted had allowed their removals. The other accounts are within the limit by
 // themselves; only removals of unknown accounts, by the cursor of an earlier version, can put them past it, and then nothing
 // is removed.
-func (l limits) holdToFleet(w *withheld, removals map[string]int) {
+func (l *limits) holdToFleet(w *withheld, removals map[string]int) {
 	recorded, n := 0, 0
 	for _, of := range l.recorded {
 		recorded += of
@@ -172,7 +172,7 @@ func (l limits) holdToFleet(w *withheld, removals map[string]int) {
 }
 
 // removals counts by account the instances that were removed or are to be removed, where w withholds nothing.
-func (l limits) removals(changes []Change, w withheld) map[string]int {
+func (l *limits) removals(changes []Change, w withheld) map[string]int {
 	n := maps.Clone(l.removed)
 	if n == nil {
 		n = map[string]int{}
@@ -193,13 +193,13 @@ func (l limits) removals(changes []Change, w withheld) map[string]int {
 }
 
 // pastLimit returns the reason of an exceeded limit.
-func (l limits) pastLimit(where string, n, recorded int, of string) string {
+func (l *limits) pastLimit(where string, n, recorded int, of string) string {
 	return fmt.Sprintf("nothing is deleted%s: %d instances would be removed of %d that are recorded%s, more than DELETE_LIMIT_PERCENT (%d); "+
 		`if that is right, run again with "force": true`, where, n, recorded, of, l.limit)
 }
 
 // folderOf returns the folder for withheld.reason of a row. A row that only revokes certificates deletes nothing in a folder.
-func (l limits) folderOf(c *Change) string {
+func (l *limits) folderOf(c *Change) string {
 	if c.revokes {
 		return ""
 	}

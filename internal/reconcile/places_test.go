@@ -120,7 +120,7 @@ func TestPlaces_TroubleStaysInItsPlace(t *testing.T) {
 		for _, f := range all {
 			isUnseen := slices.Contains(broken, facts.Place{Account: f.Account, Region: f.Region})
 			for _, o := range w.Records[f.ID].Objects {
-				isUnseen = isUnseen || folders[grant.FolderOf(o.Path)] == errStorage
+				isUnseen = isUnseen || errors.Is(folders[grant.FolderOf(o.Path)], errStorage)
 			}
 			wasRemoved := w.Records[f.ID].State == ledger.Deleted
 			if want := gone[f.ID] && !isUnseen; wasRemoved != want {

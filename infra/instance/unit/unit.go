@@ -37,7 +37,7 @@ func (u Unit) Value(key, other string) string {
 
 // folders are the settings that make folders, with their place and whether ProtectSystem=strict leaves them writable.
 // A configuration folder stays read-only: ReadWritePaths must name it too.
-var folders = []struct {
+var folders = []struct { //nolint:gochecknoglobals // never changes
 	setting, below string
 	writable       bool
 }{
