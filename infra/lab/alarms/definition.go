@@ -138,7 +138,7 @@ func (a *Alarm) add(id string, metric map[string]any, stat, period any, spell fu
 }
 
 // Metrics returns the metrics that the alarm watches.
-func (a Alarm) Metrics() []Metric {
+func (a *Alarm) Metrics() []Metric {
 	var out []Metric
 	for _, s := range a.series {
 		out = append(out, s.metric)
@@ -147,7 +147,7 @@ func (a Alarm) Metrics() []Metric {
 }
 
 // Lasts returns the minutes for which a fault must last until the alarm can go off, and for which the alarm can outlast it.
-func (a Alarm) Lasts() int {
+func (a *Alarm) Lasts() int {
 	for _, s := range a.series {
 		return s.minutes * a.periods
 	}

@@ -41,7 +41,7 @@ type Change struct {
 }
 
 // Walk returns the changes of state of an alarm that is made at minute 0 and evaluated in each minute before end.
-func (a Alarm) Walk(s Stream, end int, r Reading) []Change {
+func (a *Alarm) Walk(s Stream, end int, r Reading) []Change {
 	var changes []Change
 	state := InsufficientData
 	for minute := range end {
@@ -54,7 +54,7 @@ func (a Alarm) Walk(s Stream, end int, r Reading) []Change {
 }
 
 // points returns the alarm's points in the evaluation range that ends after a minute, the newest last.
-func (a Alarm) points(s Stream, minute int, r Reading) []point {
+func (a *Alarm) points(s Stream, minute int, r Reading) []point {
 	length := a.periods + r.Extra
 	columns, empty := map[string][]point{}, map[string]bool{}
 	for id, of := range a.series {
@@ -103,7 +103,7 @@ func (s series) statistic(samples []Sample, from, until int) point {
 
 // evaluate returns the state after the points of an evaluation range. Missing points are filled in only as far as there are too
 // few real ones.
-func (a Alarm) evaluate(retrieved []point, state State) State {
+func (a *Alarm) evaluate(retrieved []point, state State) State {
 	var found []point
 	for _, p := range retrieved {
 		if p.ok {
