@@ -38,3 +38,13 @@ func TestDocument_IsForPoliciesOnly(t *testing.T) {
 	wantFault(t, filesWith(replace("worker/host.json.tmpl", "ca", "{{ identityAccess }}")), "host.json.tmpl", "for policies only")
 	wantFault(t, filesWith(replace("worker/profile.yaml", "fqdn: \"", "fqdn: \"{{ identityAccess }}")), "fqdn", "for policies only")
 }
+
+func TestDocument_IsNotWrittenByATag(t *testing.T) {
+	fs := filesWith(documented, replace("worker/policy.hcl.tmpl", "{{ pkiAccess", "# {{ .Tag \"team\" }}\n{{ pkiAccess"))
+	rendered(t, fs, baseline())
+	f := baseline()
+	f.Tags["team"] = "identity: x"
+	if _, err := render(t, fs, f); err == nil || !strings.Contains(err.Error(), "only identityAccess may write") {
+		t.Errorf("a tag in a comment must not become the instance's document, got %v", err)
+	}
+}

@@ -45,6 +45,10 @@ func TestLoad_RefusesPoliciesThatReachTooFar(t *testing.T) {
 		"more than reading its own policy":    {`{{ identityAccess | replace "\"read\"" "\"read\", \"update\"" }}`, "differs from the rule of"},
 		"a document of its own path":          {`{{ identityAccess | replace "-node" "-*" }}`, "outside the base path"},
 		"a document twice":                    {`{{ identityAccess }} {{ identityAccess }}`, "appears twice"},
+		"a document with other names":         {`{{ identityAccess | replace "fqdn" "x" }}`, "only identityAccess may write"},
+		"a document inside a line":            {`path "alice_cluster/kv/x" { capabilities = ["read"] }{{ identityAccess }}`, "only identityAccess may write"},
+		"a document that is indented":         {`  {{ identityAccess }}`, "only identityAccess may write"},
+		"a document by hand":                  {"# identity: {}\n{{ identityAccess }}", "only identityAccess may write"},
 		"subscribe":                           {`path "alice_cluster/kv/x" { capabilities = ["subscribe"] }`, "subscribe"},
 		"an unquoted path":                    {`path alice_cluster { capabilities = ["read"] }`, "path"},
 	} {

@@ -247,6 +247,9 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	switch o.Type {
 	case KindPolicy:
 		object, shape, err := r.policy(o, text, generated)
+		if err == nil && r.guard {
+			err = checkDocument(text, blocks)
+		}
 		if at := (*lineError)(nil); errors.As(err, &at) {
 			return Object{}, nil, fmt.Errorf("%s:%d: %w", o.body.file, templateLine(text, blocks, at.line), at.err)
 		}

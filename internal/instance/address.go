@@ -17,10 +17,14 @@ import (
 // setAddresses sets every private address of i in f: the instance's primary one first, then those of each interface, its primary
 // one first. EC2 promises no order of interfaces or addresses, so none of it depends on theirs.
 func setAddresses(f *facts.Instance, i types.Instance) error {
-	interfaces := slices.Clone(i.NetworkInterfaces)
+	interfaces := slices.DeleteFunc(slices.Clone(i.NetworkInterfaces), func(n types.InstanceNetworkInterface) bool {
+		// An interface of another VPC has addresses of a network that the profile's vpc_ids do not name.
+		return n.VpcId != nil && aws.ToString(n.VpcId) != aws.ToString(i.VpcId)
+	})
 	slices.SortStableFunc(interfaces, func(a, b types.InstanceNetworkInterface) int {
 		return cmp.Or(slices.Compare(slot(a), slot(b)), strings.Compare(aws.ToString(a.NetworkInterfaceId), aws.ToString(b.NetworkInterfaceId)))
 	})
+	primary6 := aws.ToString(i.Ipv6Address)
 	v4, v6 := make([][]assigned, len(interfaces)), make([][]assigned, len(interfaces))
 	for at, n := range interfaces {
 		for _, a := range n.PrivateIpAddresses {
@@ -28,12 +32,15 @@ func setAddresses(f *facts.Instance, i types.Instance) error {
 		}
 		for _, a := range n.Ipv6Addresses {
 			v6[at] = append(v6[at], assigned{aws.ToString(a.Ipv6Address), aws.ToBool(a.IsPrimaryIpv6)})
+			if at == 0 && aws.ToBool(a.IsPrimaryIpv6) {
+				primary6 = aws.ToString(a.Ipv6Address)
+			}
 		}
 	}
 	var secondary4, secondary6 []netip.Addr
 	var err4, err6 error
 	f.IPv4s, secondary4, err4 = order(aws.ToString(i.PrivateIpAddress), v4)
-	f.IPv6s, secondary6, err6 = order(aws.ToString(i.Ipv6Address), v6)
+	f.IPv6s, secondary6, err6 = order(primary6, v6)
 	f.Secondary = slices.Concat(secondary4, secondary6)
 	return errors.Join(err4, err6)
 }

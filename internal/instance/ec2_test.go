@@ -99,6 +99,25 @@ func TestAddresses_DoNotDependOnTheOrderOfTheAnswer(t *testing.T) {
 	}
 }
 
+func TestAddresses_OfAnotherVPCAreNotTheInstances(t *testing.T) {
+	i := described()
+	i.NetworkInterfaces[0].VpcId, i.NetworkInterfaces[1].VpcId = aws.String("vpc-0ffffffff"), i.VpcId
+	f, err := fromEC2(i, "123456789012", "us-east-1")
+	if want := []string{"10.0.0.5", "10.0.0.6", "2001:db8::1"}; err != nil || !slices.Equal(f.Addresses(), want) {
+		t.Errorf("got %v (%v), want %v: a profile names its VPCs, so that no instance brings addresses of another network", f.Addresses(), err, want)
+	}
+}
+
+func TestAddresses_TheMarkedIPv6AddressIsPrimary(t *testing.T) {
+	i := described()
+	i.Ipv6Address = aws.String("2001:db8::1")
+	i.NetworkInterfaces[1].Ipv6Addresses = append(i.NetworkInterfaces[1].Ipv6Addresses, types.InstanceIpv6Address{Ipv6Address: aws.String("2001:db8::9"), IsPrimaryIpv6: aws.Bool(true)})
+	f, err := fromEC2(i, "123456789012", "us-east-1")
+	if want := "2001:db8::9"; err != nil || f.IPv6s[0].String() != want {
+		t.Errorf("got %v (%v), want %s first: the user marked it, and EC2 says only that the other is one of the instance's", f.IPv6s, err, want)
+	}
+}
+
 func TestDescribe_ImpossibleAnswerIsAnError(t *testing.T) {
 	for name, row := range map[string]struct {
 		spoil func(*types.Instance)
