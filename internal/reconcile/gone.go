@@ -185,6 +185,7 @@ func (w *word) inStretch() []string {
 // ask asks EC2 about instances and adds to the objections. An objection to an instance of a named account holds for all of the
 // account.
 func (w *word) ask(ctx context.Context, refs []facts.Ref) {
+	own, err := w.r.Instances.Account(ctx)
 	for part := range slices.Chunk(refs, askedAtOnce) {
 		sightings := w.r.Instances.Describe(ctx, part)
 		for _, ref := range part {
@@ -193,11 +194,15 @@ func (w *word) ask(ctx context.Context, refs []facts.Ref) {
 				s.Err = errors.New("no answer")
 			}
 			objection := w.objectionTo(ref, s)
+			if s.Err != nil && (err != nil || ref.Account == own) {
+				// The function runs in its own account, so that a refusal there is a fault of its rights.
+				objection = fmt.Sprintf("instance %s: a refusal counts only in another account than the function's own: %v", ref.ID, cmp.Or(err, s.Err))
+			}
 			if objection == "" {
 				continue
 			}
 			w.objections[ref.ID] = objection
-			if slices.Contains(w.gone.Accounts, ref.Account) && !slices.Contains(w.gone.InstanceIDs, ref.ID) {
+			if slices.Contains(w.gone.Accounts, ref.Account) {
 				w.objections[ref.Account] = "account " + ref.Account + " is not removed: " + objection
 			}
 		}

@@ -128,6 +128,44 @@ func TestGoneAccount_IsRefusedOnDoubt(t *testing.T) {
 	}
 }
 
+// EC2 shows an instance of the account as running, and refuses to describe the others.
+func TestGoneAccount_NamedInstanceProtectsItToo(t *testing.T) {
+	w := twoAccounts(t, 3)
+	in := Input{Mode: Correct, Force: true, Gone: &Gone{Accounts: []string{there.Account}, InstanceIDs: []string{id(100)}, AtMost: 3}}
+	r := w.reconciler(func(o *Options) { o.Instances = refusing{w.instances(), id(100)} })
+	if a := r.RemoveGone(t.Context(), in, w.converger(both, false), silent); w.countRemoved(100, 3) > 0 || !strings.Contains(answerText(a), "EC2 shows it as running") {
+		t.Errorf("the account exists, so that all of its instances must stay\n%s", answerText(a))
+	}
+}
+
+// The function runs in its own account. A refusal there is a fault of its rights or credentials.
+func TestGoneAccount_IsNeverTheFunctionsOwn(t *testing.T) {
+	w := twoAccounts(t, 3)
+	for _, gone := range []*Gone{{Accounts: []string{here.Account}, AtMost: 100}, {InstanceIDs: []string{id(0), id(1)}, AtMost: 2}} {
+		r := w.reconciler(func(o *Options) { o.Instances = refusing{Instances: w.instances()} })
+		a := r.RemoveGone(t.Context(), Input{Mode: Correct, Force: true, Gone: gone}, w.converger(both, false), silent)
+		if a.Summary.Corrected > 0 || len(w.deleted) > 0 || !strings.Contains(answerText(a)+a.BlockedReason, "another account than the function's own") {
+			t.Errorf("want nothing removed of the function's own account\n%s", answerText(a))
+		}
+	}
+}
+
+// refusing is EC2 that refuses to describe every instance but one.
+type refusing struct {
+	Instances
+	but string
+}
+
+func (e refusing) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+	out := e.Instances.Describe(ctx, refs)
+	for ref := range out {
+		if ref.ID != e.but {
+			out[ref] = instance.Sighting{Err: errRefusedByAWS}
+		}
+	}
+	return out
+}
+
 func TestGoneInstance_IsRemovedByWord(t *testing.T) {
 	w := twoAccounts(t, 3)
 	untracked := member(120) // in no record; its auth role says where it is
