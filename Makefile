@@ -73,7 +73,7 @@ lint: ## run the linters, at their pinned versions, over the product, the lab an
 
 validate: ## check everything that is deployed, without an account: cfn-lint, the tests of the templates and of Vault's set-up
 	$(RUN) ./cmd/lab validate
-	cd $(LAB) && $(GO) test -count=1 ./stack ./bootstrap
+	cd $(LAB) && $(GO) test -count=1 -timeout 20m ./stack ./bootstrap
 
 soak: build ## run a fleet that comes and goes under faults (FOR=30m INSTANCES=500; CLUSTER=1: on three nodes of Vault that go down and come back); then all must agree
 	@$(RUN) ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500) $(if $(CLUSTER),-cluster)
