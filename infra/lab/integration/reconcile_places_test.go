@@ -59,7 +59,7 @@ func TestReconcile_BrokenMemberRoleBlocksItsAccount(t *testing.T) {
 // TestGoneAccount_IsRemovedByTheWord closes a member account: its role cannot be assumed any more. The word of an operator removes what
 // is recorded there, with its tokens, and the audit event says so.
 func TestGoneAccount_IsRemovedByTheWord(t *testing.T) {
-	const account, region = "777788889999", "eu-south-2"
+	const account, region = "777788889999", "ap-south-2"
 	s, form := subscribe(t, "closed"), schema(t)
 	env := map[string]string{"RECONCILE_ACCOUNTS": world.AccountID + "," + account + ":" + region, "EVENT_BUS_NAME": "closed"}
 	home, f := workers(t, region, 1, env)
@@ -70,6 +70,8 @@ func TestGoneAccount_IsRemovedByTheWord(t *testing.T) {
 		t.Fatalf("want the word refused while EC2 shows the instance, got %+v", a)
 	}
 	denyRole(t, account)
+	env["RECONCILE_REGIONS"] = region
+	f = variant(t, reconcile, env) // the former one still has credentials of the role
 	preview := rec.Input{Mode: rec.Detect, Gone: &rec.Gone{Accounts: []string{account}}}
 	if a := runReconcile(t, f, preview); a.Summary != (rec.Summary{Orphaned: 1}) || len(objects(t, theirs)) == 0 {
 		t.Errorf("want one row and nothing removed, got %+v", a)
