@@ -246,10 +246,7 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	path := r.path(o)
 	switch o.Type {
 	case KindPolicy:
-		object, shape, err := r.policy(o, text, generated)
-		if err == nil && r.guard {
-			err = checkDocument(text, blocks)
-		}
+		object, shape, err := r.policy(o, text, blocks, generated)
 		if at := (*lineError)(nil); errors.As(err, &at) {
 			return Object{}, nil, fmt.Errorf("%s:%d: %w", o.body.file, templateLine(text, blocks, at.line), at.err)
 		}
@@ -314,7 +311,7 @@ func (r *rendering) checkTTL(o Output, free map[string]any) error {
 	return nil
 }
 
-func (r *rendering) policy(o Output, text string, generated map[string]rule) (Object, []string, error) {
+func (r *rendering) policy(o Output, text string, blocks []string, generated map[string]rule) (Object, []string, error) {
 	v := r.values
 	marker := Marker{Deployment: v.Deployment, InstanceID: v.InstanceID, Profile: v.Profile}
 	object := Object{
@@ -330,7 +327,7 @@ func (r *rendering) policy(o Output, text string, generated map[string]rule) (Ob
 		return Object{}, nil, err
 	}
 	b := bounds{basePath: r.profile.BasePath, generated: generated, mounts: r.profile.mounts}
-	if err := b.check(rules); err != nil {
+	if err := errors.Join(b.check(rules), checkDocument(text, blocks)); err != nil {
 		return Object{}, nil, err
 	}
 	return object, shape(rules, generated), nil

@@ -89,6 +89,7 @@ func TestGoneAccount_IsRemovedByTheWord(t *testing.T) {
 	if err := form.Validate(removed); err != nil {
 		t.Errorf("the event does not match the documented schema: %v", err)
 	}
+	terminate(t, home[0]) // the region is another test's too
 	if a := runReconcile(t, f, rec.Input{Mode: rec.Correct}); a.Blocked || len(a.Places) != 1 || a.Places[0].Recorded != 0 {
 		t.Errorf("want the account named and nothing blocked by it any more, got %+v", a)
 	}
