@@ -38,8 +38,9 @@ const (
 	// visibility is the queues' visibility timeout in seconds: shorter than in the template, so that more is retried.
 	visibility = "15"
 	// idleTimeout bounds the time until no work is left: the lease of a killed run, then a removal that waits out Vault's
-	// longest request, with a reserve.
-	idleTimeout = 6 * time.Minute
+	// longest request, with a reserve. An
+	// instance whose tag may still come is retried for five minutes and a visibility timeout besides.
+	idleTimeout = 10 * time.Minute
 )
 
 // Run soaks a world where the functions call Vault through a tap. In a world with a cluster, nodes go down and come back. The error names every disagreement at the end.
