@@ -38,8 +38,7 @@ const (
 	// visibility is the queues' visibility timeout in seconds: shorter than in the template, so that more is retried.
 	visibility = "15"
 	// idleTimeout bounds the time until no work is left: the lease of a killed run, then a removal that waits out Vault's
-	// longest request, with a reserve. An
-	// instance whose tag may still come is retried for five minutes and a visibility timeout besides.
+	// longest request, with a reserve. An instance whose tag may still come is retried for five minutes besides.
 	idleTimeout = 10 * time.Minute
 )
 
