@@ -49,11 +49,12 @@ func (r *Rig) Counts(ctx context.Context, n int) (all []Count, err error) {
 			reads: 2 * objects * n, marks: 1, writes: objects * n, ledgerReads: n, puts: n, transactions: n,
 		}},
 		{"repetition", provision, "running", ledger.Active, writesToGrant, expected{ledgerReads: n}},
+		// The second read is for the instances that wait for a name of the ending one.
 		{"end", deprovision, "terminated", ledger.Deleted, writesToGrant + writesToRemove, expected{
 			// The policy and the auth role before their deletion, the mount's accessor and alias settings before the cuts.
 			reads: 4 * n,
 			// The objects, the access list entry, and the alias look-ups: two for the first cut, one for the second.
-			writes: (objects + 1 + 3) * n, ledgerReads: n, puts: n, transactions: n,
+			writes: (objects + 1 + 3) * n, ledgerReads: 2 * n, puts: n, transactions: n,
 		}},
 	} {
 		if part.state == "terminated" {
