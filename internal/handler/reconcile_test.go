@@ -247,8 +247,11 @@ func TestSecondCut_UnsentIsOnlyLogged(t *testing.T) {
 	}
 }
 
-// refusing is EC2 that refuses to answer about any instance.
+// refusing is EC2 that refuses to answer about any instance. The function runs in another account than theirs: in its own, no
+// refusal counts.
 type refusing struct{ ec2 }
+
+func (refusing) Account(context.Context) (string, error) { return "210987654321", nil }
 
 func (refusing) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
