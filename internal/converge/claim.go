@@ -55,7 +55,7 @@ func (w *work) freeName(ctx context.Context, claimant ledger.Record, name ledger
 	switch {
 	case isGone && w.Duties.Remove:
 	case isGone, s.Facts.State == facts.ShuttingDown, record.Leaves(s.Facts.LaunchTime):
-		return w.unlessFree(ctx, claimant, name, holder, fault.Retryf("the name %s below %s is still held by instance %s, which is gone or ending: its removal is awaited", name.Text, name.Under, holder.InstanceID))
+		return w.unlessFree(ctx, claimant, name, holder.InstanceID, fault.Retryf("the name %s below %s is still held by instance %s, which is gone or ending: its removal is awaited", name.Text, name.Under, holder.InstanceID))
 	case isFormer && !until.IsZero() && w.Now().After(until):
 		return w.releaseName(ctx, record, name)
 	default:
@@ -64,7 +64,7 @@ func (w *work) freeName(ctx context.Context, claimant ledger.Record, name ledger
 		if w.Now().Before(w.awaitNames) {
 			held = fault.New(fault.Retry, fmt.Errorf("%w; a launch hook waits for it until %s", held, w.awaitNames.UTC().Format(time.RFC3339)))
 		}
-		return w.unlessFree(ctx, claimant, name, holder, held)
+		return w.unlessFree(ctx, claimant, name, holder.InstanceID, held)
 	}
 	if record != nil && record.State != ledger.Deleted {
 		return w.removeHolder(ctx, ref, record)
@@ -75,16 +75,6 @@ func (w *work) freeName(ctx context.Context, claimant ledger.Record, name ledger
 		return err
 	}
 	return w.releaseName(ctx, record, name)
-}
-
-// unlessFree remembers that a claimant waits for a name of a holder, and returns held; nil if the name is free by then.
-func (w *work) unlessFree(ctx context.Context, claimant ledger.Record, name ledger.Name, holder *ledger.Claim, held error) error {
-	ref := facts.Ref{ID: claimant.InstanceID, Place: facts.Place{Account: claimant.Account, Region: claimant.Region}}
-	isFree, err := w.awaitName(ctx, ref, name, holder.InstanceID)
-	if err != nil || isFree {
-		return err
-	}
-	return held
 }
 
 // freeWhen returns the words for when a held name becomes free.

@@ -64,21 +64,21 @@ func (k Waker) wake(ctx context.Context, holder string) {
 	}
 }
 
-// awaitName remembers that an instance waits for a name of a holder. isFree reports that the holder released the name meanwhile,
-// before the instance was remembered: no release would wake it any more.
-func (w *work) awaitName(ctx context.Context, r facts.Ref, name ledger.Name, holder string) (isFree bool, err error) {
+// unlessFree remembers that a claimant waits for a name of a holder, and returns held; nil if the holder released the name before
+// that: no release would wake the claimant any more.
+func (w *work) unlessFree(ctx context.Context, claimant ledger.Record, name ledger.Name, holder string, held error) error {
 	if w.Waiters == nil {
-		return false, nil
+		return held
 	}
-	if err := w.Waiters.AddWaiting(ctx, holder, r); err != nil {
-		return false, err
+	ref := facts.Ref{ID: claimant.InstanceID, Place: facts.Place{Account: claimant.Account, Region: claimant.Region}}
+	if err := w.Waiters.AddWaiting(ctx, holder, ref); err != nil {
+		return err
 	}
-	now, err := w.Ledger.Holder(ctx, name)
-	if err != nil {
-		return false, err
+	switch now, err := w.Ledger.Holder(ctx, name); {
+	case err != nil || now == nil:
+		return err
+	case now.InstanceID != holder:
+		return fault.Retryf("the name %s passed from instance %s to %s meanwhile", name, holder, now.InstanceID)
 	}
-	if now != nil && now.InstanceID != holder {
-		return false, fault.Retryf("the name %s passed from instance %s to %s meanwhile", name, holder, now.InstanceID)
-	}
-	return now == nil, nil
+	return held
 }
