@@ -66,29 +66,19 @@ func (r *rendering) identityAccess(policy string, generated map[string]rule) (st
 // checkDocument returns an error unless the lines of a policy with the document's key are exactly those of the generated blocks. A tag
 // in a comment, or a function around identityAccess, could otherwise make another document.
 func checkDocument(policy string, blocks []string) error {
-	var want, got []string
-	for _, b := range blocks {
-		if line, _, _ := strings.Cut(b, "\n"); strings.HasPrefix(line, documentKey) {
-			want = append(want, line+"\n")
-		}
-	}
-	for line := range strings.Lines(policy) {
-		if strings.Contains(line, documentKey) {
-			got = append(got, line)
-		}
-	}
-	if !slices.Equal(got, want) {
+	if documentOf(policy) != documentOf(strings.Join(blocks, "\n")) {
 		return fmt.Errorf("only identityAccess may write %q, at the beginning of a line and without a function around it", documentKey)
 	}
 	return nil
 }
 
-// documentOf returns the lines of a policy that have the instance's document. A policy that this program wrote has at most one.
+// documentOf returns the lines of a policy that have the key of a document, anywhere. A policy that this program wrote has at most
+// one.
 func documentOf(policy string) string {
 	var lines strings.Builder
 	for line := range strings.Lines(policy) {
-		if text := strings.TrimSpace(line); strings.HasPrefix(text, documentKey) {
-			lines.WriteString(text + "\n")
+		if strings.Contains(line, documentKey) {
+			lines.WriteString(strings.TrimRight(line, "\r\n") + "\n")
 		}
 	}
 	return lines.String()
