@@ -102,12 +102,8 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 		if answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == "" {
 			inv.metrics.Time(observe.SweepAge, time.Duration(answer.DurationMs)*time.Millisecond)
 		}
-	} else if !hasInvoker {
-		if err := h.continueByQueue(ctx, in, answer.Cursor); err != nil {
-			return nil, err
-		}
 	}
-	return json.Marshal(answer)
+	return h.answer(ctx, in, answer, hasInvoker)
 }
 
 // tearDown removes all objects of the deployment, if the input confirms its ID.
@@ -123,12 +119,17 @@ func (h *ReconcileHandler) tearDown(ctx context.Context, inv *invocation, in rec
 	h.scheduleSecondCut(ctx, inv, answer.Unfinished, func(ids []string) reconcile.Input {
 		return reconcile.Input{Mode: reconcile.Teardown, Confirm: in.Confirm, InstanceIDs: ids}
 	})
-	if answer.Cursor != nil && !hasInvoker {
-		if err := h.continueByQueue(ctx, in, answer.Cursor); err != nil {
+	return h.answer(ctx, in, answer, hasInvoker)
+}
+
+// answer returns an answer as JSON. A run without an invoker that is not done goes on by the queue.
+func (h *ReconcileHandler) answer(ctx context.Context, in reconcile.Input, a reconcile.Answer, hasInvoker bool) ([]byte, error) {
+	if a.Cursor != nil && !hasInvoker {
+		if err := h.continueByQueue(ctx, in, a.Cursor); err != nil {
 			return nil, err
 		}
 	}
-	return json.Marshal(answer)
+	return json.Marshal(a)
 }
 
 // continueByQueue hands the rest of a run to the next invocation.
@@ -154,12 +155,7 @@ func (h *ReconcileHandler) removeGone(ctx context.Context, inv *invocation, in r
 	h.scheduleSecondCut(ctx, inv, answer.Unfinished, func(ids []string) reconcile.Input {
 		return reconcile.Input{Mode: reconcile.Correct, Force: true, Gone: &reconcile.Gone{InstanceIDs: ids, AtMost: len(ids)}}
 	})
-	if answer.Cursor != nil && !hasInvoker {
-		if err := h.continueByQueue(ctx, in, answer.Cursor); err != nil {
-			return nil, err
-		}
-	}
-	return json.Marshal(answer)
+	return h.answer(ctx, in, answer, hasInvoker)
 }
 
 // scheduleSecondCut queues an input for each part of these instances, delayed until no login can be in flight.

@@ -97,29 +97,13 @@ func (r *Reconciler) goneStretch(ctx context.Context, inv *invocation, in Input,
 			if rows[i].Error != "" {
 				a.block("some instances are not removed: see the errors of their rows")
 			}
-			a.addGone(&rows[i], in.Mode)
+			a.addRemoval(&rows[i], in.Mode)
 		}
 		inv.report(ctx, rows)
 		next.After = group[len(group)-1]
 	}
 	next.After = held.upTo
 	return next, held.upTo != ""
-}
-
-// addGone adds a row and counts it.
-func (a *Answer) addGone(row *Change, mode Mode) {
-	a.Summary.Orphaned++
-	switch {
-	case row.failed:
-		a.Summary.Failed++
-	case mode == Correct:
-		a.Summary.Corrected++
-	}
-	if len(a.Drift) == maxRows {
-		a.Truncated = true
-		return
-	}
-	a.Drift = append(a.Drift, row.Drift)
 }
 
 // word is an operator's word applied to one stretch.
@@ -185,7 +169,7 @@ func (w *word) inStretch() []string {
 // ask asks EC2 about instances and adds to the objections. An objection to an instance of a named account holds for all of the
 // account.
 func (w *word) ask(ctx context.Context, refs []facts.Ref) {
-	own, err := w.r.Instances.Account(ctx)
+	own, _ := w.r.Instances.Account(ctx) // if it is unknown, no refusal counts
 	for part := range slices.Chunk(refs, askedAtOnce) {
 		sightings := w.r.Instances.Describe(ctx, part)
 		for _, ref := range part {
@@ -193,11 +177,7 @@ func (w *word) ask(ctx context.Context, refs []facts.Ref) {
 			if !answered {
 				s.Err = errors.New("no answer")
 			}
-			objection := w.objectionTo(ref, s)
-			if s.Err != nil && (err != nil || ref.Account == own) {
-				// The function runs in its own account, so that a refusal there is a fault of its rights.
-				objection = fmt.Sprintf("instance %s: a refusal counts only in another account than the function's own: %v", ref.ID, cmp.Or(err, s.Err))
-			}
+			objection := w.objectionTo(ref, s, own)
 			if objection == "" {
 				continue
 			}
@@ -212,13 +192,17 @@ func (w *word) ask(ctx context.Context, refs []facts.Ref) {
 // askedAtOnce bounds the instances of one Describe, which has one deadline for all.
 const askedAtOnce = 1000
 
-// objectionTo returns why an instance is not removed by EC2's answer; empty if the word counts.
-func (w *word) objectionTo(ref facts.Ref, s instance.Sighting) string {
+// objectionTo returns why an instance is not removed by EC2's answer; empty if the word counts. own is the function's account; empty
+// if it is unknown.
+func (w *word) objectionTo(ref facts.Ref, s instance.Sighting, own string) string {
 	isEnded := s.Facts.State == facts.Terminated || s.Facts.State == facts.ShuttingDown
 	record := w.held.records[ref.ID]
 	switch {
 	case s.Found && !isEnded:
 		return fmt.Sprintf("instance %s is not gone: EC2 shows it as %s", ref.ID, s.Facts.State)
+	case s.Err != nil && (own == "" || ref.Account == own):
+		// The function runs in its own account, so that a refusal there is a fault of its rights.
+		return fmt.Sprintf("instance %s: a refusal counts only in another account than the function's own: %v", ref.ID, s.Err)
 	case s.Err != nil && !instance.IsRefused(s.Err):
 		return fmt.Sprintf("instance %s: EC2 did not answer, and was not refused: %v; try again", ref.ID, s.Err)
 	case s.Err == nil && !s.Found && record != nil && record.QuietUntil == nil && isRecent(record.UpdatedAt, w.r.Now()):

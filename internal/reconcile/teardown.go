@@ -111,7 +111,7 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 			if o.row == nil {
 				continue
 			}
-			a.addRemoval(o.row)
+			a.addRemoval(o.row, in.Mode)
 			inv.report(ctx, []Change{*o.row})
 			if o.unfinished {
 				inv.unfinished = append(inv.unfinished, o.row.InstanceID)
@@ -138,14 +138,16 @@ func (a *Answer) addFolders(held *inventory) {
 	a.Places = JoinPlaces(a.Places, placesOf(troubles, nil))
 }
 
-// addRemoval adds a row of a teardown and counts it.
-func (a *Answer) addRemoval(row *Change) {
+// addRemoval adds a row of a teardown, or of a removal by word, and counts it. Mode detect only shows what would be removed.
+func (a *Answer) addRemoval(row *Change, mode Mode) {
 	switch {
 	case row.Reason == Conflicting:
 		a.Summary.Conflicting++
 	case row.failed:
 		a.Summary.Orphaned++
 		a.Summary.Failed++
+	case mode == Detect:
+		a.Summary.Orphaned++
 	default:
 		a.Summary.Orphaned++
 		a.Summary.Corrected++
