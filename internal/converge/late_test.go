@@ -29,6 +29,11 @@ func TestLateValue_IsAwaitedThenRefused(t *testing.T) {
 			tagged, `path "alice_cluster/kv/data/{{ .FQDN }}" { capabilities = ["read"] }`,
 			func(*facts.Instance) {}, func(f *facts.Instance) { f.Tags = map[string]string{"Name": "a.ec2.internal"} }, `no tag "Name": set it`,
 		},
+		"the tag of the name, still empty": {
+			tagged, `path "alice_cluster/kv/data/{{ .FQDN }}" { capabilities = ["read"] }`,
+			func(f *facts.Instance) { f.Tags = map[string]string{"Name": ""} },
+			func(f *facts.Instance) { f.Tags = map[string]string{"Name": "a.ec2.internal"} }, `the tag "Name" of instance ` + idA + " is empty: give it a value",
+		},
 		"the tag of a template": {
 			addressed, `path "alice_cluster/kv/data/{{ .Tag "team" }}" { capabilities = ["read"] }`,
 			func(*facts.Instance) {}, func(f *facts.Instance) { f.Tags = map[string]string{"team": "storage"} }, `no tag "team": set it`,

@@ -40,11 +40,12 @@ func (s *Set) Match(f facts.Instance) (*Profile, error) {
 		f.ID, len(fit), strings.Join(names, ", "))
 }
 
-// fits reports whether an instance meets all conditions.
+// fits reports whether an instance meets all conditions. A value that the instance lacks meets no pattern: an instance without a
+// role does not match "any role". A tag can be present with an empty value, which * matches.
 func (m Match) fits(f facts.Instance) bool {
-	one := func(pattern, value string) bool { return pattern == "" || glob(pattern, value) }
+	one := func(pattern, value string) bool { return pattern == "" || (value != "" && glob(pattern, value)) }
 	some := func(patterns []string, value string) bool {
-		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool { return glob(p, value) })
+		return len(patterns) == 0 || (value != "" && slices.ContainsFunc(patterns, func(p string) bool { return glob(p, value) }))
 	}
 	for key, pattern := range m.Tags {
 		if value, ok := f.Tags[key]; !ok || !glob(pattern, value) {
@@ -58,12 +59,8 @@ func (m Match) fits(f facts.Instance) bool {
 // accountPattern is the form of a pattern of account IDs.
 var accountPattern = facts.NewForm(`^[0-9]*[*][0-9*]*$`, 12)
 
-// glob reports whether a value matches a pattern, in which a * matches any text. An empty value matches no pattern: an instance
-// without a role does not match "any role".
+// glob reports whether a value matches a pattern, in which a * matches any text, also none.
 func glob(pattern, value string) bool {
-	if value == "" {
-		return false
-	}
 	first, rest, globbed := strings.Cut(pattern, "*")
 	if !globbed {
 		return pattern == value

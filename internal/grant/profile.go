@@ -252,7 +252,7 @@ func (p *Profile) check() error {
 	want(p.Auth.TokenMaxTTL >= p.Auth.TokenTTL, "auth.token_max_ttl: is shorter than token_ttl")
 	want(p.Auth.TokenTTL%time.Second == 0 && p.Auth.TokenMaxTTL%time.Second == 0, "auth: TTLs must be whole seconds")
 	for key, pattern := range p.Match.Tags {
-		want(pattern != "", "match.tags: the pattern of %q is empty, and can never match", key)
+		want(pattern != "", `match.tags: the pattern of %q is empty: write "*" for any value, also an empty one`, key)
 	}
 	for _, name := range p.Auth.ExtraPolicies {
 		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q cannot be a policy of an instance", name)
