@@ -95,10 +95,11 @@ func (l *Lookup) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]S
 func (l *Lookup) describeIn(ctx context.Context, p facts.Place, ids []string) map[facts.Ref]Sighting {
 	out := make(map[facts.Ref]Sighting, len(ids))
 	call, err := l.clients.ec2s.At(ctx, p)
+	s := splitter{lookup: l, call: call, place: p, callsLeft: maxSplitCalls}
 	for chunk := range slices.Chunk(ids, maxFilterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {
-			seen, err = l.describeByID(ctx, call, p, chunk)
+			seen, err = s.describe(ctx, chunk)
 		}
 		for _, id := range chunk {
 			ref := facts.Ref{ID: id, Place: p}
@@ -112,25 +113,18 @@ func (l *Lookup) describeIn(ctx context.Context, p facts.Place, ids []string) ma
 	return out
 }
 
-// describeByID looks up to maxFilterValues instances up by the instance-id filter: an unknown ID would fail a whole call by
-// InstanceIds.
-func (l *Lookup) describeByID(ctx context.Context, call describeInstances, p facts.Place, ids []string) (map[string]Sighting, error) {
-	seen := map[string]Sighting{}
-	err := l.list(ctx, call, p, ids, func(page []Sighting) error {
-		for _, s := range page {
-			seen[s.Facts.ID] = s
-		}
-		return nil
-	})
-	return seen, err
-}
-
-// list passes the instances of a place, or those with the given IDs, to each, page by page.
-func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place, ids []string, each func([]Sighting) error) error {
+// filteredBy returns the input for the instances with the given IDs; for all instances if ids is nil. It names the IDs in a
+// filter: an unknown ID would fail a whole call by InstanceIds.
+func filteredBy(ids []string) *ec2.DescribeInstancesInput {
 	input := &ec2.DescribeInstancesInput{MaxResults: aws.Int32(pageSize)}
 	if ids != nil {
 		input.Filters = []types.Filter{{Name: aws.String("instance-id"), Values: ids}}
 	}
+	return input
+}
+
+// list passes the instances of a place that input asks for to each, page by page.
+func (l *Lookup) list(ctx context.Context, call describeInstances, p facts.Place, input *ec2.DescribeInstancesInput, each func([]Sighting) error) error {
 	for {
 		observed := l.now().Round(0) // before the call, since the answer may be older than its arrival
 		page, err := nextPage(ctx, call, input)

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go"
@@ -90,8 +89,7 @@ func isTransient(err error) bool {
 	var answer *smithyhttp.ResponseError
 	noResponse := errorCode(err) == ""
 	failedInEC2 := errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError
-	throttled := retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}.IsErrorThrottle(err) == aws.TrueTernary
-	return noResponse || failedInEC2 || throttled
+	return noResponse || failedInEC2 || isThrottled(err)
 }
 
 func isDenied(err error) bool { return errorCode(err) == "UnauthorizedOperation" }
