@@ -62,7 +62,7 @@ func (s *setup) apply(ctx context.Context) error {
 		}
 	}
 	for _, step := range []func(context.Context) error{
-		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.survey,
+		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.lifetimes, s.survey,
 	} {
 		if err := step(ctx); err != nil {
 			return s.inNamespace(err)
@@ -311,10 +311,33 @@ func (s *setup) write(ctx context.Context, path string, fields, hidden map[strin
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	if answer != nil && len(answer.Warnings) > 0 {
-		return fmt.Errorf("writing %s: vault warns: %s", path, strings.Join(answer.Warnings, "; "))
+	if answer == nil || len(answer.Warnings) == 0 {
+		return nil
 	}
-	return nil
+	return s.heed(ctx, path, fields, answer.Warnings)
+}
+
+// heed prints Vault's warnings after a write as notices. It returns an error if Vault stored another object than was sent.
+func (s *setup) heed(ctx context.Context, path string, fields map[string]any, warnings []string) error {
+	altered, advice := vault.SplitWarnings(warnings)
+	if len(altered) == 0 {
+		var differ []string
+		var err error
+		s.looks.Until(ctx, func() bool {
+			var stored map[string]any
+			stored, err = s.read(ctx, path)
+			differ = grant.Object{Kind: grant.KindGeneric, Path: path, Fields: fields}.Differences(stored)
+			return err == nil && len(differ) == 0
+		})
+		if err != nil {
+			return err
+		}
+		if len(differ) == 0 {
+			s.notice("%s: stored as sent; vault advises: %s", path, strings.Join(advice, "; "))
+			return nil
+		}
+	}
+	return fmt.Errorf("writing %s: vault stored other values than were sent: %s", path, strings.Join(warnings, "; "))
 }
 
 // awaits reports whether path is on a mount that this dry run would have made, so that a read must fail.

@@ -34,8 +34,7 @@ func (c *Converger) certificateTTL(ctx context.Context, old *ledger.Record, g *g
 			if err != nil {
 				return 0, err
 			}
-			config, _ := shown["config"].(map[string]any)
-			if ttl = grant.SecondsOf(config["max_lease_ttl"]); ttl == 0 {
+			if ttl = grant.MountLimit(shown); ttl == 0 {
 				return 0, nil
 			}
 		}

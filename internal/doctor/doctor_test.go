@@ -22,7 +22,7 @@ const identity, mounts = "auth/aws/config/identity", "sys/internal/ui/mounts/"
 // names are the names of all checks of a healthy world, in the report's order.
 var names = []string{
 	"vault", "vault version", "vault namespace", "vault login", "vault rights", "vault bounds",
-	"auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
+	"auth/aws", "lifetimes of auth/aws", "aliases of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
 	"pki owner " + pki, "pki roles " + pki, "names in vault",
 	"aws identity", "member role own account", "iam own account", "ec2 own account us-east-1", "ec2 own account eu-central-1",
 	"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1",
@@ -47,7 +47,7 @@ func TestDoctor_HealthyChecksNeedNoRemedy(t *testing.T) {
 }
 
 func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
-	noVault, noMount, noPKI, noTable := names[:14], names[6:9], names[9:13], names[22:26]
+	noVault, noMount, noPKI, noTable := names[:15], names[6:10], names[10:14], names[23:27]
 	for name, row := range map[string]struct {
 		spoil  func(*world)
 		fails  []string // the first names the cause
@@ -61,21 +61,21 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"a Vault that is too old":    {func(w *world) { w.health.Server.Version = "1.15.6" }, names[1:2], "older than 1.16", "upgrade Vault"},
 		"a detached standby":         {func(w *world) { w.health.Standby, w.health.Detached = true, true }, noVault, "active server", "load balancer"},
 		"a server that ignores namespaces": {
-			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNamespacesIgnored)), names[2:14], "root namespace", "unset VAULT_NAMESPACE",
+			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNamespacesIgnored)), names[2:15], "root namespace", "unset VAULT_NAMESPACE",
 		},
 		"a namespace that does not exist": {
-			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNoNamespace)), names[2:14], "no such namespace", "VAULT_NAMESPACE=team",
+			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNoNamespace)), names[2:15], "no such namespace", "VAULT_NAMESPACE=team",
 		},
 		"a namespace that cannot be looked for": {
-			namespaced(errors.New("looking for the namespace team: status 429")), names[2:14], "429", "vault",
+			namespaced(errors.New("looking for the namespace team: status 429")), names[2:15], "429", "vault",
 		},
 		"the login in a namespace is refused": {
 			func(w *world) { w.options.Namespace, w.loginErr = "team", errors.New("status 403: permission denied") },
-			names[3:14], "permission denied", "infra/vault (VAULT_NAMESPACE=team) with -function-role reconcile=",
+			names[3:15], "permission denied", "infra/vault (VAULT_NAMESPACE=team) with -function-role reconcile=",
 		},
 		"the login is refused": {
 			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
-			names[3:14], "does not belong", "-function-role reconcile=",
+			names[3:15], "does not belong", "-function-role reconcile=",
 		},
 		"a right is missing": {
 			can("alice/pki/k8s/roles/i-00000000000000000", "read", "update"),
@@ -141,10 +141,10 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault"},
 		"STS cannot be reached": {
 			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
-			append([]string{"aws identity", "accounts of auth/aws"}, names[15:22]...), "timeout", "STS",
+			append([]string{"aws identity", "accounts of auth/aws"}, names[16:23]...), "timeout", "STS",
 		},
 		"a member role that does not trust the function": {
-			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[19:22], "not authorised", "MEMBER_ROLE_NAME",
+			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[20:23], "not authorised", "MEMBER_ROLE_NAME",
 		},
 		"IAM denies": {
 			func(w *world) { w.profileErrs[own] = refusal{"AccessDenied"} }, []string{"iam own account"}, "AccessDenied", "allow iam:GetInstanceProfile",
@@ -224,22 +224,30 @@ func TestDoctor_ReportsHarmlessFindingsAsOK(t *testing.T) {
 		check  string
 		says   string
 	}{
-		"lists from 1.21 on":                           {func(w *world) { w.health.Server.Version = "1.21.0" }, "vault version", "together; not_after may exceed"},
-		"lists up to 1.20":                             {func(w *world) { w.health.Server.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
-		"not_after, fixed in 1.20.13":                  {func(w *world) { w.health.Server.Version = "1.20.13" }, "vault version", "not_after is limited"},
-		"not_after, before 1.19.19":                    {func(w *world) { w.health.Server.Version = "1.19.18" }, "vault version", "not_after may exceed"},
-		"not_after, on an old branch":                  {func(w *world) { w.health.Server.Version = "1.18.99" }, "vault version", "not_after may exceed"},
-		"not_after, before 2.0.3":                      {func(w *world) { w.health.Server.Version = "2.0.2" }, "vault version", "not_after may exceed"},
-		"not_after, after 2.0.3":                       {func(w *world) { w.health.Server.Version = "2.1.0" }, "vault version", "not_after is limited"},
-		"a version newer than the tests ran on":        {func(w *world) { w.health.Server.Version = "1.22.0" }, "vault version", "never ran on this version"},
-		"external IDs from 1.17 on":                    {func(w *world) { w.health.Server.Version = "1.16.3" }, "vault version", "no external_id"},
-		"OpenBao":                                      {openBao("2.5.5"), "vault version", "OpenBao 2.5.5; OpenBao is not a supported server"},
-		"OpenBao's differences":                        {openBao("2.5.5"), "vault version", "an empty not_after is refused"},
-		"OpenBao newer than the tests ran on":          {openBao("2.6.0"), "vault version", "OpenBao 2.6.0; the tests never ran on this version"},
-		"an unknown version":                           {func(w *world) { w.health.Server.Version = "next" }, "vault version", `"next"`},
-		"the root namespace":                           {func(*world) {}, "vault namespace", "root namespace"},
-		"a namespace":                                  {func(w *world) { w.options.Namespace = "team" }, "vault namespace", "in the namespace team"},
-		"a standby":                                    {func(w *world) { w.health.Standby = true }, "vault", "standby"},
+		"lists from 1.21 on":                    {func(w *world) { w.health.Server.Version = "1.21.0" }, "vault version", "together; not_after may exceed"},
+		"lists up to 1.20":                      {func(w *world) { w.health.Server.Version = "1.20.4+ent" }, "vault version", "compared as a whole"},
+		"not_after, fixed in 1.20.13":           {func(w *world) { w.health.Server.Version = "1.20.13" }, "vault version", "not_after is limited"},
+		"not_after, before 1.19.19":             {func(w *world) { w.health.Server.Version = "1.19.18" }, "vault version", "not_after may exceed"},
+		"not_after, on an old branch":           {func(w *world) { w.health.Server.Version = "1.18.99" }, "vault version", "not_after may exceed"},
+		"not_after, before 2.0.3":               {func(w *world) { w.health.Server.Version = "2.0.2" }, "vault version", "not_after may exceed"},
+		"not_after, after 2.0.3":                {func(w *world) { w.health.Server.Version = "2.1.0" }, "vault version", "not_after is limited"},
+		"a version newer than the tests ran on": {func(w *world) { w.health.Server.Version = "1.22.0" }, "vault version", "never ran on this version"},
+		"external IDs from 1.17 on":             {func(w *world) { w.health.Server.Version = "1.16.3" }, "vault version", "no external_id"},
+		"OpenBao":                               {openBao("2.5.5"), "vault version", "OpenBao 2.5.5; OpenBao is not a supported server"},
+		"OpenBao's differences":                 {openBao("2.5.5"), "vault version", "an empty not_after is refused"},
+		"OpenBao newer than the tests ran on":   {openBao("2.6.0"), "vault version", "OpenBao 2.6.0; the tests never ran on this version"},
+		"an unknown version":                    {func(w *world) { w.health.Server.Version = "next" }, "vault version", `"next"`},
+		"the root namespace":                    {func(*world) {}, "vault namespace", "root namespace"},
+		"a namespace":                           {func(w *world) { w.options.Namespace = "team" }, "vault namespace", "in the namespace team"},
+		"a standby":                             {func(w *world) { w.health.Standby = true }, "vault", "standby"},
+		"tokens that the mount ends early": {
+			holds(mounts+"auth/aws", "config", map[string]any{"max_lease_ttl": json.Number("3600")}), "lifetimes of auth/aws",
+			"ends tokens after 1h, its max_lease_ttl, and token_max_ttl is longer (up to 24h) in alice-p0, alice-p1: their instances log in again earlier. To change that: vault auth tune -max-lease-ttl=24h aws/, or a lower token_max_ttl",
+		},
+		"tokens that the mount does not end early": {
+			holds(mounts+"auth/aws", "config", map[string]any{"max_lease_ttl": json.Number("86400")}), "lifetimes of auth/aws", "it shortens no token_max_ttl",
+		},
+		"a mount that shows no lifetime":               {holds(mounts+"auth/aws", "config", nil), "lifetimes of auth/aws", "does not show its max_lease_ttl"},
 		"the alias by role_id":                         {holds(identity, "ec2_alias", "role_id"), "aliases of auth/aws", "cannot find the entities"},
 		"an iam_alias that no profile uses":            {holds(identity, "iam_alias", "unique_id"), "aliases of auth/aws", "unique_id"},
 		"a PKI mount whose type cannot be read":        {fails(mounts+pki, err403), "pki " + pki, "could not be read"},
@@ -277,6 +285,19 @@ func TestDoctor_TypeIAMNeedsRoleIDAlias(t *testing.T) {
 	w.objects[identity]["iam_alias"] = "unique_id"
 	if c := check(t, w.examine(t), "aliases of auth/aws"); c.OK || !strings.Contains(c.Detail, "iam_alias=unique_id") {
 		t.Errorf("with unique_id all instances of an IAM role share one identity: want a failed check, got %+v", c)
+	}
+}
+
+// Vault revokes a leased certificate when its lease ends, which the mount's max_lease_ttl bounds.
+func TestDoctor_FindsLeasesThatEndBeforeCertificates(t *testing.T) {
+	w := healthy(t)
+	w.options.Profiles = loadWith(t, `{"max_ttl": "24h", "generate_lease": true}`, "ec2", "arn:aws:iam::*:role/alice-worker")
+	for limit, ok := range map[string]bool{"86400": true, "3600": false} {
+		w.objects[mounts+pki]["config"] = map[string]any{"max_lease_ttl": json.Number(limit)}
+		c := check(t, w.examine(t), "leases "+pki)
+		if c.OK != ok || (!ok && (!strings.Contains(c.Detail, "revokes their certificates while they are in use") || !strings.Contains(c.Remedy, "vault secrets tune -max-lease-ttl=24h "+pki+"/"))) {
+			t.Errorf("max_lease_ttl of %s seconds and max_ttl of 24h: want ok %v, got %+v", limit, ok, c)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ func (d Doctor) authSteps(login, own *step) []*step {
 	mounted := &step{name: auth, needs: []*step{login}, check: d.authMount}
 	return []*step{
 		mounted,
+		{name: "lifetimes of " + auth, needs: []*step{mounted}, check: d.tokenLifetimes},
 		{name: "aliases of " + auth, needs: []*step{mounted}, check: d.aliases},
 		{name: "accounts of " + auth, needs: []*step{mounted, own}, check: d.accountsOfVault},
 	}
@@ -29,6 +30,22 @@ func (d Doctor) authMount(ctx context.Context) finding {
 		return bad("set VAULT_AUTH_MOUNT to a mount of type aws", "%s is of type %v", auth, kind)
 	}
 	return good("%s is of type aws", auth)
+}
+
+// tokenLifetimes names the profiles whose tokens the auth mount ends early, which does no harm.
+func (d Doctor) tokenLifetimes(ctx context.Context) finding {
+	shown, err := d.Objects.Read(ctx, grant.MountInfoPath(grant.AuthMountPath(d.AuthMount)))
+	if err != nil {
+		return bad(d.remedyFor(err), "%v", err)
+	}
+	limit := grant.MountLimit(shown)
+	if limit == 0 {
+		return good("%s does not show its max_lease_ttl", grant.AuthMountPath(d.AuthMount))
+	}
+	if capped, is := d.Profiles.CapTokens(limit); is {
+		return good("%s", capped.OnTokens(d.AuthMount))
+	}
+	return good("max_lease_ttl is %s: it shortens no token_max_ttl", grant.Short(limit))
 }
 
 // aliases checks the alias settings of the auth mount. A removal cuts live tokens by the entity behind the alias, so each alias
@@ -113,6 +130,9 @@ func (d Doctor) pkiSteps(login *step) []*step {
 			return &step{name: name + " " + mount, needs: []*step{mounted}, check: func(ctx context.Context) finding { return check(ctx, mount) }}
 		}
 		steps = append(steps, mounted, checkOf("acme", d.acme), checkOf("pki owner", d.pkiOwner), checkOf("pki roles", d.pkiRoles))
+		if d.Profiles.HasLeases(mount) {
+			steps = append(steps, checkOf("leases", d.leases))
+		}
 	}
 	return steps
 }
@@ -158,4 +178,20 @@ func (d Doctor) acme(ctx context.Context, mount string) finding {
 			"ACME is enabled on %s: it needs no token, so no policy applies to it, and it issues from the roles %v (all of them by default)", mount, data["allowed_roles"])
 	}
 	return good("ACME is disabled on %s", mount)
+}
+
+// leases checks that no certificate is revoked by the end of its lease while it is in use.
+func (d Doctor) leases(ctx context.Context, mount string) finding {
+	shown, err := d.Objects.Read(ctx, grant.MountInfoPath(mount))
+	if err != nil {
+		return good("not checked: %v", err)
+	}
+	limit := grant.MountLimit(shown)
+	if limit == 0 {
+		return good("%s does not show its max_lease_ttl", mount)
+	}
+	if capped, is := d.Profiles.CapLeases(mount, limit); is {
+		return bad(capped.LeaseRemedy(mount), "%s", capped.OnLeases(mount))
+	}
+	return good("max_lease_ttl is %s: no leased certificate is revoked before its end", grant.Short(limit))
 }

@@ -2,6 +2,7 @@ package doctor_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -92,7 +93,7 @@ func healthy(t *testing.T) *world {
 	w := &world{
 		health: vault.Health{Server: vault.Server{Product: vault.HashiCorp, Version: "1.21.8"}, Initialized: true},
 		objects: map[string]map[string]any{
-			mounts + "auth/aws": {"type": "aws", "accessor": "auth_aws_1"},
+			mounts + "auth/aws": {"type": "aws", "accessor": "auth_aws_1", "config": map[string]any{"max_lease_ttl": json.Number("2764800")}},
 			mounts + pki:        {"type": "pki", "description": "nodes; " + grant.MountMark("alice")},
 			identity: {
 				"ec2_alias": "instance_id", "iam_alias": "role_id",
@@ -125,6 +126,12 @@ func healthy(t *testing.T) *world {
 // load returns a set of profiles, one for each role.
 func load(t *testing.T, auth string, roles ...string) *grant.Set {
 	t.Helper()
+	return loadWith(t, `{"max_ttl": "24h"}`, auth, roles...)
+}
+
+// loadWith is load with a template of the PKI roles.
+func loadWith(t *testing.T, template, auth string, roles ...string) *grant.Set {
+	t.Helper()
 	files := fstest.MapFS{}
 	for i, role := range roles {
 		folder := fmt.Sprintf("p%d", i)
@@ -138,7 +145,7 @@ outputs:
   - {name: kubelet, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
 `, i, role, auth))}
 		files[folder+"/policy.hcl.tmpl"] = &fstest.MapFile{Data: []byte(`{{ pkiAccess "kubelet" }}`)}
-		files[folder+"/role.json.tmpl"] = &fstest.MapFile{Data: []byte(`{"max_ttl": "24h"}`)}
+		files[folder+"/role.json.tmpl"] = &fstest.MapFile{Data: []byte(template)}
 	}
 	set, err := grant.Load(files)
 	if err != nil {

@@ -49,6 +49,7 @@ type Profile struct {
 	reserved *reservations   // the names of the whole set's profiles
 	accessed map[string]bool // the pki-role outputs that some policy names by pkiAccess
 	rules    Rules
+	leased   map[string]time.Duration // the longest lifetime of a leased certificate, by the output of its role
 }
 
 // Match has the conditions that an instance must meet. Every instance meets an empty condition. A * matches any text.

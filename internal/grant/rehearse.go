@@ -27,7 +27,8 @@ func (p *Profile) rehearse() error {
 	}
 	r := rendering{profile: p, values: v, identities: map[string]identity{}, guard: withGuard}
 	for _, o := range p.Outputs {
-		_, _, err := r.object(o)
+		object, _, err := r.object(o)
+		p.lease(o.Name, object)
 		if broken := (*ruleError)(nil); errors.As(err, &broken) {
 			p.bar(fmt.Errorf("output %s, rendered for an invented instance: %w", o.Name, err))
 			continue

@@ -8,8 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -32,7 +31,7 @@ type Options struct {
 	// Observe is called after each request with its duration and whether Vault refused it because of a rate limit; nil: not
 	// called.
 	Observe func(took time.Duration, throttled bool)
-	// Log receives a line for each token that could not be renewed; nil: none.
+	// Log receives a line for each token that could not be renewed, and for each new advice of Vault; nil: none.
 	Log *slog.Logger
 	// Now returns the time; nil: time.Now.
 	Now func() time.Time
@@ -43,6 +42,7 @@ type Options struct {
 // which it asks again. Every error has a fault kind and names the operation and the path; none holds a token or a request body.
 type Client struct {
 	session *session
+	advised sync.Map // the advice that was logged
 }
 
 // New makes a Client. It contacts Vault only when it is first used.
@@ -90,8 +90,8 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	return data, nil
 }
 
-// Write writes fields to path. A warning of Vault is an error: Vault only warns when it drops a field that it does not know, and
-// then holds another object than was sent. The error names the server's version then, for which it asks the server.
+// Write writes fields to path. A warning that Vault stored another object than was sent is an error of kind Refuse. It names the
+// server's version where Vault dropped a field, for which it asks the server. Any other warning is logged: see SplitWarnings.
 func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
 	_, err := c.write(ctx, writing, path, asDigits(path, fields))
 	if !errors.Is(err, errIgnored) {
@@ -112,31 +112,11 @@ func (c *Client) write(ctx context.Context, operation, path string, fields map[s
 			return err
 		}
 		data = secret.Data
-		return warningsError(secret.Warnings)
+		altered, advice := SplitWarnings(secret.Warnings)
+		c.advise(ctx, path, advice)
+		return alteredError(altered)
 	})
 	return data, err
-}
-
-// errIgnored marks the error of a write of which the server dropped a field.
-var errIgnored = errors.New("the server ignored fields")
-
-// warningsError returns an error for Vault's warnings; nil if there are none, or only advice against an intended setting. It is
-// errIgnored of kind Refuse if Vault dropped a field, since it will again. Otherwise its kind is Retry, since other warnings
-// concern Vault's own state.
-func warningsError(warnings []string) error {
-	const (
-		dropped = "Endpoint ignored"                           // vault/sdk, framework.Backend.HandleRequest
-		advice  = "it is encouraged to disable generate_lease" // on generate_lease, which a revocation by PKI role needs
-	)
-	faults := slices.DeleteFunc(slices.Clone(warnings), func(w string) bool { return strings.HasPrefix(w, advice) })
-	text := strings.Join(faults, "; ")
-	switch {
-	case len(faults) == 0:
-		return nil
-	case slices.ContainsFunc(faults, func(w string) bool { return strings.HasPrefix(w, dropped) }):
-		return fault.New(fault.Refuse, fmt.Errorf("%w: %s", errIgnored, text))
-	}
-	return fault.Retryf("vault warns: %s", text)
 }
 
 // Delete deletes the object at path. An object or mount that does not exist counts as deleted.

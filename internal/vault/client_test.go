@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -205,22 +206,38 @@ func TestToken_RefusedIsReplacedOnce(t *testing.T) {
 	}
 }
 
-func TestWarning_IsAFaultUnlessAdvice(t *testing.T) {
+func TestWarning_IsAFaultIfTheObjectIsAltered(t *testing.T) {
 	for name, row := range map[string]struct {
 		warning string
 		failed  bool
-		kind    fault.Kind
 	}{
-		"a dropped parameter is refused, since Vault will drop it again": {"Endpoint ignored these unrecognized parameters: [ttl_max]", true, fault.Refuse},
-		"a warning about Vault's state is retried":                       {"Issuing Certificate was set to default, but no default issuing certificate is currently set", true, fault.Retry},
-		"advice on leases is no fault":                                   {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false, 0},
+		"a dropped parameter":              {"Endpoint ignored these unrecognized parameters: [ttl_max]", true},
+		"a parameter taken from the path":  {"Endpoint replaced the value of these parameters with the values captured from the endpoint's path: [name]", true},
+		"one of two parameters is ignored": {"mutually exclusive values no_store=true and generate_lease=true were both specified; no_store=true takes priority", true},
+		"a lifetime that the mount caps": {
+			"Given max ttl of 86400 seconds greater than current mount/system default of 3600 seconds; max ttl will be capped at login time", false,
+		},
+		"an issuer that does not exist yet": {"Issuing Certificate was set to default, but no default issuing certificate (configurable at /config/issuers) is currently set", false},
+		"advice on leases":                  {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false},
+		"an unknown one":                    {"the moon is full", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, c := newServer(t)
-			s.answer("some/path", 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
-			err := c.Write(t.Context(), "some/path", map[string]any{"ttl_max": "1h"})
-			if (err != nil) != row.failed || (err != nil && (fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.warning))) {
-				t.Errorf("want a fault (%v) of kind %s that repeats the warning, got %v", row.failed, row.kind, err)
+			s, _ := newServer(t)
+			var log strings.Builder
+			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			for _, path := range []string{"some/path", "some/other"} {
+				s.answer(path, 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
+				err := c.Write(t.Context(), path, map[string]any{"ttl_max": "1h"})
+				if (err != nil) != row.failed || (err != nil && (fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), row.warning))) {
+					t.Errorf("want a refusal (%v) that repeats the warning, since Vault will store the same again; got %v", row.failed, err)
+				}
+			}
+			want := 1
+			if row.failed {
+				want = 0
+			}
+			if n := strings.Count(log.String(), "with advice"); n != want {
+				t.Errorf("want %d lines for advice that is the same for every instance, got %d: %s", want, n, log.String())
 			}
 		})
 	}
