@@ -16,7 +16,7 @@ var (
 	testName = regexp.MustCompile(`\b(?:Test|Fuzz|Benchmark)[A-Z0-9_]\w*`)
 	testFile = regexp.MustCompile(`\b\w+_test\.go\b`)
 	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`)
-	codeFile = regexp.MustCompile(`\b(?:internal|infra|functions|templates)(?:/[\w.-]+)+\.\w+\b`)
+	codeFile = regexp.MustCompile(`(?:^|[^\w/.-]|\.\./)((?:internal|infra|functions|templates)(?:/[\w.-]+)+\.\w+)\b`) // not below another folder
 	quoted   = regexp.MustCompile(`"([A-Za-z][^"$\n]* [^"$\n]*)"`) // of two words or more
 )
 
@@ -79,7 +79,8 @@ func TestPages_NameOnlyFilesThatExist(t *testing.T) {
 	named := map[string]int{}
 	for path, text := range files(t, ".md") {
 		for i, line := range strings.Split(string(text), "\n") {
-			for _, file := range codeFile.FindAllString(line, -1) {
+			for _, found := range codeFile.FindAllStringSubmatch(line, -1) {
+				file := found[1]
 				named[path]++
 				if _, err := os.Stat(file); err != nil {
 					t.Errorf("%s:%d names %s: %v", path, i+1, file, err)

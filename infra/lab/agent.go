@@ -33,6 +33,10 @@ type AgentOptions struct {
 	// instance's own.
 	SeenAs   string
 	Metadata fleet.MetadataOptions
+	// Files replace files of infra/instance or add to them, by path without the leading slash.
+	Files map[string]string
+	// Env replaces variables of the unit, as lines of vault.env do.
+	Env []string
 }
 
 // agentRules are the rules of the shipped unit, where this machine can apply them.
@@ -45,8 +49,9 @@ type agentRules struct {
 // the owner of the files they write. Its connections to Vault come from the instance's address. As root on Linux, it runs under
 // the shipped unit's capabilities and mounts.
 type Agent struct {
-	Root     string // the folder that replaces / on the instance
-	Metadata *fleet.Metadata
+	Root      string // the folder that replaces / on the instance
+	VaultAddr string // Vault's address for this instance
+	Metadata  *fleet.Metadata
 
 	world    *World
 	options  AgentOptions
@@ -87,13 +92,15 @@ func (w *World) NewAgent(i fleet.Instance, o AgentOptions) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing Vault Agent on %s: %w", i.ID, err), a.Close())
 	}
+	a.VaultAddr = "https://" + a.forward.Addr().String()
 	a.env = append(os.Environ(),
 		"PATH="+a.path("usr/bin")+":"+os.Getenv("PATH"),
 		"AWS_EC2_METADATA_V1_DISABLED=true", "AWS_EC2_METADATA_SERVICE_ENDPOINT="+a.Metadata.URL,
-		"VAULT_ADDR=https://"+a.forward.Addr().String(), "VAULT_CACERT="+a.path("etc/vault-agent/vault-ca.pem"), "VAULT_NAMESPACE="+w.VaultNamespace,
+		"VAULT_ADDR="+a.VaultAddr, "VAULT_CACERT="+a.path("etc/vault-agent/vault-ca.pem"), "VAULT_NAMESPACE="+w.VaultNamespace,
 		"VAULT_AUTH_MOUNT="+w.AuthMount, "VAULT_IAM_SERVER_ID="+ServerID, "VAULT_STS_REGION="+w.Region,
 		"RUNTIME_DIRECTORY="+a.path("run/vault-agent"), "STATE_DIRECTORY="+a.path("var/lib/vault-agent"),
 	)
+	a.env = append(a.env, o.Env...)
 	if o.IAM {
 		a.env = append(a.env, "VAULT_AUTH_TYPE=iam",
 			"AWS_CONTAINER_CREDENTIALS_FULL_URI="+a.Metadata.CredentialsURL, "AWS_CONTAINER_AUTHORIZATION_TOKEN="+a.Metadata.CredentialsToken)
@@ -116,30 +123,13 @@ func (a *Agent) layOut() error {
 		return err
 	}
 	shipped := filepath.Join(a.world.workspace.RepoRoot, "infra", "instance")
+	etc := [2]string{`"/etc/`, `"` + a.path("etc") + "/"}
 	moved := strings.NewReplacer(
-		`"/etc/`, `"`+a.path("etc")+"/",
+		etc[0], etc[1],
 		`user        = "etcd"`, `user = "`+owner.Username+`"`, `group       = "etcd"`, `group = "`+group.Name+`"`,
 	)
 	for _, part := range []string{"etc/vault-agent", "usr/local/lib/vault-agent"} {
-		err := filepath.WalkDir(filepath.Join(shipped, part), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			text, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			relative, err := filepath.Rel(shipped, path)
-			if err != nil {
-				return err
-			}
-			info, err := d.Info()
-			if err != nil {
-				return err
-			}
-			return write(a.path(relative), moved.Replace(string(text)), info.Mode())
-		})
-		if err != nil {
+		if err := a.copyShipped(shipped, part, moved); err != nil {
 			return err
 		}
 	}
@@ -157,10 +147,40 @@ func (a *Agent) layOut() error {
 			return err
 		}
 	}
-	return errors.Join(
+	if err := errors.Join(
 		write(a.path("etc/vault-agent/vault-ca.pem"), a.world.VaultCAPEM, 0o644),
 		write(a.path("usr/bin/systemctl"), "#!/bin/sh\necho \"$*\" >>'"+a.path("run/vault-agent/systemctl")+"'\n", 0o755),
-	)
+	); err != nil {
+		return err
+	}
+	for path, text := range a.options.Files {
+		if err := write(a.path(path), strings.ReplaceAll(text, etc[0], etc[1]), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyShipped copies a folder of infra/instance below the root, with its texts changed.
+func (a *Agent) copyShipped(shipped, folder string, change *strings.Replacer) error {
+	return filepath.WalkDir(filepath.Join(shipped, folder), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(shipped, path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		return write(a.path(relative), change.Replace(string(text)), info.Mode())
+	})
 }
 
 func write(path, text string, mode fs.FileMode) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
@@ -19,6 +20,15 @@ import (
 )
 
 const stateLimit = 20 * time.Second
+
+// Page returns the text of a page of docs.
+func (w *World) Page(name string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(w.workspace.RepoRoot, "docs", name))
+	if err != nil {
+		return "", fmt.Errorf("reading the page: %w", err)
+	}
+	return string(text), nil
+}
 
 // ObjectsOf returns every path in Vault with an instance's ID, sorted: policies, auth role, accesslist entry, the objects
 // at the profiles' output paths, and identity entities. It lists with the root token and does not read the ledger.
