@@ -71,7 +71,7 @@ func (c *compiler) body(o *Output) {
 	if o.Type == KindPKIRole && len(o.body.fields) == 0 {
 		// The rehearsal reports its faults.
 		if given, err := o.body.execute(values{}, nil); err == nil {
-			o.free, _ = freePKIFields(given)
+			o.free, _ = freePKIFields(given, c.profile.rules)
 		}
 	}
 }

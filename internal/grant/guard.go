@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // capabilities are those that a template may grant. The others, sudo, root, subscribe and recover, reach beyond their path.
@@ -80,10 +82,47 @@ func (b bounds) checkRule(r rule) error {
 	if err := checkWildcards(r.Allowed); err != nil {
 		return err
 	}
+	if err := checkWrapping(r); err != nil {
+		return err
+	}
 	if err := b.checkPKI(r); err != nil {
 		return err
 	}
 	return b.checkNamespaces(r.Path)
+}
+
+// checkWrapping returns an error for wrapping TTLs that Vault refuses.
+// https://developer.hashicorp.com/vault/docs/concepts/policies#required-response-wrapping-ttls
+func checkWrapping(r rule) error {
+	least, isLeast := wrappingTTL(r.MinWrapping)
+	most, isMost := wrappingTTL(r.MaxWrapping)
+	switch {
+	case !isLeast:
+		return breaksRule(`min_wrapping_ttl: %v is no duration: write one such as "5m"`, r.MinWrapping)
+	case !isMost:
+		return breaksRule(`max_wrapping_ttl: %v is no duration: write one such as "5m"`, r.MaxWrapping)
+	case least > 0 && most > 0 && most < least:
+		return breaksRule("max_wrapping_ttl is %s, shorter than min_wrapping_ttl (%s), which Vault refuses", most, least)
+	}
+	return nil
+}
+
+// wrappingTTL returns a duration in one of the forms that Vault reads in a policy: seconds, "300", "5m" or "2d"; 0 for nil.
+func wrappingTTL(v any) (d time.Duration, ok bool) {
+	seconds, isNumber := v.(int)
+	if text, isText := v.(string); isText {
+		days, isDays := strings.CutSuffix(text, "d")
+		n, err := strconv.Atoi(days)
+		switch {
+		case err != nil:
+			d, err = time.ParseDuration(text)
+			return d, err == nil && d >= 0
+		case isDays:
+			n *= 24 * 60 * 60
+		}
+		seconds, isNumber = n, true
+	}
+	return time.Duration(seconds) * time.Second, (v == nil || isNumber) && seconds >= 0
 }
 
 // checkWildcards returns an error for an allowed value with a wildcard, also inside a list.

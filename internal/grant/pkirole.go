@@ -104,8 +104,8 @@ func pkiRoleFields(free map[string]any, id identity) map[string]any {
 }
 
 // freePKIFields returns all free fields of a PKI role, with the values of a rendered template. It fails for an unknown field, a
-// locked field, and a value of another type than Vault's.
-func freePKIFields(text string) (map[string]any, error) {
+// locked field, a value of another type than Vault's, and the faults of checkRoleFields. Each fault has its line.
+func freePKIFields(text string, rules Rules) (map[string]any, error) {
 	given, err := decodeObject(text)
 	if err != nil {
 		return nil, err
@@ -114,17 +114,24 @@ func freePKIFields(text string) (map[string]any, error) {
 	maps.Copy(locked, optionalLocks(identity{}))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ours := locked[name]; ours {
-			return nil, fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names and ip_addresses: remove it", name)
+			return nil, atLine(fieldLine(text, name), fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names and ip_addresses: remove it", name))
 		}
 		standard, known := fields[name]
 		if !known {
-			return nil, fmt.Errorf("unknown field %q", name)
+			return nil, atLine(fieldLine(text, name), fmt.Errorf("unknown field %q", name))
 		}
 		value, err := sameType(standard, given[name])
 		if err != nil {
-			return nil, fmt.Errorf("field %q: %w", name, err)
+			return nil, atLine(fieldLine(text, name), fmt.Errorf("field %q: %w", name, err))
 		}
 		fields[name] = value
+	}
+	faults := checkDoubled(text)
+	for _, f := range checkRoleFields(fields, rules.MaxTTL) {
+		faults = append(faults, atLine(fieldLine(text, f.field), f.err))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
 	}
 	return fields, nil
 }
@@ -134,7 +141,7 @@ func decodeObject(text string) (map[string]any, error) {
 	d := json.NewDecoder(bytes.NewReader([]byte(text)))
 	var object map[string]any
 	if err := d.Decode(&object); err != nil {
-		return nil, fmt.Errorf("not a JSON object: %w", err)
+		return nil, atSyntaxError(text, err)
 	}
 	if object == nil {
 		return nil, fmt.Errorf("not a JSON object: null")

@@ -87,7 +87,7 @@ func parseRule(item *ast.ObjectItem) (rule, error) {
 	return r, nil
 }
 
-// lineError is a fault at a line of a rendered policy, counted from 1.
+// lineError is a fault at a line of a rendered template, counted from 1.
 type lineError struct {
 	line int
 	err  error
@@ -98,6 +98,25 @@ func atLine(line int, err error) error { return &lineError{line: line, err: err}
 
 func (e *lineError) Error() string { return fmt.Sprintf("line %d: %v", e.line, e.err) }
 func (e *lineError) Unwrap() error { return e.err }
+
+// inTemplate returns the error of a rendered text with the template's file, and with the line of the template where the error has
+// one; nil for nil. Joined errors have one each.
+func inTemplate(file, text string, blocks []string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, inTemplate(file, text, blocks, e))
+		}
+		return errors.Join(all...)
+	}
+	if at := (*lineError)(nil); errors.As(err, &at) {
+		return fmt.Errorf("%s:%d: %w", file, templateLine(text, blocks, at.line), at.err)
+	}
+	return fmt.Errorf("%s, rendered: %w", file, err)
+}
 
 // templateLine returns the line of a template for a line of its rendered text. Each block of a generated rule is one line of the
 // template. Lines after a range or an if are counted as rendered.

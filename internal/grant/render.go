@@ -247,17 +247,11 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	switch o.Type {
 	case KindPolicy:
 		object, shape, err := r.policy(o, text, blocks, generated)
-		if at := (*lineError)(nil); errors.As(err, &at) {
-			return Object{}, nil, fmt.Errorf("%s:%d: %w", o.body.file, templateLine(text, blocks, at.line), at.err)
-		}
-		if err != nil {
-			return Object{}, nil, fmt.Errorf("%s, rendered: %w", o.body.file, err)
-		}
-		return object, shape, nil
+		return object, shape, inTemplate(o.body.file, text, blocks, err)
 	case KindPKIRole:
-		fields, err := freePKIFields(text)
+		fields, err := freePKIFields(text, r.profile.rules)
 		if err != nil {
-			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
+			return Object{}, nil, inTemplate(o.body.file, text, nil, err)
 		}
 		object, err := r.pkiRole(o, fields)
 		if err != nil || !r.guard {
@@ -273,11 +267,11 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 		}
 		fields, err := decodeObject(text)
 		if err != nil {
-			return Object{}, nil, fmt.Errorf("%s: %w", o.body.file, err)
+			return Object{}, nil, inTemplate(o.body.file, text, nil, err)
 		}
 		for _, name := range onlyPKI() {
 			if _, ok := fields[name]; ok {
-				return Object{}, nil, fmt.Errorf("%s: the field %q is one of a PKI role: use type pki-role, which locks it", o.Template, name)
+				return Object{}, nil, fmt.Errorf("%s:%d: the field %q is one of a PKI role: use type pki-role, which locks it", o.body.file, fieldLine(text, name), name)
 			}
 		}
 		return Object{Kind: KindGeneric, Path: path, Fields: fields}, jsonShape("", fields), nil
@@ -290,25 +284,8 @@ func (r *rendering) path(o Output) string {
 }
 
 func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
-	if err := r.checkTTL(o, free); err != nil {
-		return Object{}, err
-	}
 	id, err := r.identity(o.Name)
 	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id), Optional: optionalLocks(id)}, err
-}
-
-// checkTTL returns an error if certificates of a role can live longer than the rules allow. A role without max_ttl would have the
-// mount's, which is often years.
-func (r *rendering) checkTTL(o Output, free map[string]any) error {
-	seconds, _ := free["max_ttl"].(int64)
-	longest := r.profile.rules.MaxTTL
-	switch ttl := time.Duration(seconds) * time.Second; {
-	case seconds == 0:
-		return breaksRule("%s: max_ttl is required: without it a certificate lives as long as the PKI mount allows", o.Template)
-	case seconds > int64(longest/time.Second):
-		return breaksRule("%s: max_ttl is %s, longer than MAX_CERTIFICATE_TTL (%s)", o.Template, ttl, longest)
-	}
-	return nil
 }
 
 func (r *rendering) policy(o Output, text string, blocks []string, generated map[string]rule) (Object, []string, error) {
