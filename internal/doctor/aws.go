@@ -13,8 +13,11 @@ const ownAccountName = "own account"
 
 func (d Doctor) identity(ctx context.Context) finding {
 	own, err := d.AWS.Account(ctx)
-	if err != nil {
-		return bad("let the function reach STS: by a NAT gateway or an endpoint for STS in the function's subnets", "%v", err)
+	switch {
+	case isUnreached(err):
+		return bad(d.routeTo("sts", d.Region), "%v", err)
+	case err != nil:
+		return bad("run the doctor again; if it stays, look at the function's role", "%v", err)
 	}
 	return good("the function runs in account %s", own)
 }
@@ -84,11 +87,19 @@ func (d Doctor) memberRole(ctx context.Context, account string) finding {
 }
 
 func (d Doctor) instanceProfiles(ctx context.Context, account string) finding {
+	needing := d.profilesNeedingRole()
+	if len(needing) == 0 {
+		return good("not asked: no profile needs the IAM role of an instance")
+	}
 	account, err := d.resolve(ctx, account)
 	if err == nil {
 		err = d.AWS.TryProfiles(ctx, account)
 	}
-	if err != nil {
+	switch {
+	case isUnreached(err):
+		return bad("IAM has an endpoint only in the region of its control plane (us-east-1): give the function's subnets a NAT gateway or a transit gateway to there, "+
+			"or let no profile need the IAM role ("+network+"). These need it: "+abbreviate(needing), "%v", err)
+	case err != nil:
 		return bad(callRemedy(err, "iam:GetInstanceProfile"), "%v", err)
 	}
 	return good("iam:GetInstanceProfile is allowed in account %s", account)
@@ -100,7 +111,10 @@ func (d Doctor) instances(ctx context.Context, p facts.Place) finding {
 	if err == nil {
 		err = d.AWS.TryInstances(ctx, p)
 	}
-	if err != nil {
+	switch {
+	case isUnreached(err):
+		return bad(d.routeTo("ec2", p.Region), "%v", err)
+	case err != nil:
 		return bad(callRemedy(err, "ec2:DescribeInstances"), "%v", err)
 	}
 	return good("ec2:DescribeInstances is allowed in %s", p.Name())

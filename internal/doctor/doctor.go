@@ -65,6 +65,10 @@ type Options struct {
 	AWS     AWS
 	Table   Table
 	Ledger  Ledger
+	// Region is the function's own.
+	Region string
+	// Services are the services that no other check calls.
+	Services []Service
 	// Places are the deployment's accounts and regions; an empty account is the function's own.
 	Places   []facts.Place
 	Profiles *grant.Set
@@ -157,6 +161,7 @@ func (d Doctor) steps() []*step {
 	steps = append(steps, d.pkiSteps(login)...)
 	steps = append(steps, &step{name: "names in vault", needs: []*step{login}, check: d.foreignNames}, own)
 	steps = append(steps, d.placeSteps(own)...)
+	steps = append(steps, d.serviceSteps()...)
 	steps = append(steps, d.tableSteps()...)
 	steps = append(steps,
 		&step{name: "profiles", check: d.loaded},

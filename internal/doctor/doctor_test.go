@@ -140,8 +140,27 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"the policies cannot be listed":             {fails("sys/policies/acl", err403), []string{"names in vault"}, "403", "infra/vault"},
 		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault"},
 		"STS cannot be reached": {
-			func(w *world) { w.accountErr = errors.New("dial tcp: i/o timeout") },
-			append([]string{"aws identity", "accounts of auth/aws"}, names[16:23]...), "timeout", "STS",
+			func(w *world) { w.accountErr = noRoute("sts.us-east-1") },
+			append([]string{"aws identity", "accounts of auth/aws"}, names[16:23]...), "timeout", "interface endpoint com.amazonaws.us-east-1.sts",
+		},
+		"STS refuses to say who the function is": {
+			func(w *world) { w.accountErr = refusal{"InvalidClientTokenId"} },
+			append([]string{"aws identity", "accounts of auth/aws"}, names[16:23]...), "InvalidClientTokenId", "the function's role",
+		},
+		"EC2 cannot be reached in the function's region": {
+			func(w *world) {
+				w.instancesErrs[facts.Place{Account: own, Region: "us-east-1"}] = noRoute("ec2.us-east-1")
+			},
+			[]string{"ec2 own account us-east-1"}, "timeout", "interface endpoint com.amazonaws.us-east-1.ec2",
+		},
+		"EC2 cannot be reached in another region": {
+			func(w *world) {
+				w.instancesErrs[facts.Place{Account: own, Region: "eu-central-1"}] = noRoute("ec2.eu-central-1")
+			},
+			[]string{"ec2 own account eu-central-1"}, "timeout", "no endpoint for another region",
+		},
+		"IAM cannot be reached": {
+			func(w *world) { w.profileErrs[own] = noRoute("iam") }, []string{"iam own account"}, "timeout", "us-east-1): give the function's subnets a NAT gateway",
 		},
 		"a member role that does not trust the function": {
 			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[20:23], "not authorised", "MEMBER_ROLE_NAME",
@@ -184,7 +203,7 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		},
 		"a check that panics": {func(w *world) { w.tablePanics = true }, noTable, "nil pointer", "bug of this program"},
 		"a check that hangs": {
-			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond }, noTable, "deadline", "reaches DynamoDB",
+			func(w *world) { w.tableHangs, w.options.Timeout = true, 50*time.Millisecond }, noTable, "deadline", "gateway endpoint com.amazonaws.us-east-1.dynamodb",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

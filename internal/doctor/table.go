@@ -25,7 +25,7 @@ func (d Doctor) tableShape(ctx context.Context) finding {
 	s, err := d.Table.Shape(ctx)
 	switch {
 	case err != nil:
-		return unreadable(err, "dynamodb:DescribeTable")
+		return d.unreadable(err, "dynamodb:DescribeTable")
 	case s.Status != "ACTIVE" && s.Status != "UPDATING": // it serves in both
 		return bad("wait until the table is active; "+deployTable, "the table's status is %q", s.Status)
 	case s.Keys != ledger.Keys:
@@ -38,7 +38,7 @@ func (d Doctor) tableRecovery(ctx context.Context) finding {
 	on, err := d.Table.Recovery(ctx)
 	switch {
 	case err != nil:
-		return unreadable(err, "dynamodb:DescribeContinuousBackups")
+		return d.unreadable(err, "dynamodb:DescribeContinuousBackups")
 	case !on:
 		return bad("enable it: aws dynamodb update-continuous-backups, or deploy template.yaml",
 			"point-in-time recovery is off: if the table is lost, so is the record of each object's owner")
@@ -50,7 +50,7 @@ func (d Doctor) tableExpiry(ctx context.Context) finding {
 	attribute, err := d.Table.Expiry(ctx)
 	switch {
 	case err != nil:
-		return unreadable(err, "dynamodb:DescribeTimeToLive")
+		return d.unreadable(err, "dynamodb:DescribeTimeToLive")
 	case attribute != ledger.ExpiresAt:
 		return bad("enable it for "+ledger.ExpiresAt+": aws dynamodb update-time-to-live, or deploy template.yaml",
 			"items expire by %q and not by %q: the tombstones of removed instances accumulate", attribute, ledger.ExpiresAt)
@@ -63,7 +63,7 @@ func (d Doctor) teardown(ctx context.Context) finding {
 	since, err := d.Ledger.TornDown(ctx)
 	switch {
 	case err != nil:
-		return unreadable(err, "dynamodb:GetItem")
+		return d.unreadable(err, "dynamodb:GetItem")
 	case since != nil:
 		return bad("delete the item teardown from the ledger's table to use the deployment again, or delete its stack",
 			"this deployment was torn down at %s: no instance gets access", since.UTC().Format(time.RFC3339))
@@ -73,12 +73,15 @@ func (d Doctor) teardown(ctx context.Context) finding {
 
 // unreadable returns the finding for a setting that could not be read. It is OK if the endpoint is not AWS and does not know the
 // call.
-func unreadable(err error, action string) finding {
+func (d Doctor) unreadable(err error, action string) finding {
 	if errors.Is(err, ledger.ErrUnsupported) {
 		return good("not checked: %v", err)
 	}
 	remedy := fmt.Sprintf("check that the function reaches DynamoDB; %s", deployTable)
-	if isDenied(err) {
+	switch {
+	case isUnreached(err):
+		remedy = d.routeTo("dynamodb", d.Region)
+	case isDenied(err):
 		remedy = fmt.Sprintf("allow %s on the table to the function's role, as template.yaml does", action)
 	}
 	return bad(remedy, "%v", err)

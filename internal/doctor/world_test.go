@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -113,6 +114,7 @@ func healthy(t *testing.T) *world {
 	profiles := load(t, "ec2", "arn:aws:iam::*:role/alice-worker", "arn:aws:iam::*:role/alice-etcd")
 	w.options = doctor.Options{
 		Server: w, Objects: w, AWS: w, Table: w, Ledger: w,
+		Region:   "us-east-1",
 		Places:   []facts.Place{{Region: "us-east-1"}, {Region: "eu-central-1"}, {Account: foreign, Region: "us-east-1"}},
 		Profiles: profiles, Deployment: "alice",
 		Rights:    rights.ByFunction(rights.Scope{Profiles: profiles, AuthMount: "aws"})[rights.Reconcile],
@@ -220,6 +222,11 @@ func (w *world) Shape(ctx context.Context) (ledger.Shape, error) {
 
 func (w *world) Recovery(context.Context) (bool, error) { return w.recovery, w.recoveryErr }
 func (w *world) Expiry(context.Context) (string, error) { return w.expiry, w.expiryErr }
+
+// noRoute is the error of a call without an answer, as AWS's SDK returns it.
+func noRoute(host string) error {
+	return fmt.Errorf("calling %s: %w", host, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("i/o timeout")})
+}
 
 // refusal is an error as AWS's SDK returns it.
 type refusal struct{ code string }

@@ -8,20 +8,25 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// authRole returns the auth role of an instance. It binds the IAM role that the grant is made for, so that Vault asks AWS for
-// that role at each login. It has every list, the empty ones too: a write of an AWS auth role merges, and only an empty list
+// authRole returns the auth role of an instance. If the profile needs the IAM role, it binds the role that the grant is made for, so
+// that Vault asks AWS for that role at each login. Otherwise the functions need not know it, and neither they nor Vault ask IAM
+// (docs/decisions/iam.md). It has every list, the empty ones too: a write of an AWS auth role merges, and only an empty list
 // clears an old binding.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#create-update-role
 func authRole(f facts.Instance, p *Profile, authMount string, policies []string) Object {
 	policies = append(slices.Clone(policies), p.Auth.ExtraPolicies...)
 	slices.Sort(policies)
+	roles := []string{}
+	if p.NeedsRole() {
+		roles = present(f.IAMRoleARN)
+	}
 	fields := map[string]any{
 		"auth_type":                      p.Auth.Type,
 		"bound_ec2_instance_id":          []string{f.ID},
 		"bound_account_id":               []string{f.Account},
 		"bound_vpc_id":                   present(f.VPCID),
 		"bound_iam_instance_profile_arn": present(f.IAMInstanceProfileARN),
-		"bound_iam_role_arn":             present(f.IAMRoleARN),
+		"bound_iam_role_arn":             roles,
 		"bound_iam_principal_arn":        []string{},
 		"bound_ami_id":                   []string{},
 		"bound_subnet_id":                []string{},

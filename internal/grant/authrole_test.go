@@ -48,3 +48,19 @@ func TestAuthRole_BindsTheInstancesIAMRole(t *testing.T) {
 		t.Errorf("want no grant for auth.type iam before the instance has a role, since it has no principal to bind, got %v", err)
 	}
 }
+
+// TestAuthRole_WithoutNeedBindsNoIAMRole has a profile by instance profile. If its auth role depended on the role, it would change
+// with IAM's being reachable, and Vault would have to ask IAM at each login.
+func TestAuthRole_WithoutNeedBindsNoIAMRole(t *testing.T) {
+	fs := filesWith(replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, `iam_instance_profile_arn: "arn:aws:iam::*:instance-profile/alice-worker"`))
+	f := baseline()
+	f.IAMInstanceProfileARN = "arn:aws:iam::123456789012:instance-profile/alice-worker"
+	want := map[string]any{"bound_iam_role_arn": []string{}, "bound_iam_instance_profile_arn": []string{f.IAMInstanceProfileARN}}
+	for _, role := range []string{"arn:aws:iam::123456789012:role/alice-worker", ""} {
+		f.IAMRoleARN = role
+		g := rendered(t, fs, f)
+		if differ := (grant.Object{Kind: grant.KindAuthRole, Fields: want}).Differences(g.AuthRole.Fields); len(differ) > 0 {
+			t.Errorf("the role is %q: %v differ from %v: %v", role, differ, want, g.AuthRole.Fields)
+		}
+	}
+}

@@ -17,6 +17,23 @@ func (p *Profile) UsesTag(key string) bool {
 	})
 }
 
+// NeedsRole reports whether the instance's IAM role can decide if the profile fits, or what it renders: match has it, a template
+// uses it, or the auth role binds the principal. Other profiles bind the instance profile alone, and render the same for each role
+// in it.
+func (p *Profile) NeedsRole() bool {
+	return p.Match.IAMRoleARN != "" || p.Auth.Type == "iam" || p.used["IAMRoleARN"]
+}
+
+// NeedsRole reports whether Match and Render need the instance's IAM role: a profile that needs it fits by its other conditions.
+// It does not read f.IAMRoleARN. For any other instance IAM need not be asked.
+func (s *Set) NeedsRole(f facts.Instance) bool {
+	return slices.ContainsFunc(s.Profiles, func(p *Profile) bool {
+		others := p.Match
+		others.IAMRoleARN = ""
+		return p.NeedsRole() && others.fits(f)
+	})
+}
+
 // Match returns the one profile that fits an instance, or nil if none fits. It fails with kind fault.Refuse if several fit; the
 // error names them.
 func (s *Set) Match(f facts.Instance) (*Profile, error) {

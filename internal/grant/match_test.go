@@ -82,3 +82,27 @@ func TestProfile_NamesTheTagsItUses(t *testing.T) {
 		}
 	}
 }
+
+func TestNeedsRole_OnlyWhereItCanDecide(t *testing.T) {
+	const byProfile = `iam_instance_profile_arn: "*:instance-profile/alice-*"`
+	role := replace("worker/profile.yaml", `iam_role_arn: "arn:aws:iam::*:role/alice-worker"`, byProfile)
+	for name, row := range map[string]struct {
+		edits []func(fstest.MapFS)
+		want  bool
+	}{
+		"a profile that matches by role":                      {nil, true},
+		"one by role, for another VPC":                        {[]func(fstest.MapFS){replace("worker/profile.yaml", "role/alice-worker\"", "role/alice-worker\", vpc_ids: [vpc-00000000]")}, false},
+		"one by another role: only IAM can tell":              {[]func(fstest.MapFS){replace("worker/profile.yaml", "role/alice-worker", "role/other")}, true},
+		"one by instance profile":                             {[]func(fstest.MapFS){role}, false},
+		"one by instance profile whose template has the role": {[]func(fstest.MapFS){role, replace("worker/profile.yaml", "{{ .PrivateDNSName }}", "{{ if .IAMRoleARN }}{{ .PrivateDNSName }}{{ end }}")}, true},
+		"one by instance profile of auth.type iam":            {[]func(fstest.MapFS){role, replace("worker/profile.yaml", "{token_ttl:", "{type: iam, token_ttl:")}, true},
+	} {
+		f := baseline()
+		for _, arn := range []string{f.IAMRoleARN, ""} { // the answer decides whether the role is looked up
+			f.IAMRoleARN = arn
+			if got := loaded(t, filesWith(row.edits...)).NeedsRole(f); got != row.want {
+				t.Errorf("%s, with the role %q: got %v, want %v", name, arn, got, row.want)
+			}
+		}
+	}
+}

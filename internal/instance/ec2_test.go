@@ -143,7 +143,7 @@ func TestRole_IsNeededForLiveInstancesOnly(t *testing.T) {
 		facts.Pending: true, facts.Running: true, facts.Stopping: false, facts.Stopped: false, facts.ShuttingDown: false, facts.Terminated: false,
 	} {
 		s := Sighting{Found: true, Facts: facts.Instance{State: state, IAMInstanceProfileARN: "arn:aws:iam::123456789012:instance-profile/worker"}}
-		if s.needsRole() != want {
+		if l := New(Options{}); l.asksRole(s) != want {
 			t.Errorf("%s: got %v: a removal must not depend on IAM", state, !want)
 		}
 	}

@@ -113,6 +113,12 @@ func TestLookup_FaultIsNeverAnAbsence(t *testing.T) {
 			t.Errorf("want kind refuse without a member role, got %+v", s)
 		}
 	})
+	t.Run("IAM is not asked where the role does not matter", func(t *testing.T) {
+		o := instance.Options{NeedsRole: func(f facts.Instance) bool { return f.IAMInstanceProfileARN == "" || f.IAMRoleARN != "" }}
+		if s := describeWith(t, o, account, "GetInstanceProfile", "ServiceFailure"); s.Err != nil || !s.Found || s.Facts.IAMRoleARN != "" {
+			t.Errorf("want the instance without a role while IAM fails, got %+v: a private network has no way to IAM", s)
+		}
+	})
 	t.Run("without an error it is found", func(t *testing.T) {
 		if s := describe(t, account, "", "", ""); s.Err != nil || !s.Found || s.Facts.IAMRoleARN != "arn:aws:iam::"+account+":role/worker" {
 			t.Errorf("want the instance with its role, got %+v", s)

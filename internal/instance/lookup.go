@@ -40,7 +40,9 @@ const (
 type Lookup struct {
 	clients *clients
 	roles   *roles
-	now     func() time.Time
+	// needsRole reports whether the role of a live instance matters.
+	needsRole func(facts.Instance) bool
+	now       func() time.Time
 }
 
 // Options configure a Lookup.
@@ -54,12 +56,18 @@ type Options struct {
 	AnyAccount bool
 	// ExternalID is sent with every AssumeRole, for trust policies that require one; empty: not sent.
 	ExternalID string
+	// NeedsRole reports whether the IAM role of an instance is looked up; it gets the facts without the role. Nil looks each up.
+	NeedsRole func(facts.Instance) bool
 }
 
 // New makes a Lookup. It makes no calls.
 func New(o Options) *Lookup {
 	c := newClients(o)
-	return &Lookup{clients: c, roles: newRoles(c), now: time.Now}
+	needs := o.NeedsRole
+	if needs == nil {
+		needs = func(facts.Instance) bool { return true }
+	}
+	return &Lookup{clients: c, roles: newRoles(c), needsRole: needs, now: time.Now}
 }
 
 // Describe returns one sighting for each ref. A failure of one account and region is in the sightings of its instances only.
@@ -168,8 +176,8 @@ func nextPage(ctx context.Context, call describeInstances, input *ec2.DescribeIn
 	return call(ctx, input)
 }
 
-// addRoles sets the IAM role of each live instance: profiles match on it, but EC2 names only the instance profile. It looks each
-// instance profile up once, concurrently. Other instances need no role: their removal must not depend on IAM.
+// addRoles sets the IAM role of each live instance that needs it: profiles match on it, but EC2 names only the instance profile. It
+// looks each instance profile up once, concurrently. Other instances need no role: their removal must not depend on IAM.
 func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]Sighting) {
 	type answer struct {
 		role role
@@ -177,7 +185,7 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 	}
 	answers := map[string]*answer{}
 	for _, s := range seen {
-		if s.needsRole() {
+		if l.asksRole(s) {
 			answers[s.Facts.IAMInstanceProfileARN] = &answer{}
 		}
 	}
@@ -191,7 +199,7 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 	}
 	_ = g.Wait() // errors are in the answers
 	for id, s := range seen {
-		if !s.needsRole() {
+		if !l.asksRole(s) {
 			continue
 		}
 		a := answers[s.Facts.IAMInstanceProfileARN]
@@ -204,9 +212,9 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 }
 
 // RoleNow returns the ARN of the role in an instance's instance profile as IAM named it after the instance was observed, empty
-// for an instance without one.
+// for an instance without one, and for one whose role does not matter.
 func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (string, error) {
-	if f.IAMInstanceProfileARN == "" {
+	if f.IAMInstanceProfileARN == "" || !l.needsRole(f) {
 		return "", nil
 	}
 	found, err := l.roles.get(ctx, f.Account, f.IAMInstanceProfileARN, f.ObservedAt)
@@ -216,7 +224,8 @@ func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (string, error) 
 	return found.arn, nil
 }
 
-func (s Sighting) needsRole() bool {
+// asksRole reports whether the role of a sighted instance is looked up.
+func (l *Lookup) asksRole(s Sighting) bool {
 	live := s.Facts.State == facts.Pending || s.Facts.State == facts.Running
-	return s.Err == nil && live && s.Facts.IAMInstanceProfileARN != ""
+	return s.Err == nil && live && s.Facts.IAMInstanceProfileARN != "" && l.needsRole(s.Facts)
 }

@@ -75,7 +75,7 @@ func TestRoleNow_IsAskedAfterTheSighting(t *testing.T) {
 		t.Fatal(err)
 	}
 	holds, now = second, now.Add(time.Minute)
-	l := &Lookup{roles: r}
+	l := &Lookup{roles: r, needsRole: func(facts.Instance) bool { return true }}
 	f := facts.Instance{ID: "i-0123456789abcdef0", Account: "123456789012", IAMInstanceProfileARN: workerProfile, ObservedAt: now}
 	for range 2 { // the second time from the cache
 		if got, err := l.RoleNow(t.Context(), f); err != nil || got != second || *calls != 2 {

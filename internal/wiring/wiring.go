@@ -91,6 +91,7 @@ func (p *parts) doctor(places []facts.Place) doctor.Doctor {
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
+		Region: p.aws.Region, Services: p.calledServices(),
 		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		Namespace: p.settings.Vault.Namespace,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
@@ -148,6 +149,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	p.instances = instance.New(instance.Options{
 		Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID,
 		Accounts: s.AllowedAccounts, AnyAccount: slices.Contains(s.AllowedAccounts, settings.AnyAccount),
+		NeedsRole: profiles.NeedsRole,
 	})
 	return p, nil
 }
