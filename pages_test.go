@@ -17,7 +17,7 @@ var (
 	testFile = regexp.MustCompile(`\b\w+_test\.go\b`)
 	testFunc = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w*)\(`)
 	codeFile = regexp.MustCompile(`(?:^|[^\w/.-]|\.\./)((?:internal|infra|functions|templates)(?:/[\w.-]+)+\.\w+)\b`) // not below another folder
-	quoted   = regexp.MustCompile(`"([A-Za-z][^"$\n]* [^"$\n]*)"`) // of two words or more
+	quoted   = regexp.MustCompile(`"([A-Za-z][^"$\n]* [^"$\n]*)"`)                                                    // of two words or more
 )
 
 // files returns the repository's files that end in one of the suffixes, by path. Hidden folders hold caches and tools.
