@@ -113,6 +113,13 @@ func TestHeldName_ReleasedMeanwhileIsClaimed(t *testing.T) {
 	_ = removes
 }
 
+// The reason of a refusal reaches the operator although the ledger could not note that instance B waits.
+func TestRefusal_KeepsItsReasonWithoutTheNote(t *testing.T) {
+	w, makes, _, _ := contested(t)
+	w.failAt("ledger add waiting "+idA, errDown)
+	w.wantFault(makes, w.event(idB, facts.Running), fault.Refuse, "the note fails", "holds it and is running")
+}
+
 // A removal is done when its names are free, whether or not anybody could be woken.
 func TestRemoval_IsDoneWhenTheQueueIsDown(t *testing.T) {
 	for _, call := range []string{"ledger waiting", "queue"} {

@@ -169,7 +169,9 @@ func read(body []byte) (Event, error) {
 			err = fault.Refusef("the event of instance %s: an event of this program's own is never about an instance that is %s", e.ID, e.State)
 		}
 	case kind == [2]string{hookSource, hookLaunch}, kind == [2]string{hookSource, hookTerminate}:
-		e.ID, e.State, e.Hook, err = parseHook(in.Detail)
+		if e.ID, e.State, e.Hook, err = parseHook(in.Detail); err == nil {
+			e.Hook.At = in.Time
+		}
 	case kind == [2]string{tagSource, tagChange}:
 		e.ID, err = tagInstance(in.Resources)
 		e.State = facts.Pending // the event names no state

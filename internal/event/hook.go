@@ -3,6 +3,7 @@ package event
 import (
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -28,6 +29,8 @@ type Hook struct {
 	Group string
 	Name  string
 	Token string // of this action; empty if the event has none
+	// At is the time of the hook's own event: the wait began then, whatever other events of the instance come later.
+	At time.Time
 	// Terminating reports whether the instance leaves the group; otherwise it launches.
 	Terminating bool
 	// Returns reports whether a terminating instance goes back to its group's warm pool, and so may serve again.

@@ -63,7 +63,7 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 	for ref, e := range latest {
 		t := task{Request: converge.RequestOf(e), hook: e.Hook}
 		if e.Hook != nil && !e.Hook.Terminating {
-			t.AwaitNames = e.Time.Add(inv.Hooks.NameWait)
+			t.AwaitNames = e.Hook.At.Add(inv.Hooks.NameWait)
 		}
 		tasks[ref] = t
 		if e.Hook != nil && e.Hook.Terminating && !e.Hook.Returns {
@@ -87,7 +87,7 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 		case t.hook.ReplacesVolume:
 			t.Volume = converge.VolumeReplaced
 			tasks[ref] = t
-		case state.State != "" && inv.Now().Sub(t.At) < groupLag:
+		case state.State != "" && inv.Now().Sub(t.hook.At) < groupLag:
 			unconfirmed[ref] = fault.Retryf("instance %s is terminating by the event of hook %s, but Auto Scaling still shows it as %s", ref.ID, t.hook.Name, state.State)
 		}
 	}
@@ -101,7 +101,7 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 		return r
 	}
 	log := inv.logOf(e.Ref).With(observe.KeyGroup, e.Hook.Group, observe.KeyHook, e.Hook.Name)
-	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Time) < converge.LateTime {
+	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Hook.At) < converge.LateTime {
 		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late", e.ID, e.Hook.Name, e.Hook.Group)
 		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
 	}

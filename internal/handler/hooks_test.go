@@ -120,6 +120,10 @@ func TestLaunchHook_WaitsForAHeldName(t *testing.T) {
 	if seen := b.requests[id(2)]; len(seen) != 1 || !seen[0].AwaitNames.IsZero() {
 		t.Errorf("want an instance without a hook refused at once, got %+v", seen)
 	}
+	b.batch(t.Context(), t, hookBody(id(3), "vault-identity-ready", "LAUNCHING"), body(id(3), "running", "2026-01-02T03:04:09Z"))
+	if seen := b.requests[id(3)]; len(seen) != 1 || !seen[0].AwaitNames.Equal(sent.Add(10*time.Minute)) {
+		t.Errorf("want a later event in the batch not to prolong the wait, got %+v", seen)
+	}
 }
 
 func TestTerminateHook_RemovesOnlyIfGroupConfirms(t *testing.T) {

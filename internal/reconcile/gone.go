@@ -89,7 +89,8 @@ func (r *Reconciler) goneStretch(ctx context.Context, inv *invocation, in Input,
 	w.ask(ctx, w.refs())
 	next = at
 	for group := range slices.Chunk(w.inStretch(), sideBySide) {
-		if !r.Now().Before(inv.until) {
+		// The first group is removed however long the questions took: the next invocation asks them all again.
+		if next.After != at.After && !r.Now().Before(inv.until) {
 			return next, true
 		}
 		rows := w.rowsOf(ctx, inv, in.Mode, group)

@@ -197,6 +197,22 @@ func TestGoneAccount_ContinuesAtItsCursor(t *testing.T) {
 	}
 }
 
+// EC2's refusals about a large account take longer than an invocation lasts.
+func TestGoneAccount_AdvancesHoweverSlowEC2(t *testing.T) {
+	w := twoAccounts(t, 20)
+	w.tick["describe"] = time.Hour
+	in := theirAccount(20)
+	for range 20 {
+		a := w.say(in, errRefusedByAWS)
+		if in.Cursor = a.Cursor; a.Cursor == nil {
+			break
+		}
+	}
+	if n := w.countRemoved(100, 20); n != 20 {
+		t.Errorf("want each invocation to remove some, until all 20 are removed, got %d", n)
+	}
+}
+
 func TestGone_NeedsForceAndANumber(t *testing.T) {
 	word := Gone{Accounts: []string{there.Account}, AtMost: 1}
 	for name, in := range map[string]Input{
