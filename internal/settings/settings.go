@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"net/url"
@@ -110,10 +111,10 @@ var (
 	header = facts.NewForm(`^[!-~]+$`, 1024)
 )
 
-// Load reads the settings with getenv. An empty variable counts as not set. The error joins all faults; each names its variable
-// and wraps ErrMissing or ErrInvalid.
-func Load(getenv func(string) string) (Settings, error) {
-	r := reader{getenv: getenv}
+// Load reads the settings with getenv, and lists that name a file of the functions' package from files. An empty variable counts as
+// not set. The error joins all faults; each names its variable and wraps ErrMissing or ErrInvalid.
+func Load(getenv func(string) string, files fs.FS) (Settings, error) {
+	r := reader{getenv: getenv, files: files}
 	s := read(&r)
 	if len(r.faults) > 0 {
 		return Settings{}, fmt.Errorf("reading the environment: %w", errors.Join(r.faults...))
@@ -140,7 +141,7 @@ func read(r *reader) Settings {
 		},
 		AuthMount:          r.form("VAULT_AUTH_MOUNT", "aws", mountPath, optional),
 		MemberRoleName:     r.form("MEMBER_ROLE_NAME", "", iamName, optional),
-		AllowedAccounts:    r.list("ALLOWED_ACCOUNTS", func(v string) bool { return v == AnyAccount || facts.IsAccount(v) }),
+		AllowedAccounts:    r.allowedAccounts("ALLOWED_ACCOUNTS"),
 		MemberExternalID:   r.form("MEMBER_ROLE_EXTERNAL_ID", "", externalID, optional),
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
@@ -184,6 +185,7 @@ const (
 // reader reads variables and collects their faults.
 type reader struct {
 	getenv func(string) string
+	files  fs.FS // the functions' package
 	faults []error
 }
 
@@ -231,10 +233,16 @@ func (r *reader) oneOf(name string, values ...string) string {
 	return values[0]
 }
 
-// list returns the valid values of a comma-separated variable, without duplicates.
+// list returns the valid values of a list, without duplicates: a variable with commas between the values, or @ and the name of a
+// file of the package with one value on each line. All variables of a function together have 4 KB.
+// https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 func (r *reader) list(name string, valid func(string) bool) []string {
+	text := r.text(name, "", optional)
+	if file, isFile := strings.CutPrefix(text, "@"); isFile {
+		text = r.lines(name, file)
+	}
 	var out []string
-	for v := range strings.SplitSeq(r.text(name, "", optional), ",") {
+	for v := range strings.SplitSeq(text, ",") {
 		v = strings.TrimSpace(v)
 		switch {
 		case v == "" || slices.Contains(out, v):
@@ -247,6 +255,24 @@ func (r *reader) list(name string, valid func(string) bool) []string {
 	return out
 }
 
+// lines returns the lines of a file of the package with commas between them, without comments, which begin with #.
+func (r *reader) lines(name, file string) string {
+	text, err := fs.ReadFile(r.files, file)
+	if err != nil {
+		r.invalid(name, fmt.Sprintf("the functions' package has no file %q that can be read: %v; build it with the file in place", file, err))
+		return ""
+	}
+	var out []string
+	for line := range strings.Lines(string(text)) {
+		value, _, _ := strings.Cut(line, "#")
+		out = append(out, value)
+	}
+	if strings.TrimSpace(strings.Join(out, "")) == "" {
+		r.invalid(name, fmt.Sprintf("the file %q names none", file)) // an empty variable has another meaning
+	}
+	return strings.Join(out, ",")
+}
+
 // readReconcile reads the settings of reconcile in the order of the page.
 func readReconcile(r *reader) Reconcile {
 	s := Reconcile{DetectOnly: r.oneOf("RECONCILE_MODE", "correct", "detect") == "detect"}
@@ -256,6 +282,15 @@ func readReconcile(r *reader) Reconcile {
 	s.ConvergeQueueURL = r.form("CONVERGE_QUEUE_URL", "", queueURL, optional)
 	s.QueueURL = r.form("RECONCILE_QUEUE_URL", "", queueURL, optional)
 	return s
+}
+
+// allowedAccounts returns a list of accounts, or AnyAccount alone. A file cannot say *: the template bounds it to the organization, and
+// sees only the variable.
+func (r *reader) allowedAccounts(name string) []string {
+	if r.text(name, "", optional) == AnyAccount {
+		return []string{AnyAccount}
+	}
+	return r.list(name, facts.IsAccount)
 }
 
 // accounts reads a list of accounts and of pairs <account>:<region>.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -25,7 +26,24 @@ var baseline = map[string]string{
 func load(change map[string]string) (settings.Settings, error) {
 	env := maps.Clone(baseline)
 	maps.Copy(env, change)
-	return settings.Load(func(name string) string { return env[name] })
+	return settings.Load(func(name string) string { return env[name] }, fstest.MapFS{
+		"accounts.txt": {Data: []byte("# the fleet\n123456789012\n210987654321 # staging\n\n333344445555:eu-west-1\r\n")},
+		"plain.txt":    {Data: []byte("123456789012\n210987654321")},
+		"any.txt":      {Data: []byte("*\n")},
+		"empty.txt":    {Data: []byte("# none\n")},
+	})
+}
+
+func TestLists_MayBeInAFileOfThePackage(t *testing.T) {
+	s, err := load(map[string]string{"RECONCILE_ACCOUNTS": "@accounts.txt", "ALLOWED_ACCOUNTS": "@plain.txt"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := s.Reconcile.Places("us-east-1")
+	want := []facts.Place{{Account: "123456789012", Region: "us-east-1"}, {Account: "210987654321", Region: "us-east-1"}, {Account: "333344445555", Region: "eu-west-1"}}
+	if !slices.Equal(places, want) || !slices.Equal(s.AllowedAccounts, []string{"123456789012", "210987654321", "333344445555"}) {
+		t.Errorf("got the places %v and the accounts %q, want %v", places, s.AllowedAccounts, want)
+	}
 }
 
 func TestSettings_DefaultsFollowTheContract(t *testing.T) {
@@ -80,6 +98,11 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"an account with eleven digits":          {map[string]string{"RECONCILE_ACCOUNTS": "123456789012, 12345678901"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a pattern of accounts":                  {map[string]string{"ALLOWED_ACCOUNTS": "1234*"}, settings.ErrInvalid, "ALLOWED_ACCOUNTS"},
 		"any account to be compared":             {map[string]string{"RECONCILE_ACCOUNTS": "*"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"any account to be allowed by a file":    {map[string]string{"ALLOWED_ACCOUNTS": "@any.txt"}, settings.ErrInvalid, "ALLOWED_ACCOUNTS"},
+		"any account beside another":             {map[string]string{"ALLOWED_ACCOUNTS": "*,123456789012"}, settings.ErrInvalid, "ALLOWED_ACCOUNTS"},
+		"a file that the package does not have":  {map[string]string{"RECONCILE_ACCOUNTS": "@missing.txt"}, settings.ErrInvalid, "build it with the file"},
+		"a file outside of the package":          {map[string]string{"RECONCILE_ACCOUNTS": "@../accounts.txt"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a file that names none":                 {map[string]string{"RECONCILE_ACCOUNTS": "@empty.txt"}, settings.ErrInvalid, "names none"},
 		"a pair without a region":                {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a pair with a zone":                     {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:us-east-1a"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a region that is a zone":                {map[string]string{"RECONCILE_REGIONS": "us-east-1a"}, settings.ErrInvalid, "RECONCILE_REGIONS"},

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
@@ -50,7 +51,7 @@ func variables() []variable {
 		{name: "MEMBER_ROLE_NAME",
 			meaning: "name of the role to assume in other accounts; empty if all instances are in the functions' own"},
 		{name: "ALLOWED_ACCOUNTS",
-			meaning: "other accounts, besides the functions' own and RECONCILE_ACCOUNTS, whose instances may get a grant; comma-separated, or * for every account with the member role"},
+			meaning: "other accounts, besides the functions' own and RECONCILE_ACCOUNTS, whose instances may get a grant; comma-separated, or @ and a file of the package, or * for every account with the member role"},
 		{name: "MEMBER_ROLE_EXTERNAL_ID", meaning: "external ID that the role requires; empty for the deployment ID"},
 		{name: "CONFLICT_MODE", values: []string{"refuse", "adopt"},
 			meaning: "what to do with a foreign object at the path of a grant's object"},
@@ -73,7 +74,7 @@ func variables() []variable {
 			meaning: "key of a [tag on each instance](auto-scaling.md#without-a-group) that is `ready` once its identity is; empty for none"},
 		{name: "RECONCILE_MODE", values: []string{"correct", "detect"}, meaning: "mode of a run whose input names none"},
 		{name: "RECONCILE_ACCOUNTS",
-			meaning: "accounts whose instances are compared, comma-separated; `<account>:<region>` for one region alone, also outside of RECONCILE_REGIONS; empty for the function's own"},
+			meaning: "accounts whose instances are compared, comma-separated; `<account>:<region>` for one region alone, also outside of RECONCILE_REGIONS; or @ and a file of the package; empty for the function's own"},
 		{name: "RECONCILE_REGIONS", meaning: "regions whose instances are compared, comma-separated; empty for the function's own"},
 		{name: "DELETE_LIMIT_PERCENT", standard: "20",
 			meaning: "delete limit in percent of the recorded instances, of an account or of all; a run above it removes none unless forced. Five removals always pass"},
@@ -91,7 +92,7 @@ func TestVariables_AgreeWithLoad(t *testing.T) {
 			read = append(read, name)
 		}
 		return ""
-	})
+	}, fstest.MapFS{})
 	minimal, err := load(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@
 package wiring
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -112,7 +113,7 @@ type parts struct {
 }
 
 func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
-	s, err := settings.Load(getenv)
+	s, err := settings.Load(getenv, os.DirFS(cmp.Or(getenv("LAMBDA_TASK_ROOT"), ".")))
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,11 @@ import (
 // https://github.com/aws/aws-sam-cli/blob/develop/samcli/lib/build/app_builder.py
 func TestSAMBuild_MakesTheSameBinaries(t *testing.T) {
 	ours := t.TempDir()
-	run(t, []string{"GOOS=linux", "GOARCH=arm64"}, "build", "BUILD_DIR="+ours)
+	list := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(list, []byte("111122223333\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, []string{"GOOS=linux", "GOARCH=arm64"}, "build", "BUILD_DIR="+ours, "ACCOUNTS="+list)
 	functions := object(unexpanded(t)["Resources"])
 	built := 0
 	for id, f := range functions {
@@ -38,7 +42,7 @@ func TestSAMBuild_MakesTheSameBinaries(t *testing.T) {
 			t.Errorf("%s: sam build copies %q before it builds: %v", id, copied, err)
 		}
 		artifacts := t.TempDir()
-		run(t, []string{"ARTIFACTS_DIR=" + artifacts}, "--makefile", "Makefile", "build-"+id)
+		run(t, []string{"ARTIFACTS_DIR=" + artifacts}, "--makefile", "Makefile", "build-"+id, "ACCOUNTS="+list)
 		theirs, err := os.ReadFile(filepath.Join(artifacts, "bootstrap"))
 		if err != nil {
 			t.Fatal(err)
@@ -46,6 +50,11 @@ func TestSAMBuild_MakesTheSameBinaries(t *testing.T) {
 		want, err := os.ReadFile(filepath.Join(ours, name, "bootstrap"))
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, folder := range []string{artifacts, filepath.Join(ours, name)} {
+			if text, err := os.ReadFile(filepath.Join(folder, "accounts.txt")); err != nil || string(text) != "111122223333\n" {
+				t.Errorf("%s: want the list of accounts in the package: got %q, %v", id, text, err)
+			}
 		}
 		if !bytes.Equal(theirs, want) {
 			t.Errorf("%s: sam build makes another binary (%d bytes) than make build (%d bytes)", id, len(theirs), len(want))
