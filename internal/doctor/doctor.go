@@ -30,6 +30,8 @@ type Objects interface {
 	Read(ctx context.Context, path string) (map[string]any, error)
 	// List returns nil for an empty folder, and fails where nothing is mounted.
 	List(ctx context.Context, path string) ([]string, error)
+	// Issuers returns the issuers of a PKI mount, which every token may list.
+	Issuers(ctx context.Context, mount string) ([]vault.Issuer, error)
 	// Capabilities returns the capabilities at every path or fails; "deny" alone means none.
 	Capabilities(ctx context.Context, paths []string) (map[string][]string, error)
 }

@@ -117,7 +117,8 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		},
 		"Vault's accounts cannot be listed":      {fails("auth/aws/config/sts", err403), []string{"accounts of auth/aws"}, "403", "infra/vault"},
 		"no PKI mount":                           {fails(pki+"/issuers", errors.New("status 404: no handler for route")), noPKI, "no handler", "-pki"},
-		"a PKI mount without an issuer":          {lists(pki + "/issuers"), noPKI, "no issuer", "-pki"},
+		"a PKI mount without an issuer":          {func(w *world) { w.issuers = nil }, noPKI, "no issuer", "-pki"},
+		"a PKI mount without a default issuer":   {func(w *world) { w.issuers = w.issuers[1:] }, noPKI, `not "default", which alice-p0, alice-p1 uses`, pki + "/config/issuers default="},
 		"another engine at the PKI mount's path": {holds(mounts+pki, "type", "kv"), noPKI, "type kv", "PKI engine"},
 		"ACME is enabled":                        {holds(pki+"/config/acme", "enabled", true), []string{"acme " + pki}, "no policy applies", "enabled=false"},
 		"ACME's setting is unreadable":           {holds(pki+"/config/acme", "enabled", "yes"), []string{"acme " + pki}, "does not say", "by hand"},
@@ -304,6 +305,29 @@ func TestDoctor_TypeIAMNeedsRoleIDAlias(t *testing.T) {
 	w.objects[identity]["iam_alias"] = "unique_id"
 	if c := check(t, w.examine(t), "aliases of auth/aws"); c.OK || !strings.Contains(c.Detail, "iam_alias=unique_id") {
 		t.Errorf("with unique_id all instances of an IAM role share one identity: want a failed check, got %+v", c)
+	}
+}
+
+// Vault stores a role with an unknown issuer, and only warns.
+func TestDoctor_FindsIssuersThatRolesNameAndMountsLack(t *testing.T) {
+	for template, says := range map[string]string{
+		`{"max_ttl": "24h", "issuer_ref": "root-2026"}`:                                    "",
+		`{"max_ttl": "24h", "issuer_ref": "id-2"}`:                                         "",
+		`{"max_ttl": "24h", "issuer_ref": "default"}`:                                      "",
+		`{"max_ttl": "24h", "issuer_ref": "Root-2026"}`:                                    `not "Root-2026", which alice-p0 uses`,
+		`{"max_ttl": "24h", "issuer_ref": "root-2025", "organization": ["{{ .Region }}"]}`: `not "root-2025"`,
+		`{"max_ttl": "24h", "issuer_ref": "root-{{ .Region }}"}`:                           "", // only the instance says which
+	} {
+		w := healthy(t)
+		w.options.Profiles = loadWith(t, template, "ec2", "arn:aws:iam::*:role/alice-worker")
+		if c := check(t, w.examine(t), "pki "+pki); c.OK != (says == "") || !strings.Contains(c.Detail, says) {
+			t.Errorf("%s: want %q, got %+v", template, says, c)
+		}
+	}
+	w := healthy(t)
+	w.issuers = []vault.Issuer{{ID: "id-1"}}
+	if c := check(t, w.examine(t), "pki "+pki); !c.OK {
+		t.Errorf("a server that does not say which issuer is the default one: want no failure, got %+v", c)
 	}
 }
 

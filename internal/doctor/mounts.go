@@ -3,10 +3,12 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
 func (d Doctor) authSteps(login, own *step) []*step {
@@ -137,24 +139,46 @@ func (d Doctor) pkiSteps(login *step) []*step {
 	return steps
 }
 
-// pki checks that a PKI mount can issue certificates.
+// pki checks that a PKI mount can issue certificates, by the issuers that the profiles' roles name.
 func (d Doctor) pki(ctx context.Context, mount string) finding {
 	const remedy = "mount a PKI engine there and create an issuer (infra/vault -pki does both, with a root of its own)"
 	data, hidden := d.Objects.Read(ctx, grant.MountInfoPath(mount))
 	if kind := data["type"]; hidden == nil && kind != "pki" {
 		return bad("mount a PKI engine there, or change the profiles' base_path and path", "%s is of type %v", mount, kind)
 	}
-	issuers, err := d.Objects.List(ctx, mount+"/issuers")
+	issuers, err := d.Objects.Issuers(ctx, mount)
 	switch {
 	case err != nil:
 		// Every token may list issuers, so no right is missing.
 		return bad(d.remedyOr(err, remedy), "%s does not answer as a PKI engine: %v", mount, err)
 	case len(issuers) == 0:
 		return bad(remedy, "%s has no issuer: no instance gets a certificate", mount)
-	case hidden != nil:
+	}
+	if missing := missingIssuers(d.Profiles.IssuerRefs(mount), issuers); len(missing) > 0 {
+		return bad("write the name or ID of one of the mount's issuers as issuer_ref in the roles' templates, or make such an issuer; the default one is set by: vault write "+mount+"/config/issuers default=<name>",
+			"%s has issuers, but not %s: Vault stores their roles with a warning, and issues no certificate by them", mount, strings.Join(missing, "; "))
+	}
+	if hidden != nil {
 		return good("%s has %d issuers; its type could not be read: %v", mount, len(issuers), hidden)
 	}
 	return good("%s is a PKI engine with %d issuers", mount, len(issuers))
+}
+
+// missingIssuers returns the issuers that roles name and that a mount lacks, each with the profiles of the roles, sorted.
+func missingIssuers(named map[string][]string, issuers []vault.Issuer) []string {
+	var missing []string
+	for _, ref := range slices.Sorted(maps.Keys(named)) {
+		exists := slices.ContainsFunc(issuers, func(i vault.Issuer) bool {
+			if ref == grant.DefaultIssuer {
+				return i.IsDefault == nil || *i.IsDefault
+			}
+			return i.ID == ref || i.Name == ref
+		})
+		if !exists {
+			missing = append(missing, fmt.Sprintf("%q, which %s uses", ref, abbreviate(named[ref])))
+		}
+	}
+	return missing
 }
 
 // acme checks that ACME is disabled on a PKI mount: it needs no token, so no policy restricts it, and by default it issues from

@@ -40,6 +40,7 @@ type world struct {
 	objects      map[string]map[string]any
 	objectErrs   map[string]error
 	lists        map[string][]string
+	issuers      []vault.Issuer
 	capabilities map[string][]string // in place of those of the rights
 	capErr       error
 	asked        []string // paths whose capabilities were read
@@ -87,6 +88,8 @@ func holds(path, field string, value any) func(*world) {
 	return func(w *world) { w.objects[path][field] = value }
 }
 
+var yes, no = true, false
+
 var err403 = errors.New("status 403")
 
 func healthy(t *testing.T) *world {
@@ -104,9 +107,10 @@ func healthy(t *testing.T) *world {
 		},
 		objectErrs: map[string]error{},
 		lists: map[string][]string{
-			pki + "/issuers": {"a"}, "auth/aws/config/sts": {foreign}, pki + "/roles": {instanceID + "-kubelet"},
+			"auth/aws/config/sts": {foreign}, pki + "/roles": {instanceID + "-kubelet"},
 			"sys/policies/acl": {"default", "ec2-" + instanceID + "-node", "ec2-provisioner-provision", "root"}, "auth/aws/role": {instanceID, "operator"},
 		},
+		issuers:      []vault.Issuer{{ID: "id-1", Name: "root-2026", IsDefault: &yes}, {ID: "id-2", IsDefault: &no}},
 		capabilities: map[string][]string{},
 		roleErrs:     map[string]error{}, profileErrs: map[string]error{}, instancesErrs: map[facts.Place]error{},
 		shape: ledger.Shape{Status: "ACTIVE", Keys: "pk (S)"}, recovery: true, expiry: "expires_at",
@@ -167,6 +171,10 @@ func (w *world) Login(context.Context) error                  { return w.loginEr
 
 func (w *world) Read(_ context.Context, path string) (map[string]any, error) {
 	return w.objects[path], w.objectErrs[path]
+}
+
+func (w *world) Issuers(_ context.Context, mount string) ([]vault.Issuer, error) {
+	return w.issuers, w.objectErrs[mount+"/issuers"]
 }
 
 func (w *world) List(_ context.Context, path string) ([]string, error) {

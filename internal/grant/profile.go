@@ -50,6 +50,7 @@ type Profile struct {
 	accessed map[string]bool // the pki-role outputs that some policy names by pkiAccess
 	rules    Rules
 	leased   map[string]time.Duration // the longest lifetime of a leased certificate, by the output of its role
+	issuers  map[string]string        // the issuer_ref of PKI roles for which it is fixed, by output
 }
 
 // Match has the conditions that an instance must meet. Every instance meets an empty condition. A * matches any text.

@@ -55,6 +55,35 @@ func (c *Client) Aliases(ctx context.Context, authMount string) ([]Alias, error)
 	return out, nil
 }
 
+// Issuer is an issuer of a PKI mount.
+type Issuer struct {
+	ID, Name  string
+	IsDefault *bool // nil if the server does not say so
+}
+
+// Issuers returns the issuers of a PKI mount, in no order; none for a mount without one. It needs no right.
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#list-issuers
+func (c *Client) Issuers(ctx context.Context, mount string) ([]Issuer, error) {
+	var page struct {
+		Data struct {
+			Keys []string
+			Info map[string]struct {
+				Name      string `json:"issuer_name"`
+				IsDefault *bool  `json:"is_default"`
+			} `json:"key_info"`
+		}
+	}
+	if err := c.list(ctx, mount+"/issuers", &page); err != nil {
+		return nil, err
+	}
+	issuers := make([]Issuer, len(page.Data.Keys))
+	for i, id := range page.Data.Keys {
+		info := page.Data.Info[id]
+		issuers[i] = Issuer{ID: id, Name: info.Name, IsDefault: info.IsDefault}
+	}
+	return issuers, nil
+}
+
 // list decodes the whole answer into one value: Vault lists without pages. The api client's own decoding would make a map of
 // a map for each name.
 func (c *Client) list(ctx context.Context, path string, into any) error {

@@ -55,3 +55,15 @@ func TestAliases_AreOfTheMountOnly(t *testing.T) {
 		t.Errorf("want the alias on auth/aws alone, got %+v, %v", got, err)
 	}
 }
+
+func TestIssuers_HaveNameAndDefault(t *testing.T) {
+	s, c := newServer(t)
+	s.answer("p/issuers", http.StatusOK, `{"data":{"keys":["1","2"],"key_info":{"1":{"issuer_name":"root","is_default":true,"key_id":"k"},"2":{"issuer_name":""}}}}`)
+	got, err := c.Issuers(t.Context(), "p")
+	if err != nil || len(got) != 2 || got[0].ID != "1" || got[0].Name != "root" || got[0].IsDefault == nil || !*got[0].IsDefault {
+		t.Errorf("want the issuer root as the default one, got %+v, %v", got, err)
+	}
+	if len(got) == 2 && (got[1].ID != "2" || got[1].Name != "" || got[1].IsDefault != nil) {
+		t.Errorf("want an issuer without a name, of which nothing else is known, got %+v", got[1])
+	}
+}

@@ -98,6 +98,10 @@ func TestDoctor_NamesEachFaultAndItsRemedy(t *testing.T) {
 			env:   map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "role/alice-worker", "role/alice-*")},
 			check: "profile overlap", detail: "alice_cluster-worker",
 		},
+		"an issuer that the mount lacks": {
+			env:   map[string]string{"TEMPLATES_DIR": changed(t, "worker/kubelet.json.tmpl", `"key_bits": 256,`, `"key_bits": 256, "issuer_ref": "root-2020",`)},
+			check: "pki " + k8s, detail: `not "root-2020", which alice_cluster-worker uses`,
+		},
 		"a missing table": {
 			env:   map[string]string{"TABLE_NAME": "no-such-table"},
 			check: "ledger table", detail: "no-such-table",
