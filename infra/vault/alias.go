@@ -111,13 +111,15 @@ func (s *setup) mounted(ctx context.Context, list string) (map[string]map[string
 	return out, nil
 }
 
-// read returns the data at path. A path without data is an error.
+var errNotFound = errors.New("not found")
+
+// read returns the data at path. A path without data is an error that wraps errNotFound.
 func (s *setup) read(ctx context.Context, path string) (map[string]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := s.vault.ReadWithContext(ctx, path)
 	if err == nil && answer == nil {
-		err = errors.New("not found")
+		err = errNotFound
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)

@@ -34,6 +34,7 @@ type options struct {
 	resolveUniqueIDs      bool
 	stsRoles              map[string]string // IAM role ARN by account
 	stsExternalID         string
+	certificates          map[string]string // file by region
 	alsoPaths, alsoMounts []string
 	setAlias, keepAlias   bool
 	revoke                bool
@@ -44,7 +45,7 @@ type options struct {
 }
 
 func main() {
-	o := options{functionRoles: map[string]string{}, stsRoles: map[string]string{}}
+	o := options{functionRoles: map[string]string{}, stsRoles: map[string]string{}, certificates: map[string]string{}}
 	flag.StringVar(&o.authMount, "auth-mount", "aws", "AWS auth mount that receives one role per instance")
 	flag.StringVar(&o.loginMount, "login-mount", "aws", "AWS auth mount the functions log in to")
 	flag.StringVar(&o.rolePrefix, "role-prefix", "ec2-provisioner", "prefix of the functions' policies and roles")
@@ -57,6 +58,7 @@ func main() {
 	flag.BoolVar(&o.resolveUniqueIDs, "resolve-unique-ids", true, "bind the functions' roles to IAM's unique IDs; Vault needs iam:GetRole for that")
 	pairs(o.stsRoles, "sts-role", "`account=ARN`: role Vault assumes to check the instances of another account; repeat")
 	flag.StringVar(&o.stsExternalID, "sts-external-id", "", "external ID that those roles require: ExternalId of infra/member-account; Vault 1.16 and OpenBao store none")
+	pairs(o.certificates, "certificate", "`region=file`: AWS's RSA certificate of a region that Vault does not know, in PEM: the key of the instances' identity documents there; repeat")
 	flag.Func("also-path", "`path`, base path included, of objects that instances still have and no profile names any more; repeat", func(s string) error {
 		s = strings.Trim(s, "/")
 		o.alsoPaths = append(o.alsoPaths, s)

@@ -23,7 +23,7 @@ func functionPolicies(profiles *grant.Set, o options) map[string]string {
 func bootstrapPolicy(profiles *grant.Set, o options) string {
 	b := rights.Bootstrap{
 		AuthMount: o.authMount, LoginMount: o.loginMount, RolePrefix: o.rolePrefix, Accounts: slices.Sorted(maps.Keys(o.stsRoles)),
-		Client: o.configuresClient(),
+		Client: o.configuresClient(), Regions: slices.Sorted(maps.Keys(o.certificates)),
 	}
 	if o.deployment != "" {
 		b.Marked = profiles.PKIMounts()

@@ -31,8 +31,9 @@ type setup struct {
 	namespace string      // of api; empty for the root one
 	profiles  *grant.Set
 	out       io.Writer
-	made      map[string]bool // mounts that this run made, or would make in a dry run
-	looks     vault.Looks     // repeats reads that may lag behind writes
+	made      map[string]bool                      // mounts that this run made, or would make in a dry run
+	regions   map[string]vault.IdentityCertificate // of -certificate, by region
+	looks     vault.Looks                          // repeats reads that may lag behind writes
 	seen      int
 	changed   int
 }
@@ -48,10 +49,13 @@ func (s *setup) apply(ctx context.Context) error {
 			return fmt.Errorf("-deployment: %w", err)
 		}
 	}
+	if err := s.readCertificates(); err != nil {
+		return err
+	}
 	if err := s.checkNamespace(ctx); err != nil {
 		return err
 	}
-	for _, check := range []func(context.Context) error{s.checkAliases, s.checkOwners, s.checkExternalID} { // before anything is written
+	for _, check := range []func(context.Context) error{s.checkAliases, s.checkOwners, s.checkExternalID, s.checkCertificates} { // before anything is written
 		var err error
 		s.looks.Until(ctx, func() bool {
 			err = check(ctx)
@@ -62,7 +66,7 @@ func (s *setup) apply(ctx context.Context) error {
 		}
 	}
 	for _, step := range []func(context.Context) error{
-		s.mounts, s.client, s.identity, s.accounts, s.policies, s.roles, s.pkiMounts, s.owners, s.lifetimes, s.survey,
+		s.mounts, s.client, s.identity, s.accounts, s.writeCertificates, s.policies, s.roles, s.pkiMounts, s.owners, s.lifetimes, s.survey,
 	} {
 		if err := step(ctx); err != nil {
 			return s.inNamespace(err)

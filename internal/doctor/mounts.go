@@ -18,6 +18,7 @@ func (d Doctor) authSteps(login, own *step) []*step {
 		mounted,
 		{name: "lifetimes of " + auth, needs: []*step{mounted}, check: d.tokenLifetimes},
 		{name: "aliases of " + auth, needs: []*step{mounted}, check: d.aliases},
+		{name: "certificates of " + auth, needs: []*step{mounted}, check: d.regionKeys},
 		{name: "accounts of " + auth, needs: []*step{mounted, own}, check: d.accountsOfVault},
 	}
 }

@@ -14,6 +14,8 @@ type Bootstrap struct {
 	RolePrefix string
 	// Accounts are the accounts with a role that Vault assumes to check their instances.
 	Accounts []string
+	// Regions are the regions with a certificate for the identity documents of their instances.
+	Regions []string
 	// Client reports whether config/client is written: how Vault calls AWS.
 	Client bool
 	// PKIMounts are the mounts to make.
@@ -39,6 +41,9 @@ func ForBootstrap(b Bootstrap) []Right {
 	out.allow(grant.AuthConfigPath(b.AuthMount, "identity"), "read", "update")
 	for _, account := range b.Accounts {
 		out.allow(grant.AuthConfigPath(b.AuthMount, "sts/"+account), "create", "read", "update")
+	}
+	for _, region := range b.Regions {
+		out.allow(grant.AuthConfigPath(b.AuthMount, "certificate/"+region), "create", "read")
 	}
 	for _, function := range Functions() {
 		name := b.RolePrefix + "-" + function

@@ -130,6 +130,8 @@ func (s Scope) survey() set {
 	out.allow(grant.AuthRoleFolder(s.AuthMount), "list")
 	out.allow(grant.AccessListFolder(s.AuthMount), "list")
 	out.allow(grant.AuthConfigPath(s.AuthMount, "sts"), "list")
+	out.allow(grant.AuthConfigPath(s.AuthMount, "certificates"), "list")
+	out.allow(grant.AuthConfigPath(s.AuthMount, "certificate/*"), "read")
 	out.allow("identity/entity-alias/id", "list")
 	for _, mount := range s.Profiles.PKIMounts() {
 		out.allow(mount+"/config/acme", "read")

@@ -73,6 +73,8 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 			"alice/pki/k8s/roles/i-*: create read update delete",
 			"alice/ssh/roles: list",
 			"alice/ssh/roles/i-*: create read update delete",
+			"auth/aws/config/certificate/*: read",
+			"auth/aws/config/certificates: list",
 			"auth/aws/config/identity: read",
 			"auth/aws/config/sts: list",
 			"auth/aws/identity-accesslist: list",

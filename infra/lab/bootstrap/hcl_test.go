@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -184,6 +185,11 @@ func functions() map[string]function.Function {
 			Type:   func(args []cty.Value) (cty.Type, error) { return args[0].Type(), nil },
 			Impl:   func(args []cty.Value, _ cty.Type) (cty.Value, error) { return args[0], nil },
 		}),
+		"base64encode": text(func(args []cty.Value) (cty.Value, error) {
+			return cty.StringVal(base64.StdEncoding.EncodeToString([]byte(args[0].AsString()))), nil
+		}, 1),
+		"length": text(func(args []cty.Value) (cty.Value, error) { return cty.NumberIntVal(int64(len(args[0].AsString()))), nil }, 1),
+		"substr": stdlib.SubstrFunc, "trimspace": stdlib.TrimSpaceFunc,
 		"file": text(func(args []cty.Value) (cty.Value, error) {
 			data, err := os.ReadFile(args[0].AsString())
 			return cty.StringVal(string(data)), err

@@ -82,7 +82,7 @@ func TestSetup_NeedsExactlyThePrintedPolicy(t *testing.T) {
 	w := start(t)
 	args := []string{
 		"-templates-dir", profiles(t), "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-pki", "-set-alias",
-		"-resolve-unique-ids=false",
+		"-resolve-unique-ids=false", "-certificate", "xx-new-1=" + newSigned(t).file,
 	}
 	printed, err := w.run(t, "none", append(args, "-print-policy", "-deployment", "one", "-server-id", "one", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/one")...)
 	if err != nil {

@@ -42,6 +42,7 @@ var kinds = map[string]struct {
 	},
 	"vault_aws_auth_backend_config_identity": {path: "auth/{backend}/config/identity"},
 	"vault_aws_auth_backend_sts_role":        {path: "auth/{backend}/config/sts/{account_id}"},
+	"vault_aws_auth_backend_cert":            {path: "auth/{backend}/config/certificate/{cert_name}"},
 	"vault_policy":                           {path: "sys/policies/acl/{name}"},
 	"vault_aws_auth_backend_role": {
 		path: "auth/{backend}/role/{role}", rename: map[string]string{"bound_iam_principal_arns": "bound_iam_principal_arn"},
@@ -111,6 +112,7 @@ func isNothing(v any) bool {
 // The command runs against a real Vault. Its writes are compared with the module's resources, evaluated with the same options.
 func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 	dir := profiles(t)
+	signed := newSigned(t)
 	roles := map[string]any{"provision": "arn:aws:iam::1:role/p", "deprovision": "arn:aws:iam::1:role/d", "reconcile": "arn:aws:iam::1:role/r"}
 	builtIn := filepath.Join(root, "templates")
 	for name, row := range map[string]struct {
@@ -134,7 +136,7 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 			[]string{
 				"-templates-dir", dir, "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-server-id", "one",
 				"-sts-region", "eu-central-1", "-aws-endpoint", "http://127.0.0.1:1", "-aws-keys", "-resolve-unique-ids=false",
-				"-sts-role", "111122223333=arn:aws:iam::111122223333:role/v", "-sts-external-id", "stack", "-also-path", "old/pki/roles",
+				"-sts-role", "111122223333=arn:aws:iam::111122223333:role/v", "-sts-external-id", "stack", "-certificate", "xx-new-1=" + signed.file, "-also-path", "old/pki/roles",
 				"-also-path", "bob/ssh/machines", "-also-auth-mount", "old", "-set-alias", "-revoke-certificates", "-pki", "-deployment", "one",
 				"-function-role", "provision=arn:aws:iam::1:role/p", "-function-role", "deprovision=arn:aws:iam::1:role/d", "-function-role", "reconcile=arn:aws:iam::1:role/r",
 			},
@@ -142,7 +144,7 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 				"templates_dir": dir, "auth_mount": "instances", "login_mount": "functions", "role_prefix": "try", "server_id": "one",
 				"sts_region": "eu-central-1", "aws_endpoint": "http://127.0.0.1:1", "resolve_unique_ids": false,
 				"aws_keys":  map[string]any{"access_key": "AKIDEXAMPLE", "secret_key": "secret"},
-				"sts_roles": map[string]any{"111122223333": "arn:aws:iam::111122223333:role/v"}, "sts_external_id": "stack",
+				"sts_roles": map[string]any{"111122223333": "arn:aws:iam::111122223333:role/v"}, "sts_external_id": "stack", "certificates": map[string]any{"xx-new-1": signed.pem},
 				"also_paths": []any{"old/pki/roles", "bob/ssh/machines"}, "also_auth_mounts": []any{"old"}, "set_alias": true,
 				"revoke_certificates": true, "pki": true, "deployment": "one", "function_roles": roles,
 			},
@@ -270,7 +272,7 @@ func TestTerraform_HasVariableForEachFlag(t *testing.T) {
 		t.Fatal(err)
 	}
 	otherwise := map[string]string{
-		"function-role": "function_roles", "sts-role": "sts_roles", "also-path": "also_paths", "also-auth-mount": "also_auth_mounts",
+		"function-role": "function_roles", "sts-role": "sts_roles", "certificate": "certificates", "also-path": "also_paths", "also-auth-mount": "also_auth_mounts",
 		"dry-run": "", "print-policy": "", // terraform plan; the provider's own token
 		"keep-alias": "", // the module does not check the aliases of a mount
 	}

@@ -9,6 +9,8 @@ locals {
     var.server_id != "" || var.sts_region != "" || var.aws_endpoint != "" || nonsensitive(var.aws_keys != null)
   )
 
+  certificates = { for region, text in var.certificates : region => "${replace(trimspace(text), "\r", "")}\n" }
+
   # The region's own STS, which the functions sign for. By partition, except for the standard one and GovCloud.
   sts_domains = {
     cn      = "amazonaws.com.cn"
@@ -72,6 +74,17 @@ resource "vault_aws_auth_backend_sts_role" "member" {
   account_id  = each.key
   sts_role    = each.value
   external_id = var.sts_external_id == "" ? null : var.sts_external_id
+}
+
+# AWS's key of a region that Vault does not know. Vault decodes only base64 with padding, and the provider reads back only base64
+# without: line feeds before the block make both the same, or each apply would write the certificate again.
+resource "vault_aws_auth_backend_cert" "region" {
+  for_each = local.certificates
+
+  backend         = vault_auth_backend.aws[var.auth_mount].path
+  cert_name       = each.key
+  type            = "identity"
+  aws_public_cert = base64encode("${substr("\n\n", 0, (3 - length(each.value) % 3) % 3)}${each.value}")
 }
 
 resource "vault_policy" "function" {

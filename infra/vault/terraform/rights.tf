@@ -37,12 +37,14 @@ locals {
 
   look = merge(
     {
-      "sys/policies/acl"                           = ["list"]
-      "auth/${var.auth_mount}/role"                = ["list"]
-      "auth/${var.auth_mount}/identity-accesslist" = ["list"]
-      "auth/${var.auth_mount}/config/sts"          = ["list"]
-      "identity/entity-alias/id"                   = ["list"]
-      "sys/capabilities-self"                      = ["update"]
+      "sys/policies/acl"                            = ["list"]
+      "auth/${var.auth_mount}/role"                 = ["list"]
+      "auth/${var.auth_mount}/identity-accesslist"  = ["list"]
+      "auth/${var.auth_mount}/config/certificate/*" = ["read"]
+      "auth/${var.auth_mount}/config/certificates"  = ["list"]
+      "auth/${var.auth_mount}/config/sts"           = ["list"]
+      "identity/entity-alias/id"                    = ["list"]
+      "sys/capabilities-self"                       = ["update"]
     },
     { for p in local.paths : p => ["list"] },
     { for m in local.pki_mounts : "${m}/config/acme" => ["read"] },

@@ -78,6 +78,17 @@ variable "sts_external_id" {
   default     = ""
 }
 
+variable "certificates" {
+  description = "AWS's RSA certificate (PEM) of each region that Vault does not know, by region: the key of the instances' identity documents there"
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = alltrue([for text in values(var.certificates) : length(regexall("-----BEGIN CERTIFICATE-----", text)) == 1])
+    error_message = "Each must be one certificate in PEM."
+  }
+}
+
 variable "also_paths" {
   description = "Paths, base path included, of objects that instances still have and no profile names any more"
   type        = list(string)
