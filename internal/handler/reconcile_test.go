@@ -31,15 +31,19 @@ type empty struct {
 	refuse error // the error of its own queue
 }
 
-func (e *empty) Read(context.Context, string) (map[string]any, error)       { return nil, nil }
-func (e *empty) List(context.Context, string) ([]string, error)             { return []string{"default"}, nil }
-func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error)     { return nil, nil }
-func (e *empty) Scan(context.Context, ledger.Visitor) error                 { return nil }
-func (e *empty) Get(context.Context, string) (*ledger.Record, error)        { return nil, nil }
-func (e *empty) Holder(context.Context, ledger.Name) (*ledger.Claim, error) { return nil, nil }
-func (e *empty) TearDown(context.Context) (time.Time, error)                { return time.Time{}, nil }
-func (e *empty) TornDown(context.Context) (*time.Time, error)               { return nil, nil }
-func (e *empty) Account(context.Context) (string, error)                    { return "123456789012", nil }
+func (e *empty) Read(context.Context, string) (map[string]any, error)   { return nil, nil }
+func (e *empty) List(context.Context, string) ([]string, error)         { return []string{"default"}, nil }
+func (e *empty) Aliases(context.Context, string) ([]vault.Alias, error) { return nil, nil }
+func (e *empty) LoginMount(context.Context, string) (vault.LoginMount, error) {
+	return vault.LoginMount{}, nil
+}
+func (e *empty) Entity(context.Context, vault.LoginMount, string) (string, error) { return "", nil }
+func (e *empty) Scan(context.Context, ledger.Visitor) error                       { return nil }
+func (e *empty) Get(context.Context, string) (*ledger.Record, error)              { return nil, nil }
+func (e *empty) Holder(context.Context, ledger.Name) (*ledger.Claim, error)       { return nil, nil }
+func (e *empty) TearDown(context.Context) (time.Time, error)                      { return time.Time{}, nil }
+func (e *empty) TornDown(context.Context) (*time.Time, error)                     { return nil, nil }
+func (e *empty) Account(context.Context) (string, error)                          { return "123456789012", nil }
 func (e *empty) Examine(context.Context) doctor.Report {
 	return doctor.Report{Mode: "doctor", OK: true}
 }

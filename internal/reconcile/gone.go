@@ -255,9 +255,12 @@ func (w *word) rowsOf(ctx context.Context, inv *invocation, mode Mode, ids []str
 			continue
 		}
 		removals.Go(func() error {
-			req := w.r.removalOf(w.held, id)
-			req.Place, req.Gone = s.place, true
-			_, errs[i] = inv.converger.Converge(ctx, req, instance.Sighting{})
+			req, err := w.r.removalOf(ctx, w.held, id)
+			if err == nil {
+				req.Place, req.Gone = s.place, true
+				_, err = inv.converger.Converge(ctx, req, instance.Sighting{})
+			}
+			errs[i] = err
 			return nil
 		})
 	}

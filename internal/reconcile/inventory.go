@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unique"
 
 	"golang.org/x/sync/errgroup"
@@ -35,6 +36,8 @@ type listing struct {
 	unmounted map[string]error
 	// misnamed are the objects inside the program's name space that belong to no instance.
 	misnamed []misnamed
+	// unaliased is set if there are too many aliases to list: leftovers and entities have no entities then.
+	unaliased *unlistedAliases
 	// failed are the errors of the failed lists that concern every instance: policies, auth roles, and what logins left.
 	failed []error
 
@@ -103,21 +106,14 @@ func (r *Reconciler) list(ctx context.Context) *listing {
 		list(folder, l.addObjects(folder, kind), count)
 	}
 	group.Go(func() error {
-		aliases, err := r.Vault.Aliases(ctx, r.Realm.AuthMount)
+		aliases, unlisted, err := r.listAliases(ctx)
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
 			l.failed = append(l.failed, err)
-			return nil
 		}
-		for _, a := range aliases {
-			entity := "identity/entity/id/" + a.EntityID
-			if facts.IsInstanceID(a.Name) {
-				l.leftovers[a.Name] = append(l.leftovers[a.Name], entity)
-			} else {
-				l.entities[a.Name] = entity
-			}
-		}
+		l.unaliased = unlisted
+		l.addAliases(aliases)
 		return nil
 	})
 	_ = group.Wait() // the functions above keep their errors in failed
@@ -182,13 +178,14 @@ type inventory struct {
 	unseen map[string]string
 	// inFolder counts the instances whose records name objects in a folder that could not be listed or has no mount.
 	inFolder map[string]int
-	// records are those of the stretch. A tombstone is among them only if Vault lists objects or leftovers of its instance, or
-	// if it has names or certificates left.
+	// records are those of the stretch. A tombstone is among them only if Vault lists objects or leftovers of its instance or is
+	// asked about them, or if it has names or certificates left.
 	records map[string]*ledger.Record
 
 	// The stretch has the instances whose IDs are greater than after and at most upTo. An empty bound does not apply.
 	after, upTo string
 	limit       int
+	now         time.Time // of the scan
 }
 
 // scan reads the ledger, once Vault's lists are complete: a record is written before its objects are made.
@@ -196,7 +193,7 @@ func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit i
 	held := &inventory{
 		listing: l, claims: map[ledger.Name]string{}, recorded: map[string]facts.Place{}, records: map[string]*ledger.Record{},
 		unseen: map[string]string{}, inFolder: map[string]int{},
-		after: after, limit: limit,
+		after: after, limit: limit, now: r.Now(),
 	}
 	err := r.Ledger.Scan(ctx, ledger.Visitor{
 		Record: held.addRecord,
@@ -215,7 +212,7 @@ func (held *inventory) addRecord(r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deleted {
 		held.addEntities(id, r.FormerRoleIDs)
-		if len(held.paths[id])+len(held.leftovers[id])+len(r.Revoking)+len(r.Names()) == 0 {
+		if len(held.paths[id])+len(held.leftovers[id])+len(r.Revoking)+len(r.Names()) == 0 && !held.asksAbout(r) {
 			return
 		}
 	} else {

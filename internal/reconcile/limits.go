@@ -264,6 +264,9 @@ func (s *survey) limitsOf(in Input, inv *invocation) limits {
 	for folder, err := range s.inventory.unmounted {
 		l.addTrouble(s.inventory.folderTrouble(folder, err), "")
 	}
+	if t, is := s.inventory.aliasTrouble(); is {
+		l.addTrouble(t, "")
+	}
 	return l
 }
 

@@ -25,8 +25,16 @@ type Vault interface {
 	Read(ctx context.Context, path string) (map[string]any, error)
 	// List returns all keys of a folder, or fails.
 	List(ctx context.Context, path string) ([]string, error)
-	// Aliases returns the identity aliases on an auth mount.
+	Identities
+}
+
+// Identities are the identities of logins in Vault.
+type Identities interface {
+	// Aliases returns the identity aliases on an auth mount. The error wraps vault.ErrTooLong if there are too many to list.
 	Aliases(ctx context.Context, authMount string) ([]vault.Alias, error)
+	LoginMount(ctx context.Context, authMount string) (vault.LoginMount, error)
+	// Entity returns the ID of the entity behind an alias; empty if there is none.
+	Entity(ctx context.Context, m vault.LoginMount, alias string) (string, error)
 }
 
 // Ledger holds the records and claims.

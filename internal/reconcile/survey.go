@@ -237,6 +237,12 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 	if u.isBusy(c.now) {
 		return nil, nil
 	}
+	if u.record != nil && u.record.State == ledger.Deprovisioning {
+		var err error
+		if u.leftovers, err = s.r.leftoversOf(ctx, s.inventory, u.id, u.record); err != nil {
+			return nil, err
+		}
+	}
 	f := u.sighting.Facts
 	u.profile, u.refusal = s.r.Profiles.Match(f)
 	if u.profile != nil && u.refusal == nil {
@@ -361,6 +367,10 @@ func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[fa
 	}
 	if s.input.Profile != "" && !u.isRecordedFor(s.input.Profile) {
 		return nil, nil
+	}
+	var err error
+	if u.leftovers, err = s.r.leftoversOf(ctx, s.inventory, u.id, u.record); err != nil {
+		return nil, err
 	}
 	rows, err := s.compareSettled(ctx, u, func() ([]Change, error) { return s.rowsOfOneGone(ctx, u, isCompared) })
 	if err != nil {

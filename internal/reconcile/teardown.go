@@ -135,6 +135,9 @@ func (a *Answer) addFolders(held *inventory) {
 	for folder, err := range held.unmounted {
 		troubles = append(troubles, trouble{PlaceTrouble: held.folderTrouble(folder, err)})
 	}
+	if t, is := held.aliasTrouble(); is {
+		troubles = append(troubles, trouble{PlaceTrouble: t})
+	}
 	a.Places = JoinPlaces(a.Places, placesOf(troubles, nil))
 }
 
@@ -166,10 +169,14 @@ type removedOne struct {
 }
 
 // removalOf returns the request to remove the grant of one instance, recorded or not, and its untracked objects.
-func (r *Reconciler) removalOf(held *inventory, id string) converge.Request {
+func (r *Reconciler) removalOf(ctx context.Context, held *inventory, id string) (converge.Request, error) {
 	record, untracked := held.records[id], slices.Clone(held.paths[id])
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
-	if len(held.leftovers[id]) > 0 && !slices.Contains(untracked, login) {
+	leftovers, err := r.leftoversOf(ctx, held, id, record)
+	if err != nil {
+		return converge.Request{}, err
+	}
+	if len(leftovers) > 0 && !slices.Contains(untracked, login) {
 		untracked = append(untracked, login)
 	}
 	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true}
@@ -178,7 +185,7 @@ func (r *Reconciler) removalOf(held *inventory, id string) converge.Request {
 		untracked = slices.DeleteFunc(untracked, record.Has)
 	}
 	req.Untracked = untracked
-	return req
+	return req, nil
 }
 
 // removeOne removes the grant of one instance, and its untracked objects.
@@ -190,7 +197,12 @@ func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *i
 		row.failed = true
 		return removedOne{row: &row}
 	}
-	req := r.removalOf(held, id)
+	req, err := r.removalOf(ctx, held, id)
+	if err != nil {
+		row := s.recordRow(Drift{Reason: Orphaned, Action: None, Error: fmt.Sprintf("not removed: %v", err)})
+		row.failed = true
+		return removedOne{row: &row}
+	}
 	req.Teardown, s.place = true, req.Place
 	outcome, err := converger.Converge(ctx, req, instance.Sighting{})
 	if err == nil && outcome.Action != converge.Deprovisioned {

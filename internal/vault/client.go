@@ -33,6 +33,8 @@ type Options struct {
 	Observe func(took time.Duration, throttled bool)
 	// Log receives a line for each token that could not be renewed, and for each new advice of Vault; nil: none.
 	Log *slog.Logger
+	// MaxAliases bounds the aliases of all mounts that Aliases reads; 0: a million.
+	MaxAliases int
 	// Now returns the time; nil: time.Now.
 	Now func() time.Time
 }

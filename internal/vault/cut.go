@@ -62,9 +62,7 @@ func (c *Client) CutOff(ctx context.Context, m LoginMount, cut Cut) (int, error)
 	n := 0
 	var conflicts []error
 	for i, alias := range slices.Concat(cut.Sure, cut.Recorded) {
-		entity, err := c.write(ctx, "looking up the alias "+alias+" by", lookupPath, map[string]any{
-			"alias_name": alias, "alias_mount_accessor": m.Accessor,
-		})
+		entity, err := c.entity(ctx, m, alias)
 		if err != nil {
 			return n, err
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 
@@ -17,42 +18,8 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	var page struct {
 		Data struct{ Keys []string }
 	}
-	err := c.list(ctx, path, &page)
+	err := c.list(ctx, path, into(&page))
 	return page.Data.Keys, err
-}
-
-// Alias is an identity alias on one auth mount.
-type Alias struct {
-	Name     string // by which a login finds it
-	EntityID string // the entity that owns the login's tokens
-}
-
-// Aliases returns the identity aliases on an auth mount, in no order.
-// https://developer.hashicorp.com/vault/api-docs/secret/identity/entity-alias#list-entity-aliases-by-id
-func (c *Client) Aliases(ctx context.Context, authMount string) ([]Alias, error) {
-	accessor, err := c.mountAccessor(ctx, authMount)
-	if err != nil {
-		return nil, err
-	}
-	var page struct {
-		Data struct {
-			Info map[string]struct {
-				Name     string
-				Entity   string `json:"canonical_id"`
-				Accessor string `json:"mount_accessor"`
-			} `json:"key_info"`
-		}
-	}
-	if err := c.list(ctx, "identity/entity-alias/id", &page); err != nil {
-		return nil, err
-	}
-	var out []Alias
-	for _, a := range page.Data.Info {
-		if a.Accessor == accessor {
-			out = append(out, Alias{Name: a.Name, EntityID: a.Entity})
-		}
-	}
-	return out, nil
 }
 
 // Issuer is an issuer of a PKI mount.
@@ -73,7 +40,7 @@ func (c *Client) Issuers(ctx context.Context, mount string) ([]Issuer, error) {
 			} `json:"key_info"`
 		}
 	}
-	if err := c.list(ctx, mount+"/issuers", &page); err != nil {
+	if err := c.list(ctx, mount+"/issuers", into(&page)); err != nil {
 		return nil, err
 	}
 	issuers := make([]Issuer, len(page.Data.Keys))
@@ -84,13 +51,13 @@ func (c *Client) Issuers(ctx context.Context, mount string) ([]Issuer, error) {
 	return issuers, nil
 }
 
-// list decodes the whole answer into one value: Vault lists without pages. The api client's own decoding would make a map of
-// a map for each name.
-func (c *Client) list(ctx context.Context, path string, into any) error {
+// list passes the whole answer to decode: Vault lists without pages. decode is not called for an empty folder. The api client's own
+// decoding would make a map of a map for each name.
+func (c *Client) list(ctx context.Context, path string, decode func(io.Reader) error) error {
 	return c.do(ctx, "listing", path, func(ctx context.Context, v *Conn) error {
 		resp, err := v.read(ctx, path, map[string][]string{"list": {"true"}})
 		if resp != nil {
-			defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
+			defer func() { _ = resp.Body.Close() }() // after an error, or read as far as needed
 		}
 		if isEmptyFolder(err) {
 			return nil
@@ -98,11 +65,16 @@ func (c *Client) list(ctx context.Context, path string, into any) error {
 		if err != nil {
 			return err
 		}
-		if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		if err := decode(resp.Body); err != nil {
 			return fmt.Errorf("decoding the answer: %w", err)
 		}
 		return nil
 	})
+}
+
+// into returns a function that decodes an answer into a value.
+func into(value any) func(io.Reader) error {
+	return func(body io.Reader) error { return json.NewDecoder(body).Decode(value) }
 }
 
 // isEmptyFolder reports whether Vault answered that a folder is empty: a 404 without a text. A 404 with a text means that

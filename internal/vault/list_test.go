@@ -45,17 +45,6 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 	}
 }
 
-func TestAliases_AreOfTheMountOnly(t *testing.T) {
-	s, c := newServer(t)
-	s.answer("sys/internal/ui/mounts/auth/aws", http.StatusOK, `{"data":{"accessor":"auth_aws_1"}}`)
-	s.answer("identity/entity-alias/id", http.StatusOK, `{"data":{"keys":["1","2"],"key_info":{
-		"1":{"name":"i-1","canonical_id":"e-1","mount_accessor":"auth_aws_1"},"2":{"name":"i-2","canonical_id":"e-2","mount_accessor":"auth_ldap_1"}}}}`)
-	got, err := c.Aliases(t.Context(), "aws")
-	if err != nil || len(got) != 1 || got[0].Name != "i-1" || got[0].EntityID != "e-1" {
-		t.Errorf("want the alias on auth/aws alone, got %+v, %v", got, err)
-	}
-}
-
 func TestIssuers_HaveNameAndDefault(t *testing.T) {
 	s, c := newServer(t)
 	s.answer("p/issuers", http.StatusOK, `{"data":{"keys":["1","2"],"key_info":{"1":{"issuer_name":"root","is_default":true,"key_id":"k"},"2":{"issuer_name":""}}}}`)

@@ -188,7 +188,9 @@ func functions() map[string]function.Function {
 		"base64encode": text(func(args []cty.Value) (cty.Value, error) {
 			return cty.StringVal(base64.StdEncoding.EncodeToString([]byte(args[0].AsString()))), nil
 		}, 1),
-		"length": text(func(args []cty.Value) (cty.Value, error) { return cty.NumberIntVal(int64(len(args[0].AsString()))), nil }, 1),
+		"length": text(func(args []cty.Value) (cty.Value, error) {
+			return cty.NumberIntVal(int64(len(args[0].AsString()))), nil
+		}, 1),
 		"substr": stdlib.SubstrFunc, "trimspace": stdlib.TrimSpaceFunc,
 		"file": text(func(args []cty.Value) (cty.Value, error) {
 			data, err := os.ReadFile(args[0].AsString())

@@ -27,6 +27,7 @@ type vaultCaller interface {
 	converge.Cutter
 	List(ctx context.Context, path string) ([]string, error)
 	Aliases(ctx context.Context, authMount string) ([]vault.Alias, error)
+	Entity(ctx context.Context, m vault.LoginMount, alias string) (string, error)
 }
 
 // vaultSide is the lab's Vault or the model.
@@ -106,7 +107,11 @@ func loggingIn(ec2Alias string, named bool, id string) modelCall {
 		}
 		slices.Sort(out)
 		m, mountErr := s.LoginMount(ctx, "aws")
-		return []any{ok, out, m.Path, m.EC2Alias, m.IAMAlias, m.Accessor != "", m.ConfigErr, mountErr}, err
+		entity, lookupErr := s.Entity(ctx, m, id)
+		if entity != "" {
+			entity = s.nth(entity)
+		}
+		return []any{ok, out, entity, lookupErr, m.Path, m.EC2Alias, m.IAMAlias, m.Accessor != "", m.ConfigErr, mountErr}, err
 	}
 }
 

@@ -238,6 +238,15 @@ func (c Client) Aliases(_ context.Context, mount string) (out []vault.Alias, err
 	return out, err
 }
 
+// Entity returns the entity behind an alias; empty if there is none. The path for Do is the mount and the alias.
+func (c Client) Entity(_ context.Context, m vault.LoginMount, alias string) (id string, err error) {
+	err = c.do("entity", m.Path+" "+alias, func() error {
+		id = c.Entities[Alias{Mount: m.Path, Name: alias}].ID
+		return nil
+	})
+	return id, err
+}
+
 // LoginMount returns the settings of an auth mount.
 func (c Client) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
 	err = c.do("mount", mount, func() error {
