@@ -64,8 +64,8 @@ type Ledger interface {
 type Instances interface {
 	// Describe is called for the holder of a name that another instance claims.
 	Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting
-	// RoleNow returns the ARN of the role in an instance's instance profile, as IAM named it after the instance was observed.
-	RoleNow(ctx context.Context, f facts.Instance) (string, error)
+	// RoleNow returns f with the role in its instance profile, as IAM named it after the instance was observed.
+	RoleNow(ctx context.Context, f facts.Instance) (facts.Instance, error)
 }
 
 // Duties are what a function may do. Each function has a Vault role of its own, and only those that remove may

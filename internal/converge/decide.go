@@ -42,8 +42,27 @@ type situation struct {
 }
 
 // decide returns the next step of making a grant, and the reason of a step that returns an error. It is pure: the record
-// and Vault are read by the steps that it returns.
+// and Vault are read by the steps that it returns. A role that IAM does not confirm leads to a first grant, or to the grant as
+// recorded; a step that refuses, changes or removes on the ground of that role is tried again.
 func (s *situation) decide(now time.Time) (step, error) {
+	next, reason := s.decideByRole(now)
+	if !s.facts.RoleUnconfirmed {
+		return next, reason
+	}
+	changes := next == stepInspect && holds(s.record) && !s.record.Holds(s.grant)
+	if changes || next == stepRemoveUnmatched || next == stepRefuse {
+		return stepTryAgain, unconfirmedError(s.facts)
+	}
+	return next, reason
+}
+
+// unconfirmedError returns the error of an instance for which IAM does not answer.
+func unconfirmedError(f facts.Instance) error {
+	return fault.Retryf("instance %s: IAM does not answer, and the role %s of an earlier answer only makes first grants: its grant stays as it is until IAM answers", f.ID, f.IAMRoleARN)
+}
+
+// decideByRole is decide for a role that IAM confirms.
+func (s *situation) decideByRole(now time.Time) (step, error) {
 	isIncomplete := errors.Is(s.renderErr, grant.ErrNotYet)
 	mayComeLate := isIncomplete && MayComeLate(s.facts, s.request.asked(), now)
 	switch {

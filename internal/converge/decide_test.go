@@ -50,6 +50,7 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 			}
 		}
 	}
+	unconfirmed := func(s *situation) { s.facts.RoleUnconfirmed = true }
 	refused := func(s *situation) { s.renderErr = refusal }
 	all := func(changes ...func(*situation)) func(*situation) {
 		return func(s *situation) {
@@ -104,6 +105,14 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 		"leaving, untracked objects":             {func(s *situation) { leaving(s); removes(s); s.request.Untracked = []string{"p"} }, stepResumeRemoval, ""},
 		"removed after it was observed":          {removal(ledger.Deleted, 0), stepTryAgain, "was removed after"},
 		"removed before it was observed":         {removal(ledger.Deleted, time.Second), stepInspect, ""},
+		"role unconfirmed, as recorded":          {unconfirmed, stepKeep, ""},
+		"role unconfirmed, to be verified":       {all(unconfirmed, func(s *situation) { s.request.Verify = true }), stepInspect, ""},
+		"role unconfirmed, no record":            {all(unconfirmed, func(s *situation) { s.record = nil }), stepInspect, ""},
+		"role unconfirmed, refused before":       {all(unconfirmed, func(s *situation) { s.record = &ledger.Record{InstanceID: id, State: ledger.Refused} }), stepInspect, ""},
+		"role unconfirmed, another grant":        {all(unconfirmed, func(s *situation) { s.record.Objects[0].SHA256 = "other" }), stepTryAgain, "IAM does not answer"},
+		"role unconfirmed, no profile fits":      {all(unconfirmed, func(s *situation) { s.profile, s.grant = nil, nil }), stepTryAgain, "IAM does not answer"},
+		"role unconfirmed, refused":              {all(unconfirmed, refused), stepTryAgain, "IAM does not answer"},
+		"role unconfirmed, leaving":              {all(unconfirmed, leaving), stepWithhold, ""},
 		"removal begun after it was observed":    {removal(ledger.Deprovisioning, 0), stepTryAgain, "was removed after"},
 		"removal begun before it was observed":   {removal(ledger.Deprovisioning, time.Second), stepInspect, ""},
 	} {

@@ -13,19 +13,23 @@ import (
 
 // confirmRole returns the facts with the role that IAM names now, if the grant is the first one or of another profile: such a
 // grant must not rest on a cached role. changed reports whether IAM names another role. For such a grant it also checks the
-// PKI mounts.
+// PKI mounts. Only a first grant may rest on an unconfirmed role.
 func (c *Converger) confirmRole(ctx context.Context, s *situation) (f facts.Instance, changed bool, err error) {
 	f = s.facts
 	if holds(s.record) && s.record.Profile == s.profile.Name {
 		return f, false, nil
 	}
 	if f.RoleObservedAt.Before(f.ObservedAt) {
-		role, err := c.Instances.RoleNow(ctx, f)
+		now, err := c.Instances.RoleNow(ctx, f)
 		if err != nil {
 			return f, false, err
 		}
-		changed = role != f.IAMRoleARN
-		f.IAMRoleARN, f.RoleObservedAt = role, f.ObservedAt
+		changed = now.IAMRoleARN != f.IAMRoleARN
+		f = now
+		f.RoleObservedAt = f.ObservedAt
+	}
+	if f.RoleUnconfirmed && holds(s.record) {
+		return f, false, unconfirmedError(f)
 	}
 	if changed {
 		return f, true, nil

@@ -55,6 +55,9 @@ type Instance struct {
 	ObservedAt            time.Time
 	// RoleObservedAt is when IAM named the role. Before ObservedAt, the role comes from a cache.
 	RoleObservedAt time.Time
+	// RoleUnconfirmed reports whether IAM was asked for the role and did not answer: the role is from an earlier answer. It may make a
+	// grant, and never change or remove one.
+	RoleUnconfirmed bool
 }
 
 // Owned says which of an instance's addresses are its own. The others belong to what runs on it, such as pods with addresses of

@@ -3,6 +3,7 @@ package instance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -58,6 +59,8 @@ type Options struct {
 	ExternalID string
 	// NeedsRole reports whether the IAM role of an instance is looked up; it gets the facts without the role. Nil looks each up.
 	NeedsRole func(facts.Instance) bool
+	// Log receives a line for each role that IAM did not confirm; nil: none.
+	Log *slog.Logger
 }
 
 // New makes a Lookup. It makes no calls.
@@ -67,7 +70,7 @@ func New(o Options) *Lookup {
 	if needs == nil {
 		needs = func(facts.Instance) bool { return true }
 	}
-	return &Lookup{clients: c, roles: newRoles(c), needsRole: needs, now: time.Now}
+	return &Lookup{clients: c, roles: newRoles(c, o.Log), needsRole: needs, now: time.Now}
 }
 
 // Describe returns one sighting for each ref. A failure of one account and region is in the sightings of its instances only.
@@ -203,7 +206,7 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 			continue
 		}
 		a := answers[s.Facts.IAMInstanceProfileARN]
-		s.Facts.IAMRoleARN, s.Facts.RoleObservedAt = a.role.arn, a.role.at
+		s.Facts.IAMRoleARN, s.Facts.RoleObservedAt, s.Facts.RoleUnconfirmed = a.role.arn, a.role.at, a.role.unconfirmed
 		if a.err != nil {
 			s.Err = fmt.Errorf("instance %s: %w", id, a.err)
 		}
@@ -211,17 +214,19 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 	}
 }
 
-// RoleNow returns the ARN of the role in an instance's instance profile as IAM named it after the instance was observed, empty
-// for an instance without one, and for one whose role does not matter.
-func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (string, error) {
+// RoleNow returns f with the role in its instance profile as IAM named it after the instance was observed: no role for an instance
+// without an instance profile, and for one whose role does not matter. If IAM does not answer, the role is unconfirmed.
+func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (facts.Instance, error) {
+	f.IAMRoleARN, f.RoleObservedAt, f.RoleUnconfirmed = "", f.ObservedAt, false
 	if f.IAMInstanceProfileARN == "" || !l.needsRole(f) {
-		return "", nil
+		return f, nil
 	}
 	found, err := l.roles.get(ctx, f.Account, f.IAMInstanceProfileARN, f.ObservedAt)
 	if err != nil {
-		return "", fmt.Errorf("instance %s: %w", f.ID, err)
+		return f, fmt.Errorf("instance %s: %w", f.ID, err)
 	}
-	return found.arn, nil
+	f.IAMRoleARN, f.RoleUnconfirmed = found.arn, found.unconfirmed
+	return f, nil
 }
 
 // asksRole reports whether the role of a sighted instance is looked up.

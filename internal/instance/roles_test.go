@@ -19,9 +19,25 @@ const workerProfile = "arn:aws:iam::123456789012:instance-profile/worker"
 // number of calls to it.
 func profileHolding(t *testing.T, role *string) (r *roles, calls *int) {
 	t.Helper()
+	return profileFailing(t, role, new(string))
+}
+
+// profileFailing is profileHolding for an IAM that fails with the code that code points to, unless it is empty. The code "cut" cuts
+// the connection.
+func profileFailing(t *testing.T, role, code *string) (r *roles, calls *int) {
+	t.Helper()
 	calls = new(int)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		*calls++
+		status, fails := map[string]int{"ServiceFailure": 500, "Throttling": 400, "NoSuchEntity": 404, "AccessDenied": 403}[*code]
+		switch {
+		case *code == "cut":
+			panic(http.ErrAbortHandler)
+		case fails:
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `<ErrorResponse><Error><Code>%s</Code><Message>no</Message></Error></ErrorResponse>`, *code)
+			return
+		}
 		member := ""
 		if *role != "" {
 			member = "<member><Arn>" + *role + "</Arn></member>"
@@ -32,7 +48,7 @@ func profileHolding(t *testing.T, role *string) (r *roles, calls *int) {
 	t.Cleanup(server.Close)
 	c := newClients(Options{Config: aws.Config{Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: aws.AnonymousCredentials{}}})
 	c.own = arn.ARN{Partition: "aws", AccountID: "123456789012"}
-	return newRoles(c), calls
+	return newRoles(c, nil), calls
 }
 
 // TestInstanceProfile_WithoutRoleIsNotCached swaps a role, by removing one and adding another: for a moment the instance
@@ -78,8 +94,53 @@ func TestRoleNow_IsAskedAfterTheSighting(t *testing.T) {
 	l := &Lookup{roles: r, needsRole: func(facts.Instance) bool { return true }}
 	f := facts.Instance{ID: "i-0123456789abcdef0", Account: "123456789012", IAMInstanceProfileARN: workerProfile, ObservedAt: now}
 	for range 2 { // the second time from the cache
-		if got, err := l.RoleNow(t.Context(), f); err != nil || got != second || *calls != 2 {
-			t.Fatalf("want %q after two calls to IAM, got %q, %v after %d: else a first grant could rest on a swapped role", second, got, err, *calls)
+		if got, err := l.RoleNow(t.Context(), f); err != nil || got.IAMRoleARN != second || *calls != 2 {
+			t.Fatalf("want %q after two calls to IAM, got %q, %v after %d: else a first grant could rest on a swapped role", second, got.IAMRoleARN, err, *calls)
+		}
+	}
+}
+
+// TestRole_IsRememberedWhileIAMIsAway asks long after IAM named the role.
+func TestRole_IsRememberedWhileIAMIsAway(t *testing.T) {
+	const known = "arn:aws:iam::123456789012:role/worker"
+	for name, row := range map[string]struct {
+		code  string
+		after time.Duration
+		want  bool
+	}{
+		"IAM fails":                     {"ServiceFailure", time.Hour, true},
+		"IAM throttles":                 {"Throttling", time.Hour, true},
+		"IAM is not reached":            {"cut", time.Hour, true},
+		"for too long":                  {"ServiceFailure", outageTTL, false},
+		"the instance profile is gone":  {"NoSuchEntity", time.Hour, false},
+		"the permission was taken away": {"AccessDenied", time.Hour, false},
+	} {
+		holds, code := known, ""
+		r, calls := profileFailing(t, &holds, &code)
+		now := time.Now().Round(0)
+		r.now = func() time.Time { return now }
+		if _, err := r.get(t.Context(), "123456789012", workerProfile, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		code, now = row.code, now.Add(row.after)
+		asked := *calls
+		got, err := r.get(t.Context(), "123456789012", workerProfile, now)
+		if served := err == nil && got.arn == known && got.unconfirmed; served != row.want || (!row.want && err == nil) || *calls == asked {
+			t.Errorf("%s: want IAM asked, and the known role returned as unconfirmed: %v, got %+v, %v", name, row.want, got, err)
+		}
+		asked = *calls
+		if _, _ = r.get(t.Context(), "123456789012", workerProfile, now); row.want && *calls > asked {
+			t.Errorf("%s: want one call for all instances of a batch, got %d more: each would wait for its timeout", name, *calls-asked)
+		}
+		if row.code == "NoSuchEntity" {
+			code = "ServiceFailure"
+			if got, err := r.get(t.Context(), "123456789012", workerProfile, time.Time{}); err == nil {
+				t.Errorf("%s, and then IAM fails: want an error, got %+v: a definite answer ends what was known", name, got)
+			}
+		}
+		holds, code, now = "arn:aws:iam::123456789012:role/other", "", now.Add(time.Second)
+		if got, err := r.get(t.Context(), "123456789012", workerProfile, now); err != nil || got.arn != holds || got.unconfirmed {
+			t.Errorf("%s, and then IAM answers: want the role that it names, got %+v, %v", name, got, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,41 @@ func TestUnknownRoles_StopNoOtherRepair(t *testing.T) {
 	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = unknownRoles{w.instances()} })
 	if err := w.granted(id(0)); err != nil || a.Blocked || a.Summary != (Summary{Missing: 1, Corrected: 1, Failed: bad}) {
 		t.Errorf("want %d failed rows, which are not Vault's fault, and the one repair made: %v\n%s", bad, err, answerText(a))
+	}
+}
+
+// TestUnconfirmedRole_ChangesAndRemovesNothing has instances whose role IAM does not confirm: one that no profile fits by it, one that
+// another profile fits, one whose grant is damaged, and a new one.
+func TestUnconfirmedRole_ChangesAndRemovesNothing(t *testing.T) {
+	w := newWorld(t, 4)
+	launch := func(f facts.Instance) {
+		f.RoleUnconfirmed = true
+		w.launch(f)
+	}
+	launch(noRole(w.ec2[id(0)]))
+	other := w.ec2[id(1)]
+	other.IAMRoleARN = "arn:aws:iam::123456789012:role/alice-master"
+	launch(other)
+	launch(w.ec2[id(2)])
+	before := maps.Clone(w.Objects)
+	delete(w.Objects, grant.AuthRolePath("aws", id(2)))
+	launch(worker(100))
+	a := w.reconcile(Input{Mode: Correct})
+	for path := range before {
+		if w.Objects[path] == nil {
+			t.Errorf("%s is gone: an old role must not remove", path)
+		}
+	}
+	if r := w.Records[id(1)]; r.Profile != "alice_cluster-worker" {
+		t.Errorf("want the grant of the other profile kept, got %s: an old role must not change a grant", r.Profile)
+	}
+	for _, n := range []int{2, 3, 100} {
+		if err := w.granted(id(n)); err != nil {
+			t.Errorf("want %s granted by the role that IAM named before: %v", id(n), err)
+		}
+	}
+	if a.Summary.Failed != 2 || a.Summary.Corrected != 2 {
+		t.Errorf("want two failed rows and two repairs, got\n%s", answerText(a))
 	}
 }
 

@@ -184,7 +184,7 @@ func (s *survey) isToRemove(i instance.Sighting) bool {
 		return i.Err == nil && s.isGone(i.Facts.State)
 	}
 	profile, err := s.r.Profiles.Match(i.Facts)
-	return profile == nil && err == nil
+	return profile == nil && err == nil && !i.Facts.RoleUnconfirmed
 }
 
 // compareAll compares the instances of found until it is closed. After an error it only drains found.
@@ -254,6 +254,9 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 	if s.input.Profile != "" && !fits && !u.isRecordedFor(s.input.Profile) {
 		return nil, nil
 	}
+	if f.RoleUnconfirmed && !u.mayRestOnOldRole() {
+		return []Change{u.failedRow(fmt.Errorf("IAM does not answer, and the role %s of an earlier answer only makes first grants", f.IAMRoleARN))}, nil
+	}
 	rows, err := s.compareSettled(ctx, u, func() ([]Change, error) {
 		err := s.read(ctx, u)
 		return c.rowsOfPresent(u), err
@@ -274,6 +277,12 @@ func (s *survey) compareSettled(ctx context.Context, u *subject, compare func() 
 		return err != nil || !slices.ContainsFunc(rows, isOfObject) || !converge.MayLag(u.record, s.r.Now())
 	})
 	return rows, err
+}
+
+// mayRestOnOldRole reports whether rows may rest on a role that IAM does not confirm: the instance has no grant yet, or the role
+// yields the recorded one. Other rows would change or remove a grant.
+func (s *subject) mayRestOnOldRole() bool {
+	return s.grant != nil && (s.asRecorded || !s.hasLiveRecord() || len(s.record.Objects) == 0)
 }
 
 // isRecordedFor reports whether the record names a profile.

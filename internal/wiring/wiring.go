@@ -150,7 +150,7 @@ func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
 	p.instances = instance.New(instance.Options{
 		Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID,
 		Accounts: s.AllowedAccounts, AnyAccount: slices.Contains(s.AllowedAccounts, settings.AnyAccount),
-		NeedsRole: profiles.NeedsRole,
+		NeedsRole: profiles.NeedsRole, Log: p.log,
 	})
 	return p, nil
 }

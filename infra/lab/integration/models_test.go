@@ -253,8 +253,8 @@ func TestEC2Model_AnswersAsLookup(t *testing.T) {
 		all := append(slices.Clone(refs), elsewhere, unknown)
 		seen := from.Describe(t.Context(), all)
 		for _, ref := range all {
-			role, err := from.RoleNow(t.Context(), seen[ref].Facts)
-			out = append(out, "look: "+text(seen[ref])+fmt.Sprintln("role now:", role, err))
+			now, err := from.RoleNow(t.Context(), seen[ref].Facts)
+			out = append(out, "look: "+text(seen[ref])+fmt.Sprintln("role now:", now.IAMRoleARN, err))
 		}
 		for _, ids := range [][]string{nil, {running.ID, refs[3].ID}, {unknown.ID}, {bare.ID, unknown.ID}} {
 			var listed []string

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -75,4 +76,33 @@ func TestNetworkWithoutIAM_DoctorNamesIt(t *testing.T) {
 	if c := checks["iam own account"]; c.OK || !strings.Contains(c.Remedy, "us-east-1") || !strings.Contains(c.Remedy, "alice_cluster-worker") {
 		t.Errorf("want the check to fail with the remedy for IAM and the profiles that need it, got %+v", c)
 	}
+}
+
+// TestIAMOutage_KnownRoleMakesGrants has one role that this sandbox has asked IAM about, and one that it has not.
+func TestIAMOutage_KnownRoleMakesGrants(t *testing.T) {
+	t.Parallel()
+	l := line(t, lab.LineOptions{Functions: []string{provision}})
+	f := l.Functions[provision]
+	before, known, unknown := launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-worker"}), launch(t, fleet.Spec{Role: "alice-etcd"})
+	if again, _ := labtest.Deliver(t, f, fleet.Event(before, "running", time.Now())); len(again) > 0 {
+		t.Fatalf("want a grant while IAM answers\nlogs:\n%s", lastOf(f.Logs()))
+	}
+	l.SetFault(func(c tap.Call) *tap.Fault {
+		if c.Service == "iam" {
+			return queryError(http.StatusServiceUnavailable, "ServiceUnavailable")(l, c)
+		}
+		return nil
+	})
+	if again, _ := labtest.Deliver(t, f, fleet.Event(known, "running", time.Now()), fleet.Event(unknown, "running", time.Now())); !slices.Equal(again, []int{1}) {
+		t.Errorf("want the known role's instance granted and only the other back, got %v\nlogs:\n%s", again, lastOf(f.Logs()))
+	}
+	wantGranted(t, known)
+	if left := objects(t, unknown); len(left) > 0 {
+		t.Errorf("want nothing made for a role that was never known, got %q", left)
+	}
+	if logs := f.Logs(); !strings.Contains(logs, "IAM does not answer") || !strings.Contains(logs, known.InstanceProfileARN) {
+		t.Errorf("want a log line with the instance profile\nlogs:\n%s", lastOf(logs))
+	}
+	l.SetFault(nil)
+	untilDone(t, f, unknown, fleet.Event(unknown, "running", time.Now()))
 }

@@ -108,18 +108,17 @@ func (e EC2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instanc
 	return out
 }
 
-// RoleNow returns the role in the instance profile of f; empty if f has no profile. If the instance has another profile now,
-// the role is as observed.
-func (e EC2) RoleNow(_ context.Context, f facts.Instance) (arn string, err error) {
+// RoleNow returns f with the role in its instance profile; without a role if f has no profile. If the instance has another profile
+// now, the role is as observed.
+func (e EC2) RoleNow(_ context.Context, f facts.Instance) (facts.Instance, error) {
 	if f.IAMInstanceProfileARN == "" {
-		return "", nil
+		return f, nil
 	}
-	err = e.do("role", f.ID, func() error {
-		arn = f.IAMRoleARN
+	err := e.do("role", f.ID, func() error {
 		if now := e.Instances[f.ID]; now.IAMInstanceProfileARN == f.IAMInstanceProfileARN {
-			arn = now.IAMRoleARN
+			f.IAMRoleARN = now.IAMRoleARN
 		}
 		return nil
 	})
-	return arn, err
+	return f, err
 }
