@@ -40,7 +40,7 @@ func (w *work) freeName(ctx context.Context, claimant ledger.Record, name ledger
 	}
 	ref := facts.Ref{ID: holder.InstanceID, Place: facts.Place{Account: holder.Account, Region: holder.Region}}
 	s := w.Instances.Describe(ctx, []facts.Ref{ref})[ref]
-	if s.Err != nil {
+	if s.Err != nil && !s.LacksRole() {
 		return s.Err
 	}
 	record, err := w.Ledger.Get(ctx, holder.InstanceID)

@@ -180,7 +180,7 @@ func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighti
 		return c.removeTornDown(ctx, req)
 	case req.Gone:
 		return c.removeGone(ctx, req)
-	case s.Err != nil:
+	case s.Err != nil && !s.LacksRole():
 		return Outcome{}, s.Err
 	case !s.Found:
 		return c.convergeAbsent(ctx, req)
@@ -200,7 +200,10 @@ func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighti
 			return c.removeGone(ctx, req)
 		}
 	case facts.Pending, facts.Running:
-		if c.Duties.Make {
+		switch {
+		case c.Duties.Make && s.LacksRole():
+			return c.keepWithoutRole(ctx, req, s)
+		case c.Duties.Make:
 			return c.make(ctx, req, s.Facts)
 		}
 	case facts.Stopping, facts.Stopped:

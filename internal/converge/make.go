@@ -9,6 +9,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -44,6 +45,22 @@ func (c *Converger) make(ctx context.Context, req Request, f facts.Instance) (Ou
 	case stepReadRecord, stepTryAgain:
 	}
 	return Outcome{}, reason
+}
+
+// keepWithoutRole returns the error of a live instance whose role is unknown. Its grant stays. A refusal is recorded if the instance
+// has a record: it is unknown whether any other instance belongs to this deployment. A removal that broke off goes on, since it does
+// not depend on the role.
+func (c *Converger) keepWithoutRole(ctx context.Context, req Request, s instance.Sighting) (Outcome, error) {
+	old, err := c.Ledger.Get(ctx, req.ID)
+	switch {
+	case err != nil:
+		return Outcome{}, err
+	case old == nil:
+		return Outcome{}, s.Err
+	case c.Duties.Remove && old.Leaves(s.Facts.LaunchTime) && hasMoreToRemove(req, old):
+		return c.removeLeaving(ctx, req, s.Facts)
+	}
+	return c.refuse(ctx, old, s.Facts, s.Err)
 }
 
 // render returns the profile that fits an instance and the grant it renders; no profile and no error when none fits.

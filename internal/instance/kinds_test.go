@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -25,7 +26,7 @@ func awsAnswers() map[string]string {
 	return map[string]string{
 		"GetCallerIdentity":  `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:aws:sts::` + account + `:assumed-role/provision/x</Arn><UserId>x</UserId><Account>` + account + `</Account></GetCallerIdentityResult></GetCallerIdentityResponse>`,
 		"AssumeRole":         `<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials><AccessKeyId>a</AccessKeyId><SecretAccessKey>b</SecretAccessKey><SessionToken>c</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`,
-		"DescribeInstances":  `<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet><item><ownerId>%s</ownerId><instancesSet><item><instanceId>` + id + `</instanceId><instanceState><name>running</name></instanceState><privateIpAddress>10.0.0.1</privateIpAddress><iamInstanceProfile><arn>arn:aws:iam::` + account + `:instance-profile/worker</arn></iamInstanceProfile></item></instancesSet></item></reservationSet></DescribeInstancesResponse>`,
+		"DescribeInstances":  `<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><reservationSet><item><ownerId>%s</ownerId><instancesSet><item><instanceId>` + id + `</instanceId><instanceState><name>running</name></instanceState><launchTime>` + time.Now().UTC().Format(time.RFC3339) + `</launchTime><privateIpAddress>10.0.0.1</privateIpAddress><iamInstanceProfile><arn>arn:aws:iam::%s:instance-profile/worker</arn></iamInstanceProfile></item></instancesSet></item></reservationSet></DescribeInstancesResponse>`,
 		"GetInstanceProfile": `<GetInstanceProfileResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetInstanceProfileResult><InstanceProfile><Roles><member><Arn>arn:aws:iam::` + account + `:role/worker</Arn></member></Roles></InstanceProfile></GetInstanceProfileResult></GetInstanceProfileResponse>`,
 	}
 }
@@ -111,6 +112,14 @@ func TestLookup_FaultIsNeverAnAbsence(t *testing.T) {
 		}
 		if s := describeWith(t, instance.Options{AnyAccount: true}, unlisted, "", ""); fault.KindOf(s.Err) != fault.Refuse {
 			t.Errorf("want kind refuse without a member role, got %+v", s)
+		}
+	})
+	t.Run("the role alone is unknown", func(t *testing.T) {
+		if s := describe(t, account, "", "GetInstanceProfile", "ServiceFailure"); !s.LacksRole() || !s.Found || s.Facts.State != facts.Running {
+			t.Errorf("want the instance as EC2 describes it, got %+v: a removal does not depend on the role", s)
+		}
+		if s := describe(t, account, "", "DescribeInstances", "InternalError"); s.LacksRole() {
+			t.Errorf("want nothing known of the instance, got %+v", s)
 		}
 	})
 	t.Run("IAM is not asked where the role does not matter", func(t *testing.T) {

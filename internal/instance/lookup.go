@@ -21,7 +21,7 @@ type Sighting struct {
 	// Found is false if a complete and successful answer of EC2 lacks the instance: it is not visible yet, or no longer.
 	Found bool
 	Facts facts.Instance
-	// Err says why the other fields are unknown; its fault kind says whether to try again.
+	// Err says why the other fields are unknown; its fault kind says whether to try again. If LacksRole, only the role is unknown.
 	Err error
 }
 
@@ -208,7 +208,7 @@ func (l *Lookup) addRoles(ctx context.Context, account string, seen map[string]S
 		a := answers[s.Facts.IAMInstanceProfileARN]
 		s.Facts.IAMRoleARN, s.Facts.RoleObservedAt, s.Facts.RoleUnconfirmed = a.role.arn, a.role.at, a.role.unconfirmed
 		if a.err != nil {
-			s.Err = fmt.Errorf("instance %s: %w", id, a.err)
+			s.Err = l.roleError(s.Facts, a.err)
 		}
 		seen[id] = s
 	}
@@ -223,7 +223,7 @@ func (l *Lookup) RoleNow(ctx context.Context, f facts.Instance) (facts.Instance,
 	}
 	found, err := l.roles.get(ctx, f.Account, f.IAMInstanceProfileARN, f.ObservedAt)
 	if err != nil {
-		return f, fmt.Errorf("instance %s: %w", f.ID, err)
+		return f, l.roleError(f, err)
 	}
 	f.IAMRoleARN, f.RoleUnconfirmed = found.arn, found.unconfirmed
 	return f, nil

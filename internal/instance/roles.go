@@ -104,6 +104,9 @@ func (r *roles) ask(ctx context.Context, account, profileARN string, since time.
 // fetch asks IAM for the role and caches it.
 func (r *roles) fetch(ctx context.Context, account, profileARN string) (role, error) {
 	found := role{at: r.now().Round(0)} // before the call, since the answer may be older than its arrival
+	if err := checkProfileARN(profileARN, account); err != nil {
+		return role{}, err
+	}
 	get, err := r.clients.iam(ctx, account)
 	if err != nil {
 		return role{}, err

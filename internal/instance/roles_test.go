@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
 const workerProfile = "arn:aws:iam::123456789012:instance-profile/worker"
@@ -141,6 +143,41 @@ func TestRole_IsRememberedWhileIAMIsAway(t *testing.T) {
 		holds, code, now = "arn:aws:iam::123456789012:role/other", "", now.Add(time.Second)
 		if got, err := r.get(t.Context(), "123456789012", workerProfile, now); err != nil || got.arn != holds || got.unconfirmed {
 			t.Errorf("%s, and then IAM answers: want the role that it names, got %+v, %v", name, got, err)
+		}
+	}
+}
+
+// TestRoleError_OfALostInstanceProfileIsFinal starts from a running instance that is an hour old.
+func TestRoleError_OfALostInstanceProfileIsFinal(t *testing.T) {
+	const here, id = "123456789012", "i-0123456789abcdef0"
+	for name, row := range map[string]struct {
+		code, profile string
+		age           time.Duration
+		want          fault.Kind
+	}{
+		"the instance profile is gone":           {"NoSuchEntity", workerProfile, time.Hour, fault.Refuse},
+		"the instance just started":              {"NoSuchEntity", workerProfile, newProfile - time.Second, fault.Retry},
+		"IAM denies, which a person corrects":    {"AccessDenied", workerProfile, time.Hour, fault.Retry},
+		"IAM fails":                              {"ServiceFailure", workerProfile, time.Hour, fault.Retry},
+		"an instance profile of another account": {"", "arn:aws:iam::444455556666:instance-profile/worker", time.Hour, fault.Refuse},
+		"an ARN that is not one":                 {"", "worker", time.Hour, fault.Refuse},
+		"an ARN of a role":                       {"", "arn:aws:iam::123456789012:role/worker", time.Hour, fault.Refuse},
+	} {
+		role := "arn:aws:iam::123456789012:role/worker"
+		r, _ := profileFailing(t, &role, &row.code)
+		now := time.Now().Round(0)
+		l := &Lookup{roles: r, needsRole: func(facts.Instance) bool { return true }, now: func() time.Time { return now }}
+		f := facts.Instance{ID: id, Account: here, State: facts.Running, IAMInstanceProfileARN: row.profile, LaunchTime: now.Add(-row.age), ObservedAt: now}
+		seen := map[string]Sighting{id: {Found: true, Facts: f}}
+		l.addRoles(t.Context(), here, seen)
+		_, err := l.RoleNow(t.Context(), f)
+		for _, err := range []error{seen[id].Err, err} {
+			if err == nil || fault.KindOf(err) != row.want || !strings.Contains(err.Error(), id) {
+				t.Errorf("%s: want an error of kind %s that names the instance, got %v", name, row.want, err)
+			}
+		}
+		if !seen[id].LacksRole() {
+			t.Errorf("%s: want only the role unknown, got %+v", name, seen[id])
 		}
 	}
 }

@@ -118,6 +118,15 @@ func (s *subject) failedRow(err error) Change {
 	return c
 }
 
+// refusalRow returns the row of an instance that gets no grant, or keeps its earlier one.
+func (s *subject) refusalRow(reason error) Change {
+	missing := Missing
+	if s.hasLiveRecord() && len(s.record.Objects) > 0 {
+		missing = Changed
+	}
+	return s.recordRow(Drift{Reason: missing, Action: None, Error: reason.Error()})
+}
+
 // rowsOfPresent returns the rows of an instance that EC2 shows as pending or running.
 func (c *comparison) rowsOfPresent(s *subject) []Change {
 	switch {
@@ -128,11 +137,7 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 	case errors.Is(s.refusal, grant.ErrNotYet) && converge.MayComeLate(s.sighting.Facts, time.Time{}, c.now):
 		return nil
 	case s.refusal != nil:
-		reason := Missing
-		if s.hasLiveRecord() && len(s.record.Objects) > 0 {
-			reason = Changed
-		}
-		return []Change{s.recordRow(Drift{Reason: reason, Action: None, Error: s.refusal.Error()})}
+		return []Change{s.refusalRow(s.refusal)}
 	case s.profile == nil:
 		return c.rowsOfUnmatched(s)
 	case s.holder != "":

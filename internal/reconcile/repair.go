@@ -221,7 +221,7 @@ func (r *Reconciler) converge(
 	ref, seen := j.refs()[0], instance.Sighting{}
 	for _, at := range j.refs() {
 		s := sightings[at]
-		if s.Err != nil {
+		if s.Err != nil && (!s.LacksRole() || !j.removes) {
 			return nil, s.Err
 		}
 		if s.Found {

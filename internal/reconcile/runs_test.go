@@ -11,6 +11,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance/instancetest"
@@ -130,6 +131,32 @@ func TestUnknownRoles_StopNoOtherRepair(t *testing.T) {
 	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = unknownRoles{w.instances()} })
 	if err := w.granted(id(0)); err != nil || a.Blocked || a.Summary != (Summary{Missing: 1, Corrected: 1, Failed: bad}) {
 		t.Errorf("want %d failed rows, which are not Vault's fault, and the one repair made: %v\n%s", bad, err, answerText(a))
+	}
+}
+
+// lostProfiles is EC2 with instances whose instance profile does not exist any more.
+type lostProfiles struct{ instancetest.EC2 }
+
+func (l lostProfiles) List(ctx context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
+	return l.EC2.List(ctx, p, ids, func(page []instance.Sighting) error {
+		for i := range page {
+			if page[i].Facts.IAMRoleARN == "" {
+				page[i].Err = &instance.RoleError{Err: fault.Refusef("its instance profile does not exist")}
+			}
+		}
+		return each(page)
+	})
+}
+
+func TestLostInstanceProfile_IsOneRow(t *testing.T) {
+	w := newWorld(t, 2)
+	w.launch(noRole(w.ec2[id(0)]))
+	w.launch(noRole(worker(100))) // may belong to anything else
+	before := maps.Clone(w.Objects)
+	a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = lostProfiles{w.instances()} })
+	w.wantUntouched(before, "a lost instance profile", a)
+	if a.Summary != (Summary{Changed: 1}) || len(a.Drift) != 1 || a.Drift[0].InstanceID != id(0) || a.Drift[0].Action != None || !strings.Contains(a.Drift[0].Error, "does not exist") {
+		t.Errorf("want one row with the reason, which is no failure of the run, got\n%s", answerText(a))
 	}
 }
 

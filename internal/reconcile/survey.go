@@ -128,7 +128,7 @@ func (s *survey) askAboutHolders(ctx context.Context) {
 	}
 	for ref, seen := range s.r.Instances.Describe(ctx, refs) {
 		switch {
-		case seen.Err != nil:
+		case seen.Err != nil && !seen.LacksRole():
 			s.states[ref.ID] = "" // unknown, and so not gone
 		case seen.Found:
 			s.states[ref.ID] = seen.Facts.State
@@ -231,7 +231,7 @@ func (s *survey) comparison() *comparison {
 // comparePresent returns the rows of an instance that EC2 shows as pending or running.
 func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, error) {
 	if err := u.sighting.Err; err != nil {
-		return []Change{u.failedRow(err)}, nil // a fault of AWS with this instance only
+		return u.rowsWithoutFacts(err), nil // a fault of AWS with this instance only
 	}
 	c := s.comparison()
 	if u.isBusy(c.now) {
@@ -277,12 +277,6 @@ func (s *survey) compareSettled(ctx context.Context, u *subject, compare func() 
 		return err != nil || !slices.ContainsFunc(rows, isOfObject) || !converge.MayLag(u.record, s.r.Now())
 	})
 	return rows, err
-}
-
-// mayRestOnOldRole reports whether rows may rest on a role that IAM does not confirm: the instance has no grant yet, or the role
-// yields the recorded one. Other rows would change or remove a grant.
-func (s *subject) mayRestOnOldRole() bool {
-	return s.grant != nil && (s.asRecorded || !s.hasLiveRecord() || len(s.record.Objects) == 0)
 }
 
 // isRecordedFor reports whether the record names a profile.

@@ -3,15 +3,20 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -105,4 +110,64 @@ func TestIAMOutage_KnownRoleMakesGrants(t *testing.T) {
 	}
 	l.SetFault(nil)
 	untilDone(t, f, unknown, fleet.Event(unknown, "running", time.Now()))
+}
+
+// aged has EC2 show an instance as started two hours ago: moto starts it now.
+func aged(t *testing.T) func(tap.Call) *tap.Fault {
+	return func(c tap.Call) *tap.Fault {
+		if c.Action != "DescribeInstances" {
+			return nil
+		}
+		answer := askMoto(t, c, func(url.Values) {})
+		if answer != nil {
+			started := "<launchTime>" + time.Now().Add(-2*time.Hour).UTC().Format(time.RFC3339) + "</launchTime>"
+			answer.Body = regexp.MustCompile(`<launchTime>[^<]*</launchTime>`).ReplaceAll(answer.Body, []byte(started))
+		}
+		return answer
+	}
+}
+
+// TestLostInstanceProfile_IsRefusedOnceAndKeepsTheGrant deletes an instance profile under a running instance.
+func TestLostInstanceProfile_IsRefusedOnceAndKeepsTheGrant(t *testing.T) {
+	t.Parallel()
+	const role = "alice-lost"
+	o := lab.LineOptions{
+		Functions: []string{provision, deprovision, reconcile},
+		Env:       map[string]string{"TEMPLATES_DIR": changed(t, "worker/profile.yaml", "role/alice-worker", "role/"+role)},
+	}
+	before := line(t, o)
+	i := launch(t, fleet.Spec{Role: role})
+	if again, _ := labtest.Deliver(t, before.Functions[provision], fleet.Event(i, "running", time.Now())); len(again) > 0 {
+		t.Fatalf("want a grant while the instance profile exists\nlogs:\n%s", lastOf(before.Functions[provision].Logs()))
+	}
+	client, name := iam.NewFromConfig(world.AWS), role
+	if _, err := client.RemoveRoleFromInstanceProfile(t.Context(), &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &name, RoleName: &name}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.DeleteInstanceProfile(t.Context(), &iam.DeleteInstanceProfileInput{InstanceProfileName: &name}); err != nil {
+		t.Fatal(err)
+	}
+	l := line(t, o) // whose functions do not know the role
+	l.SetFault(aged(t))
+	if again, _ := labtest.Deliver(t, l.Functions[provision], fleet.Event(i, "running", time.Now())); len(again) > 0 {
+		t.Errorf("want the event acknowledged: it would come back for over an hour and end in the dead-letter queue\nlogs:\n%s", lastOf(l.Functions[provision].Logs()))
+	}
+	if kind := kindLogged(t, l.Functions[provision].Logs, i.ID); kind != "refuse" {
+		t.Errorf("want kind refuse, got %q", kind)
+	}
+	if r := recordOf(t, i); r.State != ledger.Active || !strings.Contains(r.LastError, i.InstanceProfileARN+" does not exist in IAM") {
+		t.Errorf("want the grant kept and the reason recorded, got %s, %q", r.State, r.LastError)
+	}
+	a := runReconcile(t, l.Functions[reconcile], rec.Input{Mode: "correct", InstanceIDs: []string{i.ID}})
+	if len(a.Drift) != 1 || a.Drift[0].Action != rec.None || !strings.Contains(a.Drift[0].Error, "does not exist in IAM") || a.Summary.Failed > 0 {
+		t.Errorf("want one row with the reason, which is no failure, got %+v", a)
+	}
+	if got, want := ofGrant(objects(t, i)), grantOf(i.ID); !slices.Equal(got, want) {
+		t.Errorf("want the grant to stay\n%q, got\n%q", want, got)
+	}
+	terminate(t, i)
+	if again, _ := labtest.Deliver(t, l.Functions[deprovision], fleet.Event(i, "terminated", time.Now())); len(again) > 0 {
+		t.Errorf("want the removal done\nlogs:\n%s", lastOf(l.Functions[deprovision].Logs()))
+	}
+	wantGone(t, i)
 }
