@@ -31,7 +31,8 @@ var ErrReplacing = errors.New("the root volume is being replaced; a later run re
 type Vault interface {
 	// Read returns the object at a path; nil if there is none.
 	Read(ctx context.Context, path string) (map[string]any, error)
-	Write(ctx context.Context, path string, fields map[string]any) error
+	// Write returns the object as the answer shows it: a PKI role as stored; nil where Vault answers nothing.
+	Write(ctx context.Context, path string, fields map[string]any) (stored map[string]any, err error)
 	// Delete succeeds for an absent object.
 	Delete(ctx context.Context, path string) error
 }

@@ -97,7 +97,7 @@ func TestChangedObject_IsRefusedAtTheSecondTry(t *testing.T) {
 // loosening is a Vault that stores another value than it is sent.
 type loosening struct{ converge.Vault }
 
-func (l loosening) Write(ctx context.Context, path string, fields map[string]any) error {
+func (l loosening) Write(ctx context.Context, path string, fields map[string]any) (map[string]any, error) {
 	if _, _, isRole := grant.SplitPKIRolePath(path); isRole {
 		fields = maps.Clone(fields)
 		fields["allow_localhost"] = true

@@ -128,7 +128,7 @@ func (w *world) makeObjects(f facts.Instance, realm grant.Realm) *grant.Grant {
 		if grant.MustReplace(w.Objects[o.Path], o) {
 			delete(w.Objects, o.Path)
 		}
-		if err := (vaulttest.Client{Vault: w.Vault}).Write(w.t.Context(), o.Path, o.Fields); err != nil {
+		if _, err := (vaulttest.Client{Vault: w.Vault}).Write(w.t.Context(), o.Path, o.Fields); err != nil {
 			w.t.Fatal(err)
 		}
 	}

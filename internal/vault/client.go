@@ -92,18 +92,18 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	return data, nil
 }
 
-// Write writes fields to path. A warning that Vault stored another object than was sent is an error of kind Refuse. It names the
+// Write writes fields to path and returns the data of the answer, nil for none. A warning that Vault stored another object than was sent is an error of kind Refuse. It names the
 // server's version where Vault dropped a field, for which it asks the server. Any other warning is logged: see SplitWarnings.
-func (c *Client) Write(ctx context.Context, path string, fields map[string]any) error {
-	_, err := c.write(ctx, writing, path, asDigits(path, fields))
+func (c *Client) Write(ctx context.Context, path string, fields map[string]any) (map[string]any, error) {
+	stored, err := c.write(ctx, writing, path, asDigits(path, fields))
 	if !errors.Is(err, errIgnored) {
-		return err
+		return stored, err
 	}
 	server := "this server"
 	if h, unknown := c.Health(ctx); unknown == nil {
 		server = h.Server.String()
 	}
-	return fmt.Errorf("%w: %s does not know these fields: remove them from the profile's template, or use a server that knows them (docs/vault-versions.md)", err, server)
+	return nil, fmt.Errorf("%w: %s does not know these fields: remove them from the profile's template, or use a server that knows them (docs/vault-versions.md)", err, server)
 }
 
 func (c *Client) write(ctx context.Context, operation, path string, fields map[string]any) (map[string]any, error) {

@@ -94,7 +94,7 @@ func TestVaultFault_HasItsKind(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, c := newServer(t)
 			s.answer("some/path", row.status, `{"errors":["1 error occurred:\n\t* why it failed\n"]}`)
-			err := c.Write(t.Context(), "some/path", map[string]any{"secret": "hush"})
+			_, err := c.Write(t.Context(), "some/path", map[string]any{"secret": "hush"})
 			if err == nil || fault.KindOf(err) != row.want {
 				t.Fatalf("status %d: want kind %s, got %s: %v", row.status, row.want, fault.KindOf(err), err)
 			}
@@ -146,7 +146,10 @@ func TestStatus400_RefusesOnlyAWrongWrite(t *testing.T) {
 	}
 }
 
-func write(c *vault.Client, path string) error { return c.Write(context.Background(), path, nil) }
+func write(c *vault.Client, path string) error {
+	_, err := c.Write(context.Background(), path, nil)
+	return err
+}
 
 func TestLogin_FailureIsSharedByWaitingCalls(t *testing.T) {
 	s, _ := newServer(t)
@@ -174,7 +177,7 @@ func TestLogin_FailureIsSharedByWaitingCalls(t *testing.T) {
 func TestVaultDown_IsRetriedAndNamed(t *testing.T) {
 	s, c := newServer(t)
 	s.Close()
-	err := c.Write(t.Context(), "some/path", nil)
+	_, err := c.Write(t.Context(), "some/path", nil)
 	if err == nil || fault.KindOf(err) != fault.Retry || !strings.Contains(err.Error(), "some/path") {
 		t.Errorf("want an error of kind retry that names the path, got %v", err)
 	}
@@ -191,14 +194,14 @@ func TestToken_RefusedIsReplacedOnce(t *testing.T) {
 	}
 	l := &logins{ttl: 60}
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login})
-	if err := c.Write(t.Context(), "some/path", nil); err != nil {
+	if _, err := c.Write(t.Context(), "some/path", nil); err != nil {
 		t.Fatalf("a revoked token must be replaced: %v", err)
 	}
 	if l.n != 2 {
 		t.Errorf("want 2 logins, got %d", l.n)
 	}
 	s.answer("some/path", http.StatusForbidden, `{"errors":["permission denied"]}`)
-	if err := c.Write(t.Context(), "some/path", nil); err == nil || !strings.Contains(err.Error(), "grant") {
+	if _, err := c.Write(t.Context(), "some/path", nil); err == nil || !strings.Contains(err.Error(), "grant") {
 		t.Errorf("a 403 for a new token means a missing grant, and the error must say so, got %v", err)
 	}
 	if l.n != 3 {
@@ -227,7 +230,7 @@ func TestWarning_IsAFaultIfTheObjectIsAltered(t *testing.T) {
 			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			for _, path := range []string{"some/path", "some/other"} {
 				s.answer(path, 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
-				err := c.Write(t.Context(), path, map[string]any{"ttl_max": "1h"})
+				_, err := c.Write(t.Context(), path, map[string]any{"ttl_max": "1h"})
 				if (err != nil) != row.failed || (err != nil && (fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), row.warning))) {
 					t.Errorf("want a refusal (%v) that repeats the warning, since Vault will store the same again; got %v", row.failed, err)
 				}
@@ -246,7 +249,10 @@ func TestWarning_IsAFaultIfTheObjectIsAltered(t *testing.T) {
 func TestWrite_NamesServerThatIgnoresFields(t *testing.T) {
 	s, c := newServer(t)
 	s.answer("some/path", 200, `{"warnings":["Endpoint ignored these unrecognized parameters: [serial_number_source]"]}`)
-	write := func() error { return c.Write(t.Context(), "some/path", map[string]any{"serial_number_source": "json"}) }
+	write := func() error {
+		_, err := c.Write(t.Context(), "some/path", map[string]any{"serial_number_source": "json"})
+		return err
+	}
 	for _, known := range []bool{true, false} {
 		says := []string{"some/path", "[serial_number_source]", "this server does not know", "remove them"}
 		if known {
@@ -289,7 +295,7 @@ func TestToken_ExpiresByWallClockTime(t *testing.T) {
 		{-time.Hour, 4, "a sandbox whose clock went back must not trust its token"},
 	} {
 		now = now.Add(step.after)
-		if err := c.Write(t.Context(), "some/path", nil); err != nil {
+		if _, err := c.Write(t.Context(), "some/path", nil); err != nil {
 			t.Fatal(err)
 		}
 		if l.n != step.want {
@@ -305,7 +311,7 @@ func TestToken_IsRenewedElseReplaced(t *testing.T) {
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: l.login, Now: func() time.Time { return now }})
 	call := func() {
 		t.Helper()
-		if err := c.Write(t.Context(), "some/path", nil); err != nil {
+		if _, err := c.Write(t.Context(), "some/path", nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -329,7 +335,7 @@ func TestLogin_FailureNamesMountAndAddress(t *testing.T) {
 	s.answer("auth/fleet/login", 400, `{"errors":["role not found"]}`)
 	read := func(context.Context) ([]byte, error) { return []byte(`{"role_id":"r","secret_id":"hush"}`), nil }
 	c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: vault.AppRole{Mount: "fleet", Secret: read}.Login})
-	err := c.Write(t.Context(), "some/path", nil)
+	_, err := c.Write(t.Context(), "some/path", nil)
 	if fault.KindOf(err) != fault.Retry {
 		t.Errorf("a failed login is a matter of setup: the event must wait for a person, got kind %s", fault.KindOf(err))
 	}
@@ -349,7 +355,7 @@ func TestLoginSecret_BadIsNamedNotShown(t *testing.T) {
 			s, _ := newServer(t)
 			read := func(context.Context) ([]byte, error) { return []byte(text), nil }
 			for _, login := range []vault.Login{vault.AppRole{Mount: "approle", Secret: read}.Login, vault.Token{Secret: read}.Login} {
-				err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: login}).Write(t.Context(), "some/path", nil)
+				_, err := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: login}).Write(t.Context(), "some/path", nil)
 				if err == nil || !strings.Contains(err.Error(), "VAULT_LOGIN_SECRET_ARN") || strings.Contains(err.Error(), "hush") {
 					t.Errorf("want an error that names the variable and not the value, got %v", err)
 				}
@@ -373,12 +379,12 @@ func TestUnreadableCA_IsNamedAndReadAgain(t *testing.T) {
 		return []byte(bundles[n-1].text), bundles[n-1].err
 	}})
 	for i, says := range []string{"ResourceNotFoundException", "no certificate in PEM", "VAULT_CA_SECRET_ARN"} {
-		err := c.Write(t.Context(), "some/path", nil)
+		_, err := c.Write(t.Context(), "some/path", nil)
 		if fault.KindOf(err) != fault.Retry || !strings.Contains(fmt.Sprint(err), says) {
 			t.Errorf("bundle %d: want an error of kind retry that says %q, got %v", i, says, err)
 		}
 	}
-	if err := c.Write(t.Context(), "some/path", nil); err != nil {
+	if _, err := c.Write(t.Context(), "some/path", nil); err != nil {
 		t.Errorf("the next call must find the corrected secret without a new sandbox: %v", err)
 	}
 }

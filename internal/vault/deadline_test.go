@@ -63,7 +63,10 @@ func TestRequest_PastItsDeadlineIsNotSent(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	for name, call := range map[string]func(context.Context) error{
-		"a write":    func(ctx context.Context) error { return w.client.Write(ctx, "p", map[string]any{"policy": ""}) },
+		"a write": func(ctx context.Context) error {
+			_, err := w.client.Write(ctx, "p", map[string]any{"policy": ""})
+			return err
+		},
 		"a deletion": func(ctx context.Context) error { return w.client.Delete(ctx, "p") },
 		"a cut-off": func(ctx context.Context) error {
 			_, err := w.client.CutOff(ctx, LoginMount{Path: "aws"}, Cut{Sure: []string{"i-0"}})

@@ -23,7 +23,7 @@ func TestWrite_SendsAuthRoleNumbersAsDigits(t *testing.T) {
 		fields := map[string]any{
 			"token_ttl": int64(3600), "token_period": int64(0), "token_no_default_policy": true, "bound_region": []string{"us-east-1"},
 		}
-		if err := c.Write(t.Context(), path, fields); err != nil || sent != want {
+		if _, err := c.Write(t.Context(), path, fields); err != nil || sent != want {
 			t.Errorf("%s: sent %s, want %s (%v)", path, sent, want, err)
 		}
 		if fields["token_period"] != int64(0) {

@@ -58,7 +58,7 @@ func TestNamespace_IsInEveryRequestButHealth(t *testing.T) {
 			func() error { _, err := c.Health(t.Context()); return err },
 			read,
 			func() error { _, err := c.List(t.Context(), "a/b"); return err },
-			func() error { return c.Write(t.Context(), "a/b", map[string]any{"x": "y"}) },
+			func() error { _, err := c.Write(t.Context(), "a/b", map[string]any{"x": "y"}); return err },
 			func() error { return c.Delete(t.Context(), "a/b") },
 			func() error { _, err := c.Capabilities(t.Context(), []string{"a"}); return err },
 			func() error { now = now.Add(25 * time.Second); return read() }, // beyond two thirds of the token's life: a renewal

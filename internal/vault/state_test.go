@@ -26,7 +26,7 @@ func startStandby(t *testing.T, s *vaulttest.Standby) *vault.Client {
 // mustWrite writes a value that differs from all written before.
 func mustWrite(t *testing.T, c *vault.Client, value string) {
 	t.Helper()
-	if err := c.Write(t.Context(), "some/path", map[string]any{"value": value}); err != nil {
+	if _, err := c.Write(t.Context(), "some/path", map[string]any{"value": value}); err != nil {
 		t.Fatal(err)
 	}
 }

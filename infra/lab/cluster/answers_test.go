@@ -75,7 +75,8 @@ func (a *asker) ask(ctx context.Context, t *testing.T) {
 		o := objects[n%len(objects)]
 		// Only by its own deadline may a request end.
 		call := context.WithoutCancel(ctx)
-		a.answered(t, o.path, true, a.client.Write(call, o.path, o.fields))
+		_, err := a.client.Write(call, o.path, o.fields)
+		a.answered(t, o.path, true, err)
 		data, err := a.client.Read(call, o.path)
 		a.mu.Lock()
 		if err == nil && data == nil && a.written[o.path] {

@@ -125,7 +125,7 @@ func (d *demo) calls(ctx context.Context, since time.Time) error {
 			}
 		}
 	}
-	d.expect(writes == objects && reads == 2*objects, "for each object one read to check its owner, one write, one read-back",
+	d.expect(writes == objects && reads == objects+n, "for each object one read to check its owner and one write, and one read-back of the auth role",
 		fmt.Sprintf("%d objects, %d writes, %d reads", objects, writes, reads))
 	return nil
 }

@@ -70,7 +70,10 @@ func reading(path string) modelCall {
 }
 
 func writing(path string, fields map[string]any) modelCall {
-	return func(ctx context.Context, s *vaultSide) (any, error) { return nil, s.Write(ctx, path, fields) }
+	return func(ctx context.Context, s *vaultSide) (any, error) {
+		stored, err := s.Write(ctx, path, fields)
+		return stored != nil, err
+	}
 }
 
 func deleting(path string) modelCall {

@@ -244,7 +244,7 @@ func TestLostLease_RunIsRetriedNotRefused(t *testing.T) {
 		// All objects are in Vault. Only the ledger's write of active is missing.
 		"before its record is active": {func(c tap.Call, id string) bool { return c.Action == "PutItem" && strings.Contains(string(c.Body), id) }, 1},
 		// It reads what the other run wrote, which must not refuse the instance.
-		"as it reads back its policy": {func(c tap.Call, id string) bool { return strings.HasPrefix(c.Action, "GET sys/policies/acl/ec2-"+id) }, 2},
+		"as it reads back its auth role": {func(c tap.Call, id string) bool { return c.Action == "GET auth/aws/role/"+id }, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,8 +75,12 @@ func issueBy(t *testing.T, role grant.Object) (*x509.Certificate, error) {
 	if len(warnings) > 0 {
 		return nil, fmt.Errorf("the write warns: %s", warnings)
 	}
-	if differs := role.Differences(vaultRead(t, role.Path)); len(differs) > 0 {
+	stored := vaultRead(t, role.Path)
+	if differs := role.Differences(stored); len(differs) > 0 {
 		return nil, fmt.Errorf("the role reads back with other values of %s", differs)
+	}
+	if answer := text(t, written.Data); answer != text(t, stored) {
+		t.Errorf("the write of %s answers %s and stores %s: the functions take the one for the other", role.Path, answer, text(t, stored))
 	}
 	_, name, _ := strings.Cut(role.Path, "/roles/")
 	request := map[string]any{"common_name": "a.lab.example"}
@@ -242,6 +247,28 @@ func TestPolicyText_FollowsVault(t *testing.T) {
 		status, body := send(t, world.Vault, request{path: path, body: text(t, map[string]any{"policy": policy})})
 		if (err == nil) != want || (status < 300) != want {
 			t.Errorf("%s: want both to accept it: %v; the profile: %v; Vault: %d %.200s", block, want, err, status, body)
+		}
+	}
+}
+
+// The functions do not read a policy back. Vault keeps each text as it was sent, or refuses it.
+func TestPolicyText_IsStoredAsSent(t *testing.T) {
+	const path = "sys/policies/acl/lab-policy-stored"
+	t.Cleanup(func() { vaultDelete(t, path) })
+	block := `path "lab_fields/kv/x" { capabilities = ["read"] }`
+	for name, policy := range map[string]string{
+		"plain": block, "a newline at the end": block + "\n", "spaces around": "  \n" + block + " \n\n", "carriage returns": "# a\r\n" + block + "\r\n",
+		"letters beyond ASCII": "# größer – 日本\n" + block, "JSON": `{"path": {"lab_fields/kv/x": {"capabilities": ["read"]}}}`,
+		"a comment of base64": "# cGF0aA==\n" + block, "many paths": strings.Repeat(block+"\n", 500), "tabs": "\t" + block + "\t",
+	} {
+		vaultWrite(t, path, map[string]any{"policy": policy})
+		if got := vaultRead(t, path)["policy"]; got != policy {
+			t.Errorf("%s: sent %.200q, stored %.200q", name, policy, got)
+		}
+	}
+	for _, broken := range []string{"", "path", base64.StdEncoding.EncodeToString([]byte("x"))} {
+		if status, _ := send(t, world.Vault, request{path: path, body: text(t, map[string]any{"policy": broken})}); status < 300 {
+			t.Errorf("want the text %q refused, got %d", broken, status)
 		}
 	}
 }

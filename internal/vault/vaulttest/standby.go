@@ -111,6 +111,7 @@ func (s *Standby) change(w http.ResponseWriter, r *http.Request, active Client, 
 	if s.left == 0 {
 		s.old, s.seen = maps.Clone(s.Objects), s.state
 	}
+	var answer map[string]any
 	var err error
 	if r.Method == http.MethodDelete {
 		err = active.Delete(r.Context(), path)
@@ -119,7 +120,7 @@ func (s *Standby) change(w http.ResponseWriter, r *http.Request, active Client, 
 		d := json.NewDecoder(r.Body)
 		d.UseNumber()
 		if err = d.Decode(&fields); err == nil {
-			err = active.Write(r.Context(), path, fields)
+			answer, err = active.Write(r.Context(), path, fields)
 		}
 	}
 	if err != nil {
@@ -132,6 +133,9 @@ func (s *Standby) change(w http.ResponseWriter, r *http.Request, active Client, 
 	if s.Index {
 		index := fmt.Sprintf("v1:cluster:%d:0:00", s.state)
 		w.Header().Set(api.HeaderIndex, base64.StdEncoding.EncodeToString([]byte(index)))
+	}
+	if answer != nil {
+		return http.StatusOK, map[string]any{"data": answer}
 	}
 	return http.StatusOK, nil
 }

@@ -163,9 +163,9 @@ func decoded(value any) any {
 }
 
 // Write replaces the object at a path. An auth role keeps its role_id and the fields that are not written, and refuses what
-// Vault does not change in place.
-func (c Client) Write(_ context.Context, path string, fields map[string]any) error {
-	return c.do("write", path, func() error {
+// Vault does not change in place. A PKI role is answered as it is stored.
+func (c Client) Write(_ context.Context, path string, fields map[string]any) (answer map[string]any, err error) {
+	err = c.do("write", path, func() error {
 		stored := maps.Clone(fields)
 		if strings.Contains(path, "/roles/") {
 			stored = maps.Clone(c.RoleDefaults)
@@ -189,8 +189,12 @@ func (c Client) Write(_ context.Context, path string, fields map[string]any) err
 		}
 		c.keepFormer(path)
 		c.Objects[path] = stored
+		if strings.Contains(path, "/pki/") && strings.Contains(path, "/roles/") {
+			answer, _ = decoded(stored).(map[string]any)
+		}
 		return nil
 	})
+	return answer, err
 }
 
 // Delete deletes the object at a path, if there is one.
