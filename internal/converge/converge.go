@@ -23,9 +23,8 @@ import (
 // second token cut, when no login can be in flight, or the rest of a revocation. Its kind is fault.Retry.
 var ErrUnfinished = errors.New("removed; a later run finishes the rest")
 
-// ErrReplacing says that the login of an instance is reset, and that its root volume is still being replaced: a later run resets
-// the login again. Its kind is fault.Retry.
-var ErrReplacing = errors.New("the root volume is being replaced; a later run resets the login again")
+// ErrReplacing says that the root volume of an instance is being replaced: a later run resets the login. Its kind is fault.Retry.
+var ErrReplacing = errors.New("the root volume is being replaced; a later run resets the login")
 
 // Vault holds the objects.
 type Vault interface {
@@ -188,7 +187,7 @@ func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighti
 	case req.Leaving:
 		return c.removeLeaving(ctx, req, s.Facts)
 	case req.Volume != "" && s.Facts.State == facts.Running:
-		return c.resetLogin(ctx, req)
+		return c.resetLogin(ctx, req, s.Facts)
 	case lags(s.Facts.State, req.Told) && c.Now().Sub(req.At) < Grace:
 		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 still shows it as %s", req.ID, req.Told, s.Facts.State)
 	}

@@ -5,25 +5,32 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// replacingTime is how long after Auto Scaling was last seen replacing a root volume the login is reset again. It is longer than
-// the queue delivers an event. Later, an event alone would reset a login.
-const replacingTime = 2 * time.Hour
+const (
+	// replacingTime is how long after Auto Scaling was last seen replacing a root volume the login is reset. It is longer than the
+	// queue delivers an event. Later, an event alone would reset a login.
+	replacingTime = 2 * time.Hour
+	// volumeSkew is how far the clocks of Vault and EC2 may differ. An accesslist entry is the old system's if it was made so long
+	// before the new volume was attached, by Vault's clock and by EC2's. The new system first boots, and so logs in later. An entry
+	// within the margin stays: a login that must be reset by hand is better than one that anyone may make.
+	volumeSkew = time.Minute
+)
 
-// resetLogin deletes the accesslist entry of an instance whose root volume Auto Scaling replaces: the nonce of its ec2 login is
-// lost with the volume, and Vault refuses a login without it. The grant stays.
+// resetLogin deletes the accesslist entry of an instance whose root volume Auto Scaling replaced: the nonce of its ec2 login is lost
+// with the volume, and Vault refuses a login without it. The grant stays.
 //
-// The old system runs on for a while and may log in with the old nonce, which makes a new entry. So the record keeps since when
-// the volume is replaced, and the first run after that deletes the entry again. By then the new system may have logged in; it
-// logs in again, with its own nonce.
+// Only an entry from before the new volume was attached is deleted. The old system may log in until it ends, and its entry is
+// older; the new system's entry is younger and stays, however often this runs. While EC2 shows the old volume, nothing is
+// deleted: the record keeps that the volume is being replaced, and a later run deletes the entry.
 //
 // Between the deletion and the next login anyone with the instance's identity document can log in as the instance. So the
 // entry is deleted only by Auto Scaling's word, now or as recorded.
-func (c *Converger) resetLogin(ctx context.Context, req Request) (Outcome, error) {
+func (c *Converger) resetLogin(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
 	}
@@ -34,15 +41,18 @@ func (c *Converger) resetLogin(ctx context.Context, req Request) (Outcome, error
 	now := c.Now().Round(0).UTC()
 	isReplacing := req.Volume == VolumeReplacing
 	wasReplacing := old != nil && old.ReplacingSince != nil && now.Sub(*old.ReplacingSince) < replacingTime
+	isAttached := f.RootAttachedAt.After(req.At.Add(-volumeSkew)) // since the event that begins the replacement
 	switch {
-	case !isReplacing && !wasReplacing && c.Now().Sub(req.At) < Grace:
+	case !isReplacing && !wasReplacing && now.Sub(req.At) < Grace:
 		return Outcome{}, fault.Retryf("instance %s gets a new root volume by its event, and Auto Scaling does not show that yet", req.ID)
 	case old == nil, old.LoginType == "iam", old.State != ledger.Active && old.State != ledger.Provisioning, !isReplacing && !wasReplacing:
 		return Outcome{Action: LeftAlone}, nil // no ec2 login, or no grant
 	case old.Account != req.Account || old.Region != req.Region:
 		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from %s does not reset its login", req.ID, old.Account, old.Region, req.Name())
+	case !isReplacing && !isAttached && now.Sub(*old.ReplacingSince) < Grace:
+		return Outcome{}, fault.Retryf("instance %s has a new root volume by Auto Scaling, and EC2 does not show it yet", req.ID)
 	}
-	if err := leaseError(old, c.Now()); err != nil {
+	if err := leaseError(old, now); err != nil {
 		return Outcome{}, err
 	}
 	w := c.begin(old)
@@ -51,13 +61,9 @@ func (c *Converger) resetLogin(ctx context.Context, req Request) (Outcome, error
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
 		return Outcome{}, err
 	}
-	own, _ := ownPaths(req.ID, w.record.Objects)
-	logins, _ := split(own)
-	for _, o := range logins {
-		mount, _, _ := grant.SplitAuthRolePath(o.Path)
-		if err := w.delete(ctx, grant.AccessListPath(mount, req.ID)); err != nil {
-			return Outcome{Holds: true}, w.fail(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
-		}
+	deleted, err := w.deleteOldEntries(ctx, f.RootAttachedAt)
+	if err != nil {
+		return Outcome{Holds: true}, w.fail(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
 	}
 	next = *w.record
 	if !isReplacing {
@@ -66,9 +72,44 @@ func (c *Converger) resetLogin(ctx context.Context, req Request) (Outcome, error
 	if _, err := c.Ledger.Put(ctx, ledger.Write{Old: w.record, New: next, Owner: w.owner}); err != nil {
 		return Outcome{}, err
 	}
-	done := Outcome{Action: LoginReset, Profile: old.Profile, FQDN: old.FQDN, Objects: len(logins)}
+	done := Outcome{Action: LeftAlone, Profile: old.Profile, FQDN: old.FQDN, Objects: deleted}
+	if deleted > 0 {
+		done.Action = LoginReset
+	}
 	if isReplacing {
 		return done, fault.New(fault.Retry, fmt.Errorf("instance %s: %w", req.ID, ErrReplacing))
 	}
 	return done, nil
+}
+
+// deleteOldEntries deletes the accesslist entries of the instance from before a time, on each mount of its auth roles, and returns
+// their number.
+func (w *work) deleteOldEntries(ctx context.Context, attached time.Time) (deleted int, err error) {
+	own, _ := ownPaths(w.record.InstanceID, w.record.Objects)
+	logins, _ := split(own)
+	for _, o := range logins {
+		mount, _, _ := grant.SplitAuthRolePath(o.Path)
+		path := grant.AccessListPath(mount, w.record.InstanceID)
+		entry, err := w.Vault.Read(ctx, path)
+		if err != nil {
+			return deleted, err
+		}
+		if entry == nil {
+			continue
+		}
+		// https://developer.hashicorp.com/vault/api-docs/auth/aws#read-identity-access-list-information
+		text, _ := entry["creation_time"].(string)
+		made, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return deleted, fault.Refusef("instance %s: %s has no readable creation_time, so that it is unknown whether its new system made it: if no login of the new system succeeds, delete the entry by hand", w.record.InstanceID, path)
+		}
+		if !made.Before(attached.Add(-volumeSkew)) {
+			continue
+		}
+		if err := w.delete(ctx, path); err != nil {
+			return deleted, err
+		}
+		deleted++
+	}
+	return deleted, nil
 }

@@ -51,6 +51,7 @@ type Instance struct {
 	IAMInstanceProfileARN string
 	IAMRoleARN            string
 	LaunchTime            time.Time
+	RootAttachedAt        time.Time // when the root volume was attached; zero for an instance without an EBS root volume
 	Tags                  map[string]string
 	ObservedAt            time.Time
 	// RoleObservedAt is when IAM named the role. Before ObservedAt, the role comes from a cache.

@@ -34,9 +34,15 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 		}
 		return
 	}
-	if r.outcome.Action == converge.LoginReset && (r.err == nil || errors.Is(r.err, converge.ErrReplacing)) {
+	isReplacing := errors.Is(r.err, converge.ErrReplacing)
+	if r.outcome.Action == converge.LoginReset && (r.err == nil || isReplacing) {
 		inv.metrics.Count(observe.LeftAlone)
 		log.InfoContext(ctx, "login reset: the root volume is replaced, and the next login chooses a new nonce", append(attributes, observe.KeyAction, r.outcome.Action)...)
+		return
+	}
+	if isReplacing {
+		inv.metrics.Count(observe.LeftAlone)
+		log.InfoContext(ctx, "the root volume is being replaced: the login is reset once EC2 shows the new one", attributes...)
 		return
 	}
 	if r.err != nil {

@@ -37,6 +37,11 @@ func fromEC2(i types.Instance, owner, region string) (facts.Instance, error) {
 	if i.IamInstanceProfile != nil {
 		f.IAMInstanceProfileARN = aws.ToString(i.IamInstanceProfile.Arn)
 	}
+	for _, m := range i.BlockDeviceMappings {
+		if m.Ebs != nil && aws.ToString(m.DeviceName) == aws.ToString(i.RootDeviceName) {
+			f.RootAttachedAt = aws.ToTime(m.Ebs.AttachTime)
+		}
+	}
 	for _, t := range i.Tags {
 		f.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}

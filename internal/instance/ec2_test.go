@@ -58,6 +58,22 @@ func TestAddresses_AreUniqueAndPrimaryFirst(t *testing.T) {
 	}
 }
 
+func TestRootVolume_IsTheOneOfTheRootDevice(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	i := described()
+	i.RootDeviceName = aws.String("/dev/xvda")
+	disk := func(name string, attached time.Time) types.InstanceBlockDeviceMapping {
+		return types.InstanceBlockDeviceMapping{DeviceName: &name, Ebs: &types.EbsInstanceBlockDevice{AttachTime: &attached}}
+	}
+	i.BlockDeviceMappings = []types.InstanceBlockDeviceMapping{disk("/dev/xvda", at), disk("/dev/xvdb", at.Add(time.Hour))}
+	if f, err := fromEC2(i, "123456789012", "us-east-1"); err != nil || !f.RootAttachedAt.Equal(at) {
+		t.Errorf("want %s, got %s, %v: a login would be reset by the age of another volume", at, f.RootAttachedAt, err)
+	}
+	if f, err := fromEC2(described(), "123456789012", "us-east-1"); err != nil || !f.RootAttachedAt.IsZero() {
+		t.Errorf("want no time for an instance without a root volume, got %s, %v", f.RootAttachedAt, err)
+	}
+}
+
 func TestAddresses_DoNotDependOnTheOrderOfTheAnswer(t *testing.T) {
 	one := described()
 	for n := range one.NetworkInterfaces {

@@ -64,7 +64,7 @@ type Record struct {
 	// LeavingSince is when a removal began because Auto Scaling was terminating the instance, while EC2 still showed it as
 	// running; or nil.
 	LeavingSince *time.Time `dynamodbav:"leaving_since,omitempty"`
-	// ReplacingSince is when Auto Scaling was last seen replacing the instance's root volume, whose login is to be reset again
+	// ReplacingSince is when Auto Scaling was last seen replacing the instance's root volume, whose login is to be reset
 	// after that; or nil.
 	ReplacingSince *time.Time `dynamodbav:"replacing_since,omitempty"`
 	// FormerRoleIDs are the role_ids of deleted auth roles, whose tokens may live. A tombstone keeps them, since a login in

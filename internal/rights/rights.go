@@ -98,7 +98,8 @@ func (s Scope) deprovision() set {
 	for _, mount := range append([]string{s.AuthMount}, s.AlsoMounts...) {
 		// A removal reads the role_id, the alias of the logins to cut, if a crash kept it from the ledger.
 		out.allow(objects(grant.AuthRoleFolder(mount), grant.KindAuthRole), "read", "delete")
-		out.allow(objects(grant.AccessListFolder(mount), grant.KindAuthRole), "delete")
+		// After a root volume's replacement only the entry of the old system is deleted, which the entry's time of creation shows.
+		out.allow(objects(grant.AccessListFolder(mount), grant.KindAuthRole), "read", "delete")
 		// A removal is done when the tokens are cut, so it checks that the mount's aliases lead to the instance's entity.
 		out.allow(grant.AuthConfigPath(mount, "identity"), "read")
 	}

@@ -61,7 +61,7 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 			"alice/pki/k8s/roles/i-*: delete",
 			"alice/ssh/roles/i-*: delete",
 			"auth/aws/config/identity: read",
-			"auth/aws/identity-accesslist/i-*: delete",
+			"auth/aws/identity-accesslist/i-*: read delete",
 			"auth/aws/role/i-*: read delete",
 			"identity/entity/id/*: delete",
 			"identity/lookup/entity: update",
@@ -78,7 +78,7 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 			"auth/aws/config/identity: read",
 			"auth/aws/config/sts: list",
 			"auth/aws/identity-accesslist: list",
-			"auth/aws/identity-accesslist/i-*: delete",
+			"auth/aws/identity-accesslist/i-*: read delete",
 			"auth/aws/role: list",
 			"auth/aws/role/i-*: create read update delete",
 			"identity/entity-alias/id: list",
@@ -101,7 +101,7 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 }
 
 func TestRights_OptionAddsOnlyItsOwn(t *testing.T) {
-	aliasesAndRoles := []string{"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: delete", "auth/aws-old/role/i-*: read delete"}
+	aliasesAndRoles := []string{"auth/aws-old/config/identity: read", "auth/aws-old/identity-accesslist/i-*: read delete", "auth/aws-old/role/i-*: read delete"}
 	revocations := []string{
 		"sys/leases/revoke-prefix/alice/pki/k8s/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/pki/k8s/sign/i-*: update sudo",
 		"sys/leases/revoke-prefix/alice/ssh/issue/i-*: update sudo", "sys/leases/revoke-prefix/alice/ssh/sign/i-*: update sudo",

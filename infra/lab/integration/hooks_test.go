@@ -1,9 +1,11 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +26,8 @@ import (
 type autoScaling struct {
 	state string // the lifecycle state of every instance; if empty, moto answers
 	over  bool   // no wait is active
+	// attached is when EC2 shows the root volumes as attached; zero for moto's answer.
+	attached time.Time
 }
 
 // install answers the functions' calls of Auto Scaling until the test ends.
@@ -31,6 +35,17 @@ func (a *autoScaling) install(t *testing.T) {
 	t.Helper()
 	world.Taps.AWS.Reset()
 	world.Taps.AWS.SetFault(func(c tap.Call) *tap.Fault {
+		if c.Action == "DescribeInstances" && !a.attached.IsZero() {
+			answer := askMoto(t, c, func(url.Values) {})
+			if answer != nil {
+				shown := regexp.MustCompile(`<attachTime>[^<]*</attachTime>`).ReplaceAll(answer.Body, []byte("<attachTime>"+a.attached.UTC().Format(time.RFC3339)+"</attachTime>"))
+				if bytes.Equal(shown, answer.Body) {
+					t.Error("moto shows no volume")
+				}
+				answer.Body = shown
+			}
+			return answer
+		}
 		if c.Service != "autoscaling" {
 			return nil
 		}
@@ -187,13 +202,19 @@ func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 	}
 }
 
+// TestNewRootVolume_LogsInAgain has the old system, its successor after the replacement, and a client that has only the identity
+// document. EC2's times are moved, since Vault's entries are made now.
 func TestNewRootVolume_LogsInAgain(t *testing.T) {
-	as := &autoScaling{state: "ReplacingRootVolume:Wait"}
+	as := &autoScaling{state: "ReplacingRootVolume:Wait", attached: time.Now().Add(-time.Hour)}
 	as.install(t)
 	i, session := withToken(t)
-	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err == nil || !strings.Contains(err.Error(), "nonce") {
-		t.Fatalf("want a system without the nonce refused, got %v", err)
+	refused := func(when string) {
+		t.Helper()
+		if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err == nil || !strings.Contains(err.Error(), "nonce") {
+			t.Errorf("%s: want a client without the nonce refused, got %v", when, err)
+		}
 	}
+	refused("before the refresh")
 	var event map[string]any
 	if err := json.Unmarshal(hookEvent(t, i, "vault-identity-gone", "TERMINATING"), &event); err != nil {
 		t.Fatal(err)
@@ -214,16 +235,20 @@ func TestNewRootVolume_LogsInAgain(t *testing.T) {
 	if _, err := session.Client.Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
 		t.Errorf("want the old system's token good until the system ends: %v", err)
 	}
-	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
-		t.Errorf("want a login with a new nonce, got %v", err) // the old system, which makes an entry again
-	}
-	as.state = "Pending:Wait"
-	if a := bare(t, world.Functions[deprovision], body); a.Action != "login-reset" {
-		t.Errorf("want the login reset again after the replacement, got %+v", a)
+	refused("while the old system runs")
+
+	as.attached = time.Now().Add(2 * time.Minute) // as if the old system had logged in two minutes before
+	if a := bare(t, world.Functions[deprovision], body); !strings.Contains(a.Failure, "being replaced") {
+		t.Errorf("want the message kept until the replacement is over, got %+v", a)
 	}
 	if _, err := world.Fleet.Login(t.Context(), world.AuthMount, i, ""); err != nil {
 		t.Errorf("want the new system's login to succeed: %v", err)
 	}
+	as.state, as.attached = "Pending:Wait", time.Now().Add(-30*time.Second)
+	if a := bare(t, world.Functions[deprovision], body); a.Action != "left-alone" {
+		t.Errorf("want nothing reset after the new system's login, got %+v", a)
+	}
+	refused("after the new system's login")
 	if a := runReconcile(t, world.Functions[reconcile], rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}); len(a.Drift) > 0 {
 		t.Errorf("want no drift after that, got %+v", a.Drift)
 	}

@@ -30,7 +30,7 @@ locals {
     },
     { for p in local.paths : "${p}/i-*" => ["delete"] },
     { for m in local.removal_mounts : "auth/${m}/role/i-*" => ["read", "delete"] },
-    { for m in local.removal_mounts : "auth/${m}/identity-accesslist/i-*" => ["delete"] },
+    { for m in local.removal_mounts : "auth/${m}/identity-accesslist/i-*" => ["read", "delete"] },
     { for m in local.removal_mounts : "auth/${m}/config/identity" => ["read"] },
     { for p in local.revocable : "sys/leases/revoke-prefix/${p}/i-*" => ["update", "sudo"] },
   )
