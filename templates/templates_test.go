@@ -47,6 +47,34 @@ func TestProfile_RendersItsGoldenFile(t *testing.T) {
 	}
 }
 
+// The roles of another account may be in another partition, or have a path.
+func TestProfiles_FitEveryPartitionAndPath(t *testing.T) {
+	set, err := grant.Load(templates.FS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for arn, fits := range map[string]bool{
+		"arn:aws:iam::123456789012:role/alice-%s":             true,
+		"arn:aws-cn:iam::123456789012:role/alice-%s":          true,
+		"arn:aws-us-gov:iam::123456789012:role/alice-%s":      true,
+		"arn:aws:iam::123456789012:role/team/alice-%s":        true,
+		"arn:aws-cn:iam::123456789012:role/a/b/alice-%s":      true,
+		"arn:aws:iam::123456789012:role/malice-%s":            false,
+		"arn:aws:iam::123456789012:role/team/malice-%s":       false,
+		"arn:aws:iam::123456789012:role/alice-%s/x":           false,
+		"arn:aws:iam::123456789012:role/alice-%s-x":           false,
+		"arn:aws:iam::123456789012:instance-profile/alice-%s": false,
+	} {
+		for _, role := range []string{"etcd", "master", "worker"} {
+			f := facts.Instance{ID: "i-0123456789abcdef0", VPCID: "vpc-0a1b2c3d", IAMRoleARN: strings.ReplaceAll(arn, "%s", role)}
+			p, err := set.Match(f)
+			if err != nil || (p != nil) != fits || (fits && p.Name != "alice_cluster-"+role) {
+				t.Errorf("%s: want a profile: %v, got %v, %v", f.IAMRoleARN, fits, p, err)
+			}
+		}
+	}
+}
+
 // textOf writes policies as their text and all else as JSON, for a person to review.
 func textOf(g *grant.Grant) string {
 	var out strings.Builder

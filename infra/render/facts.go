@@ -6,15 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 )
 
@@ -59,53 +56,4 @@ func fromFile(file string) (facts.Instance, error) {
 		return facts.Instance{}, fmt.Errorf("reading the facts in %s: %w", file, err)
 	}
 	return f, nil
-}
-
-// madeUp returns an instance that matches p, with the tags of p's match and no others.
-func madeUp(p *grant.Profile) facts.Instance {
-	f := facts.Instance{
-		ID: "i-0123456789abcdef0", State: facts.Running, Account: "123456789012", Region: "us-east-1", VPCID: "vpc-0a1b2c3d",
-		SubnetID: "subnet-0a1b2c3d", ImageID: "ami-0a1b2c3d4e5f60718", Type: "m5.large", PrivateDNSName: "ip-10-1-1-4.ec2.internal",
-		IPv4s: []netip.Addr{netip.MustParseAddr("10.1.1.4")}, LaunchTime: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tags: map[string]string{},
-	}
-	first := func(into *string, values []string) {
-		if len(values) > 0 {
-			*into = filled(values[0], *into)
-		}
-	}
-	if ids := p.Match.AccountIDs; len(ids) > 0 { // stars become zeros, up to the length of an account ID
-		zeros := strings.Repeat("0", len(f.Account)-len(strings.ReplaceAll(ids[0], "*", "")))
-		f.Account = strings.ReplaceAll(strings.Replace(ids[0], "*", zeros, 1), "*", "")
-	}
-	first(&f.Region, p.Match.Regions)
-	first(&f.VPCID, p.Match.VPCIDs)
-	f.AvailabilityZone = f.Region + "a"
-	f.IAMRoleARN = arn(p.Match.IAMRoleARN, "role/sample", f.Account)
-	f.IAMInstanceProfileARN = arn(p.Match.IAMInstanceProfileARN, "instance-profile/sample", f.Account)
-	for k, v := range p.Match.Tags {
-		f.Tags[k] = filled(v, "sample")
-	}
-	return f
-}
-
-// arn returns an ARN that matches pattern: its stars become the account, the resource and AWS's usual parts.
-func arn(pattern, resource, account string) string {
-	if pattern == "" {
-		return "arn:aws:iam::" + account + ":" + resource
-	}
-	parts := strings.SplitN(pattern, ":", 6)
-	for i, standard := range []string{"arn", "aws", "iam", "", account, resource} {
-		if i < len(parts) {
-			parts[i] = filled(parts[i], standard)
-		}
-	}
-	return strings.Join(parts, ":")
-}
-
-// filled returns a text that matches pattern: whole for a lone star, otherwise "sample" for each star.
-func filled(pattern, whole string) string {
-	if pattern == "*" {
-		return whole
-	}
-	return strings.ReplaceAll(pattern, "*", "sample")
 }

@@ -82,6 +82,7 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		}
 	}
 	var f facts.Instance
+	var tags []string
 	of := "from EC2"
 	switch {
 	case o.instance != "":
@@ -90,7 +91,7 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		f, err = fromFile(o.facts)
 		of = "from " + o.facts
 	default:
-		f = madeUp(p)
+		f, tags = madeUp(p, o.realm)
 		of = "made up"
 	}
 	if err != nil {
@@ -101,15 +102,58 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 		p = fits
 	}
 	fmt.Fprintf(out, "instance: %s, %s\n", f.ID, of)
+	if len(tags) > 0 {
+		fmt.Fprintf(out, "tags:     %s, made up\n", strings.Join(tags, ", "))
+	}
 	switch {
 	case err != nil:
 		fmt.Fprintf(out, "REFUSED: %v\n", err)
 		return refused, nil
 	case p == nil:
 		fmt.Fprintln(out, "no profile matches it: nothing would be granted")
+		showMisses(out, set.Misses(f))
 		return refused, nil
 	}
-	return show(out, o, p, fits, f)
+	fmt.Fprintf(out, "profile:  %s\n", p.Name)
+	if fits == p {
+		return show(out, o, p, f, granted)
+	}
+	other := "no profile matches it, and nothing would be granted"
+	if fits != nil {
+		other = "profile " + fits.Name + " does"
+	}
+	fmt.Fprintf(out, "MISMATCH: the profile does not match this instance: %s\n", other)
+	for _, m := range set.Misses(f) {
+		if m.Profile == p {
+			showUnmet(out, m)
+		}
+	}
+	return show(out, o, p, f, refused)
+}
+
+// maxMisses bounds the profiles that are shown for an instance which no profile fits.
+const maxMisses = 3
+
+// showMisses prints the closest profiles with the conditions that the instance does not meet.
+func showMisses(out io.Writer, misses []grant.Comparison) {
+	for i, m := range misses[:min(len(misses), maxMisses)] {
+		rank := "closest: "
+		if i > 0 {
+			rank = "then:    "
+		}
+		fmt.Fprintf(out, "%s %s\n", rank, m.Profile.Name)
+		showUnmet(out, m)
+	}
+	if more := len(misses) - maxMisses; more > 0 {
+		fmt.Fprintf(out, "and %d more profiles, which are further away\n", more)
+	}
+}
+
+// showUnmet prints the conditions that the instance does not meet, one line each.
+func showUnmet(out io.Writer, m grant.Comparison) {
+	for _, unmet := range m.Unmet {
+		fmt.Fprintf(out, "          %s\n", unmet)
+	}
 }
 
 func named(set *grant.Set, name string) (*grant.Profile, error) {
@@ -124,18 +168,8 @@ func named(set *grant.Set, name string) (*grant.Profile, error) {
 	return nil, fmt.Errorf("there is no profile %q; there are %s", name, strings.Join(names, ", "))
 }
 
-// show renders p for the instance f, prints the result and returns the exit status. fits is the profile that matches f, or nil.
-func show(out io.Writer, o options, p, fits *grant.Profile, f facts.Instance) (int, error) {
-	fmt.Fprintf(out, "profile:  %s\n", p.Name)
-	status := granted
-	if fits != p {
-		other := "no profile matches it, and nothing would be granted"
-		if fits != nil {
-			other = "profile " + fits.Name + " does"
-		}
-		fmt.Fprintf(out, "MISMATCH: the profile does not match this instance: %s\n", other)
-		status = refused
-	}
+// show renders p for the instance f and prints the result. It returns the exit status, which is status if p renders.
+func show(out io.Writer, o options, p *grant.Profile, f facts.Instance, status int) (int, error) {
 	g, err := p.Render(f, o.realm)
 	switch {
 	case errors.Is(err, grant.ErrNotYet):

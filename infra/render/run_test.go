@@ -75,6 +75,14 @@ func TestRender_NamesTheReasonOfARefusal(t *testing.T) {
 		"a value that AWS lacks yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
 		"an invalid name":            {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
 		"a role in no profile":       {"role/alice-worker", "role/bob", "no profile matches"},
+		"the closest profile": {
+			"role/alice-worker", "role/alice-workers",
+			"closest:  alice_cluster-worker\n          match.iam_role_arn: the instance has \"arn:aws:iam::111122223333:role/alice-workers\", wanted is \"arn:aws*:iam::*:role/alice-worker\" or \"arn:aws*:iam::*:role/*/alice-worker\"\nthen: ",
+		},
+		"a condition that is not met": {
+			"vpc-0a1b2c3d", "vpc-00000001",
+			"closest:  alice_cluster-worker\n          match.vpc_ids: the instance has \"vpc-00000001\", wanted is \"vpc-0a1b2c3d\"\nthen: ",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, got := rendered(t, "-facts", spoiled(t, c.old, c.new))
@@ -133,11 +141,11 @@ func TestProfilesPage_ShowsTheSampleFacts(t *testing.T) {
 
 func TestSampleInstance_FitsTheProfilesAccounts(t *testing.T) {
 	for pattern, want := range map[string]string{"": "123456789012", "210987654321": "210987654321", "1111*": "111100000000", "*22": "000000000022", "1*2*3": "100000000023", "*": "000000000000"} {
-		p := &grant.Profile{}
+		m := grant.Match{}
 		if pattern != "" {
-			p.Match.AccountIDs = []string{pattern}
+			m.AccountIDs = []string{pattern}
 		}
-		if got := madeUp(p).Account; got != want {
+		if got := accountOf(m, "123456789012"); got != want {
 			t.Errorf("account_ids %q: want %q, got %q", pattern, want, got)
 		}
 	}

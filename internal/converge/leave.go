@@ -63,11 +63,11 @@ func (c *Converger) removeTornDown(ctx context.Context, req Request) (Outcome, e
 // not read the record.
 func (c *Converger) removeUnmatched(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
 	if !c.Duties.Remove {
-		return Outcome{Action: Unmatched}, nil
+		return Outcome{Action: Unmatched, Closest: c.Profiles.Closest(f)}, nil
 	}
 	done, err := c.removeFromLiving(ctx, req, true, func() error { return staleError(f, c.Now()) })
 	if done.Action == Unchanged {
-		done.Action = Unmatched
+		done.Action, done.Closest = Unmatched, c.Profiles.Closest(f)
 	}
 	return done, err
 }

@@ -200,7 +200,7 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		},
 		"no profile": {func(w *world) { w.options.Profiles.Profiles = nil }, []string{"profiles"}, "no profile", "TEMPLATES_DIR"},
 		"two profiles for one instance": {
-			func(w *world) { w.options.Profiles.Profiles[1].Match.IAMRoleARN = "*" }, []string{"profile overlap"}, "alice-p0 with alice-p1", "exclude",
+			func(w *world) { w.options.Profiles.Profiles[1].Match.IAMRoleARN = grant.Patterns{"*"} }, []string{"profile overlap"}, "alice-p0 with alice-p1", "exclude",
 		},
 		"a check that panics": {func(w *world) { w.tablePanics = true }, noTable, "nil pointer", "bug of this program"},
 		"a check that hangs": {

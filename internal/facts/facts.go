@@ -61,6 +61,11 @@ type Instance struct {
 	RoleUnconfirmed bool
 }
 
+// IsRoleUnknown reports whether IAM was not asked for the role in the instance profile. It is asked only where the role can decide.
+func (i Instance) IsRoleUnknown() bool {
+	return i.IAMInstanceProfileARN != "" && !i.ObservedAt.IsZero() && i.RoleObservedAt.IsZero()
+}
+
 // Owned says which of an instance's addresses are its own. The others belong to what runs on it, such as pods with addresses of
 // the VPC: https://github.com/aws/amazon-vpc-cni-k8s
 type Owned string

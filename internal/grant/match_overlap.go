@@ -23,7 +23,6 @@ func (s *Set) Overlaps() [][2]string {
 
 // overlaps reports whether each field has a value that meets both conditions. Any value meets a missing condition.
 func (m Match) overlaps(o Match) bool {
-	one := func(a, b string) bool { return a == "" || b == "" || intersect(a, b) }
 	some := func(a, b []string) bool {
 		return len(a) == 0 || len(b) == 0 || slices.ContainsFunc(a, func(p string) bool {
 			return slices.ContainsFunc(b, func(q string) bool { return intersect(p, q) })
@@ -34,7 +33,7 @@ func (m Match) overlaps(o Match) bool {
 			return false
 		}
 	}
-	return one(m.IAMRoleARN, o.IAMRoleARN) && one(m.IAMInstanceProfileARN, o.IAMInstanceProfileARN) &&
+	return some(m.IAMRoleARN, o.IAMRoleARN) && some(m.IAMInstanceProfileARN, o.IAMInstanceProfileARN) &&
 		some(m.AccountIDs, o.AccountIDs) && some(m.Regions, o.Regions) && some(m.VPCIDs, o.VPCIDs)
 }
 

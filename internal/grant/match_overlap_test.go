@@ -16,12 +16,22 @@ func TestProfiles_OverlapUnlessOneFieldDiffers(t *testing.T) {
 		change func(a, b *grant.Match)
 		want   bool
 	}{
-		"the same conditions":                    {func(*grant.Match, *grant.Match) {}, true},
-		"other roles":                            {func(_, b *grant.Match) { b.IAMRoleARN = "arn:aws:iam::*:role/etcd" }, false},
-		"a role that the other's glob matches":   {func(_, b *grant.Match) { b.IAMRoleARN = "arn:aws:iam::123456789012:role/*" }, true},
-		"two globs, neither within the other":    {func(a, b *grant.Match) { a.IAMRoleARN, b.IAMRoleARN = "*:role/alice-*", "*-worker" }, true},
-		"a role against an instance profile":     {func(_, b *grant.Match) { *b = grant.Match{IAMInstanceProfileARN: "*:instance-profile/etcd"} }, true},
-		"other instance profiles":                {func(a, b *grant.Match) { a.IAMInstanceProfileARN, b.IAMInstanceProfileARN = "*/worker", "*/etcd" }, false},
+		"the same conditions":                  {func(*grant.Match, *grant.Match) {}, true},
+		"other roles":                          {func(_, b *grant.Match) { b.IAMRoleARN = grant.Patterns{"arn:aws:iam::*:role/etcd"} }, false},
+		"a role that the other's glob matches": {func(_, b *grant.Match) { b.IAMRoleARN = grant.Patterns{"arn:aws:iam::123456789012:role/*"} }, true},
+		"two globs, neither within the other": {func(a, b *grant.Match) {
+			a.IAMRoleARN, b.IAMRoleARN = grant.Patterns{"*:role/alice-*"}, grant.Patterns{"*-worker"}
+		}, true},
+		"a role against an instance profile": {func(_, b *grant.Match) {
+			*b = grant.Match{IAMInstanceProfileARN: grant.Patterns{"*:instance-profile/etcd"}}
+		}, true},
+		"other instance profiles": {func(a, b *grant.Match) {
+			a.IAMInstanceProfileARN, b.IAMInstanceProfileARN = grant.Patterns{"*/worker"}, grant.Patterns{"*/etcd"}
+		}, false},
+		"a second role that the other has": {func(a, _ *grant.Match) { a.IAMRoleARN = grant.Patterns{"arn:aws:iam::*:role/etcd", "*/worker"} }, true},
+		"two lists of other roles": {func(a, b *grant.Match) {
+			a.IAMRoleARN, b.IAMRoleARN = grant.Patterns{"*/x", "*/y"}, grant.Patterns{"*/v", "*/w"}
+		}, false},
 		"other accounts":                         {func(a, b *grant.Match) { a.AccountIDs, b.AccountIDs = []string{"1", "2"}, []string{"3"} }, false},
 		"one account in common":                  {func(a, b *grant.Match) { a.AccountIDs, b.AccountIDs = []string{"1", "2"}, []string{"3", "2"} }, true},
 		"accounts in one profile only":           {func(a, _ *grant.Match) { a.AccountIDs = []string{"1"} }, true},
@@ -39,7 +49,7 @@ func TestProfiles_OverlapUnlessOneFieldDiffers(t *testing.T) {
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := grant.Match{IAMRoleARN: "arn:aws:iam::*:role/worker"}, grant.Match{IAMRoleARN: "arn:aws:iam::*:role/worker"}
+			a, b := grant.Match{IAMRoleARN: grant.Patterns{"arn:aws:iam::*:role/worker"}}, grant.Match{IAMRoleARN: grant.Patterns{"arn:aws:iam::*:role/worker"}}
 			row.change(&a, &b)
 			got := twoProfiles(a, b).Overlaps()
 			if (len(got) > 0) != row.want {
@@ -60,7 +70,7 @@ func TestGlobs_OverlapOnACommonWord(t *testing.T) {
 	matched := map[string]map[string]bool{}
 	for _, p := range patterns {
 		matched[p] = map[string]bool{}
-		set := &grant.Set{Profiles: []*grant.Profile{{Match: grant.Match{IAMRoleARN: p}}}}
+		set := &grant.Set{Profiles: []*grant.Profile{{Match: grant.Match{IAMRoleARN: grant.Patterns{p}}}}}
 		for _, w := range words {
 			if fits, _ := set.Match(facts.Instance{IAMRoleARN: w}); fits != nil {
 				matched[p][w] = true
@@ -76,7 +86,7 @@ func TestGlobs_OverlapOnACommonWord(t *testing.T) {
 					break
 				}
 			}
-			got := len(twoProfiles(grant.Match{IAMRoleARN: p}, grant.Match{IAMRoleARN: q}).Overlaps()) > 0
+			got := len(twoProfiles(grant.Match{IAMRoleARN: grant.Patterns{p}}, grant.Match{IAMRoleARN: grant.Patterns{q}}).Overlaps()) > 0
 			if got != (want != "") {
 				t.Fatalf("%q and %q: got overlap %v, and the word that matches both is %q: after a missed pair, an instance is refused when it starts", p, q, got, want)
 			}

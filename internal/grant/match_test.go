@@ -32,6 +32,8 @@ func TestMatch_NeedsEveryField(t *testing.T) {
 		"another role":                         {`iam_role_arn: "arn:aws:iam::*:role/alice-work"`, nil, false},
 		"a role that only ends alike":          {`iam_role_arn: "role/alice-worker"`, nil, false},
 		"an instance without a role":           {`iam_role_arn: "*"`, func(f *facts.Instance) { f.IAMRoleARN = "" }, false},
+		"a role by the second pattern":         {`iam_role_arn: ["arn:aws:iam::*:role/other", "arn:aws*:iam::*:role/alice-worker"]`, nil, true},
+		"a role by no pattern of a list":       {`iam_role_arn: ["arn:aws:iam::*:role/other", "arn:aws-cn:iam::*:role/alice-worker"]`, nil, false},
 		"the instance profile":                 {`iam_instance_profile_arn: "*:instance-profile/alice-*"`, nil, true},
 		"an account in the list":               {`iam_role_arn: "*", account_ids: ["123456789012", "000000000000"]`, nil, true},
 		"an account not in the list":           {`iam_role_arn: "*", account_ids: ["000000000000"]`, nil, false},

@@ -53,16 +53,6 @@ type Profile struct {
 	issuers  map[string]string        // the issuer_ref of PKI roles for which it is fixed, by output
 }
 
-// Match has the conditions that an instance must meet. Every instance meets an empty condition. A * matches any text.
-type Match struct {
-	IAMRoleARN            string            `yaml:"iam_role_arn"`
-	IAMInstanceProfileARN string            `yaml:"iam_instance_profile_arn"`
-	AccountIDs            []string          `yaml:"account_ids"`
-	Regions               []string          `yaml:"regions"`
-	VPCIDs                []string          `yaml:"vpc_ids"`
-	Tags                  map[string]string `yaml:"tags"`
-}
-
 // Auth has the fields of an auth role that a profile chooses. The program sets the bindings.
 type Auth struct {
 	Type                  string        `yaml:"type"` // "ec2" (default) or "iam"
@@ -230,7 +220,7 @@ func (p *Profile) check() error {
 		}
 	}
 	want(profileName.MatchString(p.Name), "name: %q is not of the form <cluster>-<role> (%s)", p.Name, profileName)
-	want(p.Match.IAMRoleARN != "" || p.Match.IAMInstanceProfileARN != "", "match: iam_role_arn or iam_instance_profile_arn is required")
+	want(len(p.Match.IAMRoleARN)+len(p.Match.IAMInstanceProfileARN) > 0, "match: iam_role_arn or iam_instance_profile_arn is required")
 	for _, a := range p.Match.AccountIDs {
 		want(facts.IsAccount(a) || accountPattern.Match(a), "match.account_ids: %q is neither an account ID nor a pattern of one", a)
 	}

@@ -20,9 +20,20 @@ var ErrNotYet = errors.New("not known yet")
 type missingError struct {
 	what   string // the value that is missing
 	remedy string
+	tag    string // the key of the tag that is missing or empty; empty for another value
 }
 
-func (e *missingError) Error() string        { return e.what + ": " + e.remedy }
+func (e *missingError) Error() string { return e.what + ": " + e.remedy }
+
+// MissingTag returns the key of the tag for want of which a rendering failed; ok is false for another error.
+func MissingTag(err error) (key string, ok bool) {
+	missing := (*missingError)(nil)
+	if !errors.As(err, &missing) {
+		return "", false
+	}
+	return missing.tag, missing.tag != ""
+}
+
 func (e *missingError) Is(target error) bool { return target == ErrNotYet }
 
 // Realm has the owner of grants and the auth mount that the instances log in to.
@@ -97,7 +108,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 		return nil, err
 	}
 	if p.Auth.Type == "iam" && f.IAMRoleARN == "" {
-		return nil, &missingError{"auth.type iam: the instance profile has no IAM role, so no principal can be bound", "add a role to the instance profile"}
+		return nil, &missingError{what: "auth.type iam: the instance profile has no IAM role, so no principal can be bound", remedy: "add a role to the instance profile"}
 	}
 	if err := CheckDeployment(realm.Deployment); err != nil {
 		return nil, err
@@ -148,10 +159,10 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 func (p *Profile) values(f facts.Instance, deployment string) (values, error) {
 	v := newValues(f, deployment, p)
 	if missing := v.empty(p.used); len(missing) > 0 {
-		return v, &missingError{fmt.Sprintf(".%s is empty", strings.Join(missing, ", .")), remedyFor(missing)}
+		return v, &missingError{what: fmt.Sprintf(".%s is empty", strings.Join(missing, ", .")), remedy: remedyFor(missing)}
 	}
 	if len(f.IPv4s)+len(f.IPv6s) == 0 {
-		return v, &missingError{"the instance has no private address", "look at its network interfaces"}
+		return v, &missingError{what: "the instance has no private address", remedy: "look at its network interfaces"}
 	}
 	name, err := p.fqdn.execute(v, nil)
 	if err != nil {

@@ -101,9 +101,9 @@ func (v values) Tag(key string) (string, error) {
 	value, ok := v.tags[key]
 	switch {
 	case !ok:
-		return "", &missingError{fmt.Sprintf("instance %s has no tag %q", v.InstanceID, key), "set it"}
+		return "", &missingError{fmt.Sprintf("instance %s has no tag %q", v.InstanceID, key), "set it", key}
 	case value == "":
-		return "", &missingError{fmt.Sprintf("the tag %q of instance %s is empty", key, v.InstanceID), "give it a value"}
+		return "", &missingError{fmt.Sprintf("the tag %q of instance %s is empty", key, v.InstanceID), "give it a value", key}
 	case len(value) > maxTagValue:
 		return "", fmt.Errorf("the tag %q of instance %s has more than %d characters", key, v.InstanceID, maxTagValue)
 	}

@@ -102,12 +102,12 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 	}
 	log := inv.logOf(e.Ref).With(observe.KeyGroup, e.Hook.Group, observe.KeyHook, e.Hook.Name)
 	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Hook.At) < converge.LateTime {
-		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late", e.ID, e.Hook.Name, e.Hook.Group)
+		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late; the closest is %s", e.ID, e.Hook.Name, e.Hook.Group, r.outcome.Closest)
 		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
 	}
 	outcome, decided := inv.Hooks.resultOf(*e.Hook, r)
 	if !decided && r.err == nil {
-		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook ends by its own default result")
+		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook ends by its own default result", observe.KeyError, "the closest is "+r.outcome.Closest)
 		return r
 	}
 	if !decided {

@@ -62,7 +62,7 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 		inv.reportRemoved(ctx, log.With(attributes...), t, r)
 	case converge.Unmatched:
 		inv.metrics.Count(observe.Unmatched)
-		log.DebugContext(ctx, "no profile fits", attributes...)
+		log.DebugContext(ctx, "no profile fits", append(attributes, observe.KeyError, "the closest is "+r.outcome.Closest)...)
 	case converge.Unchanged:
 		inv.metrics.Count(observe.Unchanged)
 		log.DebugContext(ctx, "nothing to do", attributes...)
