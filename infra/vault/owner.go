@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -31,6 +34,9 @@ func (s *setup) owners(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, folder := range s.unmounted(there) {
+		s.notice("%s is below no mount: mount the engine that this output of a profile needs (vault secrets enable -path=<mount> <type>); this command mounts PKI engines only", folder)
+	}
 	for _, mount := range s.profiles.PKIMounts() {
 		settings := there[mount]
 		_, marked := grant.MountOwner(description(settings))
@@ -47,6 +53,15 @@ func (s *setup) owners(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unmounted returns the folders of the profiles' generic objects that are below no mount.
+func (s *setup) unmounted(there map[string]map[string]any) []string {
+	pki := s.profiles.PKIMounts()
+	return slices.DeleteFunc(s.profiles.OutputFolders(), func(folder string) bool {
+		isBelow := func(mount string) bool { return folder == mount || strings.HasPrefix(folder, mount+"/") }
+		return slices.ContainsFunc(pki, isBelow) || slices.ContainsFunc(slices.Collect(maps.Keys(there)), isBelow)
+	})
 }
 
 // mark appends this deployment's mark to a mount's description.

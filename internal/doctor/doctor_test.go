@@ -138,6 +138,13 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"an object with a name that no instance can have": {
 			lists(pki+"/roles", "i-door-kubelet"), []string{"names in vault"}, "takes away: " + pki + "/roles/i-door-kubelet", "delete it",
 		},
+		"an output's folder is below no mount": {
+			func(w *world) {
+				fails("alice/ssh/hosts", fmt.Errorf("listing: %w", vault.ErrNotMounted))(w)
+				w.options.Profiles = withHosts(t)
+			},
+			[]string{"names in vault"}, "nothing is mounted", "mount the engine of alice/ssh/hosts (vault secrets enable",
+		},
 		"the policies cannot be listed":             {fails("sys/policies/acl", err403), []string{"names in vault"}, "403", "infra/vault"},
 		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault"},
 		"STS cannot be reached": {

@@ -32,7 +32,7 @@ func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
 	path := grant.PKIRoleFolder(mount)
 	roles, err := d.Objects.List(ctx, path)
 	if err != nil {
-		return bad(d.remedyFor(err), "%v", err)
+		return bad(d.remedyIn(err, path), "%v", err)
 	}
 	foreign := slices.DeleteFunc(slices.Clone(roles), func(name string) bool { return strings.HasPrefix(name, grant.NamePrefix(grant.KindPKIRole)) })
 	if len(foreign) > 0 {
@@ -56,7 +56,7 @@ func (d Doctor) foreignNames(ctx context.Context) finding {
 	for _, f := range d.folders() {
 		names, err := d.Objects.List(ctx, f.path)
 		if err != nil {
-			return bad(d.remedyFor(err), "%v", err)
+			return bad(d.remedyIn(err, f.path), "%v", err)
 		}
 		for _, name := range names {
 			if !strings.HasPrefix(name, grant.NamePrefix(f.kind)) {

@@ -3,8 +3,10 @@ package doctor
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
@@ -123,4 +125,17 @@ func (d Doctor) remedyOr(err error, remedy string) string {
 		return d.loginRemedy()
 	}
 	return remedy
+}
+
+// remedyIn returns the remedy for a call to Vault that failed in a folder of a profile's output, PKI roles or other objects. The
+// set-up mounts no engine but PKI.
+func (d Doctor) remedyIn(err error, folder string) string {
+	mount, _ := grant.SplitPKIRoleFolder(folder)
+	switch {
+	case !errors.Is(err, vault.ErrNotMounted):
+		return d.remedyFor(err)
+	case slices.Contains(d.Profiles.PKIMounts(), mount):
+		return "mount a PKI engine at " + mount + " (infra/vault -pki does), or correct base_path and path in the profile"
+	}
+	return "mount the engine of " + folder + " (vault secrets enable -path=<mount> <type>), or correct base_path and path of that output in the profile: infra/vault mounts PKI engines only"
 }

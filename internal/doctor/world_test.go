@@ -135,6 +135,21 @@ func load(t *testing.T, auth string, roles ...string) *grant.Set {
 	return loadWith(t, `{"max_ttl": "24h"}`, auth, roles...)
 }
 
+// withHosts returns a profile with an output that is no PKI role.
+func withHosts(t *testing.T) *grant.Set {
+	t.Helper()
+	set, err := grant.Load(fstest.MapFS{
+		"p/profile.yaml": {Data: []byte(`{name: alice-p0, match: {iam_role_arn: "*", vpc_ids: [vpc-0a1b2c3d]}, base_path: alice, fqdn: "{{ .PrivateDNSName }}",
+			auth: {token_ttl: 1h, token_max_ttl: 24h}, outputs: [{name: host, type: generic, path: ssh/hosts, template: host.json.tmpl}, {name: web, type: pki-role, path: pki/k8s/roles, template: web.json.tmpl}]}`)},
+		"p/host.json.tmpl": {Data: []byte(`{"key_type": "ca"}`)},
+		"p/web.json.tmpl":  {Data: []byte(`{"max_ttl": "24h"}`)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
 // loadWith is load with a template of the PKI roles.
 func loadWith(t *testing.T, template, auth string, roles ...string) *grant.Set {
 	t.Helper()

@@ -155,7 +155,7 @@ func (c *Client) do(ctx context.Context, operation, path string, call func(conte
 		if err == nil {
 			return nil
 		}
-		err = fault.New(kindOf(err, operation, path), fmt.Errorf("%w%s", oneLine(err), remedy(err)))
+		err = fault.New(kindOf(err, operation, path), fmt.Errorf("%w%s", oneLine(err), remedy(err, path)))
 	}
 	return fmt.Errorf("%s %s in Vault%s: %w", operation, path, inNamespace(c.session.options.Namespace), c.dropUntrusted(err))
 }

@@ -75,6 +75,32 @@ func (l *logins) login(context.Context, *vault.Conn) (*api.SecretAuth, error) {
 	return &api.SecretAuth{ClientToken: fmt.Sprintf("token-%d", l.n), LeaseDuration: l.ttl, Renewable: l.renewable}, nil
 }
 
+// The texts are Vault's: infra/lab/integration has the answer for a path without a mount.
+func TestVaultFault_NamesTheTrueRemedy(t *testing.T) {
+	const unmounted, unsupported = `no handler for route "x". route entry not found.`, "1 error occurred:\n\t* unsupported path\n\n"
+	for name, row := range map[string]struct {
+		path   string
+		status int
+		text   string
+		says   string // empty for no remedy
+	}{
+		"an engine that is missing":       {"alice/ssh/roles/x", 404, unmounted, "(nothing is mounted there: mount the engine that the profile's base_path and path name, or correct them; the Vault setup mounts PKI engines only, with -pki)"},
+		"an auth method that is missing":  {"auth/aws/role/x", 404, unmounted, "run the Vault setup with -auth-mount"},
+		"an engine without such a path":   {"alice/ssh/hosts/x", 404, unsupported, "(the engine that is mounted there has no such path"},
+		"a path that takes no write":      {"alice/pki/ca/x", 405, "unsupported operation", "has no such path"},
+		"a plugin that does not run":      {"alice/ssh/roles/x", 404, `no handler for route "x". route entry found, but backend is nil.`, ""},
+		"a policy that lacks a right":     {"alice/ssh/roles/x", 403, "permission denied", "run the Vault setup with the current profiles"},
+		"a server that is out of service": {"alice/ssh/roles/x", 503, "Vault is sealed", ""},
+	} {
+		s, c := newServer(t)
+		s.answer(row.path, row.status, fmt.Sprintf(`{"errors":[%q]}`, row.text))
+		_, err := c.Write(t.Context(), row.path, map[string]any{"a": "b"})
+		if err == nil || !strings.Contains(err.Error(), row.says) || (row.says == "" && strings.Contains(err.Error(), "(")) {
+			t.Errorf("%s: want the remedy %q, got %v", name, row.says, err)
+		}
+	}
+}
+
 func TestVaultFault_HasItsKind(t *testing.T) {
 	for name, row := range map[string]struct {
 		status int

@@ -63,7 +63,11 @@ func TestSetup_MarksPKIMountsWithDeployment(t *testing.T) {
 	args := []string{"-templates-dir", profiles(t), "-resolve-unique-ids=false", "-pki"}
 	marked := func(mount string) string { return fmt.Sprint(w.read(t, "sys/mounts/"+mount+"/tune")["description"]) }
 
-	if out := w.must(t, args...); !strings.Contains(out, "notice  the PKI mount "+bob+" does not say which deployment") || marked(bob) != "the nodes' CA" {
+	out := w.must(t, args...)
+	if strings.Count(out, "notice  bob/ssh/machines is below no mount: mount the engine that this output of a profile needs") != 1 || strings.Contains(out, "roles is below no mount") {
+		t.Errorf("want a notice for the output without a mount, and none for a PKI mount that was made:\n%s", out)
+	}
+	if !strings.Contains(out, "notice  the PKI mount "+bob+" does not say which deployment") || marked(bob) != "the nodes' CA" {
 		t.Errorf("want a notice and no change for a mount without a mark and without -deployment: %q\n%s", marked(bob), out)
 	}
 	w.refused(t, []string{`the deployment ID "no id"`}, append(args, "-deployment", "no id")...)

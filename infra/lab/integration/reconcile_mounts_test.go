@@ -56,7 +56,7 @@ func TestUnmountedPath_HoldsUpNoOther(t *testing.T) {
 	vaultDelete(t, pathsOf(all[2].ID).policy)
 	etcd := launch(t, fleet.Spec{Role: "alice-etcd", Region: region})
 	a = runReconcile(t, d.comparing, in)
-	if trouble := folderIn(a); trouble == nil || !strings.Contains(trouble.Error, "nothing is mounted there") || trouble.Withholds {
+	if trouble := folderIn(a); trouble == nil || !strings.Contains(trouble.Error, "nothing is mounted there: mount the engine") || trouble.Withholds {
 		t.Errorf("want the folder without a mount named with its remedy, got %+v", a.Places)
 	}
 	if len(objects(t, all[1])) > 0 || len(objects(t, all[2])) == 0 || a.Summary.Corrected != 2 || a.Blocked {
