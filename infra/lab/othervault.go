@@ -9,9 +9,21 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/vaultserver"
 )
 
-// OtherVault starts a second, empty Vault and prepares it as the first one. It returns a world with that Vault: stack, EC2
-// and ledger are shared with the first world, functions are not. It ends with the first world.
+// OtherVault starts a second Vault and prepares it as the first one. It returns a world as EmptyVault does.
 func (w *World) OtherVault(ctx context.Context) (*World, error) {
+	other, err := w.EmptyVault(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := SetupVault(ctx, other); err != nil {
+		return nil, fmt.Errorf("setting the other Vault up: %w", err)
+	}
+	return other, other.Fleet.RegisterCertificate(ctx, other.Vault, w.AuthMount)
+}
+
+// EmptyVault starts a second, empty Vault. It returns a world with that Vault: stack, EC2 and ledger are shared with the first
+// world, functions are not. It ends with the first world.
+func (w *World) EmptyVault(ctx context.Context) (*World, error) {
 	workspace, err := parts.NewWorkspace(w.opts.RepoRoot, w.opts.CacheDir, w.opts.Progress)
 	if err != nil {
 		return nil, fmt.Errorf("preparing another Vault: %w", err)
@@ -33,11 +45,5 @@ func (w *World) OtherVault(ctx context.Context) (*World, error) {
 	other.Fleet, err = fleet.New(fleet.Options{
 		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: vault.Address, VaultCAPEM: vault.CAPEM, VaultNamespace: w.VaultNamespace, QueuesFor: w.Stack.QueuesFor,
 	})
-	if err != nil {
-		return nil, err
-	}
-	if err := SetupVault(ctx, other); err != nil {
-		return nil, fmt.Errorf("setting the other Vault up: %w", err)
-	}
-	return other, other.Fleet.RegisterCertificate(ctx, other.Vault, w.AuthMount)
+	return other, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -14,11 +15,25 @@ import (
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#create-sts-role
 const externalID = "external_id"
 
-func (s *setup) accountPath(account string) string {
-	return grant.AuthConfigPath(s.authMount, "sts/"+account)
+// accountPath returns the path of the role that Vault assumes in an account for logins on an auth mount.
+func accountPath(mount, account string) string { return grant.AuthConfigPath(mount, "sts/"+account) }
+
+// accountMounts returns the auth mounts that need the role in an account: the instances', and the functions' if a function's IAM role
+// is in the account, since Vault asks for its unique ID there.
+func (o options) accountMounts(account string) []string {
+	mounts := []string{o.authMount}
+	hasFunction := false
+	for _, arn := range o.functionRoles {
+		fields := strings.Split(arn, ":")
+		hasFunction = hasFunction || (len(fields) > 4 && fields[4] == account)
+	}
+	if hasFunction && o.loginMount != o.authMount {
+		mounts = append(mounts, o.loginMount)
+	}
+	return mounts
 }
 
-// accounts writes the role that Vault assumes in each other account.
+// accounts writes the role that Vault assumes in each account. The stack's own account needs one only if Vault runs in another.
 func (s *setup) accounts(ctx context.Context) error {
 	if s.made[grant.AuthMountPath(s.authMount)] && !s.dryRun { // a mount could not be asked before it was made
 		if err := s.checkExternalID(ctx); err != nil {
@@ -30,8 +45,10 @@ func (s *setup) accounts(ctx context.Context) error {
 		if s.stsExternalID != "" {
 			fields[externalID] = s.stsExternalID
 		}
-		if err := s.write(ctx, s.accountPath(account), fields, nil); err != nil {
-			return err
+		for _, mount := range s.accountMounts(account) {
+			if err := s.write(ctx, accountPath(mount, account), fields, nil); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -47,7 +64,7 @@ func (s *setup) checkExternalID(ctx context.Context) error {
 	if err != nil || there[s.authMount] == nil {
 		return err
 	}
-	path := s.accountPath(slices.Min(slices.Collect(maps.Keys(s.stsRoles))))
+	path := accountPath(s.authMount, slices.Min(slices.Collect(maps.Keys(s.stsRoles))))
 	known, err := s.knowsField(ctx, path, externalID)
 	if err != nil || known {
 		return err
@@ -104,4 +121,16 @@ func (s *setup) anonymous() (*vault.Conn, error) {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
 	}
 	return vault.NewConn(other, "", ""), nil
+}
+
+// explain adds the next step to the error of binding a function's IAM role whose account Vault cannot ask.
+// https://github.com/hashicorp/vault/blob/v1.21.4/builtin/credential/aws/client.go
+func (s *setup) explain(err error, arn string) error {
+	fields := strings.Split(arn, ":")
+	isElsewhere := strings.Contains(err.Error(), "unable to fetch client for account ID") || strings.Contains(err.Error(), "no STS configuration found for account ID")
+	if !isElsewhere || len(fields) < 5 {
+		return err
+	}
+	return fmt.Errorf("%w. Vault runs in another AWS account than the functions: run again with -sts-role %s=<a role there that Vault may assume, with iam:GetRole on %s>; "+
+		"infra/member-account makes one (docs/accounts.md)", err, fields[4], arn)
 }

@@ -22,8 +22,11 @@ func functionPolicies(profiles *grant.Set, o options) map[string]string {
 // bootstrapPolicy returns the text of the policy that a run with these options needs.
 func bootstrapPolicy(profiles *grant.Set, o options) string {
 	b := rights.Bootstrap{
-		AuthMount: o.authMount, LoginMount: o.loginMount, RolePrefix: o.rolePrefix, Accounts: slices.Sorted(maps.Keys(o.stsRoles)),
+		AuthMount: o.authMount, LoginMount: o.loginMount, RolePrefix: o.rolePrefix, Accounts: map[string][]string{},
 		Client: o.configuresClient(), Regions: slices.Sorted(maps.Keys(o.certificates)),
+	}
+	for account := range o.stsRoles {
+		b.Accounts[account] = o.accountMounts(account)
 	}
 	if o.deployment != "" {
 		b.Marked = profiles.PKIMounts()

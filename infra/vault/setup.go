@@ -181,7 +181,7 @@ func (s *setup) roles(ctx context.Context) error {
 			"inferred_entity_type":           "",
 			"inferred_aws_region":            "",
 		}, nil); err != nil {
-			return err
+			return s.explain(err, s.functionRoles[function])
 		}
 	}
 	return nil

@@ -284,7 +284,15 @@ func TestDoctor_ReportsHarmlessFindingsAsOK(t *testing.T) {
 		"an endpoint without backups": {
 			func(w *world) { w.recoveryErr = fmt.Errorf("reading: %w", ledger.ErrUnsupported) }, "ledger recovery", "not checked",
 		},
-		"only the function's own account": {func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws", "own AWS identity"},
+		"only the function's own account": {
+			func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws",
+			"Vault has no role for " + own + ", the functions' own account: that is right if Vault runs in " + own + ". If it does not, no instance of " + own + " can log in: run infra/vault with -sts-role " + own + "=",
+		},
+		"other accounts have a role, the own one has none": {func(*world) {}, "accounts of auth/aws", "Vault has a role for " + foreign + "; Vault has no role for " + own},
+		"a Vault in another account":                       {lists("auth/aws/config/sts", foreign, own), "accounts of auth/aws", "each account, the functions' own among them: " + own + ", " + foreign},
+		"a Vault in another account, and no member account": {
+			func(w *world) { w.options.Places, w.lists["auth/aws/config/sts"] = w.options.Places[:2], []string{own} }, "accounts of auth/aws", "each account",
+		},
 		"the own account by its ID": {
 			func(w *world) { w.options.Places = []facts.Place{{Account: own, Region: "us-east-1"}} }, "member role " + own, "function's own",
 		},

@@ -101,28 +101,43 @@ func (d Doctor) logsInBy(kind string) bool {
 	return false
 }
 
-// accountsOfVault checks that Vault has a role in each account but the function's own: Vault asks EC2 about the instance at
-// every login.
+// accountsOfVault checks that Vault can look at the instances of each account: it asks EC2 about an instance at every login, in its own
+// account by its own AWS identity and in any other through a role. Nothing shows which account is Vault's own. Where no account is
+// named for the functions' own, the check is OK and names the condition, since most Vaults run beside their functions.
 // https://developer.hashicorp.com/vault/api-docs/auth/aws#list-sts-roles
 func (d Doctor) accountsOfVault(ctx context.Context) finding {
 	own, err := d.AWS.Account(ctx)
 	if err != nil {
 		return bad("see the check \"aws identity\"", "%v", err)
 	}
-	foreign := slices.DeleteFunc(d.accounts(), func(a string) bool { return a == "" || a == own })
-	if len(foreign) == 0 {
-		return good("no account but the function's own, %s: Vault reads its instances with its own AWS identity", own)
-	}
 	known, err := d.Objects.List(ctx, grant.AuthConfigPath(d.AuthMount, "sts"))
 	if err != nil {
 		return bad(d.remedyFor(err), "%v", err)
 	}
-	missing := slices.DeleteFunc(slices.Clone(foreign), func(a string) bool { return slices.Contains(known, a) })
+	var missing, named []string
+	hasOwn := slices.Contains(known, own)
+	for _, account := range d.accounts() {
+		switch {
+		case account == "" || account == own:
+		case slices.Contains(known, account):
+			named = append(named, account)
+		default:
+			missing = append(missing, account)
+		}
+	}
 	if len(missing) > 0 {
 		return bad(fmt.Sprintf("run infra/vault with -sts-role %s=<a role there that Vault may assume>, for each account", missing[0]),
-			"Vault has no role for %s: no instance there can log in", abbreviate(missing))
+			"Vault has no role for %s: no instance there can log in, unless Vault itself runs there", abbreviate(missing))
 	}
-	return good("Vault has a role for each account but the function's own: %s", abbreviate(foreign))
+	if hasOwn {
+		return good("Vault has a role for each account, the functions' own among them: %s", abbreviate(append([]string{own}, named...)))
+	}
+	condition := fmt.Sprintf("Vault has no role for %s, the functions' own account: that is right if Vault runs in %s. If it does not, no instance of %s can log in: "+
+		"run infra/vault with -sts-role %s=<a role there that Vault may assume> (docs/accounts.md)", own, own, own, own)
+	if len(named) == 0 {
+		return good("%s", condition)
+	}
+	return good("Vault has a role for %s; %s", abbreviate(named), condition)
 }
 
 func (d Doctor) pkiSteps(login *step) []*step {

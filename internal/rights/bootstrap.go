@@ -12,8 +12,8 @@ type Bootstrap struct {
 	LoginMount string // where the functions log in
 	// RolePrefix begins the names of the functions' policies and roles.
 	RolePrefix string
-	// Accounts are the accounts with a role that Vault assumes to check their instances.
-	Accounts []string
+	// Accounts are the auth mounts with a role that Vault assumes in an account, by account.
+	Accounts map[string][]string
 	// Regions are the regions with a certificate for the identity documents of their instances.
 	Regions []string
 	// Client reports whether config/client is written: how Vault calls AWS.
@@ -39,8 +39,10 @@ func ForBootstrap(b Bootstrap) []Right {
 		}
 	}
 	out.allow(grant.AuthConfigPath(b.AuthMount, "identity"), "read", "update")
-	for _, account := range b.Accounts {
-		out.allow(grant.AuthConfigPath(b.AuthMount, "sts/"+account), "create", "read", "update")
+	for account, mounts := range b.Accounts {
+		for _, mount := range mounts {
+			out.allow(grant.AuthConfigPath(mount, "sts/"+account), "create", "read", "update")
+		}
 	}
 	for _, region := range b.Regions {
 		out.allow(grant.AuthConfigPath(b.AuthMount, "certificate/"+region), "create", "read")

@@ -191,7 +191,7 @@ func functions() map[string]function.Function {
 		"length": text(func(args []cty.Value) (cty.Value, error) {
 			return cty.NumberIntVal(int64(len(args[0].AsString()))), nil
 		}, 1),
-		"substr": stdlib.SubstrFunc, "trimspace": stdlib.TrimSpaceFunc,
+		"split": stdlib.SplitFunc, "values": stdlib.ValuesFunc, "substr": stdlib.SubstrFunc, "trimspace": stdlib.TrimSpaceFunc,
 		"file": text(func(args []cty.Value) (cty.Value, error) {
 			data, err := os.ReadFile(args[0].AsString())
 			return cty.StringVal(string(data)), err

@@ -48,12 +48,12 @@ func render(rights []right) string {
 // second updates, and Vault requires another capability for each. The second run also marks the mounts.
 func (w *world) twice(t *testing.T, token string, args []string) (string, error) {
 	t.Helper()
-	out, err := w.run(t, token, append(args, "-server-id", "one", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/one",
+	out, err := w.run(t, token, append(args, "-server-id", "one", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/one", "-sts-role", "1=arn:aws:iam::1:role/one",
 		"-function-role", "provision=arn:aws:iam::1:role/p1", "-function-role", "deprovision=arn:aws:iam::1:role/d1", "-function-role", "reconcile=arn:aws:iam::1:role/r1")...)
 	if err != nil {
 		return out, err
 	}
-	return w.run(t, token, append(args, "-server-id", "two", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/two",
+	return w.run(t, token, append(args, "-server-id", "two", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/two", "-sts-role", "1=arn:aws:iam::1:role/two",
 		"-function-role", "provision=arn:aws:iam::1:role/p2", "-function-role", "deprovision=arn:aws:iam::1:role/d2", "-function-role", "reconcile=arn:aws:iam::1:role/r2",
 		"-also-path", "old/ssh", "-deployment", "one")...)
 }
@@ -84,7 +84,8 @@ func TestSetup_NeedsExactlyThePrintedPolicy(t *testing.T) {
 		"-templates-dir", profiles(t), "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-pki", "-set-alias",
 		"-resolve-unique-ids=false", "-certificate", "xx-new-1=" + newSigned(t).file,
 	}
-	printed, err := w.run(t, "none", append(args, "-print-policy", "-deployment", "one", "-server-id", "one", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/one")...)
+	printed, err := w.run(t, "none", append(args, "-print-policy", "-deployment", "one", "-server-id", "one", "-sts-role", "111122223333=arn:aws:iam::111122223333:role/one",
+		"-sts-role", "1=arn:aws:iam::1:role/one", "-function-role", "provision=arn:aws:iam::1:role/p1")...)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, printed)
 	}

@@ -136,7 +136,7 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 			[]string{
 				"-templates-dir", dir, "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-server-id", "one",
 				"-sts-region", "eu-central-1", "-aws-endpoint", "http://127.0.0.1:1", "-aws-keys", "-resolve-unique-ids=false",
-				"-sts-role", "111122223333=arn:aws:iam::111122223333:role/v", "-sts-external-id", "stack", "-certificate", "xx-new-1=" + signed.file, "-also-path", "old/pki/roles",
+				"-sts-role", "111122223333=arn:aws:iam::111122223333:role/v", "-sts-role", "1=arn:aws:iam::1:role/v", "-sts-external-id", "stack", "-certificate", "xx-new-1=" + signed.file, "-also-path", "old/pki/roles",
 				"-also-path", "bob/ssh/machines", "-also-auth-mount", "old", "-set-alias", "-revoke-certificates", "-pki", "-deployment", "one",
 				"-function-role", "provision=arn:aws:iam::1:role/p", "-function-role", "deprovision=arn:aws:iam::1:role/d", "-function-role", "reconcile=arn:aws:iam::1:role/r",
 			},
@@ -144,7 +144,7 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 				"templates_dir": dir, "auth_mount": "instances", "login_mount": "functions", "role_prefix": "try", "server_id": "one",
 				"sts_region": "eu-central-1", "aws_endpoint": "http://127.0.0.1:1", "resolve_unique_ids": false,
 				"aws_keys":  map[string]any{"access_key": "AKIDEXAMPLE", "secret_key": "secret"},
-				"sts_roles": map[string]any{"111122223333": "arn:aws:iam::111122223333:role/v"}, "sts_external_id": "stack", "certificates": map[string]any{"xx-new-1": signed.pem},
+				"sts_roles": map[string]any{"111122223333": "arn:aws:iam::111122223333:role/v", "1": "arn:aws:iam::1:role/v"}, "sts_external_id": "stack", "certificates": map[string]any{"xx-new-1": signed.pem},
 				"also_paths": []any{"old/pki/roles", "bob/ssh/machines"}, "also_auth_mounts": []any{"old"}, "set_alias": true,
 				"revoke_certificates": true, "pki": true, "deployment": "one", "function_roles": roles,
 			},

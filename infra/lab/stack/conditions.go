@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 )
 
@@ -127,6 +128,8 @@ func (d *decider) value(v any) (any, error) {
 		return found, nil
 	case "Fn::Sub":
 		return d.substitute(fmt.Sprint(argument))
+	case "Fn::Select":
+		return d.part(argument)
 	case "Fn::Join":
 		operands, _ := argument.([]any)
 		if len(operands) != 2 {
@@ -140,6 +143,29 @@ func (d *decider) value(v any) (any, error) {
 		return strings.ReplaceAll(fmt.Sprint(list), ",", fmt.Sprint(operands[0])), nil
 	}
 	return nil, fmt.Errorf("the lab cannot resolve %s in a condition; add it in infra/lab/stack/conditions.go", function)
+}
+
+// part resolves an Fn::Select of an Fn::Split.
+func (d *decider) part(argument any) (any, error) {
+	operands, _ := argument.([]any)
+	if len(operands) != 2 {
+		return nil, fmt.Errorf("Fn::Select takes an index and a list, not %v", argument)
+	}
+	function, of, _ := intrinsic(operands[1])
+	split, _ := of.([]any)
+	if function != "Fn::Split" || len(split) != 2 {
+		return nil, fmt.Errorf("the lab resolves Fn::Select of Fn::Split alone in a condition, not %v", operands[1])
+	}
+	text, err := d.value(split[1])
+	if err != nil {
+		return nil, err
+	}
+	parts := strings.Split(fmt.Sprint(text), fmt.Sprint(split[0]))
+	index, err := strconv.Atoi(fmt.Sprint(operands[0]))
+	if err != nil || index < 0 || index >= len(parts) {
+		return nil, fmt.Errorf("Fn::Select: %q has no part %v", parts, operands[0])
+	}
+	return parts[index], nil
 }
 
 // substitute replaces each ${…} of an Fn::Sub that has no variables of its own.

@@ -13,11 +13,11 @@ import (
 
 var memberTemplate = filepath.Join(root, "infra", "member-account", "template.yaml")
 
-// member returns the parameters for an account with its roles in the lab's region.
+// member returns the parameters for an account with its roles in the lab's region. The central stack is in another account.
 func member() map[string]string {
 	return map[string]string{
-		"CentralEventBusArn": "arn:aws:events:eu-central-1:123456789012:event-bus/default",
-		"FunctionRoleArns":   "arn:aws:iam::123456789012:role/p,arn:aws:iam::123456789012:role/d,arn:aws:iam::123456789012:role/r",
+		"CentralEventBusArn": "arn:aws:events:eu-central-1:210987654321:event-bus/default",
+		"FunctionRoleArns":   "arn:aws:iam::210987654321:role/p,arn:aws:iam::210987654321:role/d,arn:aws:iam::210987654321:role/r",
 		"ExternalId":         "the-central-stack", "RolesRegion": region,
 	}
 }
@@ -106,6 +106,21 @@ func TestVaultRole_AllowsTheDocumentedActions(t *testing.T) {
 	}
 }
 
+// A Vault in another account than the functions asks for the unique IDs of their roles, in their account only.
+func TestVaultRole_MayReadTheFunctionsRolesInTheirAccount(t *testing.T) {
+	for bus, want := range map[string][]string{
+		"arn:aws:events:eu-west-1:" + parts.AccountID + ":event-bus/default": {`{"Ref":"FunctionRoleArns"}`},
+		"arn:aws:events:eu-west-1:999999999999:event-bus/default":            nil,
+	} {
+		parameters := member()
+		parameters["CentralEventBusArn"], parameters["VaultPrincipalArns"] = bus, "arn:aws:iam::999999999999:role/vault"
+		got := grants(t, resolve(t, shared(t, memberTemplate), parameters), "VaultRole")
+		if !slices.Equal(got["iam:GetRole"], want) {
+			t.Errorf("%s: Vault may read the IAM roles %q, want %q", bus, got["iam:GetRole"], want)
+		}
+	}
+}
+
 // IAM is global: in a second region the same role would already exist.
 func TestStackSet_MakesRolesOnceAndNoBusLoop(t *testing.T) {
 	for name, row := range map[string]struct {
@@ -114,14 +129,25 @@ func TestStackSet_MakesRolesOnceAndNoBusLoop(t *testing.T) {
 		member  bool
 		vault   bool
 	}{
-		"another account, the roles' region":  {func(map[string]string) {}, true, true, false},
-		"the same with a Vault":               {func(p map[string]string) { p["VaultPrincipalArns"] = "arn:aws:iam::9:role/v" }, true, true, true},
-		"another account, another region":     {func(p map[string]string) { p["RolesRegion"] = "eu-west-1" }, true, false, false},
-		"the central account, another region": {func(p map[string]string) { p["RolesRegion"] = "" }, true, false, false},
+		"another account, the roles' region": {func(map[string]string) {}, true, true, false},
+		"the same with a Vault":              {func(p map[string]string) { p["VaultPrincipalArns"] = "arn:aws:iam::9:role/v" }, true, true, true},
+		"another account, another region":    {func(p map[string]string) { p["RolesRegion"] = "eu-west-1" }, true, false, false},
+		"the central account, another region": {func(p map[string]string) {
+			p["CentralEventBusArn"] = "arn:aws:events:eu-west-1:" + parts.AccountID + ":event-bus/default"
+			p["RolesRegion"] = ""
+		}, true, false, false},
 		"the central account and region": {func(p map[string]string) {
 			p["CentralEventBusArn"] = "arn:aws:events:" + region + ":" + parts.AccountID + ":event-bus/default"
 			p["RolesRegion"] = ""
 		}, false, false, false},
+		"the central account and region, with a Vault elsewhere": {func(p map[string]string) {
+			p["CentralEventBusArn"] = "arn:aws:events:" + region + ":" + parts.AccountID + ":event-bus/default"
+			p["VaultPrincipalArns"] = "arn:aws:iam::9:role/v"
+		}, false, false, true},
+		"the central account, another region, with a Vault elsewhere": {func(p map[string]string) {
+			p["CentralEventBusArn"] = "arn:aws:events:eu-west-1:" + parts.AccountID + ":event-bus/default"
+			p["VaultPrincipalArns"] = "arn:aws:iam::9:role/v"
+		}, true, false, true},
 	} {
 		parameters := member()
 		row.change(parameters)

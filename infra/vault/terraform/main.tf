@@ -9,6 +9,12 @@ locals {
     var.server_id != "" || var.sts_region != "" || var.aws_endpoint != "" || nonsensitive(var.aws_keys != null)
   )
 
+  # Vault asks for the unique IDs of the functions' roles through the role in their account.
+  function_accounts = [for arn in values(var.function_roles) : split(":", arn)[4]]
+  function_sts_roles = {
+    for account, role in var.sts_roles : account => role if var.login_mount != var.auth_mount && contains(local.function_accounts, account)
+  }
+
   certificates = { for region, text in var.certificates : region => "${replace(trimspace(text), "\r", "")}\n" }
 
   # The region's own STS, which the functions sign for. By partition, except for the standard one and GovCloud.
@@ -76,6 +82,15 @@ resource "vault_aws_auth_backend_sts_role" "member" {
   external_id = var.sts_external_id == "" ? null : var.sts_external_id
 }
 
+resource "vault_aws_auth_backend_sts_role" "function" {
+  for_each = local.function_sts_roles
+
+  backend     = vault_auth_backend.aws[var.login_mount].path
+  account_id  = each.key
+  sts_role    = each.value
+  external_id = var.sts_external_id == "" ? null : var.sts_external_id
+}
+
 # AWS's key of a region that Vault does not know. Vault decodes only base64 with padding, and the provider reads back only base64
 # without: line feeds before the block make both the same, or each apply would write the certificate again.
 resource "vault_aws_auth_backend_cert" "region" {
@@ -109,8 +124,8 @@ resource "vault_aws_auth_backend_role" "function" {
   token_ttl                = 1200
   token_max_ttl            = 1200
 
-  # The client's settings must come first: with unique IDs, Vault calls IAM when the role is written.
-  depends_on = [vault_aws_auth_backend_client.aws]
+  # The settings must come first: with unique IDs, Vault calls IAM when the role is written, in another account through a role.
+  depends_on = [vault_aws_auth_backend_client.aws, vault_aws_auth_backend_sts_role.member, vault_aws_auth_backend_sts_role.function]
 }
 
 resource "vault_mount" "pki" {
