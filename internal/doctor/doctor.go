@@ -80,6 +80,10 @@ type Options struct {
 	Rights []rights.Right
 	// Namespace is Vault's namespace; empty for the root one.
 	Namespace string
+	// VaultHost is the host of Vault's address; empty if it is not checked.
+	VaultHost string
+	// Resolve returns the canonical name of a host; nil: it is not looked up.
+	Resolve func(ctx context.Context, host string) (string, error)
 	// AuthMount is the auth mount of the instances' roles.
 	AuthMount string
 	// LoginMount is the auth mount at which the functions log in.

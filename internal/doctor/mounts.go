@@ -14,13 +14,17 @@ import (
 func (d Doctor) authSteps(login, own *step) []*step {
 	auth := grant.AuthMountPath(d.AuthMount)
 	mounted := &step{name: auth, needs: []*step{login}, check: d.authMount}
-	return []*step{
+	steps := []*step{
 		mounted,
 		{name: "lifetimes of " + auth, needs: []*step{mounted}, check: d.tokenLifetimes},
 		{name: "aliases of " + auth, needs: []*step{mounted}, check: d.aliases},
 		{name: "certificates of " + auth, needs: []*step{mounted}, check: d.regionKeys},
 		{name: "accounts of " + auth, needs: []*step{mounted, own}, check: d.accountsOfVault},
 	}
+	if d.bindsAddresses() {
+		steps = append(steps, &step{name: "client addresses of " + auth, needs: []*step{mounted}, check: d.clientAddresses})
+	}
+	return steps
 }
 
 func (d Doctor) authMount(ctx context.Context) finding {

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -95,9 +97,19 @@ func (p *parts) doctor(places []facts.Place) doctor.Doctor {
 		Region: p.aws.Region, Services: p.calledServices(),
 		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		Namespace: p.settings.Vault.Namespace,
+		VaultHost: hostOf(p.settings.Vault.Addr), Resolve: net.DefaultResolver.LookupCNAME,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
 		RoleNames: roleNames(p.settings.Vault.LoginRole),
 	}}
+}
+
+// hostOf returns the name in an address; empty for an IP address.
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil || net.ParseIP(u.Hostname()) != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // parts are the parts from which every handler is built.

@@ -41,6 +41,16 @@ func TestDoctor_PassesInTheLab(t *testing.T) {
 	}
 }
 
+// A login whose role is bound to the instance's addresses succeeds only if Vault sees them.
+func TestDoctor_ProvesByALoginThatAddressesAreSeen(t *testing.T) {
+	i, _ := withToken(t)
+	_, checks := examine(t, world.Functions[reconcile])
+	if c := checks["client addresses of auth/"+world.AuthMount]; !c.OK || !strings.Contains(c.Detail, "Vault sees the instances' own addresses: instance i-") {
+		t.Errorf("want the login as the proof, got %+v", c)
+	}
+	remove(t, i)
+}
+
 // TestDoctor_NamesEachFaultAndItsRemedy breaks one thing at a time on the real parts.
 func TestDoctor_NamesEachFaultAndItsRemedy(t *testing.T) {
 	const own, door, tune = "sys/policies/acl/ec2-provisioner-reconcile", "sys/policies/acl/ec2-i-door", "sys/mounts/" + k8s + "/tune"
