@@ -10,7 +10,7 @@ BUILD_DIR := build
 ARCHITECTURE ?= arm64
 LAMBDA_GOARCH = $(or $(if $(filter arm64,$(ARCHITECTURE)),arm64),$(if $(filter x86_64,$(ARCHITECTURE)),amd64),$(error ARCHITECTURE is $(ARCHITECTURE), want arm64 or x86_64))
 # The list of accounts for ReconcileAccounts and AllowedAccounts as @accounts.txt; not there in most repositories.
-ACCOUNTS ?= accounts.txt
+ACCOUNTS_FILE := accounts.txt
 # Static and without the old runtime's RPC mode: a smaller binary that starts on any host. -s drops what debuggers read; without
 # -dwarf=false it would be made first, a tenth of the compiler's time.
 BUILD_FLAGS := -trimpath -tags lambda.norpc,nethttpomithttp2 -gcflags=all=-dwarf=false -ldflags '-s -w'
@@ -46,14 +46,14 @@ help: ## list the targets
 build: ## build the functions into build/<function>/bootstrap (GOARCH=arm64 make build for Lambda's arm64)
 	@for f in $(FUNCTIONS); do \
 	  CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o $(BUILD_DIR)/$$f/bootstrap ./functions/$$f && \
-	  $(if $(wildcard $(ACCOUNTS)),cp '$(ACCOUNTS)',rm -f) $(BUILD_DIR)/$$f/accounts.txt || exit 1; done
+	  $(if $(wildcard $(ACCOUNTS_FILE)),cp '$(ACCOUNTS_FILE)',rm -f) $(BUILD_DIR)/$$f/accounts.txt || exit 1; done
 	@$(HOST_GO) build $(BUILD_FLAGS) -o $(BUILD_DIR)/vault-setup ./infra/vault
 
 # sam build calls these targets: template.yaml names this file as the functions' build method.
 build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction:
 	@CGO_ENABLED=0 GOOS=linux GOARCH=$(LAMBDA_GOARCH) $(GO) build $(BUILD_FLAGS) -o '$(or $(ARTIFACTS_DIR),$(error ARTIFACTS_DIR is not set: sam build calls this))/bootstrap' \
 	  ./functions/$(shell echo '$(@:build-%Function=%)' | tr A-Z a-z)
-	@$(if $(wildcard $(ACCOUNTS)),cp '$(ACCOUNTS)' '$(ARTIFACTS_DIR)/accounts.txt')
+	@$(if $(wildcard $(ACCOUNTS_FILE)),cp '$(ACCOUNTS_FILE)' '$(ARTIFACTS_DIR)/accounts.txt')
 
 test: test-unit validate test-integration ## run all tests: unit tests, template checks, integration tests on real parts (VAULT=/path/to/vault: with that server)
 

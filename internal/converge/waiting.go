@@ -73,8 +73,7 @@ func (w *work) unlessFree(ctx context.Context, claimant ledger.Record, name ledg
 	}
 	ref := facts.Ref{ID: claimant.InstanceID, Place: facts.Place{Account: claimant.Account, Region: claimant.Region}}
 	if err := w.Waiters.AddWaiting(ctx, holder, ref); err != nil {
-		// The reason must reach the operator. The next comparison grants what no release wakes.
-		return fault.New(fault.KindOf(held), fmt.Errorf("%w; the ledger could not note that it waits: %w", held, err))
+		return fault.New(fault.KindOf(err), fmt.Errorf("%w; the ledger could not note that it waits: %w", held, err))
 	}
 	switch now, err := w.Ledger.Holder(ctx, name); {
 	case err != nil || now == nil:

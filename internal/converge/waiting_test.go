@@ -113,11 +113,11 @@ func TestHeldName_ReleasedMeanwhileIsClaimed(t *testing.T) {
 	_ = removes
 }
 
-// The reason of a refusal reaches the operator although the ledger could not note that instance B waits.
-func TestRefusal_KeepsItsReasonWithoutTheNote(t *testing.T) {
+// Without the note no release would wake instance B: it is tried again, and the reason stays in the message.
+func TestRefusal_IsTriedAgainWithoutTheNote(t *testing.T) {
 	w, makes, _, _ := contested(t)
 	w.failAt("ledger add waiting "+idA, errDown)
-	w.wantFault(makes, w.event(idB, facts.Running), fault.Refuse, "the note fails", "holds it and is running")
+	w.wantFault(makes, w.event(idB, facts.Running), fault.Retry, "the note fails", "holds it and is running")
 }
 
 // A removal is done when its names are free, whether or not anybody could be woken.

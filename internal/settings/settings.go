@@ -234,12 +234,12 @@ func (r *reader) oneOf(name string, values ...string) string {
 }
 
 // list returns the valid values of a list, without duplicates: a variable with commas between the values, or @ and the name of a
-// file of the package with one value on each line. All variables of a function together have 4 KB.
+// file of the package with one value on each line and comments after #. All variables of a function together have 4 KB.
 // https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 func (r *reader) list(name string, valid func(string) bool) []string {
 	text := r.text(name, "", optional)
 	if file, isFile := strings.CutPrefix(text, "@"); isFile {
-		text = r.lines(name, file)
+		return r.lines(name, file, valid)
 	}
 	var out []string
 	for v := range strings.SplitSeq(text, ",") {
@@ -255,22 +255,31 @@ func (r *reader) list(name string, valid func(string) bool) []string {
 	return out
 }
 
-// lines returns the lines of a file of the package with commas between them, without comments, which begin with #.
-func (r *reader) lines(name, file string) string {
+// lines returns the valid values of a file of the package, without duplicates.
+func (r *reader) lines(name, file string, valid func(string) bool) []string {
 	text, err := fs.ReadFile(r.files, file)
 	if err != nil {
 		r.invalid(name, fmt.Sprintf("the functions' package has no file %q that can be read: %v; build it with the file in place", file, err))
-		return ""
+		return nil
 	}
 	var out []string
+	n := 0
 	for line := range strings.Lines(string(text)) {
-		value, _, _ := strings.Cut(line, "#")
-		out = append(out, value)
+		n++
+		v, _, _ := strings.Cut(line, "#")
+		v = strings.TrimSpace(v)
+		switch {
+		case v == "" || slices.Contains(out, v):
+		case !valid(v):
+			r.invalid(name, fmt.Sprintf("%s:%d: %q is not of the right form", file, n, v))
+		default:
+			out = append(out, v)
+		}
 	}
-	if strings.TrimSpace(strings.Join(out, "")) == "" {
+	if len(out) == 0 {
 		r.invalid(name, fmt.Sprintf("the file %q names none", file)) // an empty variable has another meaning
 	}
-	return strings.Join(out, ",")
+	return out
 }
 
 // readReconcile reads the settings of reconcile in the order of the page.
@@ -285,12 +294,22 @@ func readReconcile(r *reader) Reconcile {
 }
 
 // allowedAccounts returns a list of accounts, or AnyAccount alone. A file cannot say *: the template bounds it to the organization, and
-// sees only the variable.
+// sees only the variable. A file may have pairs, since one file serves this variable and RECONCILE_ACCOUNTS.
 func (r *reader) allowedAccounts(name string) []string {
-	if r.text(name, "", optional) == AnyAccount {
+	text := r.text(name, "", optional)
+	if text == AnyAccount {
 		return []string{AnyAccount}
 	}
-	return r.list(name, facts.IsAccount)
+	if !strings.HasPrefix(text, "@") {
+		return r.list(name, facts.IsAccount)
+	}
+	var out []string
+	for _, v := range r.list(name, isAccountOrPair) {
+		if account, _, _ := strings.Cut(v, ":"); !slices.Contains(out, account) {
+			out = append(out, account)
+		}
+	}
+	return out
 }
 
 // accounts reads a list of accounts and of pairs <account>:<region>.

@@ -28,14 +28,15 @@ func load(change map[string]string) (settings.Settings, error) {
 	maps.Copy(env, change)
 	return settings.Load(func(name string) string { return env[name] }, fstest.MapFS{
 		"accounts.txt": {Data: []byte("# the fleet\n123456789012\n210987654321 # staging\n\n333344445555:eu-west-1\r\n")},
-		"plain.txt":    {Data: []byte("123456789012\n210987654321")},
+		"commas.txt":   {Data: []byte(",\n")},
+		"wrong.txt":    {Data: []byte("123456789012\n12345")},
 		"any.txt":      {Data: []byte("*\n")},
 		"empty.txt":    {Data: []byte("# none\n")},
 	})
 }
 
 func TestLists_MayBeInAFileOfThePackage(t *testing.T) {
-	s, err := load(map[string]string{"RECONCILE_ACCOUNTS": "@accounts.txt", "ALLOWED_ACCOUNTS": "@plain.txt"})
+	s, err := load(map[string]string{"RECONCILE_ACCOUNTS": "@accounts.txt", "ALLOWED_ACCOUNTS": "@accounts.txt"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +103,8 @@ func TestSettings_FaultNamesVariableAndKind(t *testing.T) {
 		"any account beside another":             {map[string]string{"ALLOWED_ACCOUNTS": "*,123456789012"}, settings.ErrInvalid, "ALLOWED_ACCOUNTS"},
 		"a file that the package does not have":  {map[string]string{"RECONCILE_ACCOUNTS": "@missing.txt"}, settings.ErrInvalid, "build it with the file"},
 		"a file outside of the package":          {map[string]string{"RECONCILE_ACCOUNTS": "@../accounts.txt"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
+		"a file with a wrong line":               {map[string]string{"RECONCILE_ACCOUNTS": "@wrong.txt"}, settings.ErrInvalid, "wrong.txt:2"},
+		"a file of commas":                       {map[string]string{"RECONCILE_ACCOUNTS": "@commas.txt"}, settings.ErrInvalid, "commas.txt:1"},
 		"a file that names none":                 {map[string]string{"RECONCILE_ACCOUNTS": "@empty.txt"}, settings.ErrInvalid, "names none"},
 		"a pair without a region":                {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},
 		"a pair with a zone":                     {map[string]string{"RECONCILE_ACCOUNTS": "123456789012:us-east-1a"}, settings.ErrInvalid, "RECONCILE_ACCOUNTS"},

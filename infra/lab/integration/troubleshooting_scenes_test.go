@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +54,27 @@ var scenes = map[string]func(*desk) string{
 		other := []string{"VAULT_CACERT=", "VAULT_CAPATH=" + d.TempDir()} // a folder without the CA
 		return plain(d.agent(i, lab.AgentOptions{Role: "worker", Env: other}, "error authenticating"), i)
 	},
+	"login-unreachable": func(d *desk) string {
+		i := provisioned(d.T)
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			d.Fatal(err)
+		}
+		address := "https://" + free.Addr().String()
+		if err := free.Close(); err != nil {
+			d.Fatal(err)
+		}
+		seen := plain(d.agent(i, lab.AgentOptions{Role: "worker", Env: []string{"VAULT_ADDR=" + address}}, "error authenticating"), i)
+		return strings.NewReplacer(address, "https://vault.example.com:8200", strings.TrimPrefix(address, "https://"), "10.1.0.10:8200").Replace(seen)
+	},
+	"login-type": func(d *desk) string {
+		i := provisioned(d.T)
+		return plain(d.agent(i, lab.AgentOptions{Role: "worker", IAM: true}, "error authenticating"), i)
+	},
+	"agent-no-ca": func(d *desk) string {
+		i := provisioned(d.T)
+		return plain(d.agent(i, lab.AgentOptions{Role: "worker", Files: map[string]string{"etc/vault-agent/vault-ca.pem": "\n"}}, "CA"), i)
+	},
 	"login-server-id": func(d *desk) string {
 		function := variant(d.T, provision, map[string]string{"TEMPLATES_DIR": changed(d.T, "worker/profile.yaml", "type: ec2", "type: iam")})
 		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
@@ -92,6 +115,17 @@ var scenes = map[string]func(*desk) string{
 		}
 		return plain(out.String()+"\n", i)
 	},
+	"request-policy": func(d *desk) string {
+		f := variant(d.T, provision, map[string]string{"TEMPLATES_DIR": changed(d.T, "worker/policy.hcl.tmpl", "{{ identityAccess }}", "")})
+		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
+		mustBy(d.T, f, i, "running", "provisioned")
+		return plain(d.agent(i, lab.AgentOptions{Role: "worker"}, "sys/policies/acl"), i)
+	},
+	"request-no-role": func(d *desk) string {
+		i := provisioned(d.T)
+		vaultDelete(d.T, k8s+"/roles/"+i.ID+"-kubelet")
+		return plain(d.agent(i, lab.AgentOptions{Role: "worker"}, "unknown role"), i)
+	},
 	"request-not-granted": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "alice-etcd"})
 		must(d.T, provision, i, "running", "provisioned")
@@ -128,6 +162,33 @@ var scenes = map[string]func(*desk) string{
 		faultOn(d.T, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}, func(c tap.Call) bool { return strings.Contains(c.Path, "auth/aws/role/i-") })
 		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
 		return plain(d.logOf(world.Functions[provision], i, fleet.Event(i, "running", time.Now())), i)
+	},
+	"hook-abandoned": func(d *desk) string {
+		(&autoScaling{}).install(d.T)
+		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
+		policy := "sys/policies/acl/ec2-" + i.ID + "-node"
+		vaultWrite(d.T, policy, map[string]any{"policy": "# made by hand\n"})
+		defer vaultDelete(d.T, policy)
+		f := world.Functions[provision]
+		d.logOf(f, i, hookEvent(d.T, i, "vault-identity-ready", "LAUNCHING"))
+		logged(d.T, f, `"result":"ABANDON"`)
+		return plain(strings.Join(d.said(f, i), ""), i)
+	},
+	"doctor-sealed": func(d *desk) string {
+		faultOn(d.T, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}, func(tap.Call) bool { return true })
+		lines := strings.SplitAfter(d.reconcile(world.Functions[reconcile], "-mode", "doctor"), "\n")
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "NOT OK") })
+		return plain(strings.Join(lines[at:at+2], ""))
+	},
+	"ended": func(d *desk) string {
+		i := provisioned(d.T)
+		terminate(d.T, i)
+		return plain(d.reconcile(world.Functions[reconcile], "-instance", i.ID), i)
+	},
+	"running-unmatched": func(d *desk) string {
+		i := provisioned(d.T)
+		f := variant(d.T, reconcile, map[string]string{"TEMPLATES_DIR": changed(d.T, "worker/profile.yaml", "role/alice-worker", "role/alice-wroker")})
+		return plain(d.reconcile(f, "-instance", i.ID), i)
 	},
 	"conflict": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "alice-worker"})

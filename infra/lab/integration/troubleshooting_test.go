@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,22 +108,28 @@ func (d *desk) reconcile(f *sandbox.Function, args ...string) string {
 	return d.run([]string{"AWS_ENDPOINT_URL_LAMBDA=" + server.URL}, "reconcile", append([]string{"-function", f.Name()}, args...)...)
 }
 
-// logOf delivers an event to a function in a batch, and returns the message and the error of the line about its instance.
+// logOf delivers an event to a function in a batch, and returns the last of what it logs about the instance.
 func (d *desk) logOf(f *sandbox.Function, i fleet.Instance, event []byte) string {
 	d.Helper()
 	labtest.Deliver(d.T, f, event)
-	text := `"instance":"` + i.ID + `"`
-	logged(d.T, f, text)
-	lines := slices.Collect(strings.Lines(f.Logs()))
-	slices.Reverse(lines)
-	for _, line := range lines {
-		var said struct{ Msg, Error string }
-		if strings.Contains(line, text) && json.Unmarshal([]byte(line), &said) == nil {
-			return strings.TrimSpace(said.Msg+"\n"+said.Error) + "\n"
+	logged(d.T, f, i.ID)
+	said := d.said(f, i)
+	return said[len(said)-1]
+}
+
+// said returns the message and the error of each line that a function logged about an instance, below level debug.
+func (d *desk) said(f *sandbox.Function, i fleet.Instance) (out []string) {
+	d.Helper()
+	for line := range strings.Lines(f.Logs()) {
+		var said struct{ Instance, Level, Msg, Error, Result string }
+		if json.Unmarshal([]byte(line), &said) == nil && said.Instance == i.ID && said.Level != "DEBUG" {
+			out = append(out, strings.TrimSpace(strings.TrimSpace(said.Msg+" "+said.Result)+"\n"+said.Error)+"\n")
 		}
 	}
-	d.Fatalf("no line with %q", text)
-	return ""
+	if len(out) == 0 {
+		d.Fatalf("no line about %s", i.ID)
+	}
+	return out
 }
 
 // agent boots Vault Agent and returns its first error, which holds a text, with the lines below it.
@@ -162,7 +167,8 @@ var (
 	ofFleet  = regexp.MustCompile(`\d+ (instances would be removed of) \d+`)
 	recorded = regexp.MustCompile(`with \d+ (recorded instance)s?`)
 	clipped  = regexp.MustCompile(`(# identity: .*?"addresses":).*…`) // at a width that depends on the names
-	took     = regexp.MustCompile(`(?m)^(\w+: compared) .*$`)         // the lab has other instances, too
+	loopback = regexp.MustCompile(`https://127\.0\.0\.1:\d+`)
+	took     = regexp.MustCompile(`(?m)^(\w+: compared) .*$`) // the lab has other instances, too
 )
 
 // plain replaces what differs from run to run by what the page shows.
@@ -177,5 +183,5 @@ func plain(text string, instances ...fleet.Instance) string {
 	text = took.ReplaceAllString(text, "$1 …")
 	text = clipped.ReplaceAllString(text, "$1…")
 	text = clock.ReplaceAllString(text, "2026-01-02T03:04:05Z")
-	return strings.ReplaceAll(text, world.VaultAddr, "https://vault.example.com:8200")
+	return loopback.ReplaceAllString(text, "https://vault.example.com:8200")
 }

@@ -21,7 +21,7 @@ func TestSAMBuild_MakesTheSameBinaries(t *testing.T) {
 	if err := os.WriteFile(list, []byte("111122223333\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run(t, []string{"GOOS=linux", "GOARCH=arm64"}, "build", "BUILD_DIR="+ours, "ACCOUNTS="+list)
+	run(t, []string{"GOOS=linux", "GOARCH=arm64"}, "build", "BUILD_DIR="+ours, "ACCOUNTS_FILE="+list)
 	functions := object(unexpanded(t)["Resources"])
 	built := 0
 	for id, f := range functions {
@@ -42,7 +42,7 @@ func TestSAMBuild_MakesTheSameBinaries(t *testing.T) {
 			t.Errorf("%s: sam build copies %q before it builds: %v", id, copied, err)
 		}
 		artifacts := t.TempDir()
-		run(t, []string{"ARTIFACTS_DIR=" + artifacts}, "--makefile", "Makefile", "build-"+id, "ACCOUNTS="+list)
+		run(t, []string{"ARTIFACTS_DIR=" + artifacts}, "--makefile", "Makefile", "build-"+id, "ACCOUNTS_FILE="+list)
 		theirs, err := os.ReadFile(filepath.Join(artifacts, "bootstrap"))
 		if err != nil {
 			t.Fatal(err)
