@@ -106,8 +106,8 @@ func (l *Lookup) Describe(ctx context.Context, refs []facts.Ref) map[facts.Ref]S
 func (l *Lookup) describeIn(ctx context.Context, p facts.Place, ids []string) map[facts.Ref]Sighting {
 	out := make(map[facts.Ref]Sighting, len(ids))
 	call, err := l.clients.ec2s.At(ctx, p)
-	s := splitter{lookup: l, call: call, place: p, callsLeft: maxSplitCalls}
-	for chunk := range slices.Chunk(ids, maxFilterValues) {
+	s := l.splitter(call, p)
+	for chunk := range slices.Chunk(inRandomOrder(ids), maxFilterValues) {
 		seen := map[string]Sighting{}
 		if err == nil {
 			seen, err = s.describe(ctx, chunk)

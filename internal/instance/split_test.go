@@ -2,15 +2,19 @@ package instance_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"golang.org/x/time/rate"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -75,24 +79,30 @@ func (z *zones) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // lookup returns a Lookup of the fake, and the place to ask for.
-func (z *zones) lookup(t *testing.T) (*instance.Lookup, facts.Place) {
-	t.Helper()
-	server := httptest.NewServer(z)
-	t.Cleanup(server.Close)
+func (z *zones) lookup() (*instance.Lookup, facts.Place) {
+	return lookupOf(z), facts.Place{Account: account, Region: "us-east-1"}
+}
+
+// lookupOf returns a Lookup of a fake AWS.
+func lookupOf(h http.Handler) *instance.Lookup {
 	return instance.New(instance.Options{Config: aws.Config{
-		Region: "us-east-1", BaseEndpoint: &server.URL, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
-	}}), facts.Place{Account: account, Region: "us-east-1"}
+		Region: "us-east-1", HTTPClient: inMemory{h}, RetryMaxAttempts: 1, Credentials: credentials.NewStaticCredentialsProvider("a", "b", ""),
+	}})
+}
+
+// refsOf returns the instances of the account in which the fake shows them.
+func refsOf(ids []string) []facts.Ref {
+	refs := make([]facts.Ref, len(ids))
+	for n, id := range ids {
+		refs[n] = facts.Ref{ID: id, Place: facts.Place{Account: account, Region: "us-east-1"}}
+	}
+	return refs
 }
 
 func (z *zones) describe(t *testing.T, ids []string) map[string]instance.Sighting {
 	t.Helper()
-	l, place := z.lookup(t)
-	refs := make([]facts.Ref, len(ids))
-	for n, id := range ids {
-		refs[n] = facts.Ref{ID: id, Place: place}
-	}
 	out := map[string]instance.Sighting{}
-	for ref, s := range l.Describe(t.Context(), refs) {
+	for ref, s := range lookupOf(z).Describe(t.Context(), refsOf(ids)) {
 		out[ref.ID] = s
 	}
 	return out
@@ -119,6 +129,7 @@ func TestZoneOutage_StopsItsOwnInstancesOnly(t *testing.T) {
 	}
 }
 
+// TestZoneOutage_CallsAreBounded has a whole region out of service: no instance is described, and EC2 is soon asked no more.
 func TestZoneOutage_CallsAreBounded(t *testing.T) {
 	all := instances(400)
 	z := &zones{exists: all, down: all, status: http.StatusInternalServerError, code: "InternalError"}
@@ -127,8 +138,137 @@ func TestZoneOutage_CallsAreBounded(t *testing.T) {
 			t.Fatalf("want every instance unknown, got %s: %+v", id, s)
 		}
 	}
-	if z.calls > 60 {
-		t.Errorf("want at most 60 calls by IDs, got %d: EC2 throttles an account that asks more", z.calls)
+	if z.calls > 65 {
+		t.Errorf("want at most 65 calls by IDs, got %d: EC2 throttles an account that asks more", z.calls)
+	}
+	l, place := z.lookup()
+	err := l.List(t.Context(), place, all, func(page []instance.Sighting) error {
+		if len(page) > 0 {
+			t.Errorf("want nothing listed, got %d", len(page))
+		}
+		return nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "InternalError") {
+		t.Errorf("want the outage as the error of the list, got %v: the place was not listed", err)
+	}
+}
+
+// inMemory answers the SDK's requests without a connection, so that the pauses between calls pass in a test's own time.
+type inMemory struct{ http.Handler }
+
+func (m inMemory) Do(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	m.ServeHTTP(answer, r)
+	return answer.Result(), nil
+}
+
+// throttled is EC2's limit: 100 calls at once, and 20 in each further second. Each call takes 100 ms.
+func (z *zones) throttled() http.Handler {
+	limit := rate.NewLimiter(20, 100)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(100 * time.Millisecond)
+		if !limit.Allow() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `<Response><Errors><Error><Code>RequestLimitExceeded</Code></Error></Errors></Response>`)
+			return
+		}
+		z.ServeHTTP(w, r)
+	})
+}
+
+// partlyDown returns EC2 with n instances, of which a random share is in the zone, and their IDs.
+func partlyDown(n int, share float64, seed uint64) (z *zones, all []string) {
+	random := rand.New(rand.NewPCG(seed, seed))
+	all = instances(n)
+	z = &zones{exists: all, status: http.StatusInternalServerError, code: "InternalError"}
+	for _, id := range all {
+		if random.Float64() < share {
+			z.down = append(z.down, id)
+		}
+	}
+	return z, all
+}
+
+// TestZoneOutage_FullBatchTakesOneTry describes a full batch of the queue, of which up to all but a few are in the zone.
+func TestZoneOutage_FullBatchTakesOneTry(t *testing.T) {
+	for _, share := range []float64{0.02, 0.1, 1.0 / 3, 0.5, 0.9} {
+		for seed := range uint64(20) {
+			synctest.Test(t, func(t *testing.T) {
+				z, all := partlyDown(50, share, seed)
+				began := time.Now()
+				for ref, s := range lookupOf(z.throttled()).Describe(t.Context(), refsOf(all)) {
+					if s.Found == slices.Contains(z.down, ref.ID) {
+						t.Errorf("share %.2f, seed %d: want every instance of a healthy zone described, got %s: %v", share, seed, ref.ID, s.Err)
+					}
+				}
+				if z.calls > 65 || time.Since(began) > 5*time.Second {
+					t.Errorf("share %.2f, seed %d: want at most 65 calls in 5 s, got %d in %s", share, seed, z.calls, time.Since(began))
+				}
+			})
+		}
+	}
+}
+
+// TestZoneOutage_LongListTakesOneTry names a thousand instances: EC2 throttles none of the calls.
+func TestZoneOutage_LongListTakesOneTry(t *testing.T) {
+	for _, share := range []float64{1.0 / 3, 0.5} {
+		synctest.Test(t, func(t *testing.T) {
+			z, all := partlyDown(1000, share, 1)
+			began, found := time.Now(), 0
+			err := lookupOf(z.throttled()).List(t.Context(), refsOf(all)[0].Place, all, func(page []instance.Sighting) error {
+				for _, s := range page {
+					if s.Found {
+						found++
+					}
+				}
+				return nil
+			})
+			if want := len(all) - len(z.down); err != nil || found != want {
+				t.Errorf("share %.2f: want all %d of the healthy zones, got %d, %v", share, want, found, err)
+			}
+			if took := time.Since(began); took > 130*time.Second {
+				t.Errorf("share %.2f: want about two minutes, got %s", share, took)
+			}
+		})
+	}
+}
+
+// TestZoneOutage_ThrottlingEndsTheSplit has others use up EC2's limit: the described instances stay described, the rest is unknown.
+func TestZoneOutage_ThrottlingEndsTheSplit(t *testing.T) {
+	all := instances(50)
+	z := &zones{exists: all, down: all[:25], status: http.StatusInternalServerError, code: "InternalError"}
+	calls, refused := 0, 0
+	var mu sync.Mutex
+	l := lookupOf(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = r.ParseForm()
+		mu.Lock()
+		isRefused := false
+		if r.Form.Get("InstanceId.1") != "" {
+			calls++
+			isRefused = calls > 40
+		}
+		if isRefused {
+			refused++
+		}
+		mu.Unlock()
+		if isRefused {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `<Response><Errors><Error><Code>RequestLimitExceeded</Code></Error></Errors></Response>`)
+			return
+		}
+		z.ServeHTTP(w, r)
+	}))
+	found := 0
+	for ref, s := range l.Describe(t.Context(), refsOf(all)) {
+		switch {
+		case s.Found:
+			found++
+		case s.Err == nil || fault.KindOf(s.Err) != fault.Retry:
+			t.Errorf("want %s unknown and tried again, got %+v", ref.ID, s)
+		}
+	}
+	if found == 0 || refused == 0 || refused > 8 {
+		t.Errorf("want some instances found and at most the eight calls under way throttled, got %d found and %d calls throttled", found, refused)
 	}
 }
 
@@ -157,7 +297,7 @@ func TestZoneOutage_SilenceIsNoAbsence(t *testing.T) {
 func TestZoneOutage_ListByIDsReportsTheUnknown(t *testing.T) {
 	all := instances(8)
 	z := &zones{exists: all[:7], down: all[:1], status: http.StatusInternalServerError, code: "Unavailable"}
-	l, place := z.lookup(t)
+	l, place := z.lookup()
 	var found, unknown []string
 	err := l.List(t.Context(), place, all, func(page []instance.Sighting) error {
 		for _, s := range page {

@@ -247,6 +247,17 @@ func (held *inventory) addFolders(r ledger.Record) {
 	}
 }
 
+// placeOf returns the place in an instance's record. known is false without a record; a tombstone may be left out (records).
+func (held *inventory) placeOf(id string) (p facts.Place, known bool) {
+	if p, known = held.recorded[id]; known {
+		return p, true
+	}
+	if r := held.records[id]; r != nil {
+		return facts.Place{Account: r.Account, Region: r.Region}, true
+	}
+	return facts.Place{}, false
+}
+
 // unseenFolder returns a folder that could not be listed and may hold objects of an instance; empty if there is none. No record
 // says where the objects of an instance are not, if its record is lost or names none.
 func (held *inventory) unseenFolder(id string) string {

@@ -43,6 +43,8 @@ type survey struct {
 	mu sync.Mutex
 	// states are those of all instances that EC2 shows; empty for an instance that it could not be asked about.
 	states map[string]facts.State
+	// unknown are the instances that EC2 could not describe in a place, although it answered about others there.
+	unknown []sighted
 	// counts are the numbers of instances that EC2 shows, by place.
 	counts map[facts.Place]int
 	// failed are the errors of the places that could not be listed.
@@ -99,6 +101,7 @@ func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv 
 		})
 	}
 	_ = listed.Wait() // the functions above keep their errors in failed
+	s.addUnknown(whole, found)
 	close(found)
 	if err := compared.Wait(); err != nil {
 		return s, err
@@ -150,6 +153,11 @@ func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sig
 		id := i.Facts.ID
 		_, recorded := s.inventory.recorded[id]
 		s.mu.Lock()
+		if !i.Found {
+			s.unknown = append(s.unknown, sighted{Sighting: i, place: p})
+			s.mu.Unlock()
+			continue
+		}
 		s.states[id] = i.Facts.State
 		s.counts[p]++
 		if recorded && !s.inventory.inStretch(id) && s.inventory.unseen[id] == "" && s.isToRemove(i) {
