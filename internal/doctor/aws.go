@@ -97,8 +97,7 @@ func (d Doctor) instanceProfiles(ctx context.Context, account string) finding {
 	}
 	switch {
 	case isUnreached(err):
-		return bad("IAM has an endpoint only in the region of its control plane (us-east-1): give the function's subnets a NAT gateway or a transit gateway to there, "+
-			"or let no profile need the IAM role ("+network+"). These need it: "+abbreviate(needing), "%v", err)
+		return bad(d.routeToIAM()+", or let no profile need the IAM role ("+network+"). These need it: "+abbreviate(needing), "%v", err)
 	case err != nil:
 		return bad(callRemedy(err, "iam:GetInstanceProfile"), "%v", err)
 	}

@@ -168,7 +168,7 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 			[]string{"ec2 own account eu-central-1"}, "timeout", "no endpoint for another region",
 		},
 		"IAM cannot be reached": {
-			func(w *world) { w.profileErrs[own] = noRoute("iam") }, []string{"iam own account"}, "timeout", "us-east-1): give the function's subnets a NAT gateway",
+			func(w *world) { w.profileErrs[own] = noRoute("iam") }, []string{"iam own account"}, "timeout", "interface endpoint com.amazonaws.iam to their VPC, or a NAT gateway",
 		},
 		"a member role that does not trust the function": {
 			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[21:24], "not authorised", "MEMBER_ROLE_NAME",

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 )
 
 // network is the page about a network without NAT, named in remedies.
@@ -17,6 +18,8 @@ type Service struct {
 	Region string
 	// Use says what the functions use it for.
 	Use string
+	// Optional is true if no setting says whether the deployment has that use. A service that is not reached is then OK, with a note.
+	Optional bool
 	// Reach connects to the service. It needs no right and changes nothing.
 	Reach func(ctx context.Context) error
 }
@@ -26,7 +29,11 @@ func (d Doctor) serviceSteps() []*step {
 	steps := make([]*step, 0, len(d.Services))
 	for _, s := range d.Services {
 		steps = append(steps, &step{name: "reach " + s.Name + " " + s.Region, check: func(ctx context.Context) finding {
-			if err := s.Reach(ctx); err != nil {
+			err := s.Reach(ctx)
+			switch {
+			case err != nil && s.Optional:
+				return good("%s is not reached, and only %s need it. If you use them: %s. The error: %v", s.Name, s.Use, d.routeTo(s.Name, s.Region), err)
+			case err != nil:
 				return bad(d.routeTo(s.Name, s.Region), "%s is not reached, which the functions need for %s: %v", s.Name, s.Use, err)
 			}
 			return good("%s is reached, for %s", s.Name, s.Use)
@@ -57,8 +64,37 @@ func (d Doctor) routeTo(service, region string) string {
 	if service == "dynamodb" {
 		kind = "gateway"
 	}
-	return fmt.Sprintf("the function's subnets have no route to %s: add the %s endpoint com.amazonaws.%s.%s to their VPC, or a NAT gateway (%s)", service, kind, region, service, network)
+	variant := ""
+	if isInChina(region) {
+		variant = " (for some services cn.com.amazonaws…)"
+	}
+	return fmt.Sprintf("the function's subnets have no route to %s: add the %s endpoint com.amazonaws.%s.%s%s to their VPC, or a NAT gateway (%s)", service, kind, region, service, variant, network)
 }
+
+// routeToIAM returns the ways to IAM, which is reached in the region of its control plane only. A VPC of another region can have its
+// endpoint, as AWS's list of cross-region services says:
+// https://docs.aws.amazon.com/vpc/latest/privatelink/aws-services-cross-region-privatelink-support.html
+func (d Doctor) routeToIAM() string {
+	const missing = "the function's subnets have no route to IAM: add the interface endpoint com.amazonaws.iam"
+	home := iamRegion(d.Region)
+	if home == d.Region {
+		return missing + " to their VPC, or a NAT gateway"
+	}
+	return missing + " with the service region " + home + " to their VPC, or a NAT gateway, or a transit gateway to a VPC of " + home + " that has the endpoint"
+}
+
+// iamRegion returns the region of IAM's control plane in the partition of a region, as the SDK's list of endpoints has it.
+func iamRegion(region string) string {
+	switch {
+	case isInChina(region):
+		return "cn-north-1"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "us-gov-west-1"
+	}
+	return "us-east-1"
+}
+
+func isInChina(region string) bool { return strings.HasPrefix(region, "cn-") }
 
 // profilesNeedingRole returns the names of the profiles that need the IAM role of an instance.
 func (d Doctor) profilesNeedingRole() []string {

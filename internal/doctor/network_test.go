@@ -30,6 +30,24 @@ func TestDoctor_NamesTheMissingEndpoint(t *testing.T) {
 	}
 }
 
+// TestDoctor_PassesWithoutAutoScaling has a network without an endpoint of Auto Scaling, which only lifecycle hooks need.
+func TestDoctor_PassesWithoutAutoScaling(t *testing.T) {
+	w := healthy(t)
+	w.options.Services = []doctor.Service{{
+		Name: "autoscaling", Region: "us-east-1", Use: "lifecycle hooks", Optional: true, Reach: func(context.Context) error { return noRoute("autoscaling.us-east-1") },
+	}}
+	report := w.examine(t)
+	for _, c := range report.Checks {
+		isNote := strings.Contains(c.Detail, "only lifecycle hooks need it") && strings.Contains(c.Detail, "com.amazonaws.us-east-1.autoscaling")
+		if c.Name == "reach autoscaling us-east-1" && (!c.OK || !isNote || c.Remedy != "") {
+			t.Errorf("want the check OK with a note that names the use and the endpoint, got %+v", c)
+		}
+	}
+	if !report.OK {
+		t.Errorf("want the report OK: no setting says that hooks are used, got %+v", report.Checks)
+	}
+}
+
 // TestDoctor_AsksIAMOnlyForProfilesThatNeedIt has a network without a way to IAM.
 func TestDoctor_AsksIAMOnlyForProfilesThatNeedIt(t *testing.T) {
 	for match, wantOK := range map[string]bool{
@@ -42,6 +60,26 @@ func TestDoctor_AsksIAMOnlyForProfilesThatNeedIt(t *testing.T) {
 		for _, c := range w.examine(t).Checks {
 			if c.Name == "iam own account" && (c.OK != wantOK || (!wantOK && !strings.Contains(c.Remedy, "alice-p0"))) {
 				t.Errorf("%s: want OK: %v, and otherwise a remedy that names the profile, got %+v", match, wantOK, c)
+			}
+		}
+	}
+}
+
+// TestDoctor_NamesTheEndpointOfIAM has the function in regions with and without IAM's control plane.
+func TestDoctor_NamesTheEndpointOfIAM(t *testing.T) {
+	for region, want := range map[string]string{
+		"us-east-1":      "com.amazonaws.iam to their VPC",
+		"eu-central-1":   "com.amazonaws.iam with the service region us-east-1 to their VPC",
+		"cn-northwest-1": "com.amazonaws.iam with the service region cn-north-1 to their VPC",
+		"us-gov-east-1":  "com.amazonaws.iam with the service region us-gov-west-1 to their VPC",
+		"us-gov-west-1":  "com.amazonaws.iam to their VPC",
+	} {
+		w := healthy(t)
+		w.options.Region = region
+		w.profileErrs[own] = noRoute("iam")
+		for _, c := range w.examine(t).Checks {
+			if c.Name == "iam own account" && (c.OK || !strings.Contains(c.Remedy, want)) {
+				t.Errorf("%s: want a remedy with %q, got %+v", region, want, c)
 			}
 		}
 	}

@@ -24,7 +24,7 @@ func (p *parts) calledServices() []doctor.Service {
 	s, text := p.settings, aws.String("-")
 	region := p.aws.Region
 	all := []doctor.Service{{
-		Name: "autoscaling", Region: region, Use: "lifecycle hooks", Reach: reach(p.aws, func(ctx context.Context, c aws.Config) error {
+		Name: "autoscaling", Region: region, Use: "lifecycle hooks", Optional: true, Reach: reach(p.aws, func(ctx context.Context, c aws.Config) error {
 			_, err := autoscaling.NewFromConfig(c).DescribeAutoScalingInstances(ctx, &autoscaling.DescribeAutoScalingInstancesInput{})
 			return err
 		}),

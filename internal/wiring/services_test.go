@@ -36,6 +36,9 @@ func TestServices_AreReachedWithoutACall(t *testing.T) {
 	var names []string
 	for _, s := range d.Services {
 		names = append(names, s.Name+" "+s.Region)
+		if isHooks := s.Name == "autoscaling"; s.Optional != isHooks {
+			t.Errorf("%s: got optional: %v, want only the service of lifecycle hooks optional: the settings say that the others are used", s.Name, s.Optional)
+		}
 		err := s.Reach(t.Context())
 		if isClosed := s.Name == "sqs"; isClosed != (err != nil) || (isClosed && !strings.Contains(err.Error(), "refused")) {
 			t.Errorf("%s: want an error only where no endpoint answers, got %v", s.Name, err)

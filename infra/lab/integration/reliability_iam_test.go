@@ -78,7 +78,7 @@ func TestNetworkWithoutIAM_DoctorNamesIt(t *testing.T) {
 	l := line(t, lab.LineOptions{Functions: []string{reconcile}})
 	l.SetFault(noIAM)
 	_, checks := examine(t, l.Functions[reconcile])
-	if c := checks["iam own account"]; c.OK || !strings.Contains(c.Remedy, "us-east-1") || !strings.Contains(c.Remedy, "alice_cluster-worker") {
+	if c := checks["iam own account"]; c.OK || !strings.Contains(c.Remedy, "com.amazonaws.iam") || !strings.Contains(c.Remedy, "alice_cluster-worker") {
 		t.Errorf("want the check to fail with the remedy for IAM and the profiles that need it, got %+v", c)
 	}
 }
