@@ -30,6 +30,18 @@ func TestDoctor_NamesTheMissingEndpoint(t *testing.T) {
 	}
 }
 
+// TestDoctor_NamesTheChinesePrefix holds that some endpoints of China's regions have another prefix than the rest.
+func TestDoctor_NamesTheChinesePrefix(t *testing.T) {
+	w := healthy(t)
+	w.options.Region = "cn-north-1"
+	w.options.Services = []doctor.Service{{Name: "sqs", Region: "cn-north-1", Reach: func(context.Context) error { return noRoute("sqs.cn-north-1") }}}
+	for _, c := range w.examine(t).Checks {
+		if c.Name == "reach sqs cn-north-1" && !strings.Contains(c.Remedy, "com.amazonaws.cn-north-1.sqs (for some services cn.com.amazonaws…)") {
+			t.Errorf("want both forms of the endpoint's name, got %+v", c)
+		}
+	}
+}
+
 // TestDoctor_PassesWithoutAutoScaling has a network without an endpoint of Auto Scaling, which only lifecycle hooks need.
 func TestDoctor_PassesWithoutAutoScaling(t *testing.T) {
 	w := healthy(t)
