@@ -18,8 +18,8 @@ import (
 // lookupTimeout bounds the calls of EC2, IAM and STS.
 const lookupTimeout = 30 * time.Second
 
-// fromEC2 returns the facts of an instance in the caller's own account and region.
-func fromEC2(ctx context.Context, id string) (facts.Instance, error) {
+// fromEC2 returns the facts of an instance in the caller's own account and region, with its IAM role where needsRole says so.
+func fromEC2(ctx context.Context, id string, needsRole func(facts.Instance) bool) (facts.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	c, err := config.LoadDefaultConfig(ctx)
@@ -29,7 +29,7 @@ func fromEC2(ctx context.Context, id string) (facts.Instance, error) {
 	if c.Region == "" {
 		return facts.Instance{}, errors.New("no AWS region is set: set AWS_REGION, or AWS_PROFILE to a profile with one")
 	}
-	lookup := instance.New(instance.Options{Config: c})
+	lookup := instance.New(instance.Options{Config: c, NeedsRole: needsRole})
 	account, err := lookup.Account(ctx)
 	if err != nil {
 		return facts.Instance{}, err

@@ -86,7 +86,8 @@ func run(ctx context.Context, o options, out io.Writer) (int, error) {
 	of := "from EC2"
 	switch {
 	case o.instance != "":
-		f, err = fromEC2(ctx, o.instance)
+		needsRole := func(f facts.Instance) bool { return (p != nil && p.NeedsRole()) || set.NeedsRole(f) }
+		f, err = fromEC2(ctx, o.instance, needsRole)
 	case o.facts != "":
 		f, err = fromFile(o.facts)
 		of = "from " + o.facts
