@@ -92,8 +92,9 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 	return data, nil
 }
 
-// Write writes fields to path and returns the data of the answer, nil for none. A warning that Vault stored another object than was sent is an error of kind Refuse. It names the
-// server's version where Vault dropped a field, for which it asks the server. Any other warning is logged: see SplitWarnings.
+// Write writes fields to path and returns the data of the answer, nil for none. A warning that Vault stored another object than was
+// sent is an error of kind Refuse. It names the server's version where Vault dropped a field, for which it asks the server. Without
+// one, any other warning is logged: see SplitWarnings.
 func (c *Client) Write(ctx context.Context, path string, fields map[string]any) (map[string]any, error) {
 	stored, err := c.write(ctx, writing, path, asDigits(path, fields))
 	if !errors.Is(err, errIgnored) {
@@ -115,7 +116,9 @@ func (c *Client) write(ctx context.Context, operation, path string, fields map[s
 		}
 		data = secret.Data
 		altered, advice := SplitWarnings(secret.Warnings)
-		c.advise(ctx, path, advice)
+		if len(altered) == 0 {
+			c.advise(ctx, path, advice)
+		}
 		return alteredError(altered)
 	})
 	return data, err

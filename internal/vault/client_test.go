@@ -250,12 +250,17 @@ func TestWarning_IsAFaultIfTheObjectIsAltered(t *testing.T) {
 		"advice on leases":                  {"it is encouraged to disable generate_lease and rely on PKI's native capabilities when possible", false},
 		"an unknown one":                    {"the moon is full", false},
 	} {
+		const beside = "advice beside it"
 		t.Run(name, func(t *testing.T) {
 			s, _ := newServer(t)
 			var log strings.Builder
 			c := vault.New(vault.Options{Addr: s.URL, CA: s.ca, Login: (&logins{ttl: 60}).login, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			for _, path := range []string{"some/path", "some/other"} {
-				s.answer(path, 200, fmt.Sprintf(`{"warnings":[%q]}`, row.warning))
+				warnings := fmt.Sprintf("%q", row.warning)
+				if row.failed {
+					warnings += fmt.Sprintf(", %q", beside)
+				}
+				s.answer(path, 200, `{"warnings":[`+warnings+`]}`)
 				_, err := c.Write(t.Context(), path, map[string]any{"ttl_max": "1h"})
 				if (err != nil) != row.failed || (err != nil && (fault.KindOf(err) != fault.Refuse || !strings.Contains(err.Error(), row.warning))) {
 					t.Errorf("want a refusal (%v) that repeats the warning, since Vault will store the same again; got %v", row.failed, err)
@@ -265,8 +270,8 @@ func TestWarning_IsAFaultIfTheObjectIsAltered(t *testing.T) {
 			if row.failed {
 				want = 0
 			}
-			if n := strings.Count(log.String(), "with advice"); n != want {
-				t.Errorf("want %d lines for advice that is the same for every instance, got %d: %s", want, n, log.String())
+			if n := strings.Count(log.String(), "Vault accepted a write, with advice"); n != want || strings.Count(log.String(), "\n") != want {
+				t.Errorf("want %d lines, for advice that is the same for every instance, and none for an altered object, got %d: %s", want, n, log.String())
 			}
 		})
 	}

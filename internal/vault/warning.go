@@ -24,9 +24,8 @@ const (
 )
 
 // SplitWarnings returns Vault's warnings after a write in two parts. After those of altered, Vault holds another object than was
-// sent. Advice concerns an object that Vault stored as sent: a lifetime that the mount will cap at each login, an issuer that
-// does not exist yet, an intended setting. A warning that is not known counts as advice, so a caller must read the object back
-// and compare it.
+// sent. Advice concerns the use of an object: a lifetime that the mount will cap at each login, an issuer that does not exist yet,
+// an intended setting. A warning that is not known counts as advice, so a caller must read the object back and compare it.
 func SplitWarnings(warnings []string) (altered, advice []string) {
 	for _, w := range warnings {
 		isAltered := slices.ContainsFunc([]string{dropped, replaced, exclusive}, func(begin string) bool { return strings.HasPrefix(w, begin) })
@@ -55,11 +54,12 @@ func alteredError(altered []string) error {
 	return fault.Refusef("the server stored other values than were sent: %s: correct the profile's template", text)
 }
 
-// advise logs advice, each text once for the life of the client: it is the same for every instance of a profile.
+// advise logs advice, each text once for the life of the client: it is the same for every instance of a profile. The line does not
+// say that Vault stored the object as sent, which only the comparison after it shows.
 func (c *Client) advise(ctx context.Context, path string, advice []string) {
 	for _, text := range advice {
 		if _, known := c.advised.LoadOrStore(text, true); !known {
-			c.session.options.Log.WarnContext(ctx, "Vault stored an object as sent, with advice", observe.KeyPath, path, observe.KeyReason, text)
+			c.session.options.Log.WarnContext(ctx, "Vault accepted a write, with advice", observe.KeyPath, path, observe.KeyReason, text)
 		}
 	}
 }
