@@ -1,8 +1,8 @@
 package grant
 
 import (
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -26,11 +26,17 @@ func (s *Set) IssuerRefs(mount string) map[string][]string {
 	return refs
 }
 
+// issuerField is the field of a PKI role's issuer as it is in a template's text.
+var issuerField = regexp.MustCompile(`"issuer_ref"\s*:\s*"([^"]*)"`)
+
 // refer remembers the issuer of an output's PKI role, as rendered for the invented instance, if it is the same for every instance:
-// the template has it as text, or does not name one.
+// the template has the whole field as text outside branches, or does not name one.
 func (p *Profile) refer(o Output, role Object) {
 	ref, isText := role.Fields["issuer_ref"].(string)
-	isFixed := strings.Contains(o.body.text, strconv.Quote(ref)) || !strings.Contains(o.body.text, "issuer_ref")
+	isFixed := !strings.Contains(o.body.text, "issuer_ref") || slices.ContainsFunc(o.body.fixedTexts(), func(text string) bool {
+		field := issuerField.FindStringSubmatch(text)
+		return field != nil && field[1] == ref
+	})
 	if role.Kind != KindPKIRole || !isText || !isFixed {
 		return
 	}

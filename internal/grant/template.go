@@ -311,6 +311,17 @@ func (c *compiled) execute(v values, write func(function, output string) (string
 	return out.String(), nil
 }
 
+// fixedTexts returns the parts of the template that every rendering has as they are: the text outside actions and branches.
+func (c *compiled) fixedTexts() []string {
+	var texts []string
+	for _, n := range c.template.Root.Nodes {
+		if text, ok := n.(*parse.TextNode); ok {
+			texts = append(texts, string(text.Text))
+		}
+	}
+	return texts
+}
+
 // maxRendered bounds the text of one rendered template, in bytes. Vault refuses requests of 32 MiB, DynamoDB items of 400 KB.
 const maxRendered = 256 << 10
 
