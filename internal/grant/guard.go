@@ -1,8 +1,10 @@
 package grant
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +72,7 @@ func (b bounds) checkRule(r rule) error {
 		if !slices.Equal(r.Capabilities, []string{needs}) {
 			return fmt.Errorf("only the capability %q is allowed here", needs)
 		}
-		return nil
+		return checkWrapping(r)
 	}
 	if !strings.HasPrefix(r.Path, b.basePath+"/") {
 		return fmt.Errorf("is outside the base path %q (outside it a policy may have only %s)",
@@ -82,48 +84,73 @@ func (b bounds) checkRule(r rule) error {
 	if err := checkWildcards(r.Allowed); err != nil {
 		return err
 	}
-	if err := checkWrapping(r); err != nil {
-		return err
-	}
 	if err := b.checkPKI(r); err != nil {
 		return err
 	}
-	return b.checkNamespaces(r.Path)
+	if err := b.checkNamespaces(r.Path); err != nil {
+		return err
+	}
+	return checkWrapping(r)
 }
 
-// checkWrapping returns an error for wrapping TTLs that Vault refuses.
+// checkWrapping returns an error for wrapping TTLs that Vault refuses, or counts otherwise than they say.
 // https://developer.hashicorp.com/vault/docs/concepts/policies#required-response-wrapping-ttls
 func checkWrapping(r rule) error {
-	least, isLeast := wrappingTTL(r.MinWrapping)
-	most, isMost := wrappingTTL(r.MaxWrapping)
-	switch {
-	case !isLeast:
-		return breaksRule(`min_wrapping_ttl: %v is no duration: write one such as "5m"`, r.MinWrapping)
-	case !isMost:
-		return breaksRule(`max_wrapping_ttl: %v is no duration: write one such as "5m"`, r.MaxWrapping)
-	case least > 0 && most > 0 && most < least:
+	least, err := wrappingTTL(r.MinWrapping)
+	if err != nil {
+		return breaksRule("min_wrapping_ttl: %v %w", r.MinWrapping, err)
+	}
+	most, err := wrappingTTL(r.MaxWrapping)
+	if err != nil {
+		return breaksRule("max_wrapping_ttl: %v %w", r.MaxWrapping, err)
+	}
+	if least > 0 && most > 0 && most < least {
 		return breaksRule("max_wrapping_ttl is %s, shorter than min_wrapping_ttl (%s), which Vault refuses", most, least)
 	}
 	return nil
 }
 
-// wrappingTTL returns a duration in one of the forms that Vault reads in a policy: seconds, "300", "5m" or "2d"; 0 for nil.
-func wrappingTTL(v any) (d time.Duration, ok bool) {
-	seconds, isNumber := v.(int)
-	if text, isText := v.(string); isText {
-		days, isDays := strings.CutSuffix(text, "d")
-		n, err := strconv.Atoi(days)
+// wrappingTTL returns a duration in one of the forms that Vault reads in a policy: whole seconds, "300", "5m" or "2d"; 0 for nil and
+// "". It fails for a negative one, which Vault takes for no bound, and for one that overflows in Vault.
+// https://github.com/hashicorp/go-secure-stdlib/blob/parseutil/v0.2.0/parseutil/parseutil.go
+func wrappingTTL(v any) (time.Duration, error) {
+	var seconds float64
+	switch v := v.(type) {
+	case nil:
+	case int:
+		seconds = float64(v)
+	case float64:
+		seconds = v
+	case string:
+		digits, isDays := strings.CutSuffix(v, "d")
+		n, err := strconv.ParseInt(digits, 10, 64)
+		d, errDuration := time.ParseDuration(v)
 		switch {
-		case err != nil:
-			d, err = time.ParseDuration(text)
-			return d, err == nil && d >= 0
-		case isDays:
-			n *= 24 * 60 * 60
+		case v == "":
+		case err == nil && isDays:
+			seconds = float64(n) * 24 * 60 * 60
+		case err == nil:
+			seconds = float64(n)
+		case errDuration == nil && d >= 0:
+			return d, nil
+		case errDuration == nil:
+			seconds = -1
+		default:
+			return 0, errNoDuration
 		}
-		seconds, isNumber = n, true
+	default:
+		return 0, errNoDuration
 	}
-	return time.Duration(seconds) * time.Second, (v == nil || isNumber) && seconds >= 0
+	switch {
+	case seconds < 0:
+		return 0, errors.New("is less than 0, which Vault takes for no bound: leave it out")
+	case seconds > float64(math.MaxInt64/int64(time.Second)):
+		return 0, errors.New("is longer than Vault counts: shorten it")
+	}
+	return time.Duration(seconds) * time.Second, nil
 }
+
+var errNoDuration = errors.New(`is no duration: write one such as "5m"`)
 
 // checkWildcards returns an error for an allowed value with a wildcard, also inside a list.
 func checkWildcards(allowed map[string][]any) error {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// MountLimit returns the max_lease_ttl of a mount, as Vault answers MountInfoPath; 0 if the answer lacks it. It is the server's own
-// where the mount has none.
+// MountLimit returns the max_lease_ttl of a mount, as Vault answers MountInfoPath; 0 if the answer lacks it. Where the mount has none
+// of its own, it is the server's from Vault 1.17 on, and 0 before.
 // https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
 func MountLimit(shown map[string]any) time.Duration {
 	config, _ := shown["config"].(map[string]any)

@@ -100,7 +100,7 @@ func appendValue(to []byte, value any) []byte {
 func (o Object) Differences(got map[string]any) []string {
 	var fields []string
 	for name, want := range o.FieldsFor(got) {
-		if o.Kind == KindPKIRole && vaultChooses(name, want) {
+		if o.Kind == KindPKIRole && vaultChooses(name, want, got[name]) {
 			continue
 		}
 		if o.Kind == KindPolicy && name == "policy" && samePolicy(want, got[name]) {

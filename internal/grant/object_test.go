@@ -39,6 +39,30 @@ func TestDifferences_NormaliseBothSides(t *testing.T) {
 	}
 }
 
+// Vault chose the hash where it answers 0. TestRoleFields_FollowVault in infra/lab/integration shows where it does.
+func TestDifferences_AcceptADroppedHash(t *testing.T) {
+	for name, row := range map[string]struct {
+		kind       grant.Kind
+		field      string
+		wanted     int64
+		got        any
+		isAccepted bool
+	}{
+		"a hash that Vault dropped":           {grant.KindPKIRole, "signature_bits", 384, json.Number("0"), true},
+		"a hash that Vault chose":             {grant.KindPKIRole, "signature_bits", 0, json.Number("256"), true},
+		"another hash":                        {grant.KindPKIRole, "signature_bits", 384, json.Number("256"), false},
+		"a hash that the answer lacks":        {grant.KindPKIRole, "signature_bits", 384, nil, false},
+		"the length of a key":                 {grant.KindPKIRole, "key_bits", 4096, json.Number("0"), false},
+		"the field of a generic object":       {grant.KindGeneric, "signature_bits", 384, json.Number("0"), false},
+		"a lifetime, by which a key is bound": {grant.KindPKIRole, "max_ttl", 3600, json.Number("0"), false},
+	} {
+		o := grant.Object{Kind: row.kind, Path: "x", Fields: map[string]any{row.field: row.wanted}}
+		if got := o.Differences(map[string]any{row.field: row.got}); (len(got) == 0) != row.isAccepted {
+			t.Errorf("%s: %s %v, answered as %v: want it accepted: %v, got the differences %v", name, row.field, row.wanted, row.got, row.isAccepted, got)
+		}
+	}
+}
+
 func TestDifferences_ComparePolicyMarkerAndRules(t *testing.T) {
 	marker := grant.Marker{Deployment: "vault-ec2", InstanceID: "i-0123456789abcdef0", Profile: "a-b"}.String()
 	text := marker + "\npath \"a\" {\n  capabilities = [\"read\", \"list\"]\n}\n\npath \"b\" { capabilities = [\"update\"]\n allowed_parameters = { x = [\"1\", [\"1\", \"2\"]] } }\n"

@@ -91,9 +91,13 @@ func freeFields() map[string]any {
 	}
 }
 
-// vaultChooses reports whether the wanted value of a field lets Vault choose, so that Vault answers another one.
-func vaultChooses(field string, want any) bool {
-	return (field == "key_bits" || field == "signature_bits") && want == int64(0)
+// vaultChooses reports whether Vault chose the value of a field of a PKI role that it answers: the wanted one is 0, or Vault dropped
+// signature_bits and answers 0. It drops them for key_type any and ed25519 before 1.21, and for an ed25519 issuer from 1.21 on.
+// With 0 it signs by SHA-256, or by the hash that belongs to the issuer's key. No name and no right depends on it.
+// https://github.com/hashicorp/vault/blob/sdk/v0.21.0/sdk/helper/certutil/helpers.go
+func vaultChooses(field string, want, got any) bool {
+	isDropped := field == "signature_bits" && got != nil && equal(int64(0), got)
+	return isDropped || ((field == "key_bits" || field == "signature_bits") && want == int64(0))
 }
 
 // pkiRoleFields returns the free fields with the locked ones, which take precedence.

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// keyBits are the lengths of the keys of each type that Vault makes. A type without lengths has keys of one length.
+// keyBits are the lengths of the keys of each type that Vault makes. Of a type without lengths Vault stores any number and ignores
+// it, since roles of before 1.10 have key_bits 2048 with every type.
 // https://developer.hashicorp.com/vault/api-docs/secret/pki#key_bits
 var keyBits = map[string][]int64{
 	"rsa": {2048, 3072, 4096, 8192}, "ec": {224, 256, 384, 521}, "ed25519": nil, "any": nil,
@@ -99,15 +100,11 @@ func (f *fieldFaults) keys() {
 	kind, bits, hash := f.text("key_type"), f.number("key_bits"), f.number("signature_bits")
 	lengths, known := keyBits[kind]
 	f.want(known, "key_type", "key_type: %q is unknown to Vault: write one of %s", kind, strings.Join(slices.Sorted(maps.Keys(keyBits)), ", "))
-	switch {
-	case bits == 0 || !known:
-	case lengths == nil:
-		f.want(false, "key_bits", "key_bits: it has no effect with key_type %s: leave it out", kind)
-	default:
-		f.want(slices.Contains(lengths, bits), "key_bits", "key_bits: Vault makes no %s key of %d bits: write one of %s", kind, bits, numbers(lengths))
-	}
-	hashes := []int64{256, 384, 512} // https://developer.hashicorp.com/vault/api-docs/secret/pki#signature_bits
-	f.want(hash == 0 || slices.Contains(hashes, hash), "signature_bits", "signature_bits: Vault does not sign with a hash of %d bits: write one of %s", hash, numbers(hashes))
+	isMade := bits == 0 || lengths == nil || slices.Contains(lengths, bits)
+	f.want(isMade, "key_bits", "key_bits: Vault makes no %s key of %d bits: write one of %s", kind, bits, numbers(lengths))
+	hashes := []int64{256, 384, 512}                                     // https://developer.hashicorp.com/vault/api-docs/secret/pki#signature_bits
+	isHash := hash == 0 || kind == "ec" || slices.Contains(hashes, hash) // for ec Vault stores any number
+	f.want(isHash, "signature_bits", "signature_bits: Vault does not sign with a hash of %d bits: write one of %s", hash, numbers(hashes))
 }
 
 func numbers(list []int64) string {

@@ -17,8 +17,8 @@ func TestRoleFields_AreRefusedByFileAndLine(t *testing.T) {
 		"an unknown key type":            {`"key_type": "ecdsa"`, `key_type: "ecdsa" is unknown to Vault: write one of any, ec, ed25519, rsa`},
 		"a weak key":                     {`"key_bits": 1024`, "Vault makes no rsa key of 1024 bits: write one of 2048, 3072, 4096, 8192"},
 		"bits of another type":           {`"key_bits": 2048, "key_type": "ec"`, "Vault makes no ec key of 2048 bits: write one of 224, 256, 384, 521"},
-		"bits without effect":            {`"key_bits": 256, "key_type": "ed25519"`, "no effect with key_type ed25519: leave it out"},
 		"a hash that Vault lacks":        {`"signature_bits": 224`, "write one of 256, 384, 512"},
+		"such a hash for any key":        {`"signature_bits": 224, "key_type": "any"`, "write one of 256, 384, 512"},
 		"an unknown usage":               {`"key_usage": ["DigitalSignature", "KeyUsageKeyAgreement"]`, `key_usage: "KeyUsageKeyAgreement" is unknown to Vault, which leaves it out of certificates: write one of DigitalSignature`},
 		"an unknown extended usage":      {`"ext_key_usage": "MicrosoftKernelCodeSigning"`, "ext_key_usage: "},
 		"text as an OID":                 {`"ext_key_usage_oids": ["serverAuth"]`, "as in 1.3.6.1.5.5.7.3.1"},
@@ -70,18 +70,31 @@ func TestRoleFields_AreCheckedWithTheInstancesValues(t *testing.T) {
 }
 
 func TestPolicy_WrappingTTLsAreChecked(t *testing.T) {
+	const node, own = "alice_cluster/kv/x", "auth/token/renew-self"
 	for ttls, says := range map[string]string{
 		`min_wrapping_ttl = "1h" max_wrapping_ttl = "5m"`: "max_wrapping_ttl is 5m0s, shorter than min_wrapping_ttl (1h0m0s)",
 		`min_wrapping_ttl = "2d" max_wrapping_ttl = 300`:  "max_wrapping_ttl is 5m0s, shorter than min_wrapping_ttl (48h0m0s)",
 		`min_wrapping_ttl = "soon"`:                       "min_wrapping_ttl: soon is no duration",
 		`max_wrapping_ttl = ["1h"]`:                       "max_wrapping_ttl: [1h] is no duration",
+		`max_wrapping_ttl = true`:                         "max_wrapping_ttl: true is no duration",
+		`max_wrapping_ttl = 9999999999999`:                "max_wrapping_ttl: 9999999999999 is longer than Vault counts",
+		`max_wrapping_ttl = "9223372037"`:                 "max_wrapping_ttl: 9223372037 is longer than Vault counts",
+		`min_wrapping_ttl = "106752d"`:                    "min_wrapping_ttl: 106752d is longer than Vault counts",
+		`min_wrapping_ttl = 1e30`:                         "min_wrapping_ttl: 1e+30 is longer than Vault counts",
+		`min_wrapping_ttl = "-5m"`:                        "min_wrapping_ttl: -5m is less than 0",
+		`max_wrapping_ttl = -1`:                           "max_wrapping_ttl: -1 is less than 0",
+		`max_wrapping_ttl = "9223372036"`:                 "",
+		`min_wrapping_ttl = "" max_wrapping_ttl = 1.5`:    "",
+		`min_wrapping_ttl = 0 max_wrapping_ttl = "1.5h"`:  "",
 		`min_wrapping_ttl = "300" max_wrapping_ttl = 300`: "",
 		`max_wrapping_ttl = "1h"`:                         "",
 	} {
-		policy := "\n" + fmt.Sprintf(`path "alice_cluster/kv/x" { capabilities = ["update"] %s }`, strings.ReplaceAll(ttls, " max_", "\nmax_"))
-		_, err := grant.Load(filesWith(text("worker/policy.hcl.tmpl", policy)))
-		if says == "" && err != nil || says != "" && !strings.Contains(fmt.Sprint(err), "worker/policy.hcl.tmpl:2: path \"alice_cluster/kv/x\": "+says) {
-			t.Errorf("%s: want an error that says %q, got %v", ttls, says, err)
+		for _, path := range []string{node, own} {
+			policy := "\n" + fmt.Sprintf(`path %q { capabilities = ["update"] %s }`, path, strings.ReplaceAll(ttls, " max_", "\nmax_"))
+			_, err := grant.Load(filesWith(text("worker/policy.hcl.tmpl", policy)))
+			if (says == "" && err != nil) || (says != "" && !strings.Contains(fmt.Sprint(err), fmt.Sprintf("worker/policy.hcl.tmpl:2: path %q: %s", path, says))) {
+				t.Errorf("%s: %s: want an error that says %q, got %v", path, ttls, says, err)
+			}
 		}
 	}
 }

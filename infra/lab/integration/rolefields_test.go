@@ -71,7 +71,11 @@ func issueBy(t *testing.T, role grant.Object) (*x509.Certificate, error) {
 	if !ok {
 		return nil, fmt.Errorf("the write is refused: %s", written.Errors)
 	}
-	warnings := slices.DeleteFunc(written.Warnings, func(w string) bool { return strings.HasPrefix(w, "it is encouraged to disable generate_lease") })
+	warnings := slices.DeleteFunc(written.Warnings, func(w string) bool {
+		// Vault 1.21 says so of a hash of unknown length, and ignores it for keys of type ec.
+		isOfHash := strings.HasSuffix(w, "incompatible with the set role signature bits, 224")
+		return isOfHash || strings.HasPrefix(w, "it is encouraged to disable generate_lease")
+	})
 	if len(warnings) > 0 {
 		return nil, fmt.Errorf("the write warns: %s", warnings)
 	}
@@ -122,6 +126,9 @@ func TestRoleFields_FollowVault(t *testing.T) {
 	if a, ok := ask(t, fieldsMount+"/root/generate/internal", map[string]any{"common_name": "lab", "ttl": "8000h", "issuer_name": "lab-root"}); !ok {
 		t.Fatal(a.Errors)
 	}
+	if a, ok := ask(t, fieldsMount+"/root/generate/internal", map[string]any{"common_name": "lab-ed", "ttl": "8000h", "issuer_name": "lab-ed", "key_type": "ed25519"}); !ok {
+		t.Fatal(a.Errors)
+	}
 	plain, err := roleWith("")
 	if err != nil {
 		t.Fatal(err)
@@ -131,8 +138,8 @@ func TestRoleFields_FollowVault(t *testing.T) {
 	for field, rows := range map[string][]string{
 		"ttl":                 {`"ttl": "48h"`, `"ttl": 86401`},
 		"key_type":            {`"key_type": "ecdsa"`, `"key_type": "EC"`, `"key_type": ""`, `"key_type": "dsa"`},
-		"key_bits":            {`"key_bits": 1024`, `"key_bits": 256`, `"key_bits": 2049`, `"key_bits": 2048, "key_type": "ec"`, `"key_bits": 255, "key_type": "ec"`, `"key_bits": 2048, "key_type": "ed25519"`, `"key_bits": 4096, "key_type": "any"`},
-		"signature_bits":      {`"signature_bits": 224`, `"signature_bits": 1`, `"signature_bits": 2048`},
+		"key_bits":            {`"key_bits": 1024`, `"key_bits": 256`, `"key_bits": 2049`, `"key_bits": 2048, "key_type": "ec"`, `"key_bits": 255, "key_type": "ec"`},
+		"signature_bits":      {`"signature_bits": 224`, `"signature_bits": 1`, `"signature_bits": 2048`, `"signature_bits": 224, "key_type": "any"`, `"signature_bits": 1, "key_type": "ed25519"`},
 		"key_usage":           {`"key_usage": ["DigitalSignature", "KeyAgreement", "KeyEncipherment", "KeyUsageCertSign"]`, `"key_usage": ["DigitalSignature", "KeyAgreement", "KeyEncipherment", "NonRepudiation"]`, `"key_usage": "DigitalSignature "`},
 		"ext_key_usage":       {`"ext_key_usage": ["ExtKeyUsageTimeStamping"]`, `"ext_key_usage": ["MicrosoftCommercialCodeSigning"]`, `"ext_key_usage": ["1.3.6.1.5.5.7.3.8"]`},
 		"ext_key_usage_oids":  {`"ext_key_usage_oids": ["serverAuth"]`, `"ext_key_usage_oids": ["1"]`, `"ext_key_usage_oids": ["1.40.1"]`, `"ext_key_usage_oids": ["3.2.1"]`, `"ext_key_usage_oids": ["1.3..6"]`, `"ext_key_usage_oids": ["1.3.6.1.4.1.2147483648"]`, `"ext_key_usage_oids": ["2.2147483568.1"]`},
@@ -209,6 +216,12 @@ var acceptedFields = []string{
 	`"ttl": "24h"`, `"ttl": 3600`, `"key_bits": 2048`, `"key_bits": 3072`, `"key_bits": 4096`, `"key_type": "ec"`,
 	`"key_type": "ec", "key_bits": 224`, `"key_type": "ec", "key_bits": 256`, `"key_type": "ec", "key_bits": 384`, `"key_type": "ec", "key_bits": 521`,
 	`"key_type": "ed25519"`, `"key_type": "any"`, `"signature_bits": 256`, `"signature_bits": 384`, `"signature_bits": 512, "use_pss": true`,
+	// Vault stores these lengths and issues without them: roles from before 1.10 have key_bits 2048.
+	`"key_type": "any", "key_bits": 2048`, `"key_type": "any", "key_bits": 1`, `"key_type": "ed25519", "key_bits": 256`,
+	// Vault keeps or drops these hashes, by its version and the issuer's key.
+	`"key_type": "any", "signature_bits": 256`, `"key_type": "any", "signature_bits": 512`, `"key_type": "ed25519", "signature_bits": 384`,
+	`"key_type": "ec", "signature_bits": 224`, `"key_type": "ec", "signature_bits": 512`,
+	`"issuer_ref": "lab-ed", "signature_bits": 256`, `"issuer_ref": "lab-ed", "key_type": "ec", "signature_bits": 384`, `"issuer_ref": "lab-ed", "key_type": "any", "signature_bits": 512`,
 	`"key_usage": []`, `"key_usage": "DigitalSignature"`, `"key_usage": ["digitalsignature", "KEYAGREEMENT"]`, `"server_flag": false, "ext_key_usage": ["ServerAuth", "ClientAuth"]`,
 	`"ext_key_usage_oids": ["1.3.6.1.5.5.7.3.17", "2.99.3", "0.39.1", "1.3.6.1.4.1.2147483647", "2.2147483567.1"]`,
 	`"policy_identifiers": ["1.3.6.1.4.1.1.2"]`, `"policy_identifiers": ["{\"oid\":\"1.3.6.1.4.1.7.8\"}"]`,
@@ -229,6 +242,13 @@ func TestPolicyText_FollowsVault(t *testing.T) {
 		`capabilities = ["update"] min_wrapping_ttl = "1h" max_wrapping_ttl = "5m"`:       false,
 		`capabilities = ["update"] min_wrapping_ttl = "soon"`:                             false,
 		`capabilities = ["update"] max_wrapping_ttl = ["1h"]`:                             false,
+		`capabilities = ["update"] max_wrapping_ttl = true`:                               false,
+		`capabilities = ["update"] max_wrapping_ttl = "1h30"`:                             false,
+		`capabilities = ["update"] max_wrapping_ttl = "1.5d"`:                             false,
+		`capabilities = ["update"] min_wrapping_ttl = "" max_wrapping_ttl = 1.5`:          true,
+		`capabilities = ["update"] min_wrapping_ttl = "90" max_wrapping_ttl = ""`:         true,
+		`capabilities = ["update"] min_wrapping_ttl = "1.5h" max_wrapping_ttl = 2e4`:      true,
+		`capabilities = ["update"] min_wrapping_ttl = 0x10`:                               true,
 		`capabilities = ["write"]`:                                                        false,
 		`capabilities = ["Read"]`:                                                         false,
 		`capabilities = "read" "list"`:                                                    false,
@@ -237,16 +257,21 @@ func TestPolicyText_FollowsVault(t *testing.T) {
 		`capabilities = ["update"] allowed_parameters = { "a" = "b" }`:                    false,
 		`capabilities = ["update"] allowed_parameters = { "a" = ["b", ["c"]], "d" = [] }`: true,
 	} {
-		policy := `path "lab_fields/kv/x" { ` + strings.ReplaceAll(block, "] m", "]\nm") + ` }`
-		policy = strings.ReplaceAll(strings.ReplaceAll(policy, `" max`, "\"\nmax"), "] allowed", "]\nallowed")
-		_, err := grant.Load(fstest.MapFS{
-			"w/profile.yaml": {Data: []byte(`{name: lab-fields, match: {iam_role_arn: "*"}, base_path: lab_fields, fqdn: a.lab.example,
+		block = strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(block, "] m", "]\nm"), `" max`, "\"\nmax"), "] allowed", "]\nallowed")
+		for _, of := range []string{"lab_fields/kv/x", "auth/token/renew-self"} {
+			if of != "lab_fields/kv/x" && !strings.Contains(block, "wrapping") {
+				continue
+			}
+			policy := "path \"" + of + "\" { " + block + " }"
+			_, err := grant.Load(fstest.MapFS{
+				"w/profile.yaml": {Data: []byte(`{name: lab-fields, match: {iam_role_arn: "*"}, base_path: lab_fields, fqdn: a.lab.example,
 				auth: {token_ttl: 1h, token_max_ttl: 24h}, outputs: [{name: node, type: policy, template: node.hcl.tmpl}]}`)},
-			"w/node.hcl.tmpl": {Data: []byte(policy)},
-		})
-		status, body := send(t, world.Vault, request{path: path, body: text(t, map[string]any{"policy": policy})})
-		if (err == nil) != want || (status < 300) != want {
-			t.Errorf("%s: want both to accept it: %v; the profile: %v; Vault: %d %.200s", block, want, err, status, body)
+				"w/node.hcl.tmpl": {Data: []byte(policy)},
+			})
+			status, body := send(t, world.Vault, request{path: path, body: text(t, map[string]any{"policy": policy})})
+			if (err == nil) != want || (status < 300) != want {
+				t.Errorf("%s: want both to accept it: %v; the profile: %v; Vault: %d %.200s", policy, want, err, status, body)
+			}
 		}
 	}
 }
