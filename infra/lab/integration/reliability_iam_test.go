@@ -25,7 +25,11 @@ func byInstanceProfile(t *testing.T) string {
 	t.Helper()
 	var changes [][3]string
 	for _, role := range []string{"worker", "master", "etcd"} {
-		changes = append(changes, [3]string{role + "/profile.yaml", "iam_role_arn: arn:aws:iam::*:role/", "iam_instance_profile_arn: arn:aws:iam::*:instance-profile/"})
+		changes = append(changes, [3]string{
+			role + "/profile.yaml",
+			fmt.Sprintf(`iam_role_arn: ["arn:aws*:iam::*:role/alice-%[1]s", "arn:aws*:iam::*:role/*/alice-%[1]s"]`, role),
+			"iam_instance_profile_arn: arn:aws*:iam::*:instance-profile/alice-" + role,
+		})
 	}
 	return edited(t, changes...)
 }
