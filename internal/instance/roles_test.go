@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,15 +22,17 @@ const workerProfile = "arn:aws:iam::123456789012:instance-profile/worker"
 // number of calls to it.
 func profileHolding(t *testing.T, role *string) (r *roles, calls *int) {
 	t.Helper()
-	return profileFailing(t, role, new(string))
+	return profileFailing(t, role, new(string), new(sync.Mutex))
 }
 
 // profileFailing is profileHolding for an IAM that fails with the code that code points to, unless it is empty. The code "cut" cuts
-// the connection.
-func profileFailing(t *testing.T, role, code *string) (r *roles, calls *int) {
+// the connection, after which its handler may still run: mu guards what the pointers point to.
+func profileFailing(t *testing.T, role, code *string, mu *sync.Mutex) (r *roles, calls *int) {
 	t.Helper()
 	calls = new(int)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
 		*calls++
 		status, fails := map[string]int{"ServiceFailure": 500, "Throttling": 400, "NoSuchEntity": 404, "AccessDenied": 403}[*code]
 		switch {
@@ -118,30 +121,44 @@ func TestRole_IsRememberedWhileIAMIsAway(t *testing.T) {
 		"the permission was taken away": {"AccessDenied", time.Hour, false},
 	} {
 		holds, code := known, ""
-		r, calls := profileFailing(t, &holds, &code)
+		var mu sync.Mutex
+		r, calls := profileFailing(t, &holds, &code, &mu)
+		count := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return *calls
+		}
+		answer := func(role, with string) {
+			mu.Lock()
+			defer mu.Unlock()
+			holds, code = role, with
+		}
 		now := time.Now().Round(0)
 		r.now = func() time.Time { return now }
 		if _, err := r.get(t.Context(), "123456789012", workerProfile, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
-		code, now = row.code, now.Add(row.after)
-		asked := *calls
+		answer(known, row.code)
+		now = now.Add(row.after)
+		asked := count()
 		got, err := r.get(t.Context(), "123456789012", workerProfile, now)
-		if served := err == nil && got.arn == known && got.unconfirmed; served != row.want || (!row.want && err == nil) || *calls == asked {
+		if served := err == nil && got.arn == known && got.unconfirmed; served != row.want || (!row.want && err == nil) || count() == asked {
 			t.Errorf("%s: want IAM asked, and the known role returned as unconfirmed: %v, got %+v, %v", name, row.want, got, err)
 		}
-		asked = *calls
-		if _, _ = r.get(t.Context(), "123456789012", workerProfile, now); row.want && *calls > asked {
-			t.Errorf("%s: want one call for all instances of a batch, got %d more: each would wait for its timeout", name, *calls-asked)
+		asked = count()
+		if _, _ = r.get(t.Context(), "123456789012", workerProfile, now); row.want && count() > asked {
+			t.Errorf("%s: want one call for all instances of a batch, got %d more: each would wait for its timeout", name, count()-asked)
 		}
 		if row.code == "NoSuchEntity" {
-			code = "ServiceFailure"
+			answer(known, "ServiceFailure")
 			if got, err := r.get(t.Context(), "123456789012", workerProfile, time.Time{}); err == nil {
 				t.Errorf("%s, and then IAM fails: want an error, got %+v: a definite answer ends what was known", name, got)
 			}
 		}
-		holds, code, now = "arn:aws:iam::123456789012:role/other", "", now.Add(time.Second)
-		if got, err := r.get(t.Context(), "123456789012", workerProfile, now); err != nil || got.arn != holds || got.unconfirmed {
+		const other = "arn:aws:iam::123456789012:role/other"
+		answer(other, "")
+		now = now.Add(time.Second)
+		if got, err := r.get(t.Context(), "123456789012", workerProfile, now); err != nil || got.arn != other || got.unconfirmed {
 			t.Errorf("%s, and then IAM answers: want the role that it names, got %+v, %v", name, got, err)
 		}
 	}
@@ -164,7 +181,7 @@ func TestRoleError_OfALostInstanceProfileIsFinal(t *testing.T) {
 		"an ARN of a role":                       {"", "arn:aws:iam::123456789012:role/worker", time.Hour, fault.Refuse},
 	} {
 		role := "arn:aws:iam::123456789012:role/worker"
-		r, _ := profileFailing(t, &role, &row.code)
+		r, _ := profileFailing(t, &role, &row.code, new(sync.Mutex))
 		now := time.Now().Round(0)
 		l := &Lookup{roles: r, needsRole: func(facts.Instance) bool { return true }, now: func() time.Time { return now }}
 		f := facts.Instance{ID: id, Account: here, State: facts.Running, IAMInstanceProfileARN: row.profile, LaunchTime: now.Add(-row.age), ObservedAt: now}
