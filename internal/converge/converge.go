@@ -136,8 +136,9 @@ type Outcome struct {
 	Holds bool
 	// SecondCut reports whether this run made only the second token cut of an earlier removal.
 	SecondCut bool
-	// Closest is the profile that comes closest to an instance which no profile fits, with the conditions that it does not meet.
-	Closest string
+	// Closest returns the profile that comes closest to an instance which no profile fits, with the conditions that it does not meet;
+	// nil for any other instance. It is called only where a person is to read it.
+	Closest func() string
 	// RemovedHolders are instances that EC2 shows as gone and that held names of this one: their grants were removed.
 	RemovedHolders []RemovedHolder
 }

@@ -62,12 +62,13 @@ func (c *Converger) removeTornDown(ctx context.Context, req Request) (Outcome, e
 // removeUnmatched removes the earlier grant of a live instance that no profile fits. A function without the Remove duty does
 // not read the record.
 func (c *Converger) removeUnmatched(ctx context.Context, req Request, f facts.Instance) (Outcome, error) {
+	closest := func() string { return c.Profiles.Closest(f) }
 	if !c.Duties.Remove {
-		return Outcome{Action: Unmatched, Closest: c.Profiles.Closest(f)}, nil
+		return Outcome{Action: Unmatched, Closest: closest}, nil
 	}
 	done, err := c.removeFromLiving(ctx, req, true, func() error { return staleError(f, c.Now()) })
 	if done.Action == Unchanged {
-		done.Action, done.Closest = Unmatched, c.Profiles.Closest(f)
+		done.Action, done.Closest = Unmatched, closest
 	}
 	return done, err
 }

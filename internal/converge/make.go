@@ -59,6 +59,8 @@ func (c *Converger) keepWithoutRole(ctx context.Context, req Request, s instance
 		return Outcome{}, s.Err
 	case c.Duties.Remove && old.Leaves(s.Facts.LaunchTime) && hasMoreToRemove(req, old):
 		return c.removeLeaving(ctx, req, s.Facts)
+	case old.Leaves(s.Facts.LaunchTime):
+		return Outcome{Action: LeftAlone}, nil
 	}
 	return c.refuse(ctx, old, s.Facts, s.Err)
 }

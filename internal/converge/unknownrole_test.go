@@ -40,6 +40,10 @@ func TestLostInstanceProfile_KeepsTheGrant(t *testing.T) {
 	if done, err := c.Converge(t.Context(), w.leaves(), w.lost(idA)); err != nil || done.Action != converge.Deprovisioned {
 		t.Errorf("want an instance that its group terminates removed, got %+v, %v: a removal does not depend on the role", done, err)
 	}
+	removed := w.Records[idA]
+	if done, err := c.Converge(t.Context(), request(idA, facts.Running, w.clock()), w.lost(idA)); err != nil || done.Action != converge.LeftAlone || w.Records[idA].State != removed.State {
+		t.Errorf("want a removed instance of its group left alone, got %+v, %v, %+v", done, err, w.Records[idA])
+	}
 }
 
 // TestLostInstanceProfile_OfAnUnknownInstanceLeavesNoRecord has an instance that may belong to anything else in the account.

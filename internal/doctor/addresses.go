@@ -32,9 +32,9 @@ func (d Doctor) clientAddresses(ctx context.Context) finding {
 	}
 	front := d.front(ctx)
 	if loggedIn != "" {
-		return good("Vault sees the instances' own addresses: instance %s, whose login is bound to its addresses, has logged in%s", loggedIn, front)
+		return good("instance %s, whose login is bound to its addresses, has logged in: Vault saw its own address then%s", loggedIn, front)
 	}
-	return good("profiles bind tokens to the instance's addresses (bind_token_to_instance_ip): Vault must see these. %d auth roles are bound so, and no login of theirs is known%s. "+
+	return good("profiles bind tokens to the instance's addresses (bind_token_to_instance_ip): Vault must see these. At least %d auth roles are bound so, and no login of theirs is known%s. "+
 		"Behind a load balancer, PrivateLink or a NAT each login is a 403 until Vault is set up for it: %s", bound, front, addressPage)
 }
 

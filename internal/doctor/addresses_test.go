@@ -27,13 +27,13 @@ func TestDoctor_SaysWhetherVaultSeesTheAddresses(t *testing.T) {
 		says   []string
 		not    string
 	}{
-		"a login that succeeded proves it": {loggedIn("10.1.1.4"), []string{"Vault sees the instances' own addresses: instance " + instanceID}, "Behind"},
+		"a login that succeeded proves it": {loggedIn("10.1.1.4"), []string{"instance " + instanceID + ", whose login is bound to its addresses, has logged in"}, "Behind"},
 		"a login that is not bound proves nothing": {
 			loggedIn(), []string{"no login of theirs is known", "infra/instance/README.md"}, "has logged in",
 		},
 		"no login": {
 			func(w *world) { w.objects[role] = map[string]any{"token_bound_cidrs": []any{"10.1.1.4"}} },
-			[]string{"1 auth roles are bound so, and no login of theirs is known", "each login is a 403", "When a login is refused with 403"}, "leads to",
+			[]string{"At least 1 auth roles are bound so, and no login of theirs is known", "each login is a 403", "When a login is refused with 403"}, "leads to",
 		},
 		"a Network Load Balancer":              {leadsTo("vault-0a1b.elb.eu-central-1.amazonaws.com.", nil), []string{"leads to vault-0a1b.elb.eu-central-1.amazonaws.com: a Network Load Balancer, which can hide them"}, "Classic"},
 		"an Application Load Balancer":         {leadsTo("internal-vault-1.eu-central-1.elb.amazonaws.com.", nil), []string{"an Application or Classic Load Balancer"}, "Network"},
@@ -41,7 +41,7 @@ func TestDoctor_SaysWhetherVaultSeesTheAddresses(t *testing.T) {
 		"China":                                {leadsTo("internal-vault-1.cn-north-1.elb.amazonaws.com.cn.", nil), []string{"an Application or Classic Load Balancer"}, "Network"},
 		"an ordinary name":                     {leadsTo("vault-1.example.com.", nil), []string{"no login of theirs is known"}, "leads to"},
 		"a name that cannot be looked up":      {leadsTo("", errors.New("no such host")), []string{"no login of theirs is known"}, "leads to"},
-		"a login although a balancer is there": {func(w *world) { loggedIn("10.1.1.4")(w); leadsTo("v.elb.eu-central-1.amazonaws.com.", nil)(w) }, []string{"has logged in; vault.example.com leads to"}, "403"},
+		"a login although a balancer is there": {func(w *world) { loggedIn("10.1.1.4")(w); leadsTo("v.elb.eu-central-1.amazonaws.com.", nil)(w) }, []string{"saw its own address then; vault.example.com leads to"}, "403"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := healthy(t)

@@ -34,6 +34,9 @@ func (p *Patterns) UnmarshalYAML(node *yaml.Node) error {
 		if err := node.Decode(&list); err != nil {
 			return fmt.Errorf("reading a list of patterns: %w", err)
 		}
+		if len(list) == 0 {
+			return fmt.Errorf("line %d: the list of patterns is empty: remove the condition if any value may fit", node.Line)
+		}
 		if slices.Contains(list, "") {
 			return fmt.Errorf("line %d: a pattern is empty: remove it", node.Line)
 		}

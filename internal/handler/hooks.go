@@ -82,10 +82,10 @@ func (inv *invocation) beforeConverge(ctx context.Context, latest map[facts.Ref]
 			t.Leaving = true
 			tasks[ref] = t
 		case state.ReplacingVolume():
-			t.Volume = converge.VolumeReplacing
+			t.Volume, t.At = converge.VolumeReplacing, t.hook.At
 			tasks[ref] = t
 		case t.hook.ReplacesVolume:
-			t.Volume = converge.VolumeReplaced
+			t.Volume, t.At = converge.VolumeReplaced, t.hook.At
 			tasks[ref] = t
 		case state.State != "" && inv.Now().Sub(t.hook.At) < groupLag:
 			unconfirmed[ref] = fault.Retryf("instance %s is terminating by the event of hook %s, but Auto Scaling still shows it as %s", ref.ID, t.hook.Name, state.State)
@@ -102,12 +102,12 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 	}
 	log := inv.logOf(e.Ref).With(observe.KeyGroup, e.Hook.Group, observe.KeyHook, e.Hook.Name)
 	if r.err == nil && r.outcome.Action == converge.Unmatched && !e.Hook.Terminating && inv.Now().Sub(e.Hook.At) < converge.LateTime {
-		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late; the closest is %s", e.ID, e.Hook.Name, e.Hook.Group, r.outcome.Closest)
+		r.err = fault.Retryf("no profile fits instance %s, which hook %s of group %s holds back: tried again, since tags may come late; the closest is %s", e.ID, e.Hook.Name, e.Hook.Group, closestOf(r.outcome))
 		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
 	}
 	outcome, decided := inv.Hooks.resultOf(*e.Hook, r)
 	if !decided && r.err == nil {
-		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook ends by its own default result", observe.KeyError, "the closest is "+r.outcome.Closest)
+		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook ends by its own default result", observe.KeyError, "the closest is "+closestOf(r.outcome))
 		return r
 	}
 	if !decided {
@@ -156,4 +156,12 @@ func (h Hooks) resultOf(hook event.Hook, r result) (outcome autoscaling.Result, 
 	default:
 		return autoscaling.Abandon, true
 	}
+}
+
+// closestOf returns the profile that comes closest to an instance which no profile fits, for a log line.
+func closestOf(o converge.Outcome) string {
+	if o.Closest == nil {
+		return "unknown"
+	}
+	return o.Closest()
 }

@@ -91,7 +91,7 @@ func TestLaunchHook_EndsByTheOutcome(t *testing.T) {
 		b, g := hookBench(makes)
 		b.now = b.now.Add(row.late)
 		b.handler.Hooks.ContinueOnRefusal = row.continues
-		b.errs[id(1)], b.outcomes[id(1)] = row.err, converge.Outcome{Action: row.outcome, Closest: "alice-worker: match.regions"}
+		b.errs[id(1)], b.outcomes[id(1)] = row.err, converge.Outcome{Action: row.outcome, Closest: func() string { return "alice-worker: match.regions" }}
 		again := b.batch(t.Context(), t, hookBody(id(1), "vault-identity-ready", "LAUNCHING"))
 		if row.outcome == converge.Unmatched && !row.continues && !strings.Contains(b.log.String(), "the closest is alice-worker: match.regions") {
 			t.Errorf("%s: want the log to name the closest profile and its condition, got\n%s", name, b.log.String())

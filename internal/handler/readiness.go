@@ -107,7 +107,7 @@ func readinessOf(t task, s instance.Sighting, r result, key string) string {
 			value = tagRemoved
 		}
 	case r.err != nil && fault.KindOf(r.err) != fault.Retry:
-		if !tagged && !o.Holds {
+		if !tagged && !o.Holds && !s.LacksRole() { // without its role, the instance may belong to anything else
 			value = tagRefused
 		}
 	case r.err == nil && (o.Action == converge.Provisioned || (o.Action == converge.Unchanged && o.Profile != "")):

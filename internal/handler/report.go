@@ -62,7 +62,9 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 		inv.reportRemoved(ctx, log.With(attributes...), t, r)
 	case converge.Unmatched:
 		inv.metrics.Count(observe.Unmatched)
-		log.DebugContext(ctx, "no profile fits", append(attributes, observe.KeyError, "the closest is "+r.outcome.Closest)...)
+		if log.Enabled(ctx, slog.LevelDebug) {
+			log.DebugContext(ctx, "no profile fits", append(attributes, observe.KeyError, "the closest is "+closestOf(r.outcome))...)
+		}
 	case converge.Unchanged:
 		inv.metrics.Count(observe.Unchanged)
 		log.DebugContext(ctx, "nothing to do", attributes...)

@@ -148,6 +148,28 @@ func (l lostProfiles) List(ctx context.Context, p facts.Place, ids []string, eac
 	})
 }
 
+// The rest of a removal depends on no role: an instance that its group terminates must not keep its tokens because IAM is away, or its
+// instance profile is gone.
+func TestLeavingInstance_IsRemovedWithoutItsRole(t *testing.T) {
+	for name, change := range map[string]func(*facts.Instance){
+		"its instance profile is gone": func(f *facts.Instance) { f.IAMRoleARN = "" },
+		"IAM does not answer":          func(f *facts.Instance) { f.RoleUnconfirmed = true },
+	} {
+		w := newWorld(t, 3)
+		w.fail["delete"] = errStorage
+		if err := w.leave(1); err == nil {
+			t.Fatal("want the removal broken off")
+		}
+		delete(w.fail, "delete")
+		w.now = w.now.Add(time.Hour)
+		f := w.ec2[id(1)]
+		change(&f)
+		w.ec2[id(1)] = f
+		a := w.reconcile(Input{Mode: Correct}, func(o *Options) { o.Instances = lostProfiles{w.instances()} })
+		w.wantRemoved(id(1), name, a)
+	}
+}
+
 func TestLostInstanceProfile_IsOneRow(t *testing.T) {
 	w := newWorld(t, 2)
 	w.launch(noRole(w.ec2[id(0)]))

@@ -238,12 +238,18 @@ func (s *survey) comparison() *comparison {
 
 // comparePresent returns the rows of an instance that EC2 shows as pending or running.
 func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, error) {
-	if err := u.sighting.Err; err != nil {
-		return u.rowsWithoutFacts(err), nil // a fault of AWS with this instance only
-	}
 	c := s.comparison()
 	if u.isBusy(c.now) {
 		return nil, nil
+	}
+	f := u.sighting.Facts
+	// The rest of a removal depends on no role.
+	isLeaving := u.record.Leaves(f.LaunchTime) && (u.sighting.Err == nil || u.sighting.LacksRole())
+	if err := u.sighting.Err; err != nil && !isLeaving {
+		if s.input.Profile != "" && !u.isRecordedFor(s.input.Profile) {
+			return nil, nil
+		}
+		return u.rowsWithoutFacts(err), nil // a fault of AWS with this instance only
 	}
 	if u.record != nil && u.record.State == ledger.Deprovisioning {
 		var err error
@@ -251,7 +257,6 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 			return nil, err
 		}
 	}
-	f := u.sighting.Facts
 	u.profile, u.refusal = s.r.Profiles.Match(f)
 	if u.profile != nil && u.refusal == nil {
 		if u.grant, u.refusal = s.render(u, f); u.refusal == nil {
@@ -262,7 +267,7 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 	if s.input.Profile != "" && !fits && !u.isRecordedFor(s.input.Profile) {
 		return nil, nil
 	}
-	if f.RoleUnconfirmed && !u.mayRestOnOldRole() {
+	if f.RoleUnconfirmed && !isLeaving && !u.mayRestOnOldRole() {
 		return []Change{u.failedRow(fmt.Errorf("IAM does not answer, and the role %s of an earlier answer only makes first grants", f.IAMRoleARN))}, nil
 	}
 	rows, err := s.compareSettled(ctx, u, func() ([]Change, error) {

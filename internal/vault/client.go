@@ -114,6 +114,9 @@ func (c *Client) write(ctx context.Context, operation, path string, fields map[s
 		if err != nil || secret == nil {
 			return err
 		}
+		if secret.WrapInfo != nil { // Enterprise's control groups answer so, and have stored nothing yet
+			return errors.New("the answer is wrapped, so that nothing may be stored yet: does a control group hold it back?")
+		}
 		data = secret.Data
 		altered, advice := SplitWarnings(secret.Warnings)
 		if len(altered) == 0 {

@@ -45,7 +45,7 @@ func TestDoctor_PassesInTheLab(t *testing.T) {
 func TestDoctor_ProvesByALoginThatAddressesAreSeen(t *testing.T) {
 	i, _ := withToken(t)
 	_, checks := examine(t, world.Functions[reconcile])
-	if c := checks["client addresses of auth/"+world.AuthMount]; !c.OK || !strings.Contains(c.Detail, "Vault sees the instances' own addresses: instance i-") {
+	if c := checks["client addresses of auth/"+world.AuthMount]; !c.OK || !strings.Contains(c.Detail, "whose login is bound to its addresses, has logged in") {
 		t.Errorf("want the login as the proof, got %+v", c)
 	}
 	remove(t, i)
