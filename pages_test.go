@@ -118,3 +118,48 @@ func TestRunbook_QuotesTextsOfTheCode(t *testing.T) {
 		}
 	}
 }
+
+var (
+	fenced  = regexp.MustCompile("(?s)```.*?```")
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	noSlug  = regexp.MustCompile(`[^\p{L}\p{N}_\- ]`)
+)
+
+// anchors returns the anchors of a page's headings, as GitHub makes them.
+func anchors(page []byte) []string {
+	var out []string
+	for _, h := range heading.FindAllSubmatch(fenced.ReplaceAll(page, nil), -1) {
+		out = append(out, strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(strings.TrimSpace(string(h[1]))), ""), " ", "-"))
+	}
+	return out
+}
+
+// A person in trouble follows links from page to page.
+func TestPages_LinkToPlacesThatExist(t *testing.T) {
+	pages := files(t, ".md")
+	followed := 0
+	for path, text := range pages {
+		for _, l := range link.FindAllSubmatch(fenced.ReplaceAll(text, nil), -1) {
+			target := string(l[1])
+			if strings.Contains(target, "://") {
+				continue
+			}
+			followed++
+			file, anchor, _ := strings.Cut(target, "#")
+			if file = filepath.Join(filepath.Dir(path), file); strings.HasPrefix(target, "#") {
+				file = path
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s links to %s: %v", path, target, err)
+				continue
+			}
+			if anchor != "" && strings.HasSuffix(file, ".md") && !slices.Contains(anchors(pages[file]), anchor) {
+				t.Errorf("%s links to %s, and %s has no such heading", path, target, file)
+			}
+		}
+	}
+	if followed < 100 {
+		t.Errorf("followed only %d links: this test reads the pages wrongly", followed)
+	}
+}
