@@ -116,7 +116,7 @@ func actionsGranted(t *testing.T, ids ...string) map[string]bool {
 func actionsOf(t *testing.T, c tap.Call) []string {
 	t.Helper()
 	switch {
-	case c.Action == "GetCallerIdentity": // needs no permission
+	case c.Action == "GetCallerIdentity", c.Action == "GET /": // they need no permission; the doctor only reaches an endpoint by the second
 		return nil
 	// https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html
 	case c.Action == "SendMessageBatch":

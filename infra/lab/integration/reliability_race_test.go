@@ -96,7 +96,7 @@ func TestTermination_WinsOverProvision(t *testing.T) {
 		warm := launch(t, fleet.Spec{Role: "alice-worker"})
 		redeliver(t, lines[n].Functions[provision], fleet.Event(warm, "running", time.Now()))
 	}
-	calls := make([]int, 16) // one DescribeInstances, three of the ledger's, twelve of Vault's
+	calls := make([]int, 15) // DescribeInstances, GetInstanceProfile, three of the ledger's, nine of Vault's, PutEvents
 	for n := range calls {
 		calls[n] = n + 1
 	}

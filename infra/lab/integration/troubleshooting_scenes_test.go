@@ -129,7 +129,7 @@ var scenes = map[string]func(*desk) string{
 	"request-not-granted": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "alice-etcd"})
 		must(d.T, provision, i, "running", "provisioned")
-		return plain(d.agent(i, lab.AgentOptions{Role: "worker"}, "is-not-granted"), i)
+		return plain(d.agent(i, lab.AgentOptions{Role: "worker"}, "(kubelet-is-not-granted)"), i)
 	},
 	"no-profile-render": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "web"})
