@@ -39,6 +39,18 @@ type AgentOptions struct {
 	Env []string
 }
 
+// OwnTemplate returns the options of a worker with a template of its own: it takes the name from the metadata service, in a VPC with
+// another domain than EC2's.
+func OwnTemplate() AgentOptions {
+	return AgentOptions{
+		Role: "worker", Metadata: fleet.MetadataOptions{Domain: "corp.example"},
+		Files: map[string]string{"etc/vault-agent/templates/kubelet.ctmpl": `{{ with pkiCert (printf "alice_cluster/pki/k8s/issue/%s-kubelet" (env "INSTANCE_ID"))
+  (printf "common_name=system:node:%s" (env "FQDN")) (printf "alt_names=%s" (env "FQDN")) "ttl=24h" -}}
+{{ .Cert }}{{ .CA }}{{ .Key }}{{ end }}
+`},
+	}
+}
+
 // agentRules are the rules of the shipped unit, where this machine can apply them.
 type agentRules struct {
 	unit    unit.Unit

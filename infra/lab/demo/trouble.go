@@ -13,12 +13,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// byMetadata is a template of a team of their own. It takes the name from the metadata service.
-const byMetadata = `{{ with pkiCert (printf "alice_cluster/pki/k8s/issue/%s-kubelet" (env "INSTANCE_ID"))
-  (printf "common_name=system:node:%s" (env "FQDN")) (printf "alt_names=%s" (env "FQDN")) "ttl=24h" -}}
-{{ .Cert }}{{ .CA }}{{ .Key }}{{ end }}
-`
-
 const kubeletFile = "etc/kubernetes/pki/kubelet.pem"
 
 // trouble has a worker's certificate request fail, and follows the page from what the worker's log shows to the cure.
@@ -31,10 +25,7 @@ func (d *demo) trouble(ctx context.Context) error {
 		return err
 	}
 	i := launched[0]
-	own := lab.AgentOptions{
-		Role: "worker", Metadata: fleet.MetadataOptions{Domain: "corp.example"},
-		Files: map[string]string{"etc/vault-agent/templates/kubelet.ctmpl": byMetadata},
-	}
+	own := lab.OwnTemplate()
 	d.say("A VPC has the domain name corp.example in its DHCP options. A worker there has a template of its own for Vault Agent.")
 	if err := d.started(ctx, i); err != nil {
 		return err

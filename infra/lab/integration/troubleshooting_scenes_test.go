@@ -101,7 +101,7 @@ var scenes = map[string]func(*desk) string{
 	},
 	"request-name": func(d *desk) string {
 		i := provisioned(d.T)
-		return plain(d.agent(i, ownTemplate, "/issue/"), i)
+		return plain(d.agent(i, lab.OwnTemplate(), "/issue/"), i)
 	},
 	"request-granted": func(d *desk) string {
 		i := provisioned(d.T)
@@ -246,15 +246,6 @@ func withRole(role, old, with string) lab.AgentOptions {
 		panic(fmt.Sprintf("%s without %s: %v", path, old, err))
 	}
 	return lab.AgentOptions{Role: role, Files: map[string]string{path: strings.Replace(string(text), old, with, 1)}}
-}
-
-// ownTemplate has a template that takes the name from the metadata service, in a VPC with its own domain.
-var ownTemplate = lab.AgentOptions{
-	Role: "worker", Metadata: fleet.MetadataOptions{Domain: "corp.example"},
-	Files: map[string]string{"etc/vault-agent/templates/kubelet.ctmpl": `{{ with pkiCert (printf "alice_cluster/pki/k8s/issue/%s-kubelet" (env "INSTANCE_ID"))
-  (printf "common_name=system:node:%s" (env "FQDN")) (printf "alt_names=%s" (env "FQDN")) "ttl=24h" -}}
-{{ .Cert }}{{ .CA }}{{ .Key }}{{ end }}
-`},
 }
 
 // startedEarlier has EC2 answer with an earlier time of start, until the test ends.
