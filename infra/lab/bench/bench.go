@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
@@ -25,18 +26,18 @@ type Options struct {
 	Out      io.Writer
 }
 
-// Run measures every size and prints the tables.
-func Run(ctx context.Context, o Options) (err error) {
+// Run measures every size, prints the tables and returns the figures of each fleet.
+func Run(ctx context.Context, o Options) (figures []report.Fleet, err error) {
 	if len(o.Sizes) == 0 || !slices.IsSorted(o.Sizes) || o.Sizes[0] < 1 || o.Rounds < 1 {
-		return fmt.Errorf("measuring fleets of %v in %d rounds: want sizes in ascending order and at least one round", o.Sizes, o.Rounds)
+		return nil, fmt.Errorf("measuring fleets of %v in %d rounds: want sizes in ascending order and at least one round", o.Sizes, o.Rounds)
 	}
 	workspace, err := parts.NewWorkspace(o.RepoRoot, "", o.Progress)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	world, err := startWorld(ctx, workspace)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, world.close()) }()
 	var fleets []fleet
@@ -47,14 +48,14 @@ func Run(ctx context.Context, o Options) (err error) {
 			rounds, f.fastest = 1, fleets[len(fleets)-1].fastest
 		}
 		if err := o.measure(ctx, world, &f, rounds); err != nil {
-			return err
+			return figures, err
 		}
-		fleets = append(fleets, f)
+		fleets, figures = append(fleets, f), append(figures, f.summary())
 		f.print(o.Out)
 	}
 	printGrowth(o.Out, fleets)
 	fmt.Fprint(o.Out, legend)
-	return nil
+	return figures, nil
 }
 
 // timed is the largest fleet that is measured for its times. Larger fleets are measured for their memory, in one round.

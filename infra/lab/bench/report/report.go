@@ -17,10 +17,10 @@ type Row struct {
 	Target string
 }
 
-// Print writes a table under a heading.
-func Print(out io.Writer, heading string, rows []Row) {
-	fmt.Fprintf(out, "\n%s\n\n| | bare | ours | ratio | aim |\n| --- | --- | --- | --- | --- |\n", heading)
-	for _, r := range rows {
+// Print writes a table under its heading.
+func (t Table) Print(out io.Writer) {
+	fmt.Fprintf(out, "\n### %s\n\n| | bare | ours | ratio | aim |\n| --- | --- | --- | --- | --- |\n", t.Heading)
+	for _, r := range t.Rows {
 		fmt.Fprintf(out, "| %s | %s | %s | %s | %s |\n", r.What, r.Bare, r.Ours, r.Ratio, r.Target)
 	}
 }
@@ -49,4 +49,12 @@ func Rate(n int, d time.Duration) string { return fmt.Sprintf("%.0f/s", float64(
 // Times formats the ratio of two durations.
 func Times(ours, bare time.Duration) string {
 	return fmt.Sprintf("%.2f ×", float64(ours)/float64(bare))
+}
+
+// Thousands formats a number below a million with a comma before the last three digits.
+func Thousands(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }

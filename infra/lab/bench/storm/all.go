@@ -27,59 +27,64 @@ func Quick(ctx context.Context, o Options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	counts, err := r.Counts(ctx, quickSize)
+	result, err := r.counts(ctx, out)
 	if err != nil {
 		return err
 	}
-	var off []error
-	for _, c := range counts {
-		fmt.Fprintf(out, "%-60s %5d\n", c.What, c.Seen)
-		off = append(off, c.Err())
-	}
-	return errors.Join(off...)
+	fmt.Fprintln(out)
+	report.PrintGoals(out, report.Results{Calls: result}.Goals())
+	return nil
 }
 
-// All measures cold starts, the warm path and storms, with Vault's storage in memory and on Raft, and prints tables.
-func All(ctx context.Context, o Options, out io.Writer) error {
-	if err := inMemory(ctx, o, out); err != nil {
+// counts counts the calls of a small storm, prints the counts and fails if one is outside its bounds.
+func (r *Rig) counts(ctx context.Context, out io.Writer) (report.Calls, error) {
+	counts, result, err := r.Counts(ctx, quickSize)
+	if err != nil {
+		return result, err
+	}
+	var off []error
+	for _, c := range counts {
+		if c.Seen > 0 || c.Most > 0 {
+			fmt.Fprintln(out, c)
+		}
+		off = append(off, c.Err())
+	}
+	return result, errors.Join(off...)
+}
+
+// All counts calls and measures cold starts, the warm path and storms, with Vault's storage in memory and on Raft. It prints
+// tables and adds all figures to the results.
+func All(ctx context.Context, o Options, out io.Writer, into *report.Results) error {
+	if err := inMemory(ctx, o, out, into); err != nil {
 		return err
 	}
 	o.Raft = true
 	return with(ctx, o, func(r *Rig, all recipes) error {
-		const heading = "Storms, Vault on Raft with fsync"
-		if err := r.storms(ctx, all, load{N: fleetSize, Short: true}, heading, out); err != nil {
-			return err
-		}
-		return r.stormsApart(ctx, all, load{N: fleetSize}, heading, out)
+		p := printer{Rig: r, out: out, into: into}
+		return p.bothStorms(ctx, all, load{N: fleetSize, Setup: report.Setup{Raft: true}})
 	})
 }
 
-func inMemory(ctx context.Context, o Options, out io.Writer) error {
-	return with(ctx, o, func(r *Rig, all recipes) error {
+func inMemory(ctx context.Context, o Options, out io.Writer, into *report.Results) error {
+	return with(ctx, o, func(r *Rig, all recipes) (err error) {
+		p := printer{Rig: r, out: out, into: into}
+		into.Run.Vault = r.Binary.String()
+		if into.Calls, err = r.counts(ctx, out); err != nil {
+			return err
+		}
 		rows, err := r.Cold(ctx, coldRounds)
 		if err != nil {
 			return err
 		}
-		report.Print(out, "Cold start", rows)
-		if rows, err = r.Warm(ctx, all, warmRounds); err != nil {
+		p.table("Cold start", rows)
+		if into.Warm, rows, err = r.Warm(ctx, all, warmRounds); err != nil {
 			return err
 		}
-		report.Print(out, "Warm path", rows)
-		for _, s := range []struct {
-			heading string
-			load    load
-		}{
-			{"Storms, Vault in memory", load{N: fleetSize}},
-			{"Storms, 5 ms added to every call to Vault", load{N: fleetSize, Delay: network, Short: true}},
-		} {
-			if err := r.storms(ctx, all, s.load, s.heading, out); err != nil {
-				return err
-			}
-			if err := r.stormsApart(ctx, all, s.load, s.heading, out); err != nil {
-				return err
-			}
+		p.table("Warm path", rows)
+		if err := p.bothStorms(ctx, all, load{N: fleetSize}); err != nil {
+			return err
 		}
-		return nil
+		return p.bothStorms(ctx, all, load{N: fleetSize, Setup: report.Setup{Delayed: true}})
 	})
 }
 
@@ -97,12 +102,35 @@ func with(ctx context.Context, o Options, do func(*Rig, recipes) error) (err err
 	return do(r, all)
 }
 
-func (r *Rig) storms(ctx context.Context, all recipes, o load, heading string, out io.Writer) error {
-	r.opts.Progress("%s: %d instances", heading, o.N)
-	rows, err := r.Storms(ctx, all, o)
+// printer prints the results of a rig and keeps them.
+type printer struct {
+	*Rig
+	out  io.Writer
+	into *report.Results
+}
+
+func (p printer) table(heading string, rows []report.Row) {
+	t := report.Table{Heading: heading, Rows: rows}
+	p.into.Tables = append(p.into.Tables, t)
+	t.Print(p.out)
+}
+
+// bothStorms measures storms where all share the cores, and storms that only Vault bounds.
+func (p printer) bothStorms(ctx context.Context, all recipes, o load) error {
+	if err := p.storms(ctx, all, o); err != nil {
+		return err
+	}
+	return p.stormsApart(ctx, all, o)
+}
+
+func (p printer) storms(ctx context.Context, all recipes, o load) error {
+	heading := "Storms, " + o.String()
+	p.opts.Progress("%s: %d instances", heading, o.N)
+	m, err := p.Storms(ctx, all, o)
 	if err != nil {
 		return fmt.Errorf("%s: %w", heading, err)
 	}
-	report.Print(out, heading, rows)
+	p.into.Storms = append(p.into.Storms, m.result())
+	p.table(heading, m.rows())
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -59,14 +58,13 @@ func (r *Rig) apart(ctx context.Context) (undo func() error, err error) {
 
 // stormsApart measures storms that only Vault bounds: Vault has a core of its own, and the ledger is a table in memory,
 // because the real one is a service of AWS's that takes none of these cores. DynamoDB Local and moto are idle.
-func (r *Rig) stormsApart(ctx context.Context, all recipes, o load, heading string, out io.Writer) (err error) {
-	heading += ", Vault on a core of its own, the ledger in memory"
-	undo, err := r.apart(ctx)
+func (p printer) stormsApart(ctx context.Context, all recipes, o load) (err error) {
+	o.Apart = true
+	undo, err := p.apart(ctx)
 	if err != nil {
-		report.Print(out, heading, []report.Row{{What: "left out: " + err.Error()}})
+		p.table("Storms, "+o.String(), []report.Row{{What: "left out: " + err.Error()}})
 		return nil
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	o.Apart, o.Short = true, true
-	return r.storms(ctx, all, o, heading, out)
+	return p.storms(ctx, all, o)
 }

@@ -120,7 +120,7 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = c.lastReceive.answer
 	case "DeleteMessageBatch", "GetQueueAttributes":
 		answer, err = c.queue(action, body)
-	case "GetItem", "PutItem", "TransactWriteItems", "Scan":
+	case "GetItem", "BatchGetItem", "PutItem", "TransactWriteItems", "Scan":
 		answer, err = c.table(action, body)
 	default:
 		err = fmt.Errorf("the bench's cloud does not implement %q", action)

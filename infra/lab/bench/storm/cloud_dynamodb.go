@@ -16,6 +16,7 @@ func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 	var in struct {
 		Key           item
 		Item          item
+		RequestItems  map[string]struct{ Keys []item }
 		TransactItems []struct {
 			Put    *struct{ Item item }
 			Delete *struct{ Key item }
@@ -26,11 +27,20 @@ func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 	}
 	switch action {
 	case "GetItem":
-		pk, err := keyOf(in.Key)
-		if found, is := c.items[pk]; err == nil && is {
-			return map[string]any{"Item": found}, nil
+		found, err := c.get([]item{in.Key})
+		if err != nil || len(found) == 0 {
+			return map[string]any{}, err
 		}
-		return map[string]any{}, err
+		return map[string]any{"Item": found[0]}, nil
+	case "BatchGetItem":
+		found := map[string][]item{}
+		for table, asked := range in.RequestItems {
+			var err error
+			if found[table], err = c.get(asked.Keys); err != nil {
+				return nil, err
+			}
+		}
+		return map[string]any{"Responses": found, "UnprocessedKeys": map[string]any{}}, nil
 	case "PutItem":
 		return map[string]any{}, c.store(in.Item)
 	case "TransactWriteItems":
@@ -55,6 +65,21 @@ func (c *cloud) table(action string, body []byte) (map[string]any, error) {
 		all = append(all, i)
 	}
 	return map[string]any{"Items": all, "Count": len(all), "ScannedCount": len(all)}, nil
+}
+
+// get returns the items of the keys that have one.
+func (c *cloud) get(keys []item) ([]item, error) {
+	found := []item{}
+	for _, key := range keys {
+		pk, err := keyOf(key)
+		if err != nil {
+			return nil, err
+		}
+		if i, is := c.items[pk]; is {
+			found = append(found, i)
+		}
+	}
+	return found, nil
 }
 
 func (c *cloud) store(i item) error {

@@ -18,9 +18,8 @@ import (
 
 // storm is the result of one storm of events.
 type storm struct {
-	took      time.Duration // from the first message received to the last instance done
+	pass      // took is from the first message received to the last instance done
 	each      []time.Duration
-	used      usage
 	describes int
 	batches   int
 	peak      int64 // bytes of memory, of the largest sandbox

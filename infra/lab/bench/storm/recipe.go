@@ -14,10 +14,10 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
-// recipe is the calls of a warm function for one instance: one stage after the other, the lanes of a stage side by side, the
+// recipe is the calls of a warm function for its instances: one stage after the other, the lanes of a stage side by side, the
 // steps of a lane in sequence. It is recorded from the function itself, so that bare HTTP makes the same calls.
 type recipe struct {
-	of     fleet.Instance // whose ID, address and name the steps contain
+	of     []fleet.Instance // whose IDs, addresses and names the steps contain
 	stages [][]lane
 }
 
@@ -32,38 +32,69 @@ type step struct {
 // slow is the delay of each recorded call, which makes concurrent calls overlap.
 const slow = 40 * time.Millisecond
 
-// record invokes a function for one instance and returns its calls as a recipe.
-func (w *way) record(ctx context.Context, function string, i fleet.Instance, state string) (recipe, error) {
+// recorded is a step with the time at which the function made it.
+type recorded struct {
+	step
+	start, end time.Time
+}
+
+// record invokes a function for a batch of instances and returns its calls in the order of their start.
+func (w *way) record(ctx context.Context, function, state string, instances ...fleet.Instance) ([]recorded, error) {
 	taps := []*tap.Tap{w.Taps.Vault, w.Taps.Dynamo, w.cloud}
 	for _, t := range taps {
 		t.Reset()
 		t.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: slow} })
 		defer t.SetFault(nil)
 	}
-	if err := invoke(ctx, w.Functions[function], event(i, state)); err != nil {
-		return recipe{}, fmt.Errorf("recording %s of one instance: %w", state, err)
+	fault := func(err error) error {
+		return fmt.Errorf("recording %s of %d instances: %w", state, len(instances), err)
 	}
-	var calls []tap.Call
+	result, err := w.Functions[function].Invoke(ctx, batchOf(instances, state))
+	if err == nil {
+		err = result.Err()
+	}
+	if err == nil && strings.Contains(string(result.Payload), `"itemIdentifier"`) {
+		err = fmt.Errorf("events failed: %s\n%s", result.Payload, lastOf(w.Functions[function].Logs()))
+	}
+	if err != nil {
+		return nil, fault(err)
+	}
+	var steps []recorded
 	for _, t := range taps {
-		calls = append(calls, t.Calls()...)
+		for _, c := range t.Calls() {
+			if c.Status == http.StatusForbidden || c.Status >= http.StatusInternalServerError {
+				return nil, fault(fmt.Errorf("%s %s returned status %d", c.Service, c.Action, c.Status))
+			}
+			s := step{service: c.Service, action: c.Action, method: c.Method, path: c.Path, body: string(c.Body), status: c.Status}
+			if isList(c) {
+				s.path += "?list=true"
+			}
+			steps = append(steps, recorded{step: s, start: c.Time, end: c.Time.Add(c.Duration)})
+		}
 	}
-	slices.SortFunc(calls, func(a, b tap.Call) int { return a.Time.Compare(b.Time) })
-	r := recipe{of: i}
+	if len(steps) == 0 {
+		return nil, fault(errors.New("the function made no call"))
+	}
+	slices.SortFunc(steps, func(a, b recorded) int { return a.start.Compare(b.start) })
+	return steps, nil
+}
+
+// isList reports whether the call lists a folder of Vault.
+func isList(c tap.Call) bool {
+	return c.Service == vaultService && strings.HasPrefix(c.Action, "LIST ")
+}
+
+// recipeOf makes a recipe of recorded steps.
+func recipeOf(steps []recorded, instances ...fleet.Instance) recipe {
+	r := recipe{of: instances}
 	var ended time.Time
-	for _, c := range calls {
-		if c.Status == http.StatusForbidden || c.Status >= http.StatusInternalServerError {
-			return r, fmt.Errorf("recording %s of one instance: %s %s returned status %d", state, c.Service, c.Action, c.Status)
-		}
-		s := step{service: c.Service, action: c.Action, method: c.Method, path: c.Path, body: string(c.Body), status: c.Status}
-		r.add(s, c.Time.After(ended))
-		if end := c.Time.Add(c.Duration); end.After(ended) {
-			ended = end
+	for _, s := range steps {
+		r.add(s.step, s.start.After(ended))
+		if s.end.After(ended) {
+			ended = s.end
 		}
 	}
-	if r.steps() == 0 {
-		return r, errors.New("recording one instance: the function made no call")
-	}
-	return r, nil
+	return r
 }
 
 // add places a step after an earlier one at the same path of Vault, else beside the others of the last stage, or into a new
@@ -129,26 +160,27 @@ func (r *recipe) count(pass func(step) bool) int {
 
 // The kinds of steps.
 func toVault(s step) bool  { return s.service == vaultService }
-func isWrite(s step) bool  { return !toVault(s) || s.method != http.MethodGet } // all but the reads before and after a write
-func toLedger(s step) bool { return s.service == dynamoService && !ofBatch(s) }
+func toLedger(s step) bool { return s.service == dynamoService && !ofTeardown(s) }
 
-// ofBatch reports whether a batch makes the call once and not for each instance: the look-up in EC2, the events, and the read
-// of the teardown item.
-func ofBatch(s step) bool {
-	return !toVault(s) && s.service != dynamoService || s.action == "GetItem" && strings.Contains(s.body, `"teardown"`)
+// isWrite reports whether the step is anything but a read of Vault. Vault takes a look-up of an entity as a POST.
+func isWrite(s step) bool {
+	return !toVault(s) || (s.method != http.MethodGet && !strings.HasPrefix(s.path, "/v1/identity/lookup/"))
 }
+
+// ofTeardown reports whether the step reads the teardown item, as a sandbox does every ten seconds.
+func ofTeardown(s step) bool { return s.action == "GetItem" && strings.Contains(s.body, `"teardown"`) }
 
 var writeID = regexp.MustCompile(`"write_id":\{"S":"([0-9a-f]{32})"\}`)
 
-// play makes a recipe's calls for another instance.
-func (r *recipe) play(ctx context.Context, c *caller, i fleet.Instance) error {
-	replace := r.replacer(i)
+// play makes a recipe's calls for other instances.
+func (r *recipe) play(ctx context.Context, c *caller, instances ...fleet.Instance) error {
+	replace := r.replacer(instances)
 	for _, stage := range r.stages {
 		done := make(chan error, len(stage))
 		for _, l := range stage {
 			run := func() error {
 				for _, s := range l {
-					if err := c.call(ctx, s, replace.Replace(s.path), s.fresh(replace.Replace(s.body), i.ID)); err != nil {
+					if err := c.call(ctx, s, replace.Replace(s.path), s.fresh(replace.Replace(s.body), instances[0].ID)); err != nil {
 						return err
 					}
 				}
@@ -171,11 +203,21 @@ func (r *recipe) play(ctx context.Context, c *caller, i fleet.Instance) error {
 	return nil
 }
 
-// replacer replaces the recorded instance's ID, address and name by those of another.
-func (r *recipe) replacer(i fleet.Instance) *strings.Replacer {
-	const domain = ".ec2.internal"
-	return strings.NewReplacer(r.of.ID, i.ID, r.of.PrivateIP, i.PrivateIP,
-		strings.TrimSuffix(r.of.PrivateDNS, domain), strings.TrimSuffix(i.PrivateDNS, domain))
+// replacer replaces the recorded instances' IDs, addresses and names by those of others.
+func (r *recipe) replacer(others []fleet.Instance) *strings.Replacer {
+	var pairs []string
+	for n := range min(len(r.of), len(others)) {
+		recorded, other := valuesOf(r.of[n]), valuesOf(others[n])
+		for v := range recorded {
+			pairs = append(pairs, recorded[v], other[v])
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// valuesOf returns the values of an instance that its calls contain.
+func valuesOf(i fleet.Instance) [3]string {
+	return [3]string{i.ID, i.PrivateIP, strings.TrimSuffix(i.PrivateDNS, ".ec2.internal")}
 }
 
 // fresh returns the body with a write ID of its own for a ledger write: DynamoDB takes the same ID for the same transaction.

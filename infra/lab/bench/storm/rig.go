@@ -72,9 +72,9 @@ func (r *Rig) start(ctx context.Context) (err error) {
 	if err := r.Vault.Sys().DisableAuditWithContext(ctx, "file"); err != nil {
 		return fmt.Errorf("switching Vault's audit log off: %w", err)
 	}
-	// Vault looks up an instance in EC2 at its login.
+	// Vault looks up an instance in EC2, and its role in IAM, at its login.
 	client := grant.AuthConfigPath(r.AuthMount, "client")
-	if _, err := r.Vault.Logical().WriteWithContext(ctx, client, map[string]any{"endpoint": r.cloud.URL}); err != nil {
+	if _, err := r.Vault.Logical().WriteWithContext(ctx, client, map[string]any{"endpoint": r.cloud.URL, "iam_endpoint": r.cloud.URL}); err != nil {
 		return fmt.Errorf("writing %s: %w", client, err)
 	}
 	return nil

@@ -25,43 +25,44 @@ const (
 
 // load describes a storm to measure.
 type load struct {
-	N     int           // instances
-	Delay time.Duration // added to every call to Vault
-	Short bool          // only the start and the end, beside the calls to Vault alone
-	Apart bool          // the ledger is in memory and Vault on a core of its own
+	report.Setup
+	N int // instances
 }
 
-// Storms measures the start, the repetition and the end of all instances at once.
-func (r *Rig) Storms(ctx context.Context, all recipes, o load) (rows []report.Row, err error) {
-	w, err := r.way(ctx, wayOptions{name: fmt.Sprint("storm-", o.Delay, o.Apart), delay: o.Delay, inMemory: o.Apart})
+// isShort reports whether only the start and the end are measured, beside the calls to Vault.
+func (o load) isShort() bool { return o.Setup != report.Setup{} }
+
+// delay returns the time that is added to every call to Vault.
+func (o load) delay() time.Duration {
+	if o.Delayed {
+		return network
+	}
+	return 0
+}
+
+// Storms measures the start, the repetition and the end of all instances at once. The limits are measured before and after.
+func (r *Rig) Storms(ctx context.Context, all recipes, o load) (out measured, err error) {
+	w, err := r.way(ctx, wayOptions{name: fmt.Sprintf("storm-%s-%t", o.delay(), o.Apart), delay: o.delay(), inMemory: o.Apart})
 	if err != nil {
-		return nil, err
+		return out, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	b := &bare{way: w, recipes: all, n: o.N}
-	vault, err := b.measure(ctx, toVault)
+	before, err := b.limits(ctx, !o.isShort())
 	if err != nil {
-		return nil, err
-	}
-	var withLedger, writes grantAndRemoval
-	if !o.Short {
-		if withLedger, err = b.measure(ctx, func(s step) bool { return toVault(s) || toLedger(s) }); err != nil {
-			return nil, err
-		}
-		if writes, err = b.measure(ctx, func(s step) bool { return toVault(s) && isWrite(s) }); err != nil {
-			return nil, err
-		}
+		return out, err
 	}
 	ours, err := w.lives(ctx, o)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	again, err := b.measure(ctx, toVault)
+	after, err := b.limits(ctx, false)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	vault.grant, vault.removal = (vault.grant+again.grant)/2, (vault.removal+again.removal)/2
-	return o.rows(all, ours, vault, withLedger, writes), nil
+	return measured{load: o, recipes: all, lives: ours, limits: limits{
+		calls: before.calls.and(after.calls), writes: before.writes.and(after.writes), withLedger: before.withLedger,
+	}}, nil
 }
 
 // lives holds the storms of one fleet.
@@ -85,7 +86,7 @@ func (w *way) lives(ctx context.Context, o load) (lives, error) {
 	if err := w.want(ctx, fleet, ledger.Active, writesToGrant); err != nil {
 		return l, err
 	}
-	if !o.Short {
+	if !o.isShort() {
 		if l.repeat, err = w.repeat(ctx, fleet); err != nil {
 			return l, err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/cpu"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
 )
 
 // usage is processor time by part.
@@ -28,16 +29,29 @@ func (u usage) since(before usage) usage {
 	}
 }
 
+func (u usage) and(other usage) usage {
+	return usage{
+		vault: (u.vault + other.vault) / 2, dynamo: (u.dynamo + other.dynamo) / 2, functions: (u.functions + other.functions) / 2,
+		bench: (u.bench + other.bench) / 2,
+	}
+}
+
+// each returns the time of each part for one of n instances.
+func (u usage) each(n int) report.Used {
+	of := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(n) }
+	return report.Used{Vault: of(u.vault), DynamoDBLocal: of(u.dynamo), Functions: of(u.functions), Bench: of(u.bench)}
+}
+
 // of formats the time of each part for one of n instances, and the share of the machine's cores that all used.
 func (u usage) of(n int, took time.Duration) string {
-	each := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(n) }
+	each := u.each(n)
 	var parts []string
 	for _, p := range []struct {
-		who  string
-		used time.Duration
-	}{{"Vault", u.vault}, {"DynamoDB Local", u.dynamo}, {"functions", u.functions}, {"bench", u.bench}} {
-		if each(p.used) >= 0.05 {
-			parts = append(parts, fmt.Sprintf("%s %.1f", p.who, each(p.used)))
+		who    string
+		millis float64
+	}{{"Vault", each.Vault}, {"DynamoDB Local", each.DynamoDBLocal}, {"functions", each.Functions}, {"bench", each.Bench}} {
+		if p.millis >= 0.05 {
+			parts = append(parts, fmt.Sprintf("%s %.1f", p.who, p.millis))
 		}
 	}
 	all := (u.vault + u.dynamo + u.functions + u.bench).Seconds() / took.Seconds() / float64(runtime.NumCPU())

@@ -1,18 +1,22 @@
 // Command bench measures storms of starts and ends, the functions' start, and comparing a fleet, each beside the least it
-// could cost, and prints tables. With -quick it only counts the calls of a small storm.
+// could cost, and prints tables. With -quick it only counts the calls of a small storm. With -write it also writes the results,
+// the plots and the tables of the pages; -redraw writes plots and tables of the results that are there, and measures nothing.
 // `make bench` runs it; see BENCHMARKS.md.
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/storm"
 )
 
@@ -41,7 +45,17 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.Profiles, "profiles", "", "a folder for CPU profiles of the full-content passes")
 	quick := flag.Bool("quick", false, "count the calls of a small storm and measure no time; exits with 1 when a count is off")
 	only := flag.String("only", "", "storms or comparison, and nothing else")
+	write := flag.Bool("write", false, "write the results and the plots to docs/benchmarks, and the tables into the pages")
+	redraw := flag.Bool("redraw", false, "only draw the plots and write the tables of the results in docs/benchmarks")
 	flag.Parse()
+	shown := pages{root: o.RepoRoot}
+	if *redraw {
+		results, err := report.Load(shown.results())
+		if err != nil {
+			return err
+		}
+		return shown.draw(results, o.Out)
+	}
 	if *full {
 		o.Sizes = append(o.Sizes, 50_000)
 	}
@@ -52,12 +66,23 @@ func run(ctx context.Context) error {
 	if *quick {
 		return storm.Quick(ctx, storms, o.Out)
 	}
+	var results report.Results
+	var err error
+	if results.Run, err = thisRun(ctx, o.RepoRoot); err != nil {
+		return err
+	}
 	parts := []struct {
 		name string
 		run  func() error
 	}{
-		{"storms", func() error { return storm.All(ctx, storms, o.Out) }},
-		{"comparison", func() error { return bench.Run(ctx, o) }},
+		{"storms", func() error { return storm.All(ctx, storms, o.Out, &results) }},
+		{"comparison", func() (err error) {
+			var printed bytes.Buffer
+			o.Out = io.MultiWriter(os.Stdout, &printed)
+			results.Fleets, err = bench.Run(ctx, o)
+			results.Comparison = printed.String()
+			return err
+		}},
 	}
 	for _, p := range parts {
 		if *only != "" && *only != p.name {
@@ -67,5 +92,10 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	fmt.Fprintln(o.Out)
+	report.PrintGoals(o.Out, results.Goals())
+	if !*write {
+		return nil
+	}
+	return shown.publish(results, o.Out)
 }

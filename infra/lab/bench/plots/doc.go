@@ -1,0 +1,2 @@
+// Package plots draws the results of the benchmarks as SVG.
+package plots
