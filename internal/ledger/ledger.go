@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,6 +39,7 @@ const callTimeout = 5 * time.Second
 
 // API is the part of DynamoDB that the ledger uses, as functions for the reason in docs/decisions/binary-size.md.
 type API struct {
+	BatchGet func(context.Context, *dynamodb.BatchGetItemInput, ...func(*dynamodb.Options)) (*dynamodb.BatchGetItemOutput, error)
 	Get      func(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
 	Put      func(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	Transact func(context.Context, *dynamodb.TransactWriteItemsInput, ...func(*dynamodb.Options)) (*dynamodb.TransactWriteItemsOutput, error)
@@ -46,7 +48,7 @@ type API struct {
 
 // NewAPI returns the API of a client.
 func NewAPI(c *dynamodb.Client) API {
-	return API{Get: c.GetItem, Put: c.PutItem, Transact: c.TransactWriteItems, Scan: c.Scan}
+	return API{BatchGet: c.BatchGetItem, Get: c.GetItem, Put: c.PutItem, Transact: c.TransactWriteItems, Scan: c.Scan}
 }
 
 // Ledger reads and writes the table. It is safe for concurrent use.
@@ -73,6 +75,60 @@ func (l *Ledger) Get(ctx context.Context, instanceID string) (*Record, error) {
 		return nil, err
 	}
 	return &r, nil
+}
+
+// maxBatch is the largest number of items that DynamoDB reads in one call.
+// https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html
+const maxBatch = 100
+
+// GetSome returns the records of instances by consistent reads of many items each; nil for an instance that has none. An instance
+// that is missing in the answer is unknown: DynamoDB did not process its key, or its item is not one of this program's. Get reads it
+// alone. With an error the answer has the records read before.
+func (l *Ledger) GetSome(ctx context.Context, instanceIDs []string) (map[string]*Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	known := map[string]*Record{}
+	for ids := range slices.Chunk(instanceIDs, maxBatch) {
+		keys := make([]map[string]types.AttributeValue, len(ids))
+		for i, id := range ids {
+			keys[i] = keyOf(RecordKey(id))
+		}
+		out, err := l.api.BatchGet(ctx, &dynamodb.BatchGetItemInput{RequestItems: map[string]types.KeysAndAttributes{
+			l.table: {Keys: keys, ConsistentRead: aws.Bool(true)},
+		}})
+		if err != nil {
+			return known, fmt.Errorf("reading the records of %d instances from table %s: %w", len(ids), l.table, err)
+		}
+		unknown := map[string]bool{}
+		for _, key := range out.UnprocessedKeys[l.table].Keys {
+			unknown[idOf(key)] = true
+		}
+		for _, fields := range out.Responses[l.table] {
+			id := idOf(fields)
+			var r Record
+			if attributevalue.UnmarshalMap(fields, &r) != nil {
+				unknown[id] = true
+				continue
+			}
+			known[id] = &r
+		}
+		for _, id := range ids {
+			if !unknown[id] && known[id] == nil {
+				known[id] = nil
+			}
+		}
+	}
+	return known, nil
+}
+
+// idOf returns the instance of a record's item or key; empty for another item.
+func idOf(fields map[string]types.AttributeValue) string {
+	key, _ := fields[keyAttribute].(*types.AttributeValueMemberS)
+	if key == nil {
+		return ""
+	}
+	id, _ := SplitRecordKey(key.Value)
+	return id
 }
 
 // Holder returns the claim on a name, or nil if no instance holds it.

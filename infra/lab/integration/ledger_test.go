@@ -212,6 +212,33 @@ func TestMemoryLedger_AnswersLikeDynamoDB(t *testing.T) {
 	}
 }
 
+func TestRecords_AreReadAtOnce(t *testing.T) {
+	l := table(time.Now)
+	var ids []string
+	for n := range 120 { // more than one call takes
+		ids = append(ids, fmt.Sprintf("i-%017x", rand.Uint64()>>4))
+		if n%3 == 0 {
+			continue // no record
+		}
+		if _, err := l.Put(t.Context(), ledger.Write{New: record(ids[n], "")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := l.GetSome(t.Context(), ids)
+	if err != nil || len(got) != len(ids) {
+		t.Fatalf("want an answer for each of %d instances, got %d, %v", len(ids), len(got), err)
+	}
+	for n, id := range ids {
+		want, err := l.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := got[id]; (n%3 == 0) != (want == nil) || (r == nil) != (want == nil) || r != nil && (r.InstanceID != id || r.Version != want.Version || r.WriteID != want.WriteID) {
+			t.Errorf("instance %d: want the same as by itself, %+v, got %+v", n, want, r)
+		}
+	}
+}
+
 func TestWaiting_EqualsItsModel(t *testing.T) {
 	actual, model := table(time.Now), ledgertest.Client{Table: ledgertest.New(), Now: time.Now}
 	holder := fmt.Sprintf("i-%017x", rand.Uint64()>>4)

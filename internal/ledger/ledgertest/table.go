@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -50,6 +51,22 @@ func (c Client) Get(_ context.Context, instanceID string) (out *ledger.Record, e
 		if r, ok := c.Records[instanceID]; ok {
 			r.Objects = slices.Clone(r.Objects)
 			out = &r
+		}
+		return nil
+	})
+	return out, err
+}
+
+// GetSome returns the records of instances; nil for an instance that has none.
+func (c Client) GetSome(_ context.Context, instanceIDs []string) (out map[string]*ledger.Record, err error) {
+	out = map[string]*ledger.Record{}
+	err = c.do("get some", strings.Join(instanceIDs, ","), func() error {
+		for _, id := range instanceIDs {
+			out[id] = nil
+			if r, ok := c.Records[id]; ok {
+				r.Objects = slices.Clone(r.Objects)
+				out[id] = &r
+			}
 		}
 		return nil
 	})
