@@ -96,7 +96,7 @@ func stateOf(s instance.Sighting) facts.State {
 // removeHolder removes a holder's grant and adds it to the removed holders. It does not wait for the part of the removal
 // that a later run finishes: the names are free.
 func (w *work) removeHolder(ctx context.Context, ref facts.Ref, record *ledger.Record) error {
-	done, err := w.remove(ctx, removal{old: record, next: *record})
+	done, err := w.remove(ctx, removal{batch: w.batch, old: record, next: *record})
 	removed := RemovedHolder{Ref: ref, Outcome: done, Unfinished: errors.Is(err, ErrUnfinished)}
 	switch {
 	case removed.Unfinished && done.Action != Deprovisioned:

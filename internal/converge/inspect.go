@@ -13,21 +13,21 @@ import (
 
 // inspect reads the objects at the paths of a grant, and refuses those that are not this deployment's. It returns the
 // objects that exist, by path.
-func (c *Converger) inspect(ctx context.Context, g *grant.Grant, old *ledger.Record) (found map[string]map[string]any, err error) {
+func (c *Converger) inspect(ctx context.Context, req Request, g *grant.Grant, old *ledger.Record) (found map[string]map[string]any, err error) {
 	err = c.again(ctx, old, func() error {
-		found, err = c.inspectOnce(ctx, g, old)
+		found, err = c.inspectOnce(ctx, req, g, old)
 		return err
 	})
 	return found, err
 }
 
-func (c *Converger) inspectOnce(ctx context.Context, g *grant.Grant, old *ledger.Record) (map[string]map[string]any, error) {
+func (c *Converger) inspectOnce(ctx context.Context, req Request, g *grant.Grant, old *ledger.Record) (map[string]map[string]any, error) {
 	all := g.All()
 	objects := make([]ownership.Object, len(all))
 	for i, o := range all {
 		objects[i] = ownership.Object{Kind: o.Kind, Path: o.Path}
 	}
-	if err := c.readAll(ctx, objects); err != nil {
+	if err := c.readGrant(ctx, req, old, objects); err != nil {
 		return nil, err
 	}
 	evidence := ownership.OfGrant(c.instance(g.InstanceID), old, objects)
@@ -60,12 +60,19 @@ func (c *Converger) inspectOnce(ctx context.Context, g *grant.Grant, old *ledger
 
 // readAll fills in the data of objects.
 func (c *Converger) readAll(ctx context.Context, objects []ownership.Object) error {
+	return forEach(ctx, objects, c.read)
+}
+
+func (c *Converger) read(ctx context.Context, o *ownership.Object) (err error) {
+	o.Data, err = c.Vault.Read(ctx, o.Path)
+	return err
+}
+
+// forEach calls do for all objects at once. It returns the first error, which cancels the others.
+func forEach(ctx context.Context, objects []ownership.Object, do func(context.Context, *ownership.Object) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range objects {
-		group.Go(func() (err error) {
-			objects[i].Data, err = c.Vault.Read(ctx, objects[i].Path)
-			return err
-		})
+		group.Go(func() error { return do(ctx, &objects[i]) })
 	}
 	return group.Wait()
 }

@@ -35,9 +35,9 @@ func (c *Converger) again(ctx context.Context, r *ledger.Record, judge func() er
 	return err
 }
 
-// begin returns a run on an instance whose record is old; nil if there is none.
-func (c *Converger) begin(old *ledger.Record) *work {
-	return &work{Converger: c, owner: c.NewOwner(), old: old, mayLag: MayLag(old, c.Now())}
+// begin returns a run of a batch on an instance whose record is old; nil if there is none.
+func (c *Converger) begin(batch *Batch, old *ledger.Record) *work {
+	return &work{Converger: c, batch: batch, owner: c.NewOwner(), old: old, mayLag: MayLag(old, c.Now())}
 }
 
 // look calls look, and again while a lagging read may explain that it returns false. It reports whether look returned true.

@@ -19,6 +19,8 @@ type work struct {
 	old    *ledger.Record // as read before the run; nil if there was none
 	// mayLag is MayLag of old.
 	mayLag bool
+	// batch is Request.Batch.
+	batch *Batch
 	// awaitNames is Request.AwaitNames.
 	awaitNames time.Time
 	// removedHolders are the instances whose grants this run removed to free a name.

@@ -24,7 +24,7 @@ func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error
 	if len(next.Objects) == 0 && old == nil {
 		return c.writeTombstone(ctx, old, next)
 	}
-	return c.remove(ctx, removal{old: old, next: next})
+	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next})
 }
 
 // removeLeaving removes the grant of an instance that EC2 shows as alive and Auto Scaling as terminating. Its first write
@@ -51,7 +51,7 @@ func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Inst
 	if len(next.Objects) == 0 && needsMark {
 		return c.writeTombstone(ctx, old, next)
 	}
-	return c.remove(ctx, removal{old: old, next: next}) // its names are released too: AWS says that it ends
+	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next}) // its names are released too: AWS says that it ends
 }
 
 // removeTornDown removes the grant of an instance, running or not, whose deployment is torn down.
@@ -88,7 +88,7 @@ func (c *Converger) removeFromLiving(ctx context.Context, req Request, keepsName
 	if err != nil {
 		return Outcome{Holds: holds(old)}, err
 	}
-	return c.remove(ctx, removal{old: old, next: next, keepsNames: keepsNames})
+	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next, keepsNames: keepsNames})
 }
 
 // recordToRemove returns the record of an ending instance; nil if there is none. It refuses a request from another place

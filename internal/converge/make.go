@@ -21,7 +21,7 @@ func (c *Converger) make(ctx context.Context, req Request, f facts.Instance) (Ou
 	next, reason := s.decide(c.Now())
 	if next == stepReadRecord {
 		var err error
-		if s.record, err = c.Ledger.Get(ctx, f.ID); err != nil {
+		if s.record, err = c.recordOf(ctx, req); err != nil {
 			return Outcome{}, err
 		}
 		s.hasRead = true
@@ -51,7 +51,7 @@ func (c *Converger) make(ctx context.Context, req Request, f facts.Instance) (Ou
 // has a record: it is unknown whether any other instance belongs to this deployment. A removal that broke off goes on, since it does
 // not depend on the role.
 func (c *Converger) keepWithoutRole(ctx context.Context, req Request, s instance.Sighting) (Outcome, error) {
-	old, err := c.Ledger.Get(ctx, req.ID)
+	old, err := c.recordOf(ctx, req)
 	switch {
 	case err != nil:
 		return Outcome{}, err
@@ -88,7 +88,7 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 	case changed:
 		return c.make(ctx, s.request, f) // as an instance of the other role
 	}
-	found, err := c.inspect(ctx, s.grant, s.record)
+	found, err := c.inspect(ctx, s.request, s.grant, s.record)
 	if err != nil {
 		return c.refuse(ctx, s.record, f, err)
 	}
@@ -114,7 +114,7 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 	if isTornDown, err := c.checkMayGrant(ctx, f); isTornDown || err != nil {
 		return Outcome{Action: TornDown, Profile: s.profile.Name}, err
 	}
-	w := c.begin(s.record)
+	w := c.begin(s.request.Batch, s.record)
 	w.awaitNames = s.request.AwaitNames
 	done, err := w.grant(ctx, intent{request: s.request, facts: f, grant: s.grant, untracked: untracked, certificateTTL: ttl}, s.record, found)
 	done.RemovedHolders = w.removedHolders

@@ -22,8 +22,9 @@ const (
 
 // removal is the grant of one instance to remove.
 type removal struct {
-	old  *ledger.Record // as read; nil if there is none
-	next ledger.Record  // the same with every object to remove
+	batch *Batch         // of the request
+	old   *ledger.Record // as read; nil if there is none
+	next  ledger.Record  // the same with every object to remove
 	// keepsNames holds the names until the last certificate with them has ended: the instance goes on running.
 	keepsNames bool
 }
@@ -43,7 +44,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	if quiet != nil && c.Now().Before(*quiet) {
 		return Outcome{}, unfinished(next.InstanceID, *quiet)
 	}
-	w := c.begin(r.old)
+	w := c.begin(r.batch, r.old)
 	if next.State != ledger.Deprovisioning && next.UncutUntil != nil && !c.Now().Before(*next.UncutUntil) {
 		next.UncutUntil = nil // of an earlier auth role, whose tokens have expired
 	}

@@ -31,6 +31,8 @@ type Request struct {
 	// Untracked are paths in Vault that bear the instance's name and that no record names. Those that the marker or the ledger
 	// shows to be this deployment's are added to the record and removed.
 	Untracked []string
+	// Batch is what the request shares with the others of its batch; nil for a request alone.
+	Batch *Batch
 }
 
 // Volume is the state of an instance's root volume in its group; empty for a request about another thing.

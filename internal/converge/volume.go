@@ -55,7 +55,7 @@ func (c *Converger) resetLogin(ctx context.Context, req Request, f facts.Instanc
 	if err := leaseError(old, now); err != nil {
 		return Outcome{}, err
 	}
-	w := c.begin(old)
+	w := c.begin(req.Batch, old)
 	next := *old
 	next.ReplacingSince = &now
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true}); err != nil {

@@ -35,7 +35,10 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 		return results
 	}
 	tasks, unconfirmed := inv.beforeConverge(ctx, latest)
-	sightings := inv.Instances.Describe(ctx, slices.Collect(maps.Keys(tasks)))
+	refs := slices.Collect(maps.Keys(tasks))
+	batch := inv.Converger.Begin(ctx, refs)
+	sightings := inv.Instances.Describe(ctx, refs)
+	batch.Expect(sightings)
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(sideBySide)
@@ -45,6 +48,7 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 			if err := unconfirmed[ref]; err != nil && s.Facts.State != facts.Terminated {
 				s.Err = err
 			}
+			t.Batch = batch
 			r := inv.converge(ctx, t, s)
 			for _, i := range of[ref] {
 				answered := inv.afterConverge(ctx, records[i].Event, r)

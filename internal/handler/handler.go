@@ -37,6 +37,8 @@ const (
 
 // Converger makes Vault and ledger agree with EC2 for one instance.
 type Converger interface {
+	// Begin returns what the requests about a batch's instances share; nil for nothing.
+	Begin(ctx context.Context, batch []facts.Ref) *converge.Batch
 	Converge(ctx context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error)
 }
 

@@ -38,6 +38,9 @@ func (o *outside) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]in
 	return map[facts.Ref]instance.Sighting{}
 }
 
+// Begin returns nothing: the requests of a batch share nothing here.
+func (o *outside) Begin(context.Context, []facts.Ref) *converge.Batch { return nil }
+
 func (o *outside) Converge(_ context.Context, req converge.Request, _ instance.Sighting) (converge.Outcome, error) {
 	o.mu.Lock()
 	o.running++

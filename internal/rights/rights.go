@@ -86,6 +86,10 @@ func (s Scope) provision() set {
 	roles := objects(grant.AuthRoleFolder(s.AuthMount), grant.KindAuthRole)
 	out.allow(roles, "create", "read", "update")
 	out.bound(roles, authRoleParameters())
+	// One list for a batch shows which paths are absent; without it each is read.
+	out.add(s.lists())
+	// The record says how the logins are named, so that the removal need not find out.
+	out.allow(grant.AuthConfigPath(s.AuthMount, "identity"), "read")
 	return out
 }
 
@@ -119,16 +123,14 @@ func (s Scope) deprovision() set {
 	return out
 }
 
-// survey returns the rights that only reconcile has: to list names, and to read the settings that the doctor checks. It may
+// survey returns the rights that only reconcile has: to list all names, and to read the settings that the doctor checks. It may
 // list the accounts that Vault can reach but not read their settings, which may hold an external ID. Listing the issuers of a
 // PKI mount needs no right: https://developer.hashicorp.com/vault/api-docs/secret/pki#list-issuers
 func (s Scope) survey() set {
-	out := set{}
-	out.allow(grant.PolicyFolder, "list")
+	out := s.lists()
 	for _, folder := range s.folders() {
 		out.allow(folder, "list")
 	}
-	out.allow(grant.AuthRoleFolder(s.AuthMount), "list")
 	out.allow(grant.AccessListFolder(s.AuthMount), "list")
 	out.allow(grant.AuthConfigPath(s.AuthMount, "sts"), "list")
 	out.allow(grant.AuthConfigPath(s.AuthMount, "certificates"), "list")
@@ -138,6 +140,17 @@ func (s Scope) survey() set {
 		out.allow(mount+"/config/acme", "read")
 	}
 	out.allow("sys/capabilities-self", "update")
+	return out
+}
+
+// lists returns the rights to list the names of the policies, PKI roles and auth roles.
+func (s Scope) lists() set {
+	out := set{}
+	out.allow(grant.PolicyFolder, "list")
+	for _, mount := range s.Profiles.PKIMounts() {
+		out.allow(grant.PKIRoleFolder(mount), "list")
+	}
+	out.allow(grant.AuthRoleFolder(s.AuthMount), "list")
 	return out
 }
 

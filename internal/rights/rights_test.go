@@ -52,9 +52,13 @@ func lines(list []rights.Right) []string {
 func TestRights_OfEachFunctionAreExact(t *testing.T) {
 	want := map[string][]string{
 		rights.Provision: {
+			"alice/pki/k8s/roles: list",
 			"alice/pki/k8s/roles/i-*: create read update delete",
 			"alice/ssh/roles/i-*: create read update delete",
+			"auth/aws/config/identity: read",
+			"auth/aws/role: list",
 			"auth/aws/role/i-*: create read update",
+			"sys/policies/acl: list",
 			"sys/policies/acl/ec2-i-*: create read update delete",
 		},
 		rights.Deprovision: {

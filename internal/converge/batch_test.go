@@ -1,0 +1,246 @@
+package converge_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
+)
+
+// fleet is a batch of instances that start.
+type fleet struct {
+	*world
+	c    *converge.Converger
+	refs []facts.Ref
+	log  bytes.Buffer
+}
+
+// newFleet returns a batch of n instances, and a converger that reads records and lists for a batch.
+func newFleet(t *testing.T, n int) *fleet {
+	t.Helper()
+	f := &fleet{world: newWorld(t)}
+	for i := range n {
+		id := fmt.Sprintf("i-0123456789abcde%02x", i)
+		f.launch(id, byte(4+i))
+		f.refs = append(f.refs, f.event(id, facts.Running).Ref)
+	}
+	client := vaulttest.Client{Vault: f.Vault, Do: f.calling("vault")}
+	f.c = f.converger(mayMake, func(o *converge.Options) {
+		o.Records = ledgertest.Client{Table: f.Table, Now: f.clock, Do: f.calling("ledger")}
+		o.Lists = &converge.Lists{List: client.List, Log: slog.New(slog.NewTextHandler(&f.log, nil)), Now: f.clock}
+	})
+	return f
+}
+
+// begin begins the batch, as a function does, and returns what EC2 shows.
+func (f *fleet) begin() (*converge.Batch, map[facts.Ref]instance.Sighting) {
+	batch := f.c.Begin(f.t.Context(), f.refs)
+	seen := f.instances().Describe(f.t.Context(), f.refs)
+	batch.Expect(seen)
+	return batch, seen
+}
+
+// converge converges instance n of the batch.
+func (f *fleet) converge(n int, batch *converge.Batch, seen map[facts.Ref]instance.Sighting) error {
+	req := f.event(f.refs[n].ID, facts.Running)
+	req.Batch = batch
+	_, err := f.c.Converge(f.t.Context(), req, seen[f.refs[n]])
+	return err
+}
+
+// mustGrant fails unless every instance of the batch gets its grant.
+func (f *fleet) mustGrant() {
+	f.t.Helper()
+	batch, seen := f.begin()
+	for n, ref := range f.refs {
+		err := f.converge(n, batch, seen)
+		if err := errors.Join(err, f.granted(ref.ID)); err != nil {
+			f.t.Fatalf("instance %d of the batch: want its grant, got %v", n, err)
+		}
+	}
+}
+
+// looks counts the reads before the first write: each instance reads its auth role back, and no other object.
+func (f *fleet) looks() int { return f.count("vault read") - len(f.refs) }
+
+func TestBatch_ReadsRecordsAndListsOnce(t *testing.T) {
+	f := newFleet(t, 20)
+	f.mustGrant()
+	if some, get, lists, looks := f.count("ledger get some"), f.count("ledger get "+f.refs[0].ID), f.count("vault list"), f.looks(); some != 1 || get != 0 || lists != 3 || looks != 0 {
+		t.Errorf("20 starts: want one read of all records and one list of the policies, PKI roles and auth roles each, got %d reads of all, %d of one, %d lists and %d reads of absent paths", some, get, lists, looks)
+	}
+}
+
+// A record that another run wrote since it was read for the batch must not be overwritten, nor an object be written by it.
+func TestBatch_ChangedRecordStopsTheRun(t *testing.T) {
+	f := newFleet(t, 2)
+	batch, seen := f.begin()
+	other, otherSeen := f.begin()
+	if err := f.converge(0, other, otherSeen); err != nil {
+		t.Fatal(err)
+	}
+	f.calls = nil
+	if err := f.converge(0, batch, seen); fault.KindOf(err) != fault.Retry || f.count("vault write") > 0 {
+		t.Fatalf("the record changed after the batch was read: want another try and no write to Vault, got %v, %v", err, f.calls)
+	}
+	if err := f.converge(0, batch, seen); err != nil || f.count("ledger get "+f.refs[0].ID) != 1 {
+		t.Errorf("want the next try to read the record again, got %v, %v", err, f.calls)
+	}
+}
+
+func TestBatch_UnknownRecordsAreReadAlone(t *testing.T) {
+	for name, change := range map[string]struct {
+		fails bool
+		waits time.Duration
+	}{
+		"the read fails":  {fails: true},
+		"the read is old": {waits: converge.MaxFactsAge + time.Second},
+	} {
+		f := newFleet(t, 2)
+		if change.fails {
+			f.failAt("ledger get some", errors.New("throttled"))
+		}
+		batch, _ := f.begin()
+		f.pass(change.waits)
+		if err := f.converge(1, batch, f.instances().Describe(t.Context(), f.refs)); err != nil || f.count("ledger get "+f.refs[1].ID) != 1 {
+			t.Errorf("%s: want the instance to read its own record and get its grant, got %v, %v", name, err, f.calls)
+		}
+	}
+}
+
+// Vault holds policies and auth roles by names in lower case.
+func TestLists_ForeignObjectIsFoundAndKept(t *testing.T) {
+	granted := newFleet(t, 1)
+	granted.mustGrant()
+	for path := range granted.Objects {
+		f := newFleet(t, 20)
+		f.Objects[path] = map[string]any{"policy": "# by hand"}
+		batch, seen := f.begin()
+		if err := f.converge(0, batch, seen); fault.KindOf(err) != fault.Conflict || len(f.Objects) != 1 || f.count("vault list") != 3 {
+			t.Errorf("%s exists and is foreign: want a conflict, no write and three lists, got %v, %d objects, %d lists", path, err, len(f.Objects), f.count("vault list"))
+		}
+		if err := f.converge(1, batch, seen); err != nil {
+			t.Errorf("%s exists: want the other instances of the batch granted, got %v", path, err)
+		}
+	}
+}
+
+// A list shows what was absent when it was asked for, and not later.
+func TestLists_AreTrustedForTwoSeconds(t *testing.T) {
+	f := newFleet(t, 20)
+	batch, seen := f.begin()
+	if err := f.converge(0, batch, seen); err != nil {
+		t.Fatal(err)
+	}
+	f.pass(2100 * time.Millisecond)
+	f.Objects["auth/aws/role/"+f.refs[1].ID] = map[string]any{"auth_type": "ec2"} // since the list
+	if err := f.converge(1, batch, seen); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("an auth role was made after the list: want a conflict, got %v", err)
+	}
+	// A list that takes long is old when it is there.
+	f = newFleet(t, 20)
+	batch, seen = f.begin()
+	slow := f.c.Lists.List
+	f.c.Lists.List = func(ctx context.Context, folder string) ([]string, error) {
+		names, err := slow(ctx, folder)
+		f.pass(2100 * time.Millisecond)
+		f.Objects["auth/aws/role/"+f.refs[1].ID] = map[string]any{"auth_type": "ec2"}
+		return names, err
+	}
+	if err := f.converge(1, batch, seen); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("an auth role was made while Vault listed: want a conflict, got %v", err)
+	}
+}
+
+func TestLists_OnlyWhereTheyPay(t *testing.T) {
+	few := newFleet(t, 3)
+	few.mustGrant()
+	if lists, looks := few.count("vault list"), few.looks(); lists != 0 || looks != 3*4 {
+		t.Errorf("3 starts: want each path read, got %d lists and %d reads", lists, looks)
+	}
+	long := newFleet(t, 20)
+	for i := range 20 * 350 {
+		long.Objects[fmt.Sprintf("sys/policies/acl/other-%d", i)] = map[string]any{"policy": ""}
+	}
+	long.mustGrant()
+	long.pass(3 * time.Second)
+	long.calls = nil
+	for i := range long.refs {
+		id := fmt.Sprintf("i-0123456789abcdf%02x", i)
+		long.launch(id, byte(104+i))
+		long.refs[i].ID = id
+	}
+	long.mustGrant()
+	if lists, policies := long.count("vault list"), long.count("vault read sys/policies/acl"); lists != 2 || policies != 20 {
+		t.Errorf("20 starts beside 7000 policies: want the two short folders listed and each policy read, got %d lists and %d reads of policies", lists, policies)
+	}
+}
+
+func TestLists_FailureReadsEachPath(t *testing.T) {
+	f := newFleet(t, 20)
+	f.failAt("vault list", fault.Refusef("permission denied"))
+	f.mustGrant()
+	if lists, looks := f.count("vault list"), f.looks(); lists != 3 || looks != 20*4 {
+		t.Errorf("a token without the right to list: want one try for each folder and each path read, got %d lists and %d reads", lists, looks)
+	}
+	if n := strings.Count(f.log.String(), "could not be listed"); n != 3 {
+		t.Errorf("want one line for each folder, got %d:\n%s", n, f.log.String())
+	}
+}
+
+// The objects of an earlier grant may be there although a list does not show them: each is read.
+func TestLists_AreNotUsedForALaterGrant(t *testing.T) {
+	f := newFleet(t, 20)
+	f.mustGrant()
+	f.calls = nil
+	for _, ref := range f.refs {
+		f.show(ref.ID, addAddress)
+	}
+	batch, seen := f.begin()
+	for n := range f.refs {
+		if err := f.converge(n, batch, seen); err != nil && !strings.Contains(err.Error(), "holds it") {
+			t.Fatal(err)
+		}
+	}
+	if lists := f.count("vault list"); lists != 0 {
+		t.Errorf("changed grants: want each object read and no list, got %d lists", lists)
+	}
+}
+
+// Settings that changed between two batches are seen: they say which tokens a removal can find.
+func TestBatch_ReadsTheAuthMountOnce(t *testing.T) {
+	f := newFleet(t, 3)
+	f.mustGrant()
+	f.c, f.calls = f.converger(mayRemove), nil
+	for _, ref := range f.refs {
+		f.show(ref.ID, func(i *facts.Instance) { i.State = facts.Terminated })
+	}
+	f.EC2Alias = "instance_id"
+	batch, seen := f.begin()
+	for n, ref := range f.refs {
+		if n == 2 {
+			f.EC2Alias = "image_id"
+			batch, seen = f.begin()
+		}
+		req := f.event(ref.ID, facts.Terminated)
+		req.Batch = batch
+		_, err := f.c.Converge(t.Context(), req, seen[ref])
+		if isConflict := fault.KindOf(err) == fault.Conflict; (n == 2) != isConflict || (n < 2 && err != nil) {
+			t.Errorf("end %d: want a conflict only where the setting hides the tokens, got %v", n, err)
+		}
+	}
+	if n := f.count("vault mount"); n != 2 {
+		t.Errorf("want the auth mount read once for each of two batches, got %d", n)
+	}
+}
