@@ -100,10 +100,11 @@ func (d *demo) calls(ctx context.Context, since time.Time) error {
 			teardownReads++
 		}
 	}
-	reads, intents, puts := ledger.Count("dynamodb", "GetItem")-teardownReads, ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
-	d.expect(reads == n && intents == n && puts == n && len(ledger.Calls()) == 3*n+teardownReads && teardownReads <= len(d.world.Pollers[provision].Batches()),
-		"for each instance one read of the ledger, one write of the intent with its claim, and one of the active record",
-		fmt.Sprintf("%d, %d and %d for %d instances", reads, intents, puts, n))
+	batches := len(d.world.Pollers[provision].Batches())
+	reads, intents, puts := ledger.Count("dynamodb", "BatchGetItem"), ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
+	d.expect(reads == batches && intents == n && puts == n && len(ledger.Calls()) == reads+2*n+teardownReads && teardownReads <= batches,
+		"for each batch one read of the ledger; for each instance one write of the intent with its claim, and one of the active record",
+		fmt.Sprintf("%d for %d batches, %d and %d for %d instances", reads, batches, intents, puts, n))
 	requests, err := d.world.VaultRequests(since)
 	if err != nil {
 		return err

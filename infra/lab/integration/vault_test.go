@@ -64,7 +64,8 @@ func TestFunctionPolicies_ReachOnlyTheirNames(t *testing.T) {
 			{remove, "auth/aws/role/i-0123456789abcdef0"}, {write, "identity/lookup/entity"}, {remove, "identity/entity/id/x"},
 			{remove, "auth/aws/identity-accesslist/i-0123456789abcdef0"}, {write, "alice_cluster/pki/k8s/issue/i-0123456789abcdef0-kubelet"},
 			{write, "alice_cluster/pki/k8s/roles/any"}, {write, "alice_cluster/pki/k8s/sign-verbatim"}, {read, "sys/mounts"}, {read, "sys/auth"},
-			{list, "sys/policies/acl"}, {write, "auth/token/create"}, {write, "sys/leases/revoke-prefix/alice_cluster"},
+			{list, "auth/aws/identity-accesslist"}, {list, "identity/entity-alias/id"}, {write, "auth/aws/config/identity"},
+			{write, "auth/token/create"}, {write, "sys/leases/revoke-prefix/alice_cluster"},
 		}},
 		"deprovision": {deprovision, [][2]string{
 			{write, "sys/policies/acl/ec2-i-0123456789abcdef0-node"}, {write, "auth/aws/role/i-0123456789abcdef0"},

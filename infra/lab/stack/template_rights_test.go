@@ -13,8 +13,9 @@ import (
 
 // operations are the IAM actions of the product's calls, by the SDK's name of the call.
 var operations = map[string][]string{
-	"dynamodb.GetItem": {"dynamodb:GetItem"},
-	"dynamodb.PutItem": {"dynamodb:PutItem"},
+	"dynamodb.BatchGetItem": {"dynamodb:BatchGetItem"},
+	"dynamodb.GetItem":      {"dynamodb:GetItem"},
+	"dynamodb.PutItem":      {"dynamodb:PutItem"},
 	// A transaction needs the permission for each of its parts.
 	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
 	"dynamodb.TransactWriteItems":                {"dynamodb:PutItem", "dynamodb:DeleteItem"},
@@ -133,6 +134,9 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 			default:
 				want = append(want, answers...)
 			}
+			if function == "Provision" {
+				want = append(want, "dynamodb:BatchGetItem")
+			}
 			want = append(want, "ec2:CreateTags")
 			if name == "bare" {
 				want = slices.DeleteFunc(want, func(a string) bool {
@@ -164,9 +168,10 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 // ledgerKeys are the ledger's keys on which each function may use each action; * ends a prefix.
 var ledgerKeys = map[string]map[string][]string{
 	"Provision": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
-		"dynamodb:PutItem":    {"instance#*", "claim#*", "waiting#*"},
-		"dynamodb:DeleteItem": {"claim#*"}, // a record is never deleted: its tombstone expires
+		"dynamodb:BatchGetItem": {"instance#*"},
+		"dynamodb:GetItem":      {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:PutItem":      {"instance#*", "claim#*", "waiting#*"},
+		"dynamodb:DeleteItem":   {"claim#*"}, // a record is never deleted: its tombstone expires
 	},
 	"Deprovision": {
 		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},

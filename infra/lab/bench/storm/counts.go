@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
@@ -29,28 +30,36 @@ func (c calls) toLedger() int { return c.ledgerReads + c.batchReads + c.puts + c
 type design struct {
 	each    calls // for each instance
 	batch   calls // at most, for each batch
+	moment  calls // at most, for each batch, and again each two seconds of it
 	sandbox calls // at most, for each sandbox
 }
 
 // designs returns the calls of the functions as they are designed.
 func designs() (start, startAlone, repetition, end design) {
-	// A sandbox reads every ten seconds whether the deployment is torn down, and every ten minutes a PKI mount's mark.
-	sandbox := calls{ledgerReads: 3, reads: 1}
-	// A batch may list the folders of its objects, and read its records at once.
-	batch := calls{lists: objects, batchReads: 1}
+	// A sandbox reads every ten seconds whether the deployment is torn down, and every ten minutes a PKI mount's mark and the auth
+	// mount's alias settings.
+	sandbox := calls{ledgerReads: 3, reads: 2}
+	batch := calls{batchReads: 1} // the records
 	start = design{batch: batch, sandbox: sandbox, each: calls{
-		// Each path once before its first write, and the auth role after it: the others' answers prove what is stored.
-		reads: objects + 1, writes: objects, ledgerReads: 1, puts: 1, transactions: 1,
+		// The auth role after its write: the others' answers prove what is stored.
+		reads: 1, writes: objects, puts: 1, transactions: 1,
+	}, moment: calls{
+		// The policies, the roles of one PKI mount and the auth roles show that nothing is at the paths.
+		lists: 3,
 	}}
-	startAlone = design{sandbox: sandbox, each: start.each}
-	repetition = design{batch: calls{batchReads: 1}, sandbox: sandbox, each: calls{ledgerReads: 1}}
-	end = design{batch: batch, sandbox: sandbox, each: calls{
-		// The policy and the auth role before their deletion, the mount's accessor and alias settings before the cuts.
-		reads: 4,
-		// The objects, the access list entry, and the alias look-ups: two for the first cut, one for the second.
-		writes: objects + 1 + 3,
+	startAlone = design{batch: batch, sandbox: sandbox, each: start.each}
+	startAlone.each.reads += objects // each path before its first write
+	repetition = design{batch: batch, sandbox: sandbox}
+	end = design{sandbox: sandbox, each: calls{
+		// The policy before its deletion.
+		reads: 1,
+		// The objects, the access list entry, and an alias look-up for each of two cuts.
+		writes: objects + 1 + 2,
 		// The second read is for the instances that wait for a name of the ending one.
 		ledgerReads: 2, puts: 1, transactions: 1,
+	}, moment: calls{
+		// The auth mount's accessor and alias settings before the cuts.
+		reads: 2,
 	}}
 	return start, startAlone, repetition, end
 }
@@ -129,13 +138,14 @@ func (r *Rig) Counts(ctx context.Context, n int) (all []Count, result report.Cal
 type counted struct {
 	calls
 	describes, batches, troubles int
+	seconds                      int // begun
 }
 
 // counted drains a storm and counts its calls.
 func (w *way) counted(ctx context.Context, function, state string, instances []fleet.Instance) (counted, error) {
 	w.Reset()
 	s, err := w.drain(ctx, function, state, instances)
-	c := counted{describes: s.describes, batches: s.batches}
+	c := counted{describes: s.describes, batches: s.batches, seconds: int(s.took/time.Second) + 1}
 	for _, t := range []*tap.Tap{w.Taps.Vault, w.Taps.Dynamo} {
 		for _, call := range t.Calls() {
 			if err := c.add(call); err != nil {
@@ -172,6 +182,7 @@ func (c *counted) add(call tap.Call) error {
 }
 
 func (d design) beside(c counted, prefix string, n, sandboxes int) []Count {
+	moments := c.batches + sandboxes*c.seconds/2
 	all := []Count{
 		{What: "DescribeInstances", Seen: c.describes, Least: 1, Most: (n + 49) / 50},
 		{What: "calls refused or failed (429, 5xx)", Seen: c.troubles},
@@ -192,7 +203,7 @@ func (d design) beside(c counted, prefix string, n, sandboxes int) []Count {
 	} {
 		all = append(all, Count{
 			What: k.what, Seen: k.of(c.calls), Least: n * k.of(d.each),
-			Most: n*k.of(d.each) + c.batches*k.of(d.batch) + sandboxes*k.of(d.sandbox),
+			Most: n*k.of(d.each) + c.batches*k.of(d.batch) + moments*k.of(d.moment) + sandboxes*k.of(d.sandbox),
 		})
 	}
 	for i := range all {
