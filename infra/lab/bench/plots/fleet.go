@@ -25,7 +25,7 @@ func fleet(r report.Results) (*plot.Plot, error) {
 		of    func(report.Fleet) float64
 	}{
 		{"a full comparison", blue(), draw.CircleGlyph{}, func(f report.Fleet) float64 { return f.Ours }},
-		{"raw reads of the same objects", orange(), draw.SquareGlyph{}, func(f report.Fleet) float64 { return f.Raw }},
+		{"raw reads of the same objects", orange(), draw.BoxGlyph{}, func(f report.Fleet) float64 { return f.Raw }},
 	} {
 		points := make(plotter.XYs, len(r.Fleets))
 		for i, f := range r.Fleets {

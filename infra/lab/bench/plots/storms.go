@@ -68,7 +68,7 @@ func throughput(r report.Results, what string, of func(report.Storm) report.Wave
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
 	p.Y.Tick.Marker = round{}
-	p.Y.Max *= 1.05
+	p.Y.Max *= 1.3 // room for the legend above the bars
 	p.Legend.Top, p.Legend.XOffs = true, 9*vg.Centimeter
 	return p, nil
 }

@@ -29,7 +29,8 @@ type step struct {
 	status                        int
 }
 
-// slow is the delay of each recorded call, which makes concurrent calls overlap.
+// slow is the delay of each call recorded for one instance, which makes concurrent calls overlap. A batch is recorded at full
+// speed: it makes some shared calls again after two seconds.
 const slow = 40 * time.Millisecond
 
 // recorded is a step with the time at which the function made it.
@@ -38,12 +39,12 @@ type recorded struct {
 	start, end time.Time
 }
 
-// record invokes a function for a batch of instances and returns its calls in the order of their start.
-func (w *way) record(ctx context.Context, function, state string, instances ...fleet.Instance) ([]recorded, error) {
+// record invokes a function for a batch of instances, each call delayed, and returns its calls in the order of their start.
+func (w *way) record(ctx context.Context, function, state string, delay time.Duration, instances ...fleet.Instance) ([]recorded, error) {
 	taps := []*tap.Tap{w.Taps.Vault, w.Taps.Dynamo, w.cloud}
 	for _, t := range taps {
 		t.Reset()
-		t.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: slow} })
+		t.SetFault(func(tap.Call) *tap.Fault { return &tap.Fault{Delay: delay} })
 		defer t.SetFault(nil)
 	}
 	fault := func(err error) error {

@@ -36,11 +36,11 @@ func (r *Rig) Record(ctx context.Context) (all recipes, err error) {
 		if err := invoke(ctx, w.Functions[part.function], event(both[0], part.state)); err != nil {
 			return all, err
 		}
-		alone, err := w.record(ctx, part.function, part.state, both[1])
+		alone, err := w.record(ctx, part.function, part.state, slow, both[1])
 		if err != nil {
 			return all, err
 		}
-		together, err := w.record(ctx, part.function, part.state, batch...)
+		together, err := w.record(ctx, part.function, part.state, 0, batch...)
 		if err != nil {
 			return all, err
 		}

@@ -44,9 +44,13 @@ func (p pages) draw(r report.Results, out io.Writer) error {
 	if r.Comparison != "" {
 		fmt.Fprintf(&all, "\n### Comparing a fleet\n\n```text\n%s\n```\n", strings.TrimSpace(r.Comparison))
 	}
+	for i, path := range written {
+		if short, err := filepath.Rel(p.root, path); err == nil {
+			written[i] = short
+		}
+	}
 	for page, text := range map[string][]byte{"BENCHMARKS.md": aims.Bytes(), filepath.Join("docs", "benchmark-method.md"): all.Bytes()} {
-		page = filepath.Join(p.root, page)
-		if err := report.Replace(page, text); err != nil {
+		if err := report.Replace(filepath.Join(p.root, page), text); err != nil {
 			return err
 		}
 		written = append(written, page)
