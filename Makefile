@@ -38,7 +38,7 @@ BAO_AWS_PLUGIN :=
 export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench race demo lab reconcile teardown doctor render golden fuzz deploy package clean
+.PHONY: help build build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,8 +82,11 @@ validate: ## check everything that is deployed, without an account: cfn-lint, th
 soak: build ## run a fleet that comes and goes under faults (FOR=30m INSTANCES=500; CLUSTER=1: on three nodes of Vault that go down and come back); then all must agree
 	@$(RUN) ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500) $(if $(CLUSTER),-cluster)
 
-bench: build ## measure launch storms, cold starts, the comparison of a fleet and the race for the first login, as tables (FULL=true: 50,000 too; QUICK=1: only counts calls)
-	@$(RUN) ./cmd/bench $(if $(FULL),-full) $(if $(QUICK),-quick,&& $(HOST_GO) run $(BUILD_FLAGS) ./cmd/lab race)
+bench: build ## measure launch storms, cold starts, the comparison of a fleet and the race for the first login, and write the benchmarks' pages and plots (FULL=true: 50,000 and 100,000 too; QUICK=1: only counts calls)
+	@$(RUN) ./cmd/bench $(if $(FULL),-full) $(if $(QUICK),-quick,-write && $(HOST_GO) run $(BUILD_FLAGS) ./cmd/lab race)
+
+bench-plots: ## draw the plots and write the tables of the last run's results again, without measuring
+	@$(RUN) ./cmd/bench -redraw
 
 race: build ## measure how many instances log in at the first try, and how long the others wait, as a table
 	@$(RUN) ./cmd/lab race
