@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -63,17 +64,21 @@ func (s *survey) readLogin(ctx context.Context, u *subject) error {
 	return nil
 }
 
-// existing returns the rows whose objects exist: an owner may have removed an object since the list.
-func (s *survey) existing(ctx context.Context, rows []Change) ([]Change, error) {
+// existing returns the rows without those that say of an object that it should not exist, if it does not: an owner may have removed
+// it since the list. An object that was read when it was compared is not read again.
+func (s *survey) existing(ctx context.Context, u *subject, rows []Change) ([]Change, error) {
 	var out []Change
 	for _, row := range rows {
-		data, err := s.r.Vault.Read(ctx, row.Path)
-		if err != nil {
-			return nil, err
+		if row.Reason != Missing && u.contents[row.Path] == nil && slices.Contains(u.paths, row.Path) {
+			data, err := s.r.Vault.Read(ctx, row.Path)
+			if err != nil {
+				return nil, err
+			}
+			if data == nil {
+				continue
+			}
 		}
-		if data != nil {
-			out = append(out, row)
-		}
+		out = append(out, row)
 	}
 	return out, nil
 }
@@ -105,7 +110,8 @@ func (s *survey) readOne(ctx context.Context, u *subject, path string) error {
 }
 
 // confirm reads the record again, and a claim of the grant, and returns no rows if either changed since the scan: another run
-// works on the instance, or has done so.
+// works on the instance, or has done so. It leaves out the rows of listed objects that are gone. So no row rests on the age of the
+// lists or the scan, which are many minutes old at the end of a large fleet.
 func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Change, error) {
 	if len(rows) == 0 {
 		return nil, nil
@@ -114,8 +120,8 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 	if err != nil || s.isOutdated(u, current) {
 		return nil, err
 	}
-	if u.grant == nil {
-		return rows, nil
+	if rows, err = s.existing(ctx, u, rows); err != nil || u.grant == nil {
+		return rows, err
 	}
 	name, holder := u.contested, u.holder
 	if holder == "" {
@@ -123,7 +129,7 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 		if len(u.lacking) > 0 {
 			name = u.lacking[0]
 		}
-		holder = s.inventory.claims[name]
+		holder = s.inventory.holderOf(name)
 	}
 	claim, err := s.r.Ledger.Holder(ctx, name)
 	if err != nil {
@@ -139,10 +145,11 @@ func (s *survey) confirm(ctx context.Context, u *subject, rows []Change) ([]Chan
 }
 
 // isOutdated reports whether a subject was compared by another record than the current one. The scan leaves out tombstones of
-// instances without objects in Vault: such a tombstone outdates the subject only if it says that the live instance is leaving.
+// instances without objects in Vault. Of a live instance, such a tombstone outdates the subject only if it says that the instance is
+// leaving. Any other subject without a record has objects, so its tombstone was written since the scan.
 func (s *survey) isOutdated(u *subject, current *ledger.Record) bool {
 	if u.record == nil && current != nil && current.State == ledger.Deleted {
-		return s.isComparable(u.sighting) && current.Leaves(u.sighting.Facts.LaunchTime)
+		return !s.isComparable(u.sighting) || current.Leaves(u.sighting.Facts.LaunchTime)
 	}
 	var scanned, read int64
 	if u.record != nil {

@@ -11,7 +11,9 @@
 //	input.go      the input, and the cursor of a run that outlasts its invocation
 //	answer.go     the answer: rows and their counts
 //	reconcile.go  Run: a run stretch by stretch, and the parts it works with
-//	inventory.go  Vault's lists and the ledger's records of one stretch
+//	listing.go    Vault's lists
+//	inventory.go  the lists, and the ledger's records of one stretch
+//	roster.go     both in the form that takes little memory
 //	survey.go     EC2's listing, compared page by page with the inventory
 //	patience.go   the bound on an account that lists slowly
 //	contents.go   the reads of one instance, before and after its comparison

@@ -45,9 +45,9 @@ func (r *Reconciler) listAliases(ctx context.Context) ([]vault.Alias, *unlistedA
 func (l *listing) addAliases(aliases []vault.Alias) {
 	for _, a := range aliases {
 		if facts.IsInstanceID(a.Name) {
-			l.leftovers[a.Name] = append(l.leftovers[a.Name], entityPath(a.EntityID))
+			l.addLeftover(a.Name, entityPath(a.EntityID))
 		} else {
-			l.entities[a.Name] = entityPath(a.EntityID)
+			l.entities[a.Name] = a.EntityID
 		}
 	}
 }
@@ -57,7 +57,7 @@ func entityPath(id string) string { return "identity/entity/id/" + id }
 // leftoversOf returns the paths of the entities and accesslist entries that an instance's logins left. It asks Vault about the
 // entities if they could not be listed. record is nil if there is none.
 func (r *Reconciler) leftoversOf(ctx context.Context, held *inventory, id string, record *ledger.Record) ([]string, error) {
-	paths := slices.Clone(held.leftovers[id])
+	paths := slices.Clone(held.leftovers(id))
 	if held.unaliased == nil {
 		return paths, nil
 	}

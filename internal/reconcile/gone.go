@@ -81,7 +81,7 @@ func (r *Reconciler) goneStretch(ctx context.Context, inv *invocation, in Input,
 		a.block("nothing is removed: " + err.Error())
 		return at, false
 	}
-	a.Scanned = Scanned{Records: len(held.recorded), Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
+	a.Scanned = Scanned{Records: held.recorded, Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
 	if n := len(w.places); in.Mode == Correct && n > w.gone.AtMost {
 		a.block(fmt.Sprintf("nothing is removed: %d instances are recorded there, more than the %d of atMost: compare with mode %s first", n, w.gone.AtMost, Detect))
 		return at, false
@@ -121,15 +121,15 @@ type word struct {
 // choose sets places.
 func (w *word) choose(ctx context.Context) error {
 	w.places, w.objections = map[string]facts.Place{}, map[string]string{}
-	for id, p := range w.held.recorded {
-		if slices.Contains(w.gone.Accounts, p.Account) || slices.Contains(w.gone.InstanceIDs, id) {
-			w.places[id] = p
+	for id, e := range w.held.entries {
+		if e.place != nil && (slices.Contains(w.gone.Accounts, e.place.Account) || slices.Contains(w.gone.InstanceIDs, id)) {
+			w.places[id] = *e.place
 		}
 	}
 	s := &survey{r: w.r, inventory: w.held}
 	for _, id := range w.gone.InstanceIDs {
-		record := w.held.records[id]
-		isKnown := record != nil || len(w.held.paths[id])+len(w.held.leftovers[id]) > 0
+		record := w.held.recordOf(id)
+		isKnown := record != nil || !w.held.isUnlisted(id)
 		if _, recorded := w.places[id]; recorded || !isKnown {
 			continue
 		}
@@ -197,7 +197,7 @@ const askedAtOnce = 1000
 // if it is unknown.
 func (w *word) objectionTo(ref facts.Ref, s instance.Sighting, own string) string {
 	isEnded := s.Facts.State == facts.Terminated || s.Facts.State == facts.ShuttingDown
-	record := w.held.records[ref.ID]
+	record := w.held.recordOf(ref.ID)
 	switch {
 	case s.Found && !isEnded:
 		return fmt.Sprintf("instance %s is not gone: EC2 shows it as %s", ref.ID, s.Facts.State)
@@ -241,7 +241,7 @@ func (w *word) rowsOf(ctx context.Context, inv *invocation, mode Mode, ids []str
 	errs := make([]error, len(ids))
 	var removals errgroup.Group
 	for i, id := range ids {
-		s := &subject{id: id, record: w.held.records[id], place: w.places[id]}
+		s := &subject{id: id, record: w.held.recordOf(id), place: w.places[id]}
 		state := "no record"
 		if s.record != nil {
 			state = string(s.record.State)

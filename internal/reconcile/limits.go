@@ -226,7 +226,10 @@ func join(reasons []string) string {
 func (s *survey) limitsOf(in Input, inv *invocation) limits {
 	l := limits{
 		instanceIDs: in.InstanceIDs, profile: in.Profile, adopt: s.r.Adopt, force: in.Force, now: s.r.Now(),
-		mayExist: s.mayExist, placeOf: func(id string) facts.Place { return s.inventory.recorded[id] }, unseenFolder: s.inventory.unseenFolder,
+		mayExist: s.mayExist, placeOf: func(id string) facts.Place {
+			p, _ := s.inventory.recordedAt(id)
+			return p
+		}, unseenFolder: s.inventory.unseenFolder,
 		failed: map[facts.Place]string{}, empty: map[facts.Place]string{}, unlisted: map[string]string{}, idle: map[string]bool{},
 		fleetCounts: fleetCounts{recorded: maps.Clone(inv.removed), removed: inv.removed, limit: s.r.DeleteLimit},
 	}
@@ -282,10 +285,13 @@ func (held *inventory) folderTrouble(folder string, err error) PlaceTrouble {
 // byPlace counts the recorded instances by place. removable are those without objects in a folder that could not be listed.
 func (held *inventory) byPlace() (recorded, removable map[facts.Place]int) {
 	recorded, removable = map[facts.Place]int{}, map[facts.Place]int{}
-	for id, p := range held.recorded {
-		recorded[p]++
-		if held.unseen[id] == "" {
-			removable[p]++
+	for _, e := range held.entries {
+		if e.place == nil {
+			continue
+		}
+		recorded[*e.place]++
+		if e.unseen == "" {
+			removable[*e.place]++
 		}
 	}
 	return recorded, removable
@@ -297,7 +303,7 @@ func (s *survey) mayExist(id string) bool {
 	if seen {
 		return !s.isGone(state)
 	}
-	place, recorded := s.inventory.recorded[id]
+	place, recorded := s.inventory.recordedAt(id)
 	_, asked := s.counts[place]
 	return recorded && (s.failed[place] != nil || !asked)
 }

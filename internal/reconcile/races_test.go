@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -43,6 +44,71 @@ func TestChangeBetweenLists_IsNoDrift(t *testing.T) {
 		if len(a.Drift) > 0 || a.Blocked || len(w.touched(before))+len(w.cut) > 0 {
 			t.Errorf("%s: want no row and nothing touched, touched %q, cut %q\n%s", name, w.touched(before), w.cut, answerText(a))
 		}
+	}
+}
+
+// By the time when the last instances of a large fleet are compared, the lists and the scan are minutes old. What was changed since, by
+// an event, is no drift.
+func TestOldReading_MakesNoRow(t *testing.T) {
+	for name, happens := range map[string]func(w *world) (late func()){
+		"an instance is granted": func(w *world) func() {
+			return func() { w.provision(w.launch(worker(9))) }
+		},
+		"an instance gets another address": func(w *world) func() {
+			return func() {
+				f := w.ec2[id(1)]
+				f.IPv4s = worker(77).IPv4s
+				w.provision(w.launch(f))
+				w.edit(id(1), func(r *ledger.Record) { r.Version = 2 })
+			}
+		},
+		"an instance ends and is removed": func(w *world) func() {
+			w.Add(alias(id(1)), id(1))
+			return func() {
+				delete(w.ec2, id(1))
+				w.remove(id(1))
+				delete(w.Entities, alias(id(1)))
+			}
+		},
+		"untracked objects without a record are removed": func(w *world) func() {
+			f := worker(9)
+			f.State = facts.Terminated
+			w.makeObjects(worker(9), w.realm)
+			return func() {
+				w.provision(w.launch(f))
+				w.remove(f.ID)
+			}
+		},
+		"an object of no record is deleted by its owner": func(w *world) func() {
+			path := grant.PKIRolePath("alice_cluster/pki/k8s", grant.ObjectName(id(9), "theirs"))
+			w.Objects[path] = map[string]any{}
+			return func() { delete(w.Objects, path) }
+		},
+		"a name goes to another instance": func(w *world) func() {
+			w.launchAs(1, id(9)) // waits for the name
+			return func() {
+				w.terminate(1)
+				w.remove(id(1))
+				w.provision(w.ec2[id(9)])
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 8)
+			late := happens(w)
+			var before map[string]map[string]any
+			w.before = func(kind, _ string) {
+				if kind == "list "+here.Region && before == nil {
+					w.now = w.now.Add(8 * time.Minute)
+					late()
+					before = maps.Clone(w.Objects)
+				}
+			}
+			a := w.reconcile(Input{Mode: Correct})
+			if len(a.Drift) > 0 || a.Blocked || len(w.touched(before))+len(w.cut) > 0 {
+				t.Errorf("want no row and nothing touched, touched %q, cut %q\n%s", w.touched(before), w.cut, answerText(a))
+			}
+		})
 	}
 }
 

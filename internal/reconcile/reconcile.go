@@ -110,8 +110,12 @@ const (
 	reserve = converge.Reserve + time.Second
 	// RunTime bounds an invocation without a deadline; the functions have one, Lambda's longest.
 	RunTime = 15 * time.Minute
-	// stretch is the number of recorded instances in a stretch, which are in memory at once.
-	stretch = 20_000
+	// stretch is the number of recorded instances in a stretch, which are in memory at once. A fleet that fits into one is read
+	// once in an invocation.
+	stretch = 200_000
+	// heldRows is the number of rows after which a stretch is begun again with fewer instances: rows take more memory than
+	// records.
+	heldRows = 100_000
 	// minStretch is the smallest stretch. A run that cannot compare one in an invocation is given up.
 	minStretch = 100
 )
@@ -277,8 +281,11 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 	switch {
 	case errors.Is(err, errOutOfTime) && !first:
 		return at, true // the next invocation has all its time for this stretch
-	case errors.Is(err, errOutOfTime) && at.Limit/2 >= minStretch:
-		at.Limit /= 2 // this invocation had all its time for the stretch: shorten it
+	case errors.Is(err, errOutOfTime) && held.half() >= minStretch:
+		at.Limit = held.half() // this invocation had all its time for the stretch: shorten it
+		return at, true
+	case errors.Is(err, errManyRows):
+		at.Limit = min(held.half(), max(s.compared*3/4, minStretch)) // with as many rows for each, it has less than heldRows
 		return at, true
 	case err != nil:
 		a.giveUp("the comparison was given up and nothing was repaired: " + err.Error())
@@ -291,7 +298,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 		return at, false
 	}
 	a.Scanned = Scanned{
-		Instances: len(s.states), Records: len(held.recorded),
+		Instances: len(s.states), Records: held.recorded,
 		Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles,
 	}
 	p := decide(s.changes, s.limitsOf(in, inv))
@@ -306,9 +313,9 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 		upTo, finished := r.repair(ctx, inv, p, &done)
 		if !finished {
 			more = true
-			if next.After = max(upTo, at.After); next.After == at.After {
-				next.Limit = max(at.Limit/2, minStretch)
-			}
+			next.After = max(upTo, at.After)
+			// The rest is compared again: no more of it than the repairs of an invocation keep up with.
+			next.Limit = min(at.Limit, max(2*held.recordsUpTo(next.After), held.half(), minStretch))
 			// The next stretch compares the other instances again.
 			p.changes = slices.DeleteFunc(p.changes, func(c Change) bool { return c.InstanceID > next.After })
 		}

@@ -83,8 +83,8 @@ func TestStretch_ShrinksWhenTooSlow(t *testing.T) {
 			last = a.Cursor.Limit
 		}
 	})
-	if a.Blocked || invocations < 5 || last != minStretch {
-		t.Errorf("want the first two tries given up, and the run to end with shorter stretches, got %+v after %d invocations, in stretches of %d", a, invocations, last)
+	if a.Blocked || invocations != 3 || last != 105 {
+		t.Errorf("want the first try given up, and the run to end with two stretches of half as many, got %+v after %d invocations, in stretches of %d", a, invocations, last)
 	}
 	w.tick["read"] = time.Minute
 	in := Input{Mode: Detect, Cursor: &Cursor{Limit: 150}}

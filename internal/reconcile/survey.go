@@ -30,6 +30,7 @@ const (
 var (
 	errOutOfTime = errors.New("the time of this invocation is nearly over")
 	errDown      = errors.New("too many comparisons failed in a row")
+	errManyRows  = errors.New("the stretch has more rows than are held")
 )
 
 // survey is one listing of EC2, compared page by page with an inventory.
@@ -55,6 +56,8 @@ type survey struct {
 	elsewhere map[facts.Place]int
 	// failures counts the comparisons that failed in a row, without those of unreadable folders.
 	failures int
+	// compared counts the instances that were compared.
+	compared int
 	// unreadable are the errors of the folders that could neither be listed nor read.
 	unreadable map[string]error
 }
@@ -66,7 +69,7 @@ type sighted struct {
 }
 
 // survey lists EC2 place by place, compares each page as it comes, and then the instances that EC2 did not show. With an
-// error, which wraps errOutOfTime or errDown, the result has the rows so far.
+// error, which wraps errOutOfTime, errDown or errManyRows, the result has the rows so far.
 func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
 	s := &survey{
 		r: r, inventory: held, input: in, until: inv.until, pkiMounts: r.Profiles.PKIMounts(),
@@ -121,7 +124,7 @@ func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv 
 func (s *survey) askAboutHolders(ctx context.Context) {
 	var refs []facts.Ref
 	for _, c := range s.changes {
-		place, recorded := s.inventory.recorded[c.heldBy]
+		place, recorded := s.inventory.recordedAt(c.heldBy)
 		if _, seen := s.states[c.heldBy]; c.heldBy != "" && recorded && !seen {
 			refs = append(refs, facts.Ref{ID: c.heldBy, Place: place})
 		}
@@ -151,7 +154,7 @@ func (s *survey) outOfTime(ctx context.Context) error {
 func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sighting, found chan<- sighted) error {
 	for _, i := range page {
 		id := i.Facts.ID
-		_, recorded := s.inventory.recorded[id]
+		known := s.inventory.of(id)
 		s.mu.Lock()
 		if !i.Found {
 			s.unknown = append(s.unknown, sighted{Sighting: i, place: p})
@@ -160,7 +163,7 @@ func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sig
 		}
 		s.states[id] = i.Facts.State
 		s.counts[p]++
-		if recorded && !s.inventory.inStretch(id) && s.inventory.unseen[id] == "" && s.isToRemove(i) {
+		if known.place != nil && known.unseen == "" && !s.inventory.inStretch(id) && s.isToRemove(i) {
 			s.elsewhere[p]++
 		}
 		s.mu.Unlock()
@@ -211,7 +214,7 @@ func (s *survey) compareAll(ctx context.Context, found <-chan sighted) error {
 }
 
 // addRows adds the rows of one comparison, or one failed row if it failed. It returns errDown when too many comparisons failed
-// in a row.
+// in a row, and errManyRows when there are more rows than are held and a shorter stretch would have less.
 func (s *survey) addRows(u *subject, rows []Change, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,8 +228,12 @@ func (s *survey) addRows(u *subject, rows []Change, err error) error {
 		rows = []Change{u.failedRow(err)}
 	}
 	s.changes = append(s.changes, rows...)
-	if s.failures >= maxFailures {
+	s.compared++
+	switch {
+	case s.failures >= maxFailures:
 		return fmt.Errorf("%w, the last one: %w", errDown, err)
+	case len(s.changes) > heldRows && s.inventory.half() >= minStretch:
+		return errManyRows
 	}
 	return nil
 }
@@ -260,7 +267,7 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 	u.profile, u.refusal = s.r.Profiles.Match(f)
 	if u.profile != nil && u.refusal == nil {
 		if u.grant, u.refusal = s.render(u, f); u.refusal == nil {
-			u.checkClaims(s.inventory.claims)
+			u.checkClaims(s.inventory.roster)
 		}
 	}
 	fits := u.profile != nil && u.profile.Name == s.input.Profile
@@ -312,13 +319,13 @@ func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
 // subject returns an instance as the inventory has it.
 func (s *survey) subject(id string) *subject {
 	held := s.inventory
-	return &subject{id: id, record: held.records[id], paths: held.paths[id], leftovers: held.leftovers[id], contents: map[string]map[string]any{}}
+	return &subject{id: id, record: held.recordOf(id), paths: held.paths(id), leftovers: held.leftovers(id), contents: map[string]map[string]any{}}
 }
 
 // checkClaims sets lacking, holder and contested by the claims of the ledger.
-func (s *subject) checkClaims(claims map[ledger.Name]string) {
+func (s *subject) checkClaims(claims *roster) {
 	for _, name := range ledger.NamesOf(s.grant) {
-		switch holder := claims[name]; {
+		switch holder := claims.holderOf(name); {
 		case holder == "":
 			s.lacking = append(s.lacking, name)
 		case holder != s.id && s.holder == "":

@@ -16,11 +16,11 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 	for _, p := range places {
 		complete[p] = s.failed[p] == nil
 	}
-	for id, place := range s.inventory.recorded {
+	for id, e := range s.inventory.entries {
 		_, seen := s.states[id]
-		isRemovable := !seen && complete[place] && s.inventory.unseen[id] == ""
+		isRemovable := !seen && e.place != nil && complete[*e.place] && e.unseen == ""
 		if isRemovable && !s.inventory.inStretch(id) && len(s.input.InstanceIDs) == 0 {
-			s.elsewhere[place]++
+			s.elsewhere[*e.place]++
 		}
 	}
 	ids := s.inventory.ids()
@@ -31,12 +31,12 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 	group.SetLimit(readers)
 	for _, id := range ids {
 		state, seen := s.states[id]
-		u := s.subject(id)
 		stopped := state == facts.Stopping || state == facts.Stopped
-		if seen && !s.isGone(state) && (!stopped || u.hasLiveRecord()) {
+		if seen && !s.isGone(state) && (!stopped || s.inventory.of(id).place != nil) {
 			continue
 		}
 		group.Go(func() error {
+			u := s.subject(id)
 			u.sighting = instance.Sighting{Found: seen, Facts: facts.Instance{ID: id, State: state}}
 			if err := s.outOfTime(ctx); err != nil {
 				return err
@@ -91,5 +91,5 @@ func (s *survey) rowsOfOneGone(ctx context.Context, u *subject, isCompared bool)
 	if err := s.readLogin(ctx, u); err != nil {
 		return nil, err
 	}
-	return s.existing(ctx, s.comparison().rowsOfUnproven(u))
+	return s.comparison().rowsOfUnproven(u), nil
 }

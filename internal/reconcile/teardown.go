@@ -88,7 +88,7 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 		return at, false
 	}
 	a.addFolders(held)
-	a.Scanned = Scanned{Records: len(held.recorded), Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
+	a.Scanned = Scanned{Records: held.recorded, Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
 	next = at
 	ids := held.ids()
 	if len(in.InstanceIDs) > 0 {
@@ -170,7 +170,7 @@ type removedOne struct {
 
 // removalOf returns the request to remove the grant of one instance, recorded or not, and its untracked objects.
 func (r *Reconciler) removalOf(ctx context.Context, held *inventory, id string) (converge.Request, error) {
-	record, untracked := held.records[id], slices.Clone(held.paths[id])
+	record, untracked := held.recordOf(id), held.paths(id)
 	login := grant.AuthRolePath(r.Realm.AuthMount, id)
 	leftovers, err := r.leftoversOf(ctx, held, id, record)
 	if err != nil {
@@ -190,7 +190,7 @@ func (r *Reconciler) removalOf(ctx context.Context, held *inventory, id string) 
 
 // removeOne removes the grant of one instance, and its untracked objects.
 func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *inventory, id string) removedOne {
-	record := held.records[id]
+	record := held.recordOf(id)
 	s := &subject{id: id, record: record}
 	if folder := held.unseenFolder(id); folder != "" {
 		row := s.recordRow(Drift{Reason: Orphaned, Action: None, Error: fmt.Sprintf("not removed: %v", held.unlisted[folder])})
