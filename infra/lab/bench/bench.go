@@ -18,6 +18,8 @@ type Options struct {
 	RepoRoot string
 	// Sizes are the fleets to measure, in instances, ascending.
 	Sizes []int
+	// AtOnce is the number of raw reads at once, by HTTP/1.1. If it is 0, the fastest client is found first.
+	AtOnce int
 	// Rounds is the number of times each pass is measured.
 	Rounds int
 	// Profiles is the folder for CPU profiles of the full-content passes; none are written if it is empty.
@@ -43,6 +45,9 @@ func Run(ctx context.Context, o Options) (figures []report.Fleet, err error) {
 	var fleets []fleet
 	for _, n := range o.Sizes {
 		f := fleet{n: n, results: map[kind][]result{}}
+		if o.AtOnce > 0 {
+			f.fastest = client{Protocol: http1, AtOnce: o.AtOnce}
+		}
 		rounds := o.Rounds
 		if n > timed && len(fleets) > 0 {
 			rounds, f.fastest = 1, fleets[len(fleets)-1].fastest

@@ -46,6 +46,7 @@ type result struct {
 	// Vault and Dynamo are the CPU times of the two servers during the task; 0 where the system does not report them.
 	Vault  time.Duration
 	Dynamo time.Duration
+	Items  int    // of the ledger that DynamoDB read for scans
 	Heap   uint64 // peak of the bytes of objects on the heap
 	RSS    uint64 // peak of the bytes in memory; 0 where the system does not report it
 }
@@ -66,6 +67,7 @@ func (b *world) measure(ctx context.Context, t task) (result, error) {
 	child := exec.CommandContext(ctx, self, ChildArgument)
 	// By standard input: an argument would show the token in the list of processes.
 	child.Stdin, child.Stdout, child.Stderr = bytes.NewReader(in), &out, &faults
+	child.Env = append(os.Environ(), memorySettings()...)
 	vault, dynamo := cpu.Of(b.vault.PID()), cpu.Of(b.dynamoDB.PID())
 	if err := child.Run(); err != nil {
 		return r, fmt.Errorf("measuring %s of %d instances: %w: %s", t.Kind, t.N, err, bytes.TrimSpace(faults.Bytes()))
@@ -80,6 +82,10 @@ func (b *world) measure(ctx context.Context, t task) (result, error) {
 	return r, nil
 }
 
+// memorySettings are those of the reconcile function, with a limit for a peak of 256 MB instead of one for 512: the garbage collector
+// uses what it is allowed, and the limit shows what a comparison needs.
+func memorySettings() []string { return []string{"GOGC=400", "GOMEMLIMIT=220MiB"} }
+
 // Measure is the measured process: it reads a task, runs it and writes the result.
 func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
 	var t task
@@ -87,7 +93,7 @@ func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
 		return fmt.Errorf("reading the task: %w", err)
 	}
 	var stopProfile func() error
-	work, scan, err := t.work(ctx)
+	work, scanned, err := t.work(ctx)
 	if err == nil {
 		stopProfile, err = profile(t.CPUProfile)
 	}
@@ -102,15 +108,15 @@ func Measure(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err := errors.Join(err, stopProfile()); err != nil {
 		return err
 	}
-	if scan != nil {
-		r.Scan = *scan
+	if scanned != nil {
+		r.Scan, r.Items = scanned.scan, int(scanned.items.Load())
 	}
 	return json.NewEncoder(out).Encode(r)
 }
 
 // work prepares a task and returns the part to measure. Everything that a warm function has ready, such as the loaded
-// profiles, is made here. scan is the time of the ledger's scan, nil for a raw task.
-func (t task) work(ctx context.Context) (work func() error, scan *time.Duration, err error) {
+// profiles, is made here. scanned is the ledger with its scan, nil for a raw task.
+func (t task) work(ctx context.Context) (work func() error, scanned *timedLedger, err error) {
 	switch t.Kind {
 	case rawLists, rawReads:
 		v, err := newVaultHTTP(t.Place, t.Client)
@@ -127,7 +133,7 @@ func (t task) work(ctx context.Context) (work func() error, scan *time.Duration,
 		if err != nil {
 			return nil, nil, err
 		}
-		return func() error { return c.run(ctx, t.Kind == names) }, &c.ledger.scan, nil
+		return func() error { return c.run(ctx, t.Kind == names) }, c.ledger, nil
 	}
 	return nil, nil, fmt.Errorf("unknown task %q", t.Kind)
 }

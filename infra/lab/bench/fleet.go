@@ -97,11 +97,14 @@ func pathsOf(n int) [objectsEach]string {
 }
 
 // ec2 stands in for EC2 with n instances. It makes each page on demand, so that it adds little to the measured memory.
-type ec2 struct{ n int }
+type ec2 struct {
+	n     int
+	pages int // read so far
+}
 
-func (e ec2) Account(context.Context) (string, error) { return parts.AccountID, nil }
+func (e *ec2) Account(context.Context) (string, error) { return parts.AccountID, nil }
 
-func (e ec2) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
+func (e *ec2) List(_ context.Context, p facts.Place, ids []string, each func([]instance.Sighting) error) error {
 	if p != (facts.Place{Account: parts.AccountID, Region: region}) || len(ids) > 0 {
 		return fmt.Errorf("the bench's EC2 lists only the whole of its one place, and was asked for %s and the IDs %v", p.Name(), ids)
 	}
@@ -110,6 +113,7 @@ func (e ec2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 		for n := from; n < min(from+pageSize, e.n); n++ {
 			page = append(page, instance.Sighting{Found: true, Facts: factsOf(n)})
 		}
+		e.pages++
 		if err := each(page); err != nil {
 			return err
 		}
@@ -118,7 +122,7 @@ func (e ec2) List(_ context.Context, p facts.Place, ids []string, each func([]in
 }
 
 // Describe fails for every instance: only a repair calls it, and the bench repairs nothing.
-func (e ec2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
+func (e *ec2) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]instance.Sighting {
 	out := map[facts.Ref]instance.Sighting{}
 	for _, r := range refs {
 		out[r] = instance.Sighting{Err: fmt.Errorf("the bench's EC2 was asked for %s", r.ID)}

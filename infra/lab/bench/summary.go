@@ -13,6 +13,7 @@ func (f fleet) summary() report.Fleet {
 	_, rss := f.memory(contents)
 	return report.Fleet{
 		Instances: f.n, Raw: f.median(raw), Ours: f.median(ours), PeakMB: rss,
+		Items: f.n * itemsEach, ItemsRead: f.results[contents][0].Items,
 		Ratio: f.median(func(round int) float64 { return ours(round) / raw(round) }),
 	}
 }

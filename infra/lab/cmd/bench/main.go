@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench"
@@ -39,8 +41,20 @@ func run(ctx context.Context) error {
 		Sizes:    []int{1_000, 10_000}, Out: os.Stdout,
 		Progress: func(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) },
 	}
-	full := flag.Bool("full", false, "measure a fleet of 50,000 as well")
+	full := flag.Bool("full", false, "measure fleets of 50,000 and 100,000 as well")
 	small := flag.Bool("small", false, "measure a fleet of 1,000 only")
+	flag.Func("sizes", "measure these fleets instead, such as 10000,100000", func(list string) (err error) {
+		o.Sizes = nil
+		for _, text := range strings.Split(list, ",") {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				return err
+			}
+			o.Sizes = append(o.Sizes, n)
+		}
+		return nil
+	})
+	flag.IntVar(&o.AtOnce, "at-once", 0, "how many raw reads run at once, by HTTP/1.1, in place of the fastest client")
 	flag.IntVar(&o.Rounds, "rounds", 3, "how often everything is measured")
 	flag.StringVar(&o.Profiles, "profiles", "", "a folder for CPU profiles of the full-content passes")
 	quick := flag.Bool("quick", false, "count the calls of a small storm and measure no time; exits with 1 when a count is off")
@@ -57,7 +71,7 @@ func run(ctx context.Context) error {
 		return shown.draw(results, o.Out)
 	}
 	if *full {
-		o.Sizes = append(o.Sizes, 50_000)
+		o.Sizes = append(o.Sizes, 50_000, 100_000)
 	}
 	if *small {
 		o.Sizes = o.Sizes[:1]
