@@ -34,7 +34,7 @@ type certificateRequest struct {
 
 // identityAccess returns the text of identityAccess for a policy: the document, and the rule by which the instance reads the policy.
 // It adds the rule to generated, for the guard.
-func (r *rendering) identityAccess(policy string, generated map[string]rule) (string, error) {
+func (r *rendering) identityAccess(policy string, generated map[string]string) (string, error) {
 	v := r.values
 	d := document{
 		InstanceID: v.InstanceID, Profile: v.Profile, FQDN: v.FQDN, Addresses: slices.Concat(v.IPv4s, v.IPv6s),
@@ -59,8 +59,8 @@ func (r *rendering) identityAccess(policy string, generated map[string]rule) (st
 		return "", fmt.Errorf("encoding the instance's document: %w", err)
 	}
 	own := rule{Path: PolicyPath(PolicyName(v.InstanceID, policy)), Capabilities: []string{"read"}}
-	generated[own.Path] = own
-	return documentKey + string(text) + "\n" + writeRule(own), nil
+	generated[own.Path] = writeRule(own)
+	return documentKey + string(text) + "\n" + generated[own.Path], nil
 }
 
 // checkDocument returns an error unless the lines of a policy with the document's key are exactly those of the generated blocks. A tag

@@ -17,8 +17,8 @@ var capabilities = []string{"create", "read", "update", "patch", "delete", "list
 // bounds are the limits of the rules of one policy.
 type bounds struct {
 	basePath  string
-	generated map[string]rule // the rules of pkiAccess and identityAccess, by path
-	mounts    []string        // the PKI mounts of all profiles, base path included
+	generated map[string]string // the texts of the rules of pkiAccess and identityAccess, by path
+	mounts    []string          // the PKI mounts of all profiles, base path included
 }
 
 // tokenPaths are the paths outside the base path that a token needs for itself, each with its one capability.
@@ -50,7 +50,7 @@ func (b bounds) check(rules []rule) error {
 
 // checkRule returns an error if a rule is outside the bounds.
 func (b bounds) checkRule(r rule) error {
-	if len(r.Capabilities) == 0 {
+	if len(r.Capabilities) == 0 && !r.AsGenerated {
 		return fmt.Errorf("no capabilities")
 	}
 	for _, c := range r.Capabilities {

@@ -17,8 +17,10 @@ import (
 
 // rule is one path block of a policy, parsed by the version of HCL that Vault uses for policies.
 type rule struct {
-	Path         string
-	Line         int
+	Path string
+	Line int
+	// AsGenerated reports whether the rule's text is that of a generated rule, byte for byte. Its other fields are empty then.
+	AsGenerated  bool
 	Capabilities []string         `hcl:"capabilities"`
 	Allowed      map[string][]any `hcl:"allowed_parameters"`
 	Denied       map[string][]any `hcl:"denied_parameters"`
@@ -32,8 +34,10 @@ var ruleKeys = []string{"capabilities", "allowed_parameters", "denied_parameters
 	"min_wrapping_ttl", "max_wrapping_ttl"}
 
 // parsePolicy returns the path blocks of a policy. It fails for anything else, for an unknown key, and for a path with two
-// blocks, which Vault would merge.
-func parsePolicy(text string) ([]rule, error) {
+// blocks, which Vault would merge. generated are the texts of rules that this program wrote, by path: a block with such a text is
+// not decoded.
+func parsePolicy(text string, generated map[string]string) ([]rule, error) {
+	text = strings.ReplaceAll(text, "\r\n", "\n") // as the parser does: positions are offsets in this text
 	root, err := hcl.Parse(text)
 	if err != nil {
 		if at := (*parser.PosError)(nil); errors.As(err, &at) {
@@ -48,7 +52,7 @@ func parsePolicy(text string) ([]rule, error) {
 	var rules []rule
 	seen := map[string]bool{}
 	for _, item := range list.Items {
-		r, err := parseRule(item)
+		r, err := parseRule(item, text, generated)
 		if err != nil {
 			return nil, err
 		}
@@ -61,7 +65,7 @@ func parsePolicy(text string) ([]rule, error) {
 	return rules, nil
 }
 
-func parseRule(item *ast.ObjectItem) (rule, error) {
+func parseRule(item *ast.ObjectItem, text string, generated map[string]string) (rule, error) {
 	line := item.Pos().Line
 	if len(item.Keys) != 2 || item.Keys[0].Token.Text != "path" || item.Keys[1].Token.Type != token.STRING {
 		return rule{}, atLine(line, errors.New(`only blocks of the form path "..." { } are allowed`))
@@ -73,6 +77,9 @@ func parseRule(item *ast.ObjectItem) (rule, error) {
 	body, ok := item.Val.(*ast.ObjectType)
 	if !ok {
 		return rule{}, atLine(line, fmt.Errorf("path %q has no block", path))
+	}
+	if from, to := item.Pos().Offset, body.Rbrace.Offset+1; from < to && to <= len(text) && text[from:to] == generated[path] {
+		return rule{Path: path, Line: line, AsGenerated: true}, nil
 	}
 	for _, kv := range body.List.Items {
 		if key := strings.Trim(kv.Keys[0].Token.Text, `"`); !slices.Contains(ruleKeys, key) {
@@ -166,9 +173,9 @@ func writeValue(v any) string {
 	return "[" + strings.Join(elements, ", ") + "]"
 }
 
-// same reports whether a parsed rule equals a generated one.
-func (r rule) same(generated rule) bool {
-	return len(r.Capabilities) == 1 && writeRule(r) == writeRule(generated) &&
+// same reports whether a parsed rule equals a generated one, by its text.
+func (r rule) same(generated string) bool {
+	return r.AsGenerated || len(r.Capabilities) == 1 && writeRule(r) == generated &&
 		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
 }
 
@@ -195,7 +202,7 @@ func samePolicy(want, got any) bool {
 
 // canonical returns the rules of a policy in canonical form, one line each, sorted.
 func canonical(text string) ([]string, error) {
-	rules, err := parsePolicy(text)
+	rules, err := parsePolicy(text, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -127,7 +127,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 		if err != nil {
 			return nil, fmt.Errorf("output %s: %w", o.Name, err)
 		}
-		if guard {
+		if shape != nil {
 			_, neutralShape, err := neutral.object(o)
 			if err != nil {
 				return nil, fmt.Errorf("output %s with neutral values: %w", o.Name, err)
@@ -235,7 +235,8 @@ type rendering struct {
 	guard      guarding
 }
 
-// object returns the object of an output, and with the guard the structure of the template's text.
+// object returns the object of an output, and with the guard the structure of the template's text: nil if no name or tag of the
+// instance can change it. The rehearsal has rendered such a text with neutral values.
 func (r *rendering) object(o Output) (Object, []string, error) {
 	if o.free != nil { // its structure is the same for all values
 		object, err := r.pkiRole(o, o.free)
@@ -244,7 +245,7 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	v := r.values
 	v.TemplateName, v.OutputPath = o.Name, o.Path
 	v.plainTags = o.Type == KindGeneric
-	generated := map[string]rule{}
+	generated := map[string]string{}
 	var blocks []string // the texts of pkiAccess and identityAccess, in order
 	text, err := o.body.execute(v, func(function, target string) (string, error) {
 		block, err := r.write(function, o.Name, target, generated)
@@ -265,7 +266,7 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 			return Object{}, nil, inTemplate(o.body.file, text, nil, err)
 		}
 		object, err := r.pkiRole(o, fields)
-		if err != nil || !r.guard {
+		if err != nil || !bool(r.guard) || !o.body.usesChosen() {
 			return object, nil, err
 		}
 		free, err := decodeObject(text)
@@ -285,7 +286,11 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 				return Object{}, nil, fmt.Errorf("%s:%d: the field %q is one of a PKI role: use type pki-role, which locks it", o.body.file, fieldLine(text, name), name)
 			}
 		}
-		return Object{Kind: KindGeneric, Path: path, Fields: fields}, jsonShape("", fields), nil
+		object := Object{Kind: KindGeneric, Path: path, Fields: fields}
+		if !bool(r.guard) || !o.body.usesChosen() {
+			return object, nil, nil
+		}
+		return object, jsonShape("", fields), nil
 	}
 }
 
@@ -299,7 +304,7 @@ func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
 	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id), Optional: optionalLocks(id)}, err
 }
 
-func (r *rendering) policy(o Output, text string, blocks []string, generated map[string]rule) (Object, []string, error) {
+func (r *rendering) policy(o Output, text string, blocks []string, generated map[string]string) (Object, []string, error) {
 	v := r.values
 	marker := Marker{Deployment: v.Deployment, InstanceID: v.InstanceID, Profile: v.Profile}
 	object := Object{
@@ -310,7 +315,7 @@ func (r *rendering) policy(o Output, text string, blocks []string, generated map
 	if !r.guard {
 		return object, nil, nil
 	}
-	rules, err := parsePolicy(text)
+	rules, err := parsePolicy(text, generated)
 	if err != nil {
 		return Object{}, nil, err
 	}
@@ -318,11 +323,21 @@ func (r *rendering) policy(o Output, text string, blocks []string, generated map
 	if err := errors.Join(b.check(rules), checkDocument(text, blocks)); err != nil {
 		return Object{}, nil, err
 	}
+	// A name in a generated rule cannot change the structure, unless a function of the template changes the rule's text.
+	asGenerated := 0
+	for _, rule := range rules {
+		if rule.AsGenerated {
+			asGenerated++
+		}
+	}
+	if asGenerated == len(generated) && !o.body.usesChosen() {
+		return object, nil, nil
+	}
 	return object, shape(rules, generated), nil
 }
 
 // access returns the text of pkiAccess for a PKI role, and adds its rules to generated, for the guard.
-func (r *rendering) access(target string, generated map[string]rule) (string, error) {
+func (r *rendering) access(target string, generated map[string]string) (string, error) {
 	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == target && o.Type == KindPKIRole })
 	if i < 0 {
 		return "", fmt.Errorf("pkiAccess %q names no pki-role output of this profile", target)
@@ -334,15 +349,15 @@ func (r *rendering) access(target string, generated map[string]rule) (string, er
 	o := r.profile.Outputs[i]
 	var blocks []string
 	for _, rule := range accessRules(o.mount(r.profile.BasePath), ObjectName(r.values.InstanceID, target), id, r.profile.ClientStyle) {
-		generated[rule.Path] = rule
-		blocks = append(blocks, writeRule(rule))
+		generated[rule.Path] = writeRule(rule)
+		blocks = append(blocks, generated[rule.Path])
 	}
 	return strings.Join(blocks, "\n\n"), nil
 }
 
 // write returns the text of a function that writes rules of a policy, and adds its rules to generated, for the guard. target is the
 // PKI role of pkiAccess.
-func (r *rendering) write(function, policy, target string, generated map[string]rule) (string, error) {
+func (r *rendering) write(function, policy, target string, generated map[string]string) (string, error) {
 	if function == identityAccess {
 		return r.identityAccess(policy, generated)
 	}

@@ -95,6 +95,19 @@ func TestRender_AcceptsATagInAPath(t *testing.T) {
 	}
 }
 
+// The template uses no name itself, but cuts the instance's own out of a generated rule and makes another rule of it.
+func TestRender_ComparesReworkedRules(t *testing.T) {
+	reworked := replace("worker/policy.hcl.tmpl", `{{ pkiAccess "kubelet" }}`,
+		`{{ pkiAccess "kubelet" | replace "alice_cluster/pki/k8s" "alice_cluster/kv" | replace "." "\", \"" }}`)
+	f := baseline()
+	f.PrivateDNSName = "ip-10-1-1-4.internal" // as many labels as the neutral name
+	rendered(t, filesWith(reworked), f)
+	g, err := render(t, filesWith(reworked), baseline())
+	if err == nil || !strings.Contains(err.Error(), "changes the structure") {
+		t.Errorf("want a refusal, since a name with one label more makes one more allowed value, got %v, grant %v", err, g)
+	}
+}
+
 func FuzzRenderTag(f *testing.F) {
 	for _, s := range []string{"storage", `x" {}`, "{{", "a/b", "+", "*", "..", "\x00", "\u202e", "a,b", "#", "${x}", `\"`} {
 		f.Add(s)

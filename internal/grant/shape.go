@@ -10,8 +10,8 @@ import (
 // shape returns the structure of a policy, which must not depend on a value from EC2: its paths without the text between
 // separators and globs, its capabilities, and the keys and list lengths of its parameters. Of a generated rule it has only the path,
 // which names the output: the guard compares such a rule with its exact text.
-func shape(rules []rule, generated map[string]rule) []string {
-	var out []string
+func shape(rules []rule, generated map[string]string) []string {
+	out := []string{} // nil would mean that no value changes it
 	for _, r := range rules {
 		if _, ours := generated[r.Path]; ours {
 			out = append(out, "generated "+r.Path)

@@ -311,6 +311,11 @@ func (c *compiled) execute(v values, write func(function, output string) (string
 	return out.String(), nil
 }
 
+// usesChosen reports whether the template uses a value that people choose: one that values.neutralised replaces.
+func (c *compiled) usesChosen() bool {
+	return c.fields["Tag"] || c.fields["FQDN"] || c.fields["PrivateDNSName"]
+}
+
 // fixedTexts returns the parts of the template that every rendering has as they are: the text outside actions and branches.
 func (c *compiled) fixedTexts() []string {
 	var texts []string
