@@ -19,9 +19,16 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// sideBySide is how many instances of a batch converge at once. With more, each only waits longer: a Vault on Raft holds a
+// maxAtOnce bounds how many instances of a batch converge at once. With more, each only waits longer: a Vault on Raft holds a
 // lock across each commit of a policy or an auth role.
-const sideBySide = 8
+const maxAtOnce = 10
+
+// atOnce returns how many of n instances converge at once: as few as need no more rounds than maxAtOnce would. So the last round
+// is as full as the others, and a full batch of 50 ends with none waiting for a few.
+func atOnce(n int) int {
+	rounds := max(1, (n+maxAtOnce-1)/maxAtOnce)
+	return (n + rounds - 1) / rounds
+}
 
 // clockSkew is how far ahead of the function's clock the time of an event may be.
 const clockSkew = time.Minute
@@ -41,7 +48,7 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 	batch.Expect(sightings)
 	var mu sync.Mutex
 	var group errgroup.Group
-	group.SetLimit(sideBySide)
+	group.SetLimit(atOnce(len(tasks)))
 	for ref, t := range tasks {
 		group.Go(func() error {
 			s := sightings[ref]
