@@ -61,11 +61,34 @@ func New(o Options) *Client {
 	return &Client{session: newSession(o)}
 }
 
-// Read returns the data at path, nil where nothing exists. It decodes the answer itself: the api client would first copy all
-// of it.
-func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) {
+// answer is Vault's answer to a read or a write.
+type answer struct {
 	// Data is any and not a map: the decoder would fill a map in a field by reflection, which takes half as long again.
-	var answer struct{ Data any }
+	Data     any
+	Warnings []string
+	Wrapping *struct{} `json:"wrap_info"`
+}
+
+// data returns the object in the answer; nil for none.
+func (a answer) data() map[string]any {
+	data, _ := a.Data.(map[string]any)
+	return data
+}
+
+// answerOf decodes an answer, the zero answer for an empty one. The api client would first copy all of it.
+func answerOf(resp *http.Response) (a answer, err error) {
+	d := json.NewDecoder(resp.Body)
+	d.UseNumber()
+	if err := d.Decode(&a); err != nil && !errors.Is(err, io.EOF) {
+		return a, fmt.Errorf("decoding the answer: %w", err)
+	}
+	_, err = io.Copy(io.Discard, resp.Body) // net/http reuses a connection only after its answer was read to the end
+	return a, err
+}
+
+// Read returns the data at path, nil where nothing exists.
+func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) {
+	var a answer
 	err := c.do(ctx, "reading", path, func(ctx context.Context, v *Conn) error {
 		resp, err := v.read(ctx, path, nil)
 		if resp != nil {
@@ -77,19 +100,13 @@ func (c *Client) Read(ctx context.Context, path string) (map[string]any, error) 
 		if err != nil {
 			return err
 		}
-		d := json.NewDecoder(resp.Body)
-		d.UseNumber()
-		if err := d.Decode(&answer); err != nil && !errors.Is(err, io.EOF) { // an empty body means no data
-			return fmt.Errorf("decoding the answer: %w", err)
-		}
-		_, err = io.Copy(io.Discard, resp.Body) // net/http reuses a connection only after its answer was read to the end
+		a, err = answerOf(resp)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	data, _ := answer.Data.(map[string]any)
-	return data, nil
+	return a.data(), nil
 }
 
 // Write writes fields to path and returns the data of the answer, nil for none. A warning that Vault stored another object than was
@@ -110,15 +127,22 @@ func (c *Client) Write(ctx context.Context, path string, fields map[string]any) 
 func (c *Client) write(ctx context.Context, operation, path string, fields map[string]any) (map[string]any, error) {
 	var data map[string]any
 	err := c.do(ctx, operation, path, func(ctx context.Context, v *Conn) error {
-		secret, err := v.write(ctx, path, fields)
-		if err != nil || secret == nil {
+		resp, err := v.write(ctx, path, fields)
+		if resp != nil {
+			defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
+		}
+		if err != nil {
 			return err
 		}
-		if secret.WrapInfo != nil { // Enterprise's control groups answer so, and have stored nothing yet
+		a, err := answerOf(resp)
+		if err != nil {
+			return err
+		}
+		if a.Wrapping != nil { // Enterprise's control groups answer so, and have stored nothing yet
 			return errors.New("the answer is wrapped, so that nothing may be stored yet: does a control group hold it back?")
 		}
-		data = secret.Data
-		altered, advice := SplitWarnings(secret.Warnings)
+		data = a.data()
+		altered, advice := SplitWarnings(a.Warnings)
 		if len(altered) == 0 {
 			c.advise(ctx, path, advice)
 		}

@@ -13,7 +13,7 @@ import (
 // makes and not the api client: docs/decisions/binary-size.md says why.
 type Conn struct {
 	read       func(ctx context.Context, path string, query map[string][]string) (*http.Response, error)
-	write      func(ctx context.Context, path string, fields map[string]any) (*api.Secret, error)
+	write      func(ctx context.Context, path string, fields map[string]any) (*http.Response, error)
 	remove     func(ctx context.Context, path string) error
 	renew      func(ctx context.Context) (*api.Secret, error)
 	lookupSelf func(ctx context.Context) (*api.Secret, error)
@@ -76,8 +76,18 @@ func connOf(c *api.Client, namespace string, s *state) *Conn {
 			}
 			return answer.Response, err
 		},
-		write: func(ctx context.Context, path string, fields map[string]any) (*api.Secret, error) {
-			return c.Logical().WriteWithContext(ctx, path, fields)
+		write: func(ctx context.Context, path string, fields map[string]any) (*http.Response, error) {
+			// Of Logical's methods, WriteWithContext copies the answer twice and decodes it by reflection, and
+			// WriteRawWithContext ends the request's context before the answer is read.
+			r := c.NewRequest(http.MethodPut, "/v1/"+path)
+			if err := r.SetJSONBody(fields); err != nil {
+				return nil, err
+			}
+			answer, err := c.RawRequestWithContext(ctx, r) //nolint:staticcheck // deprecated for the methods above
+			if answer == nil {
+				return nil, err
+			}
+			return answer.Response, err
 		},
 		remove: func(ctx context.Context, path string) error {
 			_, err := c.Logical().DeleteWithContext(ctx, path)

@@ -136,9 +136,16 @@ func readSecret(ctx context.Context, read Secret, into any) error {
 
 // login writes fields to an auth mount's login path; as names the identity in errors.
 func login(ctx context.Context, c *Conn, mount string, fields map[string]any, as string) (*api.SecretAuth, error) {
-	secret, err := c.write(ctx, "auth/"+mount+"/login", fields)
+	resp, err := c.write(ctx, "auth/"+mount+"/login", fields)
+	if resp != nil {
+		defer func() { _ = resp.Body.Close() }() // after an error, or read to its end
+	}
 	if err != nil {
 		return nil, fmt.Errorf("at auth/%s as %s: %w", mount, as, oneLine(err))
+	}
+	secret, err := api.ParseSecret(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("at auth/%s as %s: decoding the answer: %w", mount, as, err)
 	}
 	if secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "" {
 		return nil, fmt.Errorf("at auth/%s as %s: Vault returned no token", mount, as)

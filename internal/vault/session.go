@@ -106,7 +106,8 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 	// A few connections cost Vault less for each request than one shared by all: docs/decisions/http1.md.
 	transport.Protocols = &http.Protocols{}
 	transport.Protocols.SetHTTP1(true)
-	transport.MaxIdleConnsPerHost = 32 // a batch's concurrent requests; beyond the default of 2, each would dial again
+	transport.MaxIdleConnsPerHost = 40   // a batch's concurrent requests; beyond the default of 2, each would dial again
+	transport.WriteBufferSize = 16 << 10 // a policy with its headers, in one write
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.options.CA != nil {
 		bundle, err := s.options.CA(ctx)
