@@ -41,16 +41,20 @@ func awsFromEnvironment(ctx context.Context) (aws.Config, error) {
 	if ignored, _, err := env.GetIgnoreConfiguredEndpoints(ctx); err == nil && !ignored && env.BaseEndpoint != "" {
 		c.BaseEndpoint = &env.BaseEndpoint
 	}
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.WriteBufferSize = 16 << 10 // a transaction of the ledger with its headers, in one write
+	})
 	if env.CustomCABundle != "" {
-		if c.HTTPClient, err = clientWithCA(env.CustomCABundle); err != nil {
+		if client, err = withCA(client, env.CustomCABundle); err != nil {
 			return aws.Config{}, fmt.Errorf("AWS_CA_BUNDLE: %w", err)
 		}
 	}
+	c.HTTPClient = client
 	return c, nil
 }
 
-// clientWithCA returns the SDK's HTTP client with the CA bundle of a file.
-func clientWithCA(file string) (aws.HTTPClient, error) {
+// withCA returns an HTTP client of the SDK that trusts the CA bundle of a file.
+func withCA(client *awshttp.BuildableClient, file string) (*awshttp.BuildableClient, error) {
 	bundle, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -59,7 +63,7 @@ func clientWithCA(file string) (aws.HTTPClient, error) {
 	if !roots.AppendCertsFromPEM(bundle) {
 		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
 	}
-	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+	return client.WithTransportOptions(func(t *http.Transport) {
 		if t.TLSClientConfig == nil {
 			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		}
