@@ -15,7 +15,7 @@ import (
 
 const (
 	// sideBySide is the number of instances of a batch that a function converges at once.
-	sideBySide = 8
+	sideBySide = 10
 	// writesToGrant and writesToRemove are the ledger writes of an instance: intent and active, tombstone and deleted.
 	writesToGrant, writesToRemove = 2, 2
 	// sample is the number of instances that log in before they end; askEvery is the time between two uses of their tokens.
