@@ -11,30 +11,37 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
-// confirmRole returns the facts with the role that IAM names now, if the grant is the first one or of another profile: such a
-// grant must not rest on a cached role. changed reports whether IAM names another role. For such a grant it also checks the
-// PKI mounts. Only a first grant may rest on an unconfirmed role.
-func (c *Converger) confirmRole(ctx context.Context, s *situation) (f facts.Instance, changed bool, err error) {
-	f = s.facts
+// confirmation is an instance with its role as IAM names it now. changed reports whether that is another role. err is why the instance
+// gets no grant.
+type confirmation struct {
+	facts   facts.Instance
+	changed bool
+	err     error
+}
+
+// confirmRole asks IAM for the role, if the grant is the first one or of another profile: such a grant must not rest on a cached role.
+// For such a grant it also checks the PKI mounts. Only a first grant may rest on an unconfirmed role.
+func (c *Converger) confirmRole(ctx context.Context, s *situation) (out confirmation) {
+	f := s.facts
+	out.facts = f
 	if holds(s.record) && s.record.Profile == s.profile.Name {
-		return f, false, nil
+		return out
 	}
 	if f.RoleObservedAt.Before(f.ObservedAt) {
-		now, err := c.Instances.RoleNow(ctx, f)
-		if err != nil {
-			return f, false, err
+		if f, out.err = c.Instances.RoleNow(ctx, f); out.err != nil {
+			return out
 		}
-		changed = now.IAMRoleARN != f.IAMRoleARN
-		f = now
+		out.changed = f.IAMRoleARN != s.facts.IAMRoleARN
 		f.RoleObservedAt = f.ObservedAt
+		out.facts = f
 	}
-	if f.RoleUnconfirmed && holds(s.record) {
-		return f, false, unconfirmedError(f)
+	switch {
+	case f.RoleUnconfirmed && holds(s.record):
+		out.changed, out.err = false, unconfirmedError(f)
+	case !out.changed:
+		out.err = c.checkMounts(ctx, f.ID, s.profile)
 	}
-	if changed {
-		return f, true, nil
-	}
-	return f, false, c.checkMounts(ctx, f.ID, s.profile)
+	return out
 }
 
 // intent is a grant about to be made, with the untracked objects to remove beside it.

@@ -81,16 +81,19 @@ func (s *situation) unchanged() Outcome {
 
 // inspectAndWrite reads the objects at the grant's paths, and writes the grant unless Vault and ledger hold it already.
 func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome, error) {
-	f, changed, err := c.confirmRole(ctx, s)
+	// IAM is asked while Vault is read. Nothing is written before both have answered.
+	confirmed := make(chan confirmation, 1)
+	go func() { confirmed <- c.confirmRole(ctx, s) }()
+	found, unreadable := c.inspect(ctx, s.request, s.grant, s.record)
+	role := <-confirmed
+	f := role.facts
 	switch {
-	case err != nil:
-		return c.refuse(ctx, s.record, f, err)
-	case changed:
+	case role.err != nil:
+		return c.refuse(ctx, s.record, f, role.err)
+	case role.changed:
 		return c.make(ctx, s.request, f) // as an instance of the other role
-	}
-	found, err := c.inspect(ctx, s.request, s.grant, s.record)
-	if err != nil {
-		return c.refuse(ctx, s.record, f, err)
+	case unreadable != nil:
+		return c.refuse(ctx, s.record, f, unreadable)
 	}
 	// A path of the grant is not untracked, whatever it was when the lists were read.
 	s.request.Untracked = slices.DeleteFunc(slices.Clone(s.request.Untracked), s.grant.Has)
