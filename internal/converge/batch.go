@@ -2,6 +2,8 @@ package converge
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,64 +21,60 @@ type Records interface {
 	GetSome(ctx context.Context, instanceIDs []string) (map[string]*ledger.Record, error)
 }
 
-// momentTime is how long a batch remembers what it asked Vault. A batch of 50 takes about as long.
+// momentTime is how long a batch remembers what it asked Vault, and how old its records are without doubt. A batch of 50 takes about as
+// long.
 const momentTime = 2 * time.Second
 
 // Batch is what the requests of one batch share: their records, read at once, the number of first grants among them, and what Vault
 // answered to one of them about them all. A nil batch knows nothing, and each run asks for itself. It is safe for concurrent use.
 type Batch struct {
 	converger *Converger
+	readAt    time.Time                // when the records were asked for
 	lists     recent[map[string]bool]  // by folder
 	mounts    recent[vault.LoginMount] // by auth mount
-	readAt    time.Time
-	isRead    chan struct{} // closed when records are read
 
 	mu      sync.Mutex
 	records map[string]*ledger.Record // not used yet
 	firsts  int                       // first grants that have not begun
 }
 
-// Begin begins to read the records of the instances of a batch, and returns at once. Only a function that makes grants reads them: a
-// removal judges its record as it is in that moment.
-func (c *Converger) Begin(ctx context.Context, refs []facts.Ref) *Batch {
-	b := &Batch{converger: c, readAt: c.Now().Round(0), isRead: make(chan struct{})}
-	if c.Records == nil || !c.Duties.Make || len(refs) == 0 {
-		close(b.isRead)
+// Begin begins a batch by the sightings of its instances. A function that makes grants reads the records of those that a profile fits;
+// a removal judges its record as it is in that moment. What is not read here, or fails, each run reads for itself.
+func (c *Converger) Begin(ctx context.Context, seen map[facts.Ref]instance.Sighting) *Batch {
+	b := &Batch{converger: c, readAt: c.Now().Round(0)}
+	if c.Records == nil || !c.Duties.Make {
 		return b
 	}
-	seen := map[string]bool{} // the same ID may come from two places
-	var ids []string
-	for _, r := range refs {
-		if !seen[r.ID] {
-			seen[r.ID] = true
-			ids = append(ids, r.ID)
-		}
-	}
-	go func() {
-		defer close(b.isRead)
-		b.records, _ = c.Records.GetSome(ctx, ids) // whatever is missing is read alone, with its own error
-	}()
-	return b
-}
-
-// Expect counts the first grants among sightings of the batch's instances.
-func (b *Batch) Expect(seen map[facts.Ref]instance.Sighting) {
-	if b == nil {
-		return
-	}
-	<-b.isRead
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	ids := map[string]bool{} // the same ID may come from two places
 	for ref, s := range seen {
-		r, isRead := b.records[ref.ID]
-		lives := s.Found && (s.Facts.State == facts.Pending || s.Facts.State == facts.Running)
-		if !isRead || holds(r) || s.Err != nil || !lives {
-			continue
-		}
-		if profile, err := b.converger.Profiles.Match(s.Facts); profile != nil && err == nil {
+		ids[ref.ID] = ids[ref.ID] || c.mayGrant(s)
+	}
+	maps.DeleteFunc(ids, func(_ string, may bool) bool { return !may })
+	if len(ids) < 2 {
+		return b
+	}
+	b.records, _ = c.Records.GetSome(ctx, slices.Collect(maps.Keys(ids)))
+	for _, r := range b.records {
+		if !holds(r) {
 			b.firsts++
 		}
 	}
+	return b
+}
+
+// mayGrant reports whether a sighting may lead to a grant. It returns a panic as false: it is that of one instance, whose own run
+// reports it.
+func (c *Converger) mayGrant(s instance.Sighting) (may bool) {
+	defer func() {
+		if recover() != nil {
+			may = false
+		}
+	}()
+	if !s.Found || s.Err != nil || (s.Facts.State != facts.Pending && s.Facts.State != facts.Running) {
+		return false
+	}
+	profile, err := c.Profiles.Match(s.Facts)
+	return profile != nil && err == nil
 }
 
 // take returns the record of an instance as it was read for the batch, once: a later read wants a later state. ok is false if it is
@@ -85,17 +83,18 @@ func (b *Batch) take(id string) (r *ledger.Record, ok bool) {
 	if b == nil {
 		return nil, false
 	}
-	<-b.isRead
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	r, ok = b.records[id]
 	delete(b.records, id)
-	isOld := b.converger.Now().Round(0).Sub(b.readAt) > MaxFactsAge
-	if isOld || (r != nil && r.LeaseOwner != "") {
+	if b.age() > MaxFactsAge || (r != nil && r.LeaseOwner != "") {
 		return nil, false
 	}
 	return r, ok
 }
+
+// age returns how long ago the records were asked for.
+func (b *Batch) age() time.Duration { return b.converger.Now().Round(0).Sub(b.readAt) }
 
 // beginFirst returns the number of first grants that have not begun, this one included, and counts it as begun.
 func (b *Batch) beginFirst() int {
@@ -106,13 +105,15 @@ func (b *Batch) beginFirst() int {
 	return n
 }
 
-// recordOf returns the record of the request's instance; nil if there is none. A record of the batch may be older than the facts: each
-// write requires that it has not changed.
-func (c *Converger) recordOf(ctx context.Context, req Request) (*ledger.Record, error) {
+// recordOf returns the record of the request's instance; nil if there is none. isOld reports whether it was read for the batch, and not
+// a moment ago. A write by an old record is safe: the ledger requires that the record has not changed. A decision to write nothing is
+// not.
+func (c *Converger) recordOf(ctx context.Context, req Request) (r *ledger.Record, isOld bool, err error) {
 	if r, ok := req.Batch.take(req.ID); ok {
-		return r, nil
+		return r, req.Batch.age() > momentTime, nil
 	}
-	return c.Ledger.Get(ctx, req.ID)
+	r, err = c.Ledger.Get(ctx, req.ID)
+	return r, false, err
 }
 
 // loginMount returns the settings of an auth mount by which tokens are cut. Settings that could not be read are not remembered.
@@ -120,8 +121,7 @@ func (b *Batch) loginMount(ctx context.Context, cutter Cutter, authMount string)
 	if b == nil {
 		return cutter.LoginMount(ctx, authMount)
 	}
-	ctx = context.WithoutCancel(ctx) // as in lacks
-	a, err := b.mounts.get(authMount, b.converger.Now(), func() (vault.LoginMount, time.Duration, error) {
+	a, err := b.mounts.get(ctx, authMount, b.converger.Now(), func(ctx context.Context) (vault.LoginMount, time.Duration, error) {
 		m, err := cutter.LoginMount(ctx, authMount)
 		if err != nil || m.ConfigErr != nil {
 			return m, 0, err

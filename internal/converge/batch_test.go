@@ -14,6 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger/ledgertest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault/vaulttest"
 )
@@ -45,10 +46,8 @@ func newFleet(t *testing.T, n int) *fleet {
 
 // begin begins the batch, as a function does, and returns what EC2 shows.
 func (f *fleet) begin() (*converge.Batch, map[facts.Ref]instance.Sighting) {
-	batch := f.c.Begin(f.t.Context(), f.refs)
 	seen := f.instances().Describe(f.t.Context(), f.refs)
-	batch.Expect(seen)
-	return batch, seen
+	return f.c.Begin(f.t.Context(), seen), seen
 }
 
 // converge converges instance n of the batch.
@@ -116,6 +115,35 @@ func TestBatch_UnknownRecordsAreReadAlone(t *testing.T) {
 		if err := f.converge(1, batch, f.instances().Describe(t.Context(), f.refs)); err != nil || f.count("ledger get "+f.refs[1].ID) != 1 {
 			t.Errorf("%s: want the instance to read its own record and get its grant, got %v, %v", name, err, f.calls)
 		}
+	}
+}
+
+// A run that writes nothing has no condition that would show that its record changed.
+func TestBatch_OldRecordIsReadAgainWhereNothingIsWritten(t *testing.T) {
+	f := newFleet(t, 2)
+	f.mustGrant()
+	batch, seen := f.begin()
+	removed := f.Records[f.refs[0].ID]
+	removed.Objects, removed.State = nil, ledger.Refused
+	f.Records[removed.InstanceID] = removed
+	f.calls = nil
+	f.pass(3 * time.Second)
+	req := f.event(removed.InstanceID, facts.Running)
+	req.Batch = batch
+	if done, err := f.c.Converge(t.Context(), req, seen[f.refs[0]]); done.Action == converge.Unchanged || f.count("ledger get "+removed.InstanceID) != 1 {
+		t.Errorf("the grant is gone since the batch's records were read: want the record read again and no claim that all is as it was, got %+v, %v, %v", done, err, f.calls)
+	}
+}
+
+func TestBatch_PanicOverOneInstanceStopsNoOther(t *testing.T) {
+	f := newFleet(t, 3)
+	seen := f.instances().Describe(t.Context(), f.refs)
+	profiles := f.c.Profiles
+	f.c.Profiles = nil // Match panics
+	batch := f.c.Begin(t.Context(), seen)
+	f.c.Profiles = profiles
+	if err := f.converge(0, batch, seen); err != nil {
+		t.Errorf("want the batch begun without the records, and each run to read its own, got %v", err)
 	}
 }
 

@@ -51,12 +51,6 @@ type Mounts interface {
 	Owner(ctx context.Context, mount string) (string, error)
 }
 
-// Aliases returns how an auth mount names the entities of its logins.
-type Aliases interface {
-	// EC2Alias returns the source of an ec2 login's alias; empty if it is unknown.
-	EC2Alias(ctx context.Context, authMount string) string
-}
-
 // Ledger holds the records and claims. Its errors wrap ledger.ErrChanged and *ledger.ClaimedError.
 type Ledger interface {
 	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
@@ -93,8 +87,6 @@ type Options struct {
 	Records   Records
 	Instances Instances
 	Mounts    Mounts
-	// Aliases says how a grant's logins are named, so that its removal need not find out; nil: each removal finds out.
-	Aliases Aliases
 	// Lists shows which paths of a batch's first grants are absent; nil: each path is read.
 	Lists *Lists
 	// Waiters remembers the instances that wait for a name; nil for none. Where it is set, Ledger is a Waker.

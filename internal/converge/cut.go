@@ -31,13 +31,6 @@ func (w *work) removeLogin(ctx context.Context, path string) (*login, int, error
 	}
 	id := w.record.InstanceID
 	l := &login{mount: m, cut: vault.Cut{InstanceID: id, Sure: []string{id}}, authType: w.record.LoginType}
-	if w.hasOneAlias(l, path) {
-		if err := w.delete(ctx, path); err != nil {
-			return nil, 0, err
-		}
-		n, err := w.cutOff(ctx, l)
-		return l, n, err
-	}
 	// The role_id of Vault's answer is proof; a recorded one could have been written by anyone who can write the ledger.
 	current, err := w.readLogin(ctx, l, path)
 	if err != nil {
@@ -68,17 +61,6 @@ func (w *work) removeLogin(ctx context.Context, path string) (*login, int, error
 		l.cut.Sure, l.cut.Recorded = l.cut.Sure[:1], nil
 	}
 	return l, before + n, err
-}
-
-// hasOneAlias reports whether the instance ID is the only alias of logins by the auth role at a path: the mount names them so now, and
-// did when the role was made. The role is not read then, and its role_id not looked up. If the setting was another one in between, the
-// entity of such a login stays until reconcile finds it by the role_id in the tombstone. Its token has no power without the instance's
-// policies, so an instance with other policies is cut by all aliases.
-func (w *work) hasOneAlias(l *login, path string) bool {
-	r := w.record
-	logins, _ := split(r.Objects)
-	return l.hasInstanceAlias() && l.mount.ConfigErr == nil && r.LoginAlias == l.mount.EC2Alias && !r.ExtraPolicies && r.UncutUntil == nil &&
-		len(logins) == 1 && r.RoleID(path) != "" && len(r.FormerRoleIDs) == 0
 }
 
 // hasInstanceAlias reports whether the alias of a login by the auth role is the instance ID.

@@ -1,10 +1,6 @@
 package converge_test
 
 import (
-	"context"
-	"errors"
-	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -96,67 +92,5 @@ func TestTokenLifetime_OfARecordOnlyGrows(t *testing.T) {
 	w.wantFault(c, w.event(idA, facts.Terminated), fault.Conflict, "no cut reaches the tokens")
 	if until := w.Records[idA].UncutUntil; until.Before(before.Add(48 * time.Hour)) {
 		t.Errorf("want the removal to wait for the longest token that the instance could get, 48h after %s, got %s", before, until)
-	}
-}
-
-type ec2Alias string
-
-// EC2Alias returns the source of an ec2 login's alias.
-func (a ec2Alias) EC2Alias(context.Context, string) string { return string(a) }
-
-// aliasedBy returns a world in which instance A has its grant, made while the auth mount named logins by a source, and names them by
-// the instance ID now.
-func aliasedBy(t *testing.T, alias string, change ...func(*converge.Options)) (*world, *converge.Converger) {
-	t.Helper()
-	change = append(change, func(o *converge.Options) { o.Aliases = ec2Alias(alias) })
-	w, c := provisioned(t, both, change...)
-	w.EC2Alias, w.calls = "instance_id", nil
-	return w, c
-}
-
-func TestCut_ByInstanceIDReadsNoRole(t *testing.T) {
-	w, c := aliasedBy(t, "instance_id")
-	w.logIn(idA)
-	if w.mustEnd(c); len(w.Entities) > 0 || w.count("vault read auth/") != 0 || w.count("vault cut aws "+idA) != 2 || strings.Contains(strings.Join(w.calls, "\n"), "cut aws "+idA+" ") {
-		t.Errorf("all logins were named by the instance ID: want the token cut by it alone and no read of the role, got entities %v and calls %v", w.Entities, w.calls)
-	}
-}
-
-// A login under another setting has the auth role's role_id as alias. Its token is cut by that.
-func TestCut_ByEveryAliasWhereOneIsUncertain(t *testing.T) {
-	for name, change := range map[string]func(w *world, r *ledger.Record){
-		"the setting was another when the grant was made": func(_ *world, r *ledger.Record) { r.LoginAlias = "role_id" },
-		"the record is of an earlier version":             func(_ *world, r *ledger.Record) { r.LoginAlias = "" },
-		"the token has policies of others":                func(_ *world, r *ledger.Record) { r.ExtraPolicies = true },
-		"the logins are of type iam":                      func(_ *world, r *ledger.Record) { r.LoginType = "iam" },
-		"the role_id is not recorded": func(_ *world, r *ledger.Record) {
-			r.Objects[len(r.Objects)-1].RoleID = ""
-		},
-	} {
-		w, c := aliasedBy(t, "instance_id")
-		w.logIn(idA, w.roleID())
-		w.edit(func(r *ledger.Record) { change(w, r) })
-		w.setState(facts.Terminated)
-		if _, err := w.handle(c, idA, facts.Terminated); err != nil && !errors.Is(err, converge.ErrUnfinished) || len(w.Entities) > 0 {
-			t.Errorf("%s: want every token cut, got entities %v, %v", name, w.Entities, err)
-		}
-	}
-}
-
-// A changed setting makes the alias of earlier logins uncertain for good.
-func TestLoginAlias_IsForgottenOnceItChanged(t *testing.T) {
-	w, c := aliasedBy(t, "instance_id")
-	if got := w.Records[idA].LoginAlias; got != "instance_id" {
-		t.Fatalf("want the alias of the logins recorded, got %q", got)
-	}
-	for _, alias := range []string{"role_id", "instance_id"} {
-		c.Aliases = ec2Alias(alias)
-		w.show(idA, func(f *facts.Instance) {
-			f.IPv4s = append(f.IPv4s, netip.AddrFrom4([4]byte{10, 1, 2, byte(len(alias))}))
-		})
-		w.must(c, idA, facts.Running, converge.Provisioned)
-		if got := w.Records[idA].LoginAlias; got != "" {
-			t.Errorf("the setting changed to %s since the first grant: want no alias recorded, got %q", alias, got)
-		}
 	}
 }

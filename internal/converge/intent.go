@@ -72,7 +72,6 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.EventTime, next.LastError = i.request.At.UTC(), ""
 	next.Objects = append(objectsOf(g, old), i.untracked...)
 	next.LoginType = g.Profile.Auth.Type
-	next.LoginAlias = w.loginAlias(ctx, g, old)
 	next.TokenMaxTTL = max(next.TokenMaxTTL, seconds(g.Profile.Auth.TokenMaxTTL))
 	next.CertificateTTL = seconds(i.certificateTTL)
 	next.Claims = ledger.NamesOf(g)
@@ -87,19 +86,6 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	record, err := w.claim(ctx, ledger.Write{Old: old, New: next, Owner: w.owner, KeepLease: true, Claims: next.Claims, Release: free})
 	w.record = record
 	return err
-}
-
-// loginAlias returns the source of the alias of every login by a grant's auth role; empty if it is unknown, or was another one for
-// an earlier grant.
-func (w *work) loginAlias(ctx context.Context, g *grant.Grant, old *ledger.Record) string {
-	if w.Aliases == nil || g.Profile.Auth.Type != "ec2" {
-		return ""
-	}
-	alias := w.Aliases.EC2Alias(ctx, w.Realm.AuthMount)
-	if holds(old) && (old.LoginAlias != alias || old.LoginType != g.Profile.Auth.Type) {
-		return ""
-	}
-	return alias
 }
 
 // dropEnded drops former names that the new grant claims again, or whose last certificate has ended. It returns those to

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
@@ -17,6 +18,8 @@ const (
 	namesPerLook = 350
 	// fewestLooks is the number of reads from which on a folder of unknown length is listed.
 	fewestLooks = 8
+	// failureTime is how long a folder is not listed again after an outage.
+	failureTime = 10 * time.Second
 )
 
 // Lists lists folders of Vault for batches of first grants: one complete list shows which paths in it are absent, where it costs Vault
@@ -33,8 +36,8 @@ type Lists struct {
 
 // folder is the last list of a folder.
 type folder struct {
-	names    int
-	failedAt time.Time // zero for a list that succeeded
+	names   int
+	notTill time.Time // when it may be listed again after a failure; zero for a list that succeeded
 }
 
 // pays reports whether a list of a folder costs less than a number of reads of absent paths in it.
@@ -45,8 +48,8 @@ func (l *Lists) pays(path string, looks int) bool {
 	switch {
 	case !isKnown:
 		return looks >= fewestLooks
-	case !f.failedAt.IsZero():
-		return looks >= fewestLooks && l.Now().Sub(f.failedAt) > settingTime
+	case !f.notTill.IsZero():
+		return looks >= fewestLooks && l.Now().After(f.notTill)
 	}
 	return 1+f.names/namesPerLook < looks
 }
@@ -61,8 +64,12 @@ func (l *Lists) names(ctx context.Context, path string) map[string]bool {
 		names[strings.ToLower(name)] = true
 	}
 	if err != nil {
-		l.Log.WarnContext(ctx, "a folder of Vault could not be listed, and each path in it is read instead: run the Vault setup of this version, which grants the right", observe.KeyPath, path, observe.KeyError, err)
-		f.failedAt, names = l.Now().Round(0), nil
+		wait := failureTime
+		if fault.KindOf(err) != fault.Retry { // a right is missing
+			wait = settingTime
+		}
+		l.Log.WarnContext(ctx, "a folder of Vault could not be listed, and each path in it is read instead; if the right is missing, run the Vault setup of this version", observe.KeyPath, path, observe.KeyError, err)
+		f.notTill, names = l.Now().Round(0).Add(wait), nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,9 +88,9 @@ func (b *Batch) lacks(ctx context.Context, path string, looks int) bool {
 	if !b.lists.has(at, now) && !l.pays(at, looks) {
 		return false
 	}
-	// One of the runs that ask at once may give up. List has a deadline of its own.
-	ctx = context.WithoutCancel(ctx)
-	a, _ := b.lists.get(at, now, func() (map[string]bool, time.Duration, error) { return l.names(ctx, at), momentTime, nil })
+	a, _ := b.lists.get(ctx, at, now, func(ctx context.Context) (map[string]bool, time.Duration, error) {
+		return l.names(ctx, at), momentTime, nil
+	})
 	isOld := b.converger.Now().Round(0).Sub(a.asked) > momentTime
 	return a.value != nil && !isOld && !a.value[strings.ToLower(path[len(at)+1:])]
 }

@@ -21,11 +21,17 @@ func (c *Converger) make(ctx context.Context, req Request, f facts.Instance) (Ou
 	next, reason := s.decide(c.Now())
 	if next == stepReadRecord {
 		var err error
-		if s.record, err = c.recordOf(ctx, req); err != nil {
+		var isOld bool
+		if s.record, isOld, err = c.recordOf(ctx, req); err != nil {
 			return Outcome{}, err
 		}
 		s.hasRead = true
-		next, reason = s.decide(c.Now())
+		if next, reason = s.decide(c.Now()); isOld && next != stepInspect {
+			if s.record, err = c.Ledger.Get(ctx, f.ID); err != nil {
+				return Outcome{}, err
+			}
+			next, reason = s.decide(c.Now())
+		}
 	}
 	switch next {
 	case stepRemoveUnmatched:
@@ -51,7 +57,7 @@ func (c *Converger) make(ctx context.Context, req Request, f facts.Instance) (Ou
 // has a record: it is unknown whether any other instance belongs to this deployment. A removal that broke off goes on, since it does
 // not depend on the role.
 func (c *Converger) keepWithoutRole(ctx context.Context, req Request, s instance.Sighting) (Outcome, error) {
-	old, err := c.recordOf(ctx, req)
+	old, err := c.Ledger.Get(ctx, req.ID)
 	switch {
 	case err != nil:
 		return Outcome{}, err

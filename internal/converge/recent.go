@@ -1,6 +1,7 @@
 package converge
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -22,23 +23,29 @@ type answer[T any] struct {
 	until time.Time // when it is forgotten
 }
 
-// get returns the answer to a key, as of now or earlier. ask returns the value and how long it is remembered from now on. An error is
-// not remembered, and goes to all that asked at once.
-func (r *recent[T]) get(key string, now time.Time, ask func() (T, time.Duration, error)) (answer[T], error) {
+// get returns the answer to a key, as of now or earlier. ask returns the value and how long it is remembered from now on. Its context
+// does not end with the caller's, since others may wait for the answer: ask has a deadline of its own. An error is not remembered, and
+// goes to all that asked at once. A caller whose time ends gets the error of its context.
+func (r *recent[T]) get(ctx context.Context, key string, now time.Time, ask func(context.Context) (T, time.Duration, error)) (answer[T], error) {
 	now = now.Round(0) // by the wall clock, which goes on while a sandbox is frozen
 	if known, ok := r.last(key, now); ok {
 		return known, nil
 	}
-	got, err, _ := r.asked.Do(key, func() (any, error) {
-		value, age, err := ask()
+	done := r.asked.DoChan(key, func() (any, error) {
+		value, age, err := ask(context.WithoutCancel(ctx))
 		a := answer[T]{value: value, asked: now, until: now.Add(age)}
 		if err == nil {
 			r.keep(key, a)
 		}
 		return a, err
 	})
-	a, _ := got.(answer[T])
-	return a, err
+	select {
+	case got := <-done:
+		a, _ := got.Val.(answer[T])
+		return a, got.Err
+	case <-ctx.Done():
+		return answer[T]{}, ctx.Err()
+	}
 }
 
 // has reports whether the answer to a key is remembered.

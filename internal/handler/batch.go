@@ -42,10 +42,8 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 		return results
 	}
 	tasks, unconfirmed := inv.beforeConverge(ctx, latest)
-	refs := slices.Collect(maps.Keys(tasks))
-	batch := inv.Converger.Begin(ctx, refs)
-	sightings := inv.Instances.Describe(ctx, refs)
-	batch.Expect(sightings)
+	sightings := inv.Instances.Describe(ctx, slices.Collect(maps.Keys(tasks)))
+	batch := inv.Converger.Begin(ctx, sightings)
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(atOnce(len(tasks)))

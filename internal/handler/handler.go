@@ -38,7 +38,7 @@ const (
 // Converger makes Vault and ledger agree with EC2 for one instance.
 type Converger interface {
 	// Begin returns what the requests about a batch's instances share; nil for nothing.
-	Begin(ctx context.Context, batch []facts.Ref) *converge.Batch
+	Begin(ctx context.Context, seen map[facts.Ref]instance.Sighting) *converge.Batch
 	Converge(ctx context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error)
 }
 

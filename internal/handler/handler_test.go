@@ -41,7 +41,7 @@ func (o *outside) Describe(_ context.Context, refs []facts.Ref) map[facts.Ref]in
 }
 
 // Begin returns nothing: the requests of a batch share nothing here.
-func (o *outside) Begin(context.Context, []facts.Ref) *converge.Batch { return nil }
+func (o *outside) Begin(context.Context, map[facts.Ref]instance.Sighting) *converge.Batch { return nil }
 
 func (o *outside) Converge(_ context.Context, req converge.Request, _ instance.Sighting) (converge.Outcome, error) {
 	o.mu.Lock()

@@ -61,7 +61,6 @@ func (r *Record) code(c *coder) {
 		c.text(&o.RoleID)
 	})
 	shared(c, &r.LoginType)
-	shared(c, &r.LoginAlias)
 	c.number(&r.TokenMaxTTL)
 	c.optionalTime(&r.UncutUntil)
 	list(c, &r.Revoking, codeText)

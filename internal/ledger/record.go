@@ -50,9 +50,6 @@ type Record struct {
 	Objects        []Object `dynamodbav:"objects"`
 	// LoginType is the auth role's auth_type; empty in a record of an earlier version.
 	LoginType string `dynamodbav:"login_type,omitempty"`
-	// LoginAlias is the source of the alias of every login by the auth role since it was made, by the mount's settings at each intent;
-	// empty if it is unknown, or was not always the same.
-	LoginAlias string `dynamodbav:"login_alias,omitempty"`
 	// TokenMaxTTL is the longest life of a token of the auth role, in seconds; 0 in a record of an earlier version.
 	TokenMaxTTL int64 `dynamodbav:"token_max_ttl,omitempty"`
 	// UncutUntil is when the last token that a removal could not cut expires, or nil if all were cut.

@@ -88,8 +88,6 @@ func (s Scope) provision() set {
 	out.bound(roles, authRoleParameters())
 	// One list for a batch shows which paths are absent; without it each is read.
 	out.add(s.lists())
-	// The record says how the logins are named, so that the removal need not find out.
-	out.allow(grant.AuthConfigPath(s.AuthMount, "identity"), "read")
 	return out
 }
 

@@ -55,7 +55,6 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 			"alice/pki/k8s/roles: list",
 			"alice/pki/k8s/roles/i-*: create read update delete",
 			"alice/ssh/roles/i-*: create read update delete",
-			"auth/aws/config/identity: read",
 			"auth/aws/role: list",
 			"auth/aws/role/i-*: create read update",
 			"sys/policies/acl: list",

@@ -189,15 +189,6 @@ func (p *process) cloud() instancetest.EC2 {
 // Owner returns no owner: no PKI mount is marked.
 func (p *process) Owner(context.Context, string) (string, error) { return "", nil }
 
-// EC2Alias returns the source of the aliases of the world's logins.
-func (p *process) EC2Alias(context.Context, string) (alias string) {
-	_ = p.do("vault read auth/aws/config/identity", func() error {
-		alias = p.world.EC2Alias
-		return nil
-	})
-	return alias
-}
-
 // The duties of provision, deprovision and reconcile.
 var (
 	provision   = converge.Duties{Make: true}
@@ -208,7 +199,7 @@ var (
 func (p *process) converger(d converge.Duties) *converge.Converger {
 	waking := converge.Waker{Ledger: p.ledger(), Waiters: p.ledger(), Queue: p, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	return &converge.Converger{Options: converge.Options{
-		Duties: d, Profiles: profiles(), Realm: realm, Vault: p.vault(), Cutter: p.vault(), Ledger: waking, Records: p.ledger(), Waiters: p.ledger(), Instances: p.cloud(), Mounts: p, Aliases: p, RevokeCertificates: true,
+		Duties: d, Profiles: profiles(), Realm: realm, Vault: p.vault(), Cutter: p.vault(), Ledger: waking, Records: p.ledger(), Waiters: p.ledger(), Instances: p.cloud(), Mounts: p, RevokeCertificates: true,
 		NewOwner: func() string {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -243,8 +234,9 @@ func (p *process) handle(d converge.Duties, e event.Event) (converge.Outcome, er
 		}
 	}
 	c := p.converger(d)
-	req.Batch = c.Begin(context.Background(), []facts.Ref{e.Ref})
-	s := p.cloud().Describe(context.Background(), []facts.Ref{e.Ref})[e.Ref]
+	seen := p.cloud().Describe(context.Background(), []facts.Ref{e.Ref})
+	s := seen[e.Ref]
+	req.Batch = c.Begin(context.Background(), seen)
 	out, err := c.Converge(context.Background(), req, s)
 	if err == nil {
 		p.checkDone(e, req.Leaving)

@@ -18,7 +18,15 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	var page struct {
 		Data struct{ Keys []string }
 	}
-	err := c.list(ctx, path, into(&page))
+	err := c.list(ctx, path, func(body io.Reader) error {
+		if err := into(&page)(body); err != nil {
+			return err
+		}
+		if page.Data.Keys == nil { // a wrapped answer, for example, which shows nothing
+			return errors.New("the answer has no names")
+		}
+		return nil
+	})
 	return page.Data.Keys, err
 }
 

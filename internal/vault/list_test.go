@@ -26,6 +26,8 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 		"a path that the mount lacks":     {http.StatusNotFound, `{"errors":["unsupported path"]}`, nil, "unsupported path", false},
 		"no right to list":                {http.StatusForbidden, `{"errors":["permission denied"]}`, nil, "permission denied", false},
 		"a storage that does not answer":  {http.StatusInternalServerError, `{"errors":["away"]}`, nil, "away", false},
+		"a wrapped answer":                {http.StatusOK, `{"data":null,"wrap_info":{"token":"x"}}`, nil, "no names", false},
+		"an answer without names":         {http.StatusOK, `{"data":{}}`, nil, "no names", false},
 		"half an answer":                  {http.StatusOK, `{"data":{"keys":["b",`, nil, "decoding the answer", false},
 	} {
 		t.Run(name, func(t *testing.T) {

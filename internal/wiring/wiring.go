@@ -184,7 +184,6 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Waiters:            p.ledger,
 		Instances:          p.instances,
 		Mounts:             &converge.MountMarks{Read: p.vault.Read, Now: time.Now},
-		Aliases:            &converge.LoginAliases{Read: p.vault.Read, Now: time.Now},
 		Lists:              &converge.Lists{List: p.vault.List, Log: p.log, Now: time.Now},
 		Adopt:              s.Adopt,
 		OnShuttingDown:     s.OnShuttingDown,

@@ -101,7 +101,8 @@ func (d *demo) calls(ctx context.Context, since time.Time) error {
 		}
 	}
 	batches := len(d.world.Pollers[provision].Batches())
-	reads, intents, puts := ledger.Count("dynamodb", "BatchGetItem"), ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
+	reads := ledger.Count("dynamodb", "BatchGetItem") + ledger.Count("dynamodb", "GetItem") - teardownReads // a batch of one reads an item
+	intents, puts := ledger.Count("dynamodb", "TransactWriteItems"), ledger.Count("dynamodb", "PutItem")
 	d.expect(reads == batches && intents == n && puts == n && len(ledger.Calls()) == reads+2*n+teardownReads && teardownReads <= batches,
 		"for each batch one read of the ledger; for each instance one write of the intent with its claim, and one of the active record",
 		fmt.Sprintf("%d for %d batches, %d and %d for %d instances", reads, batches, intents, puts, n))

@@ -21,8 +21,6 @@ locals {
       # One list for a batch shows which paths are absent; without it each is read.
       "sys/policies/acl"            = ["list"]
       "auth/${var.auth_mount}/role" = ["list"]
-      # The record says how the logins are named, so that the removal need not find out.
-      "auth/${var.auth_mount}/config/identity" = ["read"]
     },
     { for p in local.paths : "${p}/i-*" => ["create", "read", "update", "delete"] },
     { for m in local.pki_mounts : "${m}/roles" => ["list"] },

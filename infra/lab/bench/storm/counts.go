@@ -36,9 +36,8 @@ type design struct {
 
 // designs returns the calls of the functions as they are designed.
 func designs() (start, startAlone, repetition, end design) {
-	// A sandbox reads every ten seconds whether the deployment is torn down, and every ten minutes a PKI mount's mark and the auth
-	// mount's alias settings.
-	sandbox := calls{ledgerReads: 3, reads: 2}
+	// A sandbox reads every ten seconds whether the deployment is torn down, and every ten minutes a PKI mount's mark.
+	sandbox := calls{ledgerReads: 3, reads: 1}
 	batch := calls{batchReads: 1} // the records
 	start = design{batch: batch, sandbox: sandbox, each: calls{
 		// The auth role after its write: the others' answers prove what is stored.
@@ -47,14 +46,15 @@ func designs() (start, startAlone, repetition, end design) {
 		// The policies, the roles of one PKI mount and the auth roles show that nothing is at the paths.
 		lists: 3,
 	}}
-	startAlone = design{batch: batch, sandbox: sandbox, each: start.each}
+	startAlone = design{sandbox: sandbox, each: start.each}
 	startAlone.each.reads += objects // each path before its first write
+	startAlone.each.ledgerReads++    // its record
 	repetition = design{batch: batch, sandbox: sandbox}
 	end = design{sandbox: sandbox, each: calls{
-		// The policy before its deletion.
-		reads: 1,
-		// The objects, the access list entry, and an alias look-up for each of two cuts.
-		writes: objects + 1 + 2,
+		// The policy and the auth role before their deletion.
+		reads: 2,
+		// The objects, the access list entry, and the alias look-ups: two for the first cut, one for the second.
+		writes: objects + 1 + 3,
 		// The second read is for the instances that wait for a name of the ending one.
 		ledgerReads: 2, puts: 1, transactions: 1,
 	}, moment: calls{
