@@ -105,11 +105,14 @@ func run(ctx context.Context) error {
 		if err := p.run(); err != nil {
 			return err
 		}
+		fmt.Fprintln(o.Out)
+		report.PrintGoals(o.Out, results.Goals())
+		if !*write {
+			continue
+		}
+		if err := shown.publish(results, o.Out); err != nil { // after each part: the next one may take an hour
+			return err
+		}
 	}
-	fmt.Fprintln(o.Out)
-	report.PrintGoals(o.Out, results.Goals())
-	if !*write {
-		return nil
-	}
-	return shown.publish(results, o.Out)
+	return nil
 }
