@@ -19,15 +19,23 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
-// maxAtOnce bounds how many instances of a batch converge at once. With more, each only waits longer: a Vault on Raft holds a
-// lock across each commit of a policy or an auth role.
-const maxAtOnce = 10
+// These bound how many instances of a batch converge at once. With more, each only waits longer: a Vault on Raft holds a lock across
+// each commit of a policy or an auth role.
+const (
+	leastAtOnce = 8
+	mostAtOnce  = 10
+)
 
-// atOnce returns how many of n instances converge at once: as few as need no more rounds than maxAtOnce would. So the last round
-// is as full as the others, and a full batch of 50 ends with none waiting for a few.
+// atOnce returns how many of n instances converge at once: the number within the bounds that leaves the fewest places idle in the last
+// round, so that a batch does not end with all waiting for a few. A full batch of 50 takes five rounds of ten.
 func atOnce(n int) int {
-	rounds := max(1, (n+maxAtOnce-1)/maxAtOnce)
-	return (n + rounds - 1) / rounds
+	best, fewest := mostAtOnce, mostAtOnce
+	for limit := mostAtOnce; limit >= leastAtOnce; limit-- {
+		if idle := (limit - n%limit) % limit; idle < fewest {
+			best, fewest = limit, idle
+		}
+	}
+	return best
 }
 
 // clockSkew is how far ahead of the function's clock the time of an event may be.

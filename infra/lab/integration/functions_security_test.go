@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
@@ -30,6 +31,9 @@ func wholeLife(t *testing.T) string {
 	there := launch(t, fleet.Spec{Role: "alice-worker", AccountID: "222233334444", Tags: map[string]string{"Name": unique + "-b.example"}})
 	for _, i := range []fleet.Instance{here, there} {
 		mustBy(t, provisioning, i, "running", "provisioned")
+	}
+	if again, result := labtest.Deliver(t, provisioning, fleet.Event(here, "running", time.Now()), fleet.Event(there, "running", time.Now())); len(again) > 0 {
+		t.Fatalf("want both events of a batch handled, got %v back, %v", again, result.Err())
 	}
 	setTags(t, here, map[string]string{"Name": unique + "-c.example"})
 	mustBy(t, provisioning, here, "running", "provisioned")

@@ -125,7 +125,7 @@ func TestLedgerCalls_StayWithinTheRolesKeys(t *testing.T) {
 	// A key that this test misreads, or never sees, must not pass.
 	for function, want := range map[string][]string{
 		provision: { // it releases a claim only when the last certificate with the name has ended
-			"dynamodb:BatchGetItem instance#*", "dynamodb:GetItem teardown",
+			"dynamodb:BatchGetItem instance#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem teardown",
 			"dynamodb:PutItem claim#*", "dynamodb:PutItem instance#*", "dynamodb:PutItem waiting#*", "dynamodb:GetItem waiting#*",
 		},
 		deprovision: {"dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem waiting#*", "dynamodb:PutItem instance#*"},
