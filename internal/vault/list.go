@@ -15,19 +15,59 @@ import (
 // List returns the names in a folder, nil for an empty one. It fails where nothing is mounted, with an error that wraps
 // ErrNotMounted: a caller may delete objects that a list lacks, so a wrong path must not look like an empty folder.
 func (c *Client) List(ctx context.Context, path string) ([]string, error) {
+	var names []string
+	err := c.list(ctx, path, func(body io.Reader) error {
+		answer, err := io.ReadAll(body)
+		if err == nil {
+			names, err = namesIn(string(answer))
+		}
+		return err
+	})
+	return names, err
+}
+
+// namesIn returns the names in the answer to a list. Names without a character that JSON escapes share the memory of the answer:
+// encoding/json would copy each, which takes it several times as long.
+func namesIn(answer string) ([]string, error) {
+	if names, ok := plainNames(answer); ok {
+		return names, nil
+	}
 	var page struct {
 		Data struct{ Keys []string }
 	}
-	err := c.list(ctx, path, func(body io.Reader) error {
-		if err := into(&page)(body); err != nil {
-			return err
+	if err := json.Unmarshal([]byte(answer), &page); err != nil {
+		return nil, err
+	}
+	if page.Data.Keys == nil { // a wrapped answer, for example, which shows nothing
+		return nil, errors.New("the answer has no names")
+	}
+	return page.Data.Keys, nil
+}
+
+// plainNames is namesIn for an answer in the form in which Vault writes most. ok is false for any other form.
+func plainNames(answer string) (names []string, ok bool) {
+	_, list, ok := strings.Cut(answer, `"data":{"keys":[`) // not in a text: its quotes would be escaped
+	end := strings.IndexByte(list, ']')
+	isWhole := strings.HasSuffix(strings.TrimSpace(answer), "}")
+	if !ok || !isWhole || end < 0 || strings.IndexByte(list[:end], '\\') >= 0 {
+		return nil, false
+	}
+	list = list[:end]
+	names = make([]string, 0, strings.Count(list, ",")+1)
+	for more := list != ""; more; {
+		var name string
+		if list, ok = strings.CutPrefix(list, `"`); !ok {
+			return nil, false
 		}
-		if page.Data.Keys == nil { // a wrapped answer, for example, which shows nothing
-			return errors.New("the answer has no names")
+		if name, list, ok = strings.Cut(list, `"`); !ok { // the ] was in a name
+			return nil, false
 		}
-		return nil
-	})
-	return page.Data.Keys, err
+		names = append(names, name)
+		if list, more = strings.CutPrefix(list, ","); !more && list != "" {
+			return nil, false
+		}
+	}
+	return names, true
 }
 
 // Issuer is an issuer of a PKI mount.

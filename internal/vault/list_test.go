@@ -19,6 +19,11 @@ func TestList_IsCompleteOrAnError(t *testing.T) {
 		absent bool   // the error is ErrNotMounted
 	}{
 		"some names":                      {http.StatusOK, `{"data":{"keys":["b","a"]}}`, []string{"b", "a"}, "", false},
+		"names that JSON escapes":         {http.StatusOK, `{"data":{"keys":["a\u003c\"b","c"]}}`, []string{`a<"b`, "c"}, "", false},
+		"names with brackets and commas":  {http.StatusOK, `{"data":{"keys":["a]b","c,d"]}}`, []string{"a]b", "c,d"}, "", false},
+		"an answer with spaces":           {http.StatusOK, `{"request_id":"x", "data": {"keys": ["a", "b"]}}`, []string{"a", "b"}, "", false},
+		"a list of no names":              {http.StatusOK, `{"data":{"keys":[]}}`, []string{}, "", false},
+		"an answer cut off in the list":   {http.StatusOK, `{"data":{"keys":["b","a"],`, nil, "decoding the answer", false},
 		"an empty folder":                 {http.StatusNotFound, `{"errors":[]}`, nil, "", false},
 		"a path where nothing is mounted": {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry not found."]}`, nil, "no handler", true},
 		"a mount that is being disabled":  {http.StatusNotFound, `{"errors":["no handler for route \"x/roles\". route entry is tainted."]}`, nil, "tainted", false},
