@@ -70,7 +70,7 @@ func (c *Converger) mayGrant(s instance.Sighting) (may bool) {
 			may = false
 		}
 	}()
-	if !s.Found || s.Err != nil || (s.Facts.State != facts.Pending && s.Facts.State != facts.Running) {
+	if !s.Found || s.Err != nil || !s.Facts.State.IsLive() {
 		return false
 	}
 	profile, err := c.Profiles.Match(s.Facts)

@@ -165,7 +165,7 @@ func read(body []byte) (Event, error) {
 	case kind == [2]string{ownSource, differs}:
 		e.Verify = true
 		e.ID, e.State, err = parseStateChange(in.Detail)
-		if err == nil && e.State != facts.Pending && e.State != facts.Running {
+		if err == nil && !e.State.IsLive() {
 			err = fault.Refusef("the event of instance %s: an event of this program's own is never about an instance that is %s", e.ID, e.State)
 		}
 	case kind == [2]string{hookSource, hookLaunch}, kind == [2]string{hookSource, hookTerminate}:

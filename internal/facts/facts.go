@@ -23,6 +23,9 @@ const (
 	Terminated   State = "terminated"
 )
 
+// IsLive reports whether an instance in this state starts or runs, and so has its grant.
+func (s State) IsLive() bool { return s == Pending || s == Running }
+
 // ParseState returns the state that AWS spells as s, or an error for any other text.
 func ParseState(s string) (State, error) {
 	switch state := State(s); state {

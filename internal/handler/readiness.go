@@ -95,7 +95,7 @@ func (inv *invocation) tagInstances(ctx context.Context) map[facts.Ref]error {
 // readinessOf returns the value to set for a key on an instance; empty if there is none to set, or the instance shows it
 // already. A refusal is shown only where no value is yet, and never on an instance that keeps an earlier grant.
 func readinessOf(t task, s instance.Sighting, r result, key string) string {
-	if (s.Err != nil && !s.LacksRole()) || !s.Found || (s.Facts.State != facts.Pending && s.Facts.State != facts.Running) {
+	if (s.Err != nil && !s.LacksRole()) || !s.Found || !s.Facts.State.IsLive() {
 		return ""
 	}
 	o := r.outcome

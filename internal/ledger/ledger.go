@@ -99,23 +99,19 @@ func (l *Ledger) GetSome(ctx context.Context, instanceIDs []string) (map[string]
 		if err != nil {
 			return known, fmt.Errorf("reading the records of %d instances from table %s: %w", len(ids), l.table, err)
 		}
-		unknown := map[string]bool{}
+		for _, id := range ids {
+			known[id] = nil
+		}
 		for _, key := range out.UnprocessedKeys[l.table].Keys {
-			unknown[idOf(key)] = true
+			delete(known, idOf(key))
 		}
 		for _, fields := range out.Responses[l.table] {
-			id := idOf(fields)
-			var r Record
-			if attributevalue.UnmarshalMap(fields, &r) != nil {
-				unknown[id] = true
+			i, err := decode(fields)
+			if err != nil {
+				delete(known, idOf(fields))
 				continue
 			}
-			known[id] = &r
-		}
-		for _, id := range ids {
-			if !unknown[id] && known[id] == nil {
-				known[id] = nil
-			}
+			known[idOf(fields)] = i.record
 		}
 	}
 	return known, nil

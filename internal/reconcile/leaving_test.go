@@ -34,7 +34,9 @@ func TestLeaving_IsNoDriftUntilRestart(t *testing.T) {
 	}
 }
 
-func TestLeaving_BrokenOffRemovalIsFinished(t *testing.T) {
+// leftHalfRemoved returns a world in which the removal of a leaving instance broke off an hour ago.
+func leftHalfRemoved(t *testing.T) *world {
+	t.Helper()
 	w := newWorld(t, 3)
 	w.fail["delete"] = errStorage
 	if err := w.leave(1); err == nil {
@@ -42,6 +44,11 @@ func TestLeaving_BrokenOffRemovalIsFinished(t *testing.T) {
 	}
 	delete(w.fail, "delete")
 	w.now = w.now.Add(time.Hour)
+	return w
+}
+
+func TestLeaving_BrokenOffRemovalIsFinished(t *testing.T) {
+	w := leftHalfRemoved(t)
 	a := w.reconcile(Input{Mode: Correct})
 	if a.Summary.Orphaned != 1 || a.Summary.Corrected != 1 {
 		t.Errorf("want one row about the rest of the removal, corrected, got %+v\n%s", a.Summary, answerText(a))

@@ -155,13 +155,7 @@ func TestLeavingInstance_IsRemovedWithoutItsRole(t *testing.T) {
 		"its instance profile is gone": func(f *facts.Instance) { f.IAMRoleARN = "" },
 		"IAM does not answer":          func(f *facts.Instance) { f.RoleUnconfirmed = true },
 	} {
-		w := newWorld(t, 3)
-		w.fail["delete"] = errStorage
-		if err := w.leave(1); err == nil {
-			t.Fatal("want the removal broken off")
-		}
-		delete(w.fail, "delete")
-		w.now = w.now.Add(time.Hour)
+		w := leftHalfRemoved(t)
 		f := w.ec2[id(1)]
 		change(&f)
 		w.ec2[id(1)] = f

@@ -181,7 +181,7 @@ func (s *survey) addPage(ctx context.Context, p facts.Place, page []instance.Sig
 
 // isComparable reports whether an instance is compared with its grant. A stopped instance is compared when it runs again.
 func (s *survey) isComparable(i instance.Sighting) bool {
-	return i.Err != nil || i.Facts.State == facts.Pending || i.Facts.State == facts.Running
+	return i.Err != nil || i.Facts.State.IsLive()
 }
 
 // isGone reports whether a state of EC2 means that the grant must go.

@@ -46,7 +46,7 @@ func (e EC2) sighting(f facts.Instance) instance.Sighting {
 	if f.State == facts.Terminated {
 		f.IAMInstanceProfileARN = ""
 	}
-	if f.State != facts.Pending && f.State != facts.Running || f.IAMInstanceProfileARN == "" {
+	if !f.State.IsLive() || f.IAMInstanceProfileARN == "" {
 		f.IAMRoleARN, f.RoleObservedAt = "", time.Time{}
 	}
 	return instance.Sighting{Found: true, Facts: f}
