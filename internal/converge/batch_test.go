@@ -58,6 +58,13 @@ func (f *fleet) converge(n int, batch *converge.Batch, seen map[facts.Ref]instan
 	return err
 }
 
+// makeAuthRole makes an auth role of another owner, as another client of Vault does at any time.
+func (f *fleet) makeAuthRole(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.Objects["auth/aws/role/"+id] = map[string]any{"auth_type": "ec2"}
+}
+
 // mustGrant fails unless every instance of the batch gets its grant.
 func (f *fleet) mustGrant() {
 	f.t.Helper()
@@ -172,7 +179,7 @@ func TestLists_AreTrustedForTwoSeconds(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.pass(2100 * time.Millisecond)
-	f.Objects["auth/aws/role/"+f.refs[1].ID] = map[string]any{"auth_type": "ec2"} // since the list
+	f.makeAuthRole(f.refs[1].ID) // since the list
 	if err := f.converge(1, batch, seen); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("an auth role was made after the list: want a conflict, got %v", err)
 	}
@@ -183,7 +190,7 @@ func TestLists_AreTrustedForTwoSeconds(t *testing.T) {
 	f.c.Lists.List = func(ctx context.Context, folder string) ([]string, error) {
 		names, err := slow(ctx, folder)
 		f.pass(2100 * time.Millisecond)
-		f.Objects["auth/aws/role/"+f.refs[1].ID] = map[string]any{"auth_type": "ec2"}
+		f.makeAuthRole(f.refs[1].ID)
 		return names, err
 	}
 	if err := f.converge(1, batch, seen); fault.KindOf(err) != fault.Conflict {

@@ -32,6 +32,9 @@ func (r *recent[T]) get(ctx context.Context, key string, now time.Time, ask func
 		return known, nil
 	}
 	done := r.asked.DoChan(key, func() (any, error) {
+		if known, ok := r.last(key, now); ok { // the answer came since the look above
+			return known, nil
+		}
 		value, age, err := ask(context.WithoutCancel(ctx))
 		a := answer[T]{value: value, asked: now, until: now.Add(age)}
 		if err == nil {
