@@ -428,7 +428,7 @@ func TestCutOff_LeavesASharedEntity(t *testing.T) {
 		var body map[string]string
 		_ = json.NewDecoder(r.Body).Decode(&body)
 		switch {
-		case body["alias_mount_accessor"] != "auth_aws_1":
+		case body["alias_mount_accessor"] != "auth_aws_1" || body["alias_name"] == "i-broken":
 			http.Error(w, "{}", 500)
 		case body["alias_name"] == "role-id":
 			fmt.Fprint(w, `{"data":{"id":"e1","aliases":[{"mount_accessor":"auth_aws_1","mount_path":"auth/aws/"}]}}`)
@@ -457,6 +457,10 @@ func TestCutOff_LeavesASharedEntity(t *testing.T) {
 	n, err = c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Recorded: []string{"named-role", "operators-role"}})
 	if n != 1 || fault.KindOf(err) != fault.Conflict {
 		t.Errorf("of two recorded aliases, want the entity that names the instance cut and the other left as a conflict, got %d, %v: else a writer of the ledger could log out any client", n, err)
+	}
+	n, err = c.CutOff(t.Context(), m, vault.Cut{InstanceID: "i-own", Sure: []string{"i-broken", "role-id"}})
+	if n != 1 || fault.KindOf(err) != fault.Retry {
+		t.Errorf("one look-up fails: want the other entity deleted now, and another try, got %d, %v", n, err)
 	}
 	for _, call := range s.calls {
 		deletes := strings.HasPrefix(call, "DELETE")

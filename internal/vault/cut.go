@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
@@ -59,27 +61,42 @@ type Cut struct {
 // it may belong to another client.
 // https://developer.hashicorp.com/vault/api-docs/secret/identity/entity#delete-entity-by-id
 func (c *Client) CutOff(ctx context.Context, m LoginMount, cut Cut) (int, error) {
-	n := 0
+	aliases := slices.Concat(cut.Sure, cut.Recorded)
+	entities, failed := c.entities(ctx, m, aliases)
+	var deleted []string
 	var conflicts []error
-	for i, alias := range slices.Concat(cut.Sure, cut.Recorded) {
-		entity, err := c.entity(ctx, m, alias)
-		if err != nil {
-			return n, err
-		}
+	for i, entity := range entities {
 		id, _ := entity["id"].(string)
-		if id == "" {
+		if id == "" || slices.Contains(deleted, id) {
 			continue
 		}
-		if err := m.checkExclusive(cut.InstanceID, alias, entity, i < len(cut.Sure)); err != nil {
+		if err := m.checkExclusive(cut.InstanceID, aliases[i], entity, i < len(cut.Sure)); err != nil {
 			conflicts = append(conflicts, fmt.Errorf("entity %s: %w", id, err))
 			continue
 		}
 		if err := c.Delete(ctx, "identity/entity/id/"+id); err != nil {
-			return n, err
+			return len(deleted), err
 		}
-		n++
+		deleted = append(deleted, id)
 	}
-	return n, errors.Join(conflicts...)
+	if failed != nil {
+		return len(deleted), failed
+	}
+	return len(deleted), errors.Join(conflicts...)
+}
+
+// entities looks up the entity behind each alias, side by side; empty where there is none. With an error it returns those that it found.
+func (c *Client) entities(ctx context.Context, m LoginMount, aliases []string) ([]map[string]any, error) {
+	entities := make([]map[string]any, len(aliases))
+	var group errgroup.Group // without a context: one failure does not end the others
+	for i, alias := range aliases {
+		group.Go(func() (err error) {
+			entities[i], err = c.entity(ctx, m, alias)
+			return err
+		})
+	}
+	err := group.Wait()
+	return entities, err
 }
 
 // checkExclusive returns an error of kind fault.Conflict when an entity may belong to a client other than the instance.
