@@ -178,7 +178,7 @@ func functions() map[string]function.Function {
 	}
 	return map[string]function.Function{
 		"concat": stdlib.ConcatFunc, "contains": stdlib.ContainsFunc, "distinct": stdlib.DistinctFunc, "flatten": stdlib.FlattenFunc,
-		"join": stdlib.JoinFunc, "jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc, "merge": stdlib.MergeFunc, "sort": stdlib.SortFunc, "trimsuffix": stdlib.TrimSuffixFunc,
+		"indent": stdlib.IndentFunc, "join": stdlib.JoinFunc, "jsonencode": stdlib.JSONEncodeFunc, "keys": stdlib.KeysFunc, "merge": stdlib.MergeFunc, "sort": stdlib.SortFunc, "trimsuffix": stdlib.TrimSuffixFunc,
 		"lookup": stdlib.LookupFunc, "regex": stdlib.RegexFunc, "replace": stdlib.ReplaceFunc, "toset": stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)), "try": tryfunc.TryFunc,
 		"nonsensitive": function.New(&function.Spec{
 			Params: []function.Parameter{{Type: cty.DynamicPseudoType}},

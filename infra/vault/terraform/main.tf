@@ -10,7 +10,7 @@ locals {
   )
 
   # Vault asks for the unique IDs of the functions' roles through the role in their account.
-  function_accounts = [for arn in values(var.function_roles) : split(":", arn)[4]]
+  function_accounts = var.function_account != "" ? [var.function_account] : [for arn in values(var.function_roles) : split(":", arn)[4]]
   function_sts_roles = {
     for account, role in var.sts_roles : account => role if var.login_mount != var.auth_mount && contains(local.function_accounts, account)
   }

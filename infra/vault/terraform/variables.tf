@@ -1,4 +1,4 @@
-# Each variable corresponds to the flag of infra/vault of the same name.
+# Each variable but function_account corresponds to the flag of infra/vault of the same name.
 
 variable "function_roles" {
   description = "IAM role ARN of each function, by provision, deprovision and reconcile: the stack's outputs"
@@ -9,6 +9,12 @@ variable "function_roles" {
     condition     = length(setsubtract(keys(var.function_roles), ["provision", "deprovision", "reconcile"])) == 0
     error_message = "The functions are provision, deprovision and reconcile."
   }
+}
+
+variable "function_account" {
+  description = "Account of the functions; empty to read it from function_roles. Needed with a login_mount of its own and sts_roles where function_roles is known only after apply"
+  type        = string
+  default     = ""
 }
 
 variable "deployment" {
