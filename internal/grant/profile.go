@@ -43,6 +43,7 @@ type Profile struct {
 	// such a profile. LoadDeployed keeps it, so that its existing grants stay, and Render refuses.
 	Barred error `yaml:"-"`
 
+	file     string // its profile.yaml
 	fqdn     *compiled
 	used     map[string]bool // the names of the values that its templates use
 	mounts   []string        // the PKI mounts of the whole set
@@ -94,7 +95,11 @@ type Output struct {
 }
 
 // Set is a checked set of profiles.
-type Set struct{ Profiles []*Profile }
+type Set struct {
+	Profiles []*Profile
+
+	files int // the number of files of profiles, also of those with a fault
+}
 
 // Load reads every <folder>/profile.yaml of fsys and the templates beside it, by the default rules. The error has all faults of
 // all profiles, each with its file.
@@ -102,17 +107,15 @@ func Load(fsys fs.FS) (*Set, error) { return LoadBy(fsys, DefaultRules()) }
 
 // LoadBy is Load with the rules of a deployment.
 func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
-	set, err := LoadDeployed(fsys, rules)
+	set, faults, err := load(fsys, rules)
 	if err != nil {
 		return nil, err
 	}
-	var faults []error
-	for _, p := range set.Profiles {
-		if p.Barred != nil {
-			faults = append(faults, fmt.Errorf("profile %s: %w", p.Name, p.Barred))
-		}
+	all := joined(faults)
+	for _, f := range set.barred() {
+		all = append(all, fmt.Errorf("profile %s: %w", f.Profile, f.Err))
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := errors.Join(all...); err != nil {
 		return nil, err
 	}
 	return set, nil
@@ -121,26 +124,88 @@ func LoadBy(fsys fs.FS, rules Rules) (*Set, error) {
 // LoadDeployed is LoadBy for a deployment whose instances may have grants of an earlier version. It keeps a profile that breaks a
 // rule which that version did not have, and sets its Barred.
 func LoadDeployed(fsys fs.FS, rules Rules) (*Set, error) {
+	set, faults, err := load(fsys, rules)
+	if err == nil {
+		err = errors.Join(joined(faults)...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return set, nil
+}
+
+// Fault is the faults of one profile, or one of several profiles together.
+type Fault struct {
+	// File is the profile's file, <folder>/profile.yaml; empty for a fault of several profiles.
+	File string
+	// Profile is the profile's name; empty where it is unknown, and for a fault of several profiles.
+	Profile string
+	// Err may join several errors (errors.Join).
+	Err error
+}
+
+// Check returns the number of the profiles in fsys and the faults of all of them, by the rules of a deployment. LoadBy accepts them if
+// there are none. The error says that there is nothing to check.
+func Check(fsys fs.FS, rules Rules) (int, []Fault, error) {
+	set, faults, err := load(fsys, rules)
+	if err != nil {
+		return 0, nil, err
+	}
+	return set.files, append(faults, set.barred()...), nil
+}
+
+// barred returns the broken rules of each profile that breaks one.
+func (s *Set) barred() []Fault {
+	var faults []Fault
+	for _, p := range s.Profiles {
+		if p.Barred != nil {
+			faults = append(faults, Fault{File: p.file, Profile: p.Name, Err: p.Barred})
+		}
+	}
+	return faults
+}
+
+// joined returns the faults as errors that begin with the file.
+func joined(faults []Fault) []error {
+	var errs []error
+	for _, f := range faults {
+		if f.File == "" {
+			errs = append(errs, f.Err)
+			continue
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", f.File, f.Err))
+	}
+	return errs
+}
+
+// load returns the profiles of fsys that can be loaded, and all faults but broken rules, which bar a profile.
+func load(fsys fs.FS, rules Rules) (*Set, []Fault, error) {
 	files, err := fs.Glob(fsys, "*/profile.yaml")
 	if err != nil {
-		return nil, fmt.Errorf("listing the profiles: %w", err)
+		return nil, nil, fmt.Errorf("listing the profiles: %w", err)
 	}
 	if len(files) == 0 {
-		return nil, errors.New("no profile found: want <folder>/profile.yaml")
+		return nil, nil, errors.New("no profile found: want <folder>/profile.yaml")
 	}
-	set := &Set{}
-	seen := map[string]string{}
+	set := &Set{files: len(files)}
+	var faults []Fault
 	loaded := make([]*Profile, len(files))
-	faults := forEach(files, func(i int) (err error) {
+	errs := forEach(files, func(i int) (err error) {
 		loaded[i], err = loadProfile(fsys, files[i], rules)
 		return err
 	})
+	add := func(i int, err error) {
+		if err != nil {
+			faults = append(faults, Fault{File: files[i], Profile: loaded[i].Name, Err: err})
+		}
+	}
+	seen := map[string]string{}
 	for i, p := range loaded {
-		if faults[i] != nil {
+		if add(i, errs[i]); errs[i] != nil {
 			continue
 		}
 		if other, doubled := seen[p.Name]; doubled {
-			faults = append(faults, fmt.Errorf("%s: the name %q is also in %s", files[i], p.Name, other))
+			add(i, fmt.Errorf("the name %q is also in %s", p.Name, other))
 		}
 		seen[p.Name] = files[i]
 		set.Profiles = append(set.Profiles, p)
@@ -149,51 +214,50 @@ func LoadDeployed(fsys fs.FS, rules Rules) (*Set, error) {
 	for _, p := range set.Profiles {
 		p.mounts, p.reserved = mounts, reserved
 	}
-	faults = append(faults, forEach(files, func(i int) error {
-		if loaded[i] == nil {
+	rehearsed := forEach(files, func(i int) error {
+		if errs[i] != nil {
 			return nil
 		}
 		return loaded[i].rehearse()
-	})...)
-	faults = append(faults, set.checkTogether()...)
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
+	})
+	for i, err := range rehearsed {
+		add(i, err)
 	}
-	return set, nil
+	for _, err := range set.checkTogether() {
+		faults = append(faults, Fault{Err: err})
+	}
+	return set, faults, nil
 }
 
 // forEach calls do for every file concurrently, since a function waits for it at every cold start. It returns the error of each
-// file, with the file's name.
+// file.
 func forEach(files []string, do func(i int) error) []error {
 	errs := make([]error, len(files))
 	var all sync.WaitGroup
-	for i, file := range files {
-		all.Go(func() {
-			if err := do(i); err != nil {
-				errs[i] = fmt.Errorf("%s: %w", file, err)
-			}
-		})
+	for i := range files {
+		all.Go(func() { errs[i] = do(i) })
 	}
 	all.Wait()
 	return errs
 }
 
+// loadProfile reads one profile. With an error, the profile has as much as could be read, and never is nil.
 func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
+	p := &Profile{file: file, rules: rules, accessed: map[string]bool{}}
 	text, err := fs.ReadFile(fsys, file)
 	if err != nil {
-		return nil, fmt.Errorf("reading the profile: %w", err)
+		return p, fmt.Errorf("reading the profile: %w", err)
 	}
-	p := &Profile{rules: rules, accessed: map[string]bool{}}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(p); err != nil {
-		return nil, fmt.Errorf("decoding the profile: %w", err)
+		return p, fmt.Errorf("decoding the profile: %w", err)
 	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
-		return nil, errors.New("decoding the profile: a second document follows the first")
+		return p, errors.New("decoding the profile: a second document follows the first")
 	}
 	if err := p.check(); err != nil {
-		return nil, err
+		return p, err
 	}
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%d\n%s", len(text), text)
@@ -203,7 +267,7 @@ func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 		return string(body), err
 	}}
 	if err := c.compile(); err != nil {
-		return nil, err
+		return p, err
 	}
 	p.bar(p.checkRules()...)
 	p.used = p.usedValues()
