@@ -1,0 +1,28 @@
+package version
+
+import (
+	"runtime/debug"
+	"testing"
+)
+
+func TestVersion_IsTheReleaseOrTheModules(t *testing.T) {
+	installed := &debug.BuildInfo{Main: debug.Module{Version: "v1.1.0"}}
+	for name, row := range map[string]struct {
+		release string
+		built   *debug.BuildInfo
+		want    string
+	}{
+		"a release":               {"v1.2.3", installed, "v1.2.3"},
+		"go install":              {"", installed, "v1.1.0"},
+		"no version":              {"", &debug.BuildInfo{}, "(devel)"},
+		"no information":          {"", nil, "(devel)"},
+		"a release and no module": {"v1.2.3", nil, "v1.2.3"},
+	} {
+		if got := of(row.release, row.built); got != row.want {
+			t.Errorf("%s: want %s, got %s", name, row.want, got)
+		}
+	}
+	if Version() == "" {
+		t.Error("want a version of every build")
+	}
+}
