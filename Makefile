@@ -38,16 +38,24 @@ BAO_AWS_PLUGIN :=
 export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package clean
+.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build the functions into build/<function>/bootstrap (GOARCH=arm64 make build for Lambda's arm64)
+build: build-functions ## build the functions into build/<function>/bootstrap (GOARCH=arm64 make build for Lambda's arm64), and build/vault-ec2 for this machine
+	$(build-command)
+
+build-functions:
 	@for f in $(FUNCTIONS); do \
 	  CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o $(BUILD_DIR)/$$f/bootstrap ./functions/$$f && \
 	  $(if $(wildcard $(ACCOUNTS_FILE)),cp '$(ACCOUNTS_FILE)',rm -f) $(BUILD_DIR)/$$f/accounts.txt || exit 1; done
-	@$(HOST_GO) build $(BUILD_FLAGS) -o $(BUILD_DIR)/vault-setup ./infra/vault
+
+COMMAND       := $(BUILD_DIR)/vault-ec2
+build-command = @$(HOST_GO) build $(BUILD_FLAGS) -o $(COMMAND) ./infra/vault-ec2
+
+$(COMMAND):
+	$(build-command)
 
 # sam build calls these targets: template.yaml names this file as the functions' build method.
 build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction:
@@ -105,34 +113,24 @@ build-lab: build
 lab: build ## start the same world and keep it running, to try things out
 	@$(RUN) ./cmd/lab up
 
-# The AWS CLI reads the function's name from a deployed stack, in its configured account and region (version 1 does not read
-# AWS_REGION). A running lab keeps name and address in .cache/lab.env.
-ifneq ($(STACK),)
-find-function = function=$$(aws cloudformation describe-stacks $${AWS_REGION:+--region $$AWS_REGION} --stack-name '$(STACK)' --output text \
-    --query "Stacks[0].Outputs[?OutputKey=='ReconcileFunctionName'].OutputValue") || exit 2; \
-  case "$$function" in ""|None) echo "stack $(STACK) has no output ReconcileFunctionName: deploy the current template" >&2; exit 2;; esac
-else
-find-function = [ -r .cache/lab.env ] || { echo "no lab is running: start one with make lab, or name a deployed stack with STACK=<name>" >&2; exit 2; }; \
-  set -a; . .cache/lab.env; set +a; function=$$RECONCILE_FUNCTION
-endif
-ask = @$(HOST_GO) build $(BUILD_FLAGS) -o build/vault-reconcile ./infra/reconcile || exit 2; $(find-function); \
-  build/vault-reconcile -function "$$function"
+# The command finds the function: of a deployed stack in your configured account and region, or of the lab that runs.
+OF = $(if $(STACK),--stack '$(STACK)',--lab)
 
-reconcile: ## compare the fleet; MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); GONE_ACCOUNT=… and GONE_INSTANCE=i-… with AT_MOST=n remove what no longer exists; of make lab, or of STACK=<name>
-	$(ask) -mode '$(MODE)' $(addprefix -instance ,$(INSTANCE)) $(if $(PROFILE),-profile '$(PROFILE)') $(if $(FORCE),-force='$(FORCE)') \
-	  $(addprefix -gone-account ,$(GONE_ACCOUNT)) $(addprefix -gone-instance ,$(GONE_INSTANCE)) $(if $(AT_MOST),-at-most '$(AT_MOST)')
+reconcile: $(COMMAND) ## compare the fleet; MODE=correct repairs it (INSTANCE=i-… PROFILE=… FORCE=true); GONE_ACCOUNT=… and GONE_INSTANCE=i-… with AT_MOST=n remove what no longer exists; of make lab, or of STACK=<name>
+	@$(COMMAND) reconcile $(OF) --mode '$(MODE)' $(addprefix --instance ,$(INSTANCE)) $(if $(PROFILE),--profile '$(PROFILE)') $(if $(FORCE),--force='$(FORCE)') \
+	  $(addprefix --gone-account ,$(GONE_ACCOUNT)) $(addprefix --gone-instance ,$(GONE_INSTANCE)) $(if $(AT_MOST),--at-most '$(AT_MOST)')
 
-teardown: ## remove everything that a deployment made in Vault, also of running instances; asks for its name (YES=<name> answers); of make lab, or of STACK=<name>
-	$(ask) -mode teardown $(if $(YES),-yes '$(YES)')
+teardown: $(COMMAND) ## remove everything that a deployment made in Vault, also of running instances; asks for its name (YES=<name> answers); of make lab, or of STACK=<name>
+	@$(COMMAND) teardown $(OF) $(if $(YES),--yes '$(YES)')
 
-doctor: ## check everything that the functions need; of make lab, or of STACK=<name>
-	$(ask) -mode doctor
+doctor: $(COMMAND) ## check everything that the functions need; of make lab, or of STACK=<name>
+	@$(COMMAND) doctor $(OF)
 
-render: ## show what a PROFILE would write to Vault and what the guard reports, for INSTANCE=i-… in EC2, FACTS=file.json, or a made-up instance
-	@$(GO) run ./infra/render $(addprefix -profile ,$(PROFILE)) $(addprefix -instance ,$(INSTANCE)) $(addprefix -facts ,$(FACTS))
+render: $(COMMAND) ## show what a PROFILE would write to Vault and what the guard reports, for INSTANCE=i-… in EC2, FACTS=file.json, or a made-up instance
+	@$(COMMAND) render $(addprefix --profile ,$(PROFILE)) $(addprefix --instance ,$(INSTANCE)) $(addprefix --facts ,$(FACTS))
 
 golden: ## write the golden files of profiles and commands, the user data of instances and the tables of docs/configuration.md
-	$(GO) test ./templates ./infra/reconcile ./infra/render ./infra/instance ./internal/settings -update
+	$(GO) test ./templates ./infra/vault-ec2 ./infra/vault-ec2/internal/ask ./infra/vault-ec2/internal/render ./infra/instance ./internal/settings -update
 
 fuzz: ## run each fuzz target for a minute (FOR=30m for longer)
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \
@@ -141,9 +139,9 @@ fuzz: ## run each fuzz target for a minute (FOR=30m for longer)
 
 # Without --template-file, sam deploy uses the last output of sam build in .aws-sam, however old.
 # MAX_CERTIFICATE_TTL=17520h checks the profiles against that value of the stack's parameter MaxCertificateTTL.
-deploy: ## build for Lambda and run sam deploy --guided (ARCHITECTURE=x86_64: for that processor; needs an AWS account and the SAM CLI; sam build is not needed)
-	$(GO) run ./infra/render -check $(if $(MAX_CERTIFICATE_TTL),-max-certificate-ttl '$(MAX_CERTIFICATE_TTL)')
-	GOOS=linux GOARCH=$(LAMBDA_GOARCH) $(MAKE) build
+deploy: $(COMMAND) ## build for Lambda and run sam deploy --guided (ARCHITECTURE=x86_64: for that processor; needs an AWS account and the SAM CLI; sam build is not needed)
+	@$(COMMAND) lint $(if $(MAX_CERTIFICATE_TTL),--max-certificate-ttl '$(MAX_CERTIFICATE_TTL)')
+	GOOS=linux GOARCH=$(LAMBDA_GOARCH) $(MAKE) build-functions
 	sam deploy --template-file template.yaml --guided --capabilities CAPABILITY_IAM
 
 # A zip records times and modes. All files get the commit's time, so that two packages of one commit are the same bytes.
@@ -154,7 +152,7 @@ package: ## write a release's files to build/release: a zip of each function, on
 	@rm -rf $(STAGE) $(RELEASE) && mkdir -p $(STAGE)/infra/member-account $(RELEASE)
 	$(if $(VERSION),@awk -v v='$(VERSION:v%=%)' '/^## /{on = index($$0, "## [" v "]") == 1; next} on' CHANGELOG.md > $(BUILD_DIR)/release-notes.md)
 	$(if $(VERSION),@grep -q . $(BUILD_DIR)/release-notes.md || { echo 'CHANGELOG.md has no section "## [$(VERSION:v%=%)]"' >&2; exit 1; })
-	@GOOS=linux GOARCH=arm64 $(MAKE) --no-print-directory build BUILD_DIR=$(STAGE)/build && rm $(STAGE)/build/vault-setup
+	@GOOS=linux GOARCH=arm64 $(MAKE) --no-print-directory build-functions BUILD_DIR=$(STAGE)/build
 	@cp template.yaml LICENSE $(STAGE) && cp infra/member-account/template.yaml $(STAGE)/infra/member-account
 	@chmod -R u=rwX,go=rX $(STAGE) && find $(STAGE) -exec touch -t $$(git log -1 --format=%cd --date=format-local:%Y%m%d%H%M.%S) {} +
 	@for f in $(FUNCTIONS); do (cd $(STAGE)/build/$$f && python3 -m zipfile -c $(RELEASE)/$$f-arm64.zip bootstrap) || exit 1; done

@@ -15,8 +15,8 @@ const ServerID = "vault.lab"
 // Parameters returns the template's parameters that the lab's Vault requires.
 func Parameters() map[string]string { return map[string]string{"VaultIAMServerId": ServerID} }
 
-// SetupVault makes the world's namespace, if it has one, and prepares Vault with infra/vault, the command that an operator runs, built
-// into the build folder. Its output goes to the run folder.
+// SetupVault makes the world's namespace, if it has one, and prepares Vault with vault-ec2 setup, the command that an operator runs. Its
+// output goes to the run folder.
 func SetupVault(ctx context.Context, w *World) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -30,29 +30,42 @@ func SetupVault(ctx context.Context, w *World) error {
 	return os.WriteFile(w.workspace.Log("vault-setup"), out, 0o600)
 }
 
-// VaultSetup runs infra/vault with the flags for the lab's stack and moto, then more, and returns its output.
+// VaultSetup runs vault-ec2 setup with the flags for the lab's stack and moto, then more, and returns its output.
 func (w *World) VaultSetup(ctx context.Context, more ...string) ([]byte, error) {
+	args := []string{
+		"setup",
+		"--function-role", "provision=" + w.Stack.Outputs["ProvisionFunctionRoleArn"],
+		"--function-role", "deprovision=" + w.Stack.Outputs["DeprovisionFunctionRoleArn"],
+		"--function-role", "reconcile=" + w.Stack.Outputs["ReconcileFunctionRoleArn"],
+		"--deployment", w.opts.StackName, "--server-id", ServerID, "--aws-endpoint", w.MotoURL, "--sts-region", w.Region, "--aws-keys", "--pki",
+		"--templates-dir", w.Profiles,
+	}
+	setup, err := w.Command(ctx, append(args, more...)...)
+	if err != nil {
+		return nil, err
+	}
+	out, err := setup.CombinedOutput()
+	if err != nil {
+		return out, fmt.Errorf("running vault-ec2 setup: %w", err)
+	}
+	return out, nil
+}
+
+// Command returns a call of vault-ec2, as make build built it, that reaches the world's Vault with the root token, and moto.
+func (w *World) Command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	ca := filepath.Join(w.RunDir, "vault-ca.pem")
-	if err := os.WriteFile(ca, []byte(w.VaultCAPEM), 0o600); err != nil {
-		return nil, fmt.Errorf("writing Vault's CA for the setup: %w", err)
+	if text, err := os.ReadFile(ca); err != nil || string(text) != w.VaultCAPEM { // another call may read it now
+		if err := os.WriteFile(ca, []byte(w.VaultCAPEM), 0o600); err != nil {
+			return nil, fmt.Errorf("writing Vault's CA for vault-ec2: %w", err)
+		}
 	}
 	credentials, err := w.AWS.Credentials.Retrieve(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading the lab's AWS keys for the setup: %w", err)
+		return nil, fmt.Errorf("reading the lab's AWS keys for vault-ec2: %w", err)
 	}
-	args := []string{
-		"-function-role", "provision=" + w.Stack.Outputs["ProvisionFunctionRoleArn"],
-		"-function-role", "deprovision=" + w.Stack.Outputs["DeprovisionFunctionRoleArn"],
-		"-function-role", "reconcile=" + w.Stack.Outputs["ReconcileFunctionRoleArn"],
-		"-deployment", w.opts.StackName, "-server-id", ServerID, "-aws-endpoint", w.MotoURL, "-sts-region", w.Region, "-aws-keys", "-pki",
-		"-templates-dir", w.Profiles,
-	}
-	setup := exec.CommandContext(ctx, filepath.Join(w.opts.BuildDir, "vault-setup"), append(args, more...)...)
-	setup.Env = append(os.Environ(), "VAULT_ADDR="+w.VaultAddr, "VAULT_CACERT="+ca, "VAULT_TOKEN="+w.VaultToken, "VAULT_NAMESPACE="+w.VaultNamespace,
-		"AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey)
-	out, err := setup.CombinedOutput()
-	if err != nil {
-		return out, fmt.Errorf("running infra/vault (built by make build): %w", err)
-	}
-	return out, nil
+	command := exec.CommandContext(ctx, filepath.Join(w.opts.BuildDir, "vault-ec2"), args...)
+	command.Env = append(os.Environ(), "VAULT_ADDR="+w.VaultAddr, "VAULT_CACERT="+ca, "VAULT_TOKEN="+w.VaultToken, "VAULT_NAMESPACE="+w.VaultNamespace,
+		"AWS_ACCESS_KEY_ID="+credentials.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+credentials.SecretAccessKey, "AWS_REGION="+w.Region,
+		"AWS_ENDPOINT_URL="+w.MotoURL, "AWS_PROFILE=")
+	return command, nil
 }

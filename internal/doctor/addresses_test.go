@@ -64,7 +64,7 @@ func TestDoctor_AddressesWithoutAListFail(t *testing.T) {
 	w := healthy(t)
 	w.options.Profiles.Profiles[0].Auth.BindTokenToInstanceIP = true
 	w.objectErrs["auth/aws/identity-accesslist"] = err403
-	if c := check(t, w.examine(t), "client addresses of auth/aws"); c.OK || !strings.Contains(c.Remedy, "infra/vault") {
+	if c := check(t, w.examine(t), "client addresses of auth/aws"); c.OK || !strings.Contains(c.Remedy, "vault-ec2 setup") {
 		t.Errorf("want the missing right named, got %+v", c)
 	}
 }

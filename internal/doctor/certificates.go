@@ -53,7 +53,7 @@ func (d Doctor) regionKeys(ctx context.Context) finding {
 		faults = append(faults, fmt.Sprintf("Vault does not know the key of the identity documents of %s", abbreviate(missing)))
 	}
 	faults = append(faults, wrong...)
-	return bad(fmt.Sprintf("save the certificate that https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/regions-certs.html has under RSA, and run infra/vault with -certificate %s=<file>, for each region; "+
+	return bad(fmt.Sprintf("save the certificate that https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/regions-certs.html has under RSA, and run vault-ec2 setup with --certificate %s=<file>, for each region; "+
 		"delete a wrong one first", uncovered[0]),
 		"%s: no instance there can log in with its identity document", strings.Join(faults, "; "))
 }

@@ -43,14 +43,14 @@ func TestDoctor_NamesRegionsWhoseKeyVaultLacks(t *testing.T) {
 	}{
 		"a region that Vault knows":            {"cn-north-1", func(*world) {}, "built in: ", ""},
 		"GovCloud, renewed with the same key":  {"us-gov-west-1", func(*world) {}, "built in: ", ""},
-		"a region opened later":                {"me-central-1", func(*world) {}, "does not know the key of the identity documents of me-central-1", "-certificate me-central-1=<file>"},
-		"a region that is not listed":          {"xx-new-1", func(*world) {}, "identity documents of xx-new-1", "-certificate xx-new-1=<file>"},
+		"a region opened later":                {"me-central-1", func(*world) {}, "does not know the key of the identity documents of me-central-1", "--certificate me-central-1=<file>"},
+		"a region that is not listed":          {"xx-new-1", func(*world) {}, "identity documents of xx-new-1", "--certificate xx-new-1=<file>"},
 		"its certificate":                      {"me-central-1", stored("me-central-1", "identity", certificate(t, 1024)), "has a certificate for the identity documents of me-central-1", ""},
-		"its certificate, for another login":   {"me-central-1", stored("me-central-1", "pkcs7", certificate(t, 1024)), "me-central-1 has the type pkcs7", "-certificate me-central-1="},
-		"the one under RSA-2048":               {"me-central-1", stored("me-central-1", "identity", certificate(t, 2048)), "is not the region's: its RSA key has 2048 bits", "-certificate me-central-1="},
-		"no certificate":                       {"me-central-1", stored("me-central-1", "identity", "text"), "cannot verify", "-certificate me-central-1="},
-		"an unknown key under another's name":  {"me-central-1", stored("lab", "identity", certificate(t, 1024)), "does not know", "-certificate me-central-1="},
-		"a list that cannot be read":           {"me-central-1", fails(listed, err403), "403", "infra/vault"},
+		"its certificate, for another login":   {"me-central-1", stored("me-central-1", "pkcs7", certificate(t, 1024)), "me-central-1 has the type pkcs7", "--certificate me-central-1="},
+		"the one under RSA-2048":               {"me-central-1", stored("me-central-1", "identity", certificate(t, 2048)), "is not the region's: its RSA key has 2048 bits", "--certificate me-central-1="},
+		"no certificate":                       {"me-central-1", stored("me-central-1", "identity", "text"), "cannot verify", "--certificate me-central-1="},
+		"an unknown key under another's name":  {"me-central-1", stored("lab", "identity", certificate(t, 1024)), "does not know", "--certificate me-central-1="},
+		"a list that cannot be read":           {"me-central-1", fails(listed, err403), "403", "vault-ec2 setup"},
 		"logins of type iam carry no document": {"me-central-1", func(w *world) { w.options.Profiles = load(t, "iam", "arn:aws:iam::*:role/alice-worker") }, "no profile has logins of type ec2", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

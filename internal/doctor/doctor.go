@@ -1,4 +1,4 @@
-// Package doctor makes the checks of `make doctor`: infra/reconcile -mode doctor invokes the reconcile function, whose handler
+// Package doctor makes the checks of vault-ec2 doctor, which invokes the reconcile function, whose handler
 // calls Examine. It checks all that the functions need: Vault and the function's rights there, the auth and PKI mounts, AWS in
 // each account and region, the ledger's table, and the profiles. It only reads.
 package doctor

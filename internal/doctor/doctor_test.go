@@ -71,17 +71,17 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		},
 		"the login in a namespace is refused": {
 			func(w *world) { w.options.Namespace, w.loginErr = "team", errors.New("status 403: permission denied") },
-			names[3:16], "permission denied", "infra/vault (VAULT_NAMESPACE=team) with -function-role reconcile=",
+			names[3:16], "permission denied", "vault-ec2 setup (VAULT_NAMESPACE=team) with --function-role reconcile=",
 		},
 		"the login is refused": {
 			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
-			names[3:16], "does not belong", "-function-role reconcile=",
+			names[3:16], "does not belong", "--function-role reconcile=",
 		},
 		"a right is missing": {
 			can("alice/pki/k8s/roles/i-00000000000000000", "read", "update"),
-			[]string{"vault rights"}, "alice/pki/k8s/roles/i-* (create delete)", "infra/vault",
+			[]string{"vault rights"}, "alice/pki/k8s/roles/i-* (create delete)", "vault-ec2 setup",
 		},
-		"a list is missing":               {can("sys/policies/acl", "deny"), []string{"vault rights"}, "sys/policies/acl (list)", "infra/vault"},
+		"a list is missing":               {can("sys/policies/acl", "deny"), []string{"vault rights"}, "sys/policies/acl (list)", "vault-ec2 setup"},
 		"more than needed at an own path": {can(identity, "read", "update"), []string{"vault bounds"}, identity + " (update)", "no other"},
 		"its own policy": {
 			can("sys/policies/acl/ec2-provisioner-reconcile", "update"),
@@ -97,12 +97,12 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 			can("sys/leases/revoke-prefix/"+pki+"/issue/i-00000000000000000", "sudo", "update"), []string{"vault bounds"}, "revoke-prefix", "no other",
 		},
 		"the capabilities cannot be read": {
-			func(w *world) { w.capErr = errors.New("status 403") }, []string{"vault rights", "vault bounds"}, "403", "infra/vault",
+			func(w *world) { w.capErr = errors.New("status 403") }, []string{"vault rights", "vault bounds"}, "403", "vault-ec2 setup",
 		},
 		"no auth mount": {fails(mounts+"auth/aws", errors.New("status 403: preflight")), noMount, "preflight", "VAULT_AUTH_MOUNT"},
 		"the token ended before ACME's settings were read": {
 			fails(pki+"/config/acme", fmt.Errorf("reading %s in Vault: %w at https://vault: status 404", pki+"/config/acme", vault.ErrLogin)),
-			[]string{"acme " + pki}, "status 404", "-function-role reconcile=",
+			[]string{"acme " + pki}, "status 404", "--function-role reconcile=",
 		},
 		"an auth mount of another type": {holds(mounts+"auth/aws", "type", "approle"), noMount, "approle", "type aws"},
 		"an alias shared by all instances of an image": {
@@ -111,18 +111,18 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"the alias settings do not exist": {
 			func(w *world) { delete(w.objects, identity) }, []string{"aliases of auth/aws"}, "share", "-set-alias",
 		},
-		"the alias settings cannot be read": {fails(identity, err403), []string{"aliases of auth/aws"}, "403", "infra/vault"},
+		"the alias settings cannot be read": {fails(identity, err403), []string{"aliases of auth/aws"}, "403", "vault-ec2 setup"},
 		"an account without a role for Vault": {
-			lists("auth/aws/config/sts", "999999999999"), []string{"accounts of auth/aws"}, foreign, "-sts-role " + foreign + "=",
+			lists("auth/aws/config/sts", "999999999999"), []string{"accounts of auth/aws"}, foreign, "--sts-role " + foreign + "=",
 		},
-		"Vault's accounts cannot be listed":      {fails("auth/aws/config/sts", err403), []string{"accounts of auth/aws"}, "403", "infra/vault"},
+		"Vault's accounts cannot be listed":      {fails("auth/aws/config/sts", err403), []string{"accounts of auth/aws"}, "403", "vault-ec2 setup"},
 		"no PKI mount":                           {fails(pki+"/issuers", errors.New("status 404: no handler for route")), noPKI, "no handler", "-pki"},
 		"a PKI mount without an issuer":          {func(w *world) { w.issuers = nil }, noPKI, "no issuer", "-pki"},
 		"a PKI mount without a default issuer":   {func(w *world) { w.issuers = w.issuers[1:] }, noPKI, `not "default", which alice-p0, alice-p1 uses`, pki + "/config/issuers default="},
 		"another engine at the PKI mount's path": {holds(mounts+pki, "type", "kv"), noPKI, "type kv", "PKI engine"},
 		"ACME is enabled":                        {holds(pki+"/config/acme", "enabled", true), []string{"acme " + pki}, "no policy applies", "enabled=false"},
 		"ACME's setting is unreadable":           {holds(pki+"/config/acme", "enabled", "yes"), []string{"acme " + pki}, "does not say", "by hand"},
-		"a PKI mount without a mark":             {holds(mounts+pki, "description", "nodes"), []string{"pki owner " + pki}, "has no mark", "-deployment alice"},
+		"a PKI mount without a mark":             {holds(mounts+pki, "description", "nodes"), []string{"pki owner " + pki}, "has no mark", "--deployment alice"},
 		"another deployment's PKI mount": {
 			holds(mounts+pki, "description", grant.MountMark("bob")), []string{"pki owner " + pki}, "belongs to the deployment bob and not to alice", "base_path",
 		},
@@ -145,8 +145,8 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 			},
 			[]string{"names in vault"}, "nothing is mounted", "mount the engine of alice/ssh/hosts (vault secrets enable",
 		},
-		"the policies cannot be listed":             {fails("sys/policies/acl", err403), []string{"names in vault"}, "403", "infra/vault"},
-		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "infra/vault"},
+		"the policies cannot be listed":             {fails("sys/policies/acl", err403), []string{"names in vault"}, "403", "vault-ec2 setup"},
+		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "vault-ec2 setup"},
 		"STS cannot be reached": {
 			func(w *world) { w.accountErr = noRoute("sts.us-east-1") },
 			append([]string{"aws identity", "accounts of auth/aws"}, names[17:24]...), "timeout", "interface endpoint com.amazonaws.us-east-1.sts",
@@ -279,14 +279,14 @@ func TestDoctor_ReportsHarmlessFindingsAsOK(t *testing.T) {
 		"an iam_alias that no profile uses":            {holds(identity, "iam_alias", "unique_id"), "aliases of auth/aws", "unique_id"},
 		"a PKI mount whose type cannot be read":        {fails(mounts+pki, err403), "pki " + pki, "could not be read"},
 		"a PKI mount whose description cannot be read": {fails(mounts+pki, err403), "pki owner " + pki, "not checked: status 403"},
-		"aliases that do not name the instance":        {holds(identity, "ec2_metadata", []any{"account_id"}), "aliases of auth/aws", "-set-alias changes that"},
+		"aliases that do not name the instance":        {holds(identity, "ec2_metadata", []any{"account_id"}), "aliases of auth/aws", "--set-alias changes that"},
 		"a Vault without ACME":                         {func(w *world) { delete(w.objects, pki+"/config/acme") }, "acme " + pki, "has no ACME"},
 		"an endpoint without backups": {
 			func(w *world) { w.recoveryErr = fmt.Errorf("reading: %w", ledger.ErrUnsupported) }, "ledger recovery", "not checked",
 		},
 		"only the function's own account": {
 			func(w *world) { w.options.Places = w.options.Places[:2] }, "accounts of auth/aws",
-			"Vault has no role for " + own + ", the functions' own account: that is right if Vault runs in " + own + ". If it does not, no instance of " + own + " can log in: run infra/vault with -sts-role " + own + "=",
+			"Vault has no role for " + own + ", the functions' own account: that is right if Vault runs in " + own + ". If it does not, no instance of " + own + " can log in: run vault-ec2 setup with --sts-role " + own + "=",
 		},
 		"other accounts have a role, the own one has none": {func(*world) {}, "accounts of auth/aws", "Vault has a role for " + foreign + "; Vault has no role for " + own},
 		"a Vault in another account":                       {lists("auth/aws/config/sts", foreign, own), "accounts of auth/aws", "each account, the functions' own among them: " + own + ", " + foreign},

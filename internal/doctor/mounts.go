@@ -31,7 +31,7 @@ func (d Doctor) authMount(ctx context.Context) finding {
 	auth := grant.AuthMountPath(d.AuthMount)
 	data, err := d.Objects.Read(ctx, grant.MountInfoPath(auth))
 	if err != nil {
-		return bad(d.remedyOr(err, "run infra/vault with -auth-mount "+d.AuthMount+", or set VAULT_AUTH_MOUNT to an existing mount"), "%v", err)
+		return bad(d.remedyOr(err, "run vault-ec2 setup with --auth-mount "+d.AuthMount+", or set VAULT_AUTH_MOUNT to an existing mount"), "%v", err)
 	}
 	if kind := data["type"]; kind != "aws" {
 		return bad("set VAULT_AUTH_MOUNT to a mount of type aws", "%s is of type %v", auth, kind)
@@ -74,14 +74,14 @@ func (d Doctor) aliases(ctx context.Context) finding {
 		shared = append(shared, "iam_alias="+iam)
 	}
 	if len(shared) > 0 {
-		return bad("write ec2_alias=instance_id iam_alias=role_id to "+path+" (infra/vault -set-alias), or use another mount if others log in on this one",
+		return bad("write ec2_alias=instance_id iam_alias=role_id to "+path+" (vault-ec2 setup --set-alias), or use another mount if others log in on this one",
 			"%s: with %s several instances share one identity, or have one that this program does not know: a removal cannot cut an instance's tokens and stays undone until their longest lifetime has passed",
 			found, strings.Join(shared, " and "))
 	}
 	ec2Unnamed := d.logsInBy("ec2") && !listed(data["ec2_metadata"], "instance_id")
 	iamUnnamed := d.logsInBy("iam") && !listed(data["iam_metadata"], "inferred_entity_id")
 	if ec2Unnamed || iamUnnamed {
-		found += "; the metadata of an alias does not name the instance (infra/vault -set-alias changes that)"
+		found += "; the metadata of an alias does not name the instance (vault-ec2 setup --set-alias changes that)"
 	}
 	if d.logsInBy("iam") || (d.logsInBy("ec2") && ec2 == "role_id") {
 		found += "; with role_id, reconcile cannot find the entities of gone instances without a ledger record"
@@ -130,14 +130,14 @@ func (d Doctor) accountsOfVault(ctx context.Context) finding {
 		}
 	}
 	if len(missing) > 0 {
-		return bad(fmt.Sprintf("run infra/vault with -sts-role %s=<a role there that Vault may assume>, for each account", missing[0]),
+		return bad(fmt.Sprintf("run vault-ec2 setup with --sts-role %s=<a role there that Vault may assume>, for each account", missing[0]),
 			"Vault has no role for %s: no instance there can log in, unless Vault itself runs there", abbreviate(missing))
 	}
 	if hasOwn {
 		return good("Vault has a role for each account, the functions' own among them: %s", abbreviate(append([]string{own}, named...)))
 	}
 	condition := fmt.Sprintf("Vault has no role for %s, the functions' own account: that is right if Vault runs in %s. If it does not, no instance of %s can log in: "+
-		"run infra/vault with -sts-role %s=<a role there that Vault may assume> (docs/accounts.md)", own, own, own, own)
+		"run vault-ec2 setup with --sts-role %s=<a role there that Vault may assume> (docs/accounts.md)", own, own, own, own)
 	if len(named) == 0 {
 		return good("%s", condition)
 	}
@@ -161,7 +161,7 @@ func (d Doctor) pkiSteps(login *step) []*step {
 
 // pki checks that a PKI mount can issue certificates, by the issuers that the profiles' roles name.
 func (d Doctor) pki(ctx context.Context, mount string) finding {
-	const remedy = "mount a PKI engine there and create an issuer (infra/vault -pki does both, with a root of its own)"
+	const remedy = "mount a PKI engine there and create an issuer (vault-ec2 setup --pki does both, with a root of its own)"
 	data, hidden := d.Objects.Read(ctx, grant.MountInfoPath(mount))
 	if kind := data["type"]; hidden == nil && kind != "pki" {
 		return bad("mount a PKI engine there, or change the profiles' base_path and path", "%s is of type %v", mount, kind)

@@ -18,7 +18,7 @@ func (d Doctor) pkiOwner(ctx context.Context, mount string) finding {
 	owner, marked := grant.MountOwner(text)
 	switch {
 	case !marked:
-		return bad("run infra/vault with -deployment "+d.Deployment,
+		return bad("run vault-ec2 setup with --deployment "+d.Deployment,
 			"%s has no mark of a deployment: another deployment could use it too, and give an instance the name of one of this deployment's", mount)
 	case owner != d.Deployment:
 		return bad("use another base_path in the profiles: a PKI mount belongs to one deployment",

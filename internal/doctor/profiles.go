@@ -35,7 +35,7 @@ func (d Doctor) rules(context.Context) finding {
 	}
 	if len(barred) > 0 {
 		// The names come first: a long detail is cut at its end.
-		return bad("correct the profiles (make render checks them) and deploy: see docs/upgrades.md",
+		return bad("correct the profiles (vault-ec2 lint checks them) and deploy: see docs/upgrades.md",
 			"nothing new is granted by %d profiles, and their existing grants stay: %s. The first fault of each: %s", len(barred), abbreviate(barred), abbreviate(faults))
 	}
 	return good("no profile breaks a rule")

@@ -87,7 +87,7 @@ func (d Doctor) namespace(ctx context.Context) finding {
 	case errors.Is(err, vault.ErrNamespacesIgnored):
 		return bad("unset VAULT_NAMESPACE (VaultNamespace), or point VAULT_ADDR at a server with namespaces: Vault Enterprise, HCP Vault or OpenBao", "%v", err)
 	case errors.Is(err, vault.ErrNoNamespace):
-		return bad("correct VAULT_NAMESPACE (VaultNamespace), or create the namespace (vault namespace create) and run infra/vault with VAULT_NAMESPACE="+d.Namespace, "%v", err)
+		return bad("correct VAULT_NAMESPACE (VaultNamespace), or create the namespace (vault namespace create) and run vault-ec2 setup with VAULT_NAMESPACE="+d.Namespace, "%v", err)
 	case err != nil:
 		return bad("see the check \"vault\"", "%v", err)
 	}
@@ -111,7 +111,7 @@ func (d Doctor) inNamespace() string {
 }
 
 func (d Doctor) loginRemedy() string {
-	return "run infra/vault" + d.inNamespace() + " with -function-role reconcile=<the function's IAM role> and compare VAULT_LOGIN_ROLE, VAULT_IAM_SERVER_ID and VAULT_STS_REGION with auth/" +
+	return "run vault-ec2 setup" + d.inNamespace() + " with --function-role reconcile=<the function's IAM role> and compare VAULT_LOGIN_ROLE, VAULT_IAM_SERVER_ID and VAULT_STS_REGION with auth/" +
 		d.LoginMount + "; with approle or token, renew the secret of VAULT_LOGIN_SECRET_ARN"
 }
 
@@ -135,7 +135,7 @@ func (d Doctor) remedyIn(err error, folder string) string {
 	case !errors.Is(err, vault.ErrNotMounted):
 		return d.remedyFor(err)
 	case slices.Contains(d.Profiles.PKIMounts(), mount):
-		return "mount a PKI engine at " + mount + " (infra/vault -pki does), or correct base_path and path in the profile"
+		return "mount a PKI engine at " + mount + " (vault-ec2 setup --pki does), or correct base_path and path in the profile"
 	}
-	return "mount the engine of " + folder + " (vault secrets enable -path=<mount> <type>), or correct base_path and path of that output in the profile: infra/vault mounts PKI engines only"
+	return "mount the engine of " + folder + " (vault secrets enable -path=<mount> <type>), or correct base_path and path of that output in the profile: vault-ec2 setup mounts PKI engines only"
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	runSetup = "run infra/vault with the functions' own profiles and options (-templates-dir, -auth-mount, -also-path, -revoke-certificates)"
+	runSetup = "run vault-ec2 setup with the functions' own profiles and options (--templates-dir, --auth-mount, --also-path, --revoke-certificates)"
 	// noInstance is the ID of an instance that does not exist. Its objects' paths are only asked about.
 	noInstance = "i-00000000000000000"
 )

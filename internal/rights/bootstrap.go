@@ -6,7 +6,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// Bootstrap has the options of infra/vault that decide what it writes.
+// Bootstrap has the options of vault-ec2 setup that decide what it writes.
 type Bootstrap struct {
 	AuthMount  string // where instances log in
 	LoginMount string // where the functions log in
@@ -24,7 +24,7 @@ type Bootstrap struct {
 	Marked []string
 }
 
-// ForBootstrap returns the rights of the person or the pipeline that runs infra/vault, sorted by path. They suffice for the
+// ForBootstrap returns the rights of the person or the pipeline that runs vault-ec2 setup, sorted by path. They suffice for the
 // first run, for later changes, and for the search for other policies that reach the instances' objects. Enabling an auth
 // mount needs sudo:
 // https://developer.hashicorp.com/vault/api-docs/system/auth#enable-auth-method

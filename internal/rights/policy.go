@@ -17,7 +17,7 @@ func Policy(rights []Right) string {
 		}
 		blocks[i] = fmt.Sprintf("path %q {\n  capabilities = [%s]\n%s}\n", r.Path, strings.Join(quoted, ", "), parameters(r.Allowed))
 	}
-	return "# Made from the profiles by infra/vault: change those and run it again.\n\n" + strings.Join(blocks, "\n")
+	return "# Made from the profiles by vault-ec2 setup: change those and run it again.\n\n" + strings.Join(blocks, "\n")
 }
 
 // parameters returns the lines that bound the parameters of a write. Nil has no lines and bounds nothing.

@@ -1,4 +1,4 @@
-// Package rights has the rights of each function in Vault, as data. infra/vault writes them as policies, and the doctor
+// Package rights has the rights of each function in Vault, as data. vault-ec2 setup writes them as policies, and the doctor
 // compares the function's token with them. Both make them from the profiles, so that they agree.
 package rights
 

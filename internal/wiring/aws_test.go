@@ -154,7 +154,7 @@ func TestSecret_IsReadInItsOwnRegion(t *testing.T) {
 	}
 }
 
-// Vault compares the signed host with its own STS endpoint, which infra/vault sets to the region's ordinary one.
+// Vault compares the signed host with its own STS endpoint, which vault-ec2 setup sets to the region's ordinary one.
 func TestLogin_IsSignedForTheOrdinaryEndpoint(t *testing.T) {
 	lambdaEnvironment(t)
 	t.Setenv("AWS_USE_FIPS_ENDPOINT", "true")

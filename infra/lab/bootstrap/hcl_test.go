@@ -252,11 +252,11 @@ func toJSON(t *testing.T, v cty.Value) any {
 	return out
 }
 
-// flagNames returns the names of the flags that a main declares.
+// flagNames returns the names of the flags that a command declares.
 func flagNames(t *testing.T, source string) []string {
 	t.Helper()
 	var names []string
-	for _, m := range regexp.MustCompile(`(?:flag\.\w+\((?:&[\w.]+, )?|pairs\([\w.]+, )"([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`\bf\.\w+\((?:&[\w.]+, )?"([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
 		names = append(names, m[1])
 	}
 	if len(names) < 15 {

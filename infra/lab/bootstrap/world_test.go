@@ -39,24 +39,24 @@ func start(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { before.Close() })
-	out := &world{tap: before, address: before.URL, token: vault.RootToken, command: filepath.Join(t.TempDir(), "vault-setup")}
+	out := &world{tap: before, address: before.URL, token: vault.RootToken, command: filepath.Join(t.TempDir(), "vault-ec2")}
 	if out.vault, err = fleet.VaultClient(vault.Address, vault.CAPEM, vault.RootToken); err != nil {
 		t.Fatal(err)
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", out.command, "./infra/vault")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", out.command, "./infra/vault-ec2")
 	build.Dir = root
 	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building infra/vault: %v\n%s", err, text)
+		t.Fatalf("building vault-ec2: %v\n%s", err, text)
 	}
 	return out
 }
 
-// run runs the command with a token.
+// run runs vault-ec2 setup with a token.
 func (w *world) run(t *testing.T, token string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, w.command, args...)
+	cmd := exec.CommandContext(ctx, w.command, append([]string{"setup"}, args...)...)
 	cmd.Env = append(os.Environ(), "VAULT_ADDR="+w.address, "VAULT_TOKEN="+token, "VAULT_MAX_RETRIES=0",
 		"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret")
 	out, err := cmd.CombinedOutput()

@@ -81,7 +81,7 @@ func TestRender_AsksIAMOnlyWhereTheRoleDecides(t *testing.T) {
 	t.Parallel()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	away := []string{"AWS_ENDPOINT_URL_IAM=http://127.0.0.1:1", "AWS_MAX_ATTEMPTS=1"}
-	out := newDesk(t).run(away, "render", "-templates", byInstanceProfile(t), "-instance", i.ID)
+	out := (&desk{T: t}).run(away, "render", "-templates", byInstanceProfile(t), "-instance", i.ID)
 	if !strings.Contains(out, "profile:  alice_cluster-worker") || !strings.Contains(out, "guard:    passed") {
 		t.Errorf("want the objects, since no profile needs the IAM role, got\n%s", out)
 	}

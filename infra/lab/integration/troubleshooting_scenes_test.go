@@ -134,7 +134,7 @@ var scenes = map[string]func(*desk) string{
 	"no-profile-render": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "web"})
 		must(d.T, provision, i, "running", "unmatched")
-		seen := plain(d.run(nil, "render", "-instance", i.ID), i)
+		seen := plain(d.run(nil, "render", "--instance", i.ID), i)
 		return regexp.MustCompile(`"vpc-[0-9a-f]{8,}", wanted`).ReplaceAllString(seen, `"vpc-0f1e2d3c", wanted`)
 	},
 	"name-refused": func(d *desk) string {
@@ -176,19 +176,19 @@ var scenes = map[string]func(*desk) string{
 	},
 	"doctor-sealed": func(d *desk) string {
 		faultOn(d.T, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}, func(tap.Call) bool { return true })
-		lines := strings.SplitAfter(d.reconcile(world.Functions[reconcile], "-mode", "doctor"), "\n")
+		lines := strings.SplitAfter(d.reconcile(world.Functions[reconcile], "--mode", "doctor"), "\n")
 		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "NOT OK") })
 		return plain(strings.Join(lines[at:at+2], ""))
 	},
 	"ended": func(d *desk) string {
 		i := provisioned(d.T)
 		terminate(d.T, i)
-		return plain(d.reconcile(world.Functions[reconcile], "-instance", i.ID), i)
+		return plain(d.reconcile(world.Functions[reconcile], "--instance", i.ID), i)
 	},
 	"running-unmatched": func(d *desk) string {
 		i := provisioned(d.T)
 		f := variant(d.T, reconcile, map[string]string{"TEMPLATES_DIR": changed(d.T, "worker/profile.yaml", "role/alice-worker", "role/alice-wroker")})
-		return plain(d.reconcile(f, "-instance", i.ID), i)
+		return plain(d.reconcile(f, "--instance", i.ID), i)
 	},
 	"conflict": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
@@ -198,12 +198,12 @@ var scenes = map[string]func(*desk) string{
 		if a := bare(d.T, world.Functions[provision], fleet.Event(i, "running", time.Now())); a.Kind != "conflict" {
 			d.Fatalf("got %+v", a)
 		}
-		return plain(d.reconcile(world.Functions[reconcile], "-instance", i.ID), i)
+		return plain(d.reconcile(world.Functions[reconcile], "--instance", i.ID), i)
 	},
 	"lost-event": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
 		defer func() { terminate(d.T, i) }()
-		return plain(d.reconcile(world.Functions[reconcile], "-instance", i.ID), i)
+		return plain(d.reconcile(world.Functions[reconcile], "--instance", i.ID), i)
 	},
 	"blocked-region": func(d *desk) string {
 		_, f := workers(d.T, "ap-southeast-1", 1, nil)
@@ -213,8 +213,8 @@ var scenes = map[string]func(*desk) string{
 	"blocked-limit": func(d *desk) string {
 		fleet, f := workers(d.T, "ap-southeast-1", 7, nil)
 		terminate(d.T, fleet...)
-		seen := d.reconcile(f, "-mode", "correct", "-profile", "alice_cluster-worker")
-		d.reconcile(f, "-mode", "correct", "-profile", "alice_cluster-worker", "-force")
+		seen := d.reconcile(f, "--mode", "correct", "--profile", "alice_cluster-worker")
+		d.reconcile(f, "--mode", "correct", "--profile", "alice_cluster-worker", "--force")
 		_, seen, _ = strings.Cut(seen, "BLOCKED")
 		return plain("BLOCKED" + seen)
 	},

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -35,12 +34,10 @@ func TestTroubleshooting_ShowsRealOutputs(t *testing.T) {
 	for _, b := range shown.FindAllSubmatch(page, -1) {
 		blocks[string(b[1])] = string(b[2])
 	}
-	at := newDesk(t)
 	for name, scene := range scenes {
 		t.Run(name, func(t *testing.T) {
-			d := *at
-			d.T = t
-			seen := scene(&d)
+			d := &desk{T: t}
+			seen := scene(d)
 			if d.Failed() || blocks[name] == seen {
 				return
 			}
@@ -65,47 +62,41 @@ func TestTroubleshooting_ShowsRealOutputs(t *testing.T) {
 	}
 }
 
-// desk is where a person looks for a cause: the commands of this repository, and the logs of functions and of an instance.
-type desk struct {
-	*testing.T
-	commands string // the folder of the built commands
-}
-
-func newDesk(t *testing.T) *desk {
-	t.Helper()
-	d := &desk{T: t, commands: t.TempDir()}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", d.commands+"/", "./infra/reconcile", "./infra/render")
-	build.Dir = filepath.Join("..", "..", "..")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return d
-}
+// desk is where a person looks for a cause: the commands of vault-ec2, and the logs of functions and of an instance.
+type desk struct{ *testing.T }
 
 // run returns what a command prints. Its exit status may be 1, which says that something is left to do.
-func (d *desk) run(env []string, name string, args ...string) string {
+func (d *desk) run(env []string, args ...string) string {
 	d.Helper()
-	cmd := exec.CommandContext(d.Context(), filepath.Join(d.commands, name), args...)
+	cmd, err := world.Command(d.Context(), args...)
+	if err != nil {
+		d.Fatal(err)
+	}
 	cmd.Dir = filepath.Join("..", "..", "..")
-	cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=lab", "AWS_SECRET_ACCESS_KEY=lab", "AWS_REGION="+world.Region, "AWS_ENDPOINT_URL="+world.MotoURL)
 	cmd.Env = append(cmd.Env, env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState.ExitCode() != 1 {
-		d.Fatalf("%s %q: %v: %s", name, args, err, errs.String())
+		d.Fatalf("vault-ec2 %q: %v: %s", args, err, errs.String())
 	}
 	return out.String()
 }
 
-// reconcile runs the command behind make reconcile for a function.
+// reconcile runs vault-ec2 reconcile for a function.
 func (d *desk) reconcile(f *sandbox.Function, args ...string) string {
 	d.Helper()
-	server, err := lambdaapi.Start(f)
+	return d.run(servedBy(d.T, f), append([]string{"reconcile", "--function", f.Name()}, args...)...)
+}
+
+// servedBy serves functions until the test ends, and returns the environment in which a command invokes them.
+func servedBy(t *testing.T, functions ...lambdaapi.Invoker) []string {
+	t.Helper()
+	server, err := lambdaapi.Start(functions...)
 	if err != nil {
-		d.Fatal(err)
+		t.Fatal(err)
 	}
-	defer func() { _ = server.Close() }()
-	return d.run([]string{"AWS_ENDPOINT_URL_LAMBDA=" + server.URL}, "reconcile", append([]string{"-function", f.Name()}, args...)...)
+	t.Cleanup(func() { _ = server.Close() })
+	return []string{"AWS_ENDPOINT_URL_LAMBDA=" + server.URL}
 }
 
 // logOf delivers an event to a function in a batch, and returns the last of what it logs about the instance.

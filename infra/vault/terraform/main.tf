@@ -1,4 +1,4 @@
-# Prepares Vault for the functions as the command of infra/vault does. Use one or the other. Import existing objects
+# Prepares Vault for the functions as the command vault-ec2 setup does. Use one or the other. Import existing objects
 # first: without that, apply fails on them and changes nothing.
 #   terraform import 'module.<name>.vault_auth_backend.aws["aws"]' aws
 # An imported mount's config/client loses the settings that are not set here: docs/deploying.md lists them.

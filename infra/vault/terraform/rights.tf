@@ -102,7 +102,7 @@ locals {
   policies = {
     for function, rights in { provision = local.provision, deprovision = local.deprovision, reconcile = local.reconcile } :
     function => join("\n", concat(
-      ["# Made from the profiles by infra/vault: change those and run it again.\n"],
+      ["# Made from the profiles by vault-ec2 setup: change those and run it again.\n"],
       [for path in sort(keys(rights)) : join("", concat(
         ["path \"${path}\" {\n  capabilities = [${join(", ", [for c in rights[path] : "\"${c}\""])}]\n"],
         [for c in rights[path] : lookup(local.allowed, "${c} ${path}", "")],

@@ -1,4 +1,4 @@
-# Each variable but function_account corresponds to the flag of infra/vault of the same name.
+# Each variable but function_account corresponds to the flag of vault-ec2 setup of the same name.
 
 variable "function_roles" {
   description = "IAM role ARN of each function, by provision, deprovision and reconcile: the stack's outputs"

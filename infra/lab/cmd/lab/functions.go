@@ -14,7 +14,7 @@ import (
 // reconcile is the logical ID of the function that operators invoke.
 const reconcile = "ReconcileFunction"
 
-// api serves the stack's functions. Its file contains the address, for make reconcile, make doctor and make teardown.
+// api serves the stack's functions. Its file contains the address, for the commands of vault-ec2 with --lab.
 type api struct {
 	server *lambdaapi.Server
 	file   string
@@ -35,11 +35,11 @@ func serveFunctions(w *lab.World) (*api, error) {
 		return nil, err
 	}
 	a := &api{server: server, file: filepath.Join(root, ".cache", "lab.env")}
-	// The empty values override the developer's own settings.
+	// For a shell that reads the file, the empty values override the developer's own settings.
 	a.text = fmt.Appendf(nil, "AWS_ENDPOINT_URL_LAMBDA=%s\nAWS_REGION=%s\nAWS_ACCESS_KEY_ID=lab\nAWS_SECRET_ACCESS_KEY=lab\n"+
 		"AWS_SESSION_TOKEN=\nAWS_PROFILE=\nAWS_IGNORE_CONFIGURED_ENDPOINT_URLS=\nRECONCILE_FUNCTION=%s\n", server.URL, w.Region, function.Name())
 	if err := os.WriteFile(a.file, a.text, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing the lab's address for make reconcile: %w", err), server.Close())
+		return nil, errors.Join(fmt.Errorf("writing the lab's address for vault-ec2: %w", err), server.Close())
 	}
 	return a, nil
 }

@@ -1,0 +1,174 @@
+package render
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+)
+
+var update = flag.Bool("update", false, "write what is printed into testdata")
+
+var templates = filepath.Join("..", "..", "..", "..", "templates")
+
+// rendered runs the command with options for the built-in profiles and returns its exit status and output.
+func rendered(t *testing.T, o Options) (int, string) {
+	t.Helper()
+	with := Defaults()
+	with.Templates, with.Profile, with.Facts, with.JSON = templates, o.Profile, o.Facts, o.JSON
+	var out bytes.Buffer
+	status, err := Run(t.Context(), with, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status, out.String()
+}
+
+var sample = filepath.Join("testdata", "facts.json")
+
+func TestRender_PrintsTheObjectsToWrite(t *testing.T) {
+	for name, o := range map[string]Options{
+		"made-up":  {Profile: "alice_cluster-worker"},
+		"facts":    {Facts: sample},
+		"not-this": {Profile: "alice_cluster-etcd", Facts: sample},
+		"as-json":  {Profile: "alice_cluster-worker", JSON: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, got := rendered(t, o)
+			if want := map[string]int{"not-this": refused}[name]; status != want {
+				t.Errorf("want the exit status %d, got %d", want, status)
+			}
+			file := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(file)
+			if err != nil || got != string(want) {
+				t.Errorf("%v (make golden writes it)\ngot\n%s\nwant\n%s", err, got, want)
+			}
+		})
+	}
+}
+
+// spoiled writes a copy of the sample with one text replaced by another, and returns its path.
+func spoiled(t *testing.T, old, with string) string {
+	t.Helper()
+	text, err := os.ReadFile(sample)
+	if err != nil || !strings.Contains(string(text), old) {
+		t.Fatalf("the sample does not hold %q (%v)", old, err)
+	}
+	file := filepath.Join(t.TempDir(), "facts.json")
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), old, with, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestRender_NamesTheReasonOfARefusal(t *testing.T) {
+	for name, c := range map[string]struct{ old, new, says string }{
+		"a value that AWS lacks yet": {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `""`, "NOT YET"},
+		"an invalid name":            {`"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`, "REFUSED"},
+		"a role in no profile":       {"role/alice-worker", "role/bob", "no profile matches"},
+		"the closest profile": {
+			"role/alice-worker", "role/alice-workers",
+			"closest:  alice_cluster-worker\n          match.iam_role_arn: the instance has \"arn:aws:iam::111122223333:role/alice-workers\", wanted is \"arn:aws*:iam::*:role/alice-worker\" or \"arn:aws*:iam::*:role/*/alice-worker\"\nthen: ",
+		},
+		"a condition that is not met": {
+			"vpc-0a1b2c3d", "vpc-00000001",
+			"closest:  alice_cluster-worker\n          match.vpc_ids: the instance has \"vpc-00000001\", wanted is \"vpc-0a1b2c3d\"\nthen: ",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status, got := rendered(t, Options{Facts: spoiled(t, c.old, c.new)})
+			if status != refused || !strings.Contains(got, c.says) || strings.Contains(got, "===") {
+				t.Errorf("want status %d, %q and no object, got %d:\n%s", refused, c.says, status, got)
+			}
+		})
+	}
+}
+
+func TestRender_JSONHasTheReason(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts string
+		want  Result
+	}{
+		"a role in no profile": {spoiled(t, "role/alice-worker", "role/bob"), Result{Verdict: NoProfile, Reason: "no profile matches"}},
+		"an invalid name":      {spoiled(t, `"ip-10-2-0-7.eu-central-1.compute.internal"`, `"ip_10"`), Result{Verdict: Refused, Reason: "ip_10"}},
+		"a mismatch":           {sample, Result{Profile: "alice_cluster-etcd", Verdict: Mismatch, Other: "profile alice_cluster-worker does"}},
+	} {
+		status, out := rendered(t, Options{Facts: c.facts, Profile: c.want.Profile, JSON: true})
+		var r Result
+		if err := json.Unmarshal([]byte(out), &r); err != nil || status != refused {
+			t.Fatalf("%s: want status %d and JSON, got %d, %v", name, refused, status, err)
+		}
+		if r.Verdict != c.want.Verdict || !strings.Contains(r.Reason, c.want.Reason) || r.Other != c.want.Other {
+			t.Errorf("%s: want %+v, got %s", name, c.want, out)
+		}
+		if r.Verdict == NoProfile && (len(r.Closest) != 3 || len(r.Closest[0].Unmet) == 0) {
+			t.Errorf("%s: want all profiles with their unmet conditions, got %+v", name, r.Closest)
+		}
+	}
+}
+
+func TestRender_NamesTheWrongArgument(t *testing.T) {
+	for says, o := range map[string]Options{
+		"--profile":                    {},
+		"not the ID":                   {Instance: "x"},
+		"use one":                      {Instance: "i-0123456789abcdef0", Facts: "f"},
+		"there are alice_cluster-etcd": {Templates: templates, Profile: "x"},
+		"unknown field":                {Templates: templates, Facts: spoiled(t, `"state"`, `"status"`)},
+		"are refused":                  {Templates: t.TempDir(), Profile: "x"},
+	} {
+		o.Rules = grant.DefaultRules()
+		want := map[string]int{"are refused": refused}[says] // broken, but for profiles with faults
+		if want == 0 {
+			want = broken
+		}
+		if status, err := Run(t.Context(), o, &bytes.Buffer{}); err == nil || status != want || !strings.Contains(err.Error(), says) {
+			t.Errorf("want status %d and an error with %q, got %d, %v", want, says, status, err)
+		}
+	}
+}
+
+func TestProfilesPage_ShowsTheSampleFacts(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "profiles.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```json\n")
+	shownFacts, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("docs/profiles.md shows no facts")
+	}
+	file := filepath.Join(t.TempDir(), "facts.json")
+	if err := os.WriteFile(file, []byte(shownFacts), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, shown := rendered(t, Options{Facts: file})
+	_, want := rendered(t, Options{Facts: sample})
+	_, shown, _ = strings.Cut(shown, "\n")
+	_, want, _ = strings.Cut(want, "\n")
+	if shown != want {
+		t.Errorf("the page's facts render as\n%s\nthe sample's as\n%s", shown, want)
+	}
+}
+
+func TestSampleInstance_FitsTheProfilesAccounts(t *testing.T) {
+	for pattern, want := range map[string]string{"": "123456789012", "210987654321": "210987654321", "1111*": "111100000000", "*22": "000000000022", "1*2*3": "100000000023", "*": "000000000000"} {
+		m := grant.Match{}
+		if pattern != "" {
+			m.AccountIDs = []string{pattern}
+		}
+		if got := accountOf(m, "123456789012"); got != want {
+			t.Errorf("account_ids %q: want %q, got %q", pattern, want, got)
+		}
+	}
+}
