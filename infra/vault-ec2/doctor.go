@@ -20,6 +20,6 @@ Exit status: 0 if all is well, 1 if a check failed, 2 if the command failed.`,
 		Args:    cobra.NoArgs,
 	}
 	addChoice(cmd.Flags(), &o.Of)
-	cmd.RunE = asks(&o, addFormat(cmd.Flags()))
+	cmd.RunE = asks(&o, addFormat(cmd))
 	return cmd
 }

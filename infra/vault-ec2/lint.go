@@ -23,7 +23,7 @@ Exit status: 0 without a fault, 1 with one, 2 if the command failed.`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	addRules(cmd.Flags(), &o.Rules)
-	isJSON := addFormat(cmd.Flags())
+	isJSON := addFormat(cmd)
 	cmd.RunE = runs(func(cmd *cobra.Command, args []string) (int, error) {
 		if len(args) > 0 {
 			o.Folder = args[0]

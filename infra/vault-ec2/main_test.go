@@ -97,6 +97,18 @@ func TestFlags_OfEarlierCommandsStayAccepted(t *testing.T) {
 	}
 }
 
+func TestCompletion_KnowsTheValuesOfFlags(t *testing.T) {
+	for want, args := range map[string][]string{
+		"detect\ncorrect\n": {"reconcile", "--mode", ""},
+		"table\njson\n":     {"doctor", "--output", ""},
+		"doctor\t":          {"doc"},
+	} {
+		if status, out, _ := command(t, append([]string{"__complete"}, args...)...); status != 0 || !strings.HasPrefix(out, want) {
+			t.Errorf("%q: want %q, got status %d, %q", args, want, status, out)
+		}
+	}
+}
+
 func TestRun_ExitStatusAndOutputAreKept(t *testing.T) {
 	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"} {
 		t.Setenv(name, "")

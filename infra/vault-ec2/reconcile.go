@@ -24,6 +24,7 @@ Exit status: 0 if nothing is left to do, 1 if something is, 2 if the command fai
 	f := cmd.Flags()
 	addChoice(f, &o.Of)
 	f.StringVar((*string)(&o.Input.Mode), "mode", string(reconcile.Detect), "`mode`: detect prints the drift, correct repairs it")
+	complete(cmd, "mode", string(reconcile.Detect), string(reconcile.Correct))
 	f.StringArrayVar(&o.Input.InstanceIDs, "instance", nil, "compare this `instance ID` only; repeat")
 	f.StringVar(&o.Input.Profile, "profile", "", "compare the instances of this `profile` only")
 	f.BoolVar(&o.Input.Force, "force", false, "with correct, remove instances beyond the delete limit too")
@@ -32,7 +33,7 @@ Exit status: 0 if nothing is left to do, 1 if something is, 2 if the command fai
 	f.IntVar(&o.Gone.AtMost, "at-most", 0, "with --gone-… and correct, the `number` of instances that detect reported")
 	f.StringVar(&o.Input.Confirm, "yes", "", "with --mode teardown, the `name` of the deployment, instead of a prompt")
 	_ = f.MarkHidden("yes") // it exists; the commands doctor and teardown are the modes of that name
-	cmd.RunE = asks(&o, addFormat(f))
+	cmd.RunE = asks(&o, addFormat(cmd))
 	return cmd
 }
 

@@ -30,7 +30,7 @@ Exit status: 0 if the instance would be granted the objects, 1 if not, 2 if the 
 	f.StringVar(&o.Realm.Deployment, "deployment", o.Realm.Deployment, "`name` for the ownership marker: the stack's name")
 	f.StringVar(&o.Realm.AuthMount, "auth-mount", o.Realm.AuthMount, "auth `mount` that instances log in to")
 	addRules(f, &o.Rules)
-	isJSON := addFormat(f)
+	isJSON := addFormat(cmd)
 	check := f.Bool("check", false, "only check the profiles, as vault-ec2 lint does")
 	_ = f.MarkHidden("check") // it exists
 	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) (int, error) {

@@ -34,6 +34,11 @@ const (
 	groupDeployment = "deployment"
 )
 
+// complete has the shell complete a flag's value to one of some.
+func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+}
+
 // addChoice adds the flags that name a deployment.
 func addChoice(to *pflag.FlagSet, of *deployed.Choice) {
 	to.StringVar(&of.Stack, "stack", "", "`name` of the deployed stack; CloudFormation names its function")
@@ -43,9 +48,10 @@ func addChoice(to *pflag.FlagSet, of *deployed.Choice) {
 }
 
 // addFormat adds the flags that choose the output's form, and returns a function that reports whether it is JSON.
-func addFormat(to *pflag.FlagSet) (isJSON func() bool) {
+func addFormat(cmd *cobra.Command) (isJSON func() bool) {
 	format := flags.Table
-	to.VarP(&format, "output", "o", "form of the output: table or json")
-	short := to.Bool("json", false, "as --output json")
+	cmd.Flags().VarP(&format, "output", "o", "form of the output: table or json")
+	short := cmd.Flags().Bool("json", false, "as --output json")
+	complete(cmd, "output", string(flags.Table), string(flags.JSON))
 	return func() bool { return *short || format == flags.JSON }
 }

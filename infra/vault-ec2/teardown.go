@@ -22,6 +22,6 @@ Exit status: 0 if nothing of the deployment is left, 1 if something is, 2 if the
 	}
 	addChoice(cmd.Flags(), &o.Of)
 	cmd.Flags().StringVar(&o.Input.Confirm, "yes", "", "the `name` of the deployment, instead of a prompt")
-	cmd.RunE = asks(&o, addFormat(cmd.Flags()))
+	cmd.RunE = asks(&o, addFormat(cmd))
 	return cmd
 }
