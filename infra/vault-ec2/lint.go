@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -24,7 +26,7 @@ Exit status: 0 without a fault, 1 with one, 2 if the command failed.`,
 	}
 	addRules(cmd.Flags(), &o.Rules)
 	isJSON := addFormat(cmd)
-	cmd.RunE = runs(func(cmd *cobra.Command, args []string) (int, error) {
+	cmd.RunE = runs(func(_ context.Context, cmd *cobra.Command, args []string) (int, error) {
 		if len(args) > 0 {
 			o.Folder = args[0]
 		}

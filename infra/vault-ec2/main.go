@@ -39,7 +39,7 @@ const wrongUse = 2
 
 // run runs the command that args name and returns its exit status.
 func run(ctx context.Context, args []string, s streams) int {
-	root := rootCommand()
+	root := rootCommand() //nolint:contextcheck // cobra passes the context to the command that it runs
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
@@ -68,9 +68,9 @@ func (e *endError) Error() string { return fmt.Sprintf("exit status %d", e.statu
 func (e *endError) Unwrap() error { return e.err }
 
 // runs returns a function for cobra that runs do, which returns an exit status.
-func runs(do func(cmd *cobra.Command, args []string) (int, error)) func(*cobra.Command, []string) error {
+func runs(do func(ctx context.Context, cmd *cobra.Command, args []string) (int, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		status, err := do(cmd, args)
+		status, err := do(cmd.Context(), cmd, args)
 		if status == 0 && err == nil {
 			return nil
 		}

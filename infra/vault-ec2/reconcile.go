@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/ask"
@@ -39,8 +41,8 @@ Exit status: 0 if nothing is left to do, 1 if something is, 2 if the command fai
 
 // asks returns a function for cobra that invokes the reconcile function.
 func asks(o *ask.Options, isJSON func() bool) func(*cobra.Command, []string) error {
-	return runs(func(cmd *cobra.Command, _ []string) (int, error) {
+	return runs(func(ctx context.Context, cmd *cobra.Command, _ []string) (int, error) {
 		o.JSON = isJSON()
-		return ask.Run(cmd.Context(), *o, ask.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Progress: cmd.ErrOrStderr()})
+		return ask.Run(ctx, *o, ask.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Progress: cmd.ErrOrStderr()})
 	})
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/lint"
@@ -33,11 +35,11 @@ Exit status: 0 if the instance would be granted the objects, 1 if not, 2 if the 
 	isJSON := addFormat(cmd)
 	check := f.Bool("check", false, "only check the profiles, as vault-ec2 lint does")
 	_ = f.MarkHidden("check") // it exists
-	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) (int, error) {
+	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) (int, error) {
 		if o.JSON = isJSON(); *check {
 			return lint.Run(lint.Options{Folder: o.Templates, Rules: o.Rules, JSON: o.JSON}, cmd.OutOrStdout())
 		}
-		return render.Run(cmd.Context(), o, cmd.OutOrStdout())
+		return render.Run(ctx, o, cmd.OutOrStdout())
 	})
 	return cmd
 }

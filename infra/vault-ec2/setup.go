@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/flags"
@@ -41,8 +43,8 @@ Exit status: 0, 1 if Vault could not be prepared, 2 for a wrong flag.`,
 	f.Func("sts-role", "role Vault assumes to check the instances of another account, as `account=ARN`; repeat", flags.Pairs(o.STSRoles))
 	f.StringVar(&o.STSExternalID, "sts-external-id", "", "external `ID` that those roles require: ExternalId of infra/member-account; Vault 1.16 and OpenBao store none")
 	f.Func("certificate", "AWS's RSA certificate of a region that Vault does not know, in PEM, as `region=file`: the key of the instances' identity documents there; repeat", flags.Pairs(o.Certificates))
-	f.Func("also-path", "`path`, base path included, of objects that instances still have and no profile names any more; repeat", o.AddPath)
-	f.Func("also-auth-mount", "former --auth-mount: auth `mount` on which instances still have roles; repeat", o.AddMount)
+	f.Func("also-path", "`path`, base path included, of objects that instances still have and no profile names any more; repeat", setup.Paths(&o.AlsoPaths))
+	f.Func("also-auth-mount", "former --auth-mount: auth `mount` on which instances still have roles; repeat", setup.Paths(&o.AlsoMounts))
 	f.BoolVar(&o.SetAlias, "set-alias", false, "make the instance ID the alias of logins on an existing auth mount too")
 	f.BoolVar(&o.KeepAlias, "keep-alias", false, "continue although the aliases of an existing auth mount prevent removals from cutting tokens")
 	f.BoolVar(&o.Revoke, "revoke-certificates", false, "let deprovision and reconcile revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")
@@ -51,8 +53,8 @@ Exit status: 0, 1 if Vault could not be prepared, 2 for a wrong flag.`,
 	f.BoolVar(&o.DryRun, "dry-run", false, "print what would be written and write nothing")
 	f.BoolVar(&o.PrintPolicy, "print-policy", false, "print the policy that a token needs for a run with the same flags; Vault is not called")
 	o.Given = f.Changed
-	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) (int, error) {
-		return setup.Run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) (int, error) {
+		return setup.Run(ctx, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	})
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 
@@ -14,7 +15,7 @@ func versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		RunE: runs(func(cmd *cobra.Command, _ []string) (int, error) {
+		RunE: runs(func(_ context.Context, cmd *cobra.Command, _ []string) (int, error) {
 			fmt.Fprintf(cmd.OutOrStdout(), "vault-ec2 %s (%s, %s/%s)\n", version.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return 0, nil
 		}),

@@ -190,22 +190,22 @@ func load(fsys fs.FS, rules Rules) (*Set, []Fault, error) {
 	set := &Set{files: len(files)}
 	var faults []Fault
 	loaded := make([]*Profile, len(files))
-	errs := forEach(files, func(i int) (err error) {
+	errs := forEach(len(files), func(i int) (err error) {
 		loaded[i], err = loadProfile(fsys, files[i], rules)
 		return err
 	})
-	add := func(i int, err error) {
+	add := func(p *Profile, err error) {
 		if err != nil {
-			faults = append(faults, Fault{File: files[i], Profile: loaded[i].Name, Err: err})
+			faults = append(faults, Fault{File: p.file, Profile: p.Name, Err: err})
 		}
 	}
 	seen := map[string]string{}
 	for i, p := range loaded {
-		if add(i, errs[i]); errs[i] != nil {
+		if add(p, errs[i]); errs[i] != nil {
 			continue
 		}
 		if other, doubled := seen[p.Name]; doubled {
-			add(i, fmt.Errorf("the name %q is also in %s", p.Name, other))
+			add(p, fmt.Errorf("the name %q is also in %s", p.Name, other))
 		}
 		seen[p.Name] = files[i]
 		set.Profiles = append(set.Profiles, p)
@@ -214,14 +214,8 @@ func load(fsys fs.FS, rules Rules) (*Set, []Fault, error) {
 	for _, p := range set.Profiles {
 		p.mounts, p.reserved = mounts, reserved
 	}
-	rehearsed := forEach(files, func(i int) error {
-		if errs[i] != nil {
-			return nil
-		}
-		return loaded[i].rehearse()
-	})
-	for i, err := range rehearsed {
-		add(i, err)
+	for i, err := range forEach(len(set.Profiles), func(i int) error { return set.Profiles[i].rehearse() }) {
+		add(set.Profiles[i], err)
 	}
 	for _, err := range set.checkTogether() {
 		faults = append(faults, Fault{Err: err})
@@ -229,12 +223,11 @@ func load(fsys fs.FS, rules Rules) (*Set, []Fault, error) {
 	return set, faults, nil
 }
 
-// forEach calls do for every file concurrently, since a function waits for it at every cold start. It returns the error of each
-// file.
-func forEach(files []string, do func(i int) error) []error {
-	errs := make([]error, len(files))
+// forEach calls do n times concurrently, since a function waits for it at every cold start. It returns the error of each call.
+func forEach(n int, do func(i int) error) []error {
+	errs := make([]error, n)
 	var all sync.WaitGroup
-	for i := range files {
+	for i := range n {
 		all.Go(func() { errs[i] = do(i) })
 	}
 	all.Wait()

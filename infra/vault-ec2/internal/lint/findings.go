@@ -49,7 +49,7 @@ func leaves(err error) []string {
 	if types, is := err.(*yaml.TypeError); is { //nolint:errorlint // the error itself is asked, and then the one that it wraps
 		return types.Errors
 	}
-	if many, is := err.(interface{ Unwrap() []error }); is { //nolint:errorlint // as above
+	if many, is := err.(interface{ Unwrap() []error }); is {
 		var parts, texts []string
 		for _, e := range many.Unwrap() {
 			parts, texts = append(parts, leaves(e)...), append(texts, e.Error())

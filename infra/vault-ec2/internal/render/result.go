@@ -142,11 +142,11 @@ func (r *Result) printGrant(b *strings.Builder) error {
 		fmt.Fprintf(b, "MISMATCH: the profile does not match this instance: %s\n", r.Other)
 		printUnmet(b, r.Unmet)
 	}
-	switch {
-	case r.Verdict == NotYet:
+	if r.Verdict == NotYet {
 		fmt.Fprintf(b, "NOT YET:  %s (it is waited for until some minutes after the start, then refused)\n", r.Reason)
 		return nil
-	case r.Verdict == Refused:
+	}
+	if r.Verdict == Refused {
 		fmt.Fprintf(b, "REFUSED:  %s\n", r.Reason)
 		return nil
 	}

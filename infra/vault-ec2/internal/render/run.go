@@ -93,6 +93,12 @@ func (o Options) render(ctx context.Context, set *grant.Set) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.judge(r, set, p, f)
+	return r, nil
+}
+
+// judge completes the result with what p grants the instance f; nil for the profile that matches f.
+func (o Options) judge(r *Result, set *grant.Set, p *grant.Profile, f facts.Instance) {
 	fits, err := set.Match(f)
 	if p == nil {
 		p = fits
@@ -100,20 +106,19 @@ func (o Options) render(ctx context.Context, set *grant.Set) (*Result, error) {
 	switch {
 	case err != nil:
 		r.Verdict, r.Reason = Refused, err.Error()
-		return r, nil
+		return
 	case p == nil:
 		r.Verdict, r.Reason = NoProfile, "no profile matches it: nothing would be granted"
 		for _, m := range set.Misses(f) {
 			r.Closest = append(r.Closest, Miss{Profile: m.Profile.Name, Unmet: unmet(m)})
 		}
-		return r, nil
+		return
 	}
 	r.Profile = p.Name
 	r.fill(p.Render(f, o.Realm))
 	if fits != p {
 		r.mismatch(p, fits, set.Misses(f))
 	}
-	return r, nil
 }
 
 // instance returns the facts of the chosen instance, and a result that names their source.

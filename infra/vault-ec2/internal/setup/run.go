@@ -42,7 +42,7 @@ type Options struct {
 	STSRoles              map[string]string // IAM role ARN by account
 	STSExternalID         string
 	Certificates          map[string]string // file by region
-	AlsoPaths, AlsoMounts []string
+	AlsoPaths, AlsoMounts []string          // where instances still have objects, and no profile or --auth-mount leads any more
 	SetAlias, KeepAlias   bool
 	Revoke                bool
 	PKI                   bool
@@ -62,18 +62,13 @@ func Defaults() Options {
 	}
 }
 
-// AddPath adds a path, base path included, of objects that instances still have and no profile names.
-func (o *Options) AddPath(s string) error {
-	s = strings.Trim(s, "/")
-	o.AlsoPaths = append(o.AlsoPaths, s)
-	return grant.CheckBasePath(s)
-}
-
-// AddMount adds a former auth mount on which instances still have roles.
-func (o *Options) AddMount(s string) error {
-	s = strings.Trim(s, "/")
-	o.AlsoMounts = append(o.AlsoMounts, s)
-	return grant.CheckBasePath(s)
+// Paths returns a function that checks a path in Vault and adds it to a list, for a flag that can be repeated.
+func Paths(into *[]string) func(string) error {
+	return func(s string) error {
+		s = strings.Trim(s, "/")
+		*into = append(*into, s)
+		return grant.CheckBasePath(s)
+	}
 }
 
 // Run prepares Vault and prints each step to out. It returns the exit status: 0, or 1 with an error. To print the policy for a token, it
