@@ -1,5 +1,5 @@
 output "stack" {
-  description = "The stack, for make doctor STACK=… and make reconcile STACK=…"
+  description = "The stack, for vault-ec2 doctor --stack … and vault-ec2 reconcile --stack …"
   value       = module.stack.name
 }
 
