@@ -74,6 +74,8 @@ type Options struct {
 	// Places are the deployment's accounts and regions; an empty account is the function's own.
 	Places   []facts.Place
 	Profiles *grant.Set
+	// ProfilesRefused is why the function uses Profiles and not the wanted ones; nil if it uses those.
+	ProfilesRefused error
 	// Deployment is the deployment's ID.
 	Deployment string
 	// Rights are the rights that the function's token must have, and the only ones it may have.

@@ -14,6 +14,10 @@ func (d Doctor) loaded(context.Context) finding {
 		names = append(names, p.Name)
 	}
 	slices.Sort(names)
+	if d.ProfilesRefused != nil {
+		return bad("correct the profiles and run vault-ec2 apply again, or take them back with vault-ec2 apply --previous",
+			"the wanted profiles are not used, and %d earlier ones go on (%s): %v", len(names), abbreviate(names), d.ProfilesRefused)
+	}
 	if len(names) == 0 {
 		return bad("deploy the functions with profiles in templates/, or set TEMPLATES_DIR", "no profile is loaded: no instance gets access")
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -63,7 +64,16 @@ type Handler struct {
 	Hooks Hooks
 	// Readiness is the tag that shows an instance's identity on the instance.
 	Readiness Readiness
+	Profiles  ProfileState
 	Now       func() time.Time
+}
+
+// ProfileState says which profiles a Handler's parts use.
+type ProfileState struct {
+	// Digest is that of the profiles' bundle; empty for profiles that are part of the function.
+	Digest string
+	// Refused is why these profiles are used and not the wanted ones; nil if these are the wanted ones.
+	Refused error
 }
 
 // answer is the answer to a bare event.
@@ -118,6 +128,12 @@ func (h *Handler) begin(ctx context.Context) (inv *invocation, finish func()) {
 	if lc, ok := lambdacontext.FromContext(ctx); ok {
 		inv.requestID = lc.AwsRequestID
 		inv.log = inv.log.With(observe.KeyRequest, inv.requestID)
+	}
+	if h.Profiles.Digest != "" {
+		inv.log = inv.log.With(observe.KeyProfiles, bundle.Short(h.Profiles.Digest))
+	}
+	if h.Profiles.Refused != nil {
+		inv.metrics.Count(observe.ProfilesRefused)
 	}
 	if trace := traceOf(ctx); trace != "" {
 		inv.log = inv.log.With(observe.KeyTrace, trace)

@@ -51,6 +51,9 @@ type ReconcileHandler struct {
 	Doctor     Examiner
 	// Namespace is Vault's namespace, which the answers name; empty for the root one.
 	Namespace string
+	// Rehearse returns what compares the fleet by a packed bundle of profiles, or an error of kind refuse for a bundle that does not
+	// pass.
+	Rehearse func(packed []byte) (Rehearsal, error)
 	// Own is the queue that continues a run without a waiting invoker; nil for no queue.
 	Own Sender
 }
@@ -66,6 +69,9 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 		inv.metrics.Count(observe.Malformed)
 		inv.log.ErrorContext(ctx, "payload refused", observe.KeyError, err)
 		return nil, err
+	}
+	if len(in.Profiles) > 0 {
+		return h.rehearse(ctx, inv, in, hasInvoker)
 	}
 	if in.Mode == reconcile.Doctor {
 		return json.Marshal(h.Doctor.Examine(ctx))

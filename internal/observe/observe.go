@@ -45,6 +45,7 @@ const (
 	KeyGroup    = "group" // Auto Scaling's
 	KeyHook     = "hook"
 	KeyResult   = "result"
+	KeyProfiles = "profiles" // the beginning of the digest of the profiles in use, if they come from the ledger
 	// KeyNamespace is in every line if Vault's namespace is not the root one.
 	KeyNamespace = "vault_namespace"
 )
@@ -75,6 +76,7 @@ const (
 	DriftEnqueued     = "DriftEnqueued"
 	Reconciled        = "Reconciled"     // runs of reconcile that reached the end
 	Blocked           = "Blocked"        // comparisons that withheld deletes because of a doubt
+	ProfilesRefused   = "ProfilesRefused" // invocations with other profiles than the wanted ones, which do not load
 	VaultThrottles    = "VaultThrottles" // calls refused because of a rate limit
 	EC2Throttles      = "EC2Throttles"
 	DynamoDBThrottles = "DynamoDBThrottles"

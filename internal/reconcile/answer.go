@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"maps"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -12,7 +14,9 @@ type Answer struct {
 	Scanned       Scanned `json:"scanned"`
 	Drift         []Drift `json:"drift"`
 	Summary       Summary `json:"summary"`
-	Blocked       bool    `json:"blocked"`
+	// Touched counts what differs; nil if nothing does. It counts the rows that the answer has no room for, too.
+	Touched       *Touched `json:"touched,omitempty"`
+	Blocked       bool     `json:"blocked"`
 	BlockedReason string  `json:"blockedReason"`
 	// Places are the accounts and regions of EC2 and the folders of Vault that could not be looked at.
 	Places []PlaceTrouble `json:"places,omitempty"`
@@ -68,6 +72,38 @@ func (s *Summary) Since(o Summary) Summary {
 		Orphaned: s.Orphaned - o.Orphaned, Conflicting: s.Conflicting - o.Conflicting,
 		Corrected: s.Corrected - o.Corrected, Failed: s.Failed - o.Failed, Enqueued: s.Enqueued - o.Enqueued,
 	}
+}
+
+// Touched counts the instances and the objects with a difference.
+type Touched struct {
+	Instances int                           `json:"instances"`
+	Objects   map[grant.Kind]map[Reason]int `json:"objects"`
+}
+
+// add returns the counts with those of more rows, which are sorted by instance and of other instances than those before.
+func (t *Touched) add(rows []Change) *Touched {
+	if len(rows) == 0 {
+		return t
+	}
+	sum := Touched{Objects: map[grant.Kind]map[Reason]int{}}
+	if t != nil {
+		sum.Instances = t.Instances
+		for kind, reasons := range t.Objects {
+			sum.Objects[kind] = maps.Clone(reasons)
+		}
+	}
+	last := ""
+	for _, c := range rows {
+		if c.InstanceID != last {
+			sum.Instances++
+			last = c.InstanceID
+		}
+		if sum.Objects[c.Object] == nil {
+			sum.Objects[c.Object] = map[Reason]int{}
+		}
+		sum.Objects[c.Object][c.Reason]++
+	}
+	return &sum
 }
 
 // KindRecord is the kind of a row about the ledger's record. Such a row concerns the whole instance: it has no grant, or its

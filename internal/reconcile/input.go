@@ -32,6 +32,9 @@ type Input struct {
 	NamesOnly bool `json:"namesOnly,omitempty"`
 	// Gone removes what is recorded of accounts or instances by an operator's word (gone.go).
 	Gone *Gone `json:"gone,omitempty"`
+	// Profiles is a packed bundle of profiles by which the run compares, in place of the active ones. It is for modes that change
+	// nothing.
+	Profiles []byte `json:"profiles,omitempty"`
 	// Cursor is the cursor of the answer to continue from.
 	Cursor *Cursor `json:"cursor,omitempty"`
 }
@@ -54,6 +57,9 @@ func CheckInput(in Input) error {
 		if err := checkGone(in); err != nil {
 			return err
 		}
+	}
+	if len(in.Profiles) > 0 && ((in.Mode != Detect && in.Mode != Doctor) || in.Gone != nil) {
+		return fmt.Errorf("profiles is for mode %s and %s: make them the active ones to have them used", Detect, Doctor)
 	}
 	for _, id := range in.InstanceIDs {
 		if !facts.IsInstanceID(id) {
@@ -81,6 +87,8 @@ type Cursor struct {
 	RemovedByAccount map[string]int `json:"removedByAccount,omitempty"`
 	// Summary is the summary of the run so far.
 	Summary Summary `json:"summary"`
+	// Touched is what differed in the run so far.
+	Touched *Touched `json:"touched,omitempty"`
 	// StartedMs is when the run began, in Unix milliseconds.
 	StartedMs int64 `json:"startedMs"`
 	// BlockedReason is why deletes were withheld so far; empty if none were.

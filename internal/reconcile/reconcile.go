@@ -189,7 +189,7 @@ func (r *Reconciler) forEachStretch(
 		}
 		if more && !r.Now().Before(inv.until) {
 			at.setRemoved(inv.removed)
-			at.Summary, at.BlockedReason = a.Summary, a.BlockedReason
+			at.Summary, at.Touched, at.BlockedReason = a.Summary, a.Touched, a.BlockedReason
 			a.Truncated, a.Cursor = true, &at
 			break
 		}
@@ -214,7 +214,7 @@ func begin(in Input, start time.Time) (Cursor, Answer) {
 		at.StartedMs = cmp.Or(at.StartedMs, start.UnixMilli())
 	}
 	blocked := at.BlockedReason != ""
-	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Blocked: blocked, BlockedReason: at.BlockedReason}
+	return at, Answer{Mode: in.Mode, Drift: []Drift{}, Summary: at.Summary, Touched: at.Touched, Blocked: blocked, BlockedReason: at.BlockedReason}
 }
 
 // checkNotTornDown returns an error if the deployment was torn down: a repair would make its grants again.
@@ -329,6 +329,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 // add adds the rows and counts of a stretch.
 func (a *Answer) add(changes []Change, s Summary) {
 	a.Summary.add(s)
+	a.Touched = a.Touched.add(changes)
 	for _, c := range changes {
 		if len(a.Drift) == maxRows {
 			a.Truncated = true

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,9 @@ func TestFleet_IsComparedInStretches(t *testing.T) {
 	if a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || a.Cursor != nil {
 		t.Fatalf("want all %d found and repaired once, got %+v", spoiled, a)
 	}
+	if want := (Touched{Instances: spoiled, Objects: map[grant.Kind]map[Reason]int{grant.KindPolicy: {Missing: spoiled}}}); a.Touched == nil || !reflect.DeepEqual(*a.Touched, want) {
+		t.Errorf("want each instance counted once, %+v, got %+v", want, a.Touched)
+	}
 	if w.calls["scan"] != 10 || w.calls["converge"] != spoiled {
 		t.Errorf("want ten passes and %d repairs, got %d and %d", spoiled, w.calls["scan"], w.calls["converge"])
 	}
@@ -68,6 +72,9 @@ func TestRun_ContinuesAtItsCursor(t *testing.T) {
 	})
 	if invocations < 3 || invocations > 5 || rows != spoiled || a.Summary != (Summary{Missing: spoiled, Corrected: spoiled}) || w.calls["converge"] != spoiled {
 		t.Errorf("want %d repairs and rows, each once, over three to five invocations, and one summary, got %d and %d over %d: %+v", spoiled, w.calls["converge"], rows, invocations, a.Summary)
+	}
+	if a.Touched == nil || a.Touched.Instances != spoiled {
+		t.Errorf("want %d instances touched in the whole run, got %+v", spoiled, a.Touched)
 	}
 	if a.DurationMs < int64(spoiled)*25_000 {
 		t.Errorf("want the duration of the whole run, got %d ms", a.DurationMs)

@@ -71,6 +71,19 @@ func (r *reader) oneOf(name string, values ...string) string {
 	return values[0]
 }
 
+// profiles reads where the profiles come from.
+func (r *reader) profiles(name string) Profiles {
+	const builtIn, active = "built-in", "active"
+	switch text := r.text(name, builtIn, optional); text {
+	case builtIn:
+		return Profiles{}
+	case active:
+		return Profiles{FromLedger: true}
+	default:
+		return Profiles{FromLedger: true, Digests: r.list(name, func(s string) bool { return bundleDigest.Match(s) })}
+	}
+}
+
 // list returns the valid values of a list, without duplicates: a variable with commas between the values, or @ and the name of a
 // file of the package with one value on each line and comments after #. All variables of a function together have 4 KB.
 // https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html

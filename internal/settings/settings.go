@@ -59,6 +59,7 @@ type Settings struct {
 	RevokeCertificates bool
 	MaxCertificateTTL  time.Duration // the longest max_ttl of a profile's PKI role; positive, whole seconds
 	TemplatesDir       string        // empty: the built-in profiles
+	Profiles           Profiles
 	EventBus           string        // name or ARN; empty: audit events are log lines only
 	HookPrefix         string        // of the names of the lifecycle hooks that are answered
 	HookContinues      bool          // HOOK_ON_REFUSAL=continue
@@ -70,6 +71,13 @@ type Settings struct {
 	ReadyTag          string // key of the tag that shows whether an instance's identity is ready; empty: no tag
 	Reconcile         Reconcile
 	LogLevel          slog.Level
+}
+
+// Profiles are the settings of profiles from outside the function.
+type Profiles struct {
+	FromLedger bool // the ledger has them; otherwise TemplatesDir, or the built-in ones
+	// Digests are the only ones that may be used, the preferred first; none: the active ones.
+	Digests []string
 }
 
 // Reconcile are the settings of the reconcile function alone.
@@ -104,6 +112,8 @@ var (
 	// A subset of the keys that the metadata service can show. Without a colon, no key begins with aws:, which AWS reserves.
 	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
 	tagKey = facts.NewForm(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
+	bundleDigest = facts.NewForm(`^[0-9a-f]{64}$`, 64)
+
 	header = facts.NewForm(`^[!-~]+$`, 1024)
 )
 
@@ -144,6 +154,7 @@ func read(r *reader) Settings {
 		RevokeCertificates: r.oneOf("REVOKE_CERTIFICATES", "false", "true") == "true",
 		MaxCertificateTTL:  r.duration("MAX_CERTIFICATE_TTL", "8760h"),
 		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
+		Profiles:           r.profiles("PROFILES"),
 		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
 		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
 		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
@@ -163,6 +174,9 @@ func read(r *reader) Settings {
 		if err := grant.CheckDeployment(s.DeploymentID); err != nil {
 			r.invalid("DEPLOYMENT_ID", err.Error())
 		}
+	}
+	if s.Profiles.FromLedger && s.TemplatesDir != "" {
+		r.invalid("TEMPLATES_DIR", "profiles come from the ledger (PROFILES), or from a folder: set one of the two")
 	}
 	if v := s.Vault.STSRegion; v != "" && !facts.IsRegion(v) {
 		r.invalid("VAULT_STS_REGION", fmt.Sprintf("%q is not a region", v))

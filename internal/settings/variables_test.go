@@ -62,6 +62,8 @@ func variables() []variable {
 		{name: "MAX_CERTIFICATE_TTL", standard: "8760h",
 			meaning: "longest `max_ttl` that a PKI role of a profile may have, as a Go duration of whole seconds"},
 		{name: "TEMPLATES_DIR", meaning: "folder of profiles in place of the built-in ones"},
+		{name: "PROFILES", standard: "built-in",
+			meaning: "`built-in`; `active` for [those that were activated](profiles.md#profiles-of-your-own) in the ledger; or the digests, comma-separated, of the only ones that may be used, the preferred first"},
 		{name: "EVENT_BUS_NAME", meaning: "name or ARN of the bus for [audit events](events.md); empty for log lines only"},
 		{name: "HOOK_PREFIX", standard: "vault-identity-",
 			meaning: "prefix of the names of the [lifecycle hooks](auto-scaling.md) that are answered; others are ignored"},

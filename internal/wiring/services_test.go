@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
 // TestServices_AreReachedWithoutACall has an endpoint that refuses everything: an answer shows that the service is reached.
@@ -28,10 +27,7 @@ func TestServices_AreReachedWithoutACall(t *testing.T) {
 	}
 	const secret = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:ca-AbCdEf"
 	env := map[string]string{"TABLE_NAME": "ledger", "DEPLOYMENT_ID": "d", "VAULT_ADDR": "https://vault:8200", "EVENT_BUS_NAME": "audit", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/q", "VAULT_CA_SECRET_ARN": secret}
-	h, err := wiring.NewReconcile(t.Context(), func(name string) string { return env[name] })
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := reconcileHandler(t, env)
 	d, _ := h.Doctor.(doctor.Doctor)
 	var names []string
 	for _, s := range d.Services {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -25,9 +24,10 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -38,64 +38,80 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
 // secretTimeout bounds one read of a secret.
 const secretTimeout = 5 * time.Second
 
-// New builds the handler of provision or deprovision from the environment. It checks settings and profiles, so that a wrong
-// deployment fails at its start with an error that names the cause. It makes no calls.
-func New(ctx context.Context, name string, duties converge.Duties, getenv func(string) string) (*handler.Handler, error) {
-	p, err := newParts(ctx, getenv)
-	if err != nil {
-		return nil, err
-	}
-	h := p.handler(name, duties)
-	h.Hooks = handler.Hooks{
-		Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
-		NameWait: p.settings.NameWait,
-	}
-	return &h, nil
+// New builds provision or deprovision from the environment. It checks settings and built-in profiles, so that a wrong deployment
+// fails at its start with an error that names the cause.
+func New(ctx context.Context, name string, duties converge.Duties, getenv func(string) string) (*Function, error) {
+	return newFunction(ctx, getenv, func(p *parts) Invoker {
+		h := p.handler(name, duties)
+		h.Hooks = handler.Hooks{
+			Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
+			NameWait: p.settings.NameWait,
+		}
+		return &h
+	})
 }
 
-// NewReconcile builds the handler of reconcile from the environment, as New does.
-func NewReconcile(ctx context.Context, getenv func(string) string) (*handler.ReconcileHandler, error) {
-	p, err := newParts(ctx, getenv)
-	if err != nil {
-		return nil, err
-	}
+// NewReconcile builds reconcile from the environment, as New does.
+func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, error) {
+	return newFunction(ctx, getenv, func(p *parts) Invoker {
+		h := &handler.ReconcileHandler{
+			Handler:    p.handler("reconcile", converge.Duties{Make: true, Remove: true}),
+			Reconciler: p.reconciler(),
+			Doctor:     p.doctor(),
+			Namespace:  p.settings.Vault.Namespace,
+			Rehearse:   p.rehearse,
+		}
+		if s := p.settings.Reconcile; s.QueueURL != "" {
+			h.Own = queue.New(p.sendMessages(), s.QueueURL)
+		}
+		return h
+	})
+}
+
+// reconciler returns the reconciler of this deployment.
+func (p *parts) reconciler() *reconcile.Reconciler {
 	s := p.settings.Reconcile
 	o := reconcile.Options{
-		Profiles: p.profiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
+		Profiles: p.profiles.set, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
 		Places: s.Places(p.aws.Region), DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
 		Adopt: p.settings.Adopt, OnShuttingDown: p.settings.OnShuttingDown, Now: time.Now,
 	}
-	send := queue.API(sqs.NewFromConfig(p.aws).SendMessageBatch)
 	if s.ConvergeQueueURL != "" {
-		o.Queue = queue.New(send, s.ConvergeQueueURL)
+		o.Queue = queue.New(p.sendMessages(), s.ConvergeQueueURL)
 	}
-	h := &handler.ReconcileHandler{
-		Handler:    p.handler("reconcile", converge.Duties{Make: true, Remove: true}),
-		Reconciler: &reconcile.Reconciler{Options: o},
-		Namespace:  p.settings.Vault.Namespace,
+	return &reconcile.Reconciler{Options: o}
+}
+
+func (p *parts) sendMessages() queue.API { return queue.API(sqs.NewFromConfig(p.aws).SendMessageBatch) }
+
+// rehearse returns what compares the fleet by other profiles, which are not active. They are checked as active ones are.
+func (p *parts) rehearse(packed []byte) (handler.Rehearsal, error) {
+	b, err := bundle.Open(packed)
+	if err != nil {
+		return handler.Rehearsal{}, fault.New(fault.Refuse, err)
 	}
-	h.Doctor = p.doctor(s.Places(p.aws.Region))
-	if s.QueueURL != "" {
-		h.Own = queue.New(send, s.QueueURL)
+	set, err := p.load(b.Files)
+	if err != nil {
+		return handler.Rehearsal{}, fault.Refusef("the profiles are refused: %w", err)
 	}
-	return h, nil
+	other := p.base.parts(profileSet{set: set, digest: b.Digest})
+	return handler.Rehearsal{Reconciler: other.reconciler(), Doctor: other.doctor(), Digest: b.Digest}, nil
 }
 
 // doctor returns the doctor of this deployment. It checks reconcile's needs, which include those of the other functions.
-func (p *parts) doctor(places []facts.Place) doctor.Doctor {
-	scope := rights.Scope{Profiles: p.profiles, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
+func (p *parts) doctor() doctor.Doctor {
+	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Region: p.aws.Region, Services: p.calledServices(),
-		Places: places, Profiles: p.profiles, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		Namespace: p.settings.Vault.Namespace,
 		VaultHost: hostOf(p.settings.Vault.Addr), Resolve: net.DefaultResolver.LookupCNAME,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
@@ -112,59 +128,55 @@ func hostOf(address string) string {
 	return u.Hostname()
 }
 
-// parts are the parts from which every handler is built.
-type parts struct {
-	settings  settings.Settings
-	profiles  *grant.Set
-	aws       aws.Config
-	vault     *vault.Client
-	ledger    *ledger.Ledger
-	instances *instance.Lookup
-	services  *observe.Services
-	log       *slog.Logger
+// base has what does not depend on the profiles.
+type base struct {
+	settings settings.Settings
+	aws      aws.Config
+	vault    *vault.Client
+	ledger   *ledger.Ledger
+	services *observe.Services
+	log      *slog.Logger
 }
 
-func newParts(ctx context.Context, getenv func(string) string) (*parts, error) {
+// parts are the parts from which every handler is built.
+type parts struct {
+	*base
+	profiles  profileSet
+	instances *instance.Lookup
+}
+
+func newBase(ctx context.Context, getenv func(string) string) (*base, error) {
 	s, err := settings.Load(getenv, os.DirFS(cmp.Or(getenv("LAMBDA_TASK_ROOT"), ".")))
 	if err != nil {
 		return nil, err
-	}
-	profiles, err := loadProfiles(s)
-	if err != nil {
-		return nil, fmt.Errorf("loading the profiles: %w", err)
-	}
-	for _, profile := range profiles.Profiles {
-		if s.ReadyTag != "" && profile.UsesTag(s.ReadyTag) {
-			return nil, fmt.Errorf("READY_TAG: profile %s uses the tag %s: a tag that the functions write must not decide what they grant; choose another key", profile.Name, s.ReadyTag)
-		}
 	}
 	awsConfig, err := awsFromEnvironment(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("loading the AWS configuration: %w", err)
 	}
-	p := &parts{settings: s, profiles: profiles, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
+	b := &base{settings: s, services: &observe.Services{}, log: observe.NewLogger(os.Stdout, s.LogLevel)}
 	if s.Vault.Namespace != "" {
-		p.log = p.log.With(observe.KeyNamespace, s.Vault.Namespace)
+		b.log = b.log.With(observe.KeyNamespace, s.Vault.Namespace)
 	}
 	// Lambda's library logs a handler's error with the log package, which this makes a line of JSON too.
-	slog.SetDefault(p.log)
-	for _, profile := range profiles.Profiles {
-		if profile.Barred != nil {
-			p.log.ErrorContext(ctx, "a profile breaks a rule: nothing new is granted by it, and existing grants stay", observe.KeyProfile, profile.Name, observe.KeyError, profile.Barred)
-		}
-	}
-	measure(&awsConfig, p.services)
-	p.aws = awsConfig
-	if p.vault, err = p.newVault(ctx); err != nil {
+	slog.SetDefault(b.log)
+	measure(&awsConfig, b.services)
+	b.aws = awsConfig
+	if b.vault, err = b.newVault(ctx); err != nil {
 		return nil, err
 	}
-	p.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
-	p.instances = instance.New(instance.Options{
-		Config: awsConfig, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID,
+	b.ledger = ledger.New(ledger.NewAPI(dynamodb.NewFromConfig(awsConfig)), s.TableName, time.Now)
+	return b, nil
+}
+
+// parts returns the parts for a set of profiles.
+func (b *base) parts(profiles profileSet) *parts {
+	s := b.settings
+	return &parts{base: b, profiles: profiles, instances: instance.New(instance.Options{
+		Config: b.aws, MemberRole: s.MemberRoleName, ExternalID: s.MemberExternalID,
 		Accounts: s.AllowedAccounts, AnyAccount: slices.Contains(s.AllowedAccounts, settings.AnyAccount),
-		NeedsRole: profiles.NeedsRole, Log: p.log,
-	})
-	return p, nil
+		NeedsRole: profiles.set.NeedsRole, Log: b.log,
+	})}
 }
 
 func (p *parts) realm() grant.Realm {
@@ -175,7 +187,7 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 	s := p.settings
 	converger := &converge.Converger{Options: converge.Options{
 		Duties:             duties,
-		Profiles:           p.profiles,
+		Profiles:           p.profiles.set,
 		Realm:              p.realm(),
 		Vault:              p.vault,
 		Cutter:             p.vault,
@@ -195,6 +207,7 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
 		Log: p.log, Metrics: os.Stdout, Services: p.services, Now: time.Now,
 		Readiness: handler.Readiness{Tagger: instance.NewTagger(p.instances), Key: s.ReadyTag},
+		Profiles:  handler.ProfileState{Digest: p.profiles.digest, Refused: p.profiles.refused},
 	}
 	if s.EventBus != "" {
 		h.Bus = audit.NewEventBridge(eventbridge.NewFromConfig(p.aws).PutEvents, s.EventBus)
@@ -211,20 +224,10 @@ func (p *parts) wakingLedger() converge.Ledger {
 	return converge.Waker{Ledger: p.ledger, Waiters: p.ledger, Queue: to, Log: p.log, Now: time.Now}
 }
 
-// loadProfiles loads the built-in profiles, or those of a folder. It also loads a profile that breaks a rule which an earlier
-// version did not have, since instances may hold grants of it.
-func loadProfiles(s settings.Settings) (*grant.Set, error) {
-	var profiles fs.FS = templates.FS
-	if s.TemplatesDir != "" {
-		profiles = os.DirFS(s.TemplatesDir)
-	}
-	return grant.LoadDeployed(profiles, grant.Rules{MaxTTL: s.MaxCertificateTTL, RolePrefix: rolePrefix(s.Vault.LoginRole)})
-}
-
 // newVault returns a client of Vault with the login that the settings choose.
-func (p *parts) newVault(ctx context.Context) (*vault.Client, error) {
-	s, c := p.settings.Vault, p.aws
-	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: p.services.Vault.Observe, Log: p.log}
+func (b *base) newVault(ctx context.Context) (*vault.Client, error) {
+	s, c := b.settings.Vault, b.aws
+	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: b.services.Vault.Observe, Log: b.log}
 	if s.CASecretARN != "" {
 		o.CA = readSecret(c, s.CASecretARN)
 	}

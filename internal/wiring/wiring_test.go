@@ -8,6 +8,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/wiring"
 )
 
@@ -37,16 +38,27 @@ func TestReadyTag_MustNotDecideAMatch(t *testing.T) {
 	}
 }
 
+// reconcileHandler returns the handler of reconcile in an environment.
+func reconcileHandler(t *testing.T, env map[string]string) *handler.ReconcileHandler {
+	t.Helper()
+	f, err := wiring.NewReconcile(t.Context(), func(name string) string { return env[name] })
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := f.Handler(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.(*handler.ReconcileHandler) //nolint:forcetypeassert // a panic shows what it is
+}
+
 func TestNamespace_ReachesClientDoctorAndAnswers(t *testing.T) {
 	for name, value := range map[string]string{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"} {
 		t.Setenv(name, value) // the SDK reads the process's own environment
 	}
 	for text, want := range map[string]string{"/team/a/": "team/a", "root": ""} {
 		env := map[string]string{"TABLE_NAME": "ledger", "DEPLOYMENT_ID": "d", "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_NAMESPACE": text}
-		h, err := wiring.NewReconcile(t.Context(), func(name string) string { return env[name] })
-		if err != nil {
-			t.Fatal(err)
-		}
+		h := reconcileHandler(t, env)
 		d, ok := h.Doctor.(doctor.Doctor)
 		if !ok || h.Namespace != want || d.Namespace != want {
 			t.Errorf("%q: seen %q in the answers and %q in the doctor, want %q", text, h.Namespace, d.Namespace, want)

@@ -114,6 +114,11 @@ func outages() []outage {
 			run: func(d *day, minute int) { d.add(own("Blocked", "reconcile"), minute, 1) },
 		},
 		{
+			name: "profiles that do not load are activated in a quiet fleet", minutes: 360, rings: []string{"profiles-refused"},
+			before: func(d *day) { d.isIdle = true },
+			run:    func(d *day, minute int) { d.add(own("ProfilesRefused", "reconcile"), minute, 1) },
+		},
+		{
 			name: "a part of a comparison fails three times", minutes: 90, rings: []string{"errors", "reconcile-dead-letters"},
 			broken: func(d *day, minute, into int) {
 				if into%30 == 0 { // the visibility timeout of its queue

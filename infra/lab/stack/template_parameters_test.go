@@ -133,7 +133,7 @@ func TestAlarmPeriod_HoldsTwoRunsOfEachSchedule(t *testing.T) {
 		values["ReconcileOverdueSeconds"], values["ReconcileSchedule"] = period, "rate(30 minutes)"
 		for id, alarm := range each(t, resolved(t, values), "AWS::CloudWatch::Alarm") {
 			looksBack(t, id, alarm)
-			if follows := []string{"BlockedAlarm", "DriftStaysAlarm"}; slices.Contains(follows, id) && periodOf(alarm) != seconds {
+			if follows := []string{"BlockedAlarm", "DriftStaysAlarm", "ProfilesRefusedAlarm"}; slices.Contains(follows, id) && periodOf(alarm) != seconds {
 				t.Errorf("%s has periods of %d s, want %d, so that each contains at least one run", id, periodOf(alarm), seconds)
 			}
 			if covered := periodOf(alarm) * number(alarm["EvaluationPeriods"]); id == "ReconcileNotRunAlarm" && covered != seconds {

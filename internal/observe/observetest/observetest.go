@@ -15,7 +15,7 @@ func MetricNames() (counts, times []string) {
 		observe.Conflicting, observe.Retried, observe.Ignored, observe.Malformed,
 		observe.DriftMissing, observe.DriftChanged, observe.DriftOrphaned, observe.DriftConflict, observe.DriftCorrected,
 		observe.DriftFailed, observe.DriftEnqueued,
-		observe.Reconciled, observe.Blocked, observe.VaultThrottles, observe.EC2Throttles, observe.DynamoDBThrottles, observe.AuditFailed,
+		observe.Reconciled, observe.Blocked, observe.ProfilesRefused, observe.VaultThrottles, observe.EC2Throttles, observe.DynamoDBThrottles, observe.AuditFailed,
 		observe.HookContinued, observe.HookAbandoned, observe.TagFailed,
 	}
 	times = []string{
@@ -34,6 +34,6 @@ func Keys() []string {
 		observe.KeyMessage, observe.KeyRequest, observe.KeyTrace, observe.KeyEvents, observe.KeyAudit, observe.KeyObject,
 		observe.KeyPath, observe.KeyReason, observe.KeyFields, observe.KeyDiff, observe.KeyMode, observe.KeyScanned,
 		observe.KeySummary, observe.KeyBlocked, observe.KeyGroup, observe.KeyHook, observe.KeyResult, observe.KeyTakenBy,
-		observe.KeyNamespace,
+		observe.KeyNamespace, observe.KeyProfiles,
 	}
 }

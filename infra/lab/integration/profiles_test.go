@@ -1,0 +1,125 @@
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// followTime is a moment more than functions keep profiles without asking for the active ones.
+const followTime = 10500 * time.Millisecond
+
+// fromLedger is the environment of a function whose profiles come from the ledger.
+func fromLedger(profiles string) map[string]string {
+	return map[string]string{"PROFILES": profiles, "TEMPLATES_DIR": "", "RECONCILE_REGIONS": "us-east-1"}
+}
+
+// packed returns the profiles of a folder as a bundle.
+func packed(t *testing.T, folder string) bundle.Bundle {
+	t.Helper()
+	b, err := bundle.Pack(os.DirFS(folder))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// activate makes a bundle the active one, as an operator does.
+func activate(t *testing.T, b bundle.Bundle) {
+	t.Helper()
+	l := table(time.Now)
+	old, err := l.ProfileVersions(t.Context())
+	if err == nil {
+		err = l.PutBundle(t.Context(), b.Digest, b.Packed)
+	}
+	if err == nil {
+		err = l.Activate(t.Context(), old, ledger.ProfileVersion{Digest: b.Digest, At: time.Now().UTC(), By: "arn:aws:iam::123456789012:user/alice"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProfiles_ChangeUnderRunningFunctions(t *testing.T) {
+	making, comparing := variant(t, provision, fromLedger("active")), variant(t, reconcile, fromLedger("active"))
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	if a := bare(t, making, fleet.Event(i, "running", time.Now())); !strings.Contains(a.Failure, "no profiles are active") || !strings.Contains(a.Failure, "vault-ec2 apply") {
+		t.Fatalf("nothing was activated: want an error that says so, and what to do, got %+v", a)
+	}
+	first := packed(t, world.Profiles)
+	activate(t, first)
+	mustBy(t, making, i, "running", "provisioned")
+	session := login(t, i)
+
+	shorter := packed(t, changed(t, "worker/profile.yaml", "token_ttl: 1h", "token_ttl: 30m"))
+	only := rec.Input{Mode: rec.Detect, InstanceIDs: []string{i.ID}}
+	rehearsal := only
+	rehearsal.Profiles = shorter.Packed
+	if a := runReconcile(t, comparing, rehearsal); a.Touched == nil || a.Touched.Instances != 1 || a.Touched.Objects[grant.KindAuthRole][rec.Changed] != 1 || a.Summary != (rec.Summary{Changed: 1}) {
+		t.Fatalf("want the rehearsal to show one changed auth role, got %+v, %+v", a.Touched, a)
+	}
+	if a := runReconcile(t, comparing, only); len(a.Drift) > 0 {
+		t.Fatalf("want nothing changed by a rehearsal, got %+v", a.Drift)
+	}
+	activate(t, shorter)
+	time.Sleep(followTime)
+	correct := rec.Input{Mode: rec.Correct, InstanceIDs: []string{i.ID}}
+	if a := runReconcile(t, comparing, correct); a.Summary.Corrected == 0 || a.Summary.Failed > 0 {
+		t.Fatalf("want the fleet brought to the active profiles, got %+v", a)
+	}
+	mustBy(t, making, i, "running", "unchanged") // provision follows too, and does not write the former profiles back
+	if !tokenWorks(t, session) {
+		t.Error("the instance lost its token by a change of a TTL")
+	}
+
+	bad := packed(t, changed(t, "worker/policy.hcl.tmpl", "{{ identityAccess }}", "path \"*\" { capabilities = [\"sudo\"] }"))
+	rehearsal.Profiles = bad.Packed
+	payload, err := json.Marshal(rehearsal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := bare(t, comparing, payload); !strings.Contains(a.Failure, "the profiles are refused") || !strings.Contains(a.Failure, "worker/") {
+		t.Errorf("want the rehearsal of profiles that the guard refuses to say which file, got %+v", a)
+	}
+	activate(t, bad)
+	time.Sleep(followTime)
+	other := launch(t, fleet.Spec{Role: "alice-worker"})
+	mustBy(t, making, other, "running", "provisioned")
+	mustBy(t, variant(t, provision, fromLedger("active")), launch(t, fleet.Spec{Role: "alice-worker"}), "running", "provisioned")
+	logged(t, making, `"ProfilesRefused":1`)
+	logged(t, making, "the wanted profiles are not used")
+	report, checks := examine(t, comparing)
+	if c := checks["profiles"]; report.OK || c.OK || !strings.Contains(c.Remedy, "apply --previous") {
+		t.Errorf("want the doctor to say that the wanted profiles are not used, got %+v", c)
+	}
+
+	activate(t, first) // taken back
+	time.Sleep(followTime)
+	if a := runReconcile(t, comparing, correct); a.Summary.Corrected == 0 || !tokenWorks(t, session) {
+		t.Errorf("want the former profiles again, and the token alive, got %+v", a)
+	}
+	if _, checks := examine(t, comparing); !checks["profiles"].OK {
+		t.Errorf("want the doctor content, got %+v", checks["profiles"])
+	}
+}
+
+func TestProfiles_PinnedDigestBarsOthers(t *testing.T) {
+	first := packed(t, world.Profiles)
+	activate(t, packed(t, changed(t, "worker/profile.yaml", "token_ttl: 1h", "token_ttl: 20m")))
+	activate(t, first)
+	pinned := variant(t, provision, fromLedger(first.Digest))
+	i := launch(t, fleet.Spec{Role: "alice-worker"})
+	mustBy(t, pinned, i, "running", "provisioned")
+	unknown := variant(t, provision, fromLedger(strings.Repeat("0", 64)))
+	if a := bare(t, unknown, fleet.Event(i, "running", time.Now())); !strings.Contains(a.Failure, "no such bundle") {
+		t.Errorf("want nothing granted by other profiles than the pinned ones, got %+v", a)
+	}
+}
