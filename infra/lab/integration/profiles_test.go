@@ -2,7 +2,9 @@ package integration
 
 import (
 	"encoding/json"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +51,7 @@ func activate(t *testing.T, b bundle.Bundle) {
 }
 
 func TestProfiles_ChangeUnderRunningFunctions(t *testing.T) {
+	resetTaps()
 	making, comparing := variant(t, provision, fromLedger("active")), variant(t, reconcile, fromLedger("active"))
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	if a := bare(t, making, fleet.Event(i, "running", time.Now())); !strings.Contains(a.Failure, "no profiles are active") || !strings.Contains(a.Failure, "vault-ec2 apply") {
@@ -106,8 +109,37 @@ func TestProfiles_ChangeUnderRunningFunctions(t *testing.T) {
 	if a := runReconcile(t, comparing, correct); a.Summary.Corrected == 0 || !tokenWorks(t, session) {
 		t.Errorf("want the former profiles again, and the token alive, got %+v", a)
 	}
+	for _, function := range []string{provision, reconcile} {
+		for _, right := range []string{"dynamodb:GetItem profiles", "dynamodb:GetItem profiles#*"} {
+			if used := rightsUsed(t)[function]; !used[right] {
+				t.Errorf("%s never used %s, only %q", function, right, slices.Sorted(maps.Keys(used)))
+			}
+		}
+	}
 	if _, checks := examine(t, comparing); !checks["profiles"].OK {
 		t.Errorf("want the doctor content, got %+v", checks["profiles"])
+	}
+}
+
+// Whoever may write profiles may grant, so no function may: a stolen credential of one would be as good as the stack's administrator.
+func TestFunctions_CannotWriteProfiles(t *testing.T) {
+	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
+	for _, function := range []string{provision, deprovision, reconcile} {
+		allowed := map[string][]string{}
+		for _, id := range []string{"FunctionsPolicy", function + "Role"} {
+			leadingKeys(resources[id], allowed)
+		}
+		if len(allowed["dynamodb:PutItem"]) == 0 {
+			t.Errorf("%s: want the patterns of its writes, got %q", function, allowed)
+		}
+		for action, patterns := range allowed {
+			for _, p := range patterns {
+				isRead := action == "dynamodb:GetItem" || action == "dynamodb:BatchGetItem"
+				if !isRead && (likes(p, "profiles") || likes(p, "profiles#0123")) {
+					t.Errorf("%s may do %s on %s, which holds profiles", function, action, p)
+				}
+			}
+		}
 	}
 }
 
