@@ -30,12 +30,14 @@ STACK    :=
 FACTS    :=
 YES      :=
 VERSIONS :=
+PROFILES :=
 
 # The program that the lab runs as Vault: a path to vault or bao, or a version of infra/lab/vaultserver/versions.go. Empty: a
 # supported vault on the PATH, else one built from Vault's Go module. OpenBao needs its plugin of the AWS auth method besides.
 VAULT          :=
 BAO_AWS_PLUGIN :=
 export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
+export LAB_PROFILES       := $(PROFILES)
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
 .PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package clean
@@ -110,7 +112,7 @@ demo: ## show and check one instance's whole life in the terminal
 build-lab: build
 	@cd $(LAB) && $(HOST_GO) build $(BUILD_FLAGS) -o ../../$(BUILD_DIR)/lab ./cmd/lab
 
-lab: build ## start the same world and keep it running, to try things out
+lab: build ## start the same world and keep it running, to try things out (PROFILES=active: without profiles, for vault-ec2 apply --lab)
 	@$(RUN) ./cmd/lab up
 
 # The command finds the function: of a deployed stack in your configured account and region, or of the lab that runs.

@@ -116,8 +116,10 @@ func (w *World) functionEnv(ctx context.Context, f stack.Function) (map[string]s
 		"AWS_SESSION_TOKEN":         aws.ToString(out.Credentials.SessionToken),
 		"AWS_ENDPOINT_URL":          w.Taps.AWS.URL,
 		"AWS_ENDPOINT_URL_DYNAMODB": w.Taps.Dynamo.URL,
-		"TEMPLATES_DIR":             w.Profiles,
 	})
+	if p := env["PROFILES"]; p == "" || p == "built-in" { // otherwise the ledger has the profiles
+		env["TEMPLATES_DIR"] = w.Profiles
+	}
 	maps.Copy(env, w.opts.FunctionEnv)
 	return env, nil
 }

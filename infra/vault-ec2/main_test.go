@@ -23,7 +23,7 @@ func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
 }
 
 func TestHelp_ShowsEveryFlag(t *testing.T) {
-	for _, name := range []string{"", "setup", "render", "lint", "reconcile", "doctor", "teardown", "version"} {
+	for _, name := range []string{"", "setup", "render", "lint", "plan", "apply", "profiles", "reconcile", "doctor", "teardown", "version"} {
 		args := append(strings.Fields(name), "--help")
 		status, got, errs := command(t, args...)
 		if status != 0 || errs != "" {
@@ -132,28 +132,34 @@ func TestRun_ExitStatusAndOutputAreKept(t *testing.T) {
 		"render -check -templates " + empty:          {1, "no profile found", ""},
 		"render -profile x -templates " + empty:      {1, "", "vault-ec2 render: the profiles in"},
 		"render -profile x -templates " + templates:  {2, "", `there is no profile "x"`},
-		"render":                                       {2, "", "name a profile with --profile"},
-		"render -profile x y":                          {2, "", `"y"`},
-		"render --output yaml":                         {2, "", "want table or json"},
-		"reconcile":                                    {2, "", "--stack <name>"},
-		"reconcile -function f":                        {2, "", "AWS_REGION"},
-		"reconcile -function f -stack s":               {2, "", "use one of"},
-		"reconcile -function f -mode repair":           {2, "", "--mode repair"},
-		"reconcile -function f -region x":              {2, "", "vault-ec2 reconcile --help"},
-		"reconcile -function f i-0a":                   {2, "", "i-0a"},
-		"doctor --lab=" + filepath.Join(empty, "none"): {2, "", "no lab is running"},
-		"doctor --function f --mode detect":            {2, "", "--mode"},
-		"teardown":                                     {2, "", "--stack <name>"},
-		"setup":                                        {1, "", "vault-ec2 setup: "},
-		"setup -stack s":                               {1, "", "AWS_REGION"},
-		"setup -print-policy":                          {0, "path \"", ""},
-		"setup -function-role provision":               {2, "", "want key=value"},
-		"setup -also-path sys":                         {2, "", "also-path"},
-		"setup -no-such-flag":                          {2, "", "vault-ec2 setup --help"},
-		"":                                             {2, "", "name a command"},
-		"recouncile":                                   {2, "", "reconcile"},
-		"help setup":                                   {0, "--dry-run", ""},
-		"completion bash":                              {0, "bash completion", ""},
+		"render":                                         {2, "", "name a profile with --profile"},
+		"render -profile x y":                            {2, "", `"y"`},
+		"render --output yaml":                           {2, "", "want table or json"},
+		"reconcile":                                      {2, "", "--stack <name>"},
+		"reconcile -function f":                          {2, "", "AWS_REGION"},
+		"reconcile -function f -stack s":                 {2, "", "use one of"},
+		"reconcile -function f -mode repair":             {2, "", "--mode repair"},
+		"reconcile -function f -region x":                {2, "", "vault-ec2 reconcile --help"},
+		"reconcile -function f i-0a":                     {2, "", "i-0a"},
+		"doctor --lab=" + filepath.Join(empty, "none"):   {2, "", "no lab is running"},
+		"doctor --function f --mode detect":              {2, "", "--mode"},
+		"plan --stack s":                                 {2, "", "arg"},
+		"plan --stack s " + filepath.Join(empty, "none"): {2, "", "no profile found"},
+		"apply --stack s":                                {2, "", "--previous"},
+		"apply --stack s --previous " + templates:        {2, "", "--previous"},
+		"apply --function f " + templates:                {2, "", "AWS_REGION"},
+		"profiles":                                       {2, "", "--stack <name>"},
+		"teardown":                                       {2, "", "--stack <name>"},
+		"setup":                                          {1, "", "vault-ec2 setup: "},
+		"setup -stack s":                                 {1, "", "AWS_REGION"},
+		"setup -print-policy":                            {0, "path \"", ""},
+		"setup -function-role provision":                 {2, "", "want key=value"},
+		"setup -also-path sys":                           {2, "", "also-path"},
+		"setup -no-such-flag":                            {2, "", "vault-ec2 setup --help"},
+		"":                                               {2, "", "name a command"},
+		"recouncile":                                     {2, "", "reconcile"},
+		"help setup":                                     {0, "--dry-run", ""},
+		"completion bash":                                {0, "bash completion", ""},
 	} {
 		status, out, errs := command(t, strings.Fields(call)...)
 		if status != row.status || !strings.Contains(out, row.out) || !strings.Contains(errs, row.errors) || (errs == "") != (row.errors == "") {

@@ -43,6 +43,6 @@ Exit status: 0 if nothing is left to do, 1 if something is, 2 if the command fai
 func asks(o *ask.Options, isJSON func() bool) func(*cobra.Command, []string) error {
 	return runs(func(ctx context.Context, cmd *cobra.Command, _ []string) (int, error) {
 		o.JSON = isJSON()
-		return ask.Run(ctx, *o, ask.Streams{In: cmd.InOrStdin(), Out: cmd.OutOrStdout(), Progress: cmd.ErrOrStderr()})
+		return ask.Run(ctx, *o, streamsOf(cmd))
 	})
 }

@@ -22,7 +22,8 @@ func rootCommand() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupProfiles, Title: "Profiles:"}, &cobra.Group{ID: groupDeployment, Title: "A deployment:"})
 	root.AddCommand(
 		lintCommand(), renderCommand(),
-		setupCommand(), doctorCommand(), reconcileCommand(), teardownCommand(),
+		setupCommand(), planCommand(), applyCommand(), profilesCommand(),
+		doctorCommand(), reconcileCommand(), teardownCommand(),
 		versionCommand(),
 	)
 	return root

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/lambdaapi"
 )
@@ -37,7 +39,8 @@ func serveFunctions(w *lab.World) (*api, error) {
 	a := &api{server: server, file: filepath.Join(root, ".cache", "lab.env")}
 	// For a shell that reads the file, the empty values override the developer's own settings.
 	a.text = fmt.Appendf(nil, "AWS_ENDPOINT_URL_LAMBDA=%s\nAWS_REGION=%s\nAWS_ACCESS_KEY_ID=lab\nAWS_SECRET_ACCESS_KEY=lab\n"+
-		"AWS_SESSION_TOKEN=\nAWS_PROFILE=\nAWS_IGNORE_CONFIGURED_ENDPOINT_URLS=\nRECONCILE_FUNCTION=%s\n", server.URL, w.Region, function.Name())
+		"AWS_SESSION_TOKEN=\nAWS_PROFILE=\nAWS_IGNORE_CONFIGURED_ENDPOINT_URLS=\nRECONCILE_FUNCTION=%s\nTABLE_NAME=%s\nAWS_ENDPOINT_URL_DYNAMODB=%s\nPROFILES=%s\n",
+		server.URL, w.Region, function.Name(), w.Stack.Tables["Table"], aws.ToString(w.Dynamo.Options().BaseEndpoint), w.Stack.Functions[reconcile].Env["PROFILES"])
 	if err := os.WriteFile(a.file, a.text, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing the lab's address for vault-ec2: %w", err), server.Close())
 	}

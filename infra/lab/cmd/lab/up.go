@@ -17,7 +17,11 @@ import (
 // runUp keeps a world running until Ctrl-C and serves a few commands over HTTP, so that instances can be launched, logged in
 // and terminated with curl.
 func runUp(ctx context.Context) error {
-	return in(ctx, options(), func(w *lab.World) error { return up(ctx, w) })
+	o := options()
+	if profiles := os.Getenv("LAB_PROFILES"); profiles != "" {
+		o.Parameters["Profiles"] = profiles
+	}
+	return in(ctx, o, func(w *lab.World) error { return up(ctx, w) })
 }
 
 func up(ctx context.Context, w *lab.World) (err error) {

@@ -27,6 +27,8 @@ type Choice struct {
 type Function struct {
 	Name   string
 	Config aws.Config
+
+	settings profileSettings
 }
 
 // check returns an error unless exactly one way is chosen.
@@ -67,7 +69,9 @@ func (c Choice) Find(ctx context.Context) (Function, error) {
 		return Function{}, err
 	}
 	name, err := s.Output("ReconcileFunctionName")
-	return Function{Name: name, Config: of}, err
+	return Function{Name: name, Config: of, settings: profileSettings{
+		table: s.Outputs["TableName"], profiles: s.Parameters["Profiles"], maxTTL: s.Parameters["MaxCertificateTTL"], role: s.Parameters["VaultLoginRole"],
+	}}, err
 }
 
 // inLab returns the function that the file of a running lab names. Nothing but the file counts: a developer's own AWS settings are for
@@ -96,6 +100,9 @@ func inLab(file string) (Function, error) {
 		Config: aws.Config{
 			Region: values["AWS_REGION"], BaseEndpoint: aws.String(values["AWS_ENDPOINT_URL_LAMBDA"]), HTTPClient: awshttp.NewBuildableClient(),
 			Credentials: credentials.NewStaticCredentialsProvider(values["AWS_ACCESS_KEY_ID"], values["AWS_SECRET_ACCESS_KEY"], values["AWS_SESSION_TOKEN"]),
+		},
+		settings: profileSettings{
+			table: values["TABLE_NAME"], endpoint: values["AWS_ENDPOINT_URL_DYNAMODB"], profiles: values["PROFILES"], caller: "the lab's operator",
 		},
 	}, nil
 }

@@ -1,0 +1,194 @@
+package ask
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// ApplyOptions say which profiles become the active ones, and where.
+type ApplyOptions struct {
+	Of       deployed.Choice
+	Folder   string // of the profiles; empty with Previous or Digest
+	Previous bool   // the version before the active one
+	Digest   string // a version that was active before, by the beginning of its digest
+	Yes      bool   // do not ask
+	Force    bool   // although a check fails
+}
+
+func (o ApplyOptions) check() error {
+	ways := 0
+	for _, isChosen := range []bool{o.Folder != "", o.Previous, o.Digest != ""} {
+		if isChosen {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return errors.New("name a folder of profiles, or a version that was active before: --previous, or --digest <its beginning>")
+	}
+	return nil
+}
+
+// applying is one run of Apply.
+type applying struct {
+	asking
+	ApplyOptions
+	store    deployed.ProfileStore
+	versions ledger.ProfileVersions
+}
+
+// Apply rehearses profiles and, once the operator agrees, makes them the active ones. It returns the exit status: 0 if they are the active
+// ones, 1 if they are not because of a failed check or of the operator's answer, 2 with an error if the command itself failed.
+func Apply(ctx context.Context, o ApplyOptions, to Streams) (int, error) {
+	if err := o.check(); err != nil {
+		return broken, err
+	}
+	found, err := o.Of.Find(ctx)
+	if err != nil {
+		return broken, err
+	}
+	store, err := found.ProfileStore()
+	if err != nil {
+		return broken, err
+	}
+	a := applying{asking: asking{function: newFunction(found), Streams: to}, ApplyOptions: o, store: store}
+	if a.versions, err = store.Ledger.ProfileVersions(ctx); err != nil {
+		return broken, err
+	}
+	b, err := a.wanted(ctx)
+	if err != nil {
+		return broken, err
+	}
+	if _, err := grant.LoadBy(b.Files, store.Rules); err != nil {
+		return undone, fmt.Errorf("the profiles are refused, and nothing was activated: %w", err)
+	}
+	switch {
+	case store.IsPinned():
+		return a.upload(ctx, b)
+	case b.Digest == a.versions.Active():
+		fmt.Fprintf(to.Out, "the profiles %s are the active ones already\n", bundle.Short(b.Digest))
+		return done, nil
+	}
+	if status, err := a.compare(ctx, b); err != nil || status != done {
+		return status, err
+	}
+	return a.activate(ctx, b)
+}
+
+// wanted returns the bundle that the options name.
+func (a applying) wanted(ctx context.Context) (bundle.Bundle, error) {
+	if a.Folder != "" {
+		b, err := bundle.Pack(os.DirFS(a.Folder))
+		if err != nil {
+			return b, fmt.Errorf("the folder %s: %w", a.Folder, err)
+		}
+		return b, nil
+	}
+	digest, err := a.former()
+	if err != nil {
+		return bundle.Bundle{}, err
+	}
+	packed, err := a.store.Ledger.Bundle(ctx, digest)
+	if err != nil {
+		return bundle.Bundle{}, err
+	}
+	b, err := bundle.Open(packed)
+	if err == nil && b.Digest != digest {
+		err = errors.New("its files have another digest: find out who wrote it, and apply a folder instead")
+	}
+	if err != nil {
+		return b, fmt.Errorf("the profiles %s: %w", bundle.Short(digest), err)
+	}
+	return b, nil
+}
+
+// former returns the digest of the former version that the options name.
+func (a applying) former() (string, error) {
+	found := ""
+	for _, v := range a.versions.Versions {
+		switch {
+		case v.Digest == found, a.Previous && v.Digest == a.versions.Active(), !strings.HasPrefix(v.Digest, a.Digest):
+			continue
+		case found != "" && a.Previous:
+			return found, nil
+		case found != "":
+			return "", fmt.Errorf("--digest %s: several versions begin so: write more of it", a.Digest)
+		}
+		found = v.Digest
+	}
+	if found == "" {
+		return "", errors.New("no such version was active: vault-ec2 profiles lists them")
+	}
+	return found, nil
+}
+
+// compare prints what the profiles change, and returns done if they may become the active ones. Before the first activation the
+// functions have no profiles and can compare nothing.
+func (a applying) compare(ctx context.Context, b bundle.Bundle) (int, error) {
+	if a.versions.Active() == "" {
+		fmt.Fprintln(a.Out, "no profiles were active before, so there is nothing to compare with: run vault-ec2 doctor afterwards")
+		return done, nil
+	}
+	r, err := a.rehearse(ctx, b)
+	if err != nil {
+		return broken, err
+	}
+	if err := r.print(a.Out); err != nil {
+		return broken, fmt.Errorf("printing the rehearsal: %w", err)
+	}
+	if len(r.failed) > 0 && !a.Force {
+		return undone, errors.New("nothing was activated: correct the checks above (profiles with a new path in Vault need vault-ec2 setup --templates-dir <folder> first), or use --force")
+	}
+	return done, nil
+}
+
+// activate asks the operator, and makes the bundle the active one.
+func (a applying) activate(ctx context.Context, b bundle.Bundle) (int, error) {
+	if !a.Yes {
+		fmt.Fprintf(a.Progress, "\nMake the profiles %s the active ones? Type yes: ", bundle.Short(b.Digest))
+		line, err := bufio.NewReader(a.In).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return broken, fmt.Errorf("reading the answer: %w", err)
+		}
+		if strings.TrimSpace(line) != "yes" {
+			return undone, errors.New("nothing was activated")
+		}
+	}
+	by, err := a.store.Caller(ctx)
+	if err != nil {
+		return broken, err
+	}
+	if err := a.store.Ledger.PutBundle(ctx, b.Digest, b.Packed); err != nil {
+		return broken, err
+	}
+	next := ledger.ProfileVersion{Digest: b.Digest, At: time.Now().UTC().Truncate(time.Second), By: by}
+	err = a.store.Ledger.Activate(ctx, a.versions, next)
+	if errors.Is(err, ledger.ErrChanged) {
+		return undone, errors.New("another version was activated meanwhile, and this one was not: run the command again")
+	}
+	if err != nil {
+		return broken, err
+	}
+	fmt.Fprintf(a.Out, "\nthe profiles %s are active, and the functions follow within ten seconds\n"+
+		"to bring running instances to them now: vault-ec2 reconcile --mode correct; to take them back: vault-ec2 apply --previous\n", bundle.Short(b.Digest))
+	return done, nil
+}
+
+// upload writes the bundle for a deployment with pinned digests, which activates nothing.
+func (a applying) upload(ctx context.Context, b bundle.Bundle) (int, error) {
+	if err := a.store.Ledger.PutBundle(ctx, b.Digest, b.Packed); err != nil {
+		return broken, err
+	}
+	fmt.Fprintf(a.Out, "the deployment uses pinned profiles alone: update the stack with Profiles=%s\n", b.Digest)
+	return done, nil
+}

@@ -1,0 +1,147 @@
+package ask
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/text"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// PlanOptions say which profiles are rehearsed, and where.
+type PlanOptions struct {
+	Of     deployed.Choice
+	Folder string // of the profiles
+	JSON   bool   // print the function's answers as one object
+}
+
+// shownRows is the number of differences that a plan shows.
+const shownRows = 20
+
+// Plan has the function compare the fleet by the profiles of a folder, and examine the deployment by them. It changes nothing. It returns
+// the exit status: 0 if nothing would change, 1 if something would or a check fails, 2 with an error if the command itself failed.
+func Plan(ctx context.Context, o PlanOptions, to Streams) (int, error) {
+	b, err := bundle.Pack(os.DirFS(o.Folder))
+	if err != nil {
+		return broken, fmt.Errorf("the folder %s: %w", o.Folder, err)
+	}
+	found, err := o.Of.Find(ctx)
+	if err != nil {
+		return broken, err
+	}
+	a := asking{function: newFunction(found), json: o.JSON, Streams: to}
+	r, err := a.rehearse(ctx, b)
+	if err != nil {
+		return broken, err
+	}
+	if err := a.print(r.raw, func() error { return r.print(to.Out) }); err != nil {
+		return broken, err
+	}
+	if r.touches() || len(r.failed) > 0 {
+		return undone, nil
+	}
+	return done, nil
+}
+
+// rehearsal is what profiles would change.
+type rehearsal struct {
+	digest string
+	answer answer
+	failed []doctor.Check // those that fail because of the profiles
+	raw    []byte         // all of it as JSON
+}
+
+// rehearse has the function compare the fleet and examine the deployment by a bundle.
+func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error) {
+	fmt.Fprintf(a.Progress, "comparing the fleet by the profiles %s\n", bundle.Short(b.Digest))
+	r := rehearsal{digest: b.Digest}
+	var raw []byte
+	var err error
+	if r.answer, raw, err = a.reconcile(ctx, input{Input: reconcile.Input{Mode: reconcile.Detect, Profiles: b.Packed}}, a.Progress); err != nil {
+		return r, err
+	}
+	present, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor})
+	if err != nil {
+		return r, err
+	}
+	wanted, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor, Profiles: b.Packed})
+	if err != nil {
+		return r, err
+	}
+	r.failed = slices.DeleteFunc(wanted, func(c doctor.Check) bool { return c.OK || slices.Contains(present, c) })
+	r.raw, err = json.Marshal(map[string]any{"digest": b.Digest, "comparison": json.RawMessage(raw), "failedChecks": r.failed})
+	return r, err
+}
+
+// checks has the function examine the deployment.
+func (a asking) checks(ctx context.Context, in reconcile.Input) ([]doctor.Check, error) {
+	raw, err := a.invoke(ctx, input{Input: in})
+	if err != nil {
+		return nil, err
+	}
+	var report doctor.Report
+	if err := json.Unmarshal(raw, &report); err != nil {
+		return nil, fmt.Errorf("reading the answer of function %s: %w", a.name, err)
+	}
+	return report.Checks, nil
+}
+
+func (r rehearsal) touches() bool { return r.answer.Touched != nil || r.answer.Blocked }
+
+// print prints the counts, the first differences and the failed checks.
+func (r rehearsal) print(out io.Writer) error {
+	var b strings.Builder
+	s := r.answer.Scanned
+	fmt.Fprintf(&b, "profiles %s, compared with %s in EC2 and %s\n\n", bundle.Short(r.digest), count(s.Instances, "instance"), count(s.Records, "ledger record"))
+	if t := r.answer.Touched; t != nil {
+		fmt.Fprintf(&b, "they touch %s: %s\n\n", count(t.Instances, "instance"), strings.Join(touched(t), ", "))
+		rows := r.answer.Drift[:min(len(r.answer.Drift), shownRows)]
+		table(&b, rows)
+		if more := len(r.answer.Drift) - len(rows); more > 0 || r.answer.Truncated {
+			b.WriteString("and more; --output json has the first 200\n")
+		}
+	} else {
+		b.WriteString("they change nothing\n")
+	}
+	places(&b, r.answer.Places)
+	if r.answer.Blocked {
+		indented(&b, "BLOCKED: ", r.answer.BlockedReason)
+	}
+	if len(r.failed) > 0 {
+		fmt.Fprintf(&b, "\nwith these profiles %s not OK:\n", count(len(r.failed), "check"))
+		for _, c := range r.failed {
+			indented(&b, "  "+text.Printable(c.Name)+": ", c.Detail+" ("+c.Remedy+")")
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+// touched returns the counts of a rehearsal in words: instances that lose or gain their grant first, then objects by kind.
+func touched(t *reconcile.Touched) []string {
+	var out []string
+	records := t.Objects[reconcile.KindRecord]
+	out = append(out, fmt.Sprintf("%d without a grant get one", records[reconcile.Missing]), fmt.Sprintf("%d lose theirs", records[reconcile.Orphaned]))
+	kinds := []struct {
+		kind grant.Kind
+		word string
+	}{{grant.KindPolicy, "policy"}, {grant.KindPKIRole, "PKI role"}, {grant.KindAuthRole, "auth role"}, {grant.KindGeneric, "generic object"}, {reconcile.KindRecord, "record"}}
+	for _, k := range kinds {
+		for _, reason := range []reconcile.Reason{reconcile.Missing, reconcile.Changed, reconcile.Orphaned, reconcile.Conflicting} {
+			isSaid := k.kind == reconcile.KindRecord && (reason == reconcile.Missing || reason == reconcile.Orphaned)
+			if n := t.Objects[k.kind][reason]; n > 0 && !isSaid {
+				out = append(out, count(n, k.word)+" "+string(reason))
+			}
+		}
+	}
+	return out
+}
