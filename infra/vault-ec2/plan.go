@@ -21,7 +21,7 @@ Exit status: 0 if nothing would change, 1 if something would or a check fails, 2
 		Args:    cobra.ExactArgs(1),
 	}
 	addChoice(cmd.Flags(), &o.Of)
-	isJSON := addFormat(cmd.Flags())
+	isJSON := addFormat(cmd)
 	cmd.RunE = runs(func(cmd *cobra.Command, args []string) (int, error) {
 		o.Folder, o.JSON = args[0], isJSON()
 		return ask.Plan(cmd.Context(), o, streamsOf(cmd))
@@ -72,7 +72,7 @@ Exit status: 0, or 2 if the command failed.`,
 		Args:    cobra.NoArgs,
 	}
 	addChoice(cmd.Flags(), &of)
-	isJSON := addFormat(cmd.Flags())
+	isJSON := addFormat(cmd)
 	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) (int, error) {
 		return ask.Versions(cmd.Context(), of, isJSON(), streamsOf(cmd))
 	})
