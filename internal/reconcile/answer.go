@@ -76,8 +76,12 @@ func (s *Summary) Since(o Summary) Summary {
 
 // Touched counts the instances and the objects with a difference.
 type Touched struct {
-	Instances int                           `json:"instances"`
-	Objects   map[grant.Kind]map[Reason]int `json:"objects"`
+	Instances int `json:"instances"`
+	// Gaining is how many instances have no grant and should have one; Losing is how many have one and should have none, also where
+	// the removal is withheld.
+	Gaining int                           `json:"gaining"`
+	Losing  int                           `json:"losing"`
+	Objects map[grant.Kind]map[Reason]int `json:"objects"`
 }
 
 // add returns the counts with those of more rows, which are sorted by instance and of other instances than those before.
@@ -87,16 +91,23 @@ func (t *Touched) add(rows []Change) *Touched {
 	}
 	sum := Touched{Objects: map[grant.Kind]map[Reason]int{}}
 	if t != nil {
-		sum.Instances = t.Instances
+		sum.Instances, sum.Gaining, sum.Losing = t.Instances, t.Gaining, t.Losing
 		for kind, reasons := range t.Objects {
 			sum.Objects[kind] = maps.Clone(reasons)
 		}
 	}
-	last := ""
+	last, lost := "", ""
 	for _, c := range rows {
 		if c.InstanceID != last {
 			sum.Instances++
 			last = c.InstanceID
+		}
+		if c.removes && c.InstanceID != lost {
+			sum.Losing++
+			lost = c.InstanceID
+		}
+		if c.Object == KindRecord && c.Reason == Missing {
+			sum.Gaining++
 		}
 		if sum.Objects[c.Object] == nil {
 			sum.Objects[c.Object] = map[Reason]int{}

@@ -70,7 +70,7 @@ func TestRollOut_ByCommand(t *testing.T) {
 	vaultEC2(t, "yes\n", 0, "are active", "apply", lab, shorter)
 	d = d.with(t, nil) // as after some time
 	lab = "--lab=" + labFile(t, d)
-	vaultEC2(t, "", 0, "corrected 3", "reconcile", lab, "--mode", "correct")
+	vaultEC2(t, "", 0, "3 corrected", "reconcile", lab, "--mode", "correct")
 	if a := runReconcile(t, d.comparing, rec.Input{Mode: rec.Detect}); len(a.Drift) > 0 || !tokenWorks(t, session) {
 		t.Errorf("want no drift, and the instance's token alive, got %+v", a.Drift)
 	}

@@ -128,17 +128,14 @@ func (r rehearsal) print(out io.Writer) error {
 
 // touched returns the counts of a rehearsal in words: instances that lose or gain their grant first, then objects by kind.
 func touched(t *reconcile.Touched) []string {
-	var out []string
-	records := t.Objects[reconcile.KindRecord]
-	out = append(out, fmt.Sprintf("%d without a grant get one", records[reconcile.Missing]), fmt.Sprintf("%d lose theirs", records[reconcile.Orphaned]))
+	out := []string{fmt.Sprintf("%d without a grant get one", t.Gaining), fmt.Sprintf("%d lose theirs", t.Losing)}
 	kinds := []struct {
 		kind grant.Kind
 		word string
-	}{{grant.KindPolicy, "policy"}, {grant.KindPKIRole, "PKI role"}, {grant.KindAuthRole, "auth role"}, {grant.KindGeneric, "generic object"}, {reconcile.KindRecord, "record"}}
+	}{{grant.KindPolicy, "policy"}, {grant.KindPKIRole, "PKI role"}, {grant.KindAuthRole, "auth role"}, {grant.KindGeneric, "generic object"}}
 	for _, k := range kinds {
 		for _, reason := range []reconcile.Reason{reconcile.Missing, reconcile.Changed, reconcile.Orphaned, reconcile.Conflicting} {
-			isSaid := k.kind == reconcile.KindRecord && (reason == reconcile.Missing || reason == reconcile.Orphaned)
-			if n := t.Objects[k.kind][reason]; n > 0 && !isSaid {
+			if n := t.Objects[k.kind][reason]; n > 0 {
 				out = append(out, count(n, k.word)+" "+string(reason))
 			}
 		}
