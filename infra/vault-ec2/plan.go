@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/ask"
@@ -22,9 +24,9 @@ Exit status: 0 if nothing would change, 1 if something would or a check fails, 2
 	}
 	addChoice(cmd.Flags(), &o.Of)
 	isJSON := addFormat(cmd)
-	cmd.RunE = runs(func(cmd *cobra.Command, args []string) (int, error) {
+	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) (int, error) {
 		o.Folder, o.JSON = args[0], isJSON()
-		return ask.Plan(cmd.Context(), o, streamsOf(cmd))
+		return ask.Plan(ctx, o, streamsOf(cmd))
 	})
 	return cmd
 }
@@ -50,11 +52,11 @@ Exit status: 0 if the profiles are active, 1 if they are not because of a failed
 	f.StringVar(&o.Digest, "digest", "", "an earlier version, by the beginning of its `digest`")
 	f.BoolVar(&o.Yes, "yes", false, "do not ask")
 	f.BoolVar(&o.Force, "force", false, "although a check fails")
-	cmd.RunE = runs(func(cmd *cobra.Command, args []string) (int, error) {
+	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) (int, error) {
 		if len(args) > 0 {
 			o.Folder = args[0]
 		}
-		return ask.Apply(cmd.Context(), o, streamsOf(cmd))
+		return ask.Apply(ctx, o, streamsOf(cmd))
 	})
 	return cmd
 }
@@ -73,8 +75,8 @@ Exit status: 0, or 2 if the command failed.`,
 	}
 	addChoice(cmd.Flags(), &of)
 	isJSON := addFormat(cmd)
-	cmd.RunE = runs(func(cmd *cobra.Command, _ []string) (int, error) {
-		return ask.Versions(cmd.Context(), of, isJSON(), streamsOf(cmd))
+	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, _ []string) (int, error) {
+		return ask.Versions(ctx, of, isJSON(), streamsOf(cmd))
 	})
 	return cmd
 }

@@ -30,11 +30,11 @@ func TestRehearsal_ChangesAndCountsNothing(t *testing.T) {
 
 func TestRehearsal_IsRefusedWhereItCouldAct(t *testing.T) {
 	for payload, says := range map[string]string{
-		`{"mode":"correct",` + bundleInput + `}`:                                           "profiles is for mode detect and doctor",
-		`{` + bundleInput + `}`:                                                            "profiles is for mode detect and doctor",
-		`{"mode":"teardown","confirm":"d",` + bundleInput + `}`:                            "profiles is for mode detect and doctor",
-		`{"Records":[{"body":"{\"mode\":\"detect\",\"profiles\":\"cGFja2Vk\"}"}]}`:         "only for an invoker",
-		`{"mode":"detect","gone":{"accounts":["123456789012"]},` + bundleInput + `}`:       "profiles is for mode",
+		`{"mode":"correct",` + bundleInput + `}`:                                     "profiles is for mode detect and doctor",
+		`{` + bundleInput + `}`:                                                      "profiles is for mode detect and doctor",
+		`{"mode":"teardown","confirm":"d",` + bundleInput + `}`:                      "profiles is for mode detect and doctor",
+		`{"Records":[{"body":"{\"mode\":\"detect\",\"profiles\":\"cGFja2Vk\"}"}]}`:   "only for an invoker",
+		`{"mode":"detect","gone":{"accounts":["123456789012"]},` + bundleInput + `}`: "profiles is for mode",
 	} {
 		h, _ := newReconcile()
 		h.Rehearse = func([]byte) (handler.Rehearsal, error) {

@@ -74,10 +74,10 @@ const (
 	DriftCorrected    = "DriftCorrected" // rows of drift, by result
 	DriftFailed       = "DriftFailed"
 	DriftEnqueued     = "DriftEnqueued"
-	Reconciled        = "Reconciled"     // runs of reconcile that reached the end
-	Blocked           = "Blocked"        // comparisons that withheld deletes because of a doubt
+	Reconciled        = "Reconciled"      // runs of reconcile that reached the end
+	Blocked           = "Blocked"         // comparisons that withheld deletes because of a doubt
 	ProfilesRefused   = "ProfilesRefused" // invocations with other profiles than the wanted ones, which do not load
-	VaultThrottles    = "VaultThrottles" // calls refused because of a rate limit
+	VaultThrottles    = "VaultThrottles"  // calls refused because of a rate limit
 	EC2Throttles      = "EC2Throttles"
 	DynamoDBThrottles = "DynamoDBThrottles"
 	AuditFailed       = "AuditFailed"   // audit events that did not reach the event bus

@@ -10,14 +10,14 @@ import (
 type Answer struct {
 	Mode Mode `json:"mode"`
 	// Namespace is Vault's namespace, to which the paths of the rows are relative; empty for the root one.
-	Namespace     string  `json:"namespace,omitempty"`
-	Scanned       Scanned `json:"scanned"`
-	Drift         []Drift `json:"drift"`
-	Summary       Summary `json:"summary"`
+	Namespace string  `json:"namespace,omitempty"`
+	Scanned   Scanned `json:"scanned"`
+	Drift     []Drift `json:"drift"`
+	Summary   Summary `json:"summary"`
 	// Touched counts what differs; nil if nothing does. It counts the rows that the answer has no room for, too.
 	Touched       *Touched `json:"touched,omitempty"`
 	Blocked       bool     `json:"blocked"`
-	BlockedReason string  `json:"blockedReason"`
+	BlockedReason string   `json:"blockedReason"`
 	// Places are the accounts and regions of EC2 and the folders of Vault that could not be looked at.
 	Places []PlaceTrouble `json:"places,omitempty"`
 	// Truncated reports whether there are more rows, which are in the log, or whether the run continues at Cursor.

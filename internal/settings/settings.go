@@ -60,9 +60,9 @@ type Settings struct {
 	MaxCertificateTTL  time.Duration // the longest max_ttl of a profile's PKI role; positive, whole seconds
 	TemplatesDir       string        // empty: the built-in profiles
 	Profiles           Profiles
-	EventBus           string        // name or ARN; empty: audit events are log lines only
-	HookPrefix         string        // of the names of the lifecycle hooks that are answered
-	HookContinues      bool          // HOOK_ON_REFUSAL=continue
+	EventBus           string // name or ARN; empty: audit events are log lines only
+	HookPrefix         string // of the names of the lifecycle hooks that are answered
+	HookContinues      bool   // HOOK_ON_REFUSAL=continue
 	// NameWait is how long after its event a launch hook waits for a name that a live instance holds; 0 to maxNameWait.
 	NameWait time.Duration
 	// ProvisionQueueURL is provision's queue, to which instances are sent that wait for a released name; empty: they wait for
@@ -111,7 +111,7 @@ var (
 	hookPrefix = facts.NewForm(`^[A-Za-z0-9_/-]+$`, 200)
 	// A subset of the keys that the metadata service can show. Without a colon, no key begins with aws:, which AWS reserves.
 	// https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/work-with-tags-in-IMDS.html
-	tagKey = facts.NewForm(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
+	tagKey       = facts.NewForm(`^[A-Za-z0-9][A-Za-z0-9+=.,_@-]*$`, 128)
 	bundleDigest = facts.NewForm(`^[0-9a-f]{64}$`, 64)
 
 	header = facts.NewForm(`^[!-~]+$`, 1024)

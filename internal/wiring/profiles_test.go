@@ -110,10 +110,13 @@ func TestProfiles_BadOnesNeverReplaceGoodOnes(t *testing.T) {
 			good := f.versions[0]
 			f.bundles[f.activate(t, otherPolicy)] = f.bundles[good]
 		},
-		"the bundle is no bundle":     func(t *testing.T, f *follower) { f.bundles[f.activate(t, otherPolicy)] = []byte("x") },
-		"the table cannot be read":    func(_ *testing.T, f *follower) { f.err = errors.New("down") },
-		"nothing is active any more":  func(_ *testing.T, f *follower) { f.versions = nil },
-		"another deployment's ledger": func(_ *testing.T, f *follower) { f.bundles = map[string][]byte{}; f.versions = []string{strings.Repeat("1", 64)} },
+		"the bundle is no bundle":    func(t *testing.T, f *follower) { f.bundles[f.activate(t, otherPolicy)] = []byte("x") },
+		"the table cannot be read":   func(_ *testing.T, f *follower) { f.err = errors.New("down") },
+		"nothing is active any more": func(_ *testing.T, f *follower) { f.versions = nil },
+		"another deployment's ledger": func(_ *testing.T, f *follower) {
+			f.bundles = map[string][]byte{}
+			f.versions = []string{strings.Repeat("1", 64)}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFollower()

@@ -37,6 +37,7 @@ resource "aws_cloudformation_stack" "this" {
     DeprovisionOn             = var.deprovision_on
     RevokeCertificates        = var.revoke_certificates
     MaxCertificateTTL         = var.max_certificate_ttl
+    Profiles                  = var.profiles
     HookPrefix                = var.hook_prefix
     HookOnRefusal             = var.hook_on_refusal
     NameWait                  = var.name_wait

@@ -45,6 +45,18 @@ variable "max_certificate_ttl" {
   }
 }
 
+variable "profiles" {
+  description = "Where the profiles come from; built-in, or active for those that vault-ec2 apply activates, or the digests, comma-separated, of the only ones that may be used, the preferred first"
+  type        = string
+  default     = "built-in"
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^built-in$|^active$|^[0-9a-f]{64}(,[0-9a-f]{64})?$", var.profiles))
+    error_message = "Must be built-in, active, or one or two digests of profiles."
+  }
+}
+
 variable "hook_prefix" {
   description = "Prefix of the names of the Auto Scaling lifecycle hooks that this stack completes; the output hook_prefix passes it on to a group's hooks"
   type        = string
