@@ -18,7 +18,7 @@ func planCommand() *cobra.Command {
 		Long: `Have the deployed function load a folder of profiles, compare the whole fleet by them, and check the rights that they need. Nothing is
 changed. A difference can also be drift that exists already: vault-ec2 reconcile shows that alone.
 
-Exit status: 0 if nothing would change, 1 if something would or a check fails, 2 if the command failed or the profiles are refused.`,
+Exit status: 0 if nothing would change, 1 if something would, a check fails or the profiles are refused, 2 if the command failed.`,
 		Example: "  vault-ec2 plan --stack vault-identities profiles",
 		Args:    cobra.ExactArgs(1),
 	}
@@ -37,9 +37,9 @@ func applyCommand() *cobra.Command {
 		Use:     "apply [FOLDER]",
 		GroupID: groupDeployment,
 		Short:   "Make a folder of profiles the active ones, or take them back",
-		Long: `Show what a folder of profiles would change, as vault-ec2 plan does, and once you agree make them the active ones. The stack's parameter
-Profiles must be active; with pinned digests the profiles are only uploaded, and their digest is printed. With --previous or --digest an
-earlier version becomes the active one again.
+		Long: `Show what a folder of profiles would change, as vault-ec2 plan does, and once you agree make them the active ones. The functions use them
+if the stack's parameter Profiles is active; otherwise the command says how to update the stack. With --previous or --digest an earlier
+version becomes the active one again.
 
 Exit status: 0 if the profiles are active, 1 if they are not because of a failed check or of your answer, 2 if the command failed.`,
 		Example: `  vault-ec2 apply --stack vault-identities profiles
@@ -51,7 +51,7 @@ Exit status: 0 if the profiles are active, 1 if they are not because of a failed
 	f.BoolVar(&o.Previous, "previous", false, "the version before the active one")
 	f.StringVar(&o.Digest, "digest", "", "an earlier version, by the beginning of its `digest`")
 	f.BoolVar(&o.Yes, "yes", false, "do not ask")
-	f.BoolVar(&o.Force, "force", false, "although a check fails")
+	f.BoolVar(&o.Force, "force", false, "although a check fails, or it is unknown what would change")
 	cmd.RunE = runs(func(ctx context.Context, cmd *cobra.Command, args []string) (int, error) {
 		if len(args) > 0 {
 			o.Folder = args[0]

@@ -39,7 +39,8 @@ type Bundle struct {
 // Short returns the beginning of a digest, for people to read.
 func Short(digest string) string { return digest[:min(len(digest), 12)] }
 
-// Pack packs the folders of fsys that hold a profile.yaml, with all files in them but hidden ones. It does not check the profiles.
+// Pack packs the folders of fsys that hold a profile.yaml: that file, and the files beside it that it names. It does not check the
+// profiles.
 func Pack(fsys fs.FS) (Bundle, error) {
 	names, err := profileFiles(fsys)
 	if err != nil {
@@ -84,9 +85,24 @@ func profileFiles(fsys fs.FS) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("listing the files of a profile: %w", err)
 		}
+		text, err := fs.ReadFile(fsys, profile)
+		if err != nil {
+			return nil, fmt.Errorf("reading a profile: %w", err)
+		}
 		for _, entry := range entries {
-			if !entry.IsDir() && !strings.HasPrefix(entry.Name(), ".") {
-				names = append(names, path.Join(path.Dir(profile), entry.Name()))
+			name := path.Join(path.Dir(profile), entry.Name())
+			if name != profile && !strings.Contains(string(text), entry.Name()) {
+				continue // a note, an editor's copy, a key
+			}
+			info, err := fs.Stat(fsys, name)
+			if err != nil {
+				return nil, fmt.Errorf("listing the files of a profile: %w", err)
+			}
+			if info.Size() > maxTotal {
+				return nil, fmt.Errorf("packing %s: it has %d bytes", name, info.Size())
+			}
+			if info.Mode().IsRegular() {
+				names = append(names, name)
 			}
 		}
 	}
@@ -109,7 +125,7 @@ func Open(packed []byte) (Bundle, error) {
 	sum := sha256.New()
 	room := int64(maxTotal)
 	for i, file := range files {
-		if !fs.ValidPath(file.Name) || strings.Count(file.Name, "/") != 1 || (i > 0 && files[i-1].Name == file.Name) {
+		if !fs.ValidPath(file.Name) || strings.Contains(file.Name, `\`) || strings.Count(file.Name, "/") != 1 || (i > 0 && files[i-1].Name == file.Name) {
 			return Bundle{}, fmt.Errorf("opening a bundle of profiles: %q is not <folder>/<file>, or appears twice", file.Name)
 		}
 		text, err := read(file, room)

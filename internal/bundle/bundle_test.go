@@ -19,7 +19,7 @@ import (
 // baseline is a folder with one profile.
 func baseline() fstest.MapFS {
 	return fstest.MapFS{
-		"worker/profile.yaml": {Data: []byte("name: a-worker\n"), ModTime: time.Unix(1, 0)},
+		"worker/profile.yaml": {Data: []byte("name: a-worker\nuses: [policy.tmpl, role.tmpl]\n"), ModTime: time.Unix(1, 0)},
 		"worker/policy.tmpl":  {Data: []byte("path {}\n")},
 	}
 }
@@ -59,10 +59,12 @@ func TestDigest_IsThatOfNamesAndContents(t *testing.T) {
 	same := baseline()
 	same["worker/profile.yaml"].ModTime = time.Unix(2e9, 0)
 	same["worker/.profile.yaml.swp"] = &fstest.MapFile{Data: []byte("x")}
+	same["worker/policy.tmpl~"] = &fstest.MapFile{Data: []byte("x")}
+	same["worker/id_rsa"] = &fstest.MapFile{Data: []byte("x")}
 	same["README.md"] = &fstest.MapFile{Data: []byte("x")}
 	same["notes/readme"] = &fstest.MapFile{Data: []byte("x")}
 	if got := mustPack(t, same).Digest; got != want {
-		t.Error("want the same digest with other times, hidden files and files beside the profiles' folders")
+		t.Error("want the same digest with other times, files that no profile names")
 	}
 	for name, change := range map[string]func(fstest.MapFS){
 		"another text":    func(f fstest.MapFS) { f["worker/policy.tmpl"].Data = []byte("path {} \n") },
@@ -111,6 +113,7 @@ func TestOpen_RefusesWhatPackDoesNotWrite(t *testing.T) {
 		"no zip file":    []byte("name: a-worker"),
 		"a path upwards": zipped(t, "../profile.yaml", "a"),
 		"no folder":      zipped(t, "profile.yaml", "a"),
+		"a backslash":    zipped(t, `..\w/profile.yaml`, "a"),
 		"a deep folder":  zipped(t, "a/b/profile.yaml", "a"),
 		"a file twice":   zipped(t, "w/profile.yaml", "a", "w/profile.yaml", "b"),
 		"a huge file":    zipped(t, "w/profile.yaml", strings.Repeat("a", 9<<20)),
@@ -127,7 +130,7 @@ func TestPack_SaysWhatDoesNotFit(t *testing.T) {
 	large := baseline()
 	noise := make([]byte, bundle.MaxSize)
 	_, _ = rand.Read(noise)
-	large["worker/image.png"] = &fstest.MapFile{Data: noise}
+	large["worker/role.tmpl"] = &fstest.MapFile{Data: noise}
 	for says, files := range map[string]fs.FS{"at most": large, "no profile found": fstest.MapFS{}} {
 		if _, err := bundle.Pack(files); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("want an error that says %q, got %v", says, err)

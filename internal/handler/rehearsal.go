@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -26,8 +27,8 @@ func (h *ReconcileHandler) rehearse(ctx context.Context, inv *invocation, in rec
 	}
 	r, err := h.Rehearse(in.Profiles)
 	if err != nil {
-		inv.log.ErrorContext(ctx, "rehearsal refused", observe.KeyError, err)
-		return nil, err
+		inv.log.WarnContext(ctx, "the rehearsed profiles are refused", observe.KeyError, err)
+		return refusal(in.Mode, err)
 	}
 	if in.Mode == reconcile.Doctor {
 		return json.Marshal(r.Doctor.Examine(ctx))
@@ -37,4 +38,13 @@ func (h *ReconcileHandler) rehearse(ctx context.Context, inv *invocation, in rec
 	inv.log.InfoContext(ctx, "profiles rehearsed", observe.KeyReason, bundle.Short(r.Digest), observe.KeyScanned, answer.Scanned,
 		observe.KeySummary, answer.Summary, observe.KeyBlocked, answer.BlockedReason)
 	return json.Marshal(answer)
+}
+
+// refusal returns the answer about profiles that do not pass. It is no error: a failed invocation would raise an alarm.
+func refusal(mode reconcile.Mode, err error) ([]byte, error) {
+	why := "the profiles are refused: " + err.Error()
+	if mode == reconcile.Doctor {
+		return json.Marshal(doctor.Report{Mode: string(mode), Checks: []doctor.Check{{Name: "profiles", Detail: why, Remedy: "correct them: vault-ec2 lint names each fault"}}})
+	}
+	return json.Marshal(reconcile.Answer{Mode: mode, Drift: []reconcile.Drift{}, Blocked: true, BlockedReason: why})
 }

@@ -1,6 +1,7 @@
 package handler_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -47,8 +48,28 @@ func TestRehearsal_IsRefusedWhereItCouldAct(t *testing.T) {
 	}
 	h, e := newReconcile()
 	h.Rehearse = func([]byte) (handler.Rehearsal, error) { return handler.Rehearsal{}, fault.Refusef("worker: no") }
-	if _, err := h.Invoke(t.Context(), []byte(`{"mode":"detect",`+bundleInput+`}`)); fault.KindOf(err) != fault.Refuse || !strings.Contains(e.bench.log.String(), "rehearsal refused") {
-		t.Errorf("want profiles that do not load refused and logged, got %v, %s", err, e.bench.log.String())
+	for mode, says := range map[string]string{"detect": `"blocked":true,"blockedReason":"the profiles are refused: worker: no"`, "doctor": `"ok":false,"checks":[{"name":"profiles"`} {
+		out, err := h.Invoke(t.Context(), []byte(`{"mode":"`+mode+`",`+bundleInput+`}`))
+		if err != nil || !strings.Contains(string(out), says) || !strings.Contains(e.bench.log.String(), "the rehearsed profiles are refused") {
+			t.Errorf("mode %s: want profiles that do not load refused in the answer, and no failed invocation, which would raise an alarm; got %s, %v, %s", mode, out, err, e.bench.log.String())
+		}
+	}
+}
+
+func TestNoProfiles_AllowARehearsalAlone(t *testing.T) {
+	h, e := newReconcile()
+	h.NoProfiles = errors.New("none is active")
+	h.Rehearse = func([]byte) (handler.Rehearsal, error) {
+		return handler.Rehearsal{Reconciler: h.Reconciler, Doctor: e, Digest: "0123456789abcdef"}, nil
+	}
+	if out, err := h.Invoke(t.Context(), []byte(`{"mode":"detect",`+bundleInput+`}`)); err != nil || !strings.Contains(string(out), `"blocked":false`) {
+		t.Errorf("want the first profiles rehearsed, got %s, %v", out, err)
+	}
+	h.Deployment = "d"
+	for _, payload := range []string{``, `{"mode":"correct"}`, `{"mode":"detect"}`, `{"mode":"doctor"}`, `{"mode":"teardown","confirm":"d"}`} {
+		if out, err := h.Invoke(t.Context(), []byte(payload)); !errors.Is(err, h.NoProfiles) {
+			t.Errorf("%s: want the reason, since without profiles each grant would count as too much, got %s, %v", payload, out, err)
+		}
 	}
 }
 

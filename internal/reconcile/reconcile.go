@@ -76,12 +76,14 @@ type Converger interface {
 
 // Options are the parts and settings of a Reconciler.
 type Options struct {
-	Profiles  *grant.Set
-	Realm     grant.Realm
-	Vault     Vault
-	Ledger    Ledger
-	Teardowns Teardowns
-	Instances Instances
+	Profiles *grant.Set
+	// CheckProfiles returns an error if Profiles are no longer the ones to use; nil: they cannot change.
+	CheckProfiles func(ctx context.Context) error
+	Realm         grant.Realm
+	Vault         Vault
+	Ledger        Ledger
+	Teardowns     Teardowns
+	Instances     Instances
 	// Queue takes the repairs that provision can make; nil: all repairs are made here.
 	Queue Queue
 	// Places are the accounts and regions to compare. An empty account is the function's own.

@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -25,6 +27,22 @@ func TestRepair_ToGrantNeverRemoves(t *testing.T) {
 			t.Errorf("%s: want each row left to the next run, got\n%s", name, answerText(a))
 		}
 	}
+}
+
+// A run that began before other profiles became active must not remove what those grant. What has ended is removed all the same.
+func TestOtherProfiles_StopRemovalsOfLiveInstances(t *testing.T) {
+	w := newWorld(t, 2)
+	w.launch(noRole(w.ec2[id(0)]))
+	w.terminate(1)
+	became := errors.New("other profiles became active")
+	check := func(o *Options) { o.CheckProfiles = func(context.Context) error { return became } }
+	a := w.reconcile(Input{Mode: Correct}, check)
+	if len(w.under(id(0))) == 0 || !strings.Contains(answerText(a), "other profiles became active: left to the next run") {
+		t.Errorf("no profile of this run fits a live instance: want its grant left to the next run, got\n%s", answerText(a))
+	}
+	w.wantRemoved(id(1), "it has ended", a)
+	became = nil
+	w.wantRemoved(id(0), "the profiles are the active ones", w.reconcile(Input{Mode: Correct}, check))
 }
 
 // TestDeleteLimit_CoversUnmatchedInstances has both looks at EC2 show no role.

@@ -235,6 +235,11 @@ func (r *Reconciler) converge(
 		// The plan is to make or mend the grant. Only a plan with a removal, within the delete limit, may remove it.
 		return nil, fmt.Errorf("instance %s: not repaired: EC2 no longer shows it as running, or no profile fits it: left to the next run", ref.ID)
 	}
+	if j.removes && seen.Found && seen.Facts.State.IsLive() && r.CheckProfiles != nil { // it has a grant that no profile gives
+		if err := r.CheckProfiles(ctx); err != nil {
+			return nil, fmt.Errorf("instance %s: not removed: %w: left to the next run", ref.ID, err)
+		}
+	}
 	outcome, err := converger.Converge(ctx, req, seen)
 	switch {
 	case err != nil:

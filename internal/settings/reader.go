@@ -80,7 +80,11 @@ func (r *reader) profiles(name string) Profiles {
 	case active:
 		return Profiles{FromLedger: true}
 	default:
-		return Profiles{FromLedger: true, Digests: r.list(name, func(s string) bool { return bundleDigest.Match(s) })}
+		digests := r.list(name, bundleDigest.Match)
+		if len(digests) == 0 { // without one, every profile would count
+			r.invalid(name, fmt.Sprintf("%q is neither %s nor %s, and names no digest", text, builtIn, active))
+		}
+		return Profiles{FromLedger: true, Digests: digests}
 	}
 }
 

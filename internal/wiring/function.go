@@ -15,7 +15,8 @@ type Invoker interface {
 type Function struct {
 	base  *base
 	build func(*parts) Invoker
-	from  profileSource
+	// without returns what answers while no profiles can be loaded, for a reason; nil: every invocation fails with it.
+	without func(b *base, why error) Invoker
 
 	mu      sync.Mutex
 	built   bool
@@ -23,16 +24,15 @@ type Function struct {
 	handler Invoker
 }
 
-func newFunction(ctx context.Context, getenv func(string) string, build func(*parts) Invoker) (*Function, error) {
+func newFunction(ctx context.Context, getenv func(string) string, build func(*parts) Invoker, without func(*base, error) Invoker) (*Function, error) {
 	b, err := newBase(ctx, getenv)
 	if err != nil {
 		return nil, err
 	}
-	from, err := b.profileSource()
-	if err != nil {
+	if b.from, err = b.profileSource(); err != nil {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
 	}
-	f := &Function{base: b, build: build, from: from}
+	f := &Function{base: b, build: build, without: without}
 	// Lambda has more processor time for a start than for an invocation. A failure here is that of the first invocation.
 	_, _ = f.Handler(ctx)
 	return f, nil
@@ -40,9 +40,13 @@ func newFunction(ctx context.Context, getenv func(string) string, build func(*pa
 
 // Handler returns the handler with the present profiles. It fails while there are none.
 func (f *Function) Handler(ctx context.Context) (Invoker, error) {
-	set, err := f.from.profiles(ctx)
+	set, err := f.base.from.profiles(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("loading the profiles: %w", err)
+		err = fmt.Errorf("loading the profiles: %w", err)
+		if f.without != nil {
+			return f.without(f.base, err), nil
+		}
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

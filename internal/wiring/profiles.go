@@ -22,7 +22,7 @@ import (
 const profilesKept = 10 * time.Second
 
 // errNoProfiles says that the profiles come from the ledger, and that none was activated.
-var errNoProfiles = errors.New("no profiles are active: nothing can be granted or removed; run vault-ec2 apply with the folder of profiles, or set the stack's parameter Profiles to built-in")
+var errNoProfiles = errors.New("no profiles are active in the ledger: run vault-ec2 apply with the folder of profiles")
 
 // profileSet is a set of profiles.
 type profileSet struct {
@@ -110,41 +110,55 @@ func (a *activated) profiles(ctx context.Context) (profileSet, error) {
 	if age := now.Sub(a.asked); a.current.set != nil && age >= 0 && age < profilesKept {
 		return a.current, nil
 	}
-	err := a.follow(ctx)
+	refused, err := a.follow(ctx)
+	if err == nil && a.current.set == nil {
+		err = refused
+	}
 	if a.current.set == nil {
 		return profileSet{}, err
 	}
-	a.asked, a.current.refused = now, err
-	if err != nil {
-		a.log.ErrorContext(ctx, "the wanted profiles are not used: these go on", observe.KeyProfiles, bundle.Short(a.current.digest), observe.KeyError, err)
+	a.asked = now
+	if err != nil { // it says nothing about the profiles
+		a.log.WarnContext(ctx, "the active profiles could not be read, and the present ones go on", observe.KeyProfiles, bundle.Short(a.current.digest), observe.KeyError, err)
+		return a.current, nil
+	}
+	a.current.refused = refused
+	if refused != nil {
+		a.log.ErrorContext(ctx, "the wanted profiles are not used: these go on", observe.KeyProfiles, bundle.Short(a.current.digest), observe.KeyError, refused)
 	}
 	return a.current, nil
 }
 
-// follow makes the wanted profiles the current ones. It returns why it did not.
-func (a *activated) follow(ctx context.Context) error {
+// follow makes the wanted profiles the current ones. refused is why it did not; err is an outage, after which nothing has changed.
+func (a *activated) follow(ctx context.Context) (refused, err error) {
 	wanted, err := a.wanted(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var refused error
+	if len(wanted) == 0 {
+		return errNoProfiles, nil
+	}
 	for _, digest := range wanted {
-		if a.current.digest == digest {
-			return nil
+		if a.current.set != nil && a.current.digest == digest {
+			return nil, nil
 		}
-		set, err := a.read(ctx, digest)
+		packed, err := a.store.Bundle(ctx, digest)
+		if err != nil { // an earlier version in its place could be one that was taken back
+			return nil, err
+		}
+		set, err := a.open(packed, digest)
 		if err == nil {
 			a.current = profileSet{set: set, digest: digest}
-			return refused
+			return refused, nil
 		}
 		if refused == nil {
 			refused = err
 		}
 		if a.current.set != nil {
-			return refused
+			return refused, nil
 		}
 	}
-	return refused
+	return refused, nil
 }
 
 // wanted returns the digests of the profiles to use, the preferred first.
@@ -162,24 +176,17 @@ func (a *activated) wanted(ctx context.Context) ([]string, error) {
 			digests = append(digests, version.Digest)
 		}
 	}
-	if len(digests) == 0 {
-		return nil, errNoProfiles
-	}
 	return digests, nil
 }
 
-// read loads the profiles with a digest. Their files must have that digest: others may write to the table.
-func (a *activated) read(ctx context.Context, digest string) (*grant.Set, error) {
-	packed, err := a.store.Bundle(ctx, digest)
-	if err != nil {
-		return nil, err
-	}
+// open loads a bundle. Its files must have the digest: others may write to the table.
+func (a *activated) open(packed []byte, digest string) (*grant.Set, error) {
 	if packed == nil {
-		return nil, fmt.Errorf("profiles %s: the ledger has no such bundle; run vault-ec2 apply again", bundle.Short(digest))
+		return nil, fmt.Errorf("profiles %s: the ledger has no such bundle: run vault-ec2 apply with their folder", bundle.Short(digest))
 	}
 	b, err := bundle.Open(packed)
 	if err == nil && b.Digest != digest {
-		err = fmt.Errorf("its files have the digest %s: find out who wrote it", bundle.Short(b.Digest))
+		err = fmt.Errorf("its files have the digest %s: find out who wrote it, and run vault-ec2 apply with the right folder", bundle.Short(b.Digest))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("profiles %s: %w", bundle.Short(digest), err)

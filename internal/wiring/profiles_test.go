@@ -21,7 +21,8 @@ type store struct {
 	versions  []string
 	bundles   map[string][]byte
 	err       error
-	questions int // about the versions
+	questions int    // about the versions
+	failing   string // the digest of a bundle that cannot be read
 }
 
 func (s *store) ProfileVersions(context.Context) (v ledger.ProfileVersions, _ error) {
@@ -33,6 +34,9 @@ func (s *store) ProfileVersions(context.Context) (v ledger.ProfileVersions, _ er
 }
 
 func (s *store) Bundle(_ context.Context, digest string) ([]byte, error) {
+	if s.failing != "" && digest == s.failing {
+		return nil, errors.New("throttled")
+	}
 	return s.bundles[digest], s.err
 }
 
@@ -111,7 +115,6 @@ func TestProfiles_BadOnesNeverReplaceGoodOnes(t *testing.T) {
 			f.bundles[f.activate(t, otherPolicy)] = f.bundles[good]
 		},
 		"the bundle is no bundle":    func(t *testing.T, f *follower) { f.bundles[f.activate(t, otherPolicy)] = []byte("x") },
-		"the table cannot be read":   func(_ *testing.T, f *follower) { f.err = errors.New("down") },
 		"nothing is active any more": func(_ *testing.T, f *follower) { f.versions = nil },
 		"another deployment's ledger": func(_ *testing.T, f *follower) {
 			f.bundles = map[string][]byte{}
@@ -131,6 +134,33 @@ func TestProfiles_BadOnesNeverReplaceGoodOnes(t *testing.T) {
 			f.want(t, f.activate(t, otherPolicy+"\n"), false)
 		})
 	}
+}
+
+// An outage says nothing about profiles. At a start no earlier version may take the place of the active one, which could be its mend.
+func TestProfiles_OutageChangesNothing(t *testing.T) {
+	f := newFollower()
+	former, active := f.activate(t, goodPolicy), f.activate(t, otherPolicy)
+	f.failing = active
+	if got, err := f.profiles(t.Context()); err == nil {
+		t.Fatalf("the active profiles cannot be read: want an error, and the events back in the queue, got %s", bundle.Short(got.digest))
+	}
+	f.failing = ""
+	f.want(t, active, false)
+	f.err = errors.New("down")
+	f.want(t, active, false)
+	if !strings.Contains(f.text.String(), "could not be read, and the present ones go on") {
+		t.Errorf("want a line in the log, got %q", f.text.String())
+	}
+	f.err = nil
+	f.versions = append([]string{former}, f.versions...)
+	f.want(t, former, false)
+}
+
+func TestProfiles_ForeignVersionIsPassedOver(t *testing.T) {
+	f := newFollower()
+	good := f.activate(t, goodPolicy)
+	f.versions = append([]string{""}, f.versions...)
+	f.want(t, good, true)
 }
 
 // A function that starts has no profiles to go on with.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,7 +28,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
@@ -53,12 +53,12 @@ func New(ctx context.Context, name string, duties converge.Duties, getenv func(s
 			NameWait: p.settings.NameWait,
 		}
 		return &h
-	})
+	}, nil)
 }
 
 // NewReconcile builds reconcile from the environment, as New does.
 func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, error) {
-	return newFunction(ctx, getenv, func(p *parts) Invoker {
+	build := func(p *parts) *handler.ReconcileHandler {
 		h := &handler.ReconcileHandler{
 			Handler:    p.handler("reconcile", converge.Duties{Make: true, Remove: true}),
 			Reconciler: p.reconciler(),
@@ -70,6 +70,11 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 			h.Own = queue.New(p.sendMessages(), s.QueueURL)
 		}
 		return h
+	}
+	return newFunction(ctx, getenv, func(p *parts) Invoker { return build(p) }, func(b *base, why error) Invoker {
+		h := build(b.parts(profileSet{set: &grant.Set{}}))
+		h.NoProfiles = why
+		return h
 	})
 }
 
@@ -77,7 +82,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 func (p *parts) reconciler() *reconcile.Reconciler {
 	s := p.settings.Reconcile
 	o := reconcile.Options{
-		Profiles: p.profiles.set, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
+		Profiles: p.profiles.set, CheckProfiles: p.checkProfiles, Realm: p.realm(), Vault: p.vault, Ledger: p.ledger, Teardowns: p.ledger, Instances: p.instances,
 		Places: s.Places(p.aws.Region), DetectOnly: s.DetectOnly, DeleteLimit: s.DeleteLimit,
 		Adopt: p.settings.Adopt, OnShuttingDown: p.settings.OnShuttingDown, Now: time.Now,
 	}
@@ -87,19 +92,28 @@ func (p *parts) reconciler() *reconcile.Reconciler {
 	return &reconcile.Reconciler{Options: o}
 }
 
+// checkProfiles returns an error if other profiles than those of the parts are used by now.
+func (p *parts) checkProfiles(ctx context.Context) error {
+	now, err := p.from.profiles(ctx)
+	if err == nil && now.set != p.profiles.set {
+		err = errors.New("other profiles became active during this run")
+	}
+	return err
+}
+
 func (p *parts) sendMessages() queue.API { return queue.API(sqs.NewFromConfig(p.aws).SendMessageBatch) }
 
 // rehearse returns what compares the fleet by other profiles, which are not active. They are checked as active ones are.
 func (p *parts) rehearse(packed []byte) (handler.Rehearsal, error) {
 	b, err := bundle.Open(packed)
 	if err != nil {
-		return handler.Rehearsal{}, fault.New(fault.Refuse, err)
+		return handler.Rehearsal{}, err
 	}
 	set, err := p.load(b.Files)
 	if err != nil {
-		return handler.Rehearsal{}, fault.Refusef("the profiles are refused: %w", err)
+		return handler.Rehearsal{}, err
 	}
-	other := p.base.parts(profileSet{set: set, digest: b.Digest})
+	other := p.parts(profileSet{set: set, digest: b.Digest})
 	return handler.Rehearsal{Reconciler: other.reconciler(), Doctor: other.doctor(), Digest: b.Digest}, nil
 }
 
@@ -136,6 +150,7 @@ type base struct {
 	ledger   *ledger.Ledger
 	services *observe.Services
 	log      *slog.Logger
+	from     profileSource
 }
 
 // parts are the parts from which every handler is built.

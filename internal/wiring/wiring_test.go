@@ -49,7 +49,7 @@ func reconcileHandler(t *testing.T, env map[string]string) *handler.ReconcileHan
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h.(*handler.ReconcileHandler) //nolint:forcetypeassert // a panic shows what it is
+	return h.(*handler.ReconcileHandler)
 }
 
 func TestNamespace_ReachesClientDoctorAndAnswers(t *testing.T) {

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"maps"
 	"os"
 	"slices"
@@ -85,11 +84,7 @@ func TestProfiles_ChangeUnderRunningFunctions(t *testing.T) {
 
 	bad := packed(t, changed(t, "worker/policy.hcl.tmpl", "{{ identityAccess }}", "path \"*\" { capabilities = [\"sudo\"] }"))
 	rehearsal.Profiles = bad.Packed
-	payload, err := json.Marshal(rehearsal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a := bare(t, comparing, payload); !strings.Contains(a.Failure, "the profiles are refused") || !strings.Contains(a.Failure, "worker/") {
+	if a := runReconcile(t, comparing, rehearsal); !a.Blocked || !strings.Contains(a.BlockedReason, "the profiles are refused") || !strings.Contains(a.BlockedReason, "worker/") {
 		t.Errorf("want the rehearsal of profiles that the guard refuses to say which file, got %+v", a)
 	}
 	activate(t, bad)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/text"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -69,20 +70,32 @@ func Apply(ctx context.Context, o ApplyOptions, to Streams) (int, error) {
 	if err != nil {
 		return broken, err
 	}
-	if _, err := grant.LoadBy(b.Files, store.Rules); err != nil {
+	if _, err := grant.LoadBy(b.Files, store.Rules); err != nil && o.Folder != "" { // a former version may break a rule that is new
 		return undone, fmt.Errorf("the profiles are refused, and nothing was activated: %w", err)
 	}
-	switch {
-	case store.IsPinned():
-		return a.upload(ctx, b)
-	case b.Digest == a.versions.Active():
-		fmt.Fprintf(to.Out, "the profiles %s are the active ones already\n", bundle.Short(b.Digest))
-		return done, nil
+	if store.Uses() == deployed.Active && b.Digest == a.versions.Active() {
+		return a.restore(ctx, b)
 	}
 	if status, err := a.compare(ctx, b); err != nil || status != done {
 		return status, err
 	}
 	return a.activate(ctx, b)
+}
+
+// restore writes the bundle of the active version again if the table has none, or another.
+func (a applying) restore(ctx context.Context, b bundle.Bundle) (int, error) {
+	packed, err := a.store.Ledger.Bundle(ctx, b.Digest)
+	if err != nil {
+		return broken, err
+	}
+	if held, err := bundle.Open(packed); err != nil || held.Digest != b.Digest {
+		if err := a.store.Ledger.PutBundle(ctx, b.Digest, b.Packed); err != nil {
+			return broken, err
+		}
+		fmt.Fprintln(a.Out, "the files of the active profiles were missing or changed in the table, and were written again")
+	}
+	fmt.Fprintf(a.Out, "the profiles %s are the active ones already\n", bundle.Short(b.Digest))
+	return done, nil
 }
 
 // wanted returns the bundle that the options name.
@@ -132,22 +145,21 @@ func (a applying) former() (string, error) {
 	return found, nil
 }
 
-// compare prints what the profiles change, and returns done if they may become the active ones. Before the first activation the
-// functions have no profiles and can compare nothing.
+// compare prints what the profiles change, and returns done if they may become the active ones.
 func (a applying) compare(ctx context.Context, b bundle.Bundle) (int, error) {
-	if a.versions.Active() == "" {
-		fmt.Fprintln(a.Out, "no profiles were active before, so there is nothing to compare with: run vault-ec2 doctor afterwards")
-		return done, nil
-	}
 	r, err := a.rehearse(ctx, b)
+	if err != nil && !a.Force {
+		return broken, fmt.Errorf("nothing was activated, since it is unknown what would change (--force activates all the same): %w", err)
+	}
 	if err != nil {
-		return broken, err
+		fmt.Fprintf(a.Progress, "it is unknown what changes: %s\n", text.Lines(err.Error()))
+		return done, nil
 	}
 	if err := r.print(a.Out); err != nil {
 		return broken, fmt.Errorf("printing the rehearsal: %w", err)
 	}
-	if len(r.failed) > 0 && !a.Force {
-		return undone, errors.New("nothing was activated: correct the checks above (profiles with a new path in Vault need vault-ec2 setup --templates-dir <folder> first), or use --force")
+	if (r.isUnsure() || len(r.failed) > 0) && !a.Force {
+		return undone, errors.New("nothing was activated: correct the above (profiles with a new path in Vault need vault-ec2 setup --templates-dir <folder> first), or use --force")
 	}
 	return done, nil
 }
@@ -179,16 +191,20 @@ func (a applying) activate(ctx context.Context, b bundle.Bundle) (int, error) {
 	if err != nil {
 		return broken, err
 	}
-	fmt.Fprintf(a.Out, "\nthe profiles %s are active, and the functions follow within ten seconds\n"+
-		"to bring running instances to them now: vault-ec2 reconcile --mode correct; to take them back: vault-ec2 apply --previous\n", bundle.Short(b.Digest))
+	a.printNext(b)
 	return done, nil
 }
 
-// upload writes the bundle for a deployment with pinned digests, which activates nothing.
-func (a applying) upload(ctx context.Context, b bundle.Bundle) (int, error) {
-	if err := a.store.Ledger.PutBundle(ctx, b.Digest, b.Packed); err != nil {
-		return broken, err
+// printNext says from when on the profiles are used, and how they are taken back.
+func (a applying) printNext(b bundle.Bundle) {
+	switch uses := a.store.Uses(); uses {
+	case deployed.Active:
+		fmt.Fprintf(a.Out, "\nthe profiles %s are active, and the functions follow within ten seconds\n"+
+			"to bring running instances to them now: vault-ec2 reconcile --mode correct; to take them back: vault-ec2 apply --previous\n", bundle.Short(b.Digest))
+	case deployed.BuiltIn:
+		fmt.Fprintf(a.Out, "\nthe profiles %s are active, but the functions use their built-in ones: update the stack with Profiles=active\n", bundle.Short(b.Digest))
+	default:
+		former, _, _ := strings.Cut(uses, ",")
+		fmt.Fprintf(a.Out, "\nthe profiles are in the table, but the functions use pinned ones: update the stack with Profiles=%s,%s\n", b.Digest, former)
 	}
-	fmt.Fprintf(a.Out, "the deployment uses pinned profiles alone: update the stack with Profiles=%s\n", b.Digest)
-	return done, nil
 }

@@ -46,7 +46,7 @@ func Plan(ctx context.Context, o PlanOptions, to Streams) (int, error) {
 	if err := a.print(r.raw, func() error { return r.print(to.Out) }); err != nil {
 		return broken, err
 	}
-	if r.touches() || len(r.failed) > 0 {
+	if r.touches() || r.isUnsure() || len(r.failed) > 0 {
 		return undone, nil
 	}
 	return done, nil
@@ -69,15 +69,14 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	if r.answer, raw, err = a.reconcile(ctx, input{Input: reconcile.Input{Mode: reconcile.Detect, Profiles: b.Packed}}, a.Progress); err != nil {
 		return r, err
 	}
-	present, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor})
-	if err != nil {
-		return r, err
-	}
+	present, _ := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor}) //nolint:errcheck // without active profiles there is no report, and every fault counts
 	wanted, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor, Profiles: b.Packed})
 	if err != nil {
 		return r, err
 	}
-	r.failed = slices.DeleteFunc(wanted, func(c doctor.Check) bool { return c.OK || slices.Contains(present, c) })
+	r.failed = slices.DeleteFunc(wanted, func(c doctor.Check) bool {
+		return c.OK || (slices.Contains(present, c) && !slices.Contains(needed(), c.Name))
+	})
 	r.raw, err = json.Marshal(map[string]any{"digest": b.Digest, "comparison": json.RawMessage(raw), "failedChecks": r.failed})
 	return r, err
 }
@@ -95,13 +94,19 @@ func (a asking) checks(ctx context.Context, in reconcile.Input) ([]doctor.Check,
 	return report.Checks, nil
 }
 
-func (r rehearsal) touches() bool { return r.answer.Touched != nil || r.answer.Blocked }
+// needed are the checks without which it is unknown whether the functions have the rights that profiles need.
+func needed() []string { return []string{"vault", "vault namespace", "vault login", "vault rights"} }
+
+func (r rehearsal) touches() bool { return r.answer.Touched != nil }
+
+// isUnsure reports whether the fleet was not compared as a whole.
+func (r rehearsal) isUnsure() bool { return r.answer.Blocked || r.answer.Summary.Failed > 0 }
 
 // print prints the counts, the first differences and the failed checks.
 func (r rehearsal) print(out io.Writer) error {
 	var b strings.Builder
 	s := r.answer.Scanned
-	fmt.Fprintf(&b, "profiles %s, compared with %s in EC2 and %s\n\n", bundle.Short(r.digest), count(s.Instances, "instance"), count(s.Records, "ledger record"))
+	fmt.Fprintf(&b, "profiles %s, compared with %s in EC2 and %s\n\n", r.digest, count(s.Instances, "instance"), count(s.Records, "ledger record"))
 	if t := r.answer.Touched; t != nil {
 		fmt.Fprintf(&b, "they touch %s: %s\n\n", count(t.Instances, "instance"), strings.Join(touched(t), ", "))
 		rows := r.answer.Drift[:min(len(r.answer.Drift), shownRows)]
@@ -109,7 +114,7 @@ func (r rehearsal) print(out io.Writer) error {
 		if more := len(r.answer.Drift) - len(rows); more > 0 || r.answer.Truncated {
 			b.WriteString("and more; --output json has the first 200\n")
 		}
-	} else {
+	} else if !r.isUnsure() {
 		b.WriteString("they change nothing\n")
 	}
 	places(&b, r.answer.Places)

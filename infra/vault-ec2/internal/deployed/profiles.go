@@ -40,14 +40,11 @@ type ProfileStore struct {
 	config   aws.Config
 }
 
-// ProfileStore returns the store. It fails for a deployment that takes its profiles from elsewhere.
+// ProfileStore returns the store.
 func (f Function) ProfileStore() (ProfileStore, error) {
 	s := f.settings
-	switch {
-	case s.table == "":
+	if s.table == "" {
 		return ProfileStore{}, errors.New("the profiles are in the table of a deployment: name it with --stack <name>, or --lab for the lab of make lab")
-	case s.profiles == "" || s.profiles == BuiltIn:
-		return ProfileStore{}, errors.New("the deployment uses the profiles that are built into its functions: update the stack with Profiles=active first (a template without that parameter is of an earlier version)")
 	}
 	rules := grant.DefaultRules()
 	if s.maxTTL != "" {
@@ -68,8 +65,13 @@ func (f Function) ProfileStore() (ProfileStore, error) {
 	return ProfileStore{Ledger: ledger.New(ledger.NewAPI(client), s.table, time.Now), Rules: rules, settings: s, config: f.Config}, nil
 }
 
-// IsPinned reports whether the deployment uses pinned profiles alone, so that activating others has no effect.
-func (s ProfileStore) IsPinned() bool { return s.settings.profiles != Active }
+// Uses returns the value of the deployment's parameter Profiles: BuiltIn, Active, or the digests of the only profiles that it uses.
+func (s ProfileStore) Uses() string {
+	if s.settings.profiles == "" { // the template of an earlier version
+		return BuiltIn
+	}
+	return s.settings.profiles
+}
 
 // Caller returns the ARN of the caller.
 func (s ProfileStore) Caller(ctx context.Context) (string, error) {
