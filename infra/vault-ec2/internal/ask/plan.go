@@ -69,7 +69,7 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	if r.answer, raw, err = a.reconcile(ctx, input{Input: reconcile.Input{Mode: reconcile.Detect, Profiles: b.Packed}}, a.Progress); err != nil {
 		return r, err
 	}
-	present, _ := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor}) //nolint:errcheck // without active profiles there is no report, and every fault counts
+	present, _ := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor}) // without active profiles there is no report, and every fault counts
 	wanted, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor, Profiles: b.Packed})
 	if err != nil {
 		return r, err
