@@ -119,6 +119,15 @@ func outages() []outage {
 			run:    func(d *day, minute int) { d.add(own("ProfilesRefused", "reconcile"), minute, 1) },
 		},
 		{
+			name: "profiles that do not load are activated in a busy fleet", minutes: 60, rings: []string{"profiles-refused"},
+			broken: func(d *day, minute, into int) {
+				if into%batchEvery == 0 {
+					d.add(own("ProfilesRefused", "provision"), minute, 1)
+					d.add(own("ProfilesRefused", "deprovision"), minute, 1)
+				}
+			},
+		},
+		{
 			name: "a part of a comparison fails three times", minutes: 90, rings: []string{"errors", "reconcile-dead-letters"},
 			broken: func(d *day, minute, into int) {
 				if into%30 == 0 { // the visibility timeout of its queue

@@ -169,17 +169,17 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 var ledgerKeys = map[string]map[string][]string{
 	"Provision": {
 		"dynamodb:BatchGetItem": {"instance#*"},
-		"dynamodb:GetItem":      {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:GetItem":      {"instance#*", "claim#*", "waiting#*", "profiles", "profiles#*", "teardown"},
 		"dynamodb:PutItem":      {"instance#*", "claim#*", "waiting#*"},
 		"dynamodb:DeleteItem":   {"claim#*"}, // a record is never deleted: its tombstone expires
 	},
 	"Deprovision": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "profiles", "profiles#*", "teardown"},
 		"dynamodb:PutItem":    {"instance#*"},
 		"dynamodb:DeleteItem": {"claim#*"},
 	},
 	"Reconcile": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "profiles", "profiles#*", "teardown"},
 		"dynamodb:PutItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
 		"dynamodb:DeleteItem": {"claim#*"},
 	},

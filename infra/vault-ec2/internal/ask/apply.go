@@ -158,7 +158,7 @@ func (a applying) compare(ctx context.Context, b bundle.Bundle) (int, error) {
 	if err := r.print(a.Out); err != nil {
 		return broken, fmt.Errorf("printing the rehearsal: %w", err)
 	}
-	if (r.isUnsure() || len(r.failed) > 0) && !a.Force {
+	if (r.isUnsure() || r.bars) && !a.Force {
 		return undone, errors.New("nothing was activated: correct the above (profiles with a new path in Vault need vault-ec2 setup --templates-dir <folder> first), or use --force")
 	}
 	return done, nil

@@ -56,7 +56,8 @@ func Plan(ctx context.Context, o PlanOptions, to Streams) (int, error) {
 type rehearsal struct {
 	digest string
 	answer answer
-	failed []doctor.Check // those that fail because of the profiles
+	failed []doctor.Check // those that fail because of the profiles, or of the deployment as a whole if that is unknown
+	bars   bool           // a failed check keeps the profiles from being activated
 	raw    []byte         // all of it as JSON
 }
 
@@ -69,7 +70,7 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	if r.answer, raw, err = a.reconcile(ctx, input{Input: reconcile.Input{Mode: reconcile.Detect, Profiles: b.Packed}}, a.Progress); err != nil {
 		return r, err
 	}
-	present, _ := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor}) // without active profiles there is no report, and every fault counts
+	present, unknown := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor}) // without active profiles there is no report
 	wanted, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor, Profiles: b.Packed})
 	if err != nil {
 		return r, err
@@ -77,6 +78,8 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	r.failed = slices.DeleteFunc(wanted, func(c doctor.Check) bool {
 		return c.OK || (slices.Contains(present, c) && !slices.Contains(needed(), c.Name))
 	})
+	isNeeded := func(c doctor.Check) bool { return slices.Contains(needed(), c.Name) }
+	r.bars = (unknown == nil && len(r.failed) > 0) || slices.ContainsFunc(r.failed, isNeeded)
 	r.raw, err = json.Marshal(map[string]any{"digest": b.Digest, "comparison": json.RawMessage(raw), "failedChecks": r.failed})
 	return r, err
 }
