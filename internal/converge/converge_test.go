@@ -15,6 +15,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
 
 const (
@@ -47,6 +48,22 @@ func TestRepeatedEvent_DoesNotTouchVault(t *testing.T) {
 	w.must(c, idA, facts.Running, converge.Unchanged)
 	if w.count("vault") != 0 || w.count("ledger put") != 0 || w.count("ledger get") != 1 {
 		t.Errorf("want one read of the ledger and no other call, got %v", w.calls)
+	}
+}
+
+// Else a deployment would write every record of the fleet once.
+func TestNewVersion_AloneRewritesNoRecord(t *testing.T) {
+	w, c := provisioned(t, mayMake)
+	r := w.Records[idA]
+	if r.Program != version.Version() {
+		t.Fatalf("want the record to name the version that wrote it, %s, got %q", version.Version(), r.Program)
+	}
+	r.Program = "v0.0.1"
+	w.Records[idA] = r
+	w.calls = nil
+	w.must(c, idA, facts.Running, converge.Unchanged)
+	if w.count("ledger put") != 0 {
+		t.Errorf("want no write for a record of another version, got %v", w.calls)
 	}
 }
 

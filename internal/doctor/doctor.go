@@ -80,6 +80,8 @@ type Options struct {
 	Deployment string
 	// Rights are the rights that the function's token must have, and the only ones it may have.
 	Rights []rights.Right
+	// Version is the function's.
+	Version string
 	// Namespace is Vault's namespace; empty for the root one.
 	Namespace string
 	// VaultHost is the host of Vault's address; empty if it is not checked.
@@ -99,9 +101,10 @@ type Options struct {
 
 // Report is the doctor's answer.
 type Report struct {
-	Mode   string  `json:"mode"`   // "doctor"
-	OK     bool    `json:"ok"`     // all checks are OK
-	Checks []Check `json:"checks"` // in a fixed order
+	Mode    string  `json:"mode"`    // "doctor"
+	OK      bool    `json:"ok"`      // all checks are OK
+	Checks  []Check `json:"checks"`  // in a fixed order
+	Version string  `json:"version"` // of the function
 }
 
 // Check is the result of one check.
@@ -139,7 +142,7 @@ func (d Doctor) Examine(ctx context.Context) Report {
 		})
 	}
 	all.Wait()
-	report := Report{Mode: "doctor", OK: true, Checks: []Check{}}
+	report := Report{Mode: "doctor", Version: d.Version, OK: true, Checks: []Check{}}
 	for _, s := range steps {
 		c := Check{Name: s.name, OK: s.found.ok, Detail: line(s.found.detail)}
 		if !c.OK {

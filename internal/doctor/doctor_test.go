@@ -383,8 +383,8 @@ func TestDoctor_WithoutTimeFailsEveryCheck(t *testing.T) {
 }
 
 func TestDoctor_AnswerHasTheContractNames(t *testing.T) {
-	text, err := json.Marshal(doctor.Report{Mode: "doctor", Checks: []doctor.Check{{Name: "n", Detail: "d", Remedy: "r"}}})
-	const want = `{"mode":"doctor","ok":false,"checks":[{"name":"n","ok":false,"detail":"d","remedy":"r"}]}`
+	text, err := json.Marshal(doctor.Report{Mode: "doctor", Version: "v1", Checks: []doctor.Check{{Name: "n", Detail: "d", Remedy: "r"}}})
+	const want = `{"mode":"doctor","ok":false,"checks":[{"name":"n","ok":false,"detail":"d","remedy":"r"}],"version":"v1"}`
 	if err != nil || string(text) != want {
 		t.Errorf("users' scripts need these names:\n got %s, %v\nwant %s", text, err, want)
 	}

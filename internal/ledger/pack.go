@@ -81,6 +81,7 @@ func (r *Record) code(c *coder) {
 	c.number(&r.Version)
 	c.text(&r.LeaseOwner)
 	c.number(&r.LeaseExpiresAt)
+	shared(c, &r.Program)
 	c.hex(&r.WriteID)
 	c.number(&r.ExpiresAt)
 }

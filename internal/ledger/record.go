@@ -86,6 +86,8 @@ type Record struct {
 	LeaseOwner string `dynamodbav:"lease_owner,omitempty"`
 	// LeaseExpiresAt is in Unix time, in milliseconds.
 	LeaseExpiresAt int64 `dynamodbav:"lease_expires_at,omitempty"`
+	// Program is the version of the program that made the last write; empty in a record of an earlier version.
+	Program string `dynamodbav:"program,omitempty"`
 	// WriteID is new at each write. If an answer is lost, the SDK repeats the write, and the condition fails because the first
 	// try succeeded: the ID shows that the item is the write's own.
 	WriteID string `dynamodbav:"write_id"`

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
 
 // Write is one change of a record.
@@ -37,7 +38,7 @@ type Write struct {
 // Becomes returns the record as the write leaves it at a time, without its write ID.
 func (w Write) Becomes(now time.Time) Record {
 	r := w.New
-	r.Version, r.UpdatedAt = 1, now
+	r.Version, r.UpdatedAt, r.Program = 1, now, version.Version()
 	if w.Old != nil {
 		r.Version = w.Old.Version + 1
 		r.CreatedAt = w.Old.CreatedAt

@@ -45,6 +45,7 @@ const (
 	KeyGroup    = "group" // Auto Scaling's
 	KeyHook     = "hook"
 	KeyResult   = "result"
+	KeyVersion  = "version"  // of the program, in the line of a sandbox's start
 	KeyProfiles = "profiles" // the beginning of the digest of the profiles in use, if they come from the ledger
 	// KeyNamespace is in every line if Vault's namespace is not the root one.
 	KeyNamespace = "vault_namespace"

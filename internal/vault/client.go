@@ -28,6 +28,8 @@ type Options struct {
 	CA func(context.Context) ([]byte, error)
 	// Login obtains a token.
 	Login Login
+	// UserAgent is sent with every request; empty for that of Go's library.
+	UserAgent string
 	// Observe is called after each request with its duration and whether Vault refused it because of a rate limit; nil: not
 	// called.
 	Observe func(took time.Duration, throttled bool)

@@ -470,3 +470,25 @@ func TestCutOff_LeavesASharedEntity(t *testing.T) {
 		}
 	}
 }
+
+// A connection with a token, and that for the server's health, are clones, which lose headers by default.
+func TestUserAgent_IsInEveryRequest(t *testing.T) {
+	var seen []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.URL.Path+" "+r.Header.Get("User-Agent"))
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer s.Close()
+	c := vault.New(vault.Options{Addr: s.URL, Namespace: "team", Login: (&logins{ttl: 60}).login, UserAgent: "program/v1"})
+	_, _ = c.Health(t.Context())
+	_ = c.CheckNamespace(t.Context())
+	_, _ = c.Read(t.Context(), "kv/a")
+	if len(seen) < 3 {
+		t.Fatalf("want three requests, got %q", seen)
+	}
+	for _, request := range seen {
+		if !strings.HasSuffix(request, " program/v1") {
+			t.Errorf("want the user agent program/v1, got %q", request)
+		}
+	}
+}

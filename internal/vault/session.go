@@ -125,11 +125,15 @@ func (s *session) connect(ctx context.Context) (*Conn, error) {
 			Transport:     answerTransport{newWallClockTransport(transport)},
 			CheckRedirect: checkRedirect,
 		},
-		Timeout:    CallTimeout,
-		MaxRetries: 0,
+		Timeout:      CallTimeout,
+		MaxRetries:   0,
+		CloneHeaders: true, // the user agent, the one header that is in no clone's way
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making the Vault client: %w", err)
+	}
+	if s.options.UserAgent != "" {
+		c.AddHeader("User-Agent", s.options.UserAgent)
 	}
 	return newConn(c, "", s.options.Namespace, s.state), nil
 }

@@ -26,3 +26,16 @@ func TestVersion_IsTheReleaseOrTheModules(t *testing.T) {
 		t.Error("want a version of every build")
 	}
 }
+
+func TestUserAgent_IsAProductWithoutComment(t *testing.T) {
+	for version, want := range map[string]string{
+		"v1.2.3": "v1.2.3", "(devel)": "devel", "v0.0.0-20261126200000-0123456789ab+dirty": "v0.0.0-20261126200000-0123456789ab+dirty",
+	} {
+		if got := productOf(version); got != want {
+			t.Errorf("%s: want %s, got %s", version, want, got)
+		}
+	}
+	if got := UserAgent("program"); got != "program/"+Product() {
+		t.Errorf("want the program's name in front of its version, got %s", got)
+	}
+}

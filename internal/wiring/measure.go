@@ -10,7 +10,16 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
+
+// program is the functions' name in the user agents.
+const program = "vault-ec2-provisioner"
+
+// identify makes every client that is made from c send the program's name and version in its user agent, which CloudTrail shows.
+func identify(c *aws.Config) {
+	c.APIOptions = append(c.APIOptions, awsmiddleware.AddUserAgentKeyValue(program, version.Product()))
+}
 
 // measure makes every client that is made from c add its calls to s; each try of the SDK is a call.
 func measure(c *aws.Config, s *observe.Services) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,7 +16,21 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
+
+// CloudTrail shows the user agent of a call.
+func TestUserAgent_NamesTheProgramAndVersion(t *testing.T) {
+	var seen string
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r.Header.Get("User-Agent") }))
+	defer server.Close()
+	c := aws.Config{Region: "us-east-1", BaseEndpoint: &server.URL, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")}
+	identify(&c)
+	_, _ = sts.NewFromConfig(c).GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
+	if want := "vault-ec2-provisioner/" + version.Product(); !strings.Contains(seen, want) {
+		t.Errorf("want %s in the user agent, so that CloudTrail shows which version made a call: got %q", want, seen)
+	}
+}
 
 func TestMeasure_CountsEachTryAndThrottle(t *testing.T) {
 	calls := 0

@@ -38,6 +38,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
 
 // secretTimeout bounds one read of a secret.
@@ -126,7 +127,7 @@ func (p *parts) doctor() doctor.Doctor {
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Region: p.aws.Region, Services: p.calledServices(),
 		Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
-		Namespace: p.settings.Vault.Namespace,
+		Namespace: p.settings.Vault.Namespace, Version: version.Version(),
 		VaultHost: hostOf(p.settings.Vault.Addr), Resolve: net.DefaultResolver.LookupCNAME,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
 		RoleNames: roleNames(p.settings.Vault.LoginRole),
@@ -175,7 +176,9 @@ func newBase(ctx context.Context, getenv func(string) string) (*base, error) {
 	}
 	// Lambda's library logs a handler's error with the log package, which this makes a line of JSON too.
 	slog.SetDefault(b.log)
+	b.log.InfoContext(ctx, "started", observe.KeyVersion, version.Version())
 	measure(&awsConfig, b.services)
+	identify(&awsConfig)
 	b.aws = awsConfig
 	if b.vault, err = b.newVault(ctx); err != nil {
 		return nil, err
@@ -242,7 +245,7 @@ func (p *parts) wakingLedger() converge.Ledger {
 // newVault returns a client of Vault with the login that the settings choose.
 func (b *base) newVault(ctx context.Context) (*vault.Client, error) {
 	s, c := b.settings.Vault, b.aws
-	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: b.services.Vault.Observe, Log: b.log}
+	o := vault.Options{Addr: s.Addr, Namespace: s.Namespace, Observe: b.services.Vault.Observe, Log: b.log, UserAgent: version.UserAgent(program)}
 	if s.CASecretARN != "" {
 		o.CA = readSecret(c, s.CASecretARN)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
 
 const (
@@ -83,7 +84,7 @@ func items(f facts.Instance, g *grant.Grant) ([]types.WriteRequest, error) {
 		InstanceID: f.ID, State: ledger.Active, Account: f.Account, Region: f.Region,
 		Profile: g.Profile.Name, ProfileDigest: g.Profile.Digest, BasePath: g.Profile.BasePath, FQDN: g.FQDN,
 		Addresses: f.Addresses(), EventTime: long, CreatedAt: long, UpdatedAt: long,
-		Version: 2, WriteID: "00000000000000000000000000000000",
+		Version: 2, Program: version.Version(), WriteID: "00000000000000000000000000000000",
 	}
 	for _, o := range g.All() {
 		r.Objects = append(r.Objects, ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()})

@@ -47,7 +47,7 @@ func TestFunctions_LogOnlyDocumentedKeysAndMetrics(t *testing.T) {
 
 	counts, times := observetest.MetricNames()
 	metrics := slices.Concat(counts, times)
-	reported := map[string]bool{}
+	reported, started := map[string]bool{}, map[string]bool{}
 	for name, f := range map[string]*sandbox.Function{"provision": granting, "deprovision": removing, "reconcile": comparing} {
 		for text := range strings.Lines(f.Logs()) {
 			if strings.HasPrefix(text, "START ") || strings.HasPrefix(text, "END ") || strings.HasPrefix(text, "REPORT ") {
@@ -75,6 +75,10 @@ func TestFunctions_LogOnlyDocumentedKeysAndMetrics(t *testing.T) {
 			if strings.HasPrefix(fmt.Sprint(line["msg"]), `{"errorMessage"`) {
 				continue // printed by the runtime library for a handler's error
 			}
+			if line["msg"] == "started" && line[observe.KeyVersion] != nil {
+				started[name] = true
+				continue // before the first invocation
+			}
 			if line[observe.KeyRequest] == nil || !strings.HasPrefix(fmt.Sprint(line[observe.KeyTrace]), "1-") {
 				t.Errorf("%s: want the IDs of the request and the trace in every line, got %s", name, text)
 			}
@@ -87,5 +91,8 @@ func TestFunctions_LogOnlyDocumentedKeysAndMetrics(t *testing.T) {
 		if !reported[want] {
 			t.Errorf("no function reported %s", want)
 		}
+	}
+	if len(started) != 3 {
+		t.Errorf("want each function to log its version at its start, seen of %v", started)
 	}
 }

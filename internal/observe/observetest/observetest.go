@@ -34,6 +34,6 @@ func Keys() []string {
 		observe.KeyMessage, observe.KeyRequest, observe.KeyTrace, observe.KeyEvents, observe.KeyAudit, observe.KeyObject,
 		observe.KeyPath, observe.KeyReason, observe.KeyFields, observe.KeyDiff, observe.KeyMode, observe.KeyScanned,
 		observe.KeySummary, observe.KeyBlocked, observe.KeyGroup, observe.KeyHook, observe.KeyResult, observe.KeyTakenBy,
-		observe.KeyNamespace, observe.KeyProfiles,
+		observe.KeyNamespace, observe.KeyProfiles, observe.KeyVersion,
 	}
 }

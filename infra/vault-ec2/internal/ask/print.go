@@ -183,6 +183,9 @@ func printReport(out io.Writer, r doctor.Report) error {
 	default:
 		fmt.Fprintf(&b, "\n%s, all ok\n", count(len(r.Checks), "check"))
 	}
+	if r.Version != "" { // a function of an earlier version does not return it
+		fmt.Fprintf(&b, "the function's version: %s\n", text.Printable(r.Version))
+	}
 	_, err := io.WriteString(out, b.String())
 	return err
 }

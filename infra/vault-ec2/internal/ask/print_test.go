@@ -151,7 +151,7 @@ func TestPrint_EscapesControlCharacters(t *testing.T) {
 	asTable := printed(t, a)
 	golden(t, "hostile", asTable)
 	var b bytes.Buffer
-	if err := printReport(&b, doctor.Report{Checks: []doctor.Check{{Name: hostile, Detail: hostile, Remedy: hostile + "\nok  all"}}}); err != nil {
+	if err := printReport(&b, doctor.Report{Version: hostile, Checks: []doctor.Check{{Name: hostile, Detail: hostile, Remedy: hostile + "\nok  all"}}}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "hostile-doctor", b.String())
@@ -177,7 +177,7 @@ func TestPrint_EscapesControlCharacters(t *testing.T) {
 }
 
 func TestPrint_DoctorShowsRemedies(t *testing.T) {
-	r := doctor.Report{Mode: "doctor", Checks: []doctor.Check{
+	r := doctor.Report{Mode: "doctor", Version: "v1.2.3", Checks: []doctor.Check{
 		{Name: "vault", OK: true, Detail: "1.21.0 at https://vault.example.com:8200, unsealed"},
 		{Name: "vault token", Detail: "lacks delete on auth/aws/role/i-*", Remedy: "run vault-ec2 setup again with --function-role reconcile=<ARN>"},
 		{Name: "table", OK: true, Detail: "lab-Table: expiry and point-in-time recovery are on"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
 
 const namespaceEnv = "VAULT_NAMESPACE"
@@ -21,6 +22,8 @@ func newClient(ofStack string) (*api.Client, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("making the Vault client: %w", err)
 	}
+	client.SetCloneHeaders(true)
+	client.AddHeader("User-Agent", version.UserAgent("vault-ec2"))
 	wanted := client.Namespace()
 	if _, isSet := os.LookupEnv(namespaceEnv); !isSet {
 		wanted = ofStack
