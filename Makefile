@@ -13,7 +13,11 @@ LAMBDA_GOARCH = $(or $(if $(filter arm64,$(ARCHITECTURE)),arm64),$(if $(filter x
 ACCOUNTS_FILE := accounts.txt
 # Static and without the old runtime's RPC mode: a smaller binary that starts on any host. -s drops what debuggers read; without
 # -dwarf=false it would be made first, a tenth of the compiler's time.
-BUILD_FLAGS := -trimpath -tags lambda.norpc,nethttpomithttp2 -gcflags=all=-dwarf=false -ldflags '-s -w'
+# A release's version is linked in. Go's own record of the commit is left out there: it depends on the tags of the checkout.
+RELEASE     :=
+MODULE      := github.com/vault-ec2-provisioner/vault-ec2-provisioner
+BUILD_FLAGS = -trimpath -tags lambda.norpc,nethttpomithttp2 -gcflags=all=-dwarf=false \
+  -ldflags '-s -w$(if $(RELEASE), -X $(MODULE)/internal/version.release=$(RELEASE))'$(if $(RELEASE), -buildvcs=false)
 # The commands are built as the functions are, for this machine, so that what both import is compiled once.
 HOST_GO     := CGO_ENABLED=0 GOOS= GOARCH= $(GO)
 RUN         := cd $(LAB) && $(HOST_GO) run $(BUILD_FLAGS)
@@ -40,7 +44,7 @@ export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_PROFILES       := $(PROFILES)
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package clean
+.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package release-snapshot clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -146,20 +150,29 @@ deploy: $(COMMAND) ## build for Lambda and run sam deploy --guided (ARCHITECTURE
 	GOOS=linux GOARCH=$(LAMBDA_GOARCH) $(MAKE) build-functions
 	sam deploy --template-file template.yaml --guided --capabilities CAPABILITY_IAM
 
-# A zip records times and modes. All files get the commit's time, so that two packages of one commit are the same bytes.
-package: export TZ := UTC0
-package: STAGE     := $(BUILD_DIR)/stage
-package: RELEASE   := $(abspath $(BUILD_DIR)/release)
-package: ## write a release's files to build/release: a zip of each function, one of the template with its binaries, checksums (VERSION=v1.2.3: notes from CHANGELOG.md too)
-	@rm -rf $(STAGE) $(RELEASE) && mkdir -p $(STAGE)/infra/member-account $(RELEASE)
+# The release is named by VERSION, or else by its commit. Sources without git need all three of NUMBER, COMMIT and SOURCE_DATE_EPOCH. The
+# bytes depend on these, the sources and the version of Go alone: CONTRIBUTING.md, "CI and releases".
+NUMBER            = $(or $(VERSION:v%=%),0.0.0-dev.g$(shell git rev-parse --short=12 HEAD)$(if $(COMMIT),,.dirty))
+COMMIT            = $(shell git diff --quiet HEAD && git rev-parse HEAD)
+SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+PLATFORMS        := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+release-snapshot: STAGE   := $(abspath $(BUILD_DIR)/stage)
+release-snapshot: RELEASE  = v$(NUMBER)
+release-snapshot: export GOAMD64 := v1
+release-snapshot: export GOARM64 := v8.0
+package: release-snapshot ## write the files of the release VERSION=v1.2.3, with notes from CHANGELOG.md
+
+release-snapshot: ## write a release's files to build/release: functions, packages to deploy, vault-ec2, SBOM, provenance, checksums; publishes nothing
+	@rm -rf $(STAGE) $(BUILD_DIR)/release && mkdir -p $(BUILD_DIR)/release
 	$(if $(VERSION),@awk -v v='$(VERSION:v%=%)' '/^## /{on = index($$0, "## [" v "]") == 1; next} on' CHANGELOG.md > $(BUILD_DIR)/release-notes.md)
 	$(if $(VERSION),@grep -q . $(BUILD_DIR)/release-notes.md || { echo 'CHANGELOG.md has no section "## [$(VERSION:v%=%)]"' >&2; exit 1; })
-	@GOOS=linux GOARCH=arm64 $(MAKE) --no-print-directory build-functions BUILD_DIR=$(STAGE)/build
-	@cp template.yaml LICENSE $(STAGE) && cp infra/member-account/template.yaml $(STAGE)/infra/member-account
-	@chmod -R u=rwX,go=rX $(STAGE) && find $(STAGE) -exec touch -t $$(git log -1 --format=%cd --date=format-local:%Y%m%d%H%M.%S) {} +
-	@for f in $(FUNCTIONS); do (cd $(STAGE)/build/$$f && python3 -m zipfile -c $(RELEASE)/$$f-arm64.zip bootstrap) || exit 1; done
-	@cd $(STAGE) && python3 -m zipfile -c $(RELEASE)/vault-ec2-provisioner-arm64.zip LICENSE template.yaml infra build
-	@cd $(RELEASE) && sha256sum *.zip > SHA256SUMS && cat SHA256SUMS
+	$(if $(VERSION),@test -n '$(COMMIT)' || { echo 'the checkout differs from its commit: commit or remove the changes' >&2; exit 1; })
+	@for a in arm64:arm64 x86_64:amd64; do \
+	  GOOS=linux GOARCH=$${a#*:} $(MAKE) --no-print-directory build-functions BUILD_DIR=$(STAGE)/lambda/$${a%:*} ACCOUNTS_FILE= RELEASE=$(RELEASE) || exit 1; done
+	@for p in $(PLATFORMS); do \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build $(BUILD_FLAGS) -o $(STAGE)/command/$${p%/*}-$${p#*/}/vault-ec2 ./infra/vault-ec2 || exit 1; done
+	@$(HOST_GO) run ./infra/release -stage $(STAGE) -out $(BUILD_DIR)/release -version '$(NUMBER)' -commit '$(COMMIT)' -epoch '$(SOURCE_DATE_EPOCH)' \
+	  -flags "$(BUILD_FLAGS)"
 
 clean: ## remove build; the cache stays (rm -r .cache)
 	rm -rf build

@@ -20,6 +20,11 @@ output "function_roles" {
   }
 }
 
+output "version" {
+  description = "Version of the release"
+  value       = aws_cloudformation_stack.this.outputs["Version"]
+}
+
 output "table_name" {
   description = "Name of the table with the ledger"
   value       = aws_cloudformation_stack.this.outputs["TableName"]
