@@ -158,6 +158,7 @@ SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 PLATFORMS        := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 release-snapshot: STAGE   := $(abspath $(BUILD_DIR)/stage)
 release-snapshot: RELEASE  = v$(NUMBER)
+release-snapshot: export GOFLAGS :=
 release-snapshot: export GOAMD64 := v1
 release-snapshot: export GOARM64 := v8.0
 package: release-snapshot ## write the files of the release VERSION=v1.2.3, with notes from CHANGELOG.md
@@ -171,7 +172,7 @@ release-snapshot: ## write a release's files to build/release: functions, packag
 	  GOOS=linux GOARCH=$${a#*:} $(MAKE) --no-print-directory build-functions BUILD_DIR=$(STAGE)/lambda/$${a%:*} ACCOUNTS_FILE= RELEASE=$(RELEASE) || exit 1; done
 	@for p in $(PLATFORMS); do \
 	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build $(BUILD_FLAGS) -o $(STAGE)/command/$${p%/*}-$${p#*/}/vault-ec2 ./infra/vault-ec2 || exit 1; done
-	@$(HOST_GO) run ./infra/release -stage $(STAGE) -out $(BUILD_DIR)/release -version '$(NUMBER)' -commit '$(COMMIT)' -epoch '$(SOURCE_DATE_EPOCH)' \
+	@$(HOST_GO) run $(BUILD_FLAGS) ./infra/release -stage $(STAGE) -out $(BUILD_DIR)/release -version '$(NUMBER)' -commit '$(COMMIT)' -epoch '$(SOURCE_DATE_EPOCH)' \
 	  -flags "$(BUILD_FLAGS)"
 
 clean: ## remove build; the cache stays (rm -r .cache)
