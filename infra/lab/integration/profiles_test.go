@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -148,5 +150,39 @@ func TestProfiles_PinnedDigestBarsOthers(t *testing.T) {
 	unknown := variant(t, provision, fromLedger(strings.Repeat("0", 64)))
 	if a := bare(t, unknown, fleet.Event(i, "running", time.Now())); !strings.Contains(a.Failure, "no such bundle") {
 		t.Errorf("want nothing granted by other profiles than the pinned ones, got %+v", a)
+	}
+}
+
+// Two operators who read the same versions must not both activate: the second has not seen what the first one's profiles change.
+func TestActivation_IsRefusedAfterAnother(t *testing.T) {
+	l := newLedger(t, "activations")
+	versions := func() ledger.ProfileVersions {
+		v, err := l.ProfileVersions(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	next := func(n int) ledger.ProfileVersion {
+		return ledger.ProfileVersion{Digest: strings.Repeat("0", 62) + fmt.Sprintf("%02d", n), At: at.Add(time.Duration(n) * time.Second), By: "alice"}
+	}
+	none := versions()
+	for n := range 25 {
+		before := versions()
+		if err := l.Activate(t.Context(), before, next(n)); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Activate(t.Context(), before, next(n)); err != nil {
+			t.Errorf("the answer of a write was lost, and the SDK sends it again: want no error, got %v", err)
+		}
+		for name, read := range map[string]ledger.ProfileVersions{"the same versions": before, "no version": none} {
+			if err := l.Activate(t.Context(), read, next(99)); !errors.Is(err, ledger.ErrChanged) {
+				t.Errorf("another operator had read %s: want it refused, got %v", name, err)
+			}
+		}
+	}
+	if v := versions(); v.Active() != next(24).Digest || len(v.Versions) != 20 || v.Versions[19] != next(5) {
+		t.Errorf("want the newest 20 of 25 versions, got %d: %+v", len(v.Versions), v.Versions)
 	}
 }
