@@ -84,15 +84,11 @@ func Apply(ctx context.Context, o ApplyOptions, to Streams) (int, error) {
 
 // restore writes the bundle of the active version again if the table has none, or another.
 func (a applying) restore(ctx context.Context, b bundle.Bundle) (int, error) {
-	packed, err := a.store.Ledger.Bundle(ctx, b.Digest)
-	if err != nil {
-		return broken, err
-	}
-	if held, err := bundle.Open(packed); err != nil || held.Digest != b.Digest {
+	if _, err := a.store.Bundle(ctx, b.Digest); err != nil {
 		if err := a.store.Ledger.PutBundle(ctx, b.Digest, b.Packed); err != nil {
 			return broken, err
 		}
-		fmt.Fprintln(a.Out, "the files of the active profiles were missing or changed in the table, and were written again")
+		fmt.Fprintf(a.Out, "the files of the active profiles were written again: %s\n", text.Lines(err.Error()))
 	}
 	fmt.Fprintf(a.Out, "the profiles %s are the active ones already\n", bundle.Short(b.Digest))
 	return done, nil
@@ -111,18 +107,7 @@ func (a applying) wanted(ctx context.Context) (bundle.Bundle, error) {
 	if err != nil {
 		return bundle.Bundle{}, err
 	}
-	packed, err := a.store.Ledger.Bundle(ctx, digest)
-	if err != nil {
-		return bundle.Bundle{}, err
-	}
-	b, err := bundle.Open(packed)
-	if err == nil && b.Digest != digest {
-		err = errors.New("its files have another digest: find out who wrote it, and apply a folder instead")
-	}
-	if err != nil {
-		return b, fmt.Errorf("the profiles %s: %w", bundle.Short(digest), err)
-	}
-	return b, nil
+	return a.store.Bundle(ctx, digest)
 }
 
 // former returns the digest of the former version that the options name.

@@ -69,9 +69,7 @@ func (c Choice) Find(ctx context.Context) (Function, error) {
 		return Function{}, err
 	}
 	name, err := s.Output("ReconcileFunctionName")
-	return Function{Name: name, Config: of, settings: profileSettings{
-		table: s.Outputs["TableName"], profiles: s.Parameters["Profiles"], maxTTL: s.Parameters["MaxCertificateTTL"], role: s.Parameters["VaultLoginRole"],
-	}}, err
+	return Function{Name: name, Config: of, settings: s.profileSettings()}, err
 }
 
 // inLab returns the function that the file of a running lab names. Nothing but the file counts: a developer's own AWS settings are for

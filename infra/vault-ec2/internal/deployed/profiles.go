@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -38,6 +40,17 @@ type ProfileStore struct {
 	Rules    grant.Rules
 	settings profileSettings
 	config   aws.Config
+}
+
+func (s Stack) profileSettings() profileSettings {
+	return profileSettings{
+		table: s.Outputs["TableName"], profiles: s.Parameters["Profiles"], maxTTL: s.Parameters["MaxCertificateTTL"], role: s.Parameters["VaultLoginRole"],
+	}
+}
+
+// ProfileStore returns the store of a stack. c is the configuration for calls to AWS.
+func (s Stack) ProfileStore(c aws.Config) (ProfileStore, error) {
+	return Function{Config: c, settings: s.profileSettings()}.ProfileStore()
 }
 
 // ProfileStore returns the store.
@@ -71,6 +84,44 @@ func (s ProfileStore) Uses() string {
 		return BuiltIn
 	}
 	return s.settings.profiles
+}
+
+// Present returns the profiles that the functions should use by now. ok is false where these are the built-in ones.
+func (s ProfileStore) Present(ctx context.Context) (b bundle.Bundle, ok bool, err error) {
+	digest, _, _ := strings.Cut(s.Uses(), ",")
+	switch digest {
+	case BuiltIn:
+		return bundle.Bundle{}, false, nil
+	case Active:
+		versions, err := s.Ledger.ProfileVersions(ctx)
+		if err != nil {
+			return bundle.Bundle{}, false, err
+		}
+		if digest = versions.Active(); digest == "" {
+			return bundle.Bundle{}, false, errors.New("the deployment uses profiles from its table, and none are active yet")
+		}
+	}
+	b, err = s.Bundle(ctx, digest)
+	return b, err == nil, err
+}
+
+// Bundle returns the profiles with a digest.
+func (s ProfileStore) Bundle(ctx context.Context, digest string) (bundle.Bundle, error) {
+	packed, err := s.Ledger.Bundle(ctx, digest)
+	if err != nil {
+		return bundle.Bundle{}, err
+	}
+	if packed == nil {
+		return bundle.Bundle{}, fmt.Errorf("the profiles %s: the table has no such bundle: apply their folder again", bundle.Short(digest))
+	}
+	b, err := bundle.Open(packed)
+	if err == nil && b.Digest != digest {
+		err = errors.New("its files have another digest: find out who wrote it, and apply the folder instead")
+	}
+	if err != nil {
+		return bundle.Bundle{}, fmt.Errorf("the profiles %s: %w", bundle.Short(digest), err)
+	}
+	return b, nil
 }
 
 // Caller returns the ARN of the caller.

@@ -50,6 +50,7 @@ type Options struct {
 	DryRun                bool
 	PrintPolicy           bool
 
+	profiles  fs.FS  // of the stack; nil: those of Templates, or the built-in ones
 	namespace string // of the stack; for a VAULT_NAMESPACE that is not set
 }
 
@@ -92,8 +93,11 @@ func Run(ctx context.Context, o Options, out, progress io.Writer) (int, error) {
 
 func run(ctx context.Context, o Options, out io.Writer) error {
 	var files fs.FS = templates.FS
-	if o.Templates != "" {
+	switch {
+	case o.Templates != "":
 		files = os.DirFS(o.Templates)
+	case o.profiles != nil:
+		files = o.profiles
 	}
 	// Instances may hold grants of a profile that breaks a rule which an earlier version did not have: the functions still
 	// need its paths. The limit of a certificate's life is a setting of the functions.

@@ -7,7 +7,10 @@ import (
 	"maps"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 )
 
@@ -25,11 +28,35 @@ func (o Options) ofStack(ctx context.Context, out io.Writer) (Options, error) {
 	if err != nil {
 		return o, err
 	}
+	if err := t.profilesOf(ctx, s, c); err != nil {
+		return o, err
+	}
 	fmt.Fprintf(out, "stack   %s in %s\n", s.Name, s.Region)
 	for _, line := range t.lines {
 		fmt.Fprintln(out, line)
 	}
 	return t.Options, nil
+}
+
+// profilesOf takes the profiles that the stack's functions use from its table, unless their folder was given: rights for others would take
+// away those that the functions need.
+func (t *taking) profilesOf(ctx context.Context, s deployed.Stack, c aws.Config) error {
+	if from := s.Parameters["Profiles"]; t.Templates != "" || from == "" || from == deployed.BuiltIn {
+		return nil
+	}
+	store, err := s.ProfileStore(c)
+	if err != nil {
+		return err
+	}
+	present, ok, err := store.Present(ctx)
+	if err != nil {
+		return fmt.Errorf("taking the profiles of stack %s (or name their folder with --templates-dir): %w", s.Name, err)
+	}
+	if ok {
+		t.profiles = present.Files
+		t.lines = append(t.lines, fmt.Sprintf("taken   the profiles %s  (Profiles=%s)", bundle.Short(present.Digest), store.Uses()))
+	}
+	return nil
 }
 
 // taking completes options with what a stack has.
