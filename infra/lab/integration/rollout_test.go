@@ -43,7 +43,7 @@ func vaultEC2(t *testing.T, typed string, status int, says string, args ...strin
 
 // An operator rolls profiles of a folder out to a fleet, and takes them back, by the command alone.
 func TestRollOut_ByCommand(t *testing.T) {
-	const region = "il-central-1"
+	const region = "ap-southeast-4"
 	d := deploy(t, "rolled", region).with(t, fromLedger("active"))
 	d = d.with(t, map[string]string{"RECONCILE_REGIONS": region})
 	lab := "--lab=" + labFile(t, d)
