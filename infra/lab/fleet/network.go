@@ -13,9 +13,13 @@ import (
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
-// loopback is the network of all instances. Its addresses can be the source of a real connection to Vault, so that the lab
-// also tests tokens bound to an instance's address.
-const loopback = "127.16.0.0/16"
+// Instances have loopback addresses, which can be the source of a real connection to Vault, so that the lab also tests tokens bound to an
+// instance's address. Each account and region has its own subnet of some two thousand addresses, so that no two instances share one.
+const (
+	firstNetwork = 16 // 127.16.0.0/16
+	places       = 64
+	inNetwork    = 32 // of the places
+)
 
 // subnet returns the ID of a subnet of the loopback network for an account and region. The first call makes it.
 func (f *Fleet) subnet(ctx context.Context, cfg aws.Config, account string) (string, error) {
@@ -26,16 +30,16 @@ func (f *Fleet) subnet(ctx context.Context, cfg aws.Config, account string) (str
 		return id, nil
 	}
 	client := ec2.NewFromConfig(cfg)
-	vpc, err := client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String(loopback)})
+	n := len(f.subnets)
+	if n == places {
+		return "", fmt.Errorf("making the loopback network in account %s, %s: it has room for %d accounts and regions", account, cfg.Region, places)
+	}
+	network := firstNetwork + n/inNetwork
+	vpc, err := client.CreateVpc(ctx, &ec2.CreateVpcInput{CidrBlock: aws.String(fmt.Sprintf("127.%d.0.0/16", network))})
 	if err != nil {
 		return "", fmt.Errorf("making the loopback network in account %s, %s: %w", account, cfg.Region, err)
 	}
-	// Each account and region has its own subnet of some two thousand addresses, so that no two instances share an address.
-	const places = 32
-	if len(f.subnets) == places {
-		return "", fmt.Errorf("making the loopback network in account %s, %s: it has room for %d accounts and regions", account, cfg.Region, places)
-	}
-	block := fmt.Sprintf("127.16.%d.0/21", len(f.subnets)*256/places)
+	block := fmt.Sprintf("127.%d.%d.0/21", network, n%inNetwork*256/inNetwork)
 	subnet, err := client.CreateSubnet(ctx, &ec2.CreateSubnetInput{VpcId: vpc.Vpc.VpcId, CidrBlock: &block})
 	if err != nil {
 		return "", fmt.Errorf("making the subnet %s in account %s, %s: %w", block, account, cfg.Region, err)
