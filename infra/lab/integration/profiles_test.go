@@ -118,7 +118,7 @@ func TestProfiles_ChangeUnderRunningFunctions(t *testing.T) {
 	}
 }
 
-// Whoever may write profiles may grant, so no function may: a stolen credential of one would be as good as the stack's administrator.
+// The right to write profiles is the right to grant, so no function has it: a stolen credential of one would be as good as the stack's administrator.
 func TestFunctions_CannotWriteProfiles(t *testing.T) {
 	resources, _ := world.Stack.Expanded["Resources"].(map[string]any)
 	for _, function := range []string{provision, deprovision, reconcile} {

@@ -71,7 +71,7 @@ func TestRelease_IsWholeAndReproducible(t *testing.T) {
 		again := release(t, copyOf(t))
 		want, got := read(t, dir, "SHA256SUMS"), read(t, again, "SHA256SUMS")
 		if !bytes.Equal(want, got) {
-			t.Errorf("the same sources at another path give other bytes, so that nobody can check a release:\n%s\n%s", want, got)
+			t.Errorf("the same sources at another path give other bytes, so that a release cannot be checked:\n%s\n%s", want, got)
 		}
 	})
 }
