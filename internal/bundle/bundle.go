@@ -139,6 +139,22 @@ func Open(packed []byte) (Bundle, error) {
 	return Bundle{Packed: packed, Digest: hex.EncodeToString(sum.Sum(nil)), Files: r}, nil
 }
 
+// OpenAs opens the packed bundle that the table has under a digest; nil if it has none. The files must have that digest: others may write to
+// the table.
+func OpenAs(packed []byte, digest string) (Bundle, error) {
+	if packed == nil {
+		return Bundle{}, fmt.Errorf("profiles %s: the table has no such bundle: run vault-ec2 apply with their folder", Short(digest))
+	}
+	b, err := Open(packed)
+	if err == nil && b.Digest != digest {
+		err = fmt.Errorf("the files have another digest, %s: find out who wrote them, and run vault-ec2 apply with the right folder", Short(b.Digest))
+	}
+	if err != nil {
+		return Bundle{}, fmt.Errorf("profiles %s: %w", Short(digest), err)
+	}
+	return b, nil
+}
+
 // read returns the contents of a file of at most room bytes.
 func read(file *zip.File, room int64) ([]byte, error) {
 	r, err := file.Open()

@@ -107,7 +107,7 @@ func (l *Ledger) putProfiles(ctx context.Context, write *dynamodb.PutItemInput, 
 	_, err := l.api.Put(ctx, write)
 	var changed *types.ConditionalCheckFailedException
 	if errors.As(err, &changed) {
-		return fmt.Errorf("writing %s to table %s: %w", key, l.table, ErrChanged)
+		err = ErrChanged
 	}
 	if err != nil {
 		return fmt.Errorf("writing %s to table %s: %w", key, l.table, err)

@@ -19,9 +19,8 @@ type Function struct {
 	without func(b *base, why error) Invoker
 
 	mu      sync.Mutex
-	built   bool
 	of      profileSet // of the handler
-	handler Invoker
+	handler Invoker    // nil until the first profiles were loaded
 }
 
 func newFunction(ctx context.Context, getenv func(string) string, build func(*parts) Invoker, without func(*base, error) Invoker) (*Function, error) {
@@ -50,8 +49,8 @@ func (f *Function) Handler(ctx context.Context) (Invoker, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.built || !f.of.equals(set) {
-		f.handler, f.of, f.built = f.build(f.base.parts(set)), set, true
+	if f.handler == nil || !f.of.equals(set) {
+		f.handler, f.of = f.build(f.base.parts(set)), set
 	}
 	return f.handler, nil
 }

@@ -179,17 +179,11 @@ func (a *activated) wanted(ctx context.Context) ([]string, error) {
 	return digests, nil
 }
 
-// open loads a bundle. Its files must have the digest: others may write to the table.
+// open loads the bundle that the table has under a digest.
 func (a *activated) open(packed []byte, digest string) (*grant.Set, error) {
-	if packed == nil {
-		return nil, fmt.Errorf("profiles %s: the ledger has no such bundle: run vault-ec2 apply with their folder", bundle.Short(digest))
-	}
-	b, err := bundle.Open(packed)
-	if err == nil && b.Digest != digest {
-		err = fmt.Errorf("its files have the digest %s: find out who wrote it, and run vault-ec2 apply with the right folder", bundle.Short(b.Digest))
-	}
+	b, err := bundle.OpenAs(packed, digest)
 	if err != nil {
-		return nil, fmt.Errorf("profiles %s: %w", bundle.Short(digest), err)
+		return nil, err
 	}
 	set, err := a.load(b.Files)
 	if err != nil {

@@ -1,12 +1,9 @@
 package ask
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -97,11 +94,7 @@ func (a applying) restore(ctx context.Context, b bundle.Bundle) (int, error) {
 // wanted returns the bundle that the options name.
 func (a applying) wanted(ctx context.Context) (bundle.Bundle, error) {
 	if a.Folder != "" {
-		b, err := bundle.Pack(os.DirFS(a.Folder))
-		if err != nil {
-			return b, fmt.Errorf("the folder %s: %w", a.Folder, err)
-		}
-		return b, nil
+		return pack(a.Folder)
 	}
 	digest, err := a.former()
 	if err != nil {
@@ -152,12 +145,11 @@ func (a applying) compare(ctx context.Context, b bundle.Bundle) (int, error) {
 // activate asks the operator, and makes the bundle the active one.
 func (a applying) activate(ctx context.Context, b bundle.Bundle) (int, error) {
 	if !a.Yes {
-		fmt.Fprintf(a.Progress, "\nMake the profiles %s the active ones? Type yes: ", bundle.Short(b.Digest))
-		line, err := bufio.NewReader(a.In).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return broken, fmt.Errorf("reading the answer: %w", err)
+		answer, err := a.typed(fmt.Sprintf("\nMake the profiles %s the active ones? Type yes: ", bundle.Short(b.Digest)))
+		if err != nil {
+			return broken, err
 		}
-		if strings.TrimSpace(line) != "yes" {
+		if answer != "yes" {
 			return undone, errors.New("nothing was activated")
 		}
 	}

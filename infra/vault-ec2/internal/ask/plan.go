@@ -30,9 +30,9 @@ const shownRows = 20
 // Plan has the function compare the fleet by the profiles of a folder, and examine the deployment by them. It changes nothing. It returns
 // the exit status: 0 if nothing would change, 1 if something would or a check fails, 2 with an error if the command itself failed.
 func Plan(ctx context.Context, o PlanOptions, to Streams) (int, error) {
-	b, err := bundle.Pack(os.DirFS(o.Folder))
+	b, err := pack(o.Folder)
 	if err != nil {
-		return broken, fmt.Errorf("the folder %s: %w", o.Folder, err)
+		return broken, err
 	}
 	found, err := o.Of.Find(ctx)
 	if err != nil {
@@ -46,10 +46,19 @@ func Plan(ctx context.Context, o PlanOptions, to Streams) (int, error) {
 	if err := a.print(r.raw, func() error { return r.print(to.Out) }); err != nil {
 		return broken, err
 	}
-	if r.touches() || r.isUnsure() || len(r.failed) > 0 {
+	if r.answer.Touched != nil || r.isUnsure() || len(r.failed) > 0 {
 		return undone, nil
 	}
 	return done, nil
+}
+
+// pack returns the profiles of a folder.
+func pack(folder string) (bundle.Bundle, error) {
+	b, err := bundle.Pack(os.DirFS(folder))
+	if err != nil {
+		return b, fmt.Errorf("the folder %s: %w", folder, err)
+	}
+	return b, nil
 }
 
 // rehearsal is what profiles would change.
@@ -70,37 +79,22 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	if r.answer, raw, err = a.reconcile(ctx, input{Input: reconcile.Input{Mode: reconcile.Detect, Profiles: b.Packed}}, a.Progress); err != nil {
 		return r, err
 	}
-	present, unknown := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor}) // without active profiles there is no report
-	wanted, err := a.checks(ctx, reconcile.Input{Mode: reconcile.Doctor, Profiles: b.Packed})
+	present, _, unknown := a.report(ctx, input{Input: reconcile.Input{Mode: reconcile.Doctor}}) // without active profiles there is no report
+	wanted, _, err := a.report(ctx, input{Input: reconcile.Input{Mode: reconcile.Doctor, Profiles: b.Packed}})
 	if err != nil {
 		return r, err
 	}
-	r.failed = slices.DeleteFunc(wanted, func(c doctor.Check) bool {
-		return c.OK || (slices.Contains(present, c) && !slices.Contains(needed(), c.Name))
-	})
 	isNeeded := func(c doctor.Check) bool { return slices.Contains(needed(), c.Name) }
+	r.failed = slices.DeleteFunc(wanted.Checks, func(c doctor.Check) bool {
+		return c.OK || (slices.Contains(present.Checks, c) && !isNeeded(c))
+	})
 	r.bars = (unknown == nil && len(r.failed) > 0) || slices.ContainsFunc(r.failed, isNeeded)
 	r.raw, err = json.Marshal(map[string]any{"digest": b.Digest, "comparison": json.RawMessage(raw), "failedChecks": r.failed})
 	return r, err
 }
 
-// checks has the function examine the deployment.
-func (a asking) checks(ctx context.Context, in reconcile.Input) ([]doctor.Check, error) {
-	raw, err := a.invoke(ctx, input{Input: in})
-	if err != nil {
-		return nil, err
-	}
-	var report doctor.Report
-	if err := json.Unmarshal(raw, &report); err != nil {
-		return nil, fmt.Errorf("reading the answer of function %s: %w", a.name, err)
-	}
-	return report.Checks, nil
-}
-
 // needed are the checks without which it is unknown whether the functions have the rights that profiles need.
 func needed() []string { return []string{"vault", "vault namespace", "vault login", "vault rights"} }
-
-func (r rehearsal) touches() bool { return r.answer.Touched != nil }
 
 // isUnsure reports whether the fleet was not compared as a whole.
 func (r rehearsal) isUnsure() bool { return r.answer.Blocked || r.answer.Summary.Failed > 0 }

@@ -4,12 +4,14 @@
 package ask
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/text"
@@ -125,13 +127,9 @@ func (a asking) compare(ctx context.Context) (int, error) {
 
 // examine has the function make doctor's checks.
 func (a asking) examine(ctx context.Context) (int, error) {
-	raw, err := a.invoke(ctx, a.input)
+	r, raw, err := a.report(ctx, a.input)
 	if err != nil {
 		return broken, err
-	}
-	var r doctor.Report
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return broken, fmt.Errorf("reading the answer of function %s: %w", a.name, err)
 	}
 	if err := a.print(raw, func() error { return printReport(a.Out, r) }); err != nil {
 		return broken, err
@@ -140,6 +138,27 @@ func (a asking) examine(ctx context.Context) (int, error) {
 		return undone, nil
 	}
 	return done, nil
+}
+
+// report has the function make doctor's checks and returns its answer, also as JSON.
+func (a asking) report(ctx context.Context, in input) (r doctor.Report, raw []byte, err error) {
+	if raw, err = a.invoke(ctx, in); err != nil {
+		return r, nil, err
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return r, nil, fmt.Errorf("reading the answer of function %s: %w", a.name, err)
+	}
+	return r, raw, nil
+}
+
+// typed asks the operator and returns the line that is typed, without white space around it; empty at the end of the input.
+func (a asking) typed(question string) (string, error) {
+	fmt.Fprint(a.Progress, question)
+	line, err := bufio.NewReader(a.In).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("reading the answer: %w", err)
+	}
+	return strings.TrimSpace(line), nil
 }
 
 // print prints an answer: raw as JSON on request, otherwise by calling asTable.

@@ -1,7 +1,6 @@
 package ask
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -19,13 +18,12 @@ const sweeps = 4
 // a confirmed name it asks for one.
 func (a asking) tearDown(ctx context.Context) (int, error) {
 	if a.input.Confirm == "" {
-		fmt.Fprint(a.Progress, "This removes the Vault access of every instance of the deployment, running ones included,\n"+
+		name, err := a.typed("This removes the Vault access of every instance of the deployment, running ones included,\n" +
 			"and nothing is granted afterwards. Type the deployment's name (the stack's) to continue: ")
-		line, err := bufio.NewReader(a.In).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return broken, fmt.Errorf("reading the answer: %w", err)
+		if err != nil {
+			return broken, err
 		}
-		if a.input.Confirm = strings.TrimSpace(line); a.input.Confirm == "" {
+		if a.input.Confirm = name; name == "" {
 			return broken, errors.New("no name was typed: nothing was removed")
 		}
 	}

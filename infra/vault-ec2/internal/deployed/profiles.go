@@ -111,17 +111,7 @@ func (s ProfileStore) Bundle(ctx context.Context, digest string) (bundle.Bundle,
 	if err != nil {
 		return bundle.Bundle{}, err
 	}
-	if packed == nil {
-		return bundle.Bundle{}, fmt.Errorf("the profiles %s: the table has no such bundle: apply their folder again", bundle.Short(digest))
-	}
-	b, err := bundle.Open(packed)
-	if err == nil && b.Digest != digest {
-		err = errors.New("its files have another digest: find out who wrote it, and apply the folder instead")
-	}
-	if err != nil {
-		return bundle.Bundle{}, fmt.Errorf("the profiles %s: %w", bundle.Short(digest), err)
-	}
-	return b, nil
+	return bundle.OpenAs(packed, digest)
 }
 
 // Caller returns the ARN of the caller.
