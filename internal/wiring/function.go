@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Invoker answers an invocation, as Lambda's library asks for it.
@@ -11,27 +12,35 @@ type Invoker interface {
 	Invoke(ctx context.Context, payload []byte) ([]byte, error)
 }
 
-// Function is a Lambda function. Each invocation is answered by a handler with the profiles of that moment.
-type Function struct {
-	base  *base
+// kind is how a function is built.
+type kind struct {
+	// build returns the handler with the profiles of some parts.
 	build func(*parts) Invoker
 	// without returns what answers while no profiles can be loaded, for a reason; nil: every invocation fails with it.
 	without func(b *base, why error) Invoker
+	// kept is how long profiles are used before the ledger is asked for the active version again; 0: each invocation asks.
+	kept time.Duration
+}
+
+// Function is a Lambda function. Each invocation is answered by a handler with the profiles of that moment.
+type Function struct {
+	kind
+	base *base
 
 	mu      sync.Mutex
 	of      profileSet // of the handler
 	handler Invoker    // nil until the first profiles were loaded
 }
 
-func newFunction(ctx context.Context, getenv func(string) string, build func(*parts) Invoker, without func(*base, error) Invoker) (*Function, error) {
+func newFunction(ctx context.Context, getenv func(string) string, k kind) (*Function, error) {
 	b, err := newBase(ctx, getenv)
 	if err != nil {
 		return nil, err
 	}
-	if b.from, err = b.profileSource(); err != nil {
+	if b.from, err = b.profileSource(k.kept); err != nil {
 		return nil, fmt.Errorf("loading the profiles: %w", err)
 	}
-	f := &Function{base: b, build: build, without: without}
+	f := &Function{kind: k, base: b}
 	// Lambda has more processor time for a start than for an invocation. A failure here is that of the first invocation.
 	_, _ = f.Handler(ctx)
 	return f, nil

@@ -18,7 +18,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
-// profilesKept is how long profiles are used before the ledger is asked for the active version again.
+// profilesKept is how long provision and deprovision use profiles before they ask the ledger for the active version again.
 const profilesKept = 10 * time.Second
 
 // errNoProfiles says that the profiles come from the ledger, and that none was activated.
@@ -46,10 +46,11 @@ type fixed profileSet
 
 func (f fixed) profiles(context.Context) (profileSet, error) { return profileSet(f), nil }
 
-// profileSource returns the source that the settings name. It loads profiles that are files of the function.
-func (b *base) profileSource() (profileSource, error) {
+// profileSource returns the source that the settings name. It loads profiles that are files of the function. kept is how long those of the
+// ledger are used before it is asked again.
+func (b *base) profileSource(kept time.Duration) (profileSource, error) {
 	if s := b.settings.Profiles; s.FromLedger {
-		return &activated{store: b.ledger, pinned: s.Digests, load: b.load, log: b.log, now: time.Now}, nil
+		return &activated{store: b.ledger, pinned: s.Digests, kept: kept, load: b.load, log: b.log, now: time.Now}, nil
 	}
 	var files fs.FS = templates.FS
 	if b.settings.TemplatesDir != "" {
@@ -94,6 +95,7 @@ type activated struct {
 	store profileStore
 	// pinned are the digests that may be used, the preferred first; none: whatever was activated.
 	pinned []string
+	kept   time.Duration // until the ledger is asked again
 	load   func(fs.FS) (*grant.Set, error)
 	log    *slog.Logger
 	now    func() time.Time
@@ -107,7 +109,7 @@ func (a *activated) profiles(ctx context.Context) (profileSet, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now().Round(0) // by the wall clock, which goes on while a sandbox is frozen
-	if age := now.Sub(a.asked); a.current.set != nil && age >= 0 && age < profilesKept {
+	if age := now.Sub(a.asked); a.current.set != nil && age >= 0 && age < a.kept {
 		return a.current, nil
 	}
 	refused, err := a.follow(ctx)

@@ -73,7 +73,7 @@ type follower struct {
 func newFollower() *follower {
 	f := &follower{store: &store{bundles: map[string][]byte{}}, clock: time.Unix(1e9, 0)}
 	load := func(files fs.FS) (*grant.Set, error) { return grant.LoadDeployed(files, grant.DefaultRules()) }
-	f.activated = activated{store: f.store, load: load, log: slog.New(slog.NewTextHandler(&f.text, nil)), now: func() time.Time { return f.clock }}
+	f.activated = activated{store: f.store, kept: profilesKept, load: load, log: slog.New(slog.NewTextHandler(&f.text, nil)), now: func() time.Time { return f.clock }}
 	return f
 }
 
@@ -103,6 +103,18 @@ func TestProfiles_FollowTheActiveVersion(t *testing.T) {
 	f.want(t, second, false)
 	f.versions = append([]string{first}, f.versions...) // taken back
 	f.want(t, first, false)
+}
+
+// Reconcile keeps profiles for no time: an operator who activates profiles has it bring the fleet to them at once.
+func TestProfiles_ReconcileAsksAtEachInvocation(t *testing.T) {
+	f := newFollower()
+	f.kept = 0
+	for _, text := range []string{goodPolicy, otherPolicy} {
+		wanted := f.activate(t, text)
+		if got, err := f.profiles(t.Context()); err != nil || got.digest != wanted {
+			t.Errorf("want the profiles %s that were activated in this second, got %s, %v", bundle.Short(wanted), bundle.Short(got.digest), err)
+		}
+	}
 }
 
 func TestProfiles_BadOnesNeverReplaceGoodOnes(t *testing.T) {

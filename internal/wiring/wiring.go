@@ -47,17 +47,19 @@ const secretTimeout = 5 * time.Second
 // New builds provision or deprovision from the environment. It checks settings and built-in profiles, so that a wrong deployment
 // fails at its start with an error that names the cause.
 func New(ctx context.Context, name string, duties converge.Duties, getenv func(string) string) (*Function, error) {
-	return newFunction(ctx, getenv, func(p *parts) Invoker {
+	build := func(p *parts) Invoker {
 		h := p.handler(name, duties)
 		h.Hooks = handler.Hooks{
 			Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
 			NameWait: p.settings.NameWait,
 		}
 		return &h
-	}, nil)
+	}
+	return newFunction(ctx, getenv, kind{build: build, kept: profilesKept})
 }
 
-// NewReconcile builds reconcile from the environment, as New does.
+// NewReconcile builds reconcile from the environment, as New does. It is invoked rarely, and by operators who have just activated profiles:
+// so each invocation asks for them.
 func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, error) {
 	build := func(p *parts) *handler.ReconcileHandler {
 		h := &handler.ReconcileHandler{
@@ -72,11 +74,12 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 		}
 		return h
 	}
-	return newFunction(ctx, getenv, func(p *parts) Invoker { return build(p) }, func(b *base, why error) Invoker {
+	without := func(b *base, why error) Invoker {
 		h := build(b.parts(profileSet{set: &grant.Set{}}))
 		h.NoProfiles = why
 		return h
-	})
+	}
+	return newFunction(ctx, getenv, kind{build: func(p *parts) Invoker { return build(p) }, without: without})
 }
 
 // reconciler returns the reconciler of this deployment.
