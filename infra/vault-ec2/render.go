@@ -25,6 +25,7 @@ Exit status: 0 if the instance would be granted the objects, 1 if not, 2 if the 
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
+	alsoNamed(f, "templates", "templates-dir")
 	f.StringVar(&o.Templates, "templates", o.Templates, "`folder` of the profiles")
 	f.StringVar(&o.Profile, "profile", "", "render this `profile`; without it, the one that matches the instance")
 	f.StringVar(&o.Instance, "instance", "", "render for this `instance ID` in EC2, in the caller's account and region")

@@ -40,6 +40,16 @@ func complete(cmd *cobra.Command, flag string, values ...cobra.Completion) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
+// alsoNamed has a flag work by another command's name for the same thing too.
+func alsoNamed(of *pflag.FlagSet, flag, other string) {
+	of.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == other {
+			name = flag
+		}
+		return pflag.NormalizedName(name)
+	})
+}
+
 // addChoice adds the flags that name a deployment.
 func addChoice(to *pflag.FlagSet, of *deployed.Choice) {
 	to.StringVar(&of.Stack, "stack", "", "`name` of the deployed stack; CloudFormation names its function")

@@ -29,6 +29,7 @@ Exit status: 0, 1 if Vault could not be prepared, 2 for a wrong flag.`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
+	alsoNamed(f, "templates-dir", "templates")
 	f.StringVar(&o.Stack, "stack", "", "`name` of a deployed stack from which the options without a flag are taken")
 	f.StringVar(&o.AuthMount, "auth-mount", o.AuthMount, "AWS auth `mount` that receives one role per instance")
 	f.StringVar(&o.LoginMount, "login-mount", o.LoginMount, "AWS auth `mount` the functions log in to")

@@ -118,7 +118,7 @@ func (a applying) former() (string, error) {
 		found = v.Digest
 	}
 	if found == "" {
-		return "", errors.New("no such version was active: vault-ec2 profiles lists them")
+		return "", fmt.Errorf("no such version was active: vault-ec2 profiles %s lists them", a.Of.Flag())
 	}
 	return found, nil
 }
@@ -176,8 +176,8 @@ func (a applying) activate(ctx context.Context, b bundle.Bundle) (int, error) {
 func (a applying) printNext(b bundle.Bundle) {
 	switch uses := a.store.Uses(); uses {
 	case deployed.Active:
-		fmt.Fprintf(a.Out, "\nthe profiles %s are active, and the functions follow within ten seconds\n"+
-			"to bring running instances to them now: vault-ec2 reconcile --mode correct; to take them back: vault-ec2 apply --previous\n", bundle.Short(b.Digest))
+		fmt.Fprintf(a.Out, "\nthe profiles %[1]s are active, and the functions follow within ten seconds\n"+
+			"to bring running instances to them now: vault-ec2 reconcile %[2]s --mode correct\nto take them back: vault-ec2 apply %[2]s --previous\n", bundle.Short(b.Digest), a.Of.Flag())
 	case deployed.BuiltIn:
 		fmt.Fprintf(a.Out, "\nthe profiles %s are active, but the functions use their built-in ones: update the stack with Profiles=active\n", bundle.Short(b.Digest))
 	default:

@@ -54,6 +54,9 @@ func Plan(ctx context.Context, o PlanOptions, to Streams) (int, error) {
 
 // pack returns the profiles of a folder.
 func pack(folder string) (bundle.Bundle, error) {
+	if _, err := os.ReadDir(folder); err != nil {
+		return bundle.Bundle{}, fmt.Errorf("reading the folder of the profiles: %w", err)
+	}
 	b, err := bundle.Pack(os.DirFS(folder))
 	if err != nil {
 		return b, fmt.Errorf("the folder %s: %w", folder, err)

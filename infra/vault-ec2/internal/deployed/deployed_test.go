@@ -96,6 +96,16 @@ func TestChoice_IsExactlyOne(t *testing.T) {
 	}
 }
 
+func TestChoice_NamesItsFlag(t *testing.T) {
+	for want, c := range map[string]Choice{
+		"--stack fleet": {Stack: "fleet"}, "--lab": {Lab: LabFile}, "--lab=/a/lab.env": {Lab: "/a/lab.env"}, "--function f": {Function: "f"},
+	} {
+		if got := c.Flag(); got != want {
+			t.Errorf("%+v: want %q for a command to be copied, got %q", c, want, got)
+		}
+	}
+}
+
 func labFile(t *testing.T, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lab.env")

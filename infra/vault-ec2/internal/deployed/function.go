@@ -49,6 +49,19 @@ func (c Choice) check() error {
 	return nil
 }
 
+// Flag returns the flag that makes the choice, for a command to be copied.
+func (c Choice) Flag() string {
+	switch {
+	case c.Stack != "":
+		return "--stack " + c.Stack
+	case c.Lab == LabFile:
+		return "--lab"
+	case c.Lab != "":
+		return "--lab=" + c.Lab
+	}
+	return "--function " + c.Function
+}
+
 // Find returns the chosen function. It calls CloudFormation only for a stack.
 func (c Choice) Find(ctx context.Context) (Function, error) {
 	if err := c.check(); err != nil {

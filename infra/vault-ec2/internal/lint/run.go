@@ -31,7 +31,7 @@ type Options struct {
 // command itself failed.
 func Run(o Options, out io.Writer) (int, error) {
 	if _, err := os.ReadDir(o.Folder); err != nil {
-		return broken, fmt.Errorf("reading the folder of the profiles: %w", err)
+		return broken, fmt.Errorf("reading the folder of the profiles (vault-ec2 lint <folder> names yours): %w", err)
 	}
 	files := os.DirFS(o.Folder)
 	n, faults, err := grant.Check(files, o.Rules)

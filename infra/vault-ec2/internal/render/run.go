@@ -59,6 +59,9 @@ func Run(ctx context.Context, o Options, out io.Writer) (int, error) {
 	if err := o.check(); err != nil {
 		return broken, err
 	}
+	if _, err := os.ReadDir(o.Templates); err != nil {
+		return broken, fmt.Errorf("reading the folder of the profiles (--templates names yours): %w", err)
+	}
 	set, err := grant.LoadBy(os.DirFS(o.Templates), o.Rules)
 	if err != nil {
 		return refused, fmt.Errorf("the profiles in %s are refused: %w", o.Templates, err)
