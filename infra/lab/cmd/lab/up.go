@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 )
@@ -37,7 +39,7 @@ func up(ctx context.Context, w *lab.World) (err error) {
 	server := &http.Server{Handler: (&commandServer{world: w}).routes(), ReadHeaderTimeout: 5 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
-	printUsage(w, "http://"+listener.Addr().String())
+	printUsage(w, "http://"+listener.Addr().String(), api.server.URL)
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(os.Stderr, "lab: stopping")
@@ -49,15 +51,15 @@ func up(ctx context.Context, w *lab.World) (err error) {
 	}
 }
 
-// printUsage prints the lab's addresses, credentials and commands. url is the address of the commands.
-func printUsage(w *lab.World, url string) {
+// printUsage prints the lab's addresses, credentials and commands. url is the address of the commands, functions that of the functions.
+func printUsage(w *lab.World, url, functions string) {
 	fmt.Printf(`
-The lab is up. For the vault and aws commands in another terminal:
+The lab is up. For the commands vault, aws and vault-ec2 (--stack lab) in another terminal:
 
   export VAULT_ADDR=%s
   export VAULT_CACERT=%s
   export VAULT_TOKEN=%s
-  export AWS_ENDPOINT_URL=%s
+  export AWS_ENDPOINT_URL=%s AWS_ENDPOINT_URL_LAMBDA=%[9]s AWS_ENDPOINT_URL_DYNAMODB=%[10]s
   export AWS_REGION=%[5]s AWS_DEFAULT_REGION=%[5]s AWS_ACCESS_KEY_ID=lab AWS_SECRET_ACCESS_KEY=lab
 
 Launch and terminate instances with:
@@ -73,9 +75,23 @@ Compare, repair and check the fleet from the repository's root with (the schedul
   make reconcile MODE=correct INSTANCE=<instance ID>
   make doctor
   make teardown                                      # removes all objects of the deployment lab from Vault
-
+%[11]s
 Logs are in %[7]s. Ctrl-C ends the lab.
-`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, url, w.RunDir, schedule(w))
+`, w.VaultAddr, filepath.Join(w.RunDir, "vault-ca.pem"), w.VaultToken, w.MotoURL, w.Region, url, w.RunDir, schedule(w),
+		functions, aws.ToString(w.Dynamo.Options().BaseEndpoint), profileCommands(w))
+}
+
+// profileCommands returns the commands for profiles of one's own; none where the functions use built-in ones.
+func profileCommands(w *lab.World) string {
+	if w.Stack.Functions[reconcile].Env["PROFILES"] == "built-in" {
+		return ""
+	}
+	return fmt.Sprintf(`
+No profiles are active yet, so nothing is granted. Vault is prepared for those in %s. Activate them, or a changed copy:
+
+  vault-ec2 apply --stack lab %[1]s
+  vault-ec2 setup --stack lab --templates-dir <folder> --sts-region=   # before it, for a copy with a new path in Vault
+`, w.Profiles)
 }
 
 func schedule(w *lab.World) string {
