@@ -126,6 +126,7 @@ func TestRender_NamesTheWrongArgument(t *testing.T) {
 		"there are alice_cluster-etcd": {Templates: templates, Profile: "x"},
 		"unknown field":                {Templates: templates, Facts: spoiled(t, `"state"`, `"status"`)},
 		"are refused":                  {Templates: t.TempDir(), Profile: "x"},
+		"--templates names yours":      {Templates: filepath.Join(t.TempDir(), "none"), Profile: "x"},
 	} {
 		o.Rules = grant.DefaultRules()
 		want := map[string]int{"are refused": refused}[says] // broken, but for profiles with faults
@@ -138,12 +139,50 @@ func TestRender_NamesTheWrongArgument(t *testing.T) {
 	}
 }
 
+// The page's profile is the first that an author copies.
+func TestProfilesPage_ShowsAWholeProfile(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "profiles.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	if err := os.Mkdir(filepath.Join(folder, "worker"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	rest := string(page)
+	for _, f := range []struct{ name, fence string }{
+		{"profile.yaml", "yaml"}, {"policy.hcl.tmpl", "hcl"}, {"kubelet.json.tmpl", "json"}, {"host.json.tmpl", "json"},
+	} {
+		named := strings.Index(rest, "`"+f.name)
+		_, after, ok := strings.Cut(rest[max(named, 0):], "```"+f.fence+"\n")
+		text, after, isClosed := strings.Cut(after, "```")
+		if named < 0 || !ok || !isClosed {
+			t.Fatalf("docs/profiles.md shows no %s after the files before it", f.name)
+		}
+		rest = after
+		if err := os.WriteFile(filepath.Join(folder, "worker", f.name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	status, err := Run(t.Context(), Options{Templates: folder, Profile: "alice_cluster-worker", Rules: grant.DefaultRules(), Realm: Defaults().Realm}, &out)
+	if err != nil || status != granted {
+		t.Fatalf("want the page's profile granted, got %d, %v\n%s", status, err, out.String())
+	}
+	_, shown, _ := strings.Cut(rest, "```text\n")
+	shown, _, ok := strings.Cut(shown, "…\n")
+	if !ok || !strings.HasPrefix(out.String(), shown) {
+		t.Errorf("the page shows\n%sand the command prints\n%s", shown, out.String())
+	}
+}
+
 func TestProfilesPage_ShowsTheSampleFacts(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "profiles.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(page), "```json\n")
+	_, rest, _ := strings.Cut(string(page), "A file of facts ")
+	_, rest, _ = strings.Cut(rest, "```json\n")
 	shownFacts, _, ok := strings.Cut(rest, "```")
 	if !ok {
 		t.Fatal("docs/profiles.md shows no facts")
