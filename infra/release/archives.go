@@ -84,7 +84,7 @@ func (r *release) functions() error {
 	return nil
 }
 
-// packages writes a zip of the templates with the functions that they name, for each processor.
+// packages writes a zip of the templates, the functions that they name and the files beside them, for each processor.
 func (r *release) packages() error {
 	byTarget := map[string][]entry{}
 	var targets []string
@@ -97,19 +97,16 @@ func (r *release) packages() error {
 		}
 		byTarget[p.target] = append(byTarget[p.target], entry{"build/" + p.what + "/bootstrap", p.content, true})
 	}
+	beside, err := r.beside()
+	if err != nil {
+		return err
+	}
 	for _, target := range targets {
 		template, err := r.template(target)
 		if err != nil {
 			return err
 		}
-		entries := []entry{{name: "template.yaml", content: template}}
-		for _, name := range []string{"LICENSE", "README.md", "infra/member-account/template.yaml"} {
-			content, err := os.ReadFile(filepath.Join(r.source, name))
-			if err != nil {
-				return err
-			}
-			entries = append(entries, entry{name: name, content: content})
-		}
+		entries := append([]entry{{name: "template.yaml", content: template}}, beside...)
 		entries = append(entries, entry{name: licencesFile, content: r.licences})
 		content, err := zipped(r.time, append(entries, byTarget[target]...)...)
 		if err != nil {
