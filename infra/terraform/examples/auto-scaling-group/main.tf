@@ -25,6 +25,7 @@ module "stack" {
   vault_addr             = var.vault_addr
   vault_ca_secret_arn    = aws_secretsmanager_secret_version.vault_ca.arn
   vault_iam_server_id    = var.vault_server_id
+  profiles               = var.profiles_dir == null ? "built-in" : "active" # vault-ec2 apply activates them
   vpc_subnet_ids         = var.subnet_ids
   vpc_security_group_ids = var.security_group_ids
 }

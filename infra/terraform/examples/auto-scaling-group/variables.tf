@@ -24,7 +24,7 @@ variable "vault_server_id" {
 }
 
 variable "profiles_dir" {
-  description = "Folder of your profiles; null for the built-in ones, which fit no VPC of yours"
+  description = "Folder of your profiles, which vault-ec2 apply activates; null for built-in ones, which in a release fit no VPC of yours"
   type        = string
   default     = null
 }
@@ -51,7 +51,7 @@ variable "instance_type" {
 }
 
 variable "size" {
-  description = "Number of instances"
+  description = "Number of instances; 0 until the profiles are active"
   type        = number
   default     = 3
 }
