@@ -10,12 +10,15 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/templates"
 )
 
-// writeProfiles writes the built-in profiles and those of more into the run's folder. moto's VPC IDs are random, so the
+// writeProfiles writes the world's profiles and those of more into the run's folder. moto's VPC IDs are random, so the
 // lab's copies match every VPC where the built-in profiles name an example's. They grant all addresses of an instance, so that a
 // test can change a grant by assigning one.
-func (w *World) writeProfiles(more fs.FS) error {
+func (w *World) writeProfiles(own, more fs.FS) error {
 	w.Profiles = filepath.Join(w.RunDir, "profiles")
-	if err := os.CopyFS(w.Profiles, templates.FS); err != nil {
+	if own == nil {
+		own = templates.FS
+	}
+	if err := os.CopyFS(w.Profiles, own); err != nil {
 		return fmt.Errorf("copying the profiles: %w", err)
 	}
 	if more != nil {

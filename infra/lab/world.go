@@ -41,7 +41,8 @@ type Options struct {
 	FunctionEnv    map[string]string                // overrides the functions' variables
 	SetupVault     func(context.Context, *World) error
 	OnBatch        func(function string, b queue.Batch) // called with every batch; may be nil
-	MoreProfiles   fs.FS                                // beside the built-in ones; may be nil
+	Profiles       fs.FS                                // in place of the built-in ones; may be nil
+	MoreProfiles   fs.FS                                // beside them; may be nil
 	VaultFaultTap  bool                                 // the functions reach Vault through a tap
 	VaultOnRaft    bool                                 // Vault writes to disk and waits for the writes
 	VaultCluster   bool                                 // Vault is three nodes on Raft behind a balancer
@@ -118,7 +119,7 @@ func Start(ctx context.Context, o Options) (*World, error) {
 }
 
 func (w *World) start(ctx context.Context) error {
-	if err := w.writeProfiles(w.opts.MoreProfiles); err != nil {
+	if err := w.writeProfiles(w.opts.Profiles, w.opts.MoreProfiles); err != nil {
 		return err
 	}
 	expanded, vault, err := w.startParts(ctx)

@@ -13,24 +13,19 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/released"
 )
 
-const testRelease = "0.0.0-test"
-
-// release makes the files of a release in a checkout, with the command for this machine alone: the command for each system is made in
-// the same way. It returns their folder.
+// release makes the files of a release in a checkout and returns their folder.
 func release(t *testing.T, checkout string) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "make", "release-snapshot", "BUILD_DIR="+dir, "PLATFORMS="+runtime.GOOS+"/"+runtime.GOARCH,
-		"NUMBER="+testRelease, "COMMIT=0123456789012345678901234567890123456789", "SOURCE_DATE_EPOCH=1790000000")
-	cmd.Dir = checkout
-	out, err := cmd.CombinedOutput()
+	dir, output, err := released.Make(t.Context(), checkout, t.TempDir())
 	if err != nil {
-		t.Fatalf("make release-snapshot in %s: %v\n%s", checkout, err, out)
+		t.Fatal(err)
 	}
-	t.Logf("%s", out)
-	return filepath.Join(dir, "release")
+	t.Logf("%s", output)
+	return dir
 }
 
 // copyOf returns a copy of the repository at another path, without git.
@@ -113,7 +108,7 @@ func holdsAllThatTheTemplateNames(t *testing.T, dir string) {
 		bundle := "vault-ec2-provisioner-" + processor + ".zip"
 		all := unzip(t, filepath.Join(dir, bundle))
 		for name, want := range map[string]string{
-			"template.yaml": "SemanticVersion: " + testRelease + "\n", "LICENSE": "Apache License", "README.md": "vault-ec2-provisioner",
+			"template.yaml": "SemanticVersion: " + released.Version + "\n", "LICENSE": "Apache License", "README.md": "vault-ec2-provisioner",
 			"infra/member-account/template.yaml": "AWSTemplateFormatVersion", "templates/worker/profile.yaml": "name: alice_cluster-worker",
 			"infra/instance/user-data/worker.yaml": "#cloud-config", "THIRD-PARTY-LICENSES": "==== github.com/hashicorp/vault/api ",
 		} {
@@ -170,8 +165,8 @@ func hasTheVersion(t *testing.T, dir string) {
 		t.Fatalf("tar: %v\n%s", err, out)
 	}
 	out, err := exec.CommandContext(t.Context(), filepath.Join(to, "vault-ec2"), "version").Output()
-	if err != nil || !strings.HasPrefix(string(out), "vault-ec2 v"+testRelease+" ") {
-		t.Errorf("want the command to say that it is v%s, got %q, %v", testRelease, out, err)
+	if err != nil || !strings.HasPrefix(string(out), "vault-ec2 v"+released.Version+" ") {
+		t.Errorf("want the command to say that it is v%s, got %q, %v", released.Version, out, err)
 	}
 	if len(read(t, to, "LICENSE")) == 0 || len(read(t, to, "THIRD-PARTY-LICENSES")) == 0 {
 		t.Error("want the licences beside the command")
