@@ -141,7 +141,7 @@ func (h *Handler) begin(ctx context.Context) (inv *invocation, finish func()) {
 	return inv, func() {
 		if failed, err := inv.trail.Send(ctx); failed > 0 {
 			inv.metrics.Add(observe.AuditFailed, failed)
-			inv.log.ErrorContext(ctx, "audit events did not reach the event bus: read them from the log lines with the key audit or drift", observe.KeyEvents, failed, observe.KeyError, err)
+			inv.log.ErrorContext(ctx, "audit events did not reach the event bus: read them from the log lines with the key audit or the message drift", observe.KeyEvents, failed, observe.KeyError, err)
 		}
 		if h.Services != nil {
 			inv.metrics.Collect(h.Services)
