@@ -3,6 +3,7 @@ package pages
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -161,5 +162,26 @@ func TestPages_LinkToPlacesThatExist(t *testing.T) {
 	}
 	if followed < 100 {
 		t.Errorf("followed only %d links: this test reads the pages wrongly", followed)
+	}
+}
+
+var status = regexp.MustCompile(`(?m)^# (.+)\n\nStatus: (\w+) · Date: (\d{4}-\d\d-\d\d)`)
+
+// A decision that the table lacks is taken again.
+func TestDecisions_AreAllInTheTable(t *testing.T) {
+	folder := filepath.Join("docs", "decisions")
+	pages := files(t, ".md")
+	for path, text := range pages {
+		if filepath.Dir(path) != folder || filepath.Base(path) == "README.md" {
+			continue
+		}
+		head := status.FindSubmatch(text)
+		if head == nil {
+			t.Errorf("%s: want a title, its status and its date", path)
+			continue
+		}
+		if row := fmt.Sprintf("| [%s](%s) | %s | %s |\n", head[1], filepath.Base(path), head[3], head[2]); !bytes.Contains(pages[filepath.Join(folder, "README.md")], []byte(row)) {
+			t.Errorf("%s is not in the table of decisions: want the row %s", path, row)
+		}
 	}
 }
