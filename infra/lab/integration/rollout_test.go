@@ -91,3 +91,27 @@ func withoutProfile(t *testing.T, name string) string {
 	}
 	return dir
 }
+
+// A fork with profiles in its build moves to a release, whose functions have others. Nothing is removed between the deployment and the
+// activation of the fork's own.
+func TestProfiles_FromTheBuildToTheLedger(t *testing.T) {
+	const region = "ap-southeast-4"
+	d := deploy(t, "forked", region)
+	all := d.grant(t, region, 2)
+	session := login(t, all[0])
+
+	change := fromLedger("active")
+	change["RECONCILE_REGIONS"] = region
+	d = d.with(t, change)
+	lab := "--lab=" + labFile(t, d)
+	vaultEC2(t, "", 2, "no profiles are active", "reconcile", lab, "--mode", "correct", "--force")
+	if !tokenWorks(t, session) {
+		t.Fatal("an instance lost its token while no profiles were active")
+	}
+	vaultEC2(t, "", 0, "are active", "apply", lab, "--yes", world.Profiles)
+	only := rec.Input{Mode: rec.Correct, InstanceIDs: []string{all[0].ID, all[1].ID}}
+	if a := runReconcile(t, d.comparing, only); len(a.Drift) > 0 || a.Blocked || !tokenWorks(t, session) {
+		t.Errorf("want the grants as before, and the token alive, got %+v", a)
+	}
+	mustBy(t, d.granting, launch(t, fleet.Spec{Role: "alice-worker", Region: region}), "running", "provisioned")
+}
