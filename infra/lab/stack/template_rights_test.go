@@ -11,30 +11,6 @@ import (
 	"testing"
 )
 
-// operations are the IAM actions of the product's calls, by the SDK's name of the call.
-var operations = map[string][]string{
-	"dynamodb.BatchGetItem": {"dynamodb:BatchGetItem"},
-	"dynamodb.GetItem":      {"dynamodb:GetItem"},
-	"dynamodb.PutItem":      {"dynamodb:PutItem"},
-	// A transaction needs the permission for each of its parts.
-	// https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis-iam.html
-	"dynamodb.TransactWriteItems":                {"dynamodb:PutItem", "dynamodb:DeleteItem"},
-	"dynamodb.Scan":                              {"dynamodb:Scan"},
-	"dynamodb.DescribeTable":                     {"dynamodb:DescribeTable"},
-	"dynamodb.DescribeContinuousBackups":         {"dynamodb:DescribeContinuousBackups"},
-	"dynamodb.DescribeTimeToLive":                {"dynamodb:DescribeTimeToLive"},
-	"ec2.DescribeInstances":                      {"ec2:DescribeInstances"},
-	"ec2.CreateTags":                             {"ec2:CreateTags"},
-	"iam.GetInstanceProfile":                     {"iam:GetInstanceProfile"},
-	"secretsmanager.GetSecretValue":              {"secretsmanager:GetSecretValue"},
-	"sqs.SendMessageBatch":                       {"sqs:SendMessage"},
-	"eventbridge.PutEvents":                      {"events:PutEvents"},
-	"autoscaling.DescribeAutoScalingInstances":   {"autoscaling:DescribeAutoScalingInstances"},
-	"autoscaling.CompleteLifecycleAction":        {"autoscaling:CompleteLifecycleAction"},
-	"autoscaling.RecordLifecycleActionHeartbeat": {"autoscaling:RecordLifecycleActionHeartbeat"},
-	"sts.GetCallerIdentity":                      nil, // needs no permission
-}
-
 // throughLibraries are the actions of calls that the SDK makes itself, with the code that causes them.
 var throughLibraries = map[string]string{"sts:AssumeRole": "stscreds.NewAssumeRoleProvider"}
 
@@ -351,7 +327,7 @@ func TestActions_GrantedAreExactlyThoseCalled(t *testing.T) {
 	needed := map[string]bool{}
 	for _, m := range regexp.MustCompile(`\b(autoscaling|dynamodb|ec2|iam|sts|sqs|secretsmanager|eventbridge|lambda|sns|kms)\.([A-Z]\w+)Input\b`).FindAllStringSubmatch(source, -1) {
 		call := m[1] + "." + m[2]
-		actions, known := operations[call]
+		actions, known := Operations[call]
 		if !known && throughLibraries[m[1]+":"+m[2]] == "" {
 			t.Errorf("the code calls %s, which operations does not list", call)
 		}
@@ -360,7 +336,7 @@ func TestActions_GrantedAreExactlyThoseCalled(t *testing.T) {
 		}
 		needed[call] = true
 	}
-	for call := range operations {
+	for call := range Operations {
 		if !needed[call] {
 			t.Errorf("the code no longer calls %s", call)
 		}
