@@ -95,7 +95,7 @@ func (w *work) dropLogin(ctx context.Context, path string) error {
 // hiddenTokensError returns why a cut may not reach the tokens of a login; nil if the mount's settings name an identity
 // after each instance, or after its auth role.
 func (w *work) hiddenTokensError(l *login) error {
-	const remedy = "run the Vault setup with -set-alias, or use an auth mount of this program's own"
+	const remedy = "run vault-ec2 setup with --set-alias, or use an auth mount of this program's own"
 	m := l.mount
 	switch {
 	case m.ConfigErr != nil:

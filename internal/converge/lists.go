@@ -68,7 +68,7 @@ func (l *Lists) names(ctx context.Context, path string) map[string]bool {
 		if fault.KindOf(err) != fault.Retry { // a right is missing
 			wait = settingTime
 		}
-		l.Log.WarnContext(ctx, "a folder of Vault could not be listed, and each path in it is read instead; if the right is missing, run the Vault setup of this version", observe.KeyPath, path, observe.KeyError, err)
+		l.Log.WarnContext(ctx, "a folder of Vault could not be listed, and each path in it is read instead; if the right is missing, run vault-ec2 setup of this version", observe.KeyPath, path, observe.KeyError, err)
 		f.notTill, names = l.Now().Round(0).Add(wait), nil
 	}
 	l.mu.Lock()

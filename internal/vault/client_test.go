@@ -84,12 +84,12 @@ func TestVaultFault_NamesTheTrueRemedy(t *testing.T) {
 		text   string
 		says   string // empty for no remedy
 	}{
-		"an engine that is missing":       {"alice/ssh/roles/x", 404, unmounted, "(nothing is mounted there: mount the engine that the profile's base_path and path name, or correct them; the Vault setup mounts PKI engines only, with -pki)"},
-		"an auth method that is missing":  {"auth/aws/role/x", 404, unmounted, "run the Vault setup with -auth-mount"},
+		"an engine that is missing":       {"alice/ssh/roles/x", 404, unmounted, "(nothing is mounted there: mount the engine that the profile's base_path and path name, or correct them; vault-ec2 setup mounts PKI engines only, with --pki)"},
+		"an auth method that is missing":  {"auth/aws/role/x", 404, unmounted, "run vault-ec2 setup with --auth-mount"},
 		"an engine without such a path":   {"alice/ssh/hosts/x", 404, unsupported, "(the engine that is mounted there has no such path"},
 		"a path that takes no write":      {"alice/pki/ca/x", 405, "unsupported operation", "has no such path"},
 		"a plugin that does not run":      {"alice/ssh/roles/x", 404, `no handler for route "x". route entry found, but backend is nil.`, ""},
-		"a policy that lacks a right":     {"alice/ssh/roles/x", 403, "permission denied", "run the Vault setup with the current profiles"},
+		"a policy that lacks a right":     {"alice/ssh/roles/x", 403, "permission denied", "run vault-ec2 setup with the current profiles"},
 		"a server that is out of service": {"alice/ssh/roles/x", 503, "Vault is sealed", ""},
 	} {
 		s, c := newServer(t)

@@ -112,7 +112,7 @@ func (m LoginMount) checkExclusive(instanceID, alias string, entity map[string]a
 		sure = sure || metadata["instance_id"] == instanceID || metadata["inferred_entity_id"] == instanceID
 	}
 	if !sure {
-		return fault.Conflictf("the ledger records its alias %s for instance %s, but nothing in Vault shows that the entity belongs to that instance: find its owner, and delete it if it is the instance's; run the Vault setup, so that logins name their instance",
+		return fault.Conflictf("the ledger records its alias %s for instance %s, but nothing in Vault shows that the entity belongs to that instance: find its owner, and delete it if it is the instance's; run vault-ec2 setup, so that logins name their instance",
 			alias, instanceID)
 	}
 	return nil

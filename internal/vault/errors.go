@@ -69,14 +69,14 @@ func remedy(err error, path string) string {
 	var r *api.ResponseError
 	switch {
 	case isWithoutNamespace(err):
-		return " (the server has no such namespace: correct VAULT_NAMESPACE, or create the namespace and run the Vault setup in it)"
+		return " (the server has no such namespace: correct VAULT_NAMESPACE, or create the namespace and run vault-ec2 setup in it)"
 	case !errors.As(err, &r):
 	case r.StatusCode == http.StatusForbidden:
-		return " (the function's Vault policy lacks this grant: run the Vault setup with the current profiles, and with -also-path for a path that no profile names any longer)"
+		return " (the function's Vault policy lacks this grant: run vault-ec2 setup with the current profiles, and with --also-path for a path that no profile names any longer)"
 	case isNotMounted(r) && strings.HasPrefix(path, "auth/"):
-		return " (nothing is mounted there: run the Vault setup with -auth-mount, or set VAULT_AUTH_MOUNT to an existing mount)"
+		return " (nothing is mounted there: run vault-ec2 setup with --auth-mount, or set VAULT_AUTH_MOUNT to an existing mount)"
 	case isNotMounted(r):
-		return " (nothing is mounted there: mount the engine that the profile's base_path and path name, or correct them; the Vault setup mounts PKI engines only, with -pki)"
+		return " (nothing is mounted there: mount the engine that the profile's base_path and path name, or correct them; vault-ec2 setup mounts PKI engines only, with --pki)"
 	case r.StatusCode == http.StatusMethodNotAllowed, strings.Contains(strings.Join(r.Errors, ""), "unsupported path"):
 		return " (the engine that is mounted there has no such path: correct the profile's base_path and path, or mount the engine that has it)"
 	}

@@ -77,7 +77,7 @@ func TestUpgrade_OldPoliciesKeepRemovalOpen(t *testing.T) {
 			terminate(t, s.Instance)
 			for range 2 {
 				a := sendEvent(t, deprovision, s.Instance, "terminated")
-				if !strings.Contains(a.Failure, "it is unknown whether the tokens of instance "+s.ID+" are cut") || !strings.Contains(a.Failure, "run the Vault setup") {
+				if !strings.Contains(a.Failure, "it is unknown whether the tokens of instance "+s.ID+" are cut") || !strings.Contains(a.Failure, "run vault-ec2 setup") {
 					t.Errorf("want a failure that is redelivered and names the remedy, got %+v", a)
 				}
 				if left := objects(t, s.Instance); len(left) > 0 {
