@@ -119,7 +119,8 @@ func (a asking) compare(ctx context.Context) (int, error) {
 	if err := a.print(raw, func() error { return printAnswer(a.Out, whole) }); err != nil {
 		return broken, err
 	}
-	if n := whole.Summary.Orphaned; a.input.Gone != nil && a.input.Mode == reconcile.Detect && n > 0 {
+	// A failed row is an instance that the word does not remove, such as one that EC2 shows as running.
+	if n := whole.Summary.Orphaned; a.input.Gone != nil && a.input.Mode == reconcile.Detect && n > whole.Summary.Failed {
 		fmt.Fprintf(a.Progress, "reconcile: to remove them, run again with --mode correct --force --at-most %d\n", n)
 	}
 	return whole.status(), nil

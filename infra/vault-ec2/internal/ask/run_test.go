@@ -96,6 +96,11 @@ func TestRun_SendsTheOperatorsWord(t *testing.T) {
 	if err != nil || status != undone || !strings.Contains(progress, "--mode correct --force --at-most 7") {
 		t.Errorf("want the flags of the removal, got status %d, %v, %q", status, err, progress)
 	}
+	running := &service{answers: []string{`{"mode":"detect","drift":[],"summary":{"orphaned":7,"failed":7},"blocked":true}`}}
+	_, _, progress, err = command(t, running, Options{Input: reconcile.Input{Mode: reconcile.Detect}, Gone: reconcile.Gone{Accounts: []string{"111122223333"}}})
+	if err != nil || strings.Contains(progress, "to remove them") {
+		t.Errorf("want no flags where EC2 shows each instance as running, got %v, %q", err, progress)
+	}
 	_, _, _, err = command(t, s, Options{
 		Input: reconcile.Input{Mode: reconcile.Correct, Force: true}, Gone: reconcile.Gone{Accounts: []string{"111122223333"}, AtMost: 7},
 	})
