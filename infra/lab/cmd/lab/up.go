@@ -54,7 +54,7 @@ func up(ctx context.Context, w *lab.World) (err error) {
 // printUsage prints the lab's addresses, credentials and commands. url is the address of the commands, functions that of the functions.
 func printUsage(w *lab.World, url, functions string) {
 	fmt.Printf(`
-The lab is up. For the commands vault, aws and vault-ec2 (--stack lab) in another terminal:
+The lab is up. For the commands vault, aws and vault-ec2 (--stack lab; setup with --sts-region= too) in another terminal:
 
   export VAULT_ADDR=%s
   export VAULT_CACERT=%s
