@@ -134,7 +134,7 @@ func isDenied(err error) bool {
 		return false
 	}
 	switch answer.ErrorCode() {
-	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess":
+	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation":
 		return true
 	}
 	return false
