@@ -7,15 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 )
 
-// regions are one or two of each partition, since the available features differ between them.
-var regions = []string{"us-east-1", "eu-central-1", "cn-north-1", "us-gov-west-1"}
+// allRegions is cfn-lint's word for every region that it has schemas of, since resource types and properties differ between them.
+// It checks regions with equal schemas once: all of them take about as long as four, half a minute for all templates.
+const allRegions = "ALL_REGIONS"
 
 // validate lints the templates as written and as expanded for CloudFormation, since each form hides some faults of the other.
 func validate(ctx context.Context) error {
@@ -34,21 +34,20 @@ func validate(ctx context.Context) error {
 	if err := expand(ctx, python, template, expanded); err != nil {
 		return err
 	}
-	for _, t := range []string{template, expanded, filepath.Join(root, "infra", "member-account", "template.yaml")} {
-		args := append([]string{"-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r"}, regions...)
-		lint := exec.CommandContext(ctx, python, append(args, "-t", t)...)
-		lint.Stdout, lint.Stderr = os.Stdout, os.Stderr
-		if err := lint.Run(); err != nil {
-			return fmt.Errorf("cfn-lint of %s: %w", t, err)
-		}
-		progress("%s: cfn-lint found nothing for %s", t, strings.Join(regions, ", "))
+	began := time.Now()
+	lint := exec.CommandContext(ctx, python, "-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r", allRegions,
+		"-t", template, expanded, filepath.Join(root, "infra", "member-account", "template.yaml"))
+	lint.Stdout, lint.Stderr = os.Stdout, os.Stderr
+	if err := lint.Run(); err != nil {
+		return fmt.Errorf("cfn-lint: %w", err)
 	}
+	progress("cfn-lint found nothing in the templates, as written and as expanded, in any region (%.0f s)", time.Since(began).Seconds())
 	return nil
 }
 
 // expand writes a template's expansion to a file.
 func expand(ctx context.Context, python, template, file string) error {
-	expanded, err := stack.Expand(ctx, python, template, regions[0])
+	expanded, err := stack.Expand(ctx, python, template, "us-east-1")
 	if err != nil {
 		return err
 	}
