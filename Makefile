@@ -135,8 +135,9 @@ doctor: $(COMMAND) ## check everything that the functions need; of make lab, or 
 render: $(COMMAND) ## show what a PROFILE would write to Vault and what the guard reports, for INSTANCE=i-… in EC2, FACTS=file.json, or a made-up instance
 	@$(COMMAND) render $(addprefix --profile ,$(PROFILE)) $(addprefix --instance ,$(INSTANCE)) $(addprefix --facts ,$(FACTS))
 
-golden: ## write the golden files of profiles and commands, the user data of instances and the tables of docs/configuration.md
+golden: ## write the golden files of profiles and commands, the user data of instances, the tables of docs/configuration.md and of the templates' updates
 	$(GO) test ./templates ./infra/vault-ec2 ./infra/vault-ec2/internal/ask ./infra/vault-ec2/internal/render ./infra/instance ./internal/settings -update
+	cd $(LAB) && $(GO) test ./stack -run TestUpdates_DoWhatThePageSays -update
 
 fuzz: ## run each fuzz target for a minute (FOR=30m for longer)
 	@for t in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \

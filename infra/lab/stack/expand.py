@@ -16,7 +16,7 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 
-def expand(path, region):
+def expand(path, region, parameters=None):
     template = json.loads(json.dumps(cfn_yaml.load(path)))
     for resource in template.get("Resources", {}).values():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -24,7 +24,7 @@ def expand(path, region):
             resource["Properties"]["CodeUri"] = "s3://artifacts/code.zip"
     session = boto3.session.Session(region_name=region)
     # An empty managed policy map is enough: known names come from the bundled one.
-    return Translator({}, Parser(), boto_session=session).translate(template, parameter_values={})
+    return Translator({}, Parser(), boto_session=session).translate(template, parameter_values=parameters or {})
 
 
 def main():
