@@ -68,7 +68,7 @@ var centralChanges = []change{
 	one("AlarmOKTopicArn", "arn:aws:sns:us-east-1:123456789012:other-ok"),
 	one("RunbookUrl", "https://wiki.example/runbook"),
 	one("ReconcileOverdueSeconds", "43200"),
-	{to: map[string]string{"KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/other"}, note: "CloudFormation's reference calls a table's new key an update with some interruptions; DynamoDB itself changes it while the table is in use"},
+	{to: map[string]string{"KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/other"}, note: "CloudFormation's reference calls a new key of the table an update with some interruptions. Events that fail meanwhile come back"},
 	{to: map[string]string{"ReconcileSchedule": "off"}, note: "Compare by hand: `vault-ec2 reconcile`"},
 	one("ReconcileMode", "detect"),
 	{to: map[string]string{"ReconcileAccounts": "222233334444"}, given: map[string]string{"MemberRoleName": "member"}},
