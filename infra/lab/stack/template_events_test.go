@@ -1,207 +1,241 @@
 package stack
 
 import (
-	"encoding/json"
-	"os"
+	"errors"
+	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 )
 
-// The fields of an EventBridge event, and the detail fields of an EC2 state change and a lifecycle action. A pattern with any
-// other key matches nothing, and EventBridge reports no error.
-// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-events-structure.html
-var (
-	eventKeys  = []string{"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
-	detailKeys = []string{
-		"instance-id", "state",
-		"LifecycleActionToken", "AutoScalingGroupName", "LifecycleHookName", "EC2InstanceId", "LifecycleTransition", "Origin", "Destination",
-		"changed-tag-keys", "service", "resource-type", "tags",
-	}
-)
-
-// matches reports whether an event matches a pattern of fields, lists of exact values and prefixes, as the templates use
-// them. The test fails for a pattern that EventBridge would refuse, or that no event could match.
-// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern.html
-func matches(t *testing.T, pattern, event map[string]any, keys []string) bool {
-	t.Helper()
-	fits := true
-	for key, want := range pattern {
-		if !slices.Contains(keys, key) {
-			t.Errorf("the pattern has the key %q, which such an event never has: it matches nothing", key)
-		}
-		switch want := want.(type) {
-		case map[string]any:
-			fits = matches(t, want, object(event[key]), detailKeys) && fits
-		case []any:
-			fits = slices.ContainsFunc(want, func(value any) bool { return fitsOne(t, key, value, event[key]) }) && fits
-		default:
-			t.Errorf("%s: %v is no list: EventBridge refuses the pattern", key, want)
+func TestEventRules_MatchExactlyThePublishedEvents(t *testing.T) {
+	rows, _ := corpus(t)
+	all, events := map[string]map[string]any{}, map[string]map[string]any{}
+	for _, c := range columns() {
+		for rule, pattern := range patterns(t, c) {
+			all[c.name+"/"+rule] = pattern
 		}
 	}
-	return fits
-}
-
-// fitsOne reports whether one value of a pattern's list matches an event's value. A parameter as prefix counts as its
-// default. In an event's list, one matching value suffices.
-func fitsOne(t *testing.T, key string, want, got any) bool {
-	t.Helper()
-	if but, ok := object(want)["anything-but"].([]any); ok && key == "changed-tag-keys" {
-		out, _ := referred(but[0])
-		if len(but) != 1 || out != "ReadyTag" {
-			t.Errorf("%s: want anything but the functions' own tag, got %v", key, want)
-		}
-		return slices.ContainsFunc(list(got), func(k string) bool { return k != full["ReadyTag"] })
+	for _, row := range rows {
+		events[row.name] = row.event
 	}
-	if _, isText := want.(string); isText {
-		return want == got
+	if len(events) != len(rows) {
+		t.Errorf("%d of the %d rows are there twice", len(rows)-len(events), len(rows))
 	}
-	prefix, isPrefix := object(want)["prefix"].(string)
-	if to, ok := referred(object(want)["prefix"]); ok && to == "HookPrefix" {
-		prefix, isPrefix = "vault-identity-", true
-	}
-	if !isPrefix || key == "source" {
-		t.Errorf("%s: the test supports exact values and prefixes of details, not %v", key, want)
-		return false
-	}
-	text, _ := got.(string)
-	return strings.HasPrefix(text, prefix)
-}
-
-// samples returns the events of events/, by file name.
-func samples(t *testing.T) map[string]map[string]any {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join(root, "events", "*.json"))
-	if err != nil || len(files) < 7 {
-		t.Fatalf("want at least one sample of each state, got %v, %v", files, err)
-	}
-	out := map[string]map[string]any{}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var event map[string]any
-		if err := json.Unmarshal(data, &event); err != nil {
-			t.Fatalf("%s: %v", file, err)
-		}
-		out[strings.TrimSuffix(filepath.Base(file), ".json")] = event
-	}
-	return out
-}
-
-// reached returns the samples that a stack's rules send to each target.
-func reached(t *testing.T, resources map[string]any) map[string][]string {
-	t.Helper()
-	out := map[string][]string{}
-	for id, rule := range each(t, resources, "AWS::Events::Rule") {
-		pattern := object(rule["EventPattern"])
-		if pattern == nil {
-			continue // scheduled
-		}
-		if rule["State"] != nil && rule["State"] != "ENABLED" {
-			t.Errorf("rule %s is %v", id, rule["State"])
-		}
-		targets, _ := rule["Targets"].([]any)
-		for name, event := range samples(t) {
-			if !matches(t, pattern, event, eventKeys) {
-				continue
-			}
-			for _, target := range targets {
-				arn := object(target)["Arn"]
-				to, ok := referred(arn)
-				if !ok {
-					to = text(t, arn)
+	answered := answers(t, all, events)
+	for _, row := range rows {
+		for _, c := range columns() {
+			got := []string{}
+			for name, matched := range answered {
+				if rule, ofColumn := strings.CutPrefix(name, c.name+"/"); ofColumn && slices.Contains(matched, row.name) {
+					got = append(got, rule)
 				}
-				out[to] = append(out[to], name)
+			}
+			slices.Sort(got)
+			if want, ok := row.rules[c.name]; !ok || !slices.Equal(got, want) {
+				t.Errorf("%s: in the stack %s it matches %q, the table says %q", row.name, c.name, got, want)
 			}
 		}
 	}
-	for to := range out {
-		slices.Sort(out[to])
+}
+
+// Otherwise a part could be wrong, or missing, and no row would show it.
+func TestEventCorpus_DecidesEachPartOfAPattern(t *testing.T) {
+	rows, _ := corpus(t)
+	tried := 0
+	for _, c := range columns() {
+		for rule, pattern := range patterns(t, c) {
+			for part, changed := range without(pattern) {
+				tried++
+				if !slices.ContainsFunc(rows, func(row published) bool {
+					now, err := matches(changed, row.event)
+					before, errBefore := matches(pattern, row.event)
+					if err = errors.Join(err, errBefore); err != nil {
+						t.Fatalf("%s: %s without %s: %v", c.name, rule, part, err)
+					}
+					return now != before
+				}) {
+					t.Errorf("%s: %s could lose %s, and every row would be as before: add one that needs it", c.name, rule, part)
+				}
+			}
+		}
+	}
+	if tried < 60 {
+		t.Errorf("tried %d parts of patterns: they are taken apart wrongly", tried)
+	}
+}
+
+// without returns the pattern without each of its fields, and without each of several alternatives of a field, by the part that
+// is gone.
+func without(pattern map[string]any) map[string]map[string]any {
+	out := map[string]map[string]any{}
+	changed := func(key string, value any) map[string]any {
+		copied := maps.Clone(pattern)
+		if copied[key] = value; value == nil {
+			delete(copied, key)
+		}
+		return copied
+	}
+	for key, want := range pattern {
+		out[key] = changed(key, nil)
+		for part, below := range without(object(want)) {
+			if len(below) > 0 {
+				out[key+"."+part] = changed(key, below)
+			}
+		}
+		alternatives, _ := want.([]any)
+		for i, alternative := range alternatives {
+			if len(alternatives) > 1 {
+				out[fmt.Sprintf("%s: %v", key, alternative)] = changed(key, slices.Concat(alternatives[:i], alternatives[i+1:]))
+			}
+		}
 	}
 	return out
 }
 
-func TestEventRules_RouteEachSampleEvent(t *testing.T) {
-	earlier := map[string]string{"VaultAddr": "https://vault.example:8200", "DeprovisionOn": "shutting-down"}
-	for name, row := range map[string]struct {
-		parameters map[string]string
-		gone       []string
-	}{
-		"on terminated":    {bare, []string{"terminate-hook", "terminated"}},
-		"on shutting-down": {earlier, []string{"shutting-down", "terminate-hook", "terminated"}},
-	} {
-		got := reached(t, resolved(t, row.parameters))
-		if !slices.Equal(got["ProvisionQueue"], []string{"launch-hook", "pending", "running", "running-elsewhere", "tag-change"}) {
-			t.Errorf("%s: provision gets %q, want starts in every account and launch hooks", name, got["ProvisionQueue"])
-		}
-		if !slices.Equal(got["DeprovisionQueue"], row.gone) {
-			t.Errorf("%s: deprovision gets %q, want %q: a stopped instance comes back", name, got["DeprovisionQueue"], row.gone)
-		}
-		if len(got) != 2 {
-			t.Errorf("%s: events go to %v", name, got)
+func TestEventCorpus_NamesItsSources(t *testing.T) {
+	rows, sources := corpus(t)
+	for file, source := range sources {
+		if !strings.Contains(source, "://") && !strings.Contains(source, "docs/events.md") {
+			t.Errorf("%s is published at %q: want a page", file, source)
 		}
 	}
-}
-
-func TestEventRules_IgnoreOtherHooks(t *testing.T) {
-	for id, rule := range each(t, resolved(t, bare), "AWS::Events::Rule") {
-		pattern := object(rule["EventPattern"])
-		for name, event := range samples(t) {
-			if pattern == nil || !strings.HasSuffix(name, "-hook") {
-				continue
-			}
-			object(event["detail"])["LifecycleHookName"] = "drain"
-			if matches(t, pattern, event, eventKeys) {
-				t.Errorf("rule %s matches another team's hook: this stack would end its wait", id)
+	known := func(folder string, isKnown func(name string) bool) {
+		files, err := filepath.Glob(filepath.Join(folder, "*.json"))
+		if err != nil || len(files) < 7 {
+			t.Fatalf("%s has the files %q, %v", folder, files, err)
+		}
+		for _, file := range files {
+			if !isKnown(filepath.Base(file)) {
+				t.Errorf("%s is in no table", file)
 			}
 		}
 	}
+	used := func(file string) bool {
+		return slices.ContainsFunc(rows, func(row published) bool { return row.name == file })
+	}
+	known(corpusFolder, func(name string) bool { return sources[name] != "" && used(name) })
+	known(filepath.Join(root, "events"), func(name string) bool { return used("events/" + name) })
 }
 
-// Otherwise each launch would cost one more look-up of the instance.
-func TestEventRules_IgnoreTheFunctionsOwnTag(t *testing.T) {
-	for name, row := range map[string]struct {
-		parameters map[string]string
-		keys       []any
-		want       bool
-	}{
-		"the functions' own tag":            {full, []any{"vault-identity"}, false},
-		"another tag":                       {full, []any{"role"}, true},
-		"both at once":                      {full, []any{"vault-identity", "role"}, true},
-		"a tag, with none of the functions": {bare, []any{"vault-identity"}, true},
-	} {
-		event := samples(t)["tag-change"]
-		object(event["detail"])["changed-tag-keys"] = row.keys
-		rule := each(t, resolved(t, row.parameters), "AWS::Events::Rule")["TagRule"]
-		if got := matches(t, object(rule["EventPattern"]), event, eventKeys); got != row.want {
-			t.Errorf("%s: the rule matches: %v, want %v", name, got, row.want)
+// An event that costs a message must be one that the functions read. A published field that they refuse would never be seen
+// with events of our own making.
+func TestEventCorpus_IsReadByTheFunctionsWhereItMatches(t *testing.T) {
+	rows, _ := corpus(t)
+	read := 0
+	for _, row := range rows {
+		if len(row.rules["plain"])+len(row.rules["early"])+len(row.rules["full"]) == 0 {
+			continue
 		}
-		elsewhere := member()
-		elsewhere["ReadyTag"] = row.parameters["ReadyTag"]
-		forward := each(t, resolve(t, shared(t, memberTemplate), elsewhere), "AWS::Events::Rule")["ForwardTagsRule"]
-		if got := matches(t, object(forward["EventPattern"]), event, eventKeys); got != row.want {
-			t.Errorf("%s: a member account forwards it: %v, want %v", name, got, row.want)
+		payload, err := event.Parse([]byte(text(t, row.event)))
+		if err != nil || len(payload.Records) != 1 || payload.Records[0].Err != nil {
+			t.Errorf("%s reaches a function, which refuses it: %v, %+v", row.name, err, payload.Records)
+		}
+		read++
+	}
+	if read < 25 {
+		t.Errorf("only %d rows reach a function: the table is read wrongly", read)
+	}
+}
+
+func TestEventRules_SendToOneTargetEach(t *testing.T) {
+	targets := map[string]string{
+		"ProvisionRule": "ProvisionQueue", "TagRule": "ProvisionQueue", "LaunchHookRule": "ProvisionQueue",
+		"DeprovisionRule": "DeprovisionQueue", "TerminateHookRule": "DeprovisionQueue",
+		"ForwardRule": "CentralEventBusArn", "ForwardHooksRule": "CentralEventBusArn", "ForwardTagsRule": "CentralEventBusArn",
+	}
+	for _, c := range columns() {
+		rules := each(t, resolve(t, shared(t, c.template), c.parameters), "AWS::Events::Rule")
+		for rule := range patterns(t, c) {
+			list, _ := rules[rule]["Targets"].([]any)
+			if len(list) != 1 {
+				t.Fatalf("%s: %s has %d targets, want one", c.name, rule, len(list))
+			}
+			if to, _ := referred(object(list[0])["Arn"]); to != targets[rule] || to == "" {
+				t.Errorf("%s: %s sends to %q, want %q", c.name, rule, to, targets[rule])
+			}
+			if by, _ := referred(object(list[0])["RoleArn"]); (targets[rule] == "CentralEventBusArn") != (by == "ForwardRole") {
+				t.Errorf("%s: %s sends as %q, want the forwarding role for the other account's bus and no role for a queue", c.name, rule, by)
+			}
 		}
 	}
 }
 
-func TestEventPattern_TypoIsAnError(t *testing.T) {
-	running := samples(t)["running"]
-	for name, pattern := range map[string]string{
-		"a key that no event has":       `{"detail_type": ["x"]}`,
-		"a key that no detail has":      `{"detail": {"State": ["running"]}}`,
+func TestEventPattern_KnowsItsLanguageAndRefusesTheRest(t *testing.T) {
+	const happened = `{"source": "aws.ec2", "resources": ["one", "two"], "none": [], "detail": {"state": "running", "count": 5, "on": true, "nothing": null}}`
+	known, pattern, events := map[string]bool{}, map[string]map[string]any{}, map[string]map[string]any{"it": parse(t, happened)}
+	for name, row := range map[string]struct {
+		pattern string
+		want    bool
+	}{
+		"one of several values":               {`{"source": ["aws.tag", "aws.ec2"]}`, true},
+		"another value":                       {`{"source": ["aws.tag"]}`, false},
+		"another case":                        {`{"source": ["AWS.ec2"]}`, false},
+		"fields below":                        {`{"source": ["aws.ec2"], "detail": {"state": ["running"]}}`, true},
+		"one field of two":                    {`{"source": ["aws.ec2"], "detail": {"state": ["stopped"]}}`, false},
+		"a field that the event lacks":        {`{"detail": {"missing": ["x"]}}`, false},
+		"an object that it lacks":             {`{"missing": {"state": ["running"]}}`, false},
+		"one value of a list":                 {`{"resources": ["two", "three"]}`, true},
+		"no value of a list":                  {`{"resources": ["three"]}`, false},
+		"a number":                            {`{"detail": {"count": [5]}}`, true},
+		"a number as text":                    {`{"detail": {"count": ["5"]}}`, false},
+		"true and null":                       {`{"detail": {"on": [true], "nothing": [null]}}`, true},
+		"prefix":                              {`{"source": [{"prefix": "aws."}]}`, true},
+		"prefix, in the middle":               {`{"source": [{"prefix": "ec2"}]}`, false},
+		"prefix of a number":                  {`{"detail": {"count": [{"prefix": "5"}]}}`, false},
+		"prefix of a value of a list":         {`{"resources": [{"prefix": "tw"}]}`, true},
+		"anything but a text":                 {`{"source": [{"anything-but": "aws.ec2"}]}`, false},
+		"anything but others":                 {`{"source": [{"anything-but": ["aws.tag", "aws.s3"]}]}`, true},
+		"anything but a number":               {`{"detail": {"count": [{"anything-but": [4, 5]}]}}`, false},
+		"anything but a prefix":               {`{"source": [{"anything-but": {"prefix": "aws."}}]}`, false},
+		"anything but, a list with others":    {`{"resources": [{"anything-but": ["one"]}]}`, true},
+		"anything but, a list without others": {`{"resources": [{"anything-but": ["one", "two"]}]}`, false},
+		"anything but, an empty list":         {`{"none": [{"anything-but": ["one"]}]}`, false},
+		"anything but, no field":              {`{"missing": [{"anything-but": ["one"]}]}`, false},
+		"exists":                              {`{"detail": {"state": [{"exists": true}], "missing": [{"exists": false}]}}`, true},
+		"exists, below no object":             {`{"missing": {"state": [{"exists": false}]}}`, true},
+		"exists, an object":                   {`{"detail": [{"exists": true}]}`, false},
+		"an operator or a value":              {`{"source": [{"prefix": "x"}, "aws.ec2"]}`, true},
+	} {
+		known[name], pattern[name] = row.want, parse(t, row.pattern)
+	}
+	answered := answers(t, pattern, events)
+	for name, want := range known {
+		if got := len(answered[name]) == 1; got != want {
+			t.Errorf("%s: %v matches: %v, want %v", name, pattern[name], got, want)
+		}
+	}
+	for name, text := range map[string]string{
 		"text instead of a list":        `{"source": "aws.ec2"}`,
-		"what the test cannot evaluate": `{"source": [{"prefix": "aws."}]}`,
+		"an empty list":                 `{"source": []}`,
+		"an empty object":               `{"detail": {}}`,
+		"a list in a list":              `{"source": [["aws.ec2"]]}`,
+		"another operator":              `{"source": [{"suffix": "ec2"}]}`,
+		"a misspelt operator":           `{"source": [{"anything_but": "x"}]}`,
+		"two operators in an object":    `{"source": [{"prefix": "a", "exists": true}]}`,
+		"prefix without case":           `{"source": [{"prefix": {"equals-ignore-case": "AWS"}}]}`,
+		"anything but another operator": `{"source": [{"anything-but": {"suffix": "x"}}]}`,
+		"anything but mixed values":     `{"source": [{"anything-but": ["x", 1]}]}`,
+		"anything but nothing":          `{"source": [{"anything-but": []}]}`,
+		"exists as text":                `{"source": [{"exists": "true"}]}`,
+		"or":                            `{"$or": [{"source": ["aws.ec2"]}, {"region": ["x"]}]}`,
+		"an error beside a mismatch":    `{"detail": {"state": [{"suffix": "x"}]}, "source": ["aws.tag"]}`,
 	} {
-		var p map[string]any
-		if err := json.Unmarshal([]byte(pattern), &p); err != nil {
-			t.Fatal(err)
-		}
-		if probe := new(testing.T); matches(probe, p, running, eventKeys) && !probe.Failed() || !probe.Failed() {
-			t.Errorf("%s: %s should be an error", name, pattern)
+		if fits, err := matches(parse(t, text), events["it"]); err == nil {
+			t.Errorf("%s: %s is answered with %v, want an error", name, text, fits)
 		}
 	}
+}
+
+func parse(t *testing.T, text string) map[string]any {
+	t.Helper()
+	v := map[string]any{}
+	if err := set(v, "v: "+text); err != nil {
+		t.Fatal(err)
+	}
+	return object(v["v"])
 }
