@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
@@ -16,11 +17,22 @@ const listed, one = "auth/aws/config/certificates", "auth/aws/config/certificate
 
 func certificate(t *testing.T, bits int) string {
 	t.Helper()
+	return signed(t, bits, time.Time{})
+}
+
+// certificateUntil returns a certificate that ends at a time.
+func certificateUntil(t *testing.T, end time.Time) string {
+	t.Helper()
+	return signed(t, 2048, end)
+}
+
+func signed(t *testing.T, bits int, end time.Time) string {
+	t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, bits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -62,5 +74,25 @@ func TestDoctor_NamesRegionsWhoseKeyVaultLacks(t *testing.T) {
 				t.Errorf("want %q with the remedy %q, got %+v", row.says, row.remedy, c)
 			}
 		})
+	}
+}
+
+// Vault refuses each request by an issuer that has ended, with an error that only the instances see.
+func TestDoctor_FindsIssuersThatHaveEnded(t *testing.T) {
+	for name, row := range map[string]struct {
+		answer map[string]any
+		ok     bool
+		says   string
+	}{
+		"an issuer that has ended":         {map[string]any{"certificate": certificateUntil(t, time.Now().Add(-time.Hour))}, false, `"default", which alice-p0, alice-p1 uses, ended on 20`},
+		"an issuer that has not":           {map[string]any{"certificate": certificateUntil(t, time.Now().Add(time.Hour))}, true, `"default" ends on 20`},
+		"an issuer that cannot be read":    {nil, true, "not known"},
+		"an answer that is no certificate": {map[string]any{"certificate": "-"}, true, "no certificate"},
+	} {
+		w := healthy(t)
+		w.objects[pki+"/issuer/default/json"] = row.answer
+		if c := check(t, w.examine(t), "issuers "+pki); c.OK != row.ok || !strings.Contains(c.Detail, row.says) {
+			t.Errorf("%s: want OK %v and %q, got %+v", name, row.ok, row.says, c)
+		}
 	}
 }

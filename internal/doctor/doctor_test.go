@@ -22,7 +22,7 @@ const identity, mounts = "auth/aws/config/identity", "sys/internal/ui/mounts/"
 // names are the names of all checks of a healthy world, in the report's order.
 var names = []string{
 	"vault", "vault version", "vault namespace", "vault login", "vault rights", "vault bounds",
-	"auth/aws", "lifetimes of auth/aws", "aliases of auth/aws", "certificates of auth/aws", "accounts of auth/aws", "pki " + pki, "acme " + pki,
+	"auth/aws", "lifetimes of auth/aws", "aliases of auth/aws", "certificates of auth/aws", "accounts of auth/aws", "pki " + pki, "issuers " + pki, "acme " + pki,
 	"pki owner " + pki, "pki roles " + pki, "names in vault",
 	"aws identity", "member role own account", "iam own account", "ec2 own account us-east-1", "ec2 own account eu-central-1",
 	"member role " + foreign, "iam " + foreign, "ec2 " + foreign + " us-east-1",
@@ -47,7 +47,7 @@ func TestDoctor_HealthyChecksNeedNoRemedy(t *testing.T) {
 }
 
 func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
-	noVault, noMount, noPKI, noTable := names[:16], names[6:11], names[11:15], names[24:28]
+	noVault, noMount, noPKI, noTable := names[:17], names[6:11], names[11:16], names[25:29]
 	for name, row := range map[string]struct {
 		spoil  func(*world)
 		fails  []string // the first names the cause
@@ -61,21 +61,21 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"a Vault that is too old":    {func(w *world) { w.health.Server.Version = "1.15.6" }, names[1:2], "older than 1.16", "upgrade Vault"},
 		"a detached standby":         {func(w *world) { w.health.Standby, w.health.Detached = true, true }, noVault, "active server", "load balancer"},
 		"a server that ignores namespaces": {
-			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNamespacesIgnored)), names[2:16], "root namespace", "unset VAULT_NAMESPACE",
+			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNamespacesIgnored)), names[2:17], "root namespace", "unset VAULT_NAMESPACE",
 		},
 		"a namespace that does not exist": {
-			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNoNamespace)), names[2:16], "no such namespace", "VAULT_NAMESPACE=team",
+			namespaced(fmt.Errorf("namespace team: %w", vault.ErrNoNamespace)), names[2:17], "no such namespace", "VAULT_NAMESPACE=team",
 		},
 		"a namespace that cannot be looked for": {
-			namespaced(errors.New("looking for the namespace team: status 429")), names[2:16], "429", "vault",
+			namespaced(errors.New("looking for the namespace team: status 429")), names[2:17], "429", "vault",
 		},
 		"the login in a namespace is refused": {
 			func(w *world) { w.options.Namespace, w.loginErr = "team", errors.New("status 403: permission denied") },
-			names[3:16], "permission denied", "vault-ec2 setup (VAULT_NAMESPACE=team) with --function-role reconcile=",
+			names[3:17], "permission denied", "vault-ec2 setup (VAULT_NAMESPACE=team) with --function-role reconcile=",
 		},
 		"the login is refused": {
 			func(w *world) { w.loginErr = errors.New("status 400: IAM Principal does not belong to the role") },
-			names[3:16], "does not belong", "--function-role reconcile=",
+			names[3:17], "does not belong", "--function-role reconcile=",
 		},
 		"a right is missing": {
 			can("alice/pki/k8s/roles/i-00000000000000000", "read", "update"),
@@ -149,11 +149,11 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 		"the roles of a PKI mount cannot be listed": {fails(pki+"/roles", err403), []string{"pki roles " + pki, "names in vault"}, "403", "vault-ec2 setup"},
 		"STS cannot be reached": {
 			func(w *world) { w.accountErr = noRoute("sts.us-east-1") },
-			append([]string{"aws identity", "accounts of auth/aws"}, names[17:24]...), "timeout", "interface endpoint com.amazonaws.us-east-1.sts",
+			append([]string{"aws identity", "accounts of auth/aws"}, names[18:25]...), "timeout", "interface endpoint com.amazonaws.us-east-1.sts",
 		},
 		"STS refuses to say who the function is": {
 			func(w *world) { w.accountErr = refusal{"InvalidClientTokenId"} },
-			append([]string{"aws identity", "accounts of auth/aws"}, names[17:24]...), "InvalidClientTokenId", "the function's role",
+			append([]string{"aws identity", "accounts of auth/aws"}, names[18:25]...), "InvalidClientTokenId", "the function's role",
 		},
 		"EC2 cannot be reached in the function's region": {
 			func(w *world) {
@@ -171,7 +171,7 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 			func(w *world) { w.profileErrs[own] = noRoute("iam") }, []string{"iam own account"}, "timeout", "interface endpoint com.amazonaws.iam to their VPC, or a NAT gateway",
 		},
 		"a member role that does not trust the function": {
-			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[21:24], "not authorised", "MEMBER_ROLE_NAME",
+			func(w *world) { w.roleErrs[foreign] = refusal{"AccessDenied"} }, names[22:25], "not authorised", "MEMBER_ROLE_NAME",
 		},
 		"IAM denies": {
 			func(w *world) { w.profileErrs[own] = refusal{"AccessDenied"} }, []string{"iam own account"}, "AccessDenied", "allow iam:GetInstanceProfile",

@@ -2,10 +2,14 @@ package doctor
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -151,7 +155,7 @@ func (d Doctor) pkiSteps(login *step) []*step {
 		checkOf := func(name string, check func(context.Context, string) finding) *step {
 			return &step{name: name + " " + mount, needs: []*step{mounted}, check: func(ctx context.Context) finding { return check(ctx, mount) }}
 		}
-		steps = append(steps, mounted, checkOf("acme", d.acme), checkOf("pki owner", d.pkiOwner), checkOf("pki roles", d.pkiRoles))
+		steps = append(steps, mounted, checkOf("issuers", d.issuers), checkOf("acme", d.acme), checkOf("pki owner", d.pkiOwner), checkOf("pki roles", d.pkiRoles))
 		if d.Profiles.HasLeases(mount) {
 			steps = append(steps, checkOf("leases", d.leases))
 		}
@@ -199,6 +203,49 @@ func missingIssuers(named map[string][]string, issuers []vault.Issuer) []string 
 		}
 	}
 	return missing
+}
+
+// issuers checks that no issuer that the profiles' roles name has ended: only the instances see Vault's error. Every token may read an
+// issuer's certificate: https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-certificate
+func (d Doctor) issuers(ctx context.Context, mount string) finding {
+	named := d.Profiles.IssuerRefs(mount)
+	var ended, ends []string
+	for _, ref := range slices.Sorted(maps.Keys(named)) {
+		end, err := d.endOfIssuer(ctx, mount, ref)
+		switch {
+		case err != nil:
+			ends = append(ends, fmt.Sprintf("the end of %q is not known: %v", ref, err))
+		case time.Now().After(end):
+			ended = append(ended, fmt.Sprintf("%q, which %s uses, ended on %s", ref, abbreviate(named[ref]), end.UTC().Format(time.RFC3339)))
+		default:
+			ends = append(ends, fmt.Sprintf("%q ends on %s, and each certificate before it", ref, end.UTC().Format(time.RFC3339)))
+		}
+	}
+	if len(ended) > 0 {
+		return bad("make a new issuer of the mount, and make it the default one: vault write "+mount+"/config/issuers default=<name>; or name it as issuer_ref in the roles' templates",
+			"%s: %s: Vault issues no certificate by it", mount, strings.Join(ended, "; "))
+	}
+	if len(ends) == 0 {
+		return good("only the instances say which issuers of %s their roles use", mount)
+	}
+	return good("%s: %s", mount, strings.Join(ends, "; "))
+}
+
+// endOfIssuer returns the time at which an issuer's certificate ends.
+func (d Doctor) endOfIssuer(ctx context.Context, mount, ref string) (time.Time, error) {
+	data, err := d.Objects.Read(ctx, mount+"/issuer/"+ref+"/json")
+	if err != nil {
+		return time.Time{}, err
+	}
+	block, _ := pem.Decode([]byte(fmt.Sprint(data["certificate"])))
+	if block == nil {
+		return time.Time{}, errors.New("Vault shows no certificate of it")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading its certificate: %w", err)
+	}
+	return certificate.NotAfter, nil
 }
 
 // acme checks that ACME is disabled on a PKI mount: it needs no token, so no policy restricts it, and by default it issues from
