@@ -218,7 +218,7 @@ func (d Doctor) issuers(ctx context.Context, mount string) finding {
 		case time.Now().After(end):
 			ended = append(ended, fmt.Sprintf("%q, which %s uses, ended on %s", ref, abbreviate(named[ref]), end.UTC().Format(time.RFC3339)))
 		default:
-			ends = append(ends, fmt.Sprintf("%q ends on %s, and each certificate before it", ref, end.UTC().Format(time.RFC3339)))
+			ends = append(ends, fmt.Sprintf("%q ends on %s", ref, end.UTC().Format(time.RFC3339)))
 		}
 	}
 	if len(ended) > 0 {

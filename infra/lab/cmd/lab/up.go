@@ -105,14 +105,15 @@ func schedule(w *lab.World) string {
 
 // commandServer serves lab up's commands.
 type commandServer struct {
-	world *lab.World
-	known map[string]fleet.Instance
+	world  *lab.World
+	known  map[string]fleet.Instance
+	nonces map[string]string // of the instances that logged in: Vault wants the same one again
 }
 
 func (d *commandServer) routes() http.Handler {
-	d.known = map[string]fleet.Instance{}
+	d.known, d.nonces = map[string]fleet.Instance{}, map[string]string{}
 	mux := http.NewServeMux()
-	// One command at a time, so that the map of instances needs no lock.
+	// One command at a time, so that the maps need no lock.
 	turn := make(chan struct{}, 1)
 	handle := func(pattern string, do func(context.Context, *http.Request) (string, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -159,10 +160,11 @@ func (d *commandServer) login(ctx context.Context, r *http.Request) (string, err
 	if err != nil {
 		return "", err
 	}
-	session, err := d.world.Fleet.Login(ctx, d.world.AuthMount, i, "")
+	session, err := d.world.Fleet.Login(ctx, d.world.AuthMount, i, d.nonces[i.ID])
 	if err != nil {
 		return "", err
 	}
+	d.nonces[i.ID] = session.Nonce
 	return fmt.Sprintf("token %s\npolicies %v\nThe token is bound to %s: use curl --interface %s.\n", session.Token(), session.Auth.Policies, i.PrivateIP, i.PrivateIP), nil
 }
 
