@@ -99,7 +99,7 @@ func (d Doctor) login(ctx context.Context) finding {
 	if err := d.Server.Login(ctx); err != nil {
 		return bad(d.loginRemedy(), "%v", err)
 	}
-	return good("the function logs in at auth/%s", d.LoginMount)
+	return good("reconcile logs in at auth/%s", d.LoginMount)
 }
 
 // inNamespace returns how a remedy's command gets the namespace; empty for the root one.

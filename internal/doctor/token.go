@@ -34,9 +34,9 @@ func (d Doctor) hasRights(ctx context.Context) finding {
 		}
 	}
 	if len(lacking) > 0 {
-		return bad(runSetup, "the function's token lacks %s", abbreviate(lacking))
+		return bad(runSetup, "reconcile's token lacks %s", abbreviate(lacking))
 	}
-	return good("the function's token has its rights at all of its %d paths", len(d.Rights))
+	return good("reconcile's token has its rights at all of its %d paths; provision and deprovision have others, which only they see", len(d.Rights))
 }
 
 // hasOnlyRights checks that the token has no other rights: at its own paths, and at paths that would give it more power.
@@ -62,9 +62,9 @@ func (d Doctor) hasOnlyRights(ctx context.Context) finding {
 	}
 	if len(excess) > 0 {
 		return bad("give the function's role at auth/"+d.LoginMount+" its own policy and no other, remove its entity from groups, then "+runSetup,
-			"the function's token has more rights than it needs: %s", abbreviate(excess))
+			"reconcile's token has more rights than it needs: %s", abbreviate(excess))
 	}
-	return good("the function's token has no other rights at its own paths, and none at %d other paths", len(outside))
+	return good("reconcile's token has no other rights at its own paths, and none at %d other paths", len(outside))
 }
 
 // examples returns a path for each right.
