@@ -239,7 +239,7 @@ func (d Doctor) endOfIssuer(ctx context.Context, mount, ref string) (time.Time, 
 	}
 	block, _ := pem.Decode([]byte(fmt.Sprint(data["certificate"])))
 	if block == nil {
-		return time.Time{}, errors.New("Vault shows no certificate of it")
+		return time.Time{}, errors.New("the answer has no certificate")
 	}
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
