@@ -95,7 +95,7 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive"}
 	answers := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"}
 	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
-	// These actions have no resource-level permissions.
+	// These actions have no resource-level permissions, or Lambda uses them on all resources.
 	everywhere := regexp.MustCompile(`^(ec2:(Describe|AssignP|CreateN|DeleteN|UnassignP)|xray|autoscaling:Describe)`)
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
 		resources := resolved(t, parameters)
@@ -230,58 +230,6 @@ func TestNetworkRights_AreDeniedToFunctionCode(t *testing.T) {
 			if found != row.want {
 				t.Errorf("%s, %s has %d statements that deny, want %d", name, role, found, row.want)
 			}
-		}
-	}
-}
-
-// severalValues are the condition keys whose values are a list.
-// https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridge.html (ArrayOfString)
-// https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
-var severalValues = []string{"events:source", "events:detail-type", "dynamodb:LeadingKeys", "aws:TagKeys"}
-
-// A plain operator refuses a request with two values, silently where a service makes the request. ForAllValues alone allows a
-// request with none.
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
-func TestConditions_TreatMultiValuedKeysAsSets(t *testing.T) {
-	parameters := member()
-	parameters["ReadyTag"] = full["ReadyTag"]
-	found := map[string]bool{}
-	for name, resources := range map[string]map[string]any{
-		"the stack": resolved(t, full), "a member account": resolve(t, shared(t, memberTemplate), parameters),
-	} {
-		eachCondition(resources, func(condition map[string]any) {
-			for operator, keys := range condition {
-				for key := range object(keys) {
-					if !slices.Contains(severalValues, key) || operator == "Null" {
-						continue
-					}
-					found[key] = true
-					if !strings.HasPrefix(operator, "ForAllValues:") || object(condition["Null"])[key] != "false" {
-						t.Errorf("%s: %s is under %s in %s, want ForAllValues and a Null of \"false\"", name, key, operator, text(t, condition))
-					}
-				}
-			}
-		})
-	}
-	if len(found) != len(severalValues) {
-		t.Errorf("the templates use %v, want all of %q: nothing else would be tested", found, severalValues)
-	}
-}
-
-// eachCondition calls f with each Condition of a policy's statement below v.
-func eachCondition(v any, f func(map[string]any)) {
-	switch v := v.(type) {
-	case map[string]any:
-		if condition, ok := v["Condition"].(map[string]any); ok {
-			f(condition)
-		}
-		for _, entry := range v {
-			eachCondition(entry, f)
-		}
-	case []any:
-		for _, entry := range v {
-			eachCondition(entry, f)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func prepare(ctx context.Context) error {
 		_, err := vaultserver.Find(ctx, w)
 		return err
 	})
-	for _, step := range []func(context.Context, *parts.Workspace) (string, error){parts.Python, parts.FetchDynamoDB} {
+	for _, step := range []func(context.Context, *parts.Workspace) (string, error){parts.Python, parts.FetchDynamoDB, parts.FetchAuthorizationReference} {
 		group.Go(func() error {
 			_, err := step(ctx, w)
 			return err
