@@ -104,6 +104,12 @@ func (r *Reference) Expand(pattern string) []Action {
 	if pattern == "*" {
 		prefix, name = "*", "*"
 	}
+	if !strings.ContainsAny(pattern, "*?") {
+		if action, ok := r.services[prefix].actions[name]; ok {
+			return []Action{action}
+		}
+		return nil
+	}
 	var out []Action
 	for service, s := range r.services {
 		if !glob(prefix, service) {

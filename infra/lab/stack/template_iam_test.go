@@ -46,18 +46,6 @@ func reference(t *testing.T) *access.Reference {
 // memberAccount is an account whose instances get their identity from the central stack.
 const memberAccount = "111122223333"
 
-// withOptions returns the parameters with more of them.
-func withOptions(parameters map[string]string, options ...string) map[string]string {
-	out := map[string]string{}
-	for name, value := range parameters {
-		out[name] = value
-	}
-	for i := 0; i+1 < len(options); i += 2 {
-		out[options[i]] = options[i+1]
-	}
-	return out
-}
-
 // installations are the stacks whose policies are checked: each option is set in one and not in another.
 func installations(t *testing.T) map[string]installation {
 	t.Helper()
@@ -66,12 +54,12 @@ func installations(t *testing.T) map[string]installation {
 	return map[string]installation{
 		"bare":                    install(t, template, bare, parts.AccountID),
 		"full":                    install(t, template, full, parts.AccountID),
-		"any account":             install(t, template, withOptions(full, "AllowedAccounts", "*"), parts.AccountID),
-		"without audit bus":       install(t, template, withOptions(bare, "AuditEventBusName", "", "ReconcileSchedule", "off"), parts.AccountID),
+		"any account":             install(t, template, with(full, map[string]string{"AllowedAccounts": "*"}), parts.AccountID),
+		"without audit bus":       install(t, template, with(bare, map[string]string{"AuditEventBusName": "", "ReconcileSchedule": "off"}), parts.AccountID),
 		"member":                  install(t, other, member(), memberAccount),
-		"member with all":         install(t, other, withOptions(member(), "VaultPrincipalArns", "arn:aws:iam::999999999999:role/vault", "ReadyTag", "vault-identity", "RolePath", "/teams/vault/"), memberAccount),
-		"member, no external ID":  install(t, other, withOptions(member(), "VaultPrincipalArns", "arn:aws:iam::999999999999:role/vault", "VaultExternalId", "none"), memberAccount),
-		"central account's other": install(t, other, withOptions(member(), "CentralEventBusArn", bus, "VaultPrincipalArns", "arn:aws:iam::999999999999:role/vault"), memberAccount),
+		"member with all":         install(t, other, with(member(), map[string]string{"VaultPrincipalArns": "arn:aws:iam::999999999999:role/vault", "ReadyTag": "vault-identity", "RolePath": "/teams/vault/"}), memberAccount),
+		"member, no external ID":  install(t, other, with(member(), map[string]string{"VaultPrincipalArns": "arn:aws:iam::999999999999:role/vault", "VaultExternalId": "none"}), memberAccount),
+		"central account's other": install(t, other, with(member(), map[string]string{"CentralEventBusArn": bus, "VaultPrincipalArns": "arn:aws:iam::999999999999:role/vault"}), memberAccount),
 	}
 }
 

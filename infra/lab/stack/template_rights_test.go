@@ -164,8 +164,8 @@ var ledgerKeys = map[string]map[string][]string{
 // byTable are the actions that cannot be limited to keys.
 var byTable = []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive"}
 
-// The test compares the template with the list above. AWS's evaluation cannot be tested without an account: DynamoDB Local
-// checks no permissions, and moto checks no resources and conditions.
+// The test compares the template with the list above. TestFunctions_MayDoExactlyTheirCalls evaluates the conditions, which
+// DynamoDB Local and moto do not.
 func TestLedgerRights_BoundEachRoleToItsKeys(t *testing.T) {
 	for name, parameters := range map[string]map[string]string{"full": full, "bare": bare} {
 		resources := resolved(t, parameters)
@@ -196,7 +196,7 @@ func TestLedgerRights_BoundEachRoleToItsKeys(t *testing.T) {
 }
 
 // Lambda makes the interfaces in a VPC with the function's role. Code with the same rights could move an address to another
-// instance and get a certificate for it. Only AWS evaluates the condition.
+// instance and get a certificate for it.
 func TestNetworkRights_AreDeniedToFunctionCode(t *testing.T) {
 	lambdas := []string{
 		"ec2:AssignPrivateIpAddresses", "ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface",
