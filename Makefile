@@ -34,6 +34,7 @@ STACK    :=
 FACTS    :=
 YES      :=
 VERSIONS :=
+SCENES   :=
 PROFILES :=
 
 # The program that the lab runs as Vault: a path to vault or bao, or a version of infra/lab/vaultserver/versions.go. Empty: a
@@ -44,7 +45,7 @@ export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_PROFILES       := $(PROFILES)
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots race demo lab reconcile teardown doctor render golden fuzz deploy package release-snapshot clean
+.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots dashboard dashboard-plots race demo lab reconcile teardown doctor render golden fuzz deploy package release-snapshot clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +103,12 @@ bench: build ## measure launch storms, cold starts, the comparison of a fleet an
 
 bench-plots: ## draw the plots and write the tables of the last run's results again, without measuring
 	@$(RUN) ./cmd/bench -redraw
+
+dashboard: build prepare ## record the metrics of a storm, an outage of Vault and a quiet day, and draw the dashboard's pictures of docs/metrics.md (SCENES="storm": only these)
+	@$(RUN) ./cmd/lab dashboard $(SCENES)
+
+dashboard-plots: ## draw these pictures again, without recording
+	@$(RUN) ./cmd/lab dashboard -redraw
 
 race: build ## measure how many instances log in at the first try, and how long the others wait, as a table
 	@$(RUN) ./cmd/lab race

@@ -59,20 +59,11 @@ func resolved(t *testing.T, parameters map[string]string) map[string]any {
 
 func resolve(t *testing.T, template map[string]any, parameters map[string]string) map[string]any {
 	t.Helper()
-	d, err := newDecider(template, parameters, map[string]string{
+	resources, err := Resolve(template, parameters, map[string]string{
 		"AWS::Region": region, "AWS::AccountId": parts.AccountID, "AWS::Partition": "aws",
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	resources, err := d.prune(object(template["Resources"]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for id, r := range resources {
-		if err := d.numbers(object(r)["Properties"], object(template["Parameters"])); err != nil {
-			t.Fatalf("%s: %v", id, err)
-		}
 	}
 	return resources
 }

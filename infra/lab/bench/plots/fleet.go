@@ -41,7 +41,7 @@ func fleet(r report.Results) (*plot.Plot, error) {
 		p.Legend.Add(side.name, line, marks)
 	}
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, sizes(r.Fleets)
-	p.Y.Tick.Marker = round{}
+	p.Y.Tick.Marker = Round{}
 	p.Y.Max *= 1.1
 	p.Legend.XOffs = 10 * vg.Centimeter
 	p.X.Min, p.X.Max = p.X.Min/1.2, p.X.Max*1.2

@@ -92,17 +92,22 @@ func svg(p *plot.Plot) []byte {
 	drawing.SetColor(color.White)
 	drawing.Fill(drawing.Path())
 	p.Draw(draw.Crop(drawing, margin, -margin, margin, -margin))
+	return Bytes(c)
+}
+
+// Bytes returns the text of a drawing, whose texts are in Liberation Sans.
+func Bytes(c *vgsvg.Canvas) []byte {
 	var out bytes.Buffer
 	_, _ = c.WriteTo(&out) // a buffer takes everything
 	// Liberation Sans, with which the text was measured, has the widths of Arial and Helvetica.
 	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;"))
 }
 
-// round labels an axis at round values that its labels can show.
-type round struct{ unit string }
+// Round labels an axis at round values that its labels can show, each followed by a unit.
+type Round struct{ Unit string }
 
 // Ticks returns about six labelled marks.
-func (r round) Ticks(low, high float64) []plot.Tick {
+func (r Round) Ticks(low, high float64) []plot.Tick {
 	step := math.Pow(10, math.Floor(math.Log10((high-low)/4)))
 	for _, factor := range []float64{5, 2} {
 		if (high-low)/(step*factor) >= 4 {
@@ -112,7 +117,7 @@ func (r round) Ticks(low, high float64) []plot.Tick {
 	}
 	var ticks []plot.Tick
 	for n := math.Ceil(low / step); n*step <= high; n++ {
-		ticks = append(ticks, plot.Tick{Value: n * step, Label: fmt.Sprintf("%.6g%s", n*step, r.unit)})
+		ticks = append(ticks, plot.Tick{Value: n * step, Label: fmt.Sprintf("%.6g%s", n*step, r.Unit)})
 	}
 	return ticks
 }

@@ -67,7 +67,7 @@ func throughput(r report.Results, what string, of func(report.Storm) report.Wave
 	}
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.5, float64(len(names))-0.5
-	p.Y.Tick.Marker = round{}
+	p.Y.Tick.Marker = Round{}
 	p.Y.Max *= 1.3 // room for the legend above the bars
 	p.Legend.Top, p.Legend.XOffs = true, 9*vg.Centimeter
 	return p, nil
@@ -119,7 +119,7 @@ func ready(r report.Results) (*plot.Plot, error) {
 	}
 	p.X.Min, p.Y.Max = 0, 100
 	p.Legend.XOffs = 8.5 * vg.Centimeter
-	p.X.Tick.Marker, p.Y.Tick.Marker = round{}, round{unit: " %"}
+	p.X.Tick.Marker, p.Y.Tick.Marker = Round{}, Round{Unit: " %"}
 	return p, nil
 }
 

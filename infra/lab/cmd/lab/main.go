@@ -1,6 +1,6 @@
 // Command lab runs the lab: `lab demo` shows an instance's life and checks it, `lab up` keeps the lab running, `lab validate`
 // checks the templates, `lab soak` launches and terminates a fleet while it injects faults, `lab race` measures first logins,
-// `lab matrix` runs the integration tests on several versions of Vault.
+// `lab matrix` runs the integration tests on several versions of Vault, `lab dashboard` records and draws the scenes of the dashboard's pictures.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -23,10 +24,10 @@ var root = filepath.Join("..", "..") //nolint:gochecknoglobals // never changes
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "validate": validate, "soak": runSoak, "race": runRace, "matrix": runMatrix}
-	withArguments := len(os.Args) > 1 && (os.Args[1] == "soak" || os.Args[1] == "matrix")
+	commands := map[string]func(context.Context) error{"demo": runDemo, "up": runUp, "validate": validate, "soak": runSoak, "race": runRace, "matrix": runMatrix, "dashboard": runDashboard}
+	withArguments := len(os.Args) > 1 && slices.Contains([]string{"soak", "matrix", "dashboard"}, os.Args[1])
 	if len(os.Args) < 2 || (len(os.Args) > 2 && !withArguments) || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: lab demo|up|validate|race|matrix [version or path]...|soak [-for 30m] [-instances 500] [-seed n] [-cluster]")
+		fmt.Fprintln(os.Stderr, "usage: lab demo|up|validate|race|matrix [version or path]...|dashboard [-redraw] [scene]...|soak [-for 30m] [-instances 500] [-seed n] [-cluster]")
 		os.Exit(2) //nolint:gocritic // stop only unregisters the signal
 	}
 	if err := commands[os.Args[1]](ctx); err != nil {
