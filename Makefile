@@ -80,7 +80,7 @@ prepare: ## find or build Vault, and fetch the lab's other programs, as the othe
 	@$(RUN) ./cmd/prepare
 
 test-integration: build prepare ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
-	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap|awsmodel)$$')
+	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap|access|awsmodel)$$')
 
 matrix: build prepare ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
 	@$(RUN) ./cmd/lab matrix $(VERSIONS)
@@ -93,7 +93,7 @@ lint: ## run the linters, at their pinned versions, over the product, the lab an
 
 validate: build prepare ## check everything that is deployed, without an account: cfn-lint, the tests of the templates and of Vault's set-up, each request of the functions against AWS's models
 	$(RUN) ./cmd/lab validate
-	cd $(LAB) && $(GO) test -count=1 -timeout 20m ./stack ./bootstrap ./awsmodel
+	cd $(LAB) && $(GO) test -count=1 -timeout 20m ./stack ./bootstrap ./access ./awsmodel
 
 soak: build ## run a fleet that comes and goes under faults (FOR=30m INSTANCES=500; CLUSTER=1: on three nodes of Vault that go down and come back); then all must agree
 	@$(RUN) ./cmd/lab soak -for $(or $(FOR),30m) -instances $(or $(INSTANCES),500) $(if $(CLUSTER),-cluster)

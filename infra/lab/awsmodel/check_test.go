@@ -9,13 +9,18 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
-func find(t *testing.T) *Models {
+func python(t *testing.T) string {
 	t.Helper()
-	python, err := parts.Python(t.Context(), partstest.Workspace(t))
+	found, err := parts.Python(t.Context(), partstest.Workspace(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	models, err := Find(t.Context(), python)
+	return found
+}
+
+func find(t *testing.T) *Models {
+	t.Helper()
+	models, err := Find(t.Context(), python(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -112,8 +112,9 @@ func hook(t *testing.T, i fleet.Instance, kind string) []byte {
 	return body
 }
 
-// Every request that the built functions send is one that AWS's models admit, and every operation of theirs is among them.
-func TestRequests_FitTheModels(t *testing.T) {
+// Every request that the built functions send is one that AWS's models admit and their roles allow, and every operation of theirs is among
+// them.
+func TestRequests_FitTheModelsAndTheRoles(t *testing.T) {
 	w := started(t)
 	play(t, w)
 	models, seen := find(t), map[string]int{}
@@ -131,6 +132,7 @@ func TestRequests_FitTheModels(t *testing.T) {
 			t.Errorf("%s by %s: AWS refuses the request: %s\n%s", c.Service, w.Caller(c), fault, c.Body)
 		}
 	}
+	wantAllowed(t, w, models, slices.Concat(w.Taps.AWS.Calls(), w.Taps.Dynamo.Calls()))
 	for operation := range stack.Operations {
 		if seen[operation] == 0 {
 			t.Errorf("%s was not called, so that its request was not checked", operation)
