@@ -5,22 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
-func python(t *testing.T) string {
-	t.Helper()
-	found, err := parts.Python(t.Context(), partstest.Workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return found
-}
-
 func find(t *testing.T) *Models {
 	t.Helper()
-	models, err := Find(t.Context(), python(t))
+	models, err := Find(t.Context(), partstest.Python(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,8 +1,6 @@
 package awsmodel
 
 import (
-	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -46,7 +44,7 @@ func started(t *testing.T) *lab.World {
 		if c.Service != "autoscaling" || c.Action == "DescribeAutoScalingInstances" {
 			return nil
 		}
-		return &tap.Fault{Status: 200, Body: fmt.Appendf(nil, `<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult/></%[1]sResponse>`, c.Action)}
+		return tap.AutoScaling(c, "")
 	})
 	return w
 }
@@ -73,13 +71,13 @@ func play(t *testing.T, w *lab.World) {
 		t.Fatalf("the pair is not granted:\n%s", w.Functions[provision].Logs())
 	}
 	invoke(provision, string(fleet.Event(theirs, "running", time.Now())))
-	invoke(provision, string(hook(t, alone, "launch")))
-	invoke(provision, string(hook(t, stranger, "launch")))
+	invoke(provision, hook(alone, "LAUNCHING"))
+	invoke(provision, hook(stranger, "LAUNCHING"))
 	if err := w.Fleet.Terminate(t.Context(), pair[0]); err != nil {
 		t.Fatal(err)
 	}
 	invoke(deprovision, string(fleet.Event(pair[0], "terminated", time.Now())))
-	invoke(deprovision, string(hook(t, alone, "terminate")))
+	invoke(deprovision, hook(alone, "TERMINATING"))
 	if _, err := w.Vault.Logical().DeleteWithContext(t.Context(), "auth/"+w.AuthMount+"/role/"+pair[1].ID); err != nil {
 		t.Fatal(err)
 	}
@@ -95,21 +93,9 @@ func play(t *testing.T, w *lab.World) {
 	}
 }
 
-// hook returns the event of a lifecycle hook as EventBridge delivers it.
-func hook(t *testing.T, i fleet.Instance, kind string) []byte {
-	t.Helper()
-	transition := map[string]string{"launch": "LAUNCHING", "terminate": "TERMINATING"}[kind]
-	body, err := json.Marshal(map[string]any{
-		"version": "0", "id": "h", "source": "aws.autoscaling", "detail-type": "EC2 Instance-" + kind + " Lifecycle Action",
-		"account": i.AccountID, "region": i.Region, "time": time.Now().UTC().Format(time.RFC3339), "detail": map[string]string{
-			"LifecycleActionToken": "87654321-4321-4321-4321-210987654321", "AutoScalingGroupName": "workers", "LifecycleHookName": "vault-identity-" + kind,
-			"EC2InstanceId": i.ID, "LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition,
-		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return body
+// hook returns the event of a lifecycle hook, with a token of AWS's form.
+func hook(i fleet.Instance, transition string) string {
+	return string(fleet.HookEvent(i, fleet.Hook{Name: "vault-identity-wait", Token: "87654321-4321-4321-4321-210987654321", Transition: transition}, time.Now()))
 }
 
 // Every request that the built functions send is one that AWS's models admit and their roles allow, and every operation of theirs is among
@@ -118,7 +104,8 @@ func TestRequests_FitTheModelsAndTheRoles(t *testing.T) {
 	w := started(t)
 	play(t, w)
 	models, seen := find(t), map[string]int{}
-	for _, c := range slices.Concat(w.Taps.AWS.Calls(), w.Taps.Dynamo.Calls()) {
+	calls := slices.Concat(w.Taps.AWS.Calls(), w.Taps.Dynamo.Calls())
+	for _, c := range calls {
 		if c.Service == "" && c.Action == "GET /" {
 			continue // the doctor asks without a signature whether an endpoint answers
 		}
@@ -132,7 +119,7 @@ func TestRequests_FitTheModelsAndTheRoles(t *testing.T) {
 			t.Errorf("%s by %s: AWS refuses the request: %s\n%s", c.Service, w.Caller(c), fault, c.Body)
 		}
 	}
-	wantAllowed(t, w, models, slices.Concat(w.Taps.AWS.Calls(), w.Taps.Dynamo.Calls()))
+	wantAllowed(t, w, models, calls)
 	for operation := range stack.Operations {
 		if seen[operation] == 0 {
 			t.Errorf("%s was not called, so that its request was not checked", operation)

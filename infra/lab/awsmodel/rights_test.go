@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/access"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/tap"
 )
 
@@ -101,7 +102,7 @@ func leading(input map[string]any) map[string][]string {
 func statementsOf(ctx context.Context, t *testing.T, w *lab.World, caller string) []access.Statement {
 	t.Helper()
 	role := w.Stack.Functions[caller].RoleARN
-	interpreter := python(t)
+	interpreter := partstest.Python(t)
 	client, name := iam.NewFromConfig(w.AWS), role[strings.LastIndex(role, "/")+1:]
 	var documents []string
 	inline, err := client.ListRolePolicies(ctx, &iam.ListRolePoliciesInput{RoleName: &name})

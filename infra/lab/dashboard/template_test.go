@@ -4,18 +4,13 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
 // deployed returns the dashboard and the alarms of the product's template.
 func deployed(t *testing.T) Dashboard {
 	t.Helper()
-	python, err := parts.Python(t.Context(), partstest.Workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := OfTemplate(t.Context(), python, filepath.Join("..", "..", "..", "template.yaml"))
+	d, err := OfTemplate(t.Context(), partstest.Python(t), filepath.Join("..", "..", "..", "template.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}

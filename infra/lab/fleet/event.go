@@ -72,6 +72,27 @@ func Event(i Instance, state string, at time.Time) []byte {
 	return body
 }
 
+// Hook is a wait of an instance's group: the hook's name, the action's token, and LAUNCHING or TERMINATING.
+type Hook struct{ Name, Token, Transition string }
+
+// HookDetail returns the detail of a hook's event.
+func HookDetail(i Instance, h Hook) map[string]string {
+	return map[string]string{
+		"LifecycleActionToken": h.Token, "AutoScalingGroupName": "workers", "LifecycleHookName": h.Name, "EC2InstanceId": i.ID,
+		"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + h.Transition, "Origin": "EC2", "Destination": "AutoScalingGroup",
+	}
+}
+
+// HookEvent returns the event of a lifecycle hook as EventBridge delivers it.
+func HookEvent(i Instance, h Hook, at time.Time) []byte {
+	kind := map[string]string{"LAUNCHING": "launch", "TERMINATING": "terminate"}[h.Transition]
+	body, _ := json.Marshal(map[string]any{ // strings only: cannot fail
+		"version": "0", "id": "h", "source": "aws.autoscaling", "detail-type": "EC2 Instance-" + kind + " Lifecycle Action",
+		"account": i.AccountID, "region": i.Region, "time": at.UTC().Format(time.RFC3339), "detail": HookDetail(i, h),
+	})
+	return body
+}
+
 func tagList(tags map[string]string) []ec2types.Tag {
 	list := make([]ec2types.Tag, 0, len(tags))
 	for key, value := range tags {

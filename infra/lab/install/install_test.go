@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -67,25 +66,10 @@ func prepareByStack(ctx context.Context, w *lab.World) error {
 // shorter returns the profiles with a shorter life of tokens and certificates, and a further right.
 func shorter(t *testing.T, profiles string) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(profiles)); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range [][3]string{
-		{"gateway/profile.yaml", "token_ttl: 1h", "token_ttl: 30m"},
-		{"gateway/edge.json.tmpl", "72h", "24h"},
-		{"gateway/policy.hcl.tmpl", "lookup-self\" {", "renew-self\" {\n  capabilities = [\"update\"]\n}\n\npath \"auth/token/lookup-self\" {"},
-	} {
-		file := filepath.Join(dir, c[0])
-		text, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(text), c[1]) {
-			t.Fatalf("%s lacks %q: %v", c[0], c[1], err)
-		}
-		if err := os.WriteFile(file, []byte(strings.Replace(string(text), c[1], c[2], 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
+	return labtest.Edited(t, profiles,
+		[3]string{"gateway/profile.yaml", "token_ttl: 1h", "token_ttl: 30m"},
+		[3]string{"gateway/edge.json.tmpl", "72h", "24h"},
+		[3]string{"gateway/policy.hcl.tmpl", "lookup-self\" {", "renew-self\" {\n  capabilities = [\"update\"]\n}\n\npath \"auth/token/lookup-self\" {"})
 }
 
 // An installation has the release's files and profiles of its own, and no Go. Its profiles are changed and taken back while instances

@@ -17,8 +17,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/released"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 )
@@ -46,8 +47,8 @@ func formerRevision(t *testing.T) string {
 	if named := os.Getenv("BEFORE"); named != "" {
 		return named
 	}
-	if tag, ok := git(t, "describe", "--tags", "--abbrev=0", "--match=v*", "HEAD"); ok {
-		return string(tag)
+	if tag, ok := released.Last(t.Context(), root); ok {
+		return tag
 	}
 	if changes, ok := git(t, "log", "-1", "--format=%H~1", "--", "internal/**.go", "functions", ":!*_test.go"); ok && len(changes) > 0 {
 		if commit, ok := git(t, "rev-parse", "--verify", "--quiet", string(changes)+"^{commit}"); ok {
@@ -84,15 +85,7 @@ func former(t *testing.T) string {
 // variables returns the names of the variables that a template sets for each function, by logical ID.
 func variables(t *testing.T, template string) map[string]map[string]bool {
 	t.Helper()
-	workspace, err := parts.NewWorkspace(root, "", t.Logf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	python, err := parts.Python(t.Context(), workspace)
-	if err != nil {
-		t.Fatal(err)
-	}
-	expanded, err := stack.Expand(t.Context(), python, template, "us-east-1")
+	expanded, err := stack.Expand(t.Context(), partstest.Python(t), template, "us-east-1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,16 +117,16 @@ type version struct {
 // functions are the functions of a version by logical ID.
 type functions map[string]*sandbox.Function
 
-// prepare returns the functions of a version in a world.
-func prepare(t *testing.T, w *lab.World, v version) functions {
+// prepare returns the functions of a version in a world, whose template sets the variables deployed.
+func prepare(t *testing.T, w *lab.World, deployed map[string]map[string]bool, v version) functions {
 	t.Helper()
-	all, every := functions{}, variables(t, filepath.Join(root, "template.yaml"))
+	all := functions{}
 	for id, f := range w.Stack.Functions {
 		env, err := w.FunctionEnv(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		maps.DeleteFunc(env, func(name, _ string) bool { return every[id][name] && !v.names[id][name] })
+		maps.DeleteFunc(env, func(name, _ string) bool { return deployed[id][name] && !v.names[id][name] })
 		all[id] = sandbox.NewFunction(sandbox.Options{
 			Name: f.Name, ARN: f.ARN, Binary: filepath.Join(v.build, filepath.Base(f.CodeDir), "bootstrap"), Env: env, MemoryMB: f.MemoryMB,
 			Timeout: time.Duration(f.TimeoutSeconds) * time.Second, Log: filepath.Join(w.RunDir, id+"-"+v.name+".log"),
@@ -213,10 +206,10 @@ func TestUpdate_ThereAndBackUnderEvents(t *testing.T) {
 	}
 	labtest.CloseLater(t, w)
 
-	old := prepare(t, w, version{"former", formerBuild, before})
-	current := prepare(t, w, version{"new", build, after})
-	oldWithNewVariables := prepare(t, w, version{"former-code", formerBuild, after})
-	newWithOldVariables := prepare(t, w, version{"new-code", build, before})
+	old := prepare(t, w, after, version{"former", formerBuild, before})
+	current := prepare(t, w, after, version{"new", build, after})
+	oldWithNewVariables := prepare(t, w, after, version{"former-code", formerBuild, after})
+	newWithOldVariables := prepare(t, w, after, version{"new-code", build, before})
 	formerOperator, newOperator := operate(t, w, old[reconcile]), operate(t, w, current[reconcile])
 	newOperator.command = filepath.Join(build, "vault-ec2")
 

@@ -2,8 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/sandbox"
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -29,21 +28,7 @@ const (
 // edited returns a folder with the lab's profiles after replacements of text: file, old, new.
 func edited(t *testing.T, changes ...[3]string) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(world.Profiles)); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range changes {
-		path := filepath.Join(dir, filepath.FromSlash(c[0]))
-		text, err := os.ReadFile(path)
-		if err != nil || !strings.Contains(string(text), c[1]) {
-			t.Fatalf("%s does not contain %q (%v)", c[0], c[1], err)
-		}
-		if err := os.WriteFile(path, []byte(strings.Replace(string(text), c[1], c[2], 1)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
+	return labtest.Edited(t, world.Profiles, changes...)
 }
 
 // byName returns profiles in which a tag names the workers and masters hold names of every kind.

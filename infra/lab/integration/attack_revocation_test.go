@@ -148,7 +148,7 @@ func TestRevocation_NeverDelaysRemoval(t *testing.T) {
 			as := &autoScaling{state: "Terminating:Wait"}
 			as.install(t)
 			struck := onRevocation(t, fault)
-			hook := hookEvent(t, h.Instance, "vault-identity-gone", "TERMINATING")
+			hook := hookEvent(h.Instance, "vault-identity-gone", "TERMINATING")
 			again, _ := labtest.Deliver(t, l.removing, hook)
 			if !slices.Equal(again, []int{0}) || struck.Load() == 0 {
 				t.Fatalf("want the message back only for the certificates, got %v after %d calls\n%s", again, struck.Load(), lastOf(l.removing.Logs()))

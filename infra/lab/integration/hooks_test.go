@@ -3,7 +3,6 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
@@ -61,7 +60,7 @@ func (a *autoScaling) install(t *testing.T) {
 			return &tap.Fault{Status: 400, Body: []byte(`<ErrorResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><Error><Type>Sender</Type><Code>ValidationError</Code>` +
 				`<Message>No active Lifecycle Action found with instance ID ` + form.Get("InstanceId") + `</Message></Error><RequestId>r</RequestId></ErrorResponse>`)}
 		}
-		return &tap.Fault{Status: 200, Body: []byte(fmt.Sprintf(`<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>`, c.Action, body))}
+		return tap.AutoScaling(c, body)
 	})
 	t.Cleanup(func() { world.Taps.AWS.SetFault(nil) })
 }
@@ -78,25 +77,14 @@ func hookCalls() []string {
 	return out
 }
 
-func hookDetail(i fleet.Instance, hook, transition string) map[string]string {
-	return map[string]string{
-		"LifecycleActionToken": "a-token", "AutoScalingGroupName": "workers", "LifecycleHookName": hook, "EC2InstanceId": i.ID,
-		"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition, "Origin": "EC2", "Destination": "AutoScalingGroup",
-	}
+// waitOf returns a hook with the token that hookCalls shows.
+func waitOf(hook, transition string) fleet.Hook {
+	return fleet.Hook{Name: hook, Token: "a-token", Transition: transition}
 }
 
 // hookEvent returns the event as EventBridge delivers it to a function.
-func hookEvent(t *testing.T, i fleet.Instance, hook, transition string) []byte {
-	t.Helper()
-	kind := map[string]string{"LAUNCHING": "launch", "TERMINATING": "terminate"}[transition]
-	body, err := json.Marshal(map[string]any{
-		"version": "0", "id": "h", "source": "aws.autoscaling", "detail-type": "EC2 Instance-" + kind + " Lifecycle Action",
-		"account": i.AccountID, "region": i.Region, "time": time.Now().UTC().Format(time.RFC3339), "detail": hookDetail(i, hook, transition),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return body
+func hookEvent(i fleet.Instance, hook, transition string) []byte {
+	return fleet.HookEvent(i, waitOf(hook, transition), time.Now())
 }
 
 // The template's rule sends the hook's event from moto's bus to the queue, and ignores the event of another team's hook.
@@ -104,7 +92,7 @@ func TestLaunchHook_WaitsForTheWholeGrant(t *testing.T) {
 	(&autoScaling{}).install(t)
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	for _, hook := range []string{"drain", "vault-identity-ready"} {
-		detail, err := json.Marshal(hookDetail(i, hook, "LAUNCHING"))
+		detail, err := json.Marshal(fleet.HookDetail(i, waitOf(hook, "LAUNCHING")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +124,7 @@ func TestLaunchHook_WaitsForTheWholeGrant(t *testing.T) {
 func TestLaunchHook_AbandonsRefusedKeepsWaiting(t *testing.T) {
 	(&autoScaling{}).install(t)
 	stranger := launch(t, fleet.Spec{Role: "of-no-profile"})
-	a := bare(t, world.Functions[provision], hookEvent(t, stranger, "vault-identity-ready", "LAUNCHING"))
+	a := bare(t, world.Functions[provision], hookEvent(stranger, "vault-identity-ready", "LAUNCHING"))
 	if got, want := hookCalls(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + stranger.ID}; !strings.Contains(a.Failure, "no profile fits") || !slices.Equal(got, want) {
 		t.Errorf("no profile fits: want a retry, since tags may come late, got %+v, %q", a, got)
 	}
@@ -145,14 +133,14 @@ func TestLaunchHook_AbandonsRefusedKeepsWaiting(t *testing.T) {
 	policy := "sys/policies/acl/ec2-" + refused.ID + "-node"
 	vaultWrite(t, policy, map[string]any{"policy": "# foreign\n"})
 	defer vaultDelete(t, policy)
-	a = bare(t, world.Functions[provision], hookEvent(t, refused, "vault-identity-ready", "LAUNCHING"))
+	a = bare(t, world.Functions[provision], hookEvent(refused, "vault-identity-ready", "LAUNCHING"))
 	if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-ready a-token " + refused.ID + " ABANDON"}; a.Kind != "conflict" || !slices.Equal(got, want) {
 		t.Errorf("got %+v, %q, want %q", a, got, want)
 	}
 	world.Taps.AWS.Reset()
 	i := launch(t, fleet.Spec{Role: "alice-worker"})
 	faultOn(t, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}, func(tap.Call) bool { return true })
-	a = bare(t, world.Functions[provision], hookEvent(t, i, "vault-identity-ready", "LAUNCHING"))
+	a = bare(t, world.Functions[provision], hookEvent(i, "vault-identity-ready", "LAUNCHING"))
 	if got, want := hookCalls(), []string{"RecordLifecycleActionHeartbeat vault-identity-ready a-token " + i.ID}; a.Failure == "" || !slices.Equal(got, want) {
 		t.Errorf("with Vault sealed: got %+v, %q, want a failure and %q", a, got, want)
 	}
@@ -172,7 +160,7 @@ func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	// moto's own answer: the instance is in service.
-	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); !strings.Contains(a.Failure, "still shows it as InService") {
+	if a := bare(t, world.Functions[deprovision], hookEvent(i, "vault-identity-gone", "TERMINATING")); !strings.Contains(a.Failure, "still shows it as InService") {
 		t.Errorf("want the event alone to remove nothing, got %+v", a)
 	}
 	if len(objects(t, i)) < 4 {
@@ -180,7 +168,7 @@ func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 	}
 	world.Taps.AWS.Reset()
 	as.state = "Terminating:Wait"
-	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); a.Action != "deprovisioned" {
+	if a := bare(t, world.Functions[deprovision], hookEvent(i, "vault-identity-gone", "TERMINATING")); a.Action != "deprovisioned" {
 		t.Fatalf("got %+v\nlogs:\n%s", a, world.Functions[deprovision].Logs())
 	}
 	if got, want := hookCalls(), []string{"CompleteLifecycleAction vault-identity-gone a-token " + i.ID + " CONTINUE"}; !slices.Equal(got, want) {
@@ -197,7 +185,7 @@ func TestTerminateHook_RemovesGrantWhileRunning(t *testing.T) {
 		t.Errorf("%q was made again", found)
 	}
 	as.over = true
-	if a := bare(t, world.Functions[deprovision], hookEvent(t, i, "vault-identity-gone", "TERMINATING")); a.Failure+a.Error != "" {
+	if a := bare(t, world.Functions[deprovision], hookEvent(i, "vault-identity-gone", "TERMINATING")); a.Failure+a.Error != "" {
 		t.Errorf("the same event after its wait ended: want no failure, got %+v", a)
 	}
 }
@@ -216,7 +204,7 @@ func TestNewRootVolume_LogsInAgain(t *testing.T) {
 	}
 	refused("before the refresh")
 	var event map[string]any
-	if err := json.Unmarshal(hookEvent(t, i, "vault-identity-gone", "TERMINATING"), &event); err != nil {
+	if err := json.Unmarshal(hookEvent(i, "vault-identity-gone", "TERMINATING"), &event); err != nil {
 		t.Fatal(err)
 	}
 	detail, _ := event["detail"].(map[string]any)

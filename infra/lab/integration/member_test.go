@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
@@ -22,11 +21,7 @@ const (
 // deployMember deploys infra/member-account into the other account and region.
 func deployMember(t *testing.T) *stack.Stack {
 	t.Helper()
-	python, err := parts.Python(t.Context(), partstest.Workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	expanded, err := stack.Expand(t.Context(), python, filepath.Join("..", "..", "member-account", "template.yaml"), memberRegion)
+	expanded, err := stack.Expand(t.Context(), partstest.Python(t), filepath.Join("..", "..", "member-account", "template.yaml"), memberRegion)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -156,7 +156,7 @@ var scenes = map[string]func(*desk) string{
 	"hook-no-profile": func(d *desk) string {
 		(&autoScaling{}).install(d.T)
 		i := launch(d.T, fleet.Spec{Role: "web"})
-		return plain(d.logOf(world.Functions[provision], i, hookEvent(d.T, i, "vault-identity-ready", "LAUNCHING")), i)
+		return plain(d.logOf(world.Functions[provision], i, hookEvent(i, "vault-identity-ready", "LAUNCHING")), i)
 	},
 	"vault-sealed": func(d *desk) string {
 		faultOn(d.T, world.Taps.Vault, tap.Fault{Status: 503, Body: []byte(`{"errors":["Vault is sealed"]}`)}, func(c tap.Call) bool { return strings.Contains(c.Path, "auth/aws/role/i-") })
@@ -170,7 +170,7 @@ var scenes = map[string]func(*desk) string{
 		vaultWrite(d.T, policy, map[string]any{"policy": "# made by hand\n"})
 		defer vaultDelete(d.T, policy)
 		f := world.Functions[provision]
-		d.logOf(f, i, hookEvent(d.T, i, "vault-identity-ready", "LAUNCHING"))
+		d.logOf(f, i, hookEvent(i, "vault-identity-ready", "LAUNCHING"))
 		logged(d.T, f, `"result":"ABANDON"`)
 		return plain(strings.Join(d.said(f, i), ""), i)
 	},

@@ -8,7 +8,6 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 )
@@ -16,11 +15,7 @@ import (
 // deployForVault deploys infra/member-account into the central account and region, for a Vault in another account.
 func deployForVault(t *testing.T, principal string) *stack.Stack {
 	t.Helper()
-	python, err := parts.Python(t.Context(), partstest.Workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	expanded, err := stack.Expand(t.Context(), python, filepath.Join("..", "..", "member-account", "template.yaml"), world.Region)
+	expanded, err := stack.Expand(t.Context(), partstest.Python(t), filepath.Join("..", "..", "member-account", "template.yaml"), world.Region)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,26 @@ func Variant(t *testing.T, w *lab.World, function string, change map[string]stri
 	return s
 }
 
+// Edited returns a copy of a folder of profiles after replacements of text: file, old, new.
+func Edited(t *testing.T, profiles string, changes ...[3]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(profiles)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range changes {
+		path := filepath.Join(dir, filepath.FromSlash(c[0]))
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(text), c[1]) {
+			t.Fatalf("%s does not contain %q (%v)", c[0], c[1], err)
+		}
+		if err := os.WriteFile(path, []byte(strings.Replace(string(text), c[1], c[2], 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // Batch returns a batch in Lambda's form. Message n has the ID n.
 func Batch(bodies ...[]byte) []byte {
 	records := []map[string]string{}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,7 +71,7 @@ func (p npmPackage) download(ctx context.Context, cache, dir string) error {
 	if err := os.RemoveAll(part); err != nil {
 		return err
 	}
-	if err := unpack(archive, part); err != nil {
+	if err := Unpack(archive, part); err != nil {
 		return fmt.Errorf("unpacking %s: %w", archive, err)
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -95,8 +96,8 @@ func checkSum(file, want string) error {
 	return nil
 }
 
-// unpack writes the regular files of a .tgz below dir.
-func unpack(archive, dir string) error {
+// Unpack writes the regular files of a .tgz below dir, with their modes.
+func Unpack(archive, dir string) error {
 	f, err := os.Open(archive)
 	if err != nil {
 		return err
@@ -118,17 +119,18 @@ func unpack(archive, dir string) error {
 		if head.Typeflag != tar.TypeReg || !strings.HasPrefix(target, dir+string(filepath.Separator)) {
 			continue
 		}
-		if err := writeFile(target, files); err != nil {
+		if err := WriteFile(target, head.FileInfo().Mode(), files); err != nil {
 			return fmt.Errorf("writing %s: %w", target, err)
 		}
 	}
 }
 
-func writeFile(file string, content io.Reader) error {
+// WriteFile writes a file with a mode, and makes its folder.
+func WriteFile(file string, mode fs.FileMode, content io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	out, err := os.Create(file)
+	out, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode.Perm())
 	if err != nil {
 		return err
 	}

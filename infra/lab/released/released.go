@@ -2,19 +2,17 @@
 package released
 
 import (
-	"archive/tar"
 	"archive/zip"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
 // Version is the version of the releases that Make makes.
@@ -22,6 +20,16 @@ const Version = "0.0.0-test"
 
 // limit bounds the builds of a release, with cold caches on a slow machine.
 const limit = 20 * time.Minute
+
+// Last returns the tag of the last release before a checkout's commit; ok is false if it has none.
+func Last(ctx context.Context, checkout string) (tag string, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "git", "describe", "--tags", "--abbrev=0", "--match=v*", "HEAD")
+	cmd.Dir = checkout
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err == nil
+}
 
 // Make makes the files of a release in a checkout, with the command for this machine alone: the command for each system is made in the
 // same way. It builds in an empty folder, and returns the folder of the files and the output.
@@ -47,7 +55,7 @@ func Unpack(release, to string) error {
 	if err := unzip(filepath.Join(release, "vault-ec2-provisioner-"+processor+".zip"), to); err != nil {
 		return fmt.Errorf("unpacking the functions of %s: %w", release, err)
 	}
-	if err := untar(filepath.Join(release, "vault-ec2-"+runtime.GOOS+"-"+runtime.GOARCH+".tar.gz"), filepath.Join(to, "build")); err != nil {
+	if err := parts.Unpack(filepath.Join(release, "vault-ec2-"+runtime.GOOS+"-"+runtime.GOARCH+".tar.gz"), filepath.Join(to, "build")); err != nil {
 		return fmt.Errorf("unpacking the command of %s: %w", release, err)
 	}
 	return nil
@@ -67,51 +75,12 @@ func unzip(file, to string) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(write(to, f.Name, f.Mode(), content), content.Close()); err != nil {
+		if !filepath.IsLocal(f.Name) {
+			return fmt.Errorf("%s is outside of its archive", f.Name)
+		}
+		if err := errors.Join(parts.WriteFile(filepath.Join(to, f.Name), f.Mode(), content), content.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func untar(file, to string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	unpressed, err := gzip.NewReader(f)
-	if err != nil {
-		return err
-	}
-	t := tar.NewReader(unpressed)
-	for {
-		header, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := write(to, header.Name, header.FileInfo().Mode(), t); err != nil {
-			return err
-		}
-	}
-}
-
-// write writes a file below a folder.
-func write(folder, name string, mode fs.FileMode, content io.Reader) error {
-	if !filepath.IsLocal(name) {
-		return fmt.Errorf("%s is outside of its archive", name)
-	}
-	file := filepath.Join(folder, name)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode.Perm())
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, content) // a release of our own, of a known size
-	return errors.Join(err, f.Close())
 }

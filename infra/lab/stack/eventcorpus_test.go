@@ -1,22 +1,17 @@
 package stack
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
 var corpusFolder = filepath.Join("testdata", "events")
@@ -206,22 +201,14 @@ func answers(t *testing.T, patterns, events map[string]map[string]any) map[strin
 
 func motoMatches(t *testing.T, patterns, events map[string]map[string]any) map[string][]string {
 	t.Helper()
-	python, err := parts.Python(t.Context(), partstest.Workspace(t))
+	script, err := os.ReadFile(filepath.Join("testdata", "match.py"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, python, filepath.Join("testdata", "match.py"))
-	cmd.Stdin = strings.NewReader(text(t, map[string]any{"patterns": patterns, "events": events}))
-	var out, problem bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &problem
+	out := python(t, text(t, map[string]any{"patterns": patterns, "events": events}), string(script))
 	matched := map[string][]string{}
-	if err = cmd.Run(); err == nil {
-		err = json.Unmarshal(out.Bytes(), &matched)
-	}
-	if err != nil {
-		t.Fatalf("matching by moto: %v: %s", err, strings.TrimSpace(problem.String()))
+	if err := json.Unmarshal(out, &matched); err != nil {
+		t.Fatalf("reading moto's matches: %v\n%s", err, out)
 	}
 	return matched
 }

@@ -159,11 +159,7 @@ func start(t *testing.T) Options {
 
 func expand(t *testing.T, template string) map[string]any {
 	t.Helper()
-	python, err := parts.Python(t.Context(), partstest.Workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	expanded, err := Expand(t.Context(), python, template, region)
+	expanded, err := Expand(t.Context(), partstest.Python(t), template, region)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -12,8 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts/partstest"
 )
 
@@ -64,11 +65,9 @@ json.dump(found, sys.stdout)
 // python runs a script with arguments and input in the lab's Python, and returns its output.
 func python(t *testing.T, input, script string, args ...string) []byte {
 	t.Helper()
-	interpreter, err := parts.Python(t.Context(), partstest.Workspace(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), interpreter, append([]string{"-c", script}, args...)...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, partstest.Python(t), append([]string{"-c", script}, args...)...)
 	cmd.Stdin, cmd.Env = strings.NewReader(input), append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	var problem strings.Builder
 	cmd.Stderr = &problem

@@ -6,8 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/released"
 )
 
 // firstUpgraded is the oldest version that docs/upgrades.md leads from.
@@ -50,10 +51,8 @@ func earlier(t *testing.T) []string {
 	if named := os.Getenv("BEFORE"); named != "" {
 		return []string{named}
 	}
-	describe := exec.CommandContext(t.Context(), "git", "describe", "--tags", "--abbrev=0", "--match=v*", "HEAD")
-	describe.Dir = root
-	if tag, err := describe.Output(); err == nil {
-		return []string{firstUpgraded, strings.TrimSpace(string(tag))}
+	if tag, ok := released.Last(t.Context(), root); ok {
+		return []string{firstUpgraded, tag}
 	}
 	return []string{firstUpgraded}
 }

@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -33,6 +34,13 @@ type Fault struct {
 	Forward   bool // ... after the server has carried out the call
 	CutBefore bool // close the connection; the server does not see the call
 	CutAfter  bool // close the connection after the server carried out the call
+}
+
+// AutoScaling returns the answer to a call of Auto Scaling about waits of lifecycle hooks, which moto does not have. result is the XML
+// below the call's result.
+func AutoScaling(c Call, result string) *Fault {
+	const form = `<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>`
+	return &Fault{Status: http.StatusOK, Body: fmt.Appendf(nil, form, c.Action, result)}
 }
 
 // identify returns the service and action of a request, and its signature's key and region.

@@ -9,7 +9,6 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/dashboard"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/dashboard/scenes"
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
 // runDashboard records the scenes of the dashboard's pictures, all or those that are named, and draws all. With -redraw it records
@@ -28,15 +27,11 @@ func runDashboard(ctx context.Context) error {
 			return err
 		}
 	}
-	workspace, err := parts.NewWorkspace(root, "", progress)
+	_, interpreter, err := python(ctx)
 	if err != nil {
 		return err
 	}
-	python, err := parts.Python(ctx, workspace)
-	if err != nil {
-		return err
-	}
-	d, err := dashboard.OfTemplate(ctx, python, filepath.Join(root, "template.yaml"))
+	d, err := dashboard.OfTemplate(ctx, interpreter, filepath.Join(root, "template.yaml"))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/demo"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 )
 
 // root is the repository's root, relative to infra/lab, where make runs this command.
@@ -34,6 +35,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
+}
+
+// python returns a workspace and an interpreter that has moto and the SAM translator.
+func python(ctx context.Context) (w *parts.Workspace, interpreter string, err error) {
+	if w, err = parts.NewWorkspace(root, "", progress); err != nil {
+		return nil, "", err
+	}
+	interpreter, err = parts.Python(ctx, w)
+	return w, interpreter, err
 }
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "lab: "+format+"\n", args...) }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/parts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/stack"
 )
 
@@ -21,21 +20,17 @@ const allRegions = "ALL_REGIONS"
 func validate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	w, err := parts.NewWorkspace(root, "", progress)
-	if err != nil {
-		return err
-	}
-	python, err := parts.Python(ctx, w)
+	w, interpreter, err := python(ctx)
 	if err != nil {
 		return err
 	}
 	template := filepath.Join(root, "template.yaml")
 	expanded := filepath.Join(w.Run, "template.json")
-	if err := expand(ctx, python, template, expanded); err != nil {
+	if err := expand(ctx, interpreter, template, expanded); err != nil {
 		return err
 	}
 	began := time.Now()
-	lint := exec.CommandContext(ctx, python, "-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r", allRegions,
+	lint := exec.CommandContext(ctx, interpreter, "-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r", allRegions,
 		"-t", template, expanded, filepath.Join(root, "infra", "member-account", "template.yaml"))
 	lint.Stdout, lint.Stderr = os.Stdout, os.Stderr
 	if err := lint.Run(); err != nil {

@@ -2,7 +2,6 @@ package scenes
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -51,7 +50,7 @@ func (t *troubles) answer(c tap.Call) *tap.Fault {
 	form, _ := url.ParseQuery(string(c.Body))
 	switch {
 	case c.Action == "CreateTags" && strings.Contains(string(c.Body), t.untagged.ID):
-		return xml(http.StatusForbidden, `<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>not authorized</Message></Error></Errors><RequestID>x</RequestID></Response>`)
+		return &tap.Fault{Status: http.StatusForbidden, Body: []byte(`<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>not authorized</Message></Error></Errors><RequestID>x</RequestID></Response>`)}
 	case c.Action == "PutEvents" && (strings.Contains(string(c.Body), t.foreign.ID) || strings.Contains(string(c.Body), t.hooked.ID)):
 		return &tap.Fault{Status: http.StatusBadRequest, Body: []byte(`{"__type":"ResourceNotFoundException","message":"no such bus"}`)}
 	case c.Service != "autoscaling":
@@ -62,23 +61,12 @@ func (t *troubles) answer(c tap.Call) *tap.Fault {
 		body = "<AutoScalingInstances><member><InstanceId>" + form.Get("InstanceIds.member.1") + "</InstanceId><AutoScalingGroupName>workers</AutoScalingGroupName>" +
 			"<LifecycleState>Terminating:Wait</LifecycleState></member></AutoScalingInstances>"
 	}
-	return xml(http.StatusOK, fmt.Sprintf(`<%[1]sResponse xmlns="http://autoscaling.amazonaws.com/doc/2011-01-01/"><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>`, c.Action, body))
+	return tap.AutoScaling(c, body)
 }
 
-func xml(status int, body string) *tap.Fault {
-	return &tap.Fault{Status: status, Header: http.Header{"Content-Type": {"text/xml"}}, Body: []byte(body)}
-}
-
-// hook returns the event of a lifecycle hook as EventBridge delivers it.
-func hook(i fleet.Instance, name, kind, transition string) []byte {
-	body, _ := json.Marshal(map[string]any{ // strings only: cannot fail
-		"version": "0", "id": "h", "source": "aws.autoscaling", "detail-type": "EC2 Instance-" + kind + " Lifecycle Action",
-		"account": i.AccountID, "region": i.Region, "time": time.Now().UTC().Format(time.RFC3339), "detail": map[string]string{
-			"LifecycleActionToken": "a-token", "AutoScalingGroupName": "workers", "LifecycleHookName": name, "EC2InstanceId": i.ID,
-			"LifecycleTransition": "autoscaling:EC2_INSTANCE_" + transition,
-		},
-	})
-	return body
+// hook returns the event of a lifecycle hook.
+func hook(i fleet.Instance, name, transition string) []byte {
+	return fleet.HookEvent(i, fleet.Hook{Name: name, Token: "a-token", Transition: transition}, time.Now())
 }
 
 // of returns an instance's event as if another account had sent it.
@@ -100,8 +88,8 @@ func (t *troubles) starts(ctx context.Context, r *recorder) error {
 		t.unusable(ctx, r, q),
 		r.world.Fleet.Announce(ctx, t.stranger, "running"),
 		r.world.Fleet.Announce(ctx, t.untagged, "running"),
-		r.send(ctx, q, hook(t.foreign, "vault-identity-ready", "launch", "LAUNCHING")),
-		r.send(ctx, q, hook(t.hooked, "vault-identity-ready", "launch", "LAUNCHING")),
+		r.send(ctx, q, hook(t.foreign, "vault-identity-ready", "LAUNCHING")),
+		r.send(ctx, q, hook(t.hooked, "vault-identity-ready", "LAUNCHING")),
 		r.send(ctx, q, of(elsewhere, t.stranger, "running")),
 		r.world.Fleet.Announce(ctx, r.fleet[0], "running"), // comes twice
 		r.invoke(ctx, reconciler, []byte(`{"mode":"perhaps"}`)),
@@ -117,7 +105,7 @@ func (t *troubles) ends(ctx context.Context, r *recorder) error {
 		r.world.Fleet.Announce(ctx, running, "terminated"),
 		r.world.Fleet.Announce(ctx, running, "running"),
 		r.send(ctx, q, of(elsewhere, running, "terminated")),
-		r.send(ctx, q, hook(t.hooked, "vault-identity-gone", "terminate", "TERMINATING")),
+		r.send(ctx, q, hook(t.hooked, "vault-identity-gone", "TERMINATING")),
 		r.world.Fleet.Terminate(ctx, t.foreign),
 		r.world.Fleet.Announce(ctx, t.foreign, "terminated"),
 		r.world.Fleet.Terminate(ctx, t.stranger),

@@ -18,6 +18,16 @@ func Workspace(t *testing.T) *parts.Workspace {
 	return w
 }
 
+// Python returns an interpreter that has moto and the SAM translator.
+func Python(t *testing.T) string {
+	t.Helper()
+	python, err := parts.Python(t.Context(), Workspace(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return python
+}
+
 // Moto starts moto.
 func Moto(t *testing.T, w *parts.Workspace) *parts.Moto {
 	t.Helper()
