@@ -178,8 +178,8 @@ func (s *Stack) readFunctions(ctx context.Context, o Options) error {
 func (s *Stack) readMappings(ctx context.Context, o Options, p *prepared) error {
 	client := sqs.NewFromConfig(o.AWS)
 	for id, properties := range p.mappings {
-		function, ok := referred(properties["FunctionName"])
-		queue, ok2 := referred(properties["EventSourceArn"])
+		function, ok := LogicalID(properties["FunctionName"])
+		queue, ok2 := LogicalID(properties["EventSourceArn"])
 		if !ok || !ok2 {
 			return fmt.Errorf("reading mapping %s: FunctionName and EventSourceArn must refer to resources of the template", id)
 		}

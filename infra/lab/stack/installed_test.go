@@ -225,7 +225,7 @@ func (i installation) policies() []policy {
 			var queues []string
 			entries, _ := properties["Queues"].([]any)
 			for _, q := range entries {
-				queue, _ := referred(q)
+				queue, _ := LogicalID(q)
 				queues = append(queues, queue)
 			}
 			add(id, access.Resource, properties["PolicyDocument"], queues...)
@@ -233,7 +233,7 @@ func (i installation) policies() []policy {
 			document := map[string]any{"Version": "2012-10-17", "Statement": []any{properties["Statement"]}}
 			add(id, access.Resource, document, fmt.Sprint(properties["EventBusName"]))
 		case "AWS::Lambda::Permission":
-			function, _ := referred(properties["FunctionName"])
+			function, _ := LogicalID(properties["FunctionName"])
 			add(id, access.Resource, i.permission(properties, function), function)
 		default:
 			if strings.Contains(text(i.t, properties), `"Effect"`) {
@@ -249,7 +249,7 @@ func (i installation) holders(id string) []string {
 	var roles []string
 	for _, role := range slices.Sorted(maps.Keys(i.resources)) {
 		attached, _ := object(object(i.resources[role])["Properties"])["ManagedPolicyArns"].([]any)
-		if slices.ContainsFunc(attached, func(a any) bool { held, _ := referred(a); return held == id }) {
+		if slices.ContainsFunc(attached, func(a any) bool { held, _ := LogicalID(a); return held == id }) {
 			roles = append(roles, role)
 		}
 	}

@@ -154,8 +154,8 @@ func dropDangling(resources map[string]any) {
 	}
 }
 
-// referred returns the logical ID of the resource in a Ref, a GetAtt or a plain ${X.Arn}.
-func referred(v any) (string, bool) {
+// LogicalID returns the resource that a Ref, a GetAtt or a plain ${X.Arn} refers to, and false for any other value.
+func LogicalID(v any) (string, bool) {
 	function, argument, ok := intrinsic(v)
 	if !ok {
 		return "", false

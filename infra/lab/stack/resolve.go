@@ -20,6 +20,3 @@ func Resolve(expanded map[string]any, parameters, pseudo map[string]string) (map
 	}
 	return resources, nil
 }
-
-// LogicalID returns the resource that a value refers to, by Ref, GetAtt or a plain ${X.Arn}; ok is false for any other value.
-func LogicalID(v any) (id string, ok bool) { return referred(v) }

@@ -18,7 +18,7 @@ func (s *Stack) QueuesFor(state string) []string {
 		}
 		targets, _ := rule["Targets"].([]any)
 		for _, target := range targets {
-			if id, ok := referred(object(target)["Arn"]); ok && s.queue(id) {
+			if id, ok := LogicalID(object(target)["Arn"]); ok && s.queue(id) {
 				urls = append(urls, s.Resources[id])
 			}
 		}

@@ -24,7 +24,7 @@ func (s *Stack) readSchedules(ctx context.Context, o Options) error {
 		}
 		targets, _ := properties["Targets"].([]any)
 		for _, target := range targets {
-			function, _ := referred(object(target)["Arn"])
+			function, _ := LogicalID(object(target)["Arn"])
 			input, _ := object(target)["Input"].(string)
 			s.Schedules = append(s.Schedules, Schedule{
 				RuleLogicalID: id, FunctionLogicalID: function, RuleName: name, Expression: aws.ToString(rule.ScheduleExpression), Input: input,

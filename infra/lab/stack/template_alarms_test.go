@@ -263,7 +263,7 @@ func deployedAlarms(t *testing.T) map[string]alarms.Alarm {
 	for _, resources := range []map[string]any{resolved(t, central), resolve(t, shared(t, memberTemplate), inMember)} {
 		for id, properties := range each(t, resources, "AWS::CloudWatch::Alarm") {
 			a, err := alarms.Read(properties, func(v any) string {
-				if resource, ok := referred(v); ok {
+				if resource, ok := LogicalID(v); ok {
 					return resource
 				}
 				return fmt.Sprint(v)

@@ -155,10 +155,10 @@ func TestEventRules_SendToOneTargetEach(t *testing.T) {
 			if len(list) != 1 {
 				t.Fatalf("%s: %s has %d targets, want one", c.name, rule, len(list))
 			}
-			if to, _ := referred(object(list[0])["Arn"]); to != targets[rule] || to == "" {
+			if to, _ := LogicalID(object(list[0])["Arn"]); to != targets[rule] || to == "" {
 				t.Errorf("%s: %s sends to %q, want %q", c.name, rule, to, targets[rule])
 			}
-			if by, _ := referred(object(list[0])["RoleArn"]); (targets[rule] == "CentralEventBusArn") != (by == "ForwardRole") {
+			if by, _ := LogicalID(object(list[0])["RoleArn"]); (targets[rule] == "CentralEventBusArn") != (by == "ForwardRole") {
 				t.Errorf("%s: %s sends as %q, want the forwarding role for the other account's bus and no role for a queue", c.name, rule, by)
 			}
 		}

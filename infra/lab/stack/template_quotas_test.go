@@ -121,7 +121,7 @@ func (w wide) fill(t *testing.T, v any) any {
 		}
 		return value
 	case "Fn::GetAtt":
-		id, _ := referred(v)
+		id, _ := LogicalID(v)
 		return w.name(t, id, fmt.Sprint(operands[1]))
 	case "Fn::Sub":
 		return placeholder.ReplaceAllStringFunc(fmt.Sprint(argument), func(found string) string {

@@ -134,7 +134,7 @@ func (r reach) follow(v any) {
 			r.condition(name)
 		}
 	case "Fn::GetAtt":
-		id, _ := referred(v)
+		id, _ := LogicalID(v)
 		r.name(id)
 		return
 	case "Fn::If":

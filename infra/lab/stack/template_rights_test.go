@@ -43,7 +43,7 @@ func statements(t *testing.T, resources map[string]any, role string) []map[strin
 	}
 	managed, _ := properties["ManagedPolicyArns"].([]any)
 	for _, m := range managed {
-		id, ok := referred(m)
+		id, ok := LogicalID(m)
 		if !ok {
 			t.Errorf("%s has the policy %v, which is not in this template", role, m)
 		}
@@ -132,7 +132,7 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 		}
 		roles := map[string]string{}
 		for id, f := range each(t, resources, "AWS::Lambda::Function") {
-			role, _ := referred(f["Role"])
+			role, _ := LogicalID(f["Role"])
 			if other, taken := roles[role]; taken || role == "" {
 				t.Errorf("%s and %s share the role %q: each would have the other's rights", id, other, role)
 			}
@@ -210,7 +210,7 @@ func TestNetworkRights_AreDeniedToFunctionCode(t *testing.T) {
 	}{"in a VPC": {full, 1}, "outside": {bare, 0}} {
 		resources := resolved(t, row.parameters)
 		for _, f := range each(t, resources, "AWS::Lambda::Function") {
-			role, _ := referred(f["Role"])
+			role, _ := LogicalID(f["Role"])
 			found := 0
 			for _, s := range statements(t, resources, role) {
 				if s["Effect"] != "Deny" {

@@ -172,14 +172,14 @@ func TestQueues_TakeOnlyTheStacksRulesOverTLS(t *testing.T) {
 			if s["Effect"] != "Allow" {
 				continue
 			}
-			rule, _ := referred(object(object(s["Condition"])["ArnEquals"])["aws:SourceArn"])
+			rule, _ := LogicalID(object(object(s["Condition"])["ArnEquals"])["aws:SourceArn"])
 			if s["Action"] != "sqs:SendMessage" || text(t, s["Principal"]) != `{"Service":"events.amazonaws.com"}` || object(resources[rule])["Type"] != "AWS::Events::Rule" {
 				t.Errorf("%s allows %s: a queue's policy may allow only a rule of this stack to send", id, text(t, s))
 			}
 		}
 		queues, _ := policy["Queues"].([]any)
 		for _, q := range queues {
-			queue, _ := referred(q)
+			queue, _ := LogicalID(q)
 			guarded[queue] = tls
 		}
 	}
@@ -254,8 +254,8 @@ func TestQueues_BoundConcurrencyAndRedelivery(t *testing.T) {
 	queues := each(t, resources, "AWS::SQS::Queue")
 	limits := map[string]int{"ProvisionFunction": 7, "DeprovisionFunction": 9, "ReconcileFunction": 2}
 	for id, mapping := range each(t, resources, "AWS::Lambda::EventSourceMapping") {
-		function, _ := referred(mapping["FunctionName"])
-		queueID, _ := referred(mapping["EventSourceArn"])
+		function, _ := LogicalID(mapping["FunctionName"])
+		queueID, _ := LogicalID(mapping["EventSourceArn"])
 		queue := queues[queueID]
 		if got := number(object(mapping["ScalingConfig"])["MaximumConcurrency"]); got != limits[function] {
 			t.Errorf("%s: %s runs %d times side by side, want %d", id, function, got, limits[function])
@@ -266,7 +266,7 @@ func TestQueues_BoundConcurrencyAndRedelivery(t *testing.T) {
 			t.Errorf("%s: a message returns after %d s, but %s may work on it for %d s and Lambda may hold it for %d s more", queueID, visible, function, timeout, window)
 		}
 		redrive := object(queue["RedrivePolicy"])
-		dead, _ := referred(redrive["deadLetterTargetArn"])
+		dead, _ := LogicalID(redrive["deadLetterTargetArn"])
 		tries := number(redrive["maxReceiveCount"])
 		if queues[dead] == nil || tries < 3 {
 			t.Errorf("%s: %d tries, then %q; want at least 3 and a dead-letter queue", queueID, tries, dead)

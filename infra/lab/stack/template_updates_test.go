@@ -108,7 +108,7 @@ func stackOf(t *testing.T, template map[string]any, parameters map[string]string
 
 // mentions reports whether a value refers to one of these resources.
 func mentions(v any, resources map[string]bool) bool {
-	if id, ok := referred(v); ok {
+	if id, ok := LogicalID(v); ok {
 		return resources[id]
 	}
 	switch v := v.(type) {

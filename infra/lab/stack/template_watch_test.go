@@ -93,7 +93,7 @@ func spelt(v any) string {
 	if function, argument, ok := intrinsic(v); ok && function == "Ref" {
 		return "${" + fmt.Sprint(argument) + "}"
 	}
-	if id, ok := referred(v); ok {
+	if id, ok := LogicalID(v); ok {
 		return "${" + id + ".}"
 	}
 	return fmt.Sprint(v)
