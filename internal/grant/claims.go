@@ -7,21 +7,21 @@ import (
 	"slices"
 )
 
-// MaxClaims is the largest number of names and addresses of one instance. A DynamoDB transaction takes 100 items, one of them
+// MaxClaims is the largest number of names, addresses and URIs of one instance. A DynamoDB transaction takes 100 items, one of them
 // the record. https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
 const MaxClaims = 99
 
-// Claim is a name or an address that one live instance alone may hold: in certificates of a PKI mount, or as its FQDN below a
+// Claim is a name, an address or a URI that one live instance alone may hold: in certificates of a PKI mount, or as its FQDN below a
 // base path.
 type Claim struct {
 	// Under is the PKI mount or the base path.
 	Under string
-	// Text is the name in lower case, or the address. Where networks overlap, the address has its VPC: 10.0.0.1@vpc-….
+	// Text is the name or the URI in lower case, or the address. Where networks overlap, the address has its VPC: 10.0.0.1@vpc-….
 	Text string
 }
 
 // claims returns the names that a grant claims, sorted, without doubles: the FQDN below the base path, and for each PKI mount
-// the names and addresses of its certificates that the profile does not share. It fails for more than MaxClaims names.
+// the names, addresses and URIs of its certificates that the profile does not share. It fails for more than MaxClaims names.
 func (r *rendering) claims() ([]Claim, error) {
 	claims := map[Claim]bool{{Under: r.profile.BasePath, Text: r.values.FQDN}: true}
 	for _, o := range r.profile.Outputs {

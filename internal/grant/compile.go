@@ -76,7 +76,7 @@ func (c *compiler) body(o *Output) {
 	}
 }
 
-// names parses the names and addresses of a PKI role's certificates.
+// names parses the names, addresses and URIs of a PKI role's certificates.
 func (c *compiler) names(o *Output) {
 	where := "outputs." + o.Name
 	if o.CommonName == "" {
@@ -97,6 +97,12 @@ func (c *compiler) names(o *Output) {
 	}
 	for _, t := range o.IPAddresses {
 		o.addresses = append(o.addresses, c.name(where+".ip_addresses", t))
+	}
+	for _, t := range o.URISANs {
+		o.uris = append(o.uris, c.name(where+".uri_sans", t))
+	}
+	for _, t := range o.SharedURISANs {
+		o.sharedURIs = append(o.sharedURIs, c.name(where+".shared_uri_sans", t))
 	}
 }
 

@@ -22,7 +22,7 @@ type document struct {
 	Certificates map[string]certificateRequest `json:"certificates"`
 }
 
-// certificateRequest has the paths and the parameters of a request for one certificate with all names and addresses of its PKI
+// certificateRequest has the paths and the parameters of a request for one certificate with all names, addresses and URIs of its PKI
 // role. A parameter without a value must not be sent.
 type certificateRequest struct {
 	Issue      string `json:"issue"`
@@ -30,6 +30,7 @@ type certificateRequest struct {
 	CommonName string `json:"common_name"`
 	AltNames   string `json:"alt_names,omitempty"` // with commas
 	IPSANs     string `json:"ip_sans,omitempty"`   // with commas
+	URISANs    string `json:"uri_sans,omitempty"`  // with commas
 }
 
 // identityAccess returns the text of identityAccess for a policy: the document, and the rule by which the instance reads the policy.
@@ -52,6 +53,7 @@ func (r *rendering) identityAccess(policy string, generated map[string]string) (
 		d.Certificates[o.Name] = certificateRequest{
 			Issue: IssuePath(mount, role), Sign: SignPath(mount, role), CommonName: id.commonName,
 			AltNames: strings.Join(id.dnsNames, ","), IPSANs: strings.Join(id.addresses, ","),
+			URISANs: strings.Join(id.uris, ","),
 		}
 	}
 	text, err := json.Marshal(d)

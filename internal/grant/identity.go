@@ -10,12 +10,13 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// identity has the names and addresses that one PKI role may put into a certificate, as literal values.
+// identity has the names, addresses and URIs that one PKI role may put into a certificate, as literal values.
 type identity struct {
 	commonName string
 	dnsNames   []string // sorted, without doubles
 	addresses  []string // in canonical form, sorted, without doubles
-	own        []string // the names and addresses that the instance alone may hold, in the form of Claim.Text
+	uris       []string // sorted, without doubles
+	own        []string // the names, addresses and URIs that the instance alone may hold, in the form of Claim.Text
 }
 
 // commonNameForm bounds a common name that is not a host name.
@@ -43,15 +44,16 @@ func (r *rendering) identity(output string) (identity, error) {
 		id.own = append(id.own, text)
 		return r.profile.reserved.check(r.profile, mount, c, text)
 	}
-	for _, c := range o.dnsNames {
-		name, err := r.dnsName(c)
-		if err == nil {
-			err = own(c, name)
-		}
-		if err != nil {
-			return identity{}, fmt.Errorf("dns_names: %w", err)
-		}
-		id.dnsNames = append(id.dnsNames, name)
+	share := func(_ *compiled, text string) error {
+		id.own = slices.DeleteFunc(id.own, func(own string) bool { return own == strings.ToLower(text) })
+		return nil
+	}
+	err = errors.Join(
+		renderAll("dns_names", o.dnsNames, r.dnsName, own, &id.dnsNames),
+		renderAll("uri_sans", o.uris, r.uri, own, &id.uris),
+	)
+	if err != nil {
+		return identity{}, err
 	}
 	if !o.SharedCommonName {
 		if err := own(o.commonName, cn); err != nil {
@@ -59,24 +61,38 @@ func (r *rendering) identity(output string) (identity, error) {
 		}
 	}
 	if r.profile.accessed[output] { // without pkiAccess no policy reaches the role, and the role allows as little as possible
-		for _, c := range o.shared {
-			name, err := r.dnsName(c)
-			if err != nil {
-				return identity{}, fmt.Errorf("shared_dns_names: %w", err)
-			}
-			id.dnsNames = append(id.dnsNames, name)
-			id.own = slices.DeleteFunc(id.own, func(own string) bool { return own == name })
+		err := errors.Join(
+			renderAll("shared_dns_names", o.shared, r.dnsName, share, &id.dnsNames),
+			renderAll("shared_uri_sans", o.sharedURIs, r.uri, share, &id.uris),
+		)
+		if err != nil {
+			return identity{}, err
 		}
 		if err := r.addresses(o, &id); err != nil {
 			return identity{}, fmt.Errorf("ip_addresses: %w", err)
 		}
 	}
-	for _, list := range []*[]string{&id.dnsNames, &id.addresses} {
+	for _, list := range []*[]string{&id.dnsNames, &id.addresses, &id.uris} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
 	}
 	r.identities[output] = id
 	return id, nil
+}
+
+// renderAll renders the names of one field of an output and adds them to a list. hold is called with each.
+func renderAll(field string, names []*compiled, render func(*compiled) (string, error), hold func(*compiled, string) error, to *[]string) error {
+	for _, c := range names {
+		text, err := render(c)
+		if err == nil {
+			err = hold(c, text)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", field, err)
+		}
+		*to = append(*to, text)
+	}
+	return nil
 }
 
 // commonName renders a common name.

@@ -19,6 +19,7 @@ func accessRules(mount, role string, id identity, style ClientStyle) []rule {
 		"common_name":        {id.commonName},
 		"alt_names":          textForms(id.dnsNames),
 		"ip_sans":            slices.Concat(textForms(id.addresses), listForms(id.addresses)),
+		"uri_sans":           slices.Concat(textForms(id.uris), listForms(id.uris)),
 		"ttl":                {},
 		"format":             {},
 		"private_key_format": {},
@@ -31,7 +32,7 @@ func accessRules(mount, role string, id identity, style ClientStyle) []rule {
 			allowEmpty(parameters)
 		}
 		// An empty list would allow any value: a role without addresses must not have the parameter.
-		for _, k := range []string{"alt_names", "ip_sans"} {
+		for _, k := range []string{"alt_names", "ip_sans", "uri_sans"} {
 			if len(parameters[k]) == 0 {
 				delete(parameters, k)
 			}
@@ -74,7 +75,7 @@ func textForms(values []string) []any {
 }
 
 // listForms returns the same forms as JSON lists: each value in a list of one and, for more than one, a list of all of them in the
-// given order. A parameter needs them only if the PKI engine reads it as a list, as ip_sans. It reads alt_names as a string and
+// given order. A parameter needs them only if the PKI engine reads it as a list, as ip_sans and uri_sans. It reads alt_names as a string and
 // refuses a list there, whatever the policy allows.
 func listForms(values []string) []any {
 	forms := make([]any, 0, len(values)+1)

@@ -34,7 +34,7 @@ func lockedFields(id identity) map[string]any {
 		"allow_ip_sans":             len(id.addresses) > 0,
 		"use_csr_common_name":       false,
 		"use_csr_sans":              false,
-		"allowed_uri_sans":          []string{},
+		"allowed_uri_sans":          append([]string{}, id.uris...),
 		"allowed_uri_sans_template": false,
 		"allowed_other_sans":        []string{},
 		"allowed_user_ids":          []string{},
@@ -118,7 +118,7 @@ func freePKIFields(text string, rules Rules) (map[string]any, error) {
 	maps.Copy(locked, optionalLocks(identity{}))
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ours := locked[name]; ours {
-			return nil, atLine(fieldLine(text, name), fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names and ip_addresses: remove it", name))
+			return nil, atLine(fieldLine(text, name), fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names, ip_addresses and uri_sans: remove it", name))
 		}
 		standard, known := fields[name]
 		if !known {

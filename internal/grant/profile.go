@@ -84,7 +84,10 @@ type Output struct {
 	// SharedCommonName reports whether several instances may hold the common name, which is then not claimed.
 	SharedCommonName bool     `yaml:"shared_common_name"`
 	IPAddresses      []string `yaml:"ip_addresses"`
-	Template         string   `yaml:"template"`
+	URISANs          []string `yaml:"uri_sans"`
+	// SharedURISANs are URIs that every instance of the profile may hold, such as a service's SPIFFE ID.
+	SharedURISANs []string `yaml:"shared_uri_sans"`
+	Template      string   `yaml:"template"`
 
 	body       *compiled
 	free       map[string]any // the free fields of a PKI role whose template uses no value, decoded once
@@ -92,6 +95,8 @@ type Output struct {
 	dnsNames   []*compiled
 	shared     []*compiled // from SharedDNSNames
 	addresses  []*compiled // nil means all of the instance's own
+	uris       []*compiled
+	sharedURIs []*compiled // from SharedURISANs
 }
 
 // Set is a checked set of profiles.
@@ -315,7 +320,8 @@ func (p *Profile) check() error {
 		want(!names[o.Name], "%s: the name appears twice", where)
 		names[o.Name] = true
 		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template must be the name of a file beside profile.yaml", where)
-		identity := o.CommonName != "" || o.SharedCommonName || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil
+		identity := o.CommonName != "" || o.SharedCommonName || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil ||
+			o.URISANs != nil || o.SharedURISANs != nil
 		switch o.Type {
 		case KindPolicy:
 			want(o.Path == "" && !identity, "%s: a policy has neither path nor names", where)

@@ -51,7 +51,7 @@ type Grant struct {
 	Objects []Object
 	// AuthRole is written last and deleted first: the instance can log in only while it exists.
 	AuthRole Object
-	// Claims are the names and addresses that the instance alone may hold, sorted.
+	// Claims are the names, addresses and URIs that the instance alone may hold, sorted.
 	Claims []Claim
 	// CertificateTTL is the longest validity of a certificate of the grant: the longest max_ttl of its PKI roles.
 	CertificateTTL time.Duration
@@ -195,7 +195,7 @@ func (o Output) templates() []*compiled {
 	if o.Type != KindPKIRole {
 		return []*compiled{o.body}
 	}
-	return slices.Concat([]*compiled{o.body, o.commonName}, o.dnsNames, o.shared, o.addresses)
+	return slices.Concat([]*compiled{o.body, o.commonName}, o.dnsNames, o.shared, o.addresses, o.uris, o.sharedURIs)
 }
 
 // usedValues returns the names of all values that the profile's templates use, without the values that rendering itself

@@ -38,7 +38,7 @@ func reservationsOf(profiles []*Profile) *reservations {
 			if o.Type != KindPKIRole {
 				continue
 			}
-			for _, c := range append(slices.Concat(o.dnsNames, o.shared), o.commonName) {
+			for _, c := range append(slices.Concat(o.dnsNames, o.shared, o.uris, o.sharedURIs), o.commonName) {
 				r.add(p, o.mount(p.BasePath), c)
 			}
 			for _, c := range o.addresses {

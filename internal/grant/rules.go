@@ -54,9 +54,9 @@ func (p *Profile) checkRules() []error {
 	want(vaultSegment(p.BasePath) == "", "base_path: %q has the segment %q, which is Vault's own in every namespace", p.BasePath, vaultSegment(p.BasePath))
 	for _, o := range p.Outputs {
 		want(vaultSegment(o.Path) == "", "outputs.%s: path %q has the segment %q, which is Vault's own in every namespace", o.Name, o.Path, vaultSegment(o.Path))
-		for _, c := range o.shared {
-			want(!c.fields["FQDN"] && !c.fields["PrivateDNSName"], "outputs.%s.shared_dns_names: %s is made from the instance's own name, which others do not share", o.Name, c.file)
-			want(!c.branches, "outputs.%s.shared_dns_names: %s branches: write each name out, so that no tag can take it", o.Name, c.file)
+		for _, c := range slices.Concat(o.shared, o.sharedURIs) { // c.file is the field
+			want(!c.fields["FQDN"] && !c.fields["PrivateDNSName"], "%s: is made from the instance's own name, which others do not share", c.file)
+			want(!c.branches, "%s: branches: write each name out, so that no tag can take it", c.file)
 		}
 		for _, c := range o.templates() {
 			for _, err := range c.tagSearches {

@@ -25,6 +25,7 @@ const k8s = "alice_cluster/pki/k8s" // the worker profile's PKI mount
 type allowed struct {
 	role, cn       string
 	dns, addresses []string
+	uris           []string
 	organization   []string
 	usage          x509.KeyUsage
 	extUsage       []x509.ExtKeyUsage
@@ -159,9 +160,12 @@ func check(own allowed, cert *x509.Certificate) error {
 	for _, a := range cert.IPAddresses {
 		differ(slices.Contains(own.addresses, a.String()), "address", own.addresses, a)
 	}
-	differ(len(cert.EmailAddresses)+len(cert.URIs) == 0, "email and URI names", "none", fmt.Sprint(cert.EmailAddresses, cert.URIs))
+	for _, u := range cert.URIs {
+		differ(slices.Contains(own.uris, u.String()), "URI", own.uris, u)
+	}
+	differ(len(cert.EmailAddresses) == 0, "email names", "none", cert.EmailAddresses)
 	n, err := alternativeNames(cert)
-	differ(err == nil && n == len(cert.DNSNames)+len(cert.IPAddresses), "names of other kinds", "none", fmt.Sprint(n, " names in all ", err))
+	differ(err == nil && n == len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.URIs), "names of other kinds", "none", fmt.Sprint(n, " names in all ", err))
 	differ(!cert.IsCA, "CA", false, cert.IsCA)
 	differ(cert.KeyUsage == own.usage, "key usage", own.usage, cert.KeyUsage)
 	ext := slices.Sorted(slices.Values(cert.ExtKeyUsage))
