@@ -139,7 +139,7 @@ func (c *Converger) readGrant(ctx context.Context, req Request, old *ledger.Reco
 	looks := req.Batch.beginFirst()
 	return forEach(ctx, objects, func(ctx context.Context, o *ownership.Object) error {
 		switch o.Kind {
-		case grant.KindPolicy, grant.KindPKIRole, grant.KindAuthRole:
+		case grant.KindPolicy, grant.KindPKIRole, grant.KindSSHRole, grant.KindAuthRole:
 			if req.Batch.lacks(ctx, o.Path, looks) {
 				return nil
 			}

@@ -129,20 +129,21 @@ func checkClaimCount(instanceID string, claims []ledger.Name, former []ledger.Fo
 	return nil
 }
 
-// checkMounts returns an error if a PKI mount of a first grant belongs to another deployment: claims are unique within one
+// checkMounts returns an error if a PKI or SSH mount of a first grant belongs to another deployment: claims are unique within one
 // ledger only. Where settings say to adopt, another deployment's mounts are taken over with its objects.
 func (c *Converger) checkMounts(ctx context.Context, instanceID string, p *grant.Profile) error {
 	if c.Adopt {
 		return nil
 	}
-	for _, mount := range p.PKIMounts() {
+	mounts := p.Mounts()
+	for _, mount := range mounts.All() {
 		owner, err := c.Mounts.Owner(ctx, mount)
 		if err != nil {
 			return err
 		}
 		if owner != "" && owner != c.Realm.Deployment {
-			return fault.Refusef("instance %s: the PKI mount %s is marked as deployment %s's, and this one is %s: names are unique within one deployment, so a PKI mount belongs to one; use another base_path",
-				instanceID, mount, owner, c.Realm.Deployment)
+			return fault.Refusef("instance %s: the %s is marked as deployment %s's, and this one is %s: names are unique within one deployment, so a mount belongs to one; use another base_path",
+				instanceID, mounts.Describe(mount), owner, c.Realm.Deployment)
 		}
 	}
 	return nil

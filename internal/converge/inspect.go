@@ -132,7 +132,7 @@ func (c *Converger) checkNotAdopted(ctx context.Context, r *ledger.Record) error
 			if role, err = c.Vault.Read(ctx, o.Path); err == nil {
 				err = c.checkNoOtherPolicy(ctx, r.InstanceID, role, r.Has)
 			}
-		case grant.KindPKIRole, grant.KindGeneric: // they bear no marker
+		case grant.KindPKIRole, grant.KindSSHRole, grant.KindGeneric: // they bear no marker
 		}
 		if err != nil {
 			return err

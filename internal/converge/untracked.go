@@ -15,10 +15,10 @@ func (c *Converger) ownUntracked(ctx context.Context, req Request, old *ledger.R
 	if len(req.Untracked) == 0 {
 		return nil, nil
 	}
-	pkiMounts := c.Profiles.PKIMounts()
+	mounts := c.Profiles.Mounts()
 	objects := make([]ownership.Object, len(req.Untracked))
 	for i, path := range req.Untracked {
-		objects[i] = ownership.Object{Kind: grant.KindOf(path, pkiMounts), Path: path}
+		objects[i] = ownership.Object{Kind: grant.KindOf(path, mounts), Path: path}
 	}
 	if err := c.readAll(ctx, objects); err != nil {
 		return nil, err

@@ -170,6 +170,7 @@ func (d Doctor) steps() []*step {
 	}
 	steps = append(steps, d.authSteps(login, own)...)
 	steps = append(steps, d.pkiSteps(login)...)
+	steps = append(steps, d.sshSteps(login)...)
 	steps = append(steps, &step{name: "names in vault", needs: []*step{login}, check: d.foreignNames}, own)
 	steps = append(steps, d.placeSteps(own)...)
 	steps = append(steps, d.serviceSteps()...)

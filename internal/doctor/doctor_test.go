@@ -127,7 +127,7 @@ func TestDoctor_EachFaultFailsItsOwnCheck(t *testing.T) {
 			holds(mounts+pki, "description", grant.MountMark("bob")), []string{"pki owner " + pki}, "belongs to the deployment bob and not to alice", "base_path",
 		},
 		"a PKI role that is not this program's": {
-			lists(pki+"/roles", "i-0123456789abcdef0-kubelet", "web"), []string{"pki roles " + pki}, "any name: web", "another PKI mount",
+			lists(pki+"/roles", "i-0123456789abcdef0-kubelet", "web"), []string{"pki roles " + pki}, "any name: web", "another mount",
 		},
 		"a policy with a name that no instance can have": {
 			lists("sys/policies/acl", "ec2-i-door", "ec2-"+instanceID+"-node"), []string{"names in vault"}, "takes away: sys/policies/acl/ec2-i-door", "delete it",

@@ -155,7 +155,7 @@ func (d Doctor) pkiSteps(login *step) []*step {
 		checkOf := func(name string, check func(context.Context, string) finding) *step {
 			return &step{name: name + " " + mount, needs: []*step{mounted}, check: func(ctx context.Context) finding { return check(ctx, mount) }}
 		}
-		steps = append(steps, mounted, checkOf("issuers", d.issuers), checkOf("acme", d.acme), checkOf("pki owner", d.pkiOwner), checkOf("pki roles", d.pkiRoles))
+		steps = append(steps, mounted, checkOf("issuers", d.issuers), checkOf("acme", d.acme), checkOf("pki owner", d.mountOwner), checkOf("pki roles", d.roles))
 		if d.Profiles.HasLeases(mount) {
 			steps = append(steps, checkOf("leases", d.leases))
 		}

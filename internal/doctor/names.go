@@ -8,8 +8,8 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// pkiOwner checks that a PKI mount belongs to this deployment: claims on names are unique only within one ledger.
-func (d Doctor) pkiOwner(ctx context.Context, mount string) finding {
+// mountOwner checks that a PKI or SSH mount belongs to this deployment: claims on names are unique only within one ledger.
+func (d Doctor) mountOwner(ctx context.Context, mount string) finding {
 	data, err := d.Objects.Read(ctx, grant.MountInfoPath(mount))
 	if err != nil {
 		return good("not checked: %v", err)
@@ -21,14 +21,14 @@ func (d Doctor) pkiOwner(ctx context.Context, mount string) finding {
 		return bad("run vault-ec2 setup with --deployment "+d.Deployment,
 			"%s has no mark of a deployment: another deployment could use it too, and give an instance the name of one of this deployment's", mount)
 	case owner != d.Deployment:
-		return bad("use another base_path in the profiles: a PKI mount belongs to one deployment",
+		return bad("use another base_path in the profiles: a mount belongs to one deployment",
 			"%s belongs to the deployment %s and not to %s: each could give an instance the name of one of the other's", mount, owner, d.Deployment)
 	}
 	return good("%s belongs to this deployment, %s", mount, owner)
 }
 
-// pkiRoles looks for roles of a PKI mount that are not this program's. foreignNames checks the roles with its prefix.
-func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
+// roles looks for roles of a PKI or SSH mount that are not this program's. foreignNames checks the roles with its prefix.
+func (d Doctor) roles(ctx context.Context, mount string) finding {
 	path := grant.PKIRoleFolder(mount)
 	roles, err := d.Objects.List(ctx, path)
 	if err != nil {
@@ -36,7 +36,7 @@ func (d Doctor) pkiRoles(ctx context.Context, mount string) finding {
 	}
 	foreign := slices.DeleteFunc(slices.Clone(roles), func(name string) bool { return strings.HasPrefix(name, grant.NamePrefix(grant.KindPKIRole)) })
 	if len(foreign) > 0 {
-		return bad("move these roles to another PKI mount: this program's must hold its own roles only",
+		return bad("move these roles to another mount: this program's must hold its own roles only",
 			"%s has roles that are not this program's and can issue any name: %s", path, abbreviate(foreign))
 	}
 	return good("all %[2]d roles of %[1]s are this program's", path, len(roles))
@@ -79,7 +79,7 @@ func (d Doctor) foreignNames(ctx context.Context) finding {
 func (d Doctor) folders() []folder {
 	all := []folder{{grant.PolicyFolder, grant.KindPolicy}, {grant.AuthRoleFolder(d.AuthMount), grant.KindAuthRole}}
 	for _, path := range d.Profiles.OutputFolders() {
-		all = append(all, folder{path, grant.KindGeneric}) // a PKI role has a name of the same form
+		all = append(all, folder{path, grant.KindGeneric}) // a role has a name of the same form
 	}
 	return all
 }

@@ -136,6 +136,8 @@ func (d Doctor) remedyIn(err error, folder string) string {
 		return d.remedyFor(err)
 	case slices.Contains(d.Profiles.PKIMounts(), mount):
 		return "mount a PKI engine at " + mount + " (vault-ec2 setup --pki does), or correct base_path and path in the profile"
+	case slices.Contains(d.Profiles.Mounts().SSH, mount):
+		return "mount an SSH engine at " + mount + " with a CA (vault-ec2 setup --pki does both), or correct base_path and path in the profile"
 	}
-	return "mount the engine of " + folder + " (vault secrets enable -path=<mount> <type>), or correct base_path and path of that output in the profile: vault-ec2 setup mounts PKI engines only"
+	return "mount the engine of " + folder + " (vault secrets enable -path=<mount> <type>), or correct base_path and path of that output in the profile: vault-ec2 setup mounts PKI and SSH engines for roles only"
 }

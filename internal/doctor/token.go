@@ -106,6 +106,10 @@ func (d Doctor) outOfBounds() []string {
 			paths = append(paths, grant.RevokePrefixPath(prefix))
 		}
 	}
+	for _, mount := range d.Profiles.Mounts().SSH {
+		paths = append(paths, grant.PKIRolePath(mount, "nobody"), grant.IssuePath(mount, noInstance), grant.SignPath(mount, noInstance),
+			mount+"/creds/"+noInstance, mount+"/config/zeroaddress")
+	}
 	paths = slices.DeleteFunc(paths, d.covered)
 	for _, name := range d.RoleNames {
 		paths = append(paths, grant.PolicyPath(name), grant.AuthRolePath(d.LoginMount, name))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 )
 
 // compiler parses every template of a profile and collects all faults.
@@ -30,7 +29,7 @@ func (c *compiler) compile() error {
 	for i := range c.profile.Outputs {
 		o := &c.profile.Outputs[i]
 		c.body(o)
-		if o.Type == KindPKIRole {
+		if o.Type.signs() {
 			c.names(o)
 		}
 	}
@@ -56,36 +55,38 @@ func (c *compiler) body(o *Output) {
 	if o.body = c.text(path.Join(c.folder, o.Template), text); o.body == nil {
 		return
 	}
-	if o.Type == KindPKIRole && o.body.fields["Tag"] {
+	if o.Type.signs() && o.body.fields["Tag"] {
 		c.fault("%s: no tag may be in a certificate: a tag would choose the instance's organization", o.Template)
 	}
 	if o.Type != KindPolicy {
 		c.refuseAccess(o.Template, o.body)
 	}
-	for _, target := range o.body.pki {
-		c.profile.accessed[target] = true
-		if !slices.ContainsFunc(c.profile.Outputs, func(t Output) bool { return t.Name == target && t.Type == KindPKIRole }) {
-			c.fault("%s: pkiAccess %q names no pki-role output of this profile", o.Template, target)
+	for _, a := range o.body.accesses {
+		c.profile.accessed[a.output] = true
+		if _, ok := c.profile.accessedBy(a); !ok {
+			c.fault("%s: %s %q names no %s output of this profile", o.Template, a.function, a.output, accessKinds[a.function])
 		}
 	}
-	if o.Type == KindPKIRole && len(o.body.fields) == 0 {
+	if o.Type.signs() && len(o.body.fields) == 0 {
 		// The rehearsal reports its faults.
 		if given, err := o.body.execute(values{}, nil); err == nil {
-			o.free, _ = freePKIFields(given, c.profile.rules)
+			o.free, _ = freeRoleFields(o.Type, given, c.profile.rules)
 		}
 	}
 }
 
-// names parses the names, addresses and URIs of a PKI role's certificates.
+// names parses the names, addresses and URIs of a role's certificates.
 func (c *compiler) names(o *Output) {
 	where := "outputs." + o.Name
-	if o.CommonName == "" {
-		o.CommonName = "{{ .FQDN }}"
+	if o.Type == KindPKIRole {
+		if o.CommonName == "" {
+			o.CommonName = "{{ .FQDN }}"
+		}
+		o.commonName = c.name(where+".common_name", o.CommonName)
 	}
 	if o.DNSNames == nil {
 		o.DNSNames = []string{"{{ .FQDN }}"}
 	}
-	o.commonName = c.name(where+".common_name", o.CommonName)
 	for _, t := range o.DNSNames {
 		o.dnsNames = append(o.dnsNames, c.name(where+".dns_names", t))
 	}
@@ -122,8 +123,8 @@ func (c *compiler) name(where, text string) *compiled {
 
 // refuseAccess adds a fault for a template that writes rules of a policy but is none.
 func (c *compiler) refuseAccess(where string, t *compiled) {
-	if len(t.pki) > 0 {
-		c.fault("%s: pkiAccess is for policies only", where)
+	for _, a := range t.accesses {
+		c.fault("%s: %s is for policies only", where, a.function)
 	}
 	if t.document {
 		c.fault("%s: identityAccess is for policies only", where)

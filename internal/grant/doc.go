@@ -2,7 +2,7 @@
 // no I/O apart from reading the profiles' files. docs/profiles.md has the format of profiles.
 //
 // profile.go loads profiles, template.go checks their templates, and match.go finds the profile of an instance. render.go renders
-// its grant. The lock on certificates is in pkirole.go and parameters.go, and guard.go checks every rendered policy. names.go and
+// its grant. The lock on certificates is in pkirole.go, sshrole.go and parameters.go, and guard.go checks every rendered policy. names.go and
 // paths.go have all names and paths in Vault.
 //
 // A policy names the forms in which a client may ask for several names or addresses: each value alone, and all of them in canonical

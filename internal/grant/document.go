@@ -20,6 +20,14 @@ type document struct {
 	Addresses  []string `json:"addresses"` // IPv4 first, the primary one of each family first
 	// Certificates has the requests for certificates that the instance may make, by the name of the output.
 	Certificates map[string]certificateRequest `json:"certificates"`
+	// HostCertificates has the requests for SSH host certificates that the instance may make, by the name of the output.
+	HostCertificates map[string]hostRequest `json:"host_certificates,omitempty"`
+}
+
+// hostRequest has the path and the principals of a request for a host certificate with all names and addresses of its SSH role.
+type hostRequest struct {
+	Sign            string `json:"sign"`
+	ValidPrincipals string `json:"valid_principals"` // with commas
 }
 
 // certificateRequest has the paths and the parameters of a request for one certificate with all names, addresses and URIs of its PKI
@@ -39,10 +47,10 @@ func (r *rendering) identityAccess(policy string, generated map[string]string) (
 	v := r.values
 	d := document{
 		InstanceID: v.InstanceID, Profile: v.Profile, FQDN: v.FQDN, Addresses: slices.Concat(v.IPv4s, v.IPv6s),
-		Certificates: map[string]certificateRequest{},
+		Certificates: map[string]certificateRequest{}, HostCertificates: map[string]hostRequest{},
 	}
 	for _, o := range r.profile.Outputs {
-		if o.Type != KindPKIRole || !r.profile.accessed[o.Name] {
+		if !o.Type.signs() || !r.profile.accessed[o.Name] {
 			continue
 		}
 		id, err := r.identity(o.Name)
@@ -50,6 +58,10 @@ func (r *rendering) identityAccess(policy string, generated map[string]string) (
 			return "", err
 		}
 		mount, role := o.mount(r.profile.BasePath), ObjectName(v.InstanceID, o.Name)
+		if o.Type == KindSSHRole {
+			d.HostCertificates[o.Name] = hostRequest{Sign: SignPath(mount, role), ValidPrincipals: strings.Join(id.principals(), ",")}
+			continue
+		}
 		d.Certificates[o.Name] = certificateRequest{
 			Issue: IssuePath(mount, role), Sign: SignPath(mount, role), CommonName: id.commonName,
 			AltNames: strings.Join(id.dnsNames, ","), IPSANs: strings.Join(id.addresses, ","),

@@ -17,8 +17,8 @@ var capabilities = []string{"create", "read", "update", "patch", "delete", "list
 // bounds are the limits of the rules of one policy.
 type bounds struct {
 	basePath  string
-	generated map[string]string // the texts of the rules of pkiAccess and identityAccess, by path
-	mounts    []string          // the PKI mounts of all profiles, base path included
+	generated map[string]string // the texts of the rules of pkiAccess, sshAccess and identityAccess, by path
+	mounts    Mounts            // of all profiles
 }
 
 // tokenPaths are the paths outside the base path that a token needs for itself, each with its one capability.
@@ -37,6 +37,10 @@ var signAnything = []string{"sign-verbatim", "sign-intermediate", "sign-self-iss
 // publicPKI are the paths of a PKI mount that Vault serves without a token.
 // https://developer.hashicorp.com/vault/api-docs/secret/pki#read-issuer-certificate
 var publicPKI = []string{"ca", "ca/pem", "ca_chain", "cert/ca", "cert/ca_chain", "cert/crl", "crl", "crl/pem"}
+
+// publicSSH are the paths of an SSH mount that Vault serves without a token.
+// https://developer.hashicorp.com/vault/api-docs/secret/ssh#read-public-key-unauthenticated
+var publicSSH = []string{"public_key"}
 
 // check returns an error for the first rule outside the bounds. It names the line, the path and the bound.
 func (b bounds) check(rules []rule) error {
@@ -64,7 +68,7 @@ func (b bounds) checkRule(r rule) error {
 	}
 	if generated, ok := b.generated[r.Path]; ok {
 		if !r.same(generated) {
-			return fmt.Errorf("differs from the rule of pkiAccess or identityAccess for it")
+			return fmt.Errorf("differs from the rule of pkiAccess, sshAccess or identityAccess for it")
 		}
 		return nil
 	}
@@ -84,7 +88,7 @@ func (b bounds) checkRule(r rule) error {
 	if err := checkWildcards(r.Allowed); err != nil {
 		return err
 	}
-	if err := b.checkPKI(r); err != nil {
+	if err := b.checkMounts(r); err != nil {
 		return err
 	}
 	if err := b.checkNamespaces(r.Path); err != nil {
@@ -213,15 +217,19 @@ func checkSegments(path string) error {
 	return nil
 }
 
-// checkPKI returns an error for a rule that reaches a PKI mount, except to deny it or to read its public paths. Only
-// pkiAccess grants access to a PKI mount.
-func (b bounds) checkPKI(r rule) error {
-	for _, m := range b.mounts {
+// checkMounts returns an error for a rule that reaches a mount of roles, except to deny it or to read its public paths. Only pkiAccess
+// and sshAccess grant access to such a mount.
+func (b bounds) checkMounts(r rule) error {
+	for _, m := range b.mounts.All() {
+		function, public := pkiAccess, publicPKI
+		if b.mounts.kindOfRoles(m) == KindSSHRole {
+			function, public = sshAccess, publicSSH
+		}
 		rest, below := strings.CutPrefix(r.Path, m+"/")
-		readsPublic := below && slices.Contains(publicPKI, rest) && slices.Equal(r.Capabilities, []string{"read"})
+		readsPublic := below && slices.Contains(public, rest) && slices.Equal(r.Capabilities, []string{"read"})
 		denies := slices.Equal(r.Capabilities, []string{"deny"})
 		if !readsPublic && !denies && reaches(r.Path, m) {
-			return fmt.Errorf(`reaches the PKI mount %q: only pkiAccess "<output>" may grant access to it`, m)
+			return fmt.Errorf(`reaches the %s: only %s "<output>" may grant access to it`, b.mounts.Describe(m), function)
 		}
 	}
 	return nil

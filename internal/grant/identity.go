@@ -10,9 +10,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
-// identity has the names, addresses and URIs that one PKI role may put into a certificate, as literal values.
+// identity has the names, addresses and URIs that one role may put into a certificate, as literal values.
 type identity struct {
-	commonName string
+	commonName string   // empty for an SSH role, whose certificates have none
 	dnsNames   []string // sorted, without doubles
 	addresses  []string // in canonical form, sorted, without doubles
 	uris       []string // sorted, without doubles
@@ -22,7 +22,7 @@ type identity struct {
 // commonNameForm bounds a common name that is not a host name.
 var commonNameForm = facts.NewForm(`^[A-Za-z0-9](?:[A-Za-z0-9 ._:@-]*[A-Za-z0-9])?$`, 64)
 
-// identity renders the identity of an output of type pki-role. Names are exact, and addresses are the instance's own or literals
+// identity renders the identity of an output that is a role. Names are exact, and addresses are the instance's own or literals
 // of the profile. It fails for a value of another form, and for a name that the profiles reserve for others.
 func (r *rendering) identity(output string) (identity, error) {
 	if id, done := r.identities[output]; done {
@@ -30,11 +30,14 @@ func (r *rendering) identity(output string) (identity, error) {
 	}
 	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == output })
 	o := r.profile.Outputs[i]
-	cn, err := r.commonName(o.commonName)
-	if err != nil {
-		return identity{}, err
+	id := identity{}
+	if o.commonName != nil {
+		cn, err := r.commonName(o.commonName)
+		if err != nil {
+			return identity{}, err
+		}
+		id.commonName = cn
 	}
-	id := identity{commonName: cn}
 	mount := o.mount(r.profile.BasePath)
 	own := func(c *compiled, text string) error {
 		text = strings.ToLower(text)
@@ -48,19 +51,19 @@ func (r *rendering) identity(output string) (identity, error) {
 		id.own = slices.DeleteFunc(id.own, func(own string) bool { return own == strings.ToLower(text) })
 		return nil
 	}
-	err = errors.Join(
+	err := errors.Join(
 		renderAll("dns_names", o.dnsNames, r.dnsName, own, &id.dnsNames),
 		renderAll("uri_sans", o.uris, r.uri, own, &id.uris),
 	)
 	if err != nil {
 		return identity{}, err
 	}
-	if !o.SharedCommonName {
-		if err := own(o.commonName, cn); err != nil {
+	if o.commonName != nil && !o.SharedCommonName {
+		if err := own(o.commonName, id.commonName); err != nil {
 			return identity{}, fmt.Errorf("common_name: %w", err)
 		}
 	}
-	if r.profile.accessed[output] { // without pkiAccess no policy reaches the role, and the role allows as little as possible
+	if r.profile.accessed[output] { // without pkiAccess or sshAccess no policy reaches the role, and the role allows as little as possible
 		err := errors.Join(
 			renderAll("shared_dns_names", o.shared, r.dnsName, share, &id.dnsNames),
 			renderAll("shared_uri_sans", o.sharedURIs, r.uri, share, &id.uris),
@@ -75,6 +78,9 @@ func (r *rendering) identity(output string) (identity, error) {
 	for _, list := range []*[]string{&id.dnsNames, &id.addresses, &id.uris} {
 		slices.Sort(*list)
 		*list = slices.Compact(*list)
+	}
+	if o.Type == KindSSHRole && len(id.principals()) == 0 && r.profile.accessed[output] {
+		return identity{}, errors.New("a host certificate needs a name or an address: name one in dns_names or ip_addresses")
 	}
 	r.identities[output] = id
 	return id, nil
@@ -124,7 +130,7 @@ func (r *rendering) dnsName(c *compiled) (string, error) {
 	return name, CheckFQDN(name)
 }
 
-// addresses renders the addresses of a PKI role. The instance claims its own addresses, but not the addresses that its
+// addresses renders the addresses of a role. The instance claims its own addresses, but not the addresses that its
 // profile fixes.
 func (r *rendering) addresses(o Output, id *identity) error {
 	own := slices.Concat(r.values.IPv4s, r.values.IPv6s)

@@ -79,7 +79,7 @@ func PKIRoleFolder(mount string) string { return mount + pkiRolesSegment }
 func PKIRolePath(mount, role string) string { return PKIRoleFolder(mount) + "/" + role }
 
 // SplitPKIRoleFolder returns the PKI mount whose roles have this folder. ok is false if the path is not of the form of such a
-// folder; a generic output can have a folder of the same form.
+// folder; the roles of an SSH mount have a folder of the same form, and a generic output can have one.
 func SplitPKIRoleFolder(folder string) (mount string, ok bool) {
 	mount, isRoles := strings.CutSuffix(folder, pkiRolesSegment)
 	if !isRoles || mount == "" {
@@ -102,8 +102,9 @@ func SplitPKIRolePath(path string) (mount, role string, ok bool) {
 // https://developer.hashicorp.com/vault/api-docs/secret/pki#generate-certificate-and-key
 func IssuePath(mount, role string) string { return mount + "/issue/" + role }
 
-// SignPath returns the path at which a PKI role signs a certificate request,
-// https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-certificate
+// SignPath returns the path at which a PKI role signs a certificate request, or an SSH role a host's key,
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#sign-certificate,
+// https://developer.hashicorp.com/vault/api-docs/secret/ssh#sign-ssh-key
 func SignPath(mount, role string) string { return mount + "/sign/" + role }
 
 // LeasePrefixes returns the prefixes of the leases of all certificates that a PKI role issued: a lease ID begins with the path
@@ -147,17 +148,17 @@ func NamePrefix(kind Kind) string {
 // their paths.
 func NamePattern(kind Kind) string { return NamePrefix(kind) + "*" }
 
-// KindOf returns the kind of the object at a path. pkiMounts are the PKI mounts of the profiles, base path included. All
-// paths of an auth mount count as KindAuthRole, the access list's too. Every other path is KindGeneric.
-func KindOf(path string, pkiMounts []string) Kind {
+// KindOf returns the kind of the object at a path. mounts are the profiles'. All paths of an auth mount count as KindAuthRole, the
+// access list's too. Every other path is KindGeneric.
+func KindOf(path string, mounts Mounts) Kind {
 	if _, isPolicy := SplitPolicyPath(path); isPolicy {
 		return KindPolicy
 	}
 	if strings.HasPrefix(path, authPrefix) {
 		return KindAuthRole
 	}
-	if mount, _, isRole := SplitPKIRolePath(path); isRole && slices.Contains(pkiMounts, mount) {
-		return KindPKIRole
+	if mount, _, isRole := SplitPKIRolePath(path); isRole {
+		return mounts.kindOfRoles(mount)
 	}
 	return KindGeneric
 }
@@ -185,13 +186,13 @@ func IsPathOf(instanceID string, kind Kind, path string) bool {
 // folder returns the folder of an output's objects, base path included. A policy has none of its own.
 func (o Output) folder(basePath string) string { return basePath + "/" + o.Path }
 
-// mount returns the PKI mount of an output of type pki-role, base path included.
+// mount returns the mount of an output that is a role, base path included.
 func (o Output) mount(basePath string) string {
 	mount, _ := SplitPKIRoleFolder(o.folder(basePath))
 	return mount
 }
 
-// OutputFolders returns the folders of the profile's PKI roles and generic objects, base path included, sorted.
+// OutputFolders returns the folders of the profile's roles and generic objects, base path included, sorted.
 func (p *Profile) OutputFolders() []string {
 	var folders []string
 	for _, o := range p.Outputs {
@@ -202,33 +203,13 @@ func (p *Profile) OutputFolders() []string {
 	return sortedOnce(folders)
 }
 
-// OutputFolders returns the folders of all profiles' PKI roles and generic objects, base paths included, sorted.
+// OutputFolders returns the folders of all profiles' roles and generic objects, base paths included, sorted.
 func (s *Set) OutputFolders() []string {
 	var folders []string
 	for _, p := range s.Profiles {
 		folders = append(folders, p.OutputFolders()...)
 	}
 	return sortedOnce(folders)
-}
-
-// PKIMounts returns the PKI mounts that the profile writes roles to, base path included, sorted.
-func (p *Profile) PKIMounts() []string {
-	var mounts []string
-	for _, o := range p.Outputs {
-		if o.Type == KindPKIRole {
-			mounts = append(mounts, o.mount(p.BasePath))
-		}
-	}
-	return sortedOnce(mounts)
-}
-
-// PKIMounts returns the PKI mounts that the profiles write roles to, base paths included, sorted.
-func (s *Set) PKIMounts() []string {
-	var mounts []string
-	for _, p := range s.Profiles {
-		mounts = append(mounts, p.PKIMounts()...)
-	}
-	return sortedOnce(mounts)
 }
 
 // sortedOnce sorts a list and drops doubles, in place.

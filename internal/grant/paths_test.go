@@ -88,7 +88,7 @@ func TestPaths_SplitAtTheRightSegments(t *testing.T) {
 }
 
 func TestKindOf_GoesByThePath(t *testing.T) {
-	mounts := []string{"alice/pki", "bob/pki/web"}
+	mounts := grant.Mounts{PKI: []string{"alice/pki", "bob/pki/web"}, SSH: []string{"bob/ssh"}}
 	for path, want := range map[string]grant.Kind{
 		"sys/policies/acl/ec2-i-1-node":    grant.KindPolicy,
 		"auth/aws/role/i-1":                grant.KindAuthRole,
@@ -96,6 +96,8 @@ func TestKindOf_GoesByThePath(t *testing.T) {
 		"alice/pki/roles/i-1-web":          grant.KindPKIRole,
 		"bob/pki/web/roles/i-1-web":        grant.KindPKIRole,
 		"alice/ssh/roles/i-1-web":          grant.KindGeneric,
+		"bob/ssh/roles/i-1-web":            grant.KindSSHRole,
+		"bob/ssh/i-1-web":                  grant.KindGeneric,
 		"alice/pki/i-1-web":                grant.KindGeneric,
 		"bob/pki/roles/i-1-web":            grant.KindGeneric,
 		"i-1":                              grant.KindGeneric,
@@ -155,7 +157,7 @@ outputs:
 			if isOutput != slices.Contains(p.OutputFolders(), grant.FolderOf(o.Path)) {
 				t.Errorf("%s: %s: want in an output folder: %v, got the folders %q", p.Name, o.Path, isOutput, p.OutputFolders())
 			}
-			if kind := grant.KindOf(o.Path, set.PKIMounts()); kind != o.Kind {
+			if kind := grant.KindOf(o.Path, set.Mounts()); kind != o.Kind {
 				t.Errorf("%s: got %s, want %s", o.Path, kind, o.Kind)
 			}
 		}

@@ -100,22 +100,25 @@ func vaultChooses(field string, want, got any) bool {
 	return isDropped || ((field == "key_bits" || field == "signature_bits") && want == int64(0))
 }
 
-// pkiRoleFields returns the free fields with the locked ones, which take precedence.
-func pkiRoleFields(free map[string]any, id identity) map[string]any {
+// locked returns the free fields with the locked ones, which take precedence.
+func locked(free, lock map[string]any) map[string]any {
 	fields := maps.Clone(free)
-	maps.Copy(fields, lockedFields(id))
+	maps.Copy(fields, lock)
 	return fields
 }
 
-// freePKIFields returns all free fields of a PKI role, with the values of a rendered template. It fails for an unknown field, a
-// locked field, a value of another type than Vault's, and the faults of checkRoleFields. Each fault has its line.
-func freePKIFields(text string, rules Rules) (map[string]any, error) {
+// freeRoleFields returns all free fields of a role, with the values of a rendered template. It fails for an unknown field, a locked
+// field, a value of another type than Vault's, and the faults of the fields' values. Each fault has its line.
+func freeRoleFields(kind Kind, text string, rules Rules) (map[string]any, error) {
 	given, err := decodeObject(text)
 	if err != nil {
 		return nil, err
 	}
-	fields, locked := freeFields(), lockedFields(identity{})
+	fields, locked, check := freeFields(), lockedFields(identity{}), checkRoleFields
 	maps.Copy(locked, optionalLocks(identity{}))
+	if kind == KindSSHRole {
+		fields, locked, check = freeSSHFields(), lockedSSHFields(identity{}), checkSSHFields
+	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ours := locked[name]; ours {
 			return nil, atLine(fieldLine(text, name), fmt.Errorf("the field %q is set by the program from the profile's common_name, dns_names, ip_addresses and uri_sans: remove it", name))
@@ -131,7 +134,7 @@ func freePKIFields(text string, rules Rules) (map[string]any, error) {
 		fields[name] = value
 	}
 	faults := checkDoubled(text)
-	for _, f := range checkRoleFields(fields, rules.MaxTTL) {
+	for _, f := range check(fields, rules.MaxTTL) {
 		faults = append(faults, atLine(fieldLine(text, f.field), f.err))
 	}
 	if err := errors.Join(faults...); err != nil {
@@ -160,6 +163,8 @@ func decodeObject(text string) (map[string]any, error) {
 // list as a list of one.
 func sameType(standard, given any) (any, error) {
 	switch standard.(type) {
+	case keyLengths:
+		return asKeyLengths(given)
 	case int64:
 		switch v := given.(type) {
 		case float64:

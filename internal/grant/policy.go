@@ -149,15 +149,24 @@ func templateLine(text string, blocks []string, line int) int {
 func writeRule(r rule) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "path %q {\n  capabilities = [%q]\n", r.Path, r.Capabilities[0])
-	if len(r.Allowed) == 0 {
-		return out.String() + "}"
+	writeParameters(&out, "allowed_parameters", r.Allowed)
+	writeParameters(&out, "denied_parameters", r.Denied)
+	if len(r.Required) > 0 {
+		fmt.Fprintf(&out, "  required_parameters = [\"%s\"]\n", strings.Join(r.Required, `", "`))
 	}
-	out.WriteString("  allowed_parameters = {\n")
-	for _, k := range slices.Sorted(maps.Keys(r.Allowed)) {
-		fmt.Fprintf(&out, "    %q = %s\n", k, writeValue(r.Allowed[k]))
+	return out.String() + "}"
+}
+
+// writeParameters writes one list of parameters of a rule, unless it is empty.
+func writeParameters(out *strings.Builder, key string, parameters map[string][]any) {
+	if len(parameters) == 0 {
+		return
 	}
-	out.WriteString("  }\n}")
-	return out.String()
+	fmt.Fprintf(out, "  %s = {\n", key)
+	for _, k := range slices.Sorted(maps.Keys(parameters)) {
+		fmt.Fprintf(out, "    %q = %s\n", k, writeValue(parameters[k]))
+	}
+	out.WriteString("  }\n")
 }
 
 // writeValue returns a value of a parameter as text of a policy: a string, a bool, or a list of values.
@@ -175,8 +184,7 @@ func writeValue(v any) string {
 
 // same reports whether a parsed rule equals a generated one, by its text.
 func (r rule) same(generated string) bool {
-	return r.AsGenerated || len(r.Capabilities) == 1 && writeRule(r) == generated &&
-		len(r.Denied) == 0 && len(r.Required) == 0 && r.MinWrapping == nil && r.MaxWrapping == nil
+	return r.AsGenerated || len(r.Capabilities) == 1 && writeRule(r) == generated && r.MinWrapping == nil && r.MaxWrapping == nil
 }
 
 // samePolicy reports whether two texts have the same marker, the same document and the same rules. Layout, other comments and order

@@ -46,9 +46,9 @@ type Profile struct {
 	file     string // its profile.yaml
 	fqdn     *compiled
 	used     map[string]bool // the names of the values that its templates use
-	mounts   []string        // the PKI mounts of the whole set
+	mounts   Mounts          // of the whole set
 	reserved *reservations   // the names of the whole set's profiles
-	accessed map[string]bool // the pki-role outputs that some policy names by pkiAccess
+	accessed map[string]bool // the outputs that some policy names by pkiAccess or sshAccess
 	rules    Rules
 	leased   map[string]time.Duration // the longest lifetime of a leased certificate, by the output of its role
 	issuers  map[string]string        // the issuer_ref of PKI roles for which it is fixed, by output
@@ -75,7 +75,7 @@ const (
 // Output is one object that a profile renders for each instance.
 type Output struct {
 	Name       string   `yaml:"name"`
-	Type       Kind     `yaml:"type"` // KindPolicy, KindPKIRole or KindGeneric
+	Type       Kind     `yaml:"type"` // KindPolicy, KindPKIRole, KindSSHRole or KindGeneric
 	Path       string   `yaml:"path"` // below the base path; empty for a policy
 	CommonName string   `yaml:"common_name"`
 	DNSNames   []string `yaml:"dns_names"`
@@ -90,7 +90,7 @@ type Output struct {
 	Template      string   `yaml:"template"`
 
 	body       *compiled
-	free       map[string]any // the free fields of a PKI role whose template uses no value, decoded once
+	free       map[string]any // the free fields of a role whose template uses no value, decoded once
 	commonName *compiled
 	dnsNames   []*compiled
 	shared     []*compiled // from SharedDNSNames
@@ -215,7 +215,7 @@ func load(fsys fs.FS, rules Rules) (*Set, []Fault, error) {
 		seen[p.Name] = files[i]
 		set.Profiles = append(set.Profiles, p)
 	}
-	mounts, reserved := set.PKIMounts(), reservationsOf(set.Profiles)
+	mounts, reserved := set.Mounts(), reservationsOf(set.Profiles)
 	for _, p := range set.Profiles {
 		p.mounts, p.reserved = mounts, reserved
 	}
@@ -328,11 +328,15 @@ func (p *Profile) check() error {
 		case KindPKIRole:
 			_, isRoles := SplitPKIRoleFolder(o.Path)
 			want(vaultPath.MatchString(o.Path) && isRoles, "%s: path %q is not <PKI mount>/roles", where, o.Path)
+		case KindSSHRole:
+			_, isRoles := SplitPKIRoleFolder(o.Path)
+			want(vaultPath.MatchString(o.Path) && isRoles, "%s: path %q is not <SSH mount>/roles", where, o.Path)
+			want(o.CommonName == "" && !o.SharedCommonName && o.URISANs == nil && o.SharedURISANs == nil, "%s: a host certificate has neither a common name nor URIs", where)
 		case KindGeneric:
 			want(vaultPath.MatchString(o.Path) && !identity, "%s: a generic object has a path and no names", where)
 			want(!slices.Contains(strings.Split(o.folder(p.BasePath), "/"), "data"), "%s: version 2 of the KV engine keeps deleted secrets: path %q is not supported", where, o.Path)
 		default:
-			want(false, "%s: type %q is none of policy, pki-role, generic", where, o.Type)
+			want(false, "%s: type %q is none of policy, pki-role, ssh-role, generic", where, o.Type)
 		}
 	}
 	return errors.Join(faults...)

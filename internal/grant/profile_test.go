@@ -28,7 +28,7 @@ func TestLoad_RefusesBadProfiles(t *testing.T) {
 		"a base path with a dot segment":         {replace(profile, "base_path: alice_cluster", "base_path: alice/../sys"), "base_path"},
 		"a base path with the claim's separator": {replace(profile, "base_path: alice_cluster", `base_path: "a#b"`), "base_path"},
 		"a PKI role outside roles":               {replace(profile, "path: pki/k8s/roles", "path: pki/k8s/config"), "<PKI mount>/roles"},
-		"an unknown type":                        {replace(profile, "type: generic", "type: secret"), "none of policy, pki-role, generic"},
+		"an unknown type":                        {replace(profile, "type: generic", "type: secret"), "none of policy, pki-role, ssh-role, generic"},
 		"a policy with a path":                   {replace(profile, "type: policy,", "type: policy, path: x,"), "neither path nor names"},
 		"a generic object with names":            {replace(profile, "type: generic,", "type: generic, dns_names: [x],"), "no names"},
 		"a missing template":                     {replace(profile, "host.json.tmpl", "gone.json.tmpl"), "gone.json.tmpl"},

@@ -47,13 +47,13 @@ type Grant struct {
 	Profile    *Profile
 	InstanceID string
 	FQDN       string
-	// Objects are the policies, PKI roles and generic objects in the profile's order.
+	// Objects are the policies, roles and generic objects in the profile's order.
 	Objects []Object
 	// AuthRole is written last and deleted first: the instance can log in only while it exists.
 	AuthRole Object
 	// Claims are the names, addresses and URIs that the instance alone may hold, sorted.
 	Claims []Claim
-	// CertificateTTL is the longest validity of a certificate of the grant: the longest max_ttl of its PKI roles.
+	// CertificateTTL is the longest validity of a certificate of the grant: the longest max_ttl of its roles.
 	CertificateTTL time.Duration
 }
 
@@ -147,7 +147,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 		return nil, err
 	}
 	for _, o := range g.Objects {
-		if ttl, ok := o.Fields["max_ttl"].(int64); ok && o.Kind == KindPKIRole {
+		if ttl, ok := o.Fields["max_ttl"].(int64); ok && o.Kind.signs() {
 			g.CertificateTTL = max(g.CertificateTTL, time.Duration(ttl)*time.Second)
 		}
 	}
@@ -192,10 +192,14 @@ func (p *Profile) templates() []*compiled {
 
 // templates returns all templates that are executed for an output.
 func (o Output) templates() []*compiled {
-	if o.Type != KindPKIRole {
+	if !o.Type.signs() {
 		return []*compiled{o.body}
 	}
-	return slices.Concat([]*compiled{o.body, o.commonName}, o.dnsNames, o.shared, o.addresses, o.uris, o.sharedURIs)
+	all := []*compiled{o.body}
+	if o.commonName != nil {
+		all = append(all, o.commonName)
+	}
+	return slices.Concat(all, o.dnsNames, o.shared, o.addresses, o.uris, o.sharedURIs)
 }
 
 // usedValues returns the names of all values that the profile's templates use, without the values that rendering itself
@@ -239,14 +243,14 @@ type rendering struct {
 // instance can change it. The rehearsal has rendered such a text with neutral values.
 func (r *rendering) object(o Output) (Object, []string, error) {
 	if o.free != nil { // its structure is the same for all values
-		object, err := r.pkiRole(o, o.free)
+		object, err := r.role(o, o.free)
 		return object, nil, err
 	}
 	v := r.values
 	v.TemplateName, v.OutputPath = o.Name, o.Path
 	v.plainTags = o.Type == KindGeneric
 	generated := map[string]string{}
-	var blocks []string // the texts of pkiAccess and identityAccess, in order
+	var blocks []string // the texts of the functions that write rules, in order
 	text, err := o.body.execute(v, func(function, target string) (string, error) {
 		block, err := r.write(function, o.Name, target, generated)
 		blocks = append(blocks, block)
@@ -260,22 +264,20 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	case KindPolicy:
 		object, shape, err := r.policy(o, text, blocks, generated)
 		return object, shape, inTemplate(o.body.file, text, blocks, err)
-	case KindPKIRole:
-		fields, err := freePKIFields(text, r.profile.rules)
+	case KindPKIRole, KindSSHRole:
+		fields, err := freeRoleFields(o.Type, text, r.profile.rules)
 		if err != nil {
 			return Object{}, nil, inTemplate(o.body.file, text, nil, err)
 		}
-		object, err := r.pkiRole(o, fields)
+		object, err := r.role(o, fields)
 		if err != nil || !bool(r.guard) || !o.body.usesChosen() {
 			return object, nil, err
 		}
 		free, err := decodeObject(text)
 		return object, jsonShape("", free), err
 	default:
-		for _, m := range r.profile.mounts {
-			if path == m || strings.HasPrefix(path, m+"/") {
-				return Object{}, nil, fmt.Errorf("a generic object cannot be written into the PKI mount %q: use type pki-role", m)
-			}
+		if mount, kind, below := r.profile.mounts.below(path); below {
+			return Object{}, nil, fmt.Errorf("a generic object cannot be written into the %s: use type %s", r.profile.mounts.Describe(mount), kind)
 		}
 		fields, err := decodeObject(text)
 		if err != nil {
@@ -294,14 +296,17 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 	}
 }
 
-// path returns the path of a PKI role or generic object.
+// path returns the path of a role or generic object.
 func (r *rendering) path(o Output) string {
 	return o.folder(r.profile.BasePath) + "/" + ObjectName(r.values.InstanceID, o.Name)
 }
 
-func (r *rendering) pkiRole(o Output, free map[string]any) (Object, error) {
+func (r *rendering) role(o Output, free map[string]any) (Object, error) {
 	id, err := r.identity(o.Name)
-	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: pkiRoleFields(free, id), Optional: optionalLocks(id)}, err
+	if o.Type == KindSSHRole {
+		return Object{Kind: KindSSHRole, Path: r.path(o), Fields: locked(free, lockedSSHFields(id))}, err
+	}
+	return Object{Kind: KindPKIRole, Path: r.path(o), Fields: locked(free, lockedFields(id)), Optional: optionalLocks(id)}, err
 }
 
 func (r *rendering) policy(o Output, text string, blocks []string, generated map[string]string) (Object, []string, error) {
@@ -336,19 +341,32 @@ func (r *rendering) policy(o Output, text string, blocks []string, generated map
 	return object, shape(rules, generated), nil
 }
 
-// access returns the text of pkiAccess for a PKI role, and adds its rules to generated, for the guard.
-func (r *rendering) access(target string, generated map[string]string) (string, error) {
-	i := slices.IndexFunc(r.profile.Outputs, func(o Output) bool { return o.Name == target && o.Type == KindPKIRole })
+// accessedBy returns the output of an access. ok is false if the profile has no such output of the function's kind.
+func (p *Profile) accessedBy(a access) (o Output, ok bool) {
+	i := slices.IndexFunc(p.Outputs, func(o Output) bool { return o.Name == a.output && o.Type == accessKinds[a.function] })
 	if i < 0 {
-		return "", fmt.Errorf("pkiAccess %q names no pki-role output of this profile", target)
+		return Output{}, false
 	}
-	id, err := r.identity(target)
+	return p.Outputs[i], true
+}
+
+// access returns the text of pkiAccess or sshAccess for a role, and adds its rules to generated, for the guard.
+func (r *rendering) access(a access, generated map[string]string) (string, error) {
+	o, ok := r.profile.accessedBy(a)
+	if !ok {
+		return "", fmt.Errorf("%s %q names no %s output of this profile", a.function, a.output, accessKinds[a.function])
+	}
+	id, err := r.identity(o.Name)
 	if err != nil {
 		return "", err
 	}
-	o := r.profile.Outputs[i]
+	mount, role := o.mount(r.profile.BasePath), ObjectName(r.values.InstanceID, o.Name)
+	rules := accessRules(mount, role, id, r.profile.ClientStyle)
+	if o.Type == KindSSHRole {
+		rules = sshAccessRules(mount, role, id)
+	}
 	var blocks []string
-	for _, rule := range accessRules(o.mount(r.profile.BasePath), ObjectName(r.values.InstanceID, target), id, r.profile.ClientStyle) {
+	for _, rule := range rules {
 		generated[rule.Path] = writeRule(rule)
 		blocks = append(blocks, generated[rule.Path])
 	}
@@ -356,10 +374,10 @@ func (r *rendering) access(target string, generated map[string]string) (string, 
 }
 
 // write returns the text of a function that writes rules of a policy, and adds its rules to generated, for the guard. target is the
-// PKI role of pkiAccess.
+// role of pkiAccess or sshAccess.
 func (r *rendering) write(function, policy, target string, generated map[string]string) (string, error) {
 	if function == identityAccess {
 		return r.identityAccess(policy, generated)
 	}
-	return r.access(target, generated)
+	return r.access(access{function, target}, generated)
 }

@@ -35,11 +35,14 @@ func reservationsOf(profiles []*Profile) *reservations {
 	for _, p := range profiles {
 		r.add(p, p.BasePath, p.fqdn)
 		for _, o := range p.Outputs {
-			if o.Type != KindPKIRole {
+			if !o.Type.signs() {
 				continue
 			}
-			for _, c := range append(slices.Concat(o.dnsNames, o.shared, o.uris, o.sharedURIs), o.commonName) {
+			for _, c := range slices.Concat(o.dnsNames, o.shared, o.uris, o.sharedURIs) {
 				r.add(p, o.mount(p.BasePath), c)
+			}
+			if o.commonName != nil {
+				r.add(p, o.mount(p.BasePath), o.commonName)
 			}
 			for _, c := range o.addresses {
 				if address, err := netip.ParseAddr(c.fixedText(p)); err == nil {

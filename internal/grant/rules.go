@@ -10,7 +10,7 @@ import (
 
 // Rules are the settings of a deployment that bound profiles.
 type Rules struct {
-	// MaxTTL is the longest max_ttl of a PKI role.
+	// MaxTTL is the longest max_ttl of a role.
 	MaxTTL time.Duration
 	// RolePrefix begins the names of the functions' own policies, which no instance may have.
 	RolePrefix string
@@ -77,7 +77,7 @@ func (p *Profile) checkRules() []error {
 				faults = append(faults, &ruleError{err: err})
 			}
 		}
-		want(o.Type != KindPKIRole || !o.body.fields["FQDN"],
+		want(!o.Type.signs() || !o.body.fields["FQDN"],
 			"%s: no FQDN that a tag chooses may be in a certificate: a tag would choose the instance's organization", o.Template)
 		want(!o.SharedCommonName || !o.commonName.fields["FQDN"], "outputs.%s: shared_common_name: a tag chooses the FQDN in it", o.Name)
 	}
@@ -102,6 +102,12 @@ var vaultSegments = []string{"sys", "auth", "identity", "cubbyhole"}
 // the other, and returns all other faults.
 func (s *Set) checkTogether() []error {
 	var faults []error
+	mounts := s.Mounts()
+	for _, mount := range mounts.SSH {
+		if slices.Contains(mounts.PKI, mount) {
+			faults = append(faults, fmt.Errorf("%s is the mount of a pki-role and of an ssh-role: each engine has a mount of its own", mount))
+		}
+	}
 	byMount := map[string]*Profile{} // a profile that puts an instance's addresses there
 	for _, p := range s.Profiles {
 		for _, o := range s.Profiles {
@@ -112,7 +118,7 @@ func (s *Set) checkTogether() []error {
 			}
 		}
 		for _, o := range p.Outputs {
-			if o.Type != KindPKIRole || !o.takesAddresses() {
+			if !o.Type.signs() || !o.takesAddresses() {
 				continue
 			}
 			mount := o.mount(p.BasePath)
@@ -128,10 +134,10 @@ func (s *Set) checkTogether() []error {
 
 // TakesAddresses reports whether certificates of the profile's instances have the instances' own addresses.
 func (p *Profile) TakesAddresses() bool {
-	return slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Type == KindPKIRole && o.takesAddresses() })
+	return slices.ContainsFunc(p.Outputs, func(o Output) bool { return o.Type.signs() && o.takesAddresses() })
 }
 
-// takesAddresses reports whether certificates of a PKI role have the instance's own addresses.
+// takesAddresses reports whether certificates of a role have the instance's own addresses.
 func (o Output) takesAddresses() bool {
 	return o.addresses == nil || slices.ContainsFunc(o.addresses, (*compiled).varies)
 }

@@ -14,12 +14,20 @@ import (
 // The functions that write rules of a policy. Each rendering has its own.
 const (
 	pkiAccess      = "pkiAccess"
+	sshAccess      = "sshAccess"
 	identityAccess = "identityAccess"
 )
+
+// accessKinds are the kinds of roles to which a function of a policy gives access.
+var accessKinds = map[string]Kind{pkiAccess: KindPKIRole, sshAccess: KindSSHRole}
+
+// access is a function of a policy with the output whose rules it writes.
+type access struct{ function, output string }
 
 // functions are all functions that a template may call, with builtIns. Others are refused when the profile loads.
 var functions = template.FuncMap{
 	pkiAccess:      func(string) (string, error) { return "", errors.New("pkiAccess was called outside a rendering") },
+	sshAccess:      func(string) (string, error) { return "", errors.New("sshAccess was called outside a rendering") },
 	identityAccess: func() (string, error) { return "", errors.New("identityAccess was called outside a rendering") },
 	"join":         func(sep string, list []string) string { return strings.Join(list, sep) },
 	"lower":        strings.ToLower,
@@ -39,7 +47,7 @@ type compiled struct {
 	template    *template.Template
 	fields      map[string]bool // the values that it uses, by name, and "Tag"
 	tags        []string        // the keys of the tags that it uses; an empty one for a key that is not a literal
-	pki         []string        // the outputs that it names by pkiAccess
+	accesses    []access        // to roles
 	document    bool            // it calls identityAccess
 	fqdnUses    []error         // faults if a tag chooses the FQDN: the uses of the FQDN other than to print it
 	tagSearches []error         // faults: the functions that search for a tag in other text
@@ -242,7 +250,7 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 		}
 	}
 	switch n.Ident {
-	case pkiAccess:
+	case pkiAccess, sshAccess:
 	case identityAccess:
 		if w.document {
 			w.refuse(n, "identityAccess appears twice: the policy would have two rules for one path")
@@ -255,11 +263,11 @@ func (w *walk) function(n *parse.IdentifierNode, args []parse.Node) {
 	}
 	if len(args) == 1 {
 		if s, ok := args[0].(*parse.StringNode); ok {
-			w.pki = append(w.pki, s.Text)
+			w.accesses = append(w.accesses, access{n.Ident, s.Text})
 			return
 		}
 	}
-	w.refuse(n, `pkiAccess needs the literal name of a pki-role output: pkiAccess "kubelet"`)
+	w.refuse(n, `%s needs the literal name of a %s output: %[1]s "kubelet"`, n.Ident, accessKinds[n.Ident])
 }
 
 // addSearchFault adds a fault to tagSearches or fqdnUses for a function that searches for a tag or the FQDN in other text: its
@@ -279,12 +287,12 @@ func (w *walk) addSearchFault(n *parse.IdentifierNode, args []parse.Node) {
 	}
 }
 
-// execute renders the template. write returns the text of pkiAccess for an output, or of identityAccess, which has none. It is nil
-// for a template that may use neither.
+// execute renders the template. write returns the text of pkiAccess or sshAccess for an output, or of identityAccess, which has none. It is nil
+// for a template that may use none of them.
 func (c *compiled) execute(v values, write func(function, output string) (string, error)) (string, error) {
 	t := c.template
 	var denied error // the error of write, without the text that text/template adds
-	if len(c.pki) > 0 || c.document {
+	if len(c.accesses) > 0 || c.document {
 		clone, err := t.Clone()
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", c.file, err)
@@ -298,6 +306,7 @@ func (c *compiled) execute(v values, write func(function, output string) (string
 		}
 		t = clone.Funcs(template.FuncMap{
 			pkiAccess:      func(output string) (string, error) { return call(pkiAccess, output) },
+			sshAccess:      func(output string) (string, error) { return call(sshAccess, output) },
 			identityAccess: func() (string, error) { return call(identityAccess, "") },
 		})
 	}

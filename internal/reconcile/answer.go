@@ -42,6 +42,7 @@ type Scanned struct {
 	Policies  int `json:"policies"`
 	AuthRoles int `json:"authRoles"`
 	PKIRoles  int `json:"pkiRoles"`
+	SSHRoles  int `json:"sshRoles,omitempty"`
 }
 
 // Summary counts rows by reason and by result. A row of an instance that could not be compared counts as failed only.

@@ -68,7 +68,7 @@ type subject struct {
 type comparison struct {
 	deployment string
 	now        time.Time
-	pkiMounts  []string
+	mounts     grant.Mounts
 }
 
 // hasLiveRecord reports whether the instance has a record that is no tombstone: it has, or may have, objects in Vault.

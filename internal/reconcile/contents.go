@@ -35,7 +35,7 @@ func (s *survey) read(ctx context.Context, u *subject) error {
 	}
 	for _, path := range u.paths {
 		login := (u.record == nil || len(u.record.Objects) == 0) && path == grant.AuthRolePath(s.r.Realm.AuthMount, u.id)
-		if !wanted[path] && (grant.KindOf(path, nil) == grant.KindPolicy || login) {
+		if !wanted[path] && (grant.KindOf(path, grant.Mounts{}) == grant.KindPolicy || login) {
 			if err := s.readOne(ctx, u, path); err != nil {
 				return err
 			}

@@ -81,7 +81,7 @@ func (r *Reconciler) goneStretch(ctx context.Context, inv *invocation, in Input,
 		a.block("nothing is removed: " + err.Error())
 		return at, false
 	}
-	a.Scanned = Scanned{Records: held.recorded, Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
+	a.Scanned = Scanned{Records: held.recorded, Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles, SSHRoles: listing.sshRoles}
 	if n := len(w.places); in.Mode == Correct && n > w.gone.AtMost {
 		a.block(fmt.Sprintf("nothing is removed: %d instances are recorded there, more than the %d of atMost: compare with mode %s first", n, w.gone.AtMost, Detect))
 		return at, false

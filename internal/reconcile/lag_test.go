@@ -63,7 +63,7 @@ func TestCompare_LooksAgainAtWhatWasJustMade(t *testing.T) {
 
 // anothersPolicy is a policy of another deployment at a policy's path, and nothing at others.
 func anothersPolicy(path string) map[string]any {
-	if grant.KindOf(path, nil) != grant.KindPolicy {
+	if grant.KindOf(path, grant.Mounts{}) != grant.KindPolicy {
 		return nil
 	}
 	return map[string]any{"policy": grant.Marker{Deployment: "another", InstanceID: id(0), Profile: "a-b"}.String()}

@@ -34,7 +34,7 @@ type listing struct {
 	// failed are the errors of the failed lists that concern every instance: policies, auth roles, and what logins left.
 	failed []error
 
-	policies, authRoles, pkiRoles int
+	policies, authRoles, pkiRoles, sshRoles int
 }
 
 // exists reports whether an instance's path is in the list of its folder. known is false if that list failed.
@@ -90,13 +90,10 @@ func (r *Reconciler) list(ctx context.Context) *listing {
 	roles, entries := grant.AuthRoleFolder(r.Realm.AuthMount), grant.AccessListFolder(r.Realm.AuthMount)
 	list(roles, l.addLogins(l.addPath, roles, l.addMisnamed), &l.authRoles)
 	list(entries, l.addLogins(l.addLeftover, entries, nil), nil)
-	pkiMounts := r.Profiles.PKIMounts()
+	mounts, counts := r.Profiles.Mounts(), map[grant.Kind]*int{grant.KindPKIRole: &l.pkiRoles, grant.KindSSHRole: &l.sshRoles}
 	for _, folder := range folders {
-		kind, count := grant.KindGeneric, (*int)(nil)
-		if mount, isRoles := grant.SplitPKIRoleFolder(folder); isRoles && slices.Contains(pkiMounts, mount) {
-			kind, count = grant.KindPKIRole, &l.pkiRoles
-		}
-		list(folder, l.addObjects(folder, kind), count)
+		kind := mounts.KindOfFolder(folder)
+		list(folder, l.addObjects(folder, kind), counts[kind])
 	}
 	group.Go(func() error {
 		aliases, unlisted, err := r.listAliases(ctx)

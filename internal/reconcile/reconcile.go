@@ -301,7 +301,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 	}
 	a.Scanned = Scanned{
 		Instances: len(s.states), Records: held.recorded,
-		Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles,
+		Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles, SSHRoles: listing.sshRoles,
 	}
 	p := decide(s.changes, s.limitsOf(in, inv))
 	if p.blocked != "" {

@@ -38,8 +38,8 @@ type survey struct {
 	r         *Reconciler
 	inventory *inventory
 	input     Input
-	until     time.Time // when to stop
-	pkiMounts []string  // of the profiles
+	until     time.Time    // when to stop
+	mounts    grant.Mounts // of the profiles
 
 	mu sync.Mutex
 	// states are those of all instances that EC2 shows; empty for an instance that it could not be asked about.
@@ -72,7 +72,7 @@ type sighted struct {
 // error, which wraps errOutOfTime, errDown or errManyRows, the result has the rows so far.
 func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
 	s := &survey{
-		r: r, inventory: held, input: in, until: inv.until, pkiMounts: r.Profiles.PKIMounts(),
+		r: r, inventory: held, input: in, until: inv.until, mounts: r.Profiles.Mounts(),
 		states: map[string]facts.State{}, counts: map[facts.Place]int{}, failed: map[facts.Place]error{}, elsewhere: map[facts.Place]int{},
 		unreadable: map[string]error{},
 	}
@@ -240,7 +240,7 @@ func (s *survey) addRows(u *subject, rows []Change, err error) error {
 
 // comparison returns a comparison as of now.
 func (s *survey) comparison() *comparison {
-	return &comparison{deployment: s.r.Realm.Deployment, now: s.r.Now(), pkiMounts: s.pkiMounts}
+	return &comparison{deployment: s.r.Realm.Deployment, now: s.r.Now(), mounts: s.mounts}
 }
 
 // comparePresent returns the rows of an instance that EC2 shows as pending or running.

@@ -88,7 +88,7 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 		return at, false
 	}
 	a.addFolders(held)
-	a.Scanned = Scanned{Records: held.recorded, Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles}
+	a.Scanned = Scanned{Records: held.recorded, Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles, SSHRoles: listing.sshRoles}
 	next = at
 	ids := held.ids()
 	if len(in.InstanceIDs) > 0 {

@@ -45,7 +45,7 @@ func (c *comparison) isGrant(s *subject) bool {
 			return false
 		case isPolicy:
 			policies = append(policies, name)
-		case grant.KindOf(path, nil) == grant.KindAuthRole:
+		case grant.KindOf(path, grant.Mounts{}) == grant.KindAuthRole:
 			role = data
 		}
 	}

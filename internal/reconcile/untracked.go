@@ -15,7 +15,7 @@ func (c *comparison) rowsOfUntracked(s *subject) []Change {
 		if isRecorded || isGranted {
 			continue
 		}
-		o := ownership.Object{Kind: grant.KindOf(path, c.pkiMounts), Path: path, Data: s.contents[path]}
+		o := ownership.Object{Kind: grant.KindOf(path, c.mounts), Path: path, Data: s.contents[path]}
 		if o.Data == nil {
 			o.Data = map[string]any{} // it was listed, and gone or not read since: that proves nothing
 		}

@@ -110,7 +110,7 @@ func (s Scope) deprovision() set {
 	if s.Revoke {
 		for _, folder := range s.folders() {
 			mount, isRoles := grant.SplitPKIRoleFolder(folder)
-			if !isRoles {
+			if !isRoles || slices.Contains(s.Profiles.Mounts().SSH, mount) { // an SSH certificate has no lease
 				continue
 			}
 			for _, prefix := range grant.LeasePrefixes(mount, grant.NamePattern(grant.KindPKIRole)) {
@@ -137,22 +137,25 @@ func (s Scope) survey() set {
 	for _, mount := range s.Profiles.PKIMounts() {
 		out.allow(mount+"/config/acme", "read")
 	}
+	for _, mount := range s.Profiles.Mounts().SSH {
+		out.allow(mount+"/config/ca", "read") // answers the public key only
+	}
 	out.allow("sys/capabilities-self", "update")
 	return out
 }
 
-// lists returns the rights to list the names of the policies, PKI roles and auth roles.
+// lists returns the rights to list the names of the policies, auth roles, PKI and SSH roles.
 func (s Scope) lists() set {
 	out := set{}
 	out.allow(grant.PolicyFolder, "list")
-	for _, mount := range s.Profiles.PKIMounts() {
+	for _, mount := range s.Profiles.Mounts().All() {
 		out.allow(grant.PKIRoleFolder(mount), "list")
 	}
 	out.allow(grant.AuthRoleFolder(s.AuthMount), "list")
 	return out
 }
 
-// folders returns the folders of PKI roles and generic objects, base path included, sorted.
+// folders returns the folders of roles and generic objects, base path included, sorted.
 func (s Scope) folders() []string {
 	folders := slices.Concat(s.AlsoPaths, s.Profiles.OutputFolders())
 	slices.Sort(folders)

@@ -30,6 +30,7 @@ outputs:
   - {name: kubelet, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
   - {name: proxy, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
   - {name: host, type: generic, path: ssh/roles, template: role.json.tmpl}
+  - {name: sshd, type: ssh-role, path: hosts/roles, template: role.json.tmpl}
 `)},
 		"worker/policy.hcl.tmpl": {Data: []byte(`{{ pkiAccess "kubelet" }}`)},
 		"worker/role.json.tmpl":  {Data: []byte(`{"max_ttl": "24h"}`)},
@@ -52,6 +53,8 @@ func lines(list []rights.Right) []string {
 func TestRights_OfEachFunctionAreExact(t *testing.T) {
 	want := map[string][]string{
 		rights.Provision: {
+			"alice/hosts/roles: list",
+			"alice/hosts/roles/i-*: create read update delete",
 			"alice/pki/k8s/roles: list",
 			"alice/pki/k8s/roles/i-*: create read update delete",
 			"alice/ssh/roles/i-*: create read update delete",
@@ -61,6 +64,7 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 			"sys/policies/acl/ec2-i-*: create read update delete",
 		},
 		rights.Deprovision: {
+			"alice/hosts/roles/i-*: delete",
 			"alice/pki/k8s/roles/i-*: delete",
 			"alice/ssh/roles/i-*: delete",
 			"auth/aws/config/identity: read",
@@ -71,6 +75,9 @@ func TestRights_OfEachFunctionAreExact(t *testing.T) {
 			"sys/policies/acl/ec2-i-*: read delete",
 		},
 		rights.Reconcile: {
+			"alice/hosts/config/ca: read",
+			"alice/hosts/roles: list",
+			"alice/hosts/roles/i-*: create read update delete",
 			"alice/pki/k8s/config/acme: read",
 			"alice/pki/k8s/roles: list",
 			"alice/pki/k8s/roles/i-*: create read update delete",

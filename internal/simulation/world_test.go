@@ -96,7 +96,7 @@ outputs:
 %s`
 	files := fstest.MapFS{}
 	for _, p := range []struct{ name, role, match, fqdn, auth, output string }{
-		{"worker", "worker", "", `"{{ .PrivateDNSName }}"`, "", "  - {name: host, type: generic, path: ssh/roles, template: host.tmpl}\n"},
+		{"worker", "worker", "", `"{{ .PrivateDNSName }}"`, "", "  - {name: host, type: generic, path: ssh/roles, template: host.tmpl}\n  - {name: sshd, type: ssh-role, path: hostca/roles, template: sshd.tmpl}\n"},
 		{"named", "named", "", `"{{ .Tag \"name\" }}.sim.test"` + "\nfqdn_suffixes: [sim.test]", ", extra_policies: [shared]", ""},
 		{"special", "worker", `, tags: {special: "yes"}`, `"{{ .PrivateDNSName }}"`, "", ""},
 	} {
@@ -108,6 +108,8 @@ outputs:
 			files[p.name+"/"+name] = &fstest.MapFile{Data: []byte(text)}
 		}
 	}
+	files["worker/sshd.tmpl"] = &fstest.MapFile{Data: []byte(`{"max_ttl": "24h"}`)}
+	files["worker/policy.tmpl"] = &fstest.MapFile{Data: []byte("{{ pkiAccess \"server\" }}\n{{ sshAccess \"sshd\" }}\n")}
 	files["worker/host.tmpl"] = &fstest.MapFile{Data: []byte(`{"allowed_users": "{{ .FQDN }}"}`)}
 	set, err := grant.Load(files)
 	if err != nil {

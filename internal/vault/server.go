@@ -110,6 +110,14 @@ func (s Server) IgnoresMaxTTL() bool {
 	return v.before(version{2, 0, 3})
 }
 
+// RequiresPrincipals reports whether an SSH role can refuse to sign a certificate without principals (allow_empty_principals), and shows
+// that it does. Vault from 1.17.6 on has the field, and answers it from 1.18.2 on.
+// https://discuss.hashicorp.com/t/hcsec-2024-20-vault-ssh-secrets-engine-configuration-did-not-restrict-valid-principals-by-default/70251
+// https://github.com/hashicorp/vault/pull/28901
+func (s Server) RequiresPrincipals() bool {
+	return s.Product == OpenBao || !s.isBefore(version{1, 18, 2})
+}
+
 // isBefore reports whether the server's version is older than o. An unreadable version is.
 func (s Server) isBefore(o version) bool {
 	v, ok := parseVersion(s.Version)

@@ -137,7 +137,7 @@ func touched(t *reconcile.Touched) []string {
 	kinds := []struct {
 		kind grant.Kind
 		word string
-	}{{grant.KindPolicy, "policy"}, {grant.KindPKIRole, "PKI role"}, {grant.KindAuthRole, "auth role"}, {grant.KindGeneric, "generic object"}}
+	}{{grant.KindPolicy, "policy"}, {grant.KindPKIRole, "PKI role"}, {grant.KindSSHRole, "SSH role"}, {grant.KindAuthRole, "auth role"}, {grant.KindGeneric, "generic object"}}
 	for _, k := range kinds {
 		for _, reason := range []reconcile.Reason{reconcile.Missing, reconcile.Changed, reconcile.Orphaned, reconcile.Conflicting} {
 			if n := t.Objects[k.kind][reason]; n > 0 {

@@ -151,7 +151,7 @@ func TestProfilesPage_ShowsAWholeProfile(t *testing.T) {
 	}
 	rest := string(page)
 	for _, f := range []struct{ name, fence string }{
-		{"profile.yaml", "yaml"}, {"policy.hcl.tmpl", "hcl"}, {"kubelet.json.tmpl", "json"}, {"host.json.tmpl", "json"},
+		{"profile.yaml", "yaml"}, {"policy.hcl.tmpl", "hcl"}, {"kubelet.json.tmpl", "json"}, {"sshd.json.tmpl", "json"}, {"seed.json.tmpl", "json"},
 	} {
 		named := strings.Index(rest, "`"+f.name)
 		_, after, ok := strings.Cut(rest[max(named, 0):], "```"+f.fence+"\n")
