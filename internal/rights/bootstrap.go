@@ -18,8 +18,9 @@ type Bootstrap struct {
 	Regions []string
 	// Client reports whether config/client is written: how Vault calls AWS.
 	Client bool
-	// PKIMounts are the mounts to make.
+	// PKIMounts and SSHMounts are the mounts to make.
 	PKIMounts []string
+	SSHMounts []string
 	// Marked are the mounts to mark as a deployment's.
 	Marked []string
 }
@@ -59,6 +60,10 @@ func ForBootstrap(b Bootstrap) []Right {
 	for _, mount := range b.PKIMounts {
 		out.allow("sys/mounts/"+mount, "update")
 		out.allow(mount+"/root/generate/internal", "update")
+	}
+	for _, mount := range b.SSHMounts {
+		out.allow("sys/mounts/"+mount, "update")
+		out.allow(mount+"/config/ca", "read", "update")
 	}
 	// The notices about other policies that reach the instances' objects, and about names of no instance, need the rest.
 	out.allow(grant.PolicyFolder, "list")

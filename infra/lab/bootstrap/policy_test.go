@@ -62,7 +62,7 @@ func (w *world) twice(t *testing.T, token string, args []string) (string, error)
 func (w *world) clear(t *testing.T) {
 	t.Helper()
 	for _, path := range []string{
-		"sys/auth/instances", "sys/auth/functions", "sys/mounts/bob/pki/k8s", "sys/mounts/carol/pki/k8s",
+		"sys/auth/instances", "sys/auth/functions", "sys/mounts/bob/pki/k8s", "sys/mounts/carol/pki/k8s", "sys/mounts/bob/hosts", "sys/mounts/carol/hosts",
 		"sys/policies/acl/try-provision", "sys/policies/acl/try-deprovision", "sys/policies/acl/try-reconcile",
 	} {
 		if _, err := w.vault.Logical().DeleteWithContext(t.Context(), path); err != nil {

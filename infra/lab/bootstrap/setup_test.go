@@ -80,6 +80,7 @@ func TestSetup_MarksPKIMountsWithDeployment(t *testing.T) {
 	}
 	w.must(t, one...)
 	for mount, want := range map[string]string{
+		"bob/hosts": "managed-by: vault-ec2-provisioner, deployment: one", "carol/hosts": "managed-by: vault-ec2-provisioner, deployment: one",
 		bob:   "the nodes' CA; managed-by: vault-ec2-provisioner, deployment: one",
 		carol: "managed-by: vault-ec2-provisioner, deployment: one",
 	} {
@@ -96,7 +97,10 @@ func TestSetup_MarksPKIMountsWithDeployment(t *testing.T) {
 	if out := w.must(t, args...); strings.Contains(out, "does not say which deployment") {
 		t.Errorf("want no notice for a marked mount:\n%s", out)
 	}
-	w.refused(t, []string{bob, "belongs to the deployment one and not to two", "base_path"}, append(args, "-deployment", "two")...)
+	if key := fmt.Sprint(w.read(t, "carol/hosts/config/ca")["public_key"]); !strings.HasPrefix(key, "ssh-ed25519 ") {
+		t.Errorf("want an SSH mount with a CA, got %q", key)
+	}
+	w.refused(t, []string{"the SSH mount bob/hosts", "belongs to the deployment one and not to two", "base_path"}, append(args, "-deployment", "two")...)
 }
 
 // iamProfiles returns a folder with one profile for instances that log in by their IAM role.
@@ -184,6 +188,9 @@ func TestSetup_NamesPoliciesThatReachInstances(t *testing.T) {
 		"ec2-i-0123456789abcdef0-node":   `path "bob/pki/k8s/issue/i-0123456789abcdef0-kubelet" { capabilities = ["update"] }`,
 		"ec2-i-0123456789abcdef0-a-b":    `path "secret/x" { capabilities = ["read"] }`,
 		"documents":                      `path "auth/aws/config/certificate/mine" { capabilities = ["create"] }`,
+		"hosts":                          `path "bob/hosts/sign/+" { capabilities = ["update"] }`,
+		"host-ca":                        `path "carol/hosts/config/ca" { capabilities = ["delete"] }`,
+		"host-roles":                     `path "bob/hosts/roles/*" { capabilities = ["create"] }`,
 		"owner":                          `path "sys/mounts/+/pki/k8s/tune" { capabilities = ["update"] }`,
 		"acme":                           `path "bob/pki/k8s/config/acme" { capabilities = ["update"] }`,
 		"reader":                         `path "*" { capabilities = ["read", "list"] }`,
@@ -206,6 +213,9 @@ func TestSetup_NamesPoliciesThatReachInstances(t *testing.T) {
 		`notice  policy door: path "auth/aws/identity-accesslist/*" (delete) could let another client log in with an instance's identity document`,
 		`notice  policy documents: path "auth/aws/config/certificate/mine" (create) could change how logins on auth/aws are checked`,
 		`notice  policy owner: path "sys/mounts/+/pki/k8s/tune" (update) could change the owner of the mount bob/pki/k8s; change the owner of the mount carol/pki/k8s`,
+		`notice  policy hosts: path "bob/hosts/sign/+" (update) could get a host certificate of any instance from bob/hosts`,
+		`notice  policy host-ca: path "carol/hosts/config/ca" (delete) could change the CA of carol/hosts`,
+		`notice  policy host-roles: path "bob/hosts/roles/*" (create) could change what certificates bob/hosts signs`,
 		`notice  policy acme: path "bob/pki/k8s/config/acme" (update) could change how bob/pki/k8s issues, or open ACME on it`,
 		`notice  policy ec2-i-door: no instance has a policy of this name`,
 		`notice  policy ec2-i-0123456789abcdef0-a-b: no instance has a policy of this name`,

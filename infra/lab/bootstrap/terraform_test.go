@@ -49,6 +49,7 @@ var kinds = map[string]struct {
 	},
 	"vault_mount":                        {path: "sys/mounts/{path}", rename: map[string]string{"max_lease_ttl_seconds": "max_lease_ttl"}},
 	"vault_pki_secret_backend_root_cert": {path: "{backend}/root/generate/{type}"},
+	"vault_ssh_secret_backend_ca":        {path: "{backend}/config/ca"},
 }
 
 // asWrite returns a resource as the provider writes it.

@@ -77,6 +77,7 @@ outputs:
   - {name: node, type: policy, template: policy.hcl.tmpl}
   - {name: kubelet, type: pki-role, path: pki/k8s/roles, template: role.json.tmpl}
   - {name: host, type: generic, path: ssh/machines, template: role.json.tmpl}
+  - {name: sshd, type: ssh-role, path: hosts/roles, template: role.json.tmpl}
 `, name, base)
 		for file, text := range map[string]string{
 			"profile.yaml": profile, "policy.hcl.tmpl": `{{ pkiAccess "kubelet" }}`, "role.json.tmpl": `{"max_ttl": "24h"}`,

@@ -147,3 +147,19 @@ resource "vault_pki_secret_backend_root_cert" "pki" {
   key_type    = "ec"
   key_bits    = 256
 }
+
+resource "vault_mount" "ssh" {
+  for_each = var.pki ? local.ssh_mounts : toset([])
+
+  path        = each.key
+  type        = "ssh"
+  description = var.deployment == "" ? null : "managed-by: vault-ec2-provisioner, deployment: ${var.deployment}"
+}
+
+resource "vault_ssh_secret_backend_ca" "ssh" {
+  for_each = vault_mount.ssh
+
+  backend              = each.value.path
+  generate_signing_key = true
+  key_type             = "ed25519"
+}

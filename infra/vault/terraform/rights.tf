@@ -6,11 +6,13 @@ locals {
   outputs = flatten([
     for p in local.profiles : [for o in p.outputs : { path = "${p.base_path}/${o.path}", type = o.type } if o.type != "policy"]
   ])
-  paths      = distinct(concat(var.also_paths, [for o in local.outputs : o.path]))
-  pki_mounts = toset([for o in local.outputs : trimsuffix(o.path, "/roles") if o.type == "pki-role"])
+  paths       = distinct(concat(var.also_paths, [for o in local.outputs : o.path]))
+  pki_mounts  = toset([for o in local.outputs : trimsuffix(o.path, "/roles") if o.type == "pki-role"])
+  ssh_mounts  = toset([for o in local.outputs : trimsuffix(o.path, "/roles") if o.type == "ssh-role"])
+  role_mounts = toset([for o in local.outputs : trimsuffix(o.path, "/roles") if contains(["pki-role", "ssh-role"], o.type)])
   revocable = flatten([
     for p in local.paths : [for by in ["issue", "sign"] : "${trimsuffix(p, "/roles")}/${by}"]
-    if var.revoke_certificates && trimsuffix(p, "/roles") != p
+    if var.revoke_certificates && trimsuffix(p, "/roles") != p && !contains(local.ssh_mounts, trimsuffix(p, "/roles"))
   ])
   removal_mounts = distinct(concat([var.auth_mount], var.also_auth_mounts))
 
@@ -23,7 +25,7 @@ locals {
       "auth/${var.auth_mount}/role" = ["list"]
     },
     { for p in local.paths : "${p}/i-*" => ["create", "read", "update", "delete"] },
-    { for m in local.pki_mounts : "${m}/roles" => ["list"] },
+    { for m in local.role_mounts : "${m}/roles" => ["list"] },
   )
 
   deprovision = merge(
@@ -52,6 +54,7 @@ locals {
     },
     { for p in local.paths : p => ["list"] },
     { for m in local.pki_mounts : "${m}/config/acme" => ["read"] },
+    { for m in local.ssh_mounts : "${m}/config/ca" => ["read"] },
   )
 
   reconcile = {

@@ -120,7 +120,7 @@ variable "revoke_certificates" {
 }
 
 variable "pki" {
-  description = "Make the profiles' PKI mounts, each with a root of its own: for a trial"
+  description = "Make the profiles' PKI and SSH mounts, each with a CA of its own: for a trial"
   type        = bool
   default     = false
 }

@@ -11,40 +11,45 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
-// checkOwners returns an error if a PKI mount of the profiles belongs to another deployment. Claims on names are unique
+// checkOwners returns an error if a PKI or SSH mount of the profiles belongs to another deployment. Claims on names are unique
 // within one ledger, so two deployments on one mount could give one name to two instances.
 func (s *setup) checkOwners(ctx context.Context) error {
 	there, err := s.mounted(ctx, "sys/mounts")
 	if err != nil {
 		return err
 	}
-	for _, mount := range s.profiles.PKIMounts() {
+	mounts := s.profiles.Mounts()
+	for _, mount := range mounts.All() {
 		owner, marked := grant.MountOwner(description(there[mount]))
 		if s.Deployment != "" && marked && owner != s.Deployment {
-			return fault.Refusef("the PKI mount %s belongs to the deployment %s and not to %s: a PKI mount belongs to one deployment. "+
-				"Nothing was written. Use another base_path in the profiles of %s", mount, owner, s.Deployment, s.Deployment)
+			return fault.Refusef("the %s belongs to the deployment %s and not to %s: a mount belongs to one deployment. "+
+				"Nothing was written. Use another base_path in the profiles of %s", mounts.Describe(mount), owner, s.Deployment, s.Deployment)
 		}
 	}
 	return nil
 }
 
-// owners marks the PKI mounts of the profiles as this deployment's.
+// owners marks the PKI and SSH mounts of the profiles as this deployment's.
 func (s *setup) owners(ctx context.Context) error {
 	there, err := s.mounted(ctx, "sys/mounts")
 	if err != nil {
 		return err
 	}
 	for _, folder := range s.unmounted(there) {
-		s.notice("%s is below no mount: mount the engine that this output of a profile needs (vault secrets enable -path=<mount> <type>); this command mounts PKI engines only", folder)
+		s.notice("%s is below no mount: mount the engine that this output of a profile needs (vault secrets enable -path=<mount> <type>); this command mounts PKI and SSH engines for roles only", folder)
 	}
-	for _, mount := range s.profiles.PKIMounts() {
+	mounts := s.profiles.Mounts()
+	for _, mount := range mounts.All() {
 		settings := there[mount]
 		_, marked := grant.MountOwner(description(settings))
+		isSSH := slices.Contains(mounts.SSH, mount)
 		switch {
+		case isSSH && !s.made[mount] && settings == nil:
+			s.notice("%s is not mounted: mount an SSH engine there with a CA, or run with --pki", mount)
 		case !s.made[mount] && settings == nil:
 			s.notice("%s is not mounted: mount a PKI engine there, or run with --pki", mount)
 		case s.Deployment == "" && !marked:
-			s.notice("the PKI mount %s does not say which deployment it belongs to: run with --deployment <the stack's name>", mount)
+			s.notice("the %s does not say which deployment it belongs to: run with --deployment <the stack's name>", mounts.Describe(mount))
 		case s.Deployment == "" || s.made[mount]: // already marked
 		default:
 			if err := s.mark(ctx, mount, description(settings), marked); err != nil {
@@ -57,10 +62,10 @@ func (s *setup) owners(ctx context.Context) error {
 
 // unmounted returns the folders of the profiles' generic objects that are below no mount.
 func (s *setup) unmounted(there map[string]map[string]any) []string {
-	pki := s.profiles.PKIMounts()
+	roles := s.profiles.Mounts().All()
 	return slices.DeleteFunc(s.profiles.OutputFolders(), func(folder string) bool {
 		isBelow := func(mount string) bool { return folder == mount || strings.HasPrefix(folder, mount+"/") }
-		return slices.ContainsFunc(pki, isBelow) || slices.ContainsFunc(slices.Collect(maps.Keys(there)), isBelow)
+		return slices.ContainsFunc(roles, isBelow) || slices.ContainsFunc(slices.Collect(maps.Keys(there)), isBelow)
 	})
 }
 

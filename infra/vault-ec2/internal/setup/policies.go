@@ -29,10 +29,10 @@ func bootstrapPolicy(profiles *grant.Set, o Options) string {
 		b.Accounts[account] = o.accountMounts(account)
 	}
 	if o.Deployment != "" {
-		b.Marked = profiles.PKIMounts()
+		b.Marked = profiles.Mounts().All()
 	}
 	if o.PKI {
-		b.PKIMounts = profiles.PKIMounts()
+		b.PKIMounts, b.SSHMounts = profiles.Mounts().PKI, profiles.Mounts().SSH
 	}
 	return rights.Policy(rights.ForBootstrap(b))
 }

@@ -66,7 +66,7 @@ func (s *setup) apply(ctx context.Context) error {
 		}
 	}
 	for _, step := range []func(context.Context) error{
-		s.mounts, s.client, s.identity, s.accounts, s.writeCertificates, s.policies, s.roles, s.pkiMounts, s.owners, s.lifetimes, s.survey,
+		s.mounts, s.client, s.identity, s.accounts, s.writeCertificates, s.policies, s.roles, s.pkiMounts, s.sshMounts, s.owners, s.lifetimes, s.survey,
 	} {
 		if err := step(ctx); err != nil {
 			return s.inNamespace(err)

@@ -55,6 +55,14 @@ func (s *setup) reaches() []reach {
 			}
 		}
 	}
+	for _, mount := range s.profiles.Mounts().SSH {
+		all = append(all,
+			reach{"sys/mounts/" + mount + "/tune", changes, "change the owner of the mount " + mount},
+			reach{mount + "/config/*", changes, "change the CA of " + mount},
+			reach{grant.PKIRolePath(mount, "*"), changes, "change what certificates " + mount + " signs"},
+			reach{grant.IssuePath(mount, "*"), asks, "get a host certificate of any instance from " + mount},
+			reach{grant.SignPath(mount, "*"), asks, "get a host certificate of any instance from " + mount})
+	}
 	return all
 }
 
