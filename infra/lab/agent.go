@@ -135,9 +135,8 @@ func (a *Agent) layOut() error {
 		return err
 	}
 	shipped := filepath.Join(a.world.workspace.RepoRoot, "infra", "instance")
-	etc := [2]string{`"/etc/`, `"` + a.path("etc") + "/"}
 	moved := strings.NewReplacer(
-		etc[0], etc[1],
+		`"/etc/`, `"`+a.path("etc")+"/", `"/usr/local/`, `"`+a.path("usr/local")+"/",
 		`user        = "etcd"`, `user = "`+owner.Username+`"`, `group       = "etcd"`, `group = "`+group.Name+`"`,
 	)
 	for _, part := range []string{"etc/vault-agent", "usr/local/lib/vault-agent"} {
@@ -149,7 +148,7 @@ func (a *Agent) layOut() error {
 	if err != nil {
 		return err
 	}
-	a.rules = agentRules{unit: unit.Parse(string(text)), applied: canApplyRules()}
+	a.rules = agentRules{unit: unit.Parse(string(text) + a.options.Files[sshDropIn]), applied: canApplyRules()}
 	folders := []string{"run", "var/lib"}
 	if !a.rules.applied { // the unit makes them
 		folders = []string{"run/vault-agent", "var/lib/vault-agent"}
@@ -166,11 +165,22 @@ func (a *Agent) layOut() error {
 		return err
 	}
 	for path, text := range a.options.Files {
-		if err := write(a.path(path), strings.ReplaceAll(text, etc[0], etc[1]), 0o644); err != nil {
+		if err := write(a.path(path), moved.Replace(text), modeOf(path)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sshDropIn is the drop-in of infra/instance/ssh-host for the unit.
+const sshDropIn = "etc/systemd/system/vault-agent.service.d/ssh-host.conf"
+
+// modeOf returns the mode of a file of an instance: a program below /usr is executable.
+func modeOf(path string) fs.FileMode {
+	if strings.HasPrefix(path, "usr/") {
+		return 0o755
+	}
+	return 0o644
 }
 
 // copyShipped copies a folder of infra/instance below the root, with its texts changed.

@@ -19,7 +19,7 @@ var besideFunctions = []struct { //nolint:gochecknoglobals // never changes
 }{
 	{"docs", []string{".md", ".svg", ".json"}},
 	{"infra/RUNBOOK.md", []string{".md"}},
-	{"infra/instance", []string{".md", ".conf", ".ctmpl", ".env", ".hcl", ".service", ".timer", ".yaml", "/identity"}},
+	{"infra/instance", []string{".md", ".conf", ".ctmpl", ".env", ".hcl", ".service", ".timer", ".yaml", "/identity", "/host-certificate"}},
 	{"infra/member-account/template.yaml", []string{".yaml"}},
 	{"infra/terraform", []string{".tf"}},
 	{"infra/vault/terraform", []string{".tf"}},
