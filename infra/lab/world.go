@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"sync"
 
@@ -47,6 +48,7 @@ type Options struct {
 	VaultOnRaft    bool                                 // Vault writes to disk and waits for the writes
 	VaultCluster   bool                                 // Vault is three nodes on Raft behind a balancer
 	DeferFunctions bool                                 // leave functions and pollers to StartFunctions
+	DeferStack     bool                                 // leave the stack to DeployStack, and so Vault and the functions to the caller
 }
 
 // Taps record and disturb the functions' calls. No other calls go through them.
@@ -85,8 +87,10 @@ type World struct {
 	Region         string
 	AccountID      string
 
-	opts      Options
-	workspace *parts.Workspace
+	opts              Options
+	workspace         *parts.Workspace
+	expanded          map[string]any // the template
+	vaultForFunctions string         // its address
 
 	mu      sync.Mutex
 	closers []func() error
@@ -122,20 +126,23 @@ func (w *World) start(ctx context.Context) error {
 	if err := w.writeProfiles(w.opts.Profiles, w.opts.MoreProfiles); err != nil {
 		return err
 	}
-	expanded, vault, err := w.startParts(ctx)
+	vault, err := w.startParts(ctx)
 	if err != nil {
 		return err
 	}
-	vaultForFunctions, err := w.startTaps(vault)
-	if err != nil {
-		return err
-	}
-	if err := w.deploy(ctx, expanded, vaultForFunctions); err != nil {
+	if w.vaultForFunctions, err = w.startTaps(vault); err != nil {
 		return err
 	}
 	if w.Fleet, err = fleet.New(fleet.Options{
-		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: w.VaultAddr, VaultCAPEM: w.VaultCAPEM, VaultNamespace: w.VaultNamespace, QueuesFor: w.Stack.QueuesFor,
+		AWS: w.AWS, AccountID: w.AccountID, VaultAddr: w.VaultAddr, VaultCAPEM: w.VaultCAPEM, VaultNamespace: w.VaultNamespace,
+		QueuesFor: func(state string) []string { return w.Stack.QueuesFor(state) },
 	}); err != nil {
+		return err
+	}
+	if w.opts.DeferStack {
+		return nil
+	}
+	if err := w.deploy(ctx); err != nil {
 		return err
 	}
 	if w.opts.SetupVault != nil {
@@ -153,12 +160,11 @@ func (w *World) start(ctx context.Context) error {
 }
 
 // startParts starts the processes side by side and expands the template meanwhile.
-func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Server, error) {
+func (w *World) startParts(ctx context.Context) (*vaultserver.Server, error) {
 	var (
-		expanded map[string]any
-		vault    *vaultserver.Server
-		moto     *parts.Moto
-		dynamo   *parts.DynamoDBLocal
+		vault  *vaultserver.Server
+		moto   *parts.Moto
+		dynamo *parts.DynamoDBLocal
 	)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -182,11 +188,11 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Se
 		if err != nil {
 			return err
 		}
-		expanded, err = stack.Expand(ctx, python, w.opts.Template, w.Region)
+		w.expanded, err = stack.Expand(ctx, python, w.opts.Template, w.Region)
 		return err
 	})
 	if err := group.Wait(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	w.Binary, w.VaultAddr, w.VaultCAPEM, w.VaultToken, w.AuditLog = vault.Binary, vault.Address, vault.CAPEM, vault.RootToken, vault.AuditLog
 	w.Servers = Servers{Vault: vault.Process, Moto: moto.Process, DynamoDB: dynamo.Process}
@@ -194,13 +200,13 @@ func (w *World) startParts(ctx context.Context) (map[string]any, *vaultserver.Se
 
 	var err error
 	if w.Vault, err = w.rootClient(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if w.Taps.AWS, err = w.tap(tap.Options{Upstream: moto.URL}); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	w.Taps.Dynamo, err = w.tap(tap.Options{Upstream: dynamo.URL})
-	return expanded, vault, err
+	return vault, err
 }
 
 // startVault starts Vault as the options say.
@@ -252,28 +258,40 @@ func (w *World) tap(o tap.Options) (*tap.Tap, error) {
 }
 
 // deploy stores Vault's CA where the functions read it and creates the stack.
-func (w *World) deploy(ctx context.Context, expanded map[string]any, vaultAddr string) error {
+func (w *World) deploy(ctx context.Context) error {
 	secret, err := secretsmanager.NewFromConfig(w.AWS).CreateSecret(ctx, &secretsmanager.CreateSecretInput{
 		Name: aws.String("vault-ca"), SecretString: &w.VaultCAPEM,
 	})
 	if err != nil {
 		return fmt.Errorf("storing Vault's CA in Secrets Manager: %w", err)
 	}
-	known := map[string]string{"VaultAddr": vaultAddr, "VaultNamespace": w.VaultNamespace, "VaultCASecretArn": aws.ToString(secret.ARN)}
+	known := map[string]string{"VaultAddr": w.vaultForFunctions, "VaultNamespace": w.VaultNamespace, "VaultCASecretArn": aws.ToString(secret.ARN)}
 	parameters := map[string]string{}
-	declared, _ := expanded["Parameters"].(map[string]any)
+	declared, _ := w.expanded["Parameters"].(map[string]any)
 	for name, value := range known {
 		if _, ok := declared[name]; ok {
 			parameters[name] = value
 		}
 	}
-	for name, value := range w.opts.Parameters {
-		parameters[name] = value
-	}
-	w.Stack, err = stack.Deploy(ctx, stack.Options{
-		Name: w.opts.StackName, Expanded: expanded, Parameters: parameters, BuildDir: w.opts.BuildDir,
+	maps.Copy(parameters, w.opts.Parameters)
+	return w.DeployStack(ctx, parameters, nil)
+}
+
+// DeployStack creates the stack, or changes its parameters if it exists.
+func (w *World) DeployStack(ctx context.Context, parameters, tags map[string]string) error {
+	o := stack.Options{
+		Name: w.opts.StackName, Expanded: w.expanded, Parameters: parameters, Tags: tags, BuildDir: w.opts.BuildDir,
 		AccountID: w.AccountID, AWS: w.AWS, Dynamo: w.Dynamo,
-	})
+	}
+	var err error
+	if w.Stack == nil {
+		w.Stack, err = stack.Deploy(ctx, o)
+		return err
+	}
+	changed, err := w.Stack.Update(ctx, o)
+	if err == nil {
+		w.Stack = changed
+	}
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +29,8 @@ type Options struct {
 	Name       string            // the stack's name
 	Expanded   map[string]any    // from Expand
 	Parameters map[string]string // values for the template's parameters
-	BuildDir   string            // holds <function>/bootstrap
+	Tags       map[string]string
+	BuildDir   string // holds <function>/bootstrap
 	AccountID  string
 	AWS        aws.Config       // moto
 	Dynamo     *dynamodb.Client // DynamoDB Local
@@ -79,6 +81,50 @@ type Schedule struct {
 // Deploy adapts the expanded template to moto, creates the stack and its tables,
 // and returns the stack's functions, queues and outputs.
 func Deploy(ctx context.Context, o Options) (*Stack, error) {
+	s, err := apply(ctx, o, func(ctx context.Context, _ *Stack, change *cloudformation.CreateStackInput) error {
+		_, err := cloudformation.NewFromConfig(o.AWS).CreateStack(ctx, change)
+		return err
+	})
+	if err == nil {
+		err = s.makeTables(ctx, o.Dynamo)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Update changes the functions' variables of a deployed stack to those of other parameters, and returns the stack as it is then. moto
+// cannot change a table and other resources, so they stay as they are.
+func (s *Stack) Update(ctx context.Context, o Options) (*Stack, error) {
+	changed, err := apply(ctx, o, func(ctx context.Context, now *Stack, change *cloudformation.CreateStackInput) error {
+		template := maps.Clone(s.Deployed)
+		resources := maps.Clone(object(template["Resources"]))
+		for id, properties := range now.ofType("AWS::Lambda::Function") {
+			resource := maps.Clone(object(resources[id]))
+			function := maps.Clone(object(resource["Properties"]))
+			function["Environment"] = properties["Environment"]
+			resource["Properties"], resources[id] = function, resource
+		}
+		template["Resources"], now.Deployed = resources, template
+		body, err := json.Marshal(template)
+		if err != nil {
+			return err
+		}
+		_, err = cloudformation.NewFromConfig(o.AWS).UpdateStack(ctx, &cloudformation.UpdateStackInput{
+			StackName: change.StackName, TemplateBody: aws.String(string(body)), Parameters: change.Parameters, Capabilities: change.Capabilities,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	changed.Tables = s.Tables
+	return changed, nil
+}
+
+// apply has moto make or change a stack, and reads it.
+func apply(ctx context.Context, o Options, call func(context.Context, *Stack, *cloudformation.CreateStackInput) error) (*Stack, error) {
 	ctx, cancel := context.WithTimeout(ctx, deployLimit)
 	defer cancel()
 	d, err := newDecider(o.Expanded, o.Parameters, map[string]string{
@@ -96,13 +142,10 @@ func Deploy(ctx context.Context, o Options) (*Stack, error) {
 		Name: o.Name, Functions: map[string]Function{}, Tables: map[string]string{},
 		Resources: map[string]string{}, Outputs: map[string]string{}, Expanded: o.Expanded, Deployed: p.template,
 	}
-	if err := s.create(ctx, o); err != nil {
+	if err := s.apply(ctx, o, call); err != nil {
 		return nil, err
 	}
 	if err := s.readFunctions(ctx, o); err != nil {
-		return nil, err
-	}
-	if err := s.makeTables(ctx, o.Dynamo); err != nil {
 		return nil, err
 	}
 	if err := s.readMappings(ctx, o, p); err != nil {
@@ -114,7 +157,7 @@ func Deploy(ctx context.Context, o Options) (*Stack, error) {
 	return s, nil
 }
 
-func (s *Stack) create(ctx context.Context, o Options) error {
+func (s *Stack) apply(ctx context.Context, o Options, call func(context.Context, *Stack, *cloudformation.CreateStackInput) error) error {
 	body, err := json.Marshal(s.Deployed)
 	if err != nil {
 		return fmt.Errorf("writing the template of stack %s: %w", o.Name, err)
@@ -126,16 +169,20 @@ func (s *Stack) create(ctx context.Context, o Options) error {
 	for name, value := range o.Parameters {
 		in.Parameters = append(in.Parameters, cfntypes.Parameter{ParameterKey: aws.String(name), ParameterValue: aws.String(value)})
 	}
-	client := cloudformation.NewFromConfig(o.AWS)
-	if _, err := client.CreateStack(ctx, in); err != nil {
-		return fmt.Errorf("creating stack %s in moto: %w", o.Name, err)
+	for key, value := range o.Tags {
+		in.Tags = append(in.Tags, cfntypes.Tag{Key: aws.String(key), Value: aws.String(value)})
 	}
+	if err := call(ctx, s, in); err != nil {
+		return fmt.Errorf("deploying stack %s in moto: %w", o.Name, err)
+	}
+	client := cloudformation.NewFromConfig(o.AWS)
 	stacks, err := client.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &o.Name})
 	if err != nil {
 		return fmt.Errorf("describing stack %s: %w", o.Name, err)
 	}
-	if len(stacks.Stacks) != 1 || stacks.Stacks[0].StackStatus != cfntypes.StackStatusCreateComplete {
-		return fmt.Errorf("creating stack %s: moto answered %+v, expected one complete stack", o.Name, stacks.Stacks)
+	isDone := len(stacks.Stacks) == 1 && (stacks.Stacks[0].StackStatus == cfntypes.StackStatusCreateComplete || stacks.Stacks[0].StackStatus == cfntypes.StackStatusUpdateComplete)
+	if !isDone {
+		return fmt.Errorf("deploying stack %s: moto answered %+v, expected one complete stack", o.Name, stacks.Stacks)
 	}
 	for _, output := range stacks.Stacks[0].Outputs {
 		s.Outputs[aws.ToString(output.OutputKey)] = aws.ToString(output.OutputValue)

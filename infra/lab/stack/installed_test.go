@@ -124,7 +124,7 @@ func (i installation) ref(name string) any {
 		return value
 	}
 	switch object(i.resources[name])["Type"] {
-	case "AWS::IAM::ManagedPolicy":
+	case "AWS::IAM::ManagedPolicy", "AWS::SecretsManager::Secret":
 		return i.arn(name)
 	case "AWS::SQS::Queue":
 		return "https://sqs." + region + ".amazonaws.com/" + i.account + "/" + i.physical(name)
@@ -170,6 +170,8 @@ func (i installation) arn(id string) string {
 	switch kind := object(i.resources[id])["Type"]; kind {
 	case "AWS::DynamoDB::Table":
 		return service("dynamodb", "table/"+name)
+	case "AWS::SecretsManager::Secret":
+		return service("secretsmanager", "secret:"+name+"-AbCdEf")
 	case "AWS::SQS::Queue":
 		return service("sqs", name)
 	case "AWS::Events::Rule":
@@ -221,6 +223,14 @@ func (i installation) policies() []policy {
 			}
 		case "AWS::IAM::ManagedPolicy":
 			add(id, access.Identity, properties["PolicyDocument"], i.holders(id)...)
+		case "AWS::KMS::Key":
+			add(id, access.Resource, properties["KeyPolicy"], id)
+			// AWS's default statement: the account, whose IAM policies then decide.
+			// https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html
+			key := &out[len(out)-1]
+			key.statements = slices.DeleteFunc(key.statements, func(s access.Statement) bool {
+				return len(s.Principals) == 1 && s.Principals[0].Value == "arn:aws:iam::"+i.account+":root"
+			})
 		case "AWS::SQS::QueuePolicy":
 			var queues []string
 			entries, _ := properties["Queues"].([]any)

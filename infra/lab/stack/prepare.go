@@ -25,6 +25,9 @@ var ec2Event = map[string]any{
 		`"time":<time>,"region":"<region>","resources":<resources>,"detail":<detail>}`,
 }
 
+// emptyZip is a package without a file: moto unpacks the code of a function that it updates.
+const emptyZip = "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA=="
+
 // noEvent is a pattern that matches no event, for scheduled rules: moto lets a rule without a pattern match every event,
 // cannot invoke its function, and answers every PutEvents with a 500.
 var noEvent = map[string]any{"source": []any{"lab.schedule-only"}}
@@ -54,7 +57,7 @@ func prepare(expanded map[string]any, d *decider) (*prepared, error) {
 		switch resource["Type"] {
 		case "AWS::Lambda::Function":
 			// moto would require an existing bucket; the code runs outside moto anyway.
-			properties["Code"] = map[string]any{"ZipFile": "x"}
+			properties["Code"] = map[string]any{"ZipFile": emptyZip}
 		case "AWS::Lambda::EventSourceMapping":
 			// moto would receive every message itself and try to use docker.
 			p.mappings[id] = properties

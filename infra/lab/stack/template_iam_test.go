@@ -43,6 +43,9 @@ func reference(t *testing.T) *access.Reference {
 	return readReference
 }
 
+// tryoutTemplate is the network and the Vault of vault-ec2 tryout.
+var tryoutTemplate = filepath.Join(root, "infra", "vault-ec2", "internal", "tryout", "aws", "place.yaml")
+
 // memberAccount is an account whose instances get their identity from the central stack.
 const memberAccount = "111122223333"
 
@@ -56,6 +59,7 @@ func installations(t *testing.T) map[string]installation {
 		"full":                    install(t, template, full, parts.AccountID),
 		"any account":             install(t, template, with(full, map[string]string{"AllowedAccounts": "*"}), parts.AccountID),
 		"without audit bus":       install(t, template, with(bare, map[string]string{"AuditEventBusName": "", "ReconcileSchedule": "off"}), parts.AccountID),
+		"tryout":                  install(t, shared(t, tryoutTemplate), map[string]string{"WithVault": "true", "VaultVersion": "1.21.4", "Number": "213", "VaultMemberRoleName": "tryout-vault"}, parts.AccountID),
 		"member":                  install(t, other, member(), memberAccount),
 		"member with all":         install(t, other, with(member(), map[string]string{"VaultPrincipalArns": "arn:aws:iam::999999999999:role/vault", "ReadyTag": "vault-identity", "RolePath": "/teams/vault/"}), memberAccount),
 		"member, no external ID":  install(t, other, with(member(), map[string]string{"VaultPrincipalArns": "arn:aws:iam::999999999999:role/vault", "VaultExternalId": "none"}), memberAccount),

@@ -29,9 +29,10 @@ func validate(ctx context.Context) error {
 	if err := expand(ctx, interpreter, template, expanded); err != nil {
 		return err
 	}
-	began := time.Now()
+	began, tryout := time.Now(), filepath.Join(root, "infra", "vault-ec2", "internal", "tryout", "aws")
 	lint := exec.CommandContext(ctx, interpreter, "-c", "import sys; from cfnlint.runner import main; sys.exit(main())", "-r", allRegions,
-		"-t", template, expanded, filepath.Join(root, "infra", "member-account", "template.yaml"))
+		"-t", template, expanded, filepath.Join(root, "infra", "member-account", "template.yaml"),
+		filepath.Join(tryout, "place.yaml"), filepath.Join(tryout, "groups.yaml"))
 	lint.Stdout, lint.Stderr = os.Stdout, os.Stderr
 	if err := lint.Run(); err != nil {
 		return fmt.Errorf("cfn-lint: %w", err)

@@ -15,6 +15,9 @@ import (
 // callTimeout bounds the calls to CloudFormation for one stack.
 const callTimeout = 30 * time.Second
 
+// ErrNoStack is the error for a stack that does not exist.
+var ErrNoStack = errors.New("no stack")
+
 // Stack is CloudFormation's answer about a stack of template.yaml.
 type Stack struct {
 	Name, Region        string
@@ -33,7 +36,7 @@ func FindStack(ctx context.Context, c aws.Config, name string) (Stack, error) {
 	isAbsent := errors.As(err, &refused) && refused.ErrorCode() == "ValidationError" && strings.Contains(refused.ErrorMessage(), "does not exist")
 	switch {
 	case isAbsent, err == nil && len(answer.Stacks) == 0:
-		return Stack{}, fmt.Errorf("region %s has no stack %s in this account: correct --stack, or set AWS_REGION and AWS_PROFILE to where it is deployed", c.Region, name)
+		return Stack{}, fmt.Errorf("region %s has %w %s in this account: correct --stack, or set AWS_REGION and AWS_PROFILE to where it is deployed", c.Region, ErrNoStack, name)
 	case err != nil:
 		return Stack{}, fmt.Errorf("looking up stack %s in region %s (may you call cloudformation:DescribeStacks?): %w", name, c.Region, err)
 	}

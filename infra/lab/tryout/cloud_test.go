@@ -1,0 +1,196 @@
+package tryout
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+)
+
+// cloud does what AWS does and moto does not: it boots the instances with their user data, and sends their events.
+type cloud struct {
+	t      *testing.T
+	world  *lab.World
+	places []aws.Config
+	hears  func(account string) bool // whether the central bus admits an account's events
+
+	mu      sync.Mutex
+	running map[string]*machine
+	ended   map[string]bool
+}
+
+// machine is a booted instance.
+type machine struct {
+	instance fleet.Instance
+	metadata *fleet.Metadata
+	process  *exec.Cmd
+	done     chan struct{}
+}
+
+// start looks at EC2 until the test ends.
+func (c *cloud) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			for _, p := range c.places {
+				if err := c.look(ctx, p); err != nil && ctx.Err() == nil {
+					c.t.Error(err)
+					return
+				}
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+	})
+	c.t.Cleanup(func() {
+		stop()
+		done.Wait()
+		for _, m := range c.running {
+			m.end()
+		}
+	})
+}
+
+// look boots new instances of a place and ends those that EC2 has ended.
+func (c *cloud) look(ctx context.Context, p aws.Config) error {
+	account, err := accountOf(ctx, p)
+	if err != nil {
+		return err
+	}
+	client := ec2.NewFromConfig(p)
+	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
+		Filters: []types.Filter{{Name: aws.String("tag-key"), Values: []string{"vault-ec2-tryout"}}},
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range page.Reservations {
+			for _, i := range r.Instances {
+				at := fleet.Instance{ID: aws.ToString(i.InstanceId), AccountID: account, Region: p.Region}
+				switch i.State.Name {
+				case types.InstanceStateNameRunning:
+					err = c.boot(ctx, client, at, i)
+				case types.InstanceStateNameTerminated:
+					err = c.end(ctx, at)
+				}
+				if err != nil {
+					return fmt.Errorf("instance %s: %w", at.ID, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// boot announces an instance and runs its user data.
+func (c *cloud) boot(ctx context.Context, client *ec2.Client, at fleet.Instance, i types.Instance) error {
+	if c.running[at.ID] != nil || c.ended[at.ID] {
+		return nil
+	}
+	if i.IamInstanceProfile == nil { // moto's groups leave out the launch template's profile
+		if err := c.giveProfile(ctx, client, at.ID); err != nil {
+			return err
+		}
+	}
+	instance, err := c.world.Fleet.Refresh(ctx, at)
+	if err != nil {
+		return err
+	}
+	data, err := client.DescribeInstanceAttribute(ctx, &ec2.DescribeInstanceAttributeInput{InstanceId: &at.ID, Attribute: types.InstanceAttributeNameUserData})
+	if err != nil {
+		return err
+	}
+	script, err := decoded(aws.ToString(data.UserData.Value))
+	if err != nil {
+		return err
+	}
+	m := &machine{instance: instance, done: make(chan struct{})}
+	if m.metadata, err = c.world.Fleet.Metadata(instance, fleet.MetadataOptions{}); err != nil {
+		return err
+	}
+	folder := c.t.TempDir()
+	file, err := os.Create(filepath.Join(folder, "user-data"))
+	if err != nil {
+		return err
+	}
+	if _, err := file.WriteString(script); err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	modules, err := filepath.Abs("testdata")
+	if err != nil {
+		return err
+	}
+	m.process = exec.Command("python3", file.Name()) //nolint:noctx // it ends with its instance
+	m.process.Env = append(os.Environ(), "PYTHONPATH="+modules, "PYTHONDONTWRITEBYTECODE=1", "LAB_SOURCE="+instance.PrivateIP, "TRYOUT_PAUSE=1",
+		"AWS_EC2_METADATA_SERVICE_ENDPOINT="+m.metadata.URL)
+	log, err := os.Create(filepath.Join(c.world.RunDir, instance.ID+".log"))
+	if err != nil {
+		return err
+	}
+	m.process.Stdout, m.process.Stderr = log, log
+	if err := m.process.Start(); err != nil {
+		return err
+	}
+	go func() {
+		_ = m.process.Wait() // its log says why it ended
+		_ = log.Close()
+		close(m.done)
+	}()
+	c.running[at.ID] = m
+	if !c.hears(at.AccountID) {
+		return nil
+	}
+	return c.world.Fleet.Announce(ctx, instance, "running")
+}
+
+// giveProfile gives an instance of a group the profile of the home place.
+func (c *cloud) giveProfile(ctx context.Context, client *ec2.Client, id string) error {
+	stack, err := homeOutputs(ctx, c.world)
+	if err != nil {
+		return err
+	}
+	_, err = client.AssociateIamInstanceProfile(ctx, &ec2.AssociateIamInstanceProfileInput{
+		InstanceId: &id, IamInstanceProfile: &types.IamInstanceProfileSpecification{
+			Arn: aws.String(stack["InstanceProfileArn"]), Name: aws.String(stack["InstanceProfileArn"][strings.LastIndex(stack["InstanceProfileArn"], "/")+1:]),
+		},
+	})
+	return err
+}
+
+// end ends an instance's script and announces its end.
+func (c *cloud) end(ctx context.Context, at fleet.Instance) error {
+	m := c.running[at.ID]
+	if m == nil {
+		return nil
+	}
+	m.end()
+	delete(c.running, at.ID)
+	c.ended[at.ID] = true
+	if !c.hears(at.AccountID) {
+		return nil
+	}
+	return c.world.Fleet.Announce(ctx, m.instance, "terminated")
+}
+
+func (m *machine) end() {
+	_ = m.process.Process.Kill() // it may have ended
+	<-m.done
+	_ = m.metadata.Close()
+}

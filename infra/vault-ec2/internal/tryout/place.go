@@ -1,0 +1,205 @@
+package tryout
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+)
+
+// The places of a tryout.
+const (
+	home   = "home"
+	region = "region"
+	member = "member"
+)
+
+// place is an account and a region with a network for instances.
+type place struct {
+	kind    string
+	account string
+	aws     aws.Config
+	stack   deployed.Stack // of aws/place.yaml
+}
+
+// String returns the place as the report names it.
+func (p *place) String() string {
+	return fmt.Sprintf("%s (account %s, %s)", p.kind, p.account, p.aws.Region)
+}
+
+const (
+	callTimeout   = time.Minute
+	stackPatience = 20 * time.Minute
+	vaultPatience = 10 * time.Minute
+)
+
+//go:embed aws/place.yaml
+var placeTemplate string
+
+//go:embed aws/groups.yaml
+var groupsTemplate string
+
+//go:embed host/vault.sh
+var vaultScript string
+
+// inserted returns a template with a text in place of a word: CloudFormation's parameters hold 4,096 characters, too few for a script.
+func inserted(template, word, value string) string {
+	quoted, _ := json.Marshal(value) // a string cannot fail; a JSON string is a YAML one too
+	return strings.Replace(template, word, string(quoted), 1)
+}
+
+// stackInput is a stack to make.
+type stackInput struct {
+	name, template string
+	parameters     map[string]string
+}
+
+// makeStack makes a stack with the tryout's tag and waits for it. An error names the first resource that failed.
+func (t *tryout) makeStack(ctx context.Context, c aws.Config, in stackInput) (deployed.Stack, error) {
+	ctx, cancel := context.WithTimeout(ctx, stackPatience)
+	defer cancel()
+	client := cloudformation.NewFromConfig(c)
+	create := &cloudformation.CreateStackInput{
+		StackName: &in.name, TemplateBody: &in.template, Tags: []types.Tag{{Key: aws.String(tagKey), Value: &t.o.Name}},
+		Capabilities: []types.Capability{types.CapabilityCapabilityIam, types.CapabilityCapabilityNamedIam},
+	}
+	create.Parameters = list(in.parameters)
+	if _, err := client.CreateStack(ctx, create); err != nil {
+		return deployed.Stack{}, fmt.Errorf("creating stack %s in region %s: %w", in.name, c.Region, err)
+	}
+	waiter := cloudformation.NewStackCreateCompleteWaiter(client, func(o *cloudformation.StackCreateCompleteWaiterOptions) { o.MinDelay = 5 * time.Second })
+	if err := waiter.Wait(ctx, &cloudformation.DescribeStacksInput{StackName: &in.name}, stackPatience); err != nil {
+		return deployed.Stack{}, fmt.Errorf("waiting for stack %s in region %s: %w%s", in.name, c.Region, err, firstFailure(ctx, client, in.name))
+	}
+	return deployed.FindStack(ctx, c, in.name)
+}
+
+// list returns parameters as CloudFormation takes them.
+func list(parameters map[string]string) []types.Parameter {
+	var all []types.Parameter
+	for name, value := range parameters {
+		all = append(all, types.Parameter{ParameterKey: aws.String(name), ParameterValue: aws.String(value)})
+	}
+	return all
+}
+
+// changeStack changes parameters of a stack and waits for it.
+func (t *tryout) changeStack(ctx context.Context, c aws.Config, name string, parameters map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, stackPatience)
+	defer cancel()
+	now, err := deployed.FindStack(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	client := cloudformation.NewFromConfig(c)
+	change := &cloudformation.UpdateStackInput{
+		StackName: &name, UsePreviousTemplate: aws.Bool(true), Capabilities: []types.Capability{types.CapabilityCapabilityNamedIam},
+	}
+	values := maps.Clone(now.Parameters)
+	maps.Copy(values, parameters)
+	change.Parameters = list(values)
+	if _, err := client.UpdateStack(ctx, change); err != nil {
+		return fmt.Errorf("updating stack %s in region %s: %w", name, c.Region, err)
+	}
+	waiter := cloudformation.NewStackUpdateCompleteWaiter(client, func(o *cloudformation.StackUpdateCompleteWaiterOptions) { o.MinDelay = 5 * time.Second })
+	if err := waiter.Wait(ctx, &cloudformation.DescribeStacksInput{StackName: &name}, stackPatience); err != nil {
+		return fmt.Errorf("waiting for the update of stack %s in region %s: %w%s", name, c.Region, err, firstFailure(ctx, client, name))
+	}
+	return nil
+}
+
+// firstFailure returns CloudFormation's reason for the first failure of a stack's last change, or nothing if it is not known.
+func firstFailure(ctx context.Context, client *cloudformation.Client, name string) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	answer, err := client.DescribeStackEvents(ctx, &cloudformation.DescribeStackEventsInput{StackName: &name})
+	if err != nil {
+		return ""
+	}
+	reason := ""
+	for _, e := range answer.StackEvents { // the latest first
+		isStart := aws.ToString(e.LogicalResourceId) == name && strings.HasSuffix(string(e.ResourceStatus), "_IN_PROGRESS") && !strings.Contains(string(e.ResourceStatus), "ROLLBACK")
+		if isStart {
+			break
+		}
+		if strings.HasSuffix(string(e.ResourceStatus), "_FAILED") {
+			reason = fmt.Sprintf("; %s: %s", aws.ToString(e.LogicalResourceId), aws.ToString(e.ResourceStatusReason))
+		}
+	}
+	return reason
+}
+
+// hasStack reports whether a stack of this name exists.
+func hasStack(ctx context.Context, c aws.Config, name string) (bool, error) {
+	_, err := deployed.FindStack(ctx, c, name)
+	if errors.Is(err, deployed.ErrNoStack) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// makePlace makes a place's network and, at home, Vault's instance.
+func (t *tryout) makePlace(ctx context.Context, p *place) error {
+	var err error
+	p.stack, err = t.makeStack(ctx, p.aws, stackInput{
+		name: t.placeStack(), template: inserted(placeTemplate, "VAULT_SCRIPT", vaultScript),
+		parameters: map[string]string{
+			"WithVault": fmt.Sprint(p.kind == home), "VaultVersion": t.o.VaultVersion, "VaultMemberRoleName": t.vaultRole(),
+			"Number": strconv.Itoa(213 + slices.Index(t.places, p)),
+		},
+	})
+	return err
+}
+
+// vaultFacts is what Vault's instance says of itself.
+type vaultFacts struct {
+	Token, Public, Private, IPv6 string // IPv6 and Private are addresses in the home place's network
+	CA                           string `json:"-"`
+}
+
+// awaitVault waits until Vault's instance has written its facts.
+func (t *tryout) awaitVault(ctx context.Context, p *place) (vaultFacts, error) {
+	client := secretsmanager.NewFromConfig(p.aws)
+	read := func(output string) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		arn, err := p.stack.Output(output)
+		if err != nil {
+			return "", err
+		}
+		secret, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &arn})
+		if err != nil {
+			return "", fmt.Errorf("reading secret %s, where Vault's instance writes: %w", arn, err)
+		}
+		return aws.ToString(secret.SecretString), nil
+	}
+	var f vaultFacts
+	err := t.await(ctx, vaultPatience, func() error {
+		facts, err := read("VaultRootTokenSecretArn")
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(facts, "{") {
+			return errors.New("Vault's instance has not said that Vault is ready: see its output by aws ec2 get-console-output") //nolint:staticcheck // Vault is a name
+		}
+		if err := json.Unmarshal([]byte(facts), &f); err != nil {
+			return errors.New("the facts that Vault's instance wrote are not JSON")
+		}
+		f.CA, err = read("VaultCASecretArn")
+		return err
+	})
+	return f, err
+}

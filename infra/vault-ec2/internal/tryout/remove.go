@@ -1,0 +1,311 @@
+package tryout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	"github.com/aws/aws-sdk-go-v2/service/cloudformation"
+	cfntypes "github.com/aws/aws-sdk-go-v2/service/cloudformation/types"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	dbtypes "github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+)
+
+// remove removes what this run, or an earlier one of the name, made. Only what bears the run's tag is removed.
+func (t *tryout) remove(ctx context.Context) {
+	t.j.begin("Removal")
+	backwards := slices.Clone(t.places)
+	slices.Reverse(backwards)
+	for _, p := range backwards {
+		for _, step := range []struct {
+			name string
+			run  func(context.Context, *place) error
+		}{
+			{"the Auto Scaling groups", func(ctx context.Context, p *place) error { return t.deleteStack(ctx, p, t.groupsStack()) }},
+			{"the instances", t.terminate},
+			{"the deployment", t.deleteDeployment},
+			{"the member stack", func(ctx context.Context, p *place) error { return t.deleteStack(ctx, p, t.memberStack()) }},
+			{"the network", t.deletePlace},
+		} {
+			if p.kind != home && (step.name == "the Auto Scaling groups" || step.name == "the deployment") {
+				continue
+			}
+			if p.kind == home && step.name == "the member stack" {
+				continue
+			}
+			since := time.Now()
+			t.j.check(fmt.Sprintf("Removed in %s: %s", p, step.name), since, step.run(ctx, p))
+		}
+	}
+}
+
+// find returns a stack, or nil if there is none. A stack without the run's tag is an error: it is not ours to delete.
+func (t *tryout) find(ctx context.Context, p *place, name string) (*cfntypes.Stack, error) {
+	exists, err := hasStack(ctx, p.aws, name)
+	if err != nil || !exists {
+		return nil, err
+	}
+	var found *cfntypes.Stack
+	err = within(ctx, func(ctx context.Context) error {
+		answer, err := cloudformation.NewFromConfig(p.aws).DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &name})
+		if err == nil && len(answer.Stacks) == 1 {
+			found = &answer.Stacks[0]
+		}
+		return err
+	})
+	if err != nil || found == nil {
+		return nil, err
+	}
+	isOurs := slices.ContainsFunc(found.Tags, func(tag cfntypes.Tag) bool {
+		return aws.ToString(tag.Key) == tagKey && aws.ToString(tag.Value) == t.o.Name
+	})
+	if !isOurs {
+		return nil, fmt.Errorf("stack %s in %s does not bear the tag %s=%s: it stays. Delete it by hand if it is of a tryout", name, p, tagKey, t.o.Name)
+	}
+	return found, nil
+}
+
+// deleteStack deletes a stack that bears the run's tag and waits until it is gone. CloudFormation deletes no stack that it updates.
+func (t *tryout) deleteStack(ctx context.Context, p *place, name string) error {
+	var found *cfntypes.Stack
+	err := t.await(ctx, stackPatience, func() (err error) {
+		found, err = t.find(ctx, p, name)
+		if err == nil && found != nil && isChanging(found.StackStatus) {
+			err = fmt.Errorf("stack %s in %s is %s: wait, and run vault-ec2 tryout --remove", name, p, found.StackStatus)
+		}
+		return err
+	})
+	if err != nil || found == nil {
+		return err
+	}
+	t.j.doing("deleting stack %s in %s", name, p)
+	client := cloudformation.NewFromConfig(p.aws)
+	err = within(ctx, func(ctx context.Context) error {
+		_, err := client.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: found.StackId})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("deleting stack %s in %s: %w", name, p, err)
+	}
+	waiter := cloudformation.NewStackDeleteCompleteWaiter(client, func(o *cloudformation.StackDeleteCompleteWaiterOptions) { o.MinDelay = 5 * time.Second })
+	if err := waiter.Wait(ctx, &cloudformation.DescribeStacksInput{StackName: found.StackId}, stackPatience); err != nil {
+		return fmt.Errorf("waiting for the end of stack %s in %s: %w%s", name, p, err, firstFailure(ctx, client, aws.ToString(found.StackId)))
+	}
+	return nil
+}
+
+// isChanging reports whether an update of a stack is under way.
+func isChanging(s cfntypes.StackStatus) bool {
+	return strings.HasPrefix(string(s), "UPDATE_") && strings.HasSuffix(string(s), "_IN_PROGRESS")
+}
+
+// terminate ends the instances that bear the run's tag and waits for them.
+func (t *tryout) terminate(ctx context.Context, p *place) error {
+	client := ec2.NewFromConfig(p.aws)
+	return t.await(ctx, endPatience, func() error {
+		ids, err := t.running(ctx, client)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		err = within(ctx, func(ctx context.Context) error {
+			_, err := client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("terminating %v: %w", ids, err)
+		}
+		return fmt.Errorf("instances %v are not terminated yet", ids)
+	})
+}
+
+// running returns the instances with the run's tag that are not terminated. CloudFormation gives Vault's instance the tag too: it goes
+// with its stack.
+func (t *tryout) running(ctx context.Context, client *ec2.Client) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var ids []string
+	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{Filters: []types.Filter{
+		{Name: aws.String("tag:" + tagKey), Values: []string{t.o.Name}},
+		{Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "shutting-down", "stopping", "stopped"}},
+	}})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("listing the instances with the tag %s=%s: %w", tagKey, t.o.Name, err)
+		}
+		for _, r := range page.Reservations {
+			for _, i := range r.Instances {
+				isOfStack := slices.ContainsFunc(i.Tags, func(tag types.Tag) bool { return aws.ToString(tag.Key) == "aws:cloudformation:stack-name" })
+				if !isOfStack {
+					ids = append(ids, aws.ToString(i.InstanceId))
+				}
+			}
+		}
+	}
+	return ids, nil
+}
+
+// deleteDeployment deletes the deployment's stack, and the ledger, which CloudFormation keeps.
+func (t *tryout) deleteDeployment(ctx context.Context, p *place) error {
+	tables, err := t.ledgers(ctx, p)
+	if err != nil {
+		return err
+	}
+	if err := t.deleteStack(ctx, p, t.o.Name); err != nil {
+		return err
+	}
+	client := dynamodb.NewFromConfig(p.aws)
+	var errs []error
+	for _, table := range tables {
+		t.j.doing("deleting table %s", table)
+		errs = append(errs, within(ctx, func(ctx context.Context) error {
+			if _, err := client.UpdateTable(ctx, &dynamodb.UpdateTableInput{TableName: &table, DeletionProtectionEnabled: aws.Bool(false)}); err != nil {
+				return fmt.Errorf("ending the deletion protection of table %s: %w", table, err)
+			}
+			if _, err := client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &table}); err != nil {
+				return fmt.Errorf("deleting table %s: %w", table, err)
+			}
+			return nil
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// ledgers returns the tables that the deployment's stack made and that exist: those of a stack that is deleted already too, if the
+// removal was interrupted. CloudFormation knows a deleted stack by its ID for 90 days.
+func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
+	var stacks []string
+	if found, err := t.find(ctx, p, t.o.Name); err != nil {
+		return nil, err
+	} else if found != nil {
+		stacks = append(stacks, aws.ToString(found.StackId))
+	}
+	client := cloudformation.NewFromConfig(p.aws)
+	err := within(ctx, func(ctx context.Context) error {
+		pages := cloudformation.NewListStacksPaginator(client, &cloudformation.ListStacksInput{StackStatusFilter: []cfntypes.StackStatus{cfntypes.StackStatusDeleteComplete}})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return fmt.Errorf("listing the deleted stacks: %w", err)
+			}
+			for _, s := range page.StackSummaries {
+				if aws.ToString(s.StackName) == t.o.Name {
+					stacks = append(stacks, aws.ToString(s.StackId))
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var tables []string
+	for _, stack := range stacks {
+		err := t.eachResource(ctx, p, stack, func(r cfntypes.StackResourceSummary) {
+			if aws.ToString(r.ResourceType) == "AWS::DynamoDB::Table" && r.PhysicalResourceId != nil {
+				tables = append(tables, *r.PhysicalResourceId)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return t.existing(ctx, p, tables)
+}
+
+// existing returns those tables that exist.
+func (t *tryout) existing(ctx context.Context, p *place, tables []string) ([]string, error) {
+	var found []string
+	client := dynamodb.NewFromConfig(p.aws)
+	for _, table := range tables {
+		err := within(ctx, func(ctx context.Context) error {
+			_, err := client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: &table})
+			return err
+		})
+		absent := (*dbtypes.ResourceNotFoundException)(nil)
+		switch {
+		case errors.As(err, &absent):
+		case err != nil:
+			return nil, fmt.Errorf("looking up table %s: %w", table, err)
+		default:
+			found = append(found, table)
+		}
+	}
+	return found, nil
+}
+
+// deletePlace empties the bucket, which CloudFormation deletes only then, and deletes the network's stack.
+func (t *tryout) deletePlace(ctx context.Context, p *place) error {
+	found, err := t.find(ctx, p, t.placeStack())
+	if err != nil || found == nil {
+		return err
+	}
+	var buckets []string
+	err = t.eachResource(ctx, p, aws.ToString(found.StackId), func(r cfntypes.StackResourceSummary) {
+		if aws.ToString(r.ResourceType) == "AWS::S3::Bucket" && r.PhysicalResourceId != nil && r.ResourceStatus != cfntypes.ResourceStatusDeleteComplete {
+			buckets = append(buckets, *r.PhysicalResourceId)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	client := s3.NewFromConfig(p.aws)
+	for _, bucket := range buckets {
+		if err := within(ctx, func(ctx context.Context) error { return empty(ctx, client, bucket) }); err != nil {
+			return err
+		}
+	}
+	return t.deleteStack(ctx, p, t.placeStack())
+}
+
+func empty(ctx context.Context, client *s3.Client, bucket string) error {
+	pages := s3.NewListObjectsV2Paginator(client, &s3.ListObjectsV2Input{Bucket: &bucket})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("listing bucket %s: %w", bucket, err)
+		}
+		if len(page.Contents) == 0 {
+			continue
+		}
+		var all []s3types.ObjectIdentifier
+		for _, o := range page.Contents {
+			all = append(all, s3types.ObjectIdentifier{Key: o.Key})
+		}
+		answer, err := client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &bucket, Delete: &s3types.Delete{Objects: all, Quiet: aws.Bool(true)}})
+		if err == nil && len(answer.Errors) > 0 {
+			err = fmt.Errorf("%s: %s", aws.ToString(answer.Errors[0].Key), aws.ToString(answer.Errors[0].Message))
+		}
+		if err != nil {
+			return fmt.Errorf("emptying bucket %s: %w", bucket, err)
+		}
+	}
+	return nil
+}
+
+// shrinkGroups has the groups end their instances.
+func (t *tryout) shrinkGroups(ctx context.Context) {
+	client := autoscaling.NewFromConfig(t.home().aws)
+	for _, h := range t.hosts {
+		if h.group == "" {
+			continue
+		}
+		t.j.doing("shrinking %s to none", h.group)
+		err := within(ctx, func(ctx context.Context) error {
+			_, err := client.SetDesiredCapacity(ctx, &autoscaling.SetDesiredCapacityInput{AutoScalingGroupName: &h.group, DesiredCapacity: aws.Int32(0)})
+			return err
+		})
+		if err != nil {
+			t.j.check("Group "+h.group+" ends its instance", time.Now(), err)
+		}
+	}
+}
