@@ -143,7 +143,7 @@ render: $(COMMAND) ## show what a PROFILE would write to Vault and what the guar
 	@$(COMMAND) render $(addprefix --profile ,$(PROFILE)) $(addprefix --instance ,$(INSTANCE)) $(addprefix --facts ,$(FACTS))
 
 golden: ## write the golden files of profiles and commands, the user data of instances, the tables of docs/configuration.md and of the templates' updates
-	$(GO) test ./templates ./infra/vault-ec2 ./infra/vault-ec2/internal/ask ./infra/vault-ec2/internal/render ./infra/instance ./internal/settings -update
+	$(GO) test ./templates ./infra/vault-ec2 ./infra/vault-ec2/internal/ask ./infra/vault-ec2/internal/render ./infra/vault-ec2/internal/tryout ./infra/instance ./internal/settings -update
 	cd $(LAB) && $(GO) test ./stack -run TestUpdates_DoWhatThePageSays -update
 
 fuzz: ## run each fuzz target for a minute (FOR=30m for longer)

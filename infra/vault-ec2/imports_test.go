@@ -15,7 +15,7 @@ func TestFunctions_ImportNothingOfTheCommand(t *testing.T) {
 		t.Fatalf("listing what the functions import: %v", err)
 	}
 	for _, path := range strings.Fields(string(out)) {
-		for _, of := range []string{"/infra/vault-ec2", "github.com/spf13/", "/service/cloudformation", "/service/lambda"} {
+		for _, of := range []string{"/infra/vault-ec2", "github.com/spf13/", "/service/cloudformation", "/service/lambda", "/service/s3"} {
 			if strings.Contains(path, of) {
 				t.Errorf("a function imports %s, which is for the command alone", path)
 			}

@@ -186,7 +186,11 @@ func (c *cloud) end(ctx context.Context, at fleet.Instance) error {
 	if !c.hears(at.AccountID) {
 		return nil
 	}
-	return c.world.Fleet.Announce(ctx, m.instance, "terminated")
+	if err := c.world.Fleet.Announce(ctx, m.instance, "terminated"); err != nil {
+		// A removal deletes the queues before the last instances end. Earlier, the run itself misses the event.
+		c.t.Logf("%v", err)
+	}
+	return nil
 }
 
 func (m *machine) end() {

@@ -1,7 +1,6 @@
 package tryout
 
 import (
-	"bytes"
 	"context"
 	"embed"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/template"
 	"time"
 
 	vaultapi "github.com/hashicorp/vault/api"
@@ -129,16 +127,9 @@ func (t *tryout) writeProfiles() error {
 			file := filepath.Base(name)
 			if file == "profile.yaml.tmpl" {
 				file = "profile.yaml"
-				parsed, err := template.New(file).Delims("<<", ">>").Parse(string(content))
-				if err != nil {
-					return err
-				}
-				var b bytes.Buffer
-				values := map[string]any{"Place": p.kind, "RoleARN": role, "VPC": p.stack.Outputs["NetworkId"], "BasePath": basePath, "IsHome": p.kind == home}
-				if err := parsed.Execute(&b, values); err != nil {
-					return err
-				}
-				content = b.Bytes()
+				content = []byte(strings.NewReplacer(
+					"<<Place>>", p.kind, "<<RoleARN>>", role, "<<VPC>>", p.stack.Outputs["NetworkId"], "<<BasePath>>", basePath, "<<IsHome>>", fmt.Sprint(p.kind == home),
+				).Replace(string(content)))
 			}
 			if err := os.WriteFile(filepath.Join(folder, file), content, 0o600); err != nil {
 				return err

@@ -80,9 +80,8 @@ func (t *tryout) makeStack(ctx context.Context, c aws.Config, in stackInput) (de
 	if _, err := client.CreateStack(ctx, create); err != nil {
 		return deployed.Stack{}, fmt.Errorf("creating stack %s in region %s: %w", in.name, c.Region, err)
 	}
-	waiter := cloudformation.NewStackCreateCompleteWaiter(client, func(o *cloudformation.StackCreateCompleteWaiterOptions) { o.MinDelay = 5 * time.Second })
-	if err := waiter.Wait(ctx, &cloudformation.DescribeStacksInput{StackName: &in.name}, stackPatience); err != nil {
-		return deployed.Stack{}, fmt.Errorf("waiting for stack %s in region %s: %w%s", in.name, c.Region, err, firstFailure(ctx, client, in.name))
+	if err := t.awaitStack(ctx, c, in.name, types.StackStatusCreateComplete); err != nil {
+		return deployed.Stack{}, err
 	}
 	return deployed.FindStack(ctx, c, in.name)
 }
@@ -114,11 +113,31 @@ func (t *tryout) changeStack(ctx context.Context, c aws.Config, name string, par
 	if _, err := client.UpdateStack(ctx, change); err != nil {
 		return fmt.Errorf("updating stack %s in region %s: %w", name, c.Region, err)
 	}
-	waiter := cloudformation.NewStackUpdateCompleteWaiter(client, func(o *cloudformation.StackUpdateCompleteWaiterOptions) { o.MinDelay = 5 * time.Second })
-	if err := waiter.Wait(ctx, &cloudformation.DescribeStacksInput{StackName: &name}, stackPatience); err != nil {
-		return fmt.Errorf("waiting for the update of stack %s in region %s: %w%s", name, c.Region, err, firstFailure(ctx, client, name))
+	return t.awaitStack(ctx, c, name, types.StackStatusUpdateComplete)
+}
+
+// awaitStack waits until a stack, by name or ID, has a status, and fails at once if it ends in another. The SDK's waiters and paginators
+// take a client as an interface, which keeps all of its methods in the program (docs/decisions/binary-size.md).
+func (t *tryout) awaitStack(ctx context.Context, c aws.Config, stack string, want types.StackStatus) error {
+	client := cloudformation.NewFromConfig(c)
+	var status types.StackStatus
+	err := t.await(ctx, stackPatience, func() error {
+		return within(ctx, func(ctx context.Context) error {
+			answer, err := client.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &stack})
+			if err != nil {
+				return fmt.Errorf("waiting for stack %s in region %s: %w", stack, c.Region, err)
+			}
+			status = answer.Stacks[0].StackStatus
+			if strings.HasSuffix(string(status), "_IN_PROGRESS") {
+				return fmt.Errorf("stack %s in region %s is still %s", stack, c.Region, status)
+			}
+			return nil
+		})
+	})
+	if err == nil && status != want {
+		err = fmt.Errorf("stack %s in region %s is %s, want %s%s", stack, c.Region, status, want, firstFailure(ctx, client, stack))
 	}
-	return nil
+	return err
 }
 
 // firstFailure returns CloudFormation's reason for the first failure of a stack's last change, or nothing if it is not known.

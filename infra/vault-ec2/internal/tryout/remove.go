@@ -96,11 +96,7 @@ func (t *tryout) deleteStack(ctx context.Context, p *place, name string) error {
 	if err != nil {
 		return fmt.Errorf("deleting stack %s in %s: %w", name, p, err)
 	}
-	waiter := cloudformation.NewStackDeleteCompleteWaiter(client, func(o *cloudformation.StackDeleteCompleteWaiterOptions) { o.MinDelay = 5 * time.Second })
-	if err := waiter.Wait(ctx, &cloudformation.DescribeStacksInput{StackName: found.StackId}, stackPatience); err != nil {
-		return fmt.Errorf("waiting for the end of stack %s in %s: %w%s", name, p, err, firstFailure(ctx, client, aws.ToString(found.StackId)))
-	}
-	return nil
+	return t.awaitStack(ctx, p.aws, aws.ToString(found.StackId), cfntypes.StackStatusDeleteComplete)
 }
 
 // isChanging reports whether an update of a stack is under way.
@@ -133,12 +129,12 @@ func (t *tryout) running(ctx context.Context, client *ec2.Client) ([]string, err
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var ids []string
-	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{Filters: []types.Filter{
+	in := &ec2.DescribeInstancesInput{Filters: []types.Filter{
 		{Name: aws.String("tag:" + tagKey), Values: []string{t.o.Name}},
 		{Name: aws.String("instance-state-name"), Values: []string{"pending", "running", "shutting-down", "stopping", "stopped"}},
-	}})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	}}
+	for isFirst := true; isFirst || in.NextToken != nil; isFirst = false {
+		page, err := client.DescribeInstances(ctx, in)
 		if err != nil {
 			return nil, fmt.Errorf("listing the instances with the tag %s=%s: %w", tagKey, t.o.Name, err)
 		}
@@ -150,6 +146,7 @@ func (t *tryout) running(ctx context.Context, client *ec2.Client) ([]string, err
 				}
 			}
 		}
+		in.NextToken = page.NextToken
 	}
 	return ids, nil
 }
@@ -191,9 +188,9 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 	}
 	client := cloudformation.NewFromConfig(p.aws)
 	err := within(ctx, func(ctx context.Context) error {
-		pages := cloudformation.NewListStacksPaginator(client, &cloudformation.ListStacksInput{StackStatusFilter: []cfntypes.StackStatus{cfntypes.StackStatusDeleteComplete}})
-		for pages.HasMorePages() {
-			page, err := pages.NextPage(ctx)
+		in := &cloudformation.ListStacksInput{StackStatusFilter: []cfntypes.StackStatus{cfntypes.StackStatusDeleteComplete}}
+		for isFirst := true; isFirst || in.NextToken != nil; isFirst = false {
+			page, err := client.ListStacks(ctx, in)
 			if err != nil {
 				return fmt.Errorf("listing the deleted stacks: %w", err)
 			}
@@ -202,6 +199,7 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 					stacks = append(stacks, aws.ToString(s.StackId))
 				}
 			}
+			in.NextToken = page.NextToken
 		}
 		return nil
 	})
@@ -268,12 +266,13 @@ func (t *tryout) deletePlace(ctx context.Context, p *place) error {
 }
 
 func empty(ctx context.Context, client *s3.Client, bucket string) error {
-	pages := s3.NewListObjectsV2Paginator(client, &s3.ListObjectsV2Input{Bucket: &bucket})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	in := &s3.ListObjectsV2Input{Bucket: &bucket}
+	for isFirst := true; isFirst || in.ContinuationToken != nil; isFirst = false {
+		page, err := client.ListObjectsV2(ctx, in)
 		if err != nil {
 			return fmt.Errorf("listing bucket %s: %w", bucket, err)
 		}
+		in.ContinuationToken = page.NextContinuationToken
 		if len(page.Contents) == 0 {
 			continue
 		}

@@ -155,15 +155,16 @@ func (t *tryout) stateful(ctx context.Context) (map[string]string, error) {
 func (t *tryout) eachResource(ctx context.Context, p *place, stack string, do func(types.StackResourceSummary)) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	pages := cloudformation.NewListStackResourcesPaginator(cloudformation.NewFromConfig(p.aws), &cloudformation.ListStackResourcesInput{StackName: &stack})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(ctx)
+	client, in := cloudformation.NewFromConfig(p.aws), &cloudformation.ListStackResourcesInput{StackName: &stack}
+	for isFirst := true; isFirst || in.NextToken != nil; isFirst = false {
+		page, err := client.ListStackResources(ctx, in)
 		if err != nil {
 			return fmt.Errorf("listing the resources of stack %s in %s: %w", stack, p, err)
 		}
 		for _, r := range page.StackResourceSummaries {
 			do(r)
 		}
+		in.NextToken = page.NextToken
 	}
 	return nil
 }
