@@ -26,7 +26,6 @@ type cloud struct {
 	places []aws.Config
 	hears  func(account string) bool // whether the central bus admits an account's events
 
-	mu      sync.Mutex
 	running map[string]*machine
 	ended   map[string]bool
 }
@@ -71,7 +70,7 @@ func (c *cloud) look(ctx context.Context, p aws.Config) error {
 	}
 	client := ec2.NewFromConfig(p)
 	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
-		Filters: []types.Filter{{Name: aws.String("tag-key"), Values: []string{"vault-ec2-tryout"}}},
+		Filters: []types.Filter{{Name: aws.String("tag:Name"), Values: []string{name + "*"}}},
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -81,14 +80,13 @@ func (c *cloud) look(ctx context.Context, p aws.Config) error {
 		for _, r := range page.Reservations {
 			for _, i := range r.Instances {
 				at := fleet.Instance{ID: aws.ToString(i.InstanceId), AccountID: account, Region: p.Region}
-				switch i.State.Name {
-				case types.InstanceStateNameRunning:
-					err = c.boot(ctx, client, at, i)
-				case types.InstanceStateNameTerminated:
-					err = c.end(ctx, at)
+				if i.State.Name == types.InstanceStateNameRunning {
+					if err := c.boot(ctx, client, at, i); err != nil {
+						return fmt.Errorf("instance %s: %w", at.ID, err)
+					}
 				}
-				if err != nil {
-					return fmt.Errorf("instance %s: %w", at.ID, err)
+				if i.State.Name == types.InstanceStateNameTerminated {
+					c.end(ctx, at)
 				}
 			}
 		}
@@ -137,7 +135,7 @@ func (c *cloud) boot(ctx context.Context, client *ec2.Client, at fleet.Instance,
 	if err != nil {
 		return err
 	}
-	m.process = exec.Command("python3", file.Name()) //nolint:noctx // it ends with its instance
+	m.process = exec.Command("python3", file.Name())
 	m.process.Env = append(os.Environ(), "PYTHONPATH="+modules, "PYTHONDONTWRITEBYTECODE=1", "LAB_SOURCE="+instance.PrivateIP, "TRYOUT_PAUSE=1",
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT="+m.metadata.URL)
 	log, err := os.Create(filepath.Join(c.world.RunDir, instance.ID+".log"))
@@ -174,23 +172,22 @@ func (c *cloud) giveProfile(ctx context.Context, client *ec2.Client, id string) 
 	return err
 }
 
-// end ends an instance's script and announces its end.
-func (c *cloud) end(ctx context.Context, at fleet.Instance) error {
+// end ends an instance's script and announces its end. A removal deletes the queues before the last instances end; of an event that is
+// lost earlier, the run itself hears.
+func (c *cloud) end(ctx context.Context, at fleet.Instance) {
 	m := c.running[at.ID]
 	if m == nil {
-		return nil
+		return
 	}
 	m.end()
 	delete(c.running, at.ID)
 	c.ended[at.ID] = true
 	if !c.hears(at.AccountID) {
-		return nil
+		return
 	}
 	if err := c.world.Fleet.Announce(ctx, m.instance, "terminated"); err != nil {
-		// A removal deletes the queues before the last instances end. Earlier, the run itself misses the event.
 		c.t.Logf("%v", err)
 	}
-	return nil
 }
 
 func (m *machine) end() {

@@ -20,7 +20,7 @@ import (
 )
 
 // notInMoto are resources that moto's CloudFormation does not make, or does not delete.
-var notInMoto = map[string]bool{ //nolint:gochecknoglobals // never changes
+var notInMoto = map[string]bool{
 	"AWS::EC2::VPCCidrBlock": true, "AWS::EC2::EIPAssociation": true, "AWS::SecretsManager::Secret": true, "AWS::AutoScaling::LifecycleHook": true,
 	"AWS::AutoScaling::WarmPool": true,
 	// moto never deletes a route table, and so no network that has one.

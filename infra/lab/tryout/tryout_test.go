@@ -39,7 +39,7 @@ const (
 	memberAccount = "210987654321"
 	secondRegion  = "eu-west-1"
 	// patience is longer than a message that comes back once.
-	patience = 3 * time.Minute
+	patience = 100 * time.Second
 )
 
 // account is the lab as an account: what sam deploy makes, and the functions that run of it.
@@ -104,11 +104,11 @@ func (a *account) deploy(ctx context.Context, args []string) error {
 		case isPair && section == "--tags":
 			tags[key] = value
 		case isPair && section == "--parameter-overrides":
-			quoted, ok := strings.CutPrefix(value, `"`)
-			if quoted, ok = strings.CutSuffix(quoted, `"`); !ok || strings.ContainsAny(quoted, `"\`) {
+			inner := strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`)
+			if `"`+inner+`"` != value || strings.ContainsAny(inner, `"\`) {
 				return fmt.Errorf("the SAM CLI would not read %s as one value", arg)
 			}
-			parameters[key] = quoted
+			parameters[key] = inner
 		}
 	}
 	a.mu.Lock()
@@ -200,6 +200,7 @@ func TestTryout_TriesAllThatTheLabHas(t *testing.T) {
 
 	// Each line that is not ok, with its reason here.
 	want := []string{
+		"An instance of a warm pool starts, is stopped, starts again and logs in",           // moto's CloudFormation makes no pool
 		"An instance whose root volume is replaced logs in again, though its nonce is gone", // moto has no instance refresh
 	}
 	var missed []string
@@ -224,7 +225,7 @@ func TestTryout_RemovesWhatItMadeAfterAnEnd(t *testing.T) {
 			w := newWorld(t)
 			r := newRun(t, w)
 			cmd := r.start(t)
-			for deadline := time.Now().Add(patience); !strings.Contains(r.output(t), "ok        5 × IPv4"); time.Sleep(100 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); !strings.Contains(r.output(t), "ok        4 × IPv4"); time.Sleep(100 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("want instances within %v, got\n%s", patience, r.output(t))
 				}
@@ -234,7 +235,11 @@ func TestTryout_RemovesWhatItMadeAfterAnEnd(t *testing.T) {
 			}
 			status := r.finish(t, cmd)
 			if end == os.Kill {
-				status = r.finish(t, r.start(t, "--remove"))
+				r.args = slices.DeleteFunc(r.args, func(arg string) bool { return arg == "--member-profile" || arg == "other" })
+				if status := r.finish(t, r.start(t, "--remove")); status == 0 || !strings.Contains(r.output(t), memberAccount) {
+					t.Errorf("want a removal that leaves a place out to be refused, got %d\n%s", status, r.output(t))
+				}
+				status = r.finish(t, r.start(t, "--remove", "--member-profile", "other"))
 				if status != 0 {
 					t.Errorf("want the removal to end with 0, got %d\n%s", status, r.output(t))
 				}

@@ -69,8 +69,9 @@ func (t *tryout) reachVault(ctx context.Context) error {
 	})
 }
 
-func (t *tryout) caFile() string   { return filepath.Join(t.folder, "vault-ca.pem") }
-func (t *tryout) profiles() string { return filepath.Join(t.folder, "profiles") }
+func (t *tryout) caFile() string    { return filepath.Join(t.folder, "vault-ca.pem") }
+func (t *tryout) samConfig() string { return filepath.Join(t.folder, "samconfig.toml") }
+func (t *tryout) profiles() string  { return filepath.Join(t.folder, "profiles") }
 
 // deploy takes the steps of docs/deploying.md.
 func (t *tryout) deploy(ctx context.Context) bool {
@@ -166,7 +167,8 @@ func (t *tryout) samDeploy(ctx context.Context, more map[string]string) error {
 	parameters := t.parameters()
 	maps.Copy(parameters, more)
 	args := []string{
-		"deploy", "--template-file", "template.yaml", "--stack-name", t.o.Name, "--s3-bucket", bucket, "--capabilities", "CAPABILITY_IAM",
+		// A samconfig.toml in the folder is another deployment's.
+		"deploy", "--config-file", t.samConfig(), "--template-file", "template.yaml", "--stack-name", t.o.Name, "--s3-bucket", bucket, "--capabilities", "CAPABILITY_IAM",
 		"--no-confirm-changeset", "--no-fail-on-empty-changeset", "--no-progressbar", "--region", t.home().aws.Region,
 		"--tags", tagKey + "=" + t.o.Name, "--parameter-overrides",
 	}
@@ -174,8 +176,11 @@ func (t *tryout) samDeploy(ctx context.Context, more map[string]string) error {
 		// The SAM CLI splits an unquoted value at its blanks, and takes no empty one.
 		args = append(args, fmt.Sprintf(`%s="%s"`, name, parameters[name]))
 	}
+	if err := os.WriteFile(t.samConfig(), []byte("version = 0.1\n"), 0o600); err != nil {
+		return err
+	}
 	t.j.doing("sam %s", strings.Join(args, " "))
-	return t.command(ctx, deployPatience, "sam", args...)
+	return t.command(ctx, command{limit: deployPatience, program: "sam", env: []string{"SAM_CLI_TELEMETRY=0"}}, args...)
 }
 
 // functionRoles returns the roles of the functions, for the member template.
@@ -255,19 +260,27 @@ func (t *tryout) ownCommand(ctx context.Context, args ...string) error {
 
 // quietly is ownCommand without a line of its own.
 func (t *tryout) quietly(ctx context.Context, args ...string) error {
-	return t.command(ctx, commandTimeout, t.o.Command, args...)
+	return t.command(ctx, command{limit: commandTimeout, program: t.o.Command, env: []string{
+		"VAULT_ADDR=" + t.facts.Public, "VAULT_TOKEN=" + t.facts.Token, "VAULT_CACERT=" + t.caFile(), "VAULT_NAMESPACE=",
+	}}, args...)
 }
 
-// command runs a program in the package's folder, with Vault in its environment. An error has the last lines of its output.
-func (t *tryout) command(ctx context.Context, limit time.Duration, program string, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// command is a program to run.
+type command struct {
+	limit   time.Duration
+	program string
+	env     []string // besides this process's own
+}
+
+// command runs a program in the package's folder. An error has the last lines of its output.
+func (t *tryout) command(ctx context.Context, c command, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir, cmd.WaitDelay = t.o.Package, 10*time.Second
-	cmd.Env = append(os.Environ(), "VAULT_ADDR="+t.facts.Public, "VAULT_TOKEN="+t.facts.Token, "VAULT_CACERT="+t.caFile(), "VAULT_NAMESPACE=", "SAM_CLI_TELEMETRY=0")
+	cmd := exec.CommandContext(ctx, c.program, args...)
+	cmd.Dir, cmd.WaitDelay, cmd.Env = t.o.Package, 10*time.Second, append(os.Environ(), c.env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s %s: %w\n%s", filepath.Base(program), args[0], err, lastLines(string(out), 15))
+		return fmt.Errorf("%s %s: %w\n%s", filepath.Base(c.program), args[0], err, lastLines(string(out), 15))
 	}
 	return nil
 }

@@ -10,12 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	vaultapi "github.com/hashicorp/vault/api"
 )
 
 const (
-	silence     = time.Minute // an event takes seconds
+	silence     = 3 * time.Minute // a start and an event take less than one
 	endPatience = 15 * time.Minute
 	cutExpected = "Ended: auth role, policy and PKI role are gone, the token is dead, and its document does not log in"
 	silentKind  = "silent member"
@@ -31,7 +30,7 @@ func (t *tryout) silentMember(ctx context.Context) bool {
 		return true
 	}
 	since := time.Now()
-	if !t.j.check("Update: MemberAccountIds is emptied", since, t.samDeploy(ctx, map[string]string{"MemberAccountIds": ""})) {
+	if !t.j.check("Update: MemberAccountIds is emptied", since, t.samDeploy(ctx, map[string]string{"MemberAccountIds": "", "ReconcileSchedule": "off"})) {
 		return false
 	}
 	since = time.Now()
@@ -52,20 +51,23 @@ func (t *tryout) silentMember(ctx context.Context) bool {
 	}
 	t.j.check(found, since, err)
 	since = time.Now()
-	t.j.check("Update: MemberAccountIds is set again", since, t.samDeploy(ctx, nil))
+	t.j.check("Update: MemberAccountIds is set again", since, t.samDeploy(ctx, map[string]string{"ReconcileSchedule": "rate(1 hour)"}))
 	return true
 }
 
 // ends terminates every instance, and checks what is left of it in Vault.
 func (t *tryout) ends(ctx context.Context) bool {
 	since := time.Now()
-	reads := []error{}
-	for _, h := range t.hosts {
-		reads = append(reads, t.readSeen(ctx, h)) // the last token
+	var errs []error
+	for _, h := range t.reported() {
+		if err := t.readSeen(ctx, h); err != nil { // the last token
+			errs = append(errs, err)
+		}
+		if h.seen.Refused > 0 {
+			errs = append(errs, h.failure())
+		}
 	}
-	if !t.j.check("Before they end, all instances have used their identities without a refusal", since, errors.Join(append(reads, failures(t.hosts)...)...)) {
-		t.j.doing("going on with the ends")
-	}
+	t.j.check("Before they end, all instances have used their identities without a refusal", since, errors.Join(errs...))
 	for _, p := range t.places {
 		var ids []string
 		for _, h := range t.hosts {
@@ -77,24 +79,14 @@ func (t *tryout) ends(ctx context.Context) bool {
 			continue
 		}
 		t.j.doing("terminating %d instances in %s", len(ids), p)
-		err := within(ctx, func(ctx context.Context) error {
-			_, err := ec2.NewFromConfig(p.aws).TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
-			return err
-		})
-		if err != nil {
+		if err := t.terminateIDs(ctx, p, ids); err != nil {
 			t.j.check("The instances in "+p.String()+" are terminated", since, err)
 			return false
 		}
 	}
 	since = time.Now()
 	t.shrinkGroups(ctx)
-	kinds := []string{}
-	for _, h := range t.hosts {
-		if !slices.Contains(kinds, h.kind) {
-			kinds = append(kinds, h.kind)
-		}
-	}
-	for _, k := range kinds {
+	for _, k := range kindsOf(t.hosts) {
 		var errs []error
 		n := 0
 		for _, h := range t.hosts {
@@ -110,6 +102,17 @@ func (t *tryout) ends(ctx context.Context) bool {
 	return true
 }
 
+// kindsOf returns the kinds of instances, each once.
+func kindsOf(hosts []*host) []string {
+	var kinds []string
+	for _, h := range hosts {
+		if !slices.Contains(kinds, h.kind) {
+			kinds = append(kinds, h.kind)
+		}
+	}
+	return kinds
+}
+
 // isCut fails while an ended instance has anything left.
 func (t *tryout) isCut(ctx context.Context, h *host) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -123,6 +126,9 @@ func (t *tryout) isCut(ctx context.Context, h *host) error {
 			return fmt.Errorf("instance %s has ended, and %s exists still", h.id, path)
 		}
 	}
+	if h.seen.Granted == 0 {
+		return fmt.Errorf("instance %s never logged in, so neither token nor document could be tried", h.id)
+	}
 	if err := t.isDead(ctx, h); err != nil {
 		return err
 	}
@@ -132,9 +138,6 @@ func (t *tryout) isCut(ctx context.Context, h *host) error {
 // isDead fails unless the last token of an instance is gone, or the entity behind it: Vault refuses such a token, and lists it until its
 // end.
 func (t *tryout) isDead(ctx context.Context, h *host) error {
-	if h.seen.Accessor == "" {
-		return nil
-	}
 	token, err := t.vault.Auth().Token().LookupAccessorWithContext(ctx, h.seen.Accessor)
 	switch {
 	case isRefusal(err):
@@ -158,9 +161,6 @@ func (t *tryout) isDead(ctx context.Context, h *host) error {
 
 // cannotLogIn fails if an ended instance's document and nonce still log in.
 func (t *tryout) cannotLogIn(ctx context.Context, h *host) error {
-	if h.seen.Document == "" {
-		return nil
-	}
 	client, err := t.vault.Clone()
 	if err != nil {
 		return err

@@ -44,10 +44,14 @@ type attackRow struct {
 // mostShown is the most instances that a line names.
 const mostShown = 3
 
-// isRefused reports whether an answer of Vault refuses a request. No answer (0), too many requests and an unavailable Vault decide nothing.
-// Vault answers 500 to a document whose signature does not fit.
-func isRefused(status int) bool {
-	return status >= http.StatusBadRequest && status <= http.StatusInternalServerError && status != http.StatusTooManyRequests
+// isRefused reports whether an answer of Vault refuses an attack. A request must fail by Vault's policies: any other fault could be the
+// request's own. A login fails with 400, with 403, or with 500 if the document's signature does not fit. No answer (0), too many requests
+// and an unavailable Vault decide nothing.
+func isRefused(kind string, status int) bool {
+	if kind == "login" {
+		return status == http.StatusBadRequest || status == http.StatusForbidden || status == http.StatusInternalServerError
+	}
+	return status == http.StatusForbidden
 }
 
 // attackRows counts each attack over all instances. An attack without an answer is not refused.
@@ -64,7 +68,7 @@ func attackRows(hosts []*host) []attackRow {
 			}
 			r := &rows[n]
 			r.Tried++
-			if isRefused(a.Status) {
+			if isRefused(a.Kind, a.Status) {
 				r.Refused++
 				r.Answer = fmt.Sprintf("%d %s", a.Status, a.Errors)
 			} else if len(r.notRefused) < mostShown {

@@ -1,6 +1,7 @@
 package tryout
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -65,6 +66,7 @@ func inserted(template, word, value string) string {
 type stackInput struct {
 	name, template string
 	parameters     map[string]string
+	tags           []types.Tag // besides the run's
 }
 
 // makeStack makes a stack with the tryout's tag and waits for it. An error names the first resource that failed.
@@ -73,7 +75,7 @@ func (t *tryout) makeStack(ctx context.Context, c aws.Config, in stackInput) (de
 	defer cancel()
 	client := cloudformation.NewFromConfig(c)
 	create := &cloudformation.CreateStackInput{
-		StackName: &in.name, TemplateBody: &in.template, Tags: []types.Tag{{Key: aws.String(tagKey), Value: &t.o.Name}},
+		StackName: &in.name, TemplateBody: &in.template, Tags: append([]types.Tag{{Key: aws.String(tagKey), Value: &t.o.Name}}, in.tags...),
 		Capabilities: []types.Capability{types.CapabilityCapabilityIam, types.CapabilityCapabilityNamedIam},
 	}
 	create.Parameters = list(in.parameters)
@@ -128,7 +130,9 @@ func (t *tryout) awaitStack(ctx context.Context, c aws.Config, stack string, wan
 				return fmt.Errorf("waiting for stack %s in region %s: %w", stack, c.Region, err)
 			}
 			status = answer.Stacks[0].StackStatus
-			if strings.HasSuffix(string(status), "_IN_PROGRESS") {
+			isFormer := want != types.StackStatusCreateComplete && status == types.StackStatusCreateComplete ||
+				want == types.StackStatusDeleteComplete && status == types.StackStatusUpdateComplete
+			if strings.HasSuffix(string(status), "_IN_PROGRESS") || isFormer {
 				return fmt.Errorf("stack %s in region %s is still %s", stack, c.Region, status)
 			}
 			return nil
@@ -170,10 +174,41 @@ func hasStack(ctx context.Context, c aws.Config, name string) (bool, error) {
 	return err == nil, err
 }
 
+// placesTag is the tag of the home place's stack that names the run's other places.
+const placesTag = "vault-ec2-tryout-places"
+
+// otherPlaces returns the places besides the home one, as account/region.
+func (t *tryout) otherPlaces() string {
+	var all []string
+	for _, p := range t.places[1:] {
+		all = append(all, p.account+"/"+p.aws.Region)
+	}
+	return cmp.Or(strings.Join(all, " "), "none")
+}
+
+// wantSamePlaces fails if an earlier run also worked in other places than this one.
+func (t *tryout) wantSamePlaces(ctx context.Context) error {
+	found, err := t.find(ctx, t.home(), t.placeStack())
+	if err != nil || found == nil {
+		return err
+	}
+	for _, tag := range found.Tags {
+		if aws.ToString(tag.Key) == placesTag && aws.ToString(tag.Value) != t.otherPlaces() {
+			return fmt.Errorf("the earlier run worked in these other places too: %s. Name its --second-region and --member-profile", aws.ToString(tag.Value))
+		}
+	}
+	return nil
+}
+
 // makePlace makes a place's network and, at home, Vault's instance.
 func (t *tryout) makePlace(ctx context.Context, p *place) error {
 	var err error
+	var tags []types.Tag
+	if p.kind == home { // for a removal after a kill
+		tags = []types.Tag{{Key: aws.String(placesTag), Value: aws.String(t.otherPlaces())}}
+	}
 	p.stack, err = t.makeStack(ctx, p.aws, stackInput{
+		tags: tags,
 		name: t.placeStack(), template: inserted(placeTemplate, "VAULT_SCRIPT", vaultScript),
 		parameters: map[string]string{
 			"WithVault": fmt.Sprint(p.kind == home), "VaultVersion": t.o.VaultVersion, "VaultMemberRoleName": t.vaultRole(),

@@ -54,24 +54,36 @@ func (t *tryout) find(ctx context.Context, p *place, name string) (*cfntypes.Sta
 	if err != nil || !exists {
 		return nil, err
 	}
+	found, err := t.describe(ctx, p, name)
+	if err != nil || found == nil || t.isOurs(found.Tags) {
+		return found, err
+	}
+	if found.StackStatus == cfntypes.StackStatusReviewInProgress { // a change set that was not executed: it has no resources and no tags
+		return found, nil
+	}
+	return nil, fmt.Errorf("stack %s in %s does not bear the tag %s=%s: it stays. Delete it by hand if it is of a tryout", name, p, tagKey, t.o.Name)
+}
+
+// describe returns a stack by its name, or by its ID, also if it is deleted.
+func (t *tryout) describe(ctx context.Context, p *place, stack string) (*cfntypes.Stack, error) {
 	var found *cfntypes.Stack
-	err = within(ctx, func(ctx context.Context) error {
-		answer, err := cloudformation.NewFromConfig(p.aws).DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &name})
-		if err == nil && len(answer.Stacks) == 1 {
+	err := within(ctx, func(ctx context.Context) error {
+		answer, err := cloudformation.NewFromConfig(p.aws).DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &stack})
+		if err != nil {
+			return fmt.Errorf("looking up stack %s in %s: %w", stack, p, err)
+		}
+		if len(answer.Stacks) == 1 {
 			found = &answer.Stacks[0]
 		}
-		return err
+		return nil
 	})
-	if err != nil || found == nil {
-		return nil, err
-	}
-	isOurs := slices.ContainsFunc(found.Tags, func(tag cfntypes.Tag) bool {
+	return found, err
+}
+
+func (t *tryout) isOurs(tags []cfntypes.Tag) bool {
+	return slices.ContainsFunc(tags, func(tag cfntypes.Tag) bool {
 		return aws.ToString(tag.Key) == tagKey && aws.ToString(tag.Value) == t.o.Name
 	})
-	if !isOurs {
-		return nil, fmt.Errorf("stack %s in %s does not bear the tag %s=%s: it stays. Delete it by hand if it is of a tryout", name, p, tagKey, t.o.Name)
-	}
-	return found, nil
 }
 
 // deleteStack deletes a stack that bears the run's tag and waits until it is gone. CloudFormation deletes no stack that it updates.
@@ -106,20 +118,32 @@ func isChanging(s cfntypes.StackStatus) bool {
 
 // terminate ends the instances that bear the run's tag and waits for them.
 func (t *tryout) terminate(ctx context.Context, p *place) error {
-	client := ec2.NewFromConfig(p.aws)
+	client, empties := ec2.NewFromConfig(p.aws), 0
 	return t.await(ctx, endPatience, func() error {
 		ids, err := t.running(ctx, client)
-		if err != nil || len(ids) == 0 {
+		if err != nil {
 			return err
 		}
-		err = within(ctx, func(ctx context.Context) error {
-			_, err := client.TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids})
+		if len(ids) == 0 {
+			if empties++; empties < 2 { // EC2 may not show an instance at once
+				return fmt.Errorf("the instances in %s are listed once more", p)
+			}
+			return nil
+		}
+		empties = 0
+		if err := t.terminateIDs(ctx, p, ids); err != nil {
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("terminating %v: %w", ids, err)
 		}
 		return fmt.Errorf("instances %v are not terminated yet", ids)
+	})
+}
+
+func (t *tryout) terminateIDs(ctx context.Context, p *place, ids []string) error {
+	return within(ctx, func(ctx context.Context) error {
+		if _, err := ec2.NewFromConfig(p.aws).TerminateInstances(ctx, &ec2.TerminateInstancesInput{InstanceIds: ids}); err != nil {
+			return fmt.Errorf("terminating %v in %s: %w", ids, p, err)
+		}
+		return nil
 	})
 }
 
@@ -160,21 +184,34 @@ func (t *tryout) deleteDeployment(ctx context.Context, p *place) error {
 	if err := t.deleteStack(ctx, p, t.o.Name); err != nil {
 		return err
 	}
-	client := dynamodb.NewFromConfig(p.aws)
 	var errs []error
 	for _, table := range tables {
 		t.j.doing("deleting table %s", table)
-		errs = append(errs, within(ctx, func(ctx context.Context) error {
-			if _, err := client.UpdateTable(ctx, &dynamodb.UpdateTableInput{TableName: &table, DeletionProtectionEnabled: aws.Bool(false)}); err != nil {
-				return fmt.Errorf("ending the deletion protection of table %s: %w", table, err)
-			}
-			if _, err := client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &table}); err != nil {
-				return fmt.Errorf("deleting table %s: %w", table, err)
-			}
-			return nil
-		}))
+		errs = append(errs, t.deleteTable(ctx, p, table))
 	}
 	return errors.Join(errs...)
+}
+
+// deleteTable deletes a table, although it is protected. The change of the protection takes a moment, in which DynamoDB refuses the rest.
+func (t *tryout) deleteTable(ctx context.Context, p *place, table string) error {
+	client := dynamodb.NewFromConfig(p.aws)
+	err := within(ctx, func(ctx context.Context) error {
+		_, err := client.UpdateTable(ctx, &dynamodb.UpdateTableInput{TableName: &table, DeletionProtectionEnabled: aws.Bool(false)})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("ending the deletion protection of table %s: %w", table, err)
+	}
+	return t.await(ctx, stackPatience, func() error {
+		err := within(ctx, func(ctx context.Context) error {
+			_, err := client.DeleteTable(ctx, &dynamodb.DeleteTableInput{TableName: &table})
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("deleting table %s: %w", table, err)
+		}
+		return nil
+	})
 }
 
 // ledgers returns the tables that the deployment's stack made and that exist: those of a stack that is deleted already too, if the
@@ -186,6 +223,7 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 	} else if found != nil {
 		stacks = append(stacks, aws.ToString(found.StackId))
 	}
+	var deleted []string
 	client := cloudformation.NewFromConfig(p.aws)
 	err := within(ctx, func(ctx context.Context) error {
 		in := &cloudformation.ListStacksInput{StackStatusFilter: []cfntypes.StackStatus{cfntypes.StackStatusDeleteComplete}}
@@ -196,7 +234,7 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 			}
 			for _, s := range page.StackSummaries {
 				if aws.ToString(s.StackName) == t.o.Name {
-					stacks = append(stacks, aws.ToString(s.StackId))
+					deleted = append(deleted, aws.ToString(s.StackId))
 				}
 			}
 			in.NextToken = page.NextToken
@@ -205,6 +243,15 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, id := range deleted {
+		found, err := t.describe(ctx, p, id)
+		if err != nil {
+			return nil, err
+		}
+		if found != nil && t.isOurs(found.Tags) { // another deployment may have had the name
+			stacks = append(stacks, id)
+		}
 	}
 	var tables []string
 	for _, stack := range stacks {

@@ -82,7 +82,7 @@ func render(d reportData) string {
 
 const reportEnd = `## What stays
 
-The KMS key is scheduled for deletion, seven days from its removal, without cost. CloudTrail, and logs that a service of yours copied, have
+KMS deletes the key seven days after its removal, and DynamoDB keeps its system backup of the table for 35 days, both without cost. CloudTrail has
 what happened. Everything else that the tryout made is removed if each line of the part Removal says ok.
 `
 

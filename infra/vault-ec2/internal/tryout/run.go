@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -46,7 +47,7 @@ const (
 	basePath     = "tryout"
 	serverID     = "vault.tryout"
 	pollEvery    = 2 * time.Second
-	removeLimit  = 30 * time.Minute
+	removeLimit  = 90 * time.Minute
 	maxName      = 20 // so that the longest name that CloudFormation generates from it fits
 	memberSuffix = "-member"
 )
@@ -88,8 +89,12 @@ func Run(ctx context.Context, o Options) (isGood bool, err error) {
 	if t.folder, err = os.MkdirTemp("", "vault-ec2-tryout-"); err != nil {
 		return false, err
 	}
-	defer os.RemoveAll(t.folder)
-	if !o.Remove {
+	defer func() { _ = os.RemoveAll(t.folder) }() // temporary
+	if o.Remove {
+		if err := t.wantSamePlaces(ctx); err != nil {
+			return false, err
+		}
+	} else {
 		if err := t.wantNothing(ctx); err != nil {
 			return false, err
 		}
@@ -111,8 +116,16 @@ func (o *Options) check() error {
 	if !nameForm.MatchString(o.Name) || len(o.Name) > maxName {
 		return fmt.Errorf("the name %q must be lower-case letters, digits and hyphens, %d at most, and begin with a letter", o.Name, maxName)
 	}
-	if _, err := os.Stat(filepath.Join(o.Package, "template.yaml")); err != nil && !o.Remove {
-		return fmt.Errorf("%s has no template.yaml: name the folder of an unpacked release with --package", o.Package)
+	if o.Remove {
+		return nil
+	}
+	for _, file := range []string{"template.yaml", "infra/member-account/template.yaml", "build/provision/bootstrap"} {
+		if _, err := os.Stat(filepath.Join(o.Package, filepath.FromSlash(file))); err != nil {
+			return fmt.Errorf("%s has no %s: name the folder of an unpacked release with --package", o.Package, file)
+		}
+	}
+	if _, err := exec.LookPath("sam"); err != nil {
+		return fmt.Errorf("the run deploys with the SAM CLI: %w", err)
 	}
 	return nil
 }
@@ -191,7 +204,7 @@ func (t *tryout) ask() error {
 const costs = `This tries vault-ec2-provisioner in an account without other use. It makes and removes
 
   a Vault on a t4g.small with a public address, port 8200 open to the internet   0.05 USD
-  about a dozen t4g.nano and one t2.nano, and their disks                        0.15 USD
+  about 20 t4g.nano and one t2.nano, a dozen at a time, and their disks          0.15 USD
   public addresses of the instances outside of the home place                    0.02 USD
   a KMS key, which KMS deletes after seven days more, without cost               0.01 USD
   the deployment: functions, queues, table, alarms, dashboard                    0.10 USD

@@ -35,21 +35,21 @@ func sample() *tryout {
 	return t
 }
 
-func sampleHost(id string, attacks ...int) *host {
-	h := &host{id: id, kind: "IPv4 and IPv6", launched: time.Unix(1000, 0), seen: seen{Tries: 3, Waited: 2.1, Granted: 1013.5, Refusal: "400 entry for role not found"}}
+func sampleHost(id, kind string, attacks ...int) *host {
+	h := &host{id: id, kind: "IPv4 and IPv6, the first", launched: time.Unix(1000, 0), seen: seen{Tries: 3, Waited: 2.1, Granted: 1013.5, Refusal: "400 entry for role not found"}}
 	for _, status := range attacks {
 		h.seen.Attacks = append(h.seen.Attacks, struct {
-			Name   string
-			Status int
-			Errors string
-		}{"a wildcard", status, "denied | <by> policy"})
+			Name, Kind string
+			Status     int
+			Errors     string
+		}{"a wildcard", kind, status, "denied | <by> policy"})
 	}
 	return h
 }
 
 func TestReport_ShowsEachLineAndTable(t *testing.T) {
 	run := sample()
-	run.hosts = []*host{sampleHost("i-1", 403), sampleHost("i-2", 200)}
+	run.hosts = []*host{sampleHost("i-1", "request", 403), sampleHost("i-2", "request", 200)}
 	run.j.begin("Deployment")
 	run.j.check("sam deploy makes the stack", run.j.now().Add(-90*time.Second), nil)
 	run.j.check("the doctor finds nothing", run.j.now(), errors.New("exit status 1\n1 of 38 checks | not ok"))
@@ -73,10 +73,15 @@ func TestReport_ShowsEachLineAndTable(t *testing.T) {
 
 // Only an answer that refuses counts as a refusal: an instance that cannot reach Vault has attacked nothing.
 func TestAttackRows_CountOnlyRefusals(t *testing.T) {
-	for status, isRefused := range map[int]bool{400: true, 403: true, 404: true, 500: true, 0: false, 200: false, 204: false, 429: false, 502: false, 503: false} {
-		rows := attackRows([]*host{sampleHost("i-1", status)})
-		if len(rows) != 1 || rows[0].Tried != 1 || (rows[0].Refused == 1) != isRefused {
-			t.Errorf("status %d: want one attack, refused: %v; got %+v", status, isRefused, rows)
+	for kind, answers := range map[string]map[int]bool{
+		"request": {403: true, 400: false, 404: false, 500: false, 0: false, 200: false, 204: false, 429: false, 503: false},
+		"login":   {403: true, 400: true, 500: true, 0: false, 200: false, 429: false, 502: false, 503: false},
+	} {
+		for status, isRefused := range answers {
+			rows := attackRows([]*host{sampleHost("i-1", kind, status)})
+			if len(rows) != 1 || rows[0].Tried != 1 || (rows[0].Refused == 1) != isRefused {
+				t.Errorf("%s with status %d: want one attack, refused: %v; got %+v", kind, status, isRefused, rows)
+			}
 		}
 	}
 }
@@ -145,7 +150,7 @@ func TestUpdates_CoverEachParameter(t *testing.T) {
 
 // The prompt is the only thing between a typing error and another account's bill.
 func TestAsk_NeedsTheAccountsID(t *testing.T) {
-	for answer, isConfirmed := range map[string]bool{"123456789012\n": true, " 123456789012 ": true, "": false, "yes\n": false, "123456789013\n": false} {
+	for answer, isConfirmed := range map[string]bool{"123456789012\n": true, "123456789012\r\n": true, "": false, "yes\n": false, "123456789013\n": false} {
 		run := sample()
 		var out bytes.Buffer
 		run.o.In, run.o.Out = strings.NewReader(answer), &out

@@ -66,7 +66,7 @@ func (t *tryout) plannedUpdates() []update {
 }
 
 // untriedParameters are the parameters that no update changes, with the reason.
-var untriedParameters = map[string]string{ //nolint:gochecknoglobals // never changes
+var untriedParameters = map[string]string{
 	"Architecture":   "needs the package of the other processor",
 	"HookPrefix":     "the groups' hooks have the default one",
 	"VaultAddr":      "the deployment's own",
@@ -128,12 +128,22 @@ func (t *tryout) update(ctx context.Context, name string, u update, values map[s
 		return
 	}
 	since = time.Now()
-	hosts := slices.Clone(t.hosts)
 	more, err := t.launch(ctx, kind{name: "after an update", place: home, count: 1})
 	if err == nil {
-		err = errors.Join(t.awaitGrants(ctx, more), t.awaitUses(ctx, hosts))
+		err = errors.Join(t.awaitGrants(ctx, more), t.awaitUses(ctx, t.reported()))
 	}
 	t.j.check("After it a new instance is granted, and no other was refused", since, err)
+	if len(more) == 0 {
+		return
+	}
+	// It ends now: a new account may run few instances at a time.
+	since = time.Now()
+	t.hosts = slices.DeleteFunc(t.hosts, func(h *host) bool { return h == more[0] })
+	err = t.terminateIDs(ctx, t.home(), []string{more[0].id})
+	if err == nil {
+		err = t.await(ctx, endPatience, func() error { return t.isCut(ctx, more[0]) })
+	}
+	t.j.check("It ends, and is cut off", since, err)
 }
 
 // stateful returns the physical IDs of the table and the queues.

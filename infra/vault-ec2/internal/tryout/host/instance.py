@@ -1,6 +1,6 @@
 # An instance of the tryout: it logs in, asks for its certificate, attacks, and goes on using its identity until it ends. It needs only
 # Python's standard library, which Amazon Linux has. The lines before these set SETTINGS: addresses and ca of Vault, base_path, and as
-# peer another instance's id, name and address. As user data, which runs at the first start alone, it makes itself a service.
+# peer another instance's id, name and address, or nothing. As user data, which runs at the first start alone, it makes itself a service.
 import base64
 import http.client
 import ipaddress
@@ -115,16 +115,12 @@ class Instance:
         return self.ask("POST", path, fields)
 
     def attacks(self):
-        """Returns each attack with its status and errors. Vault must refuse every one."""
+        """Returns each attack with its kind, status and errors: Vault must refuse every one, a request by its policies (403). Those on
+        another instance need one."""
         peer, base = SETTINGS["peer"], SETTINGS["base_path"]
-        changed = self.document.replace(self.id, peer["id"])
-        own_role, results = "auth/aws/role/" + self.id, base + "/results/"
-        return [(name,) + attack() for name, attack in [
-            ("the certificate of another instance's name", lambda: self.issue(common_name=peer["name"], alt_names=peer["name"])),
-            ("another instance's name beside the own one", lambda: self.issue(alt_names=self.name + "," + peer["name"])),
-            ("another instance's address", lambda: self.issue(ip_sans=peer["address"])),
-            ("another instance's address beside the own one", lambda: self.issue(ip_sans=self.addresses[0] + "," + peer["address"])),
-            ("another instance's PKI role", lambda: self.issue(role=peer["id"] + "-node")),
+        own_role, own_pki = "auth/aws/role/" + self.id, self.id + "-node"
+        own = {"common_name": self.name}
+        requests = [
             ("a wildcard", lambda: self.issue(common_name="*." + self.name, alt_names="*." + self.name)),
             ("a name below the own one", lambda: self.issue(common_name="a." + self.name, alt_names="a." + self.name)),
             ("localhost", lambda: self.issue(common_name="localhost", alt_names="localhost")),
@@ -132,22 +128,39 @@ class Instance:
             ("an email address", lambda: self.issue(alt_names="root@" + self.name)),
             ("another end of the certificate", lambda: self.issue(not_after="2099-01-01T00:00:00Z")),
             ("a signature without a role's limits", lambda: self.issue(verb="sign-verbatim", csr="none")),
-            ("the own PKI role by another issuer", lambda: self.ask("POST", base + "/pki/issuer/default/issue/" + self.id + "-node", {})),
-            ("a change of the own PKI role", lambda: self.ask("POST", base + "/pki/roles/" + self.id + "-node", {"allow_any_name": True})),
+            ("the own PKI role by another issuer", lambda: self.ask("POST", base + "/pki/issuer/default/issue/" + own_pki, own)),
+            ("a change of the own PKI role", lambda: self.ask("POST", base + "/pki/roles/" + own_pki, {"allow_any_name": True})),
             ("a change of the own auth role", lambda: self.ask("POST", own_role, {"token_policies": "root"})),
             ("the own auth role", lambda: self.ask("GET", own_role)),
-            ("another instance's policy", lambda: self.ask("GET", "sys/policies/acl/ec2-" + peer["id"] + "-use")),
             ("the list of auth roles", lambda: self.ask("LIST", "auth/aws/roles")),
             ("the list of certificates", lambda: self.ask("LIST", base + "/pki/certs")),
-            ("another instance's results", lambda: self.ask("POST", results + peer["id"], {"results": "none"})),
-            ("a login as another instance", lambda: self.login(role=peer["id"])),
-            ("a login with a changed document", lambda: self.login(role=peer["id"], document=changed)),
-            ("a second login with another nonce", lambda: self.login(nonce=secrets.token_hex(32))),
-        ]]
+        ]
+        logins = [("a second login with another nonce", lambda: self.login(nonce=secrets.token_hex(32)))]
+        if peer:
+            changed = self.document.replace(self.id, peer["id"])
+            requests += [
+                ("the certificate of another instance's name", lambda: self.issue(common_name=peer["name"], alt_names=peer["name"])),
+                ("another instance's name beside the own one", lambda: self.issue(alt_names=self.name + "," + peer["name"])),
+                ("another instance's address", lambda: self.issue(ip_sans=peer["address"])),
+                ("another instance's address beside the own one", lambda: self.issue(ip_sans=self.addresses[0] + "," + peer["address"])),
+                ("another instance's PKI role", lambda: self.issue(role=peer["id"] + "-node")),
+                ("another instance's policy", lambda: self.ask("GET", "sys/policies/acl/ec2-" + peer["id"] + "-use")),
+                ("another instance's results", lambda: self.ask("POST", base + "/results/" + peer["id"], {"results": "none"})),
+            ]
+            logins += [
+                ("a login as another instance", lambda: self.login(role=peer["id"])),
+                ("a login with a changed document", lambda: self.login(role=peer["id"], document=changed)),
+            ]
+        out = []
+        for kind, attacks in (("request", requests), ("login", logins)):
+            for name, attack in attacks:
+                status, _, errors = attack()
+                out.append({"name": name, "kind": kind, "status": status, "errors": errors})
+        return out
 
     def results(self):
         """Yields what the instance saw, again after each use. It ends when the instance cannot log in."""
-        seen = {"id": self.id, "name": self.name, "addresses": self.addresses, "tries": 0, "refusal": "", "uses": 0, "failures": []}
+        seen = {"id": self.id, "name": self.name, "addresses": self.addresses, "tries": 0, "refusal": "", "uses": 0, "refused": 0, "failures": []}
         while True:
             seen["tries"] += 1
             status, auth, errors = self.login()
@@ -163,14 +176,17 @@ class Instance:
         seen.update(document=self.document, signature=self.signature, nonce=self.nonce)
         status, data, errors = self.issue()
         seen.update(certificate=data.get("certificate", ""), certificate_refusal="" if status == 200 else "%d %s" % (status, errors))
-        seen["attacks"] = [{"name": n, "status": s, "errors": e} for n, s, _, e in self.attacks()]
+        seen["attacks"] = self.attacks()
         while True:
             yield seen
             time.sleep(float(PAUSE))
             seen["uses"] += 1
             for doing, (status, auth, errors) in (("login", self.login()), ("certificate", self.issue())):
-                if status != 200:
-                    seen["failures"] = (seen["failures"] + ["%s, %s: %d %s" % (time.strftime("%H:%M:%S", time.gmtime()), doing, status, errors)])[-20:]
+                if status == 0:  # the network
+                    print("no answer: " + errors, flush=True)
+                elif status != 200:
+                    seen["refused"] += 1
+                    seen["failures"] = (seen["failures"] + ["%s, %s: %d %s" % (time.strftime("%H:%M:%S", time.gmtime()), doing, status, errors)])[-5:]
                 elif doing == "login":
                     self.token, seen["accessor"] = auth["client_token"], auth["accessor"]
 

@@ -2,6 +2,10 @@
 # It unseals itself once, at its first start; nothing else depends on it, and it is removed with the tryout.
 set -euo pipefail
 umask 077
+export HOME=/root
+
+# The public address is associated after the instance exists.
+until curl -sfm 5 -o /dev/null https://rpm.releases.hashicorp.com/gpg; do sleep 2; done
 
 home=${VAULT_HOME:-/opt/vault} etc=${VAULT_ETC:-/etc/vault.d}
 metadata=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}/latest
