@@ -161,6 +161,8 @@ func (t *tryout) launchKinds(ctx context.Context) bool {
 	return true
 }
 
+var errNothingReported = errors.New("it has reported nothing, so it never logged in: look at its output by aws ec2 get-console-output, and at vault-ec2 reconcile --instance")
+
 // awaitGrants waits until each instance has reported, and checks its certificate.
 func (t *tryout) awaitGrants(ctx context.Context, hosts []*host) error {
 	var errs []error
@@ -186,7 +188,7 @@ func (t *tryout) readSeen(ctx context.Context, h *host) error {
 		return fmt.Errorf("reading %s in Vault: %w", path, err)
 	}
 	if answer == nil {
-		return errors.New("it has reported nothing, so it never logged in: look at its output by aws ec2 get-console-output, and at vault-ec2 reconcile --instance")
+		return errNothingReported
 	}
 	text, _ := answer.Data["results"].(string)
 	var s seen

@@ -223,24 +223,7 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 	} else if found != nil {
 		stacks = append(stacks, aws.ToString(found.StackId))
 	}
-	var deleted []string
-	client := cloudformation.NewFromConfig(p.aws)
-	err := within(ctx, func(ctx context.Context) error {
-		in := &cloudformation.ListStacksInput{StackStatusFilter: []cfntypes.StackStatus{cfntypes.StackStatusDeleteComplete}}
-		for isFirst := true; isFirst || in.NextToken != nil; isFirst = false {
-			page, err := client.ListStacks(ctx, in)
-			if err != nil {
-				return fmt.Errorf("listing the deleted stacks: %w", err)
-			}
-			for _, s := range page.StackSummaries {
-				if aws.ToString(s.StackName) == t.o.Name {
-					deleted = append(deleted, aws.ToString(s.StackId))
-				}
-			}
-			in.NextToken = page.NextToken
-		}
-		return nil
-	})
+	deleted, err := t.deletedStacks(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -265,6 +248,29 @@ func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 		}
 	}
 	return t.existing(ctx, p, tables)
+}
+
+// deletedStacks returns the IDs of the deleted stacks with the deployment's name.
+func (t *tryout) deletedStacks(ctx context.Context, p *place) ([]string, error) {
+	var ids []string
+	err := within(ctx, func(ctx context.Context) error {
+		client := cloudformation.NewFromConfig(p.aws)
+		in := &cloudformation.ListStacksInput{StackStatusFilter: []cfntypes.StackStatus{cfntypes.StackStatusDeleteComplete}}
+		for isFirst := true; isFirst || in.NextToken != nil; isFirst = false {
+			page, err := client.ListStacks(ctx, in)
+			if err != nil {
+				return fmt.Errorf("listing the deleted stacks: %w", err)
+			}
+			for _, s := range page.StackSummaries {
+				if aws.ToString(s.StackName) == t.o.Name {
+					ids = append(ids, aws.ToString(s.StackId))
+				}
+			}
+			in.NextToken = page.NextToken
+		}
+		return nil
+	})
+	return ids, err
 }
 
 // existing returns those tables that exist.
