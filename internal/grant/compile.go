@@ -9,8 +9,7 @@ import (
 // compiler parses every template of a profile and collects all faults.
 type compiler struct {
 	profile *Profile
-	folder  string
-	read    func(name string) (string, error) // reads a file beside profile.yaml
+	read    func(name string) (string, error) // reads a template
 	faults  []error
 }
 
@@ -47,12 +46,13 @@ func (c *compiler) text(where, text string) *compiled {
 
 // body parses the template of an output.
 func (c *compiler) body(o *Output) {
-	text, err := c.read(o.Template)
+	name := path.Join(o.source, o.Template)
+	text, err := c.read(name)
 	if err != nil {
 		c.fault("outputs.%s: reading the template: %w", o.Name, err)
 		return
 	}
-	if o.body = c.text(path.Join(c.folder, o.Template), text); o.body == nil {
+	if o.body = c.text(name, text); o.body == nil {
 		return
 	}
 	if o.Type.signs() && o.body.fields["Tag"] {

@@ -1,13 +1,11 @@
 package grant
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -15,14 +13,16 @@ import (
 	"sync"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
 // Profile says which instances it fits, and what each of them is granted.
 type Profile struct {
-	Name         string   `yaml:"name"`
+	Name string `yaml:"name"`
+	// Extends is the folder of the profile's base, beside its own; empty for none.
+	Extends string `yaml:"extends"`
+	// Abstract reports whether the file is a base alone, and no profile.
+	Abstract     bool     `yaml:"abstract"`
 	Match        Match    `yaml:"match"`
 	BasePath     string   `yaml:"base_path"`
 	FQDN         string   `yaml:"fqdn"`
@@ -89,6 +89,7 @@ type Output struct {
 	SharedURISANs []string `yaml:"shared_uri_sans"`
 	Template      string   `yaml:"template"`
 
+	source     string // the folder of its template
 	body       *compiled
 	free       map[string]any // the free fields of a role whose template uses no value, decoded once
 	commonName *compiled
@@ -206,7 +207,11 @@ func load(fsys fs.FS, rules Rules) (*Set, []Fault, error) {
 	}
 	seen := map[string]string{}
 	for i, p := range loaded {
-		if add(p, errs[i]); errs[i] != nil {
+		if p.Abstract && errs[i] == nil {
+			errs[i] = p.checkAbstract(slices.ContainsFunc(loaded, func(o *Profile) bool { return path.Join(o.Extends, "profile.yaml") == files[i] }))
+			set.files--
+		}
+		if add(p, errs[i]); errs[i] != nil || p.Abstract {
 			continue
 		}
 		if other, doubled := seen[p.Name]; doubled {
@@ -242,26 +247,24 @@ func forEach(n int, do func(i int) error) []error {
 // loadProfile reads one profile. With an error, the profile has as much as could be read, and never is nil.
 func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 	p := &Profile{file: file, rules: rules, accessed: map[string]bool{}}
-	text, err := fs.ReadFile(fsys, file)
-	if err != nil {
-		return p, fmt.Errorf("reading the profile: %w", err)
-	}
-	d := yaml.NewDecoder(bytes.NewReader(text))
-	d.KnownFields(true)
-	if err := d.Decode(p); err != nil {
-		return p, fmt.Errorf("decoding the profile: %w", err)
-	}
-	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
-		return p, errors.New("decoding the profile: a second document follows the first")
+	layers, err := p.decode(fsys, file)
+	if err != nil || p.Abstract {
+		return p, err
 	}
 	if err := p.check(); err != nil {
 		return p, err
 	}
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%d\n%s", len(text), text)
-	c := compiler{profile: p, folder: path.Dir(file), read: func(name string) (string, error) {
-		body, err := fs.ReadFile(fsys, path.Join(path.Dir(file), name))
-		fmt.Fprintf(sum, "%s %d\n%s", name, len(body), body)
+	for _, l := range layers {
+		fmt.Fprintf(sum, "%d\n%s", len(l.text), l.text)
+	}
+	own := path.Dir(file)
+	for i := range p.Outputs {
+		p.Outputs[i].source = cmp.Or(p.Outputs[i].source, own)
+	}
+	c := compiler{profile: p, read: func(name string) (string, error) {
+		body, err := fs.ReadFile(fsys, name)
+		fmt.Fprintf(sum, "%s %d\n%s", strings.TrimPrefix(name, own+"/"), len(body), body)
 		return string(body), err
 	}}
 	if err := c.compile(); err != nil {
