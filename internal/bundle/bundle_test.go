@@ -54,6 +54,19 @@ func TestBundle_HoldsTheProfilesAsTheyAre(t *testing.T) {
 	}
 }
 
+// A base is packed with the profiles that extend it.
+func TestBundle_HoldsTheBases(t *testing.T) {
+	files := fstest.MapFS{
+		"common/profile.yaml": {Data: []byte("abstract: true\nbase_path: a\nfqdn: \"{{ .PrivateDNSName }}\"\nauth: {token_ttl: 1h, token_max_ttl: 1h}\noutputs: [{name: own, type: policy, template: own.hcl.tmpl}]\n")},
+		"common/own.hcl.tmpl": {Data: []byte("path \"a/{{ .InstanceID }}\" {\n  capabilities = [\"read\"]\n}\n")},
+		"worker/profile.yaml": {Data: []byte("name: a-worker\nextends: common\nmatch: {iam_role_arn: \"arn:aws:iam::*:role/worker\"}\n")},
+	}
+	set, err := grant.Load(mustPack(t, files).Files)
+	if err != nil || len(set.Profiles) != 1 {
+		t.Errorf("want the packed profile to load with its base, got %v, %v", set, err)
+	}
+}
+
 func TestDigest_IsThatOfNamesAndContents(t *testing.T) {
 	want := mustPack(t, baseline()).Digest
 	same := baseline()

@@ -196,6 +196,7 @@ func functions() map[string]function.Function {
 			data, err := os.ReadFile(args[0].AsString())
 			return cty.StringVal(string(data)), err
 		}, 1),
+		"dirname": text(func(args []cty.Value) (cty.Value, error) { return cty.StringVal(filepath.Dir(args[0].AsString())), nil }, 1),
 		"fileset": text(func(args []cty.Value) (cty.Value, error) {
 			dir := args[0].AsString()
 			files, err := filepath.Glob(filepath.Join(dir, args[1].AsString()))

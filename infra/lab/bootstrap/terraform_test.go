@@ -112,7 +112,7 @@ func isNothing(v any) bool {
 
 // The command runs against a real Vault. Its writes are compared with the module's resources, evaluated with the same options.
 func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
-	dir := profiles(t)
+	dir, extended := profiles(t), sharing(t, profiles(t))
 	signed := newSigned(t)
 	roles := map[string]any{"provision": "arn:aws:iam::1:role/p", "deprovision": "arn:aws:iam::1:role/d", "reconcile": "arn:aws:iam::1:role/r"}
 	builtIn := filepath.Join(root, "templates")
@@ -132,6 +132,10 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 				"templates_dir": builtIn, "resolve_unique_ids": false, "server_id": "vault.example.com", "sts_region": "eu-central-1", "set_alias": true,
 				"function_roles": roles,
 			},
+		},
+		"profiles that extend others": {
+			[]string{"-templates-dir", extended, "-resolve-unique-ids=false", "-pki", "-deployment", "one"},
+			map[string]any{"templates_dir": extended, "resolve_unique_ids": false, "set_alias": true, "pki": true, "deployment": "one"},
 		},
 		"everything": {
 			[]string{

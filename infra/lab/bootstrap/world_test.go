@@ -63,6 +63,39 @@ func (w *world) run(t *testing.T, token string, args ...string) (string, error) 
 	return string(out), err
 }
 
+// sharing adds two profiles to a folder: one extends node, and one an abstract profile.
+func sharing(t *testing.T, dir string) string {
+	t.Helper()
+	for file, text := range map[string]string{
+		"gpu/profile.yaml": `name: bob-gpu
+extends: node
+match: {iam_role_arn: "arn:aws:iam::*:role/gpu"}
+outputs:
+  - {name: host, type: generic, path: ssh/gpus, template: role.json.tmpl}
+  - {name: metrics, type: pki-role, path: pki/metrics/roles, template: role.json.tmpl}
+`,
+		"gpu/role.json.tmpl": `{"max_ttl": "1h"}`,
+		"common/profile.yaml": `abstract: true
+base_path: dave
+fqdn: "{{ .PrivateDNSName }}"
+auth: {token_ttl: 1h, token_max_ttl: 24h}
+outputs:
+  - {name: edge, type: pki-role, path: pki/edge/roles, template: role.json.tmpl}
+`,
+		"common/role.json.tmpl": `{"max_ttl": "1h"}`,
+		"edge/profile.yaml":     "name: dave-edge\nextends: common\nmatch: {iam_role_arn: \"arn:aws:iam::*:role/edge\"}\n",
+	} {
+		path := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
 // profiles returns a folder with two small profiles, each with a PKI mount of its own and an output on another mount.
 func profiles(t *testing.T) string {
 	t.Helper()

@@ -67,9 +67,9 @@ func prepareByStack(ctx context.Context, w *lab.World) error {
 func shorter(t *testing.T, profiles string) string {
 	t.Helper()
 	return labtest.Edited(t, profiles,
-		[3]string{"gateway/profile.yaml", "token_ttl: 1h", "token_ttl: 30m"},
+		[3]string{"common/profile.yaml", "token_ttl: 1h", "token_ttl: 30m"},
 		[3]string{"gateway/edge.json.tmpl", "72h", "24h"},
-		[3]string{"gateway/policy.hcl.tmpl", "lookup-self\" {", "renew-self\" {\n  capabilities = [\"update\"]\n}\n\npath \"auth/token/lookup-self\" {"})
+		[3]string{"common/policy.hcl.tmpl", "lookup-self\" {", "renew-self\" {\n  capabilities = [\"update\"]\n}\n\npath \"auth/token/lookup-self\" {"})
 }
 
 // An installation has the release's files and profiles of its own, and no Go. Its profiles are changed and taken back while instances

@@ -2,7 +2,16 @@
 
 locals {
   templates_dir = var.templates_dir == null ? "${path.module}/../../../templates" : var.templates_dir
-  profiles      = [for f in fileset(local.templates_dir, "*/profile.yaml") : yamldecode(file("${local.templates_dir}/${f}"))]
+  profile_files = { for f in fileset(local.templates_dir, "*/profile.yaml") : dirname(f) => yamldecode(file("${local.templates_dir}/${f}")) }
+  # A profile that extends another has its values where its own file has none, and its outputs but those of a name that its file has.
+  profiles = [
+    for p in local.profile_files : merge(try(local.profile_files[p.extends], {}), p, {
+      outputs = concat(
+        [for o in try(local.profile_files[p.extends].outputs, []) : o if !contains([for own in try(p.outputs, []) : own.name], o.name)],
+        try(p.outputs, []),
+      )
+    }) if !try(p.abstract, false)
+  ]
   outputs = flatten([
     for p in local.profiles : [for o in p.outputs : { path = "${p.base_path}/${o.path}", type = o.type } if o.type != "policy"]
   ])

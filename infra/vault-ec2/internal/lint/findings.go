@@ -25,15 +25,11 @@ type Finding struct {
 func findingsOf(faults []grant.Fault, folder string, names func(dir string) []string) []Finding {
 	all := []Finding{}
 	for _, f := range faults {
-		var beside []string
 		dir := path.Dir(f.File)
-		if f.File != "" {
-			beside = names(dir)
-		}
 		for _, message := range leaves(f.Err) {
 			found := Finding{Profile: f.Profile, Message: message}
 			if f.File != "" {
-				name, line := place(message, dir, beside)
+				name, line := place(message, dir, names)
 				found.File, found.Line = path.Join(folder, dir, name), line
 			}
 			if !slices.Contains(all, found) { // a policy that is rendered in several ways breaks one rule several times
@@ -84,20 +80,29 @@ var (
 	inYAML = regexp.MustCompile(`^decoding the profile: .*?\bline (\d+):`)
 )
 
-// place returns the file that a message is about, and the line if the message has one: a template beside the profile, or the profile
-// itself.
-func place(message, dir string, beside []string) (name string, line int) {
+// place returns the file that a message is about, from the profile's folder, and the line if the message has one: a template beside the
+// profile, or one of its base's, or the profile itself.
+func place(message, dir string, names func(dir string) []string) (name string, line int) {
 	name = "profile.yaml"
 	if found := inYAML.FindStringSubmatch(message); found != nil {
 		line, _ = strconv.Atoi(found[1])
 		return name, line
 	}
 	for _, found := range inFile.FindAllStringSubmatch(message, -1) {
-		file := strings.TrimPrefix(found[1], dir+"/")
-		if !slices.Contains(beside, file) {
+		folder, file := path.Split(found[1])
+		folder = path.Clean(folder)
+		if strings.Contains(folder, "/") || strings.HasPrefix(folder, "..") {
+			continue // no profile's folder
+		}
+		if folder == "." {
+			folder = dir
+		}
+		if !slices.Contains(names(folder), file) {
 			continue
 		}
-		name = file
+		if name = file; folder != dir {
+			name = path.Join("..", folder, file)
+		}
 		if line, _ = strconv.Atoi(found[2]); line > 0 {
 			break
 		}

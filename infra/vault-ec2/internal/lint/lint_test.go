@@ -105,6 +105,21 @@ func TestLint_NamesProfileFileAndLine(t *testing.T) {
 	}
 }
 
+// A fault in a base's template is mended there, and found for each profile that has the template.
+func TestLint_NamesTheBasesFile(t *testing.T) {
+	const outputs = "outputs:\n  - {name: own, type: policy, template: own.hcl.tmpl}\n  - {name: cert, type: pki-role, path: pki/roles, template: cert.json.tmpl}\n"
+	list := found(t, folder(t, [3]string{"web/profile.yaml", outputs, "extends: node\n"}, [3]string{"node/own.hcl.tmpl", ".InstanceID", ".InstanceId"}))
+	for _, profile := range []string{"lab-node", "lab-web"} {
+		if !slices.ContainsFunc(list, func(f Finding) bool { return f.Profile == profile && f.File == "node/own.hcl.tmpl" && f.Line == 2 }) {
+			t.Errorf("want a finding for %s in node/own.hcl.tmpl:2 among %+v", profile, list)
+		}
+	}
+	list = found(t, folder(t, [3]string{"web/profile.yaml", outputs, "extends: node\nabstract: true\n"}))
+	if len(list) != 1 || list[0].File != "web/profile.yaml" || !strings.Contains(list[0].Message, "abstract profile is a base") {
+		t.Errorf("want one finding for the abstract profile, got %+v", list)
+	}
+}
+
 // A pipeline must not learn of the second profile's fault only after the first one's is mended.
 func TestLint_ReportsEachProfileInOneRun(t *testing.T) {
 	list := found(t, folder(t,

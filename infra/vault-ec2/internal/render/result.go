@@ -29,6 +29,7 @@ type Result struct {
 	Source   string   `json:"source"`         // of the instance's facts
 	Tags     []string `json:"tags,omitempty"` // of a made-up instance, as key=value
 	Profile  string   `json:"profile,omitempty"`
+	Extends  string   `json:"extends,omitempty"` // the folder of the profile's base
 	Verdict  Verdict  `json:"verdict"`
 	Reason   string   `json:"reason,omitempty"`
 	Other    string   `json:"mismatch,omitempty"` // the named profile does not match the instance: what would be granted instead
@@ -138,6 +139,9 @@ func (r *Result) print(out io.Writer) error {
 // printGrant prints what the profile would grant, or the reason why it would not.
 func (r *Result) printGrant(b *strings.Builder) error {
 	fmt.Fprintf(b, "profile:  %s\n", r.Profile)
+	if r.Extends != "" {
+		fmt.Fprintf(b, "extends:  %s/profile.yaml\n", r.Extends)
+	}
 	if r.Other != "" {
 		fmt.Fprintf(b, "MISMATCH: the profile does not match this instance: %s\n", r.Other)
 		printUnmet(b, r.Unmet)

@@ -117,7 +117,7 @@ func (o Options) judge(r *Result, set *grant.Set, p *grant.Profile, f facts.Inst
 		}
 		return
 	}
-	r.Profile = p.Name
+	r.Profile, r.Extends = p.Name, p.Extends
 	r.fill(p.Render(f, o.Realm))
 	if fits != p {
 		r.mismatch(p, fits, set.Misses(f))

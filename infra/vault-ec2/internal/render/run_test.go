@@ -176,6 +176,41 @@ func TestProfilesPage_ShowsAWholeProfile(t *testing.T) {
 	}
 }
 
+// The page's example extends the built-in worker.
+func TestProfilesPage_ShowsAProfileThatExtendsAnother(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "profiles.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(page), "`profiles/worker-gpu/profile.yaml`:\n\n```yaml\n")
+	text, _, ok := strings.Cut(after, "```")
+	if !ok {
+		t.Fatal("docs/profiles.md shows no profiles/worker-gpu/profile.yaml")
+	}
+	folder := t.TempDir()
+	if err := os.CopyFS(folder, os.DirFS(templates)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(folder, "worker-gpu"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{"profile.yaml": text, "metrics.json.tmpl": `{"max_ttl": "24h"}`, "metrics.hcl.tmpl": `{{ pkiAccess "metrics" }}`} {
+		if err := os.WriteFile(filepath.Join(folder, "worker-gpu", file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	status, err := Run(t.Context(), Options{Templates: folder, Profile: "alice_cluster-worker_gpu", Rules: grant.DefaultRules(), Realm: Defaults().Realm}, &out)
+	if err != nil || status != granted {
+		t.Fatalf("want the page's profile granted, got %d, %v\n%s", status, err, out.String())
+	}
+	for _, want := range []string{"extends:  worker/profile.yaml\n", "-kubelet\n", "-kube_proxy\n", "-metrics\n", "-metrics_access\n", "\"token_ttl\": 1800"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("want the base's and the own objects, with %q, got\n%s", want, out.String())
+		}
+	}
+}
+
 func TestProfilesPage_ShowsTheSampleFacts(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "profiles.md"))
 	if err != nil {
