@@ -46,7 +46,7 @@ func TestURI_IsLockedInRoleAndPolicy(t *testing.T) {
 	}
 }
 
-// A URI of another form could stand for several, or for another in the eyes of Vault or of whoever reads the certificate.
+// A URI of another form could stand for several, or for another to Vault or to a reader of the certificate.
 func TestURI_OfAnotherFormIsRefused(t *testing.T) {
 	for name, uri := range map[string]string{
 		"a wildcard": "spiffe://alice/*", "a wildcard alone": "*", "a wildcard in the authority": "spiffe://*/worker", "a comma": "spiffe://alice/a,spiffe://alice/b",

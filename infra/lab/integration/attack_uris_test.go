@@ -171,7 +171,7 @@ func (a *attempts) uris(mine, theirs string, plain member) {
 		path, body := a.ask("sign", a.me.kubelet, all)
 		a.list = append(a.list, attempt{uriElsewhere, "another's in the CSR, " + how, a.me.kubelet, request{path: path, body: text(a.t, body)}})
 	}
-	// A role without URIs has none, whoever asks.
+	// A role without URIs grants none to any client.
 	proxy := allowed{role: a.me.ID + "-kube_proxy", cn: "system:kube-proxy"}
 	for _, role := range []allowed{proxy, plain.kubelet} {
 		for _, op := range []string{"issue", "sign"} {

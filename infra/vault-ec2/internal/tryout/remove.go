@@ -126,7 +126,7 @@ func (t *tryout) terminate(ctx context.Context, p *place) error {
 		}
 		if len(ids) == 0 {
 			if empties++; empties < 2 { // EC2 may not show an instance at once
-				return fmt.Errorf("the instances in %s are listed once more", p)
+				return fmt.Errorf("the instances in %s are listed again", p)
 			}
 			return nil
 		}
