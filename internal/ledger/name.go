@@ -31,6 +31,29 @@ type FormerName struct {
 	Until time.Time `dynamodbav:"until,omitempty"`
 }
 
+// ReleasedName is a name that the instance held until a time.
+type ReleasedName struct {
+	Name
+	At time.Time `dynamodbav:"at"`
+}
+
+// setReleased sets the names that the instance no longer holds after a write: those that the write releases, and the earlier ones
+// that it does not claim again and whose time is not over.
+func (r *Record) setReleased(w Write, now time.Time) {
+	var released []ReleasedName
+	for _, n := range r.Released {
+		isHeld := slices.Contains(w.Claims, n.Name)
+		isOver := now.Sub(n.At) > tombstoneTime
+		if !isHeld && !isOver && !slices.Contains(w.Release, n.Name) {
+			released = append(released, n)
+		}
+	}
+	for _, n := range w.Release {
+		released = append(released, ReleasedName{Name: n, At: now})
+	}
+	r.Released = released[max(0, len(released)-grant.MaxClaims):]
+}
+
 // NamesOf returns the names that a grant claims.
 func NamesOf(g *grant.Grant) []Name {
 	names := make([]Name, len(g.Claims))

@@ -52,6 +52,10 @@ func (r *Record) code(c *coder) {
 		codeName(&n.Name, c)
 		c.time(&n.Until)
 	})
+	list(c, &r.Released, func(n *ReleasedName, c *coder) {
+		codeName(&n.Name, c)
+		c.time(&n.At)
+	})
 	c.number(&r.CertificateTTL)
 	list(c, &r.Addresses, codeText)
 	list(c, &r.Objects, func(o *Object, c *coder) {

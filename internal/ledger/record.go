@@ -44,6 +44,9 @@ type Record struct {
 	Claims []Name `dynamodbav:"claims,omitempty"`
 	// Former are names of an earlier grant. They stay held while a certificate with them can be valid.
 	Former []FormerName `dynamodbav:"former,omitempty"`
+	// Released are names that the instance gave up within the time of a tombstone, the latest last. Nothing is decided by them: they
+	// show who held a name before. The ledger sets them.
+	Released []ReleasedName `dynamodbav:"released,omitempty"`
 	// CertificateTTL is the longest validity of a certificate of any of the instance's grants, in seconds; 0 if unknown.
 	CertificateTTL int64    `dynamodbav:"certificate_ttl,omitempty"`
 	Addresses      []string `dynamodbav:"addresses"`

@@ -72,6 +72,37 @@ func (l *Ledger) scanSegment(ctx context.Context, segment int32, mu *sync.Mutex,
 	}
 }
 
+// ScanFrom calls v for every record and every claim behind a key, in an order of DynamoDB's own, while more returns true; it is asked
+// before each page. It returns the key behind which to continue, and an empty one at the table's end. An empty key begins at the start.
+func (l *Ledger) ScanFrom(ctx context.Context, key string, v Visitor, more func() bool) (next string, err error) {
+	input := &dynamodb.ScanInput{TableName: &l.table, ConsistentRead: aws.Bool(true), Limit: aws.Int32(scanPage)}
+	if key != "" {
+		input.ExclusiveStartKey = keyOf(key)
+	}
+	for next = key; more(); {
+		page, err := l.scanPage(ctx, input)
+		if err != nil {
+			return next, fmt.Errorf("scanning table %s: %w", l.table, err)
+		}
+		for _, fields := range page.Items {
+			i, err := decode(fields)
+			if err != nil {
+				return next, fmt.Errorf("scanning table %s: %w", l.table, err)
+			}
+			i.visit(v)
+		}
+		if input.ExclusiveStartKey = page.LastEvaluatedKey; len(page.LastEvaluatedKey) == 0 {
+			return "", nil
+		}
+		last, _ := page.LastEvaluatedKey[keyAttribute].(*types.AttributeValueMemberS)
+		if last == nil {
+			return next, fmt.Errorf("scanning table %s: the last key has no %s", l.table, keyAttribute)
+		}
+		next = last.Value
+	}
+	return next, nil
+}
+
 func (l *Ledger) scanPage(ctx context.Context, input *dynamodb.ScanInput) (*dynamodb.ScanOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()

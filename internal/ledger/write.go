@@ -46,6 +46,7 @@ func (w Write) Becomes(now time.Time) Record {
 	if r.CreatedAt.IsZero() {
 		r.CreatedAt = now
 	}
+	r.setReleased(w, now)
 	r.setLease(w, now)
 	r.setExpiry(w, now)
 	return r

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -274,5 +276,42 @@ func TestWaiting_EqualsItsModel(t *testing.T) {
 	group.Wait()
 	if all, err := actual.Waiting(t.Context(), holder+"b"); err != nil || len(all)+int(lost.Load()) != 8 {
 		t.Errorf("want each added or told to try again, got %d and %d of 8, %v", len(all), lost.Load(), err)
+	}
+}
+
+// A question reads the table page by page; a page has 500 items at most.
+func TestScanFrom_ReachesEveryItemOnce(t *testing.T) {
+	l := table(time.Now)
+	const n = 600
+	var group errgroup.Group
+	group.SetLimit(16)
+	for i := range n {
+		group.Go(func() error {
+			r := record(fmt.Sprintf("i-5c%06x", i), "")
+			_, err := l.Put(t.Context(), ledger.Write{New: r, Owner: "o", Claims: []ledger.Name{{Under: "pages", Text: r.InstanceID + ".example"}}})
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	records, claims, calls, key := map[string]int{}, map[string]int{}, 0, ""
+	v := ledger.Visitor{Record: func(r ledger.Record) { records[r.InstanceID]++ }, Claim: func(n ledger.Name, _ ledger.Claim) { claims[n.Text]++ }}
+	for more := true; more; more = key != "" {
+		isFirst := true
+		var err error
+		if key, err = l.ScanFrom(t.Context(), key, v, func() bool { defer func() { isFirst = false }(); return isFirst }); err != nil {
+			t.Fatal(err)
+		}
+		calls++
+	}
+	for i := range n {
+		id := fmt.Sprintf("i-5c%06x", i)
+		if records[id] != 1 || claims[id+".example"] != 1 {
+			t.Fatalf("%s: want its record and its claim once, got %d and %d", id, records[id], claims[id+".example"])
+		}
+	}
+	if calls < 3 {
+		t.Errorf("want several pages for %d items, got %d", 2*n, calls)
 	}
 }

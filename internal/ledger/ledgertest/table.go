@@ -151,6 +151,34 @@ func (c Client) Scan(_ context.Context, v ledger.Visitor) error {
 	})
 }
 
+// ScanFrom calls v for every record behind a key, one to a page and in the order of their keys, and on the first page for every claim.
+func (c Client) ScanFrom(_ context.Context, key string, v ledger.Visitor, more func() bool) (next string, err error) {
+	next = key
+	for _, id := range append(slices.Sorted(maps.Keys(c.Records)), "") {
+		if id != "" && ledger.RecordKey(id) <= key {
+			continue
+		}
+		if !more() {
+			return next, nil
+		}
+		if err := c.do("page", id, func() error {
+			if next == "" {
+				for name, claim := range c.Claims {
+					v.Claim(name, claim)
+				}
+			}
+			if id != "" {
+				v.Record(c.Records[id])
+			}
+			return nil
+		}); err != nil {
+			return next, err
+		}
+		next = ledger.RecordKey(id)
+	}
+	return "", nil
+}
+
 // TearDown begins the teardown, unless it has begun, and returns when it began.
 func (c Client) TearDown(context.Context) (since time.Time, err error) {
 	err = c.do("tear down", "", func() error {
