@@ -58,11 +58,28 @@ func New(configs instance.Configs) *Groups {
 	})}
 }
 
+// Reader reads the states of instances, and contains no other call of Auto Scaling: docs/decisions/binary-size.md.
+type Reader struct{ groups *Groups }
+
+// NewReader makes a Reader. It makes no calls.
+func NewReader(configs instance.Configs) Reader {
+	return Reader{&Groups{calls: instance.NewByPlace(configs, func(config aws.Config) calls {
+		return calls{describe: autoscaling.NewFromConfig(config).DescribeAutoScalingInstances}
+	})}}
+}
+
+// States does the same as Groups.States.
+func (r Reader) States(ctx context.Context, refs []facts.Ref) map[facts.Ref]GroupState {
+	return r.groups.States(ctx, refs)
+}
+
 // GroupState is an instance's lifecycle state in its group.
 type GroupState struct {
 	// State is as Auto Scaling names it, for example InService or Terminating:Wait; empty for an instance without a group.
 	// https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-lifecycle.html
 	State string
+	// Group is the group's name; empty for an instance without a group.
+	Group string
 	// Err says why the state could not be read.
 	Err error
 }
@@ -91,7 +108,9 @@ func (g *Groups) States(ctx context.Context, refs []facts.Ref) map[facts.Ref]Gro
 		for batch := range slices.Chunk(all, maxDescribed) {
 			states, err := g.describe(ctx, p, batch)
 			for _, id := range batch {
-				out[facts.Ref{ID: id, Place: p}] = GroupState{State: states[id], Err: err}
+				state := states[id]
+				state.Err = err
+				out[facts.Ref{ID: id, Place: p}] = state
 			}
 		}
 	}
@@ -99,7 +118,7 @@ func (g *Groups) States(ctx context.Context, refs []facts.Ref) map[facts.Ref]Gro
 }
 
 // describe returns the state of each instance that belongs to a group, by its ID, in one call.
-func (g *Groups) describe(ctx context.Context, p facts.Place, ids []string) (map[string]string, error) {
+func (g *Groups) describe(ctx context.Context, p facts.Place, ids []string) (map[string]GroupState, error) {
 	c, err := g.calls.At(ctx, p)
 	if err != nil {
 		return nil, err
@@ -110,9 +129,9 @@ func (g *Groups) describe(ctx context.Context, p facts.Place, ids []string) (map
 	if err != nil {
 		return nil, fmt.Errorf("reading the states of %d instances in Auto Scaling of %s: %w", len(ids), p.Name(), err)
 	}
-	states := map[string]string{}
+	states := map[string]GroupState{}
 	for _, i := range answer.AutoScalingInstances {
-		states[aws.ToString(i.InstanceId)] = aws.ToString(i.LifecycleState)
+		states[aws.ToString(i.InstanceId)] = GroupState{State: aws.ToString(i.LifecycleState), Group: aws.ToString(i.AutoScalingGroupName)}
 	}
 	return states, nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
@@ -67,6 +68,33 @@ func (c *Client) Entity(ctx context.Context, m LoginMount, alias string) (string
 	entity, err := c.entity(ctx, m, alias)
 	id, _ := entity["id"].(string)
 	return id, err
+}
+
+// Identity is the entity behind an alias, with the times that Vault keeps of it.
+type Identity struct {
+	EntityID string
+	// CreatedAt is when the entity was made, which its first login does; zero if Vault does not say it.
+	CreatedAt time.Time
+}
+
+// Identity returns the entity behind an alias on an auth mount; nil if there is none.
+func (c *Client) Identity(ctx context.Context, m LoginMount, alias string) (*Identity, error) {
+	entity, err := c.entity(ctx, m, alias)
+	id, _ := entity["id"].(string)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	return &Identity{EntityID: id, CreatedAt: TimeOf(entity["creation_time"])}, nil
+}
+
+// TimeOf returns a time that Vault answered; zero for another value.
+func TimeOf(v any) time.Time {
+	text, _ := v.(string)
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // entity returns the entity behind an alias on an auth mount; empty if there is none.

@@ -251,6 +251,15 @@ func (c Client) Entity(_ context.Context, m vault.LoginMount, alias string) (id 
 	return id, err
 }
 
+// Identity returns the entity behind an alias, without its times; nil if there is none. It is a call of the kind of Entity.
+func (c Client) Identity(ctx context.Context, m vault.LoginMount, alias string) (*vault.Identity, error) {
+	id, err := c.Entity(ctx, m, alias)
+	if err != nil || id == "" {
+		return nil, err
+	}
+	return &vault.Identity{EntityID: id}, nil
+}
+
 // LoginMount returns the settings of an auth mount.
 func (c Client) LoginMount(_ context.Context, mount string) (out vault.LoginMount, err error) {
 	err = c.do("mount", mount, func() error {
