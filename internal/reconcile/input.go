@@ -17,6 +17,8 @@ const (
 	Doctor  Mode = "doctor"  // checks AWS, Vault and the ledger instead of the fleet
 	// Teardown removes everything that the deployment made, also of running instances. Nothing is granted afterwards.
 	Teardown Mode = "teardown"
+	Explain  Mode = "explain" // explains one instance
+	Who      Mode = "who"     // finds the instances that hold, or held, names
 )
 
 // Input is the function's input. The zero value means the whole fleet, in the mode of the settings.
@@ -35,14 +37,26 @@ type Input struct {
 	// Profiles is a packed bundle of profiles by which the run compares, in place of the active ones. It is for modes that change
 	// nothing.
 	Profiles []byte `json:"profiles,omitempty"`
+	// Account and Region say where EC2 is asked about the instance of mode explain, besides the place that the ledger records.
+	Account string `json:"account,omitempty"`
+	Region  string `json:"region,omitempty"`
+	// Names are the names, addresses and objects that mode who looks for.
+	Names []string `json:"names,omitempty"`
+	// Current has mode who read claims and single records only. It finds no former holder, and no name that instances share.
+	Current bool `json:"current,omitempty"`
 	// Cursor is the cursor of the answer to continue from.
 	Cursor *Cursor `json:"cursor,omitempty"`
 }
 
 // CheckInput returns an error for an input that no mode accepts.
 func CheckInput(in Input) error {
+	if err := checkQuestion(in); err != nil {
+		return err
+	}
 	switch in.Mode {
-	case "", Detect, Correct, Doctor:
+	case Explain:
+		return nil // the answer says it of a malformed ID
+	case "", Detect, Correct, Doctor, Who:
 		if in.Confirm != "" {
 			return fmt.Errorf("confirm is for mode %s", Teardown)
 		}
@@ -51,7 +65,7 @@ func CheckInput(in Input) error {
 			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
 		}
 	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown)
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who)
 	}
 	if in.Gone != nil {
 		if err := checkGone(in); err != nil {
@@ -68,6 +82,37 @@ func CheckInput(in Input) error {
 	}
 	if in.Cursor != nil && in.Cursor.Limit < 1 {
 		return errors.New("cursor: its limit is not positive: copy the cursor of an answer unchanged")
+	}
+	return nil
+}
+
+// maxNames bounds the names of one question: a certificate can have many.
+const maxNames = 200
+
+// checkQuestion returns an error for a field of mode explain or who that another mode does not have, or that is missing.
+func checkQuestion(in Input) error {
+	isAbout := in.Profile != "" || in.Force || in.Confirm != "" || in.NamesOnly || in.Gone != nil || len(in.Profiles) > 0
+	switch {
+	case in.Mode != Explain && (in.Account != "" || in.Region != ""):
+		return fmt.Errorf("account and region are for mode %s", Explain)
+	case in.Mode != Who && (len(in.Names) > 0 || in.Current):
+		return fmt.Errorf("names and current are for mode %s", Who)
+	case in.Mode != Explain && in.Mode != Who:
+		return nil
+	case isAbout:
+		return fmt.Errorf("mode %s only reads: leave profile, force, confirm, namesOnly, gone and profiles out", in.Mode)
+	case in.Mode == Who && len(in.InstanceIDs) > 0:
+		return fmt.Errorf("mode %s asks by names: leave instanceIds out", Who)
+	case in.Mode == Who && (len(in.Names) == 0 || len(in.Names) > maxNames):
+		return fmt.Errorf("mode %s needs 1 to %d names", Who, maxNames)
+	case in.Mode == Who:
+		return nil
+	case len(in.InstanceIDs) != 1 || in.Cursor != nil:
+		return fmt.Errorf("mode %s is about one instance: name one in instanceIds, without a cursor", Explain)
+	case (in.Account == "") != (in.Region == ""):
+		return errors.New("account and region go together")
+	case in.Account != "" && (!facts.IsAccount(in.Account) || !facts.IsRegion(in.Region)):
+		return fmt.Errorf("%+q is not an account, or %+q not a region", in.Account, in.Region)
 	}
 	return nil
 }

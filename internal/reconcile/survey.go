@@ -68,9 +68,8 @@ type sighted struct {
 	place facts.Place
 }
 
-// survey lists EC2 place by place, compares each page as it comes, and then the instances that EC2 did not show. With an
-// error, which wraps errOutOfTime, errDown or errManyRows, the result has the rows so far.
-func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
+// newSurvey returns a survey of an inventory that has seen no instance.
+func (r *Reconciler) newSurvey(held *inventory, in Input, inv *invocation) *survey {
 	s := &survey{
 		r: r, inventory: held, input: in, until: inv.until, mounts: r.Profiles.Mounts(),
 		states: map[string]facts.State{}, counts: map[facts.Place]int{}, failed: map[facts.Place]error{}, elsewhere: map[facts.Place]int{},
@@ -79,6 +78,13 @@ func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv 
 	for _, p := range inv.places {
 		s.counts[p] = 0
 	}
+	return s
+}
+
+// survey lists EC2 place by place, compares each page as it comes, and then the instances that EC2 did not show. With an
+// error, which wraps errOutOfTime, errDown or errManyRows, the result has the rows so far.
+func (r *Reconciler) survey(ctx context.Context, held *inventory, in Input, inv *invocation) (*survey, error) {
+	s := r.newSurvey(held, in, inv)
 	whole, cancel := context.WithTimeout(ctx, inv.until.Sub(r.Now()))
 	defer cancel()
 	found := make(chan sighted)

@@ -31,8 +31,7 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 	group.SetLimit(readers)
 	for _, id := range ids {
 		state, seen := s.states[id]
-		stopped := state == facts.Stopping || state == facts.Stopped
-		if seen && !s.isGone(state) && (!stopped || s.inventory.of(id).place != nil) {
+		if !s.isComparedAsGone(id) {
 			continue
 		}
 		group.Go(func() error {
@@ -46,6 +45,14 @@ func (s *survey) compareGone(ctx context.Context, places []facts.Place) error {
 		})
 	}
 	return group.Wait()
+}
+
+// isComparedAsGone reports whether an instance of the inventory that is not live by EC2 is compared: it is gone, or it is stopped and
+// has no record.
+func (s *survey) isComparedAsGone(id string) bool {
+	state, seen := s.states[id]
+	stopped := state == facts.Stopping || state == facts.Stopped
+	return !seen || s.isGone(state) || (stopped && s.inventory.of(id).place == nil)
 }
 
 // compareOneGone returns the rows of one instance of compareGone. complete reports of each compared place whether EC2 listed
