@@ -49,11 +49,13 @@ type ReconcileHandler struct {
 	Handler
 	Reconciler *reconcile.Reconciler
 	Doctor     Examiner
+	Explainer  Explainer
+	Finder     Finder
 	// Namespace is Vault's namespace, which the answers name; empty for the root one.
 	Namespace string
 	// Rehearse returns what compares the fleet by a packed bundle of profiles, or an error for a bundle that does not pass.
 	Rehearse func(packed []byte) (Rehearsal, error)
-	// NoProfiles is why there are no profiles; every input but a rehearsal fails with it. nil if there are some.
+	// NoProfiles is why there are no profiles; every input but a rehearsal and a question fails with it. nil if there are some.
 	NoProfiles error
 	// Own is the queue that continues a run without a waiting invoker; nil for no queue.
 	Own Sender
@@ -73,6 +75,9 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	}
 	if len(in.Profiles) > 0 {
 		return h.rehearse(ctx, inv, in, hasInvoker)
+	}
+	if isQuestion(in.Mode) {
+		return h.answerQuestion(ctx, inv, in, hasInvoker)
 	}
 	if h.NoProfiles != nil {
 		return nil, h.NoProfiles

@@ -30,6 +30,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/handler"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/holders"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
@@ -66,6 +67,8 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 			Handler:    p.handler("reconcile", converge.Duties{Make: true, Remove: true}),
 			Reconciler: p.reconciler(),
 			Doctor:     p.doctor(),
+			Explainer:  p.explainer(p.profiles.refused),
+			Finder:     p.finder(),
 			Namespace:  p.settings.Vault.Namespace,
 			Rehearse:   p.rehearse,
 		}
@@ -75,8 +78,9 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 		return h
 	}
 	without := func(b *base, why error) Invoker {
-		h := build(b.parts(profileSet{set: &grant.Set{}}))
-		h.NoProfiles = why
+		p := b.parts(profileSet{set: &grant.Set{}})
+		h := build(p)
+		h.NoProfiles, h.Explainer = why, p.explainer(why)
 		return h
 	}
 	return newFunction(ctx, getenv, kind{build: func(p *parts) Invoker { return build(p) }, without: without})
@@ -94,6 +98,21 @@ func (p *parts) reconciler() *reconcile.Reconciler {
 		o.Queue = queue.New(p.sendMessages(), s.ConvergeQueueURL)
 	}
 	return &reconcile.Reconciler{Options: o}
+}
+
+// explainer returns what explains single instances. doubt is why the profiles are not the wanted ones; nil if they are.
+func (p *parts) explainer(doubt error) *reconcile.Explainer {
+	return &reconcile.Explainer{
+		Reconciler: p.reconciler(), Groups: autoscaling.NewReader(p.instances.Config), Logins: p.vault, Waiters: p.ledger, Digest: p.profiles.digest, Doubt: doubt,
+	}
+}
+
+// finder returns what finds the holders of names.
+func (p *parts) finder() *holders.Finder {
+	return &holders.Finder{
+		Deployment: p.settings.DeploymentID, AuthMount: p.settings.AuthMount, Profiles: p.profiles.set, Ledger: p.ledger, Vault: p.vault,
+		Instances: p.instances, Now: time.Now,
+	}
 }
 
 // checkProfiles returns an error if other profiles than those of the parts are used by now.

@@ -50,7 +50,7 @@ func started(t *testing.T) *lab.World {
 }
 
 // play lets the functions make each of their calls: starts alone and side by side, in both accounts, hooks, an end, a comparison with a
-// repair, and the doctor.
+// repair, questions, and the doctor.
 func play(t *testing.T, w *lab.World) {
 	t.Helper()
 	launch := func(s fleet.Spec) []fleet.Instance {
@@ -82,6 +82,8 @@ func play(t *testing.T, w *lab.World) {
 		t.Fatal(err)
 	}
 	invoke(reconcile, `{"mode":"correct"}`)
+	invoke(reconcile, `{"mode":"explain","instanceIds":["`+pair[1].ID+`"]}`)
+	invoke(reconcile, `{"mode":"who","names":["`+pair[0].PrivateIP+`"]}`)
 	invoke(reconcile, `{"mode":"doctor"}`)
 	command, err := w.Command(t.Context(), "profiles", "--stack", w.Stack.Name)
 	if err != nil {

@@ -151,7 +151,7 @@ func (a realm) codeCalls() []call {
 		{"PD", "autoscaling:CompleteLifecycleAction", group, nil},
 		{"PD", "autoscaling:RecordLifecycleActionHeartbeat", group, nil},
 		{"", "autoscaling:CompleteLifecycleAction", strings.Replace(group, parts.AccountID, memberAccount, 1), nil},
-		{"D", "autoscaling:DescribeAutoScalingInstances", "*", nil},
+		{"DR", "autoscaling:DescribeAutoScalingInstances", "*", nil},
 		{"", "autoscaling:SetDesiredCapacity", group, nil},
 		{"", "autoscaling:TerminateInstanceInAutoScalingGroup", group, nil},
 		{"", "autoscaling:DeleteLifecycleHook", group, nil},

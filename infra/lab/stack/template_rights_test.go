@@ -104,6 +104,7 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 			switch function {
 			case "Reconcile":
 				want = append(want, reconciles...)
+				want = append(want, "autoscaling:DescribeAutoScalingInstances")
 			case "Deprovision":
 				want = append(want, "autoscaling:DescribeAutoScalingInstances")
 				fallthrough

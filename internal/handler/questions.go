@@ -1,0 +1,54 @@
+package handler
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/holders"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+)
+
+// Explainer explains one instance.
+type Explainer interface {
+	Explain(ctx context.Context, in reconcile.Input) reconcile.Explanation
+}
+
+// Finder finds the holders of names.
+type Finder interface {
+	Find(ctx context.Context, q holders.Question) holders.Answer
+}
+
+// whoAnswer is the answer to mode who.
+type whoAnswer struct {
+	holders.Answer
+	Cursor *reconcile.Cursor `json:"cursor,omitempty"`
+}
+
+// answerQuestion answers the modes explain and who. Both only read, and count for no metric. Only an invoker gets an answer.
+func (h *ReconcileHandler) answerQuestion(ctx context.Context, inv *invocation, in reconcile.Input, hasInvoker bool) ([]byte, error) {
+	if !hasInvoker {
+		return nil, fault.Refusef("reading the input: mode %s answers only an invoker that waits", in.Mode)
+	}
+	if in.Mode == reconcile.Explain {
+		e := h.Explainer.Explain(ctx, in)
+		e.Namespace = h.Namespace
+		inv.log.InfoContext(ctx, "explained", observe.KeyInstance, e.InstanceID, observe.KeyState, e.Status)
+		return json.Marshal(e)
+	}
+	q := holders.Question{Names: in.Names, Current: in.Current}
+	if in.Cursor != nil {
+		q.After = in.Cursor.After
+	}
+	answer := whoAnswer{Answer: h.Finder.Find(ctx, q)}
+	answer.Namespace = h.Namespace
+	if answer.Next != "" {
+		answer.Cursor = &reconcile.Cursor{After: answer.Next, Limit: 1}
+	}
+	inv.log.InfoContext(ctx, "holders looked for", observe.KeyObjects, len(answer.Holders), observe.KeyScanned, answer.Scanned)
+	return json.Marshal(answer)
+}
+
+// isQuestion reports whether a mode only reads and answers.
+func isQuestion(mode reconcile.Mode) bool { return mode == reconcile.Explain || mode == reconcile.Who }
