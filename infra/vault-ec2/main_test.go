@@ -23,7 +23,7 @@ func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
 }
 
 func TestHelp_ShowsEveryFlag(t *testing.T) {
-	for _, name := range []string{"", "setup", "render", "lint", "plan", "apply", "profiles", "reconcile", "doctor", "teardown", "version"} {
+	for _, name := range []string{"", "setup", "render", "lint", "plan", "apply", "profiles", "reconcile", "explain", "who", "doctor", "teardown", "version"} {
 		args := append(strings.Fields(name), "--help")
 		status, got, errs := command(t, args...)
 		if status != 0 || errs != "" {
@@ -152,16 +152,22 @@ func TestRun_ExitStatusAndOutputAreKept(t *testing.T) {
 		"apply --function f " + templates:                 {2, "", "AWS_REGION"},
 		"profiles":                                        {2, "", "--stack <name>"},
 		"teardown":                                        {2, "", "--stack <name>"},
-		"setup":                                           {1, "", "vault-ec2 setup: "},
-		"setup -stack s":                                  {1, "", "AWS_REGION"},
-		"setup -print-policy":                             {0, "path \"", ""},
-		"setup -function-role provision":                  {2, "", "want key=value"},
-		"setup -also-path sys":                            {2, "", "also-path"},
-		"setup -no-such-flag":                             {2, "", "vault-ec2 setup --help"},
-		"":                                                {2, "", "name a command"},
-		"recouncile":                                      {2, "", "reconcile"},
-		"help setup":                                      {0, "--dry-run", ""},
-		"completion bash":                                 {0, "bash completion", ""},
+		"explain --stack s":                               {2, "", "arg"},
+		"explain i-0a":                                    {2, "", "--stack <name>"},
+		"explain --function f --account 1 i-0a":           {2, "", "--region"},
+		"who --function f":                                {2, "", "name what to look for"},
+		"who --function f --certificate " + templates:     {2, "", "reading the certificate"},
+		"who --function f --certificate main_test.go":     {2, "", "no certificate in PEM"},
+		"setup":                          {1, "", "vault-ec2 setup: "},
+		"setup -stack s":                 {1, "", "AWS_REGION"},
+		"setup -print-policy":            {0, "path \"", ""},
+		"setup -function-role provision": {2, "", "want key=value"},
+		"setup -also-path sys":           {2, "", "also-path"},
+		"setup -no-such-flag":            {2, "", "vault-ec2 setup --help"},
+		"":                               {2, "", "name a command"},
+		"recouncile":                     {2, "", "reconcile"},
+		"help setup":                     {0, "--dry-run", ""},
+		"completion bash":                {0, "bash completion", ""},
 	} {
 		status, out, errs := command(t, strings.Fields(call)...)
 		if status != row.status || !strings.Contains(out, row.out) || !strings.Contains(errs, row.errors) || (errs == "") != (row.errors == "") {

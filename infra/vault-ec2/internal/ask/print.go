@@ -74,28 +74,21 @@ func inNamespace(a answer) string {
 	return " in Vault's namespace " + text.Printable(a.Namespace)
 }
 
-// table prints the rows with each column as wide as its widest cell. The path may be long and comes last.
+// table prints the rows of drift, each with its difference below. The path may be long and comes last.
 func table(b *strings.Builder, rows []reconcile.Drift) {
 	cells := [][]string{{"INSTANCE", "OBJECT", "REASON", "ACTION", "PATH"}}
 	for _, d := range rows {
-		cells = append(cells, []string{
-			text.Printable(orDash(d.InstanceID)), text.Printable(string(d.Object)), text.Printable(string(d.Reason)), text.Printable(string(d.Action)), text.Printable(orDash(d.Path)),
-		})
+		cells = append(cells, []string{orDash(d.InstanceID), string(d.Object), string(d.Reason), string(d.Action), orDash(d.Path)})
 	}
-	widths := make([]int, len(cells[0])-1)
-	for _, row := range cells {
-		for i := range widths {
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
-		}
-	}
-	for n, row := range cells {
-		for i, width := range widths {
-			fmt.Fprintf(b, "%-*s  ", width, row[i])
-		}
-		b.WriteString(row[len(widths)] + "\n")
+	var lines strings.Builder
+	columns(&lines, cells)
+	n := 0
+	for line := range strings.Lines(lines.String()) {
+		b.WriteString(line)
 		if n > 0 {
 			details(b, rows[n-1])
 		}
+		n++
 	}
 }
 

@@ -43,6 +43,16 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // command runs the command with options against the service.
 func command(t *testing.T, s *service, o Options) (status int, stdout, stderr string, err error) {
 	t.Helper()
+	serve(t, s)
+	o.Of = deployed.Choice{Function: "fleet-Reconcile"}
+	var out, progress bytes.Buffer
+	status, err = Run(t.Context(), o, Streams{In: s.typed(), Out: &out, Progress: &progress})
+	return status, out.String(), progress.String(), err
+}
+
+// serve serves the service, and sets the environment in which a command finds it.
+func serve(t *testing.T, s *service) {
+	t.Helper()
 	server := httptest.NewServer(s)
 	t.Cleanup(server.Close)
 	none := filepath.Join(t.TempDir(), "none")
@@ -52,10 +62,6 @@ func command(t *testing.T, s *service, o Options) (status int, stdout, stderr st
 	} {
 		t.Setenv(name, value)
 	}
-	o.Of = deployed.Choice{Function: "fleet-Reconcile"}
-	var out, progress bytes.Buffer
-	status, err = Run(t.Context(), o, Streams{In: s.typed(), Out: &out, Progress: &progress})
-	return status, out.String(), progress.String(), err
 }
 
 // in returns the options of a mode.

@@ -46,7 +46,7 @@ func paint(line string) string {
 	for _, p := range []struct{ begin, colour string }{
 		{"ok     ", green}, {"NOT OK ", red}, {"BLOCKED: ", red}, {"not compared: ", red},
 		{"        remedy: ", yellow}, {"    error: ", red}, {"    + ", green}, {"    - ", red},
-		{"no drift", green}, {"drift: ", yellow},
+		{"no drift", green}, {"drift: ", yellow}, {"next: ", yellow}, {"not read: ", red},
 	} {
 		if strings.HasPrefix(line, p.begin) {
 			text, end := strings.CutSuffix(line, "\n")

@@ -1,0 +1,58 @@
+package ask
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// readCertificate returns the first certificate in a PEM file.
+func readCertificate(file string) (*x509.Certificate, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificate: %w", err)
+	}
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading the certificate of %s: %w", file, err)
+		}
+		return c, nil
+	}
+	return nil, fmt.Errorf("%s has no certificate in PEM: a certificate begins with -----BEGIN CERTIFICATE-----", file)
+}
+
+// namesIn returns the names and addresses of a certificate. Its common name counts only if it has no other name: a common name such as
+// system:node:web-1 is held with the DNS name in it.
+func namesIn(c *x509.Certificate) []string {
+	names := slices.Clone(c.DNSNames)
+	for _, a := range c.IPAddresses {
+		names = append(names, a.String())
+	}
+	for _, u := range c.URIs { // one that ends with the instance's ID names the instance
+		names = append(names, u.String())
+	}
+	if len(names) == 0 && c.Subject.CommonName != "" {
+		names = append(names, c.Subject.CommonName)
+	}
+	for i := range names {
+		names[i] = strings.ToLower(names[i])
+	}
+	return names
+}
+
+// serialOf returns the serial number of a certificate in Vault's form.
+func serialOf(c *x509.Certificate) string {
+	bytes := c.SerialNumber.Bytes()
+	parts := make([]string, len(bytes))
+	for i, b := range bytes {
+		parts[i] = fmt.Sprintf("%02x", b)
+	}
+	return strings.Join(parts, ":")
+}
