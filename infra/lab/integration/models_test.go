@@ -28,6 +28,7 @@ type vaultCaller interface {
 	List(ctx context.Context, path string) ([]string, error)
 	Aliases(ctx context.Context, authMount string) ([]vault.Alias, error)
 	Entity(ctx context.Context, m vault.LoginMount, alias string) (string, error)
+	Identity(ctx context.Context, m vault.LoginMount, alias string) (*vault.Identity, error)
 }
 
 // vaultSide is the lab's Vault or the model.
@@ -111,10 +112,12 @@ func loggingIn(ec2Alias string, named bool, id string) modelCall {
 		slices.Sort(out)
 		m, mountErr := s.LoginMount(ctx, "aws")
 		entity, lookupErr := s.Entity(ctx, m, id)
+		who, whoErr := s.Identity(ctx, m, id)
+		isSame := whoErr == nil && (who == nil) == (entity == "") && (who == nil || who.EntityID == entity)
 		if entity != "" {
 			entity = s.nth(entity)
 		}
-		return []any{ok, out, entity, lookupErr, m.Path, m.EC2Alias, m.IAMAlias, m.Accessor != "", m.ConfigErr, mountErr}, err
+		return []any{ok, out, entity, isSame, lookupErr, m.Path, m.EC2Alias, m.IAMAlias, m.Accessor != "", m.ConfigErr, mountErr}, err
 	}
 }
 

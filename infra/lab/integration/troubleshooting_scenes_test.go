@@ -23,6 +23,11 @@ import (
 
 // scenes produce each symptom of docs/troubleshooting.md and return what a person sees.
 var scenes = map[string]func(*desk) string{
+	"explain-unmatched": func(d *desk) string {
+		i := launch(d.T, fleet.Spec{Role: "alice-workers"})
+		seen := plain(d.run(servedBy(d.T, world.Functions[reconcile]), "explain", "--function", world.Functions[reconcile].Name(), i.ID), i)
+		return strings.NewReplacer(i.ImageID, "ami-0a1b2c3d", i.VPCID, "vpc-0a1b2c3d").Replace(seen)
+	},
 	"login-no-role": func(d *desk) string {
 		i := launch(d.T, fleet.Spec{Role: "alice-worker"})
 		return plain(d.agent(i, lab.AgentOptions{Role: "worker"}, "error authenticating"), i)
