@@ -14,9 +14,9 @@ func whoCommand() *cobra.Command {
 		Use:     "who [NAME|ADDRESS|OBJECT]...",
 		GroupID: groupDeployment,
 		Short:   "Find the instances that hold, or held, a name, an address or an object",
-		Long: `Have the deployed function find the instances that hold a name, an address or an object in Vault (a policy, a PKI role, an auth role, by its
-name or path), and those that held it within 30 days and until when. With --certificate the names and addresses in a certificate are
-looked for. Nothing is changed.
+		Long: `Have the deployed function find the instances that hold a name, an address, a SPIFFE ID or an object in Vault (a policy, a PKI role, an auth
+role, by its name or path), and those that held it within 30 days and until when. With --certificate all of these in a certificate
+are looked for. Nothing is changed.
 
 Exit status: 0 if a holder was found for each name, 1 if not, 2 if the command failed.`,
 		Example: `  vault-ec2 who --stack vault-identities 10.0.0.5 ip-10-0-0-5.ec2.internal

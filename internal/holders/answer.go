@@ -47,6 +47,9 @@ type Asked struct {
 	Error string `json:"error,omitempty"`
 }
 
+// isInLedger reports whether the ledger, and not Vault, has the name.
+func (a Asked) isInLedger() bool { return a.As == OfName || a.As == OfAddress || a.As == OfURI }
+
 // Kind is a kind of name.
 type Kind string
 
@@ -54,6 +57,7 @@ type Kind string
 const (
 	OfName     Kind = "name"    // a DNS name or another name of certificates
 	OfAddress  Kind = "address" // an IP address
+	OfURI      Kind = "uri"     // a SPIFFE ID
 	OfObject   Kind = "object"  // an object in Vault, or the ID of an instance
 	Unreadable Kind = "unknown" // none of these
 )

@@ -87,7 +87,7 @@ func (f *Finder) Find(ctx context.Context, q Question) Answer {
 		s.findObjects(ctx)
 		s.findClaims(ctx)
 	}
-	isOfLedger := slices.ContainsFunc(s.answer.Asked, func(a Asked) bool { return a.As == OfName || a.As == OfAddress })
+	isOfLedger := slices.ContainsFunc(s.answer.Asked, Asked.isInLedger)
 	if isOfLedger {
 		s.answer.Complete = false
 		if !q.Current {
@@ -144,7 +144,7 @@ func (s *search) findClaims(ctx context.Context) {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(lookups)
 	for _, a := range s.answer.Asked {
-		if a.As != OfName && a.As != OfAddress {
+		if !a.isInLedger() {
 			continue
 		}
 		for _, u := range under {

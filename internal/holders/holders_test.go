@@ -94,7 +94,7 @@ func TestFind_UnderstandsEachForm(t *testing.T) {
 		"Web-1.Example.": "name web-1.example", "system:node:web-1": "name system:node:web-1", "10.0.0.5\t": "address 10.0.0.5", "::ffff:10.0.0.5": "address 10.0.0.5",
 		"2001:DB8:0::1": "address 2001:db8::1", "10.0.0.5/32": "address 10.0.0.5", "10.0.0.5@vpc-1": "address 10.0.0.5@vpc-1",
 		first: "object " + first, "ec2-" + first + "-node": "object " + first, mount + "/roles/" + first + "-kubelet": "object " + first,
-		"v1/auth/aws/role/" + first: "object " + first, "spiffe://alice/1/" + first: "object " + first,
+		"v1/auth/aws/role/" + first: "object " + first, "SPIFFE://alice/1/" + first: "uri spiffe://alice/1/" + first, "https://vault:8200/v1/auth/aws/role/" + first: "object " + first,
 		"": "unknown ", "a#b": "unknown ", "secret/data/web": "unknown ", strings.Repeat("a", 600): "unknown ",
 	} {
 		a := find(t, newBench(), holders.Question{Names: []string{text}}).Asked[0]

@@ -12,7 +12,10 @@ import (
 // maxText bounds a name: a DNS name has at most 253 characters, a path in Vault more.
 const maxText = 512
 
-// understand returns what a text names: an object in Vault by its name or path, an instance, an address, or a name of certificates.
+// spiffe begins a SPIFFE ID, the one form of URI that a certificate has.
+const spiffe = "spiffe://"
+
+// understand returns what a text names: an object in Vault by its name or path, an instance, an address, a URI, or a name of certificates.
 func understand(text string) Asked {
 	asked := Asked{Name: text}
 	trimmed := strings.TrimSpace(text)
@@ -24,6 +27,8 @@ func understand(text string) Asked {
 		asked.As, asked.Error = Unreadable, fmt.Sprintf("it is empty, longer than %d bytes, or has a # in it: no name has that form", maxText)
 	case isAddress:
 		asked.As, asked.Text = OfAddress, address
+	case strings.HasPrefix(strings.ToLower(trimmed), spiffe):
+		asked.As, asked.Text = OfURI, strings.ToLower(trimmed)
 	case instanceIn(trimmed) != "":
 		asked.As, asked.Text = OfObject, instanceIn(trimmed)
 	case strings.Contains(trimmed, "/"):
@@ -67,7 +72,7 @@ func (a Asked) matches(text string) bool {
 	if a.As == OfAddress && !strings.Contains(a.Text, "@") {
 		text, _, _ = strings.Cut(text, "@")
 	}
-	return (a.As == OfName || a.As == OfAddress) && text == a.Text
+	return a.isInLedger() && text == a.Text
 }
 
 // auditFilter returns the filter for jq that selects what Vault's audit log has of an instance. The log has paths, policies and the

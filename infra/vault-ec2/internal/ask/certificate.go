@@ -28,14 +28,14 @@ func readCertificate(file string) (*x509.Certificate, error) {
 	return nil, fmt.Errorf("%s has no certificate in PEM: a certificate begins with -----BEGIN CERTIFICATE-----", file)
 }
 
-// namesIn returns the names and addresses of a certificate. Its common name counts only if it has no other name: a common name such as
+// namesIn returns the names, addresses and URIs of a certificate. Its common name counts only if it has no other name: a common name such as
 // system:node:web-1 is held with the DNS name in it.
 func namesIn(c *x509.Certificate) []string {
 	names := slices.Clone(c.DNSNames)
 	for _, a := range c.IPAddresses {
 		names = append(names, a.String())
 	}
-	for _, u := range c.URIs { // one that ends with the instance's ID names the instance
+	for _, u := range c.URIs {
 		names = append(names, u.String())
 	}
 	if len(names) == 0 && c.Subject.CommonName != "" {
