@@ -91,7 +91,8 @@ func (x *Explainer) verdictOfEnded(t *story, why string) Verdict {
 	case t.hasLiveRecord() || len(t.rows) > 0:
 		return Verdict{
 			Status: ToRemove, Summary: why + ", and not all of its grant is removed" + lastError(t),
-			Next: cmp.Or(conflictStep(t.rows), "reconcile removes it at its next run; now: "+x.correct(t)+"; an alarm of the deprovision queue has its own section in infra/RUNBOOK.md"),
+			Next: cmp.Or(conflictStep(t.rows), x.notCompared(t, "add it there; if the instance no longer exists: "+x.command("reconcile")+" --gone-instance "+t.id),
+				"reconcile removes it at its next run; now: "+x.correct(t)+"; an alarm of the deprovision queue has its own section in infra/RUNBOOK.md"),
 		}
 	case t.record == nil:
 		return Verdict{Status: Removed, OK: true, Summary: why + ", and it has no grant", Next: "nothing is left to do"}
@@ -204,7 +205,7 @@ func (x *Explainer) byRows(t *story) Verdict {
 	}
 	return Verdict{
 		Status: Drifted, Summary: fmt.Sprintf("its grant differs in %d places from what profile %s gives it%s", len(t.rows), cmp.Or(t.rows[0].profile, "-"), lastError(t)),
-		Next: "reconcile repairs it at its next run, unless it only reports; now: " + x.correct(t),
+		Next: cmp.Or(x.notCompared(t, "add it there"), "reconcile repairs it at its next run, unless it only reports; now: "+x.correct(t)),
 	}
 }
 
@@ -219,15 +220,24 @@ func (x *Explainer) notGranted(t *story) Verdict {
 			Next: "if the cause is repaired: " + x.correct(t) + ". The causes: infra/RUNBOOK.md#refused",
 		}
 	}
-	v := Verdict{
+	return Verdict{
 		Status: NotGranted, Summary: "profile " + t.profile.Name + " matches it, and it was granted nothing",
-		Next: "its event may be on the way, be lost, or wait in a queue (infra/RUNBOOK.md#provision-dead-letters); reconcile grants at its next run; now: " + x.correct(t),
+		Next: cmp.Or(x.notCompared(t, "add it there, or check that its events are forwarded (docs/accounts.md)"),
+			"its event may be on the way, be lost, or wait in a queue (infra/RUNBOOK.md#provision-dead-letters); reconcile grants at its next run; now: "+x.correct(t)),
 	}
-	if p := t.place; !slices.Contains(t.own, p) {
-		v.Next = "reconcile does not compare " + p.Name() + " by itself (ReconcileAccounts, ReconcileRegions), so that only an event of the instance leads to a grant: " +
-			"check that the events of that place are forwarded (docs/accounts.md)"
+}
+
+// notCompared returns the next step for an instance in a place that reconcile does not compare, where only an event leads to a grant or
+// its removal; empty for any other instance.
+func (x *Explainer) notCompared(t *story, step string) string {
+	p := t.place
+	if t.record != nil && p == (facts.Place{}) {
+		p = facts.Place{Account: t.record.Account, Region: t.record.Region}
 	}
-	return v
+	if p == (facts.Place{}) || slices.Contains(t.own, p) {
+		return ""
+	}
+	return "reconcile does not compare " + p.Name() + " (ReconcileAccounts, ReconcileRegions), so that only an event of the instance reaches it: " + step
 }
 
 // granted returns the verdict on an instance without a difference.
