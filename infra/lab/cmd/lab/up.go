@@ -74,6 +74,8 @@ Compare, repair and check the fleet from the repository's root with (the schedul
   make reconcile                                     # prints the drift; MODE=correct repairs it
   make reconcile MODE=correct INSTANCE=<instance ID>
   make doctor
+  build/vault-ec2 explain --lab <instance ID>
+  build/vault-ec2 who --lab <name, address or object>
   make teardown                                      # removes all objects of the deployment lab from Vault
 %[11]s
 Logs are in %[7]s. Ctrl-C ends the lab.
