@@ -99,8 +99,8 @@ func (f *Finder) Find(ctx context.Context, q Question) Answer {
 	return s.answer
 }
 
-// note adds something that could not be read.
-func (s *search) note(what string, err error) {
+// addUnread adds something that could not be read.
+func (s *search) addUnread(what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil && !s.failed[what] {
@@ -157,7 +157,7 @@ func (s *search) findClaims(ctx context.Context) {
 			})
 		}
 	}
-	s.note("the claims in the ledger", group.Wait())
+	s.addUnread("the claims in the ledger", group.Wait())
 }
 
 // findInPages reads the ledger page by page, as far as the time of the invocation goes.
@@ -174,7 +174,7 @@ func (s *search) findInPages(ctx context.Context, after string) {
 	var err error
 	s.answer.Next, err = s.Ledger.ScanFrom(ctx, after, ledger.Visitor{Record: s.visitRecord, Claim: s.visitClaim}, more)
 	if err != nil {
-		s.note("the ledger's records and claims", err)
+		s.addUnread("the ledger's records and claims", err)
 		s.answer.Next = ""
 		return
 	}
@@ -236,7 +236,7 @@ func (s *search) record(ctx context.Context, id string) *ledger.Record {
 		return r
 	}
 	r, err := s.Ledger.Get(ctx, id)
-	s.note("the ledger's records", err)
+	s.addUnread("the ledger's records", err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[id] = r
@@ -265,7 +265,7 @@ func (s *search) describe(ctx context.Context) {
 		for ref, seen := range s.Instances.Describe(ctx, refs) {
 			switch {
 			case seen.Err != nil && !seen.LacksRole():
-				s.note("EC2 in "+ref.Name(), seen.Err)
+				s.addUnread("EC2 in "+ref.Name(), seen.Err)
 			case seen.Found:
 				s.answer.Instances[byID[ref.ID]].EC2 = string(seen.Facts.State)
 			default:
@@ -317,7 +317,7 @@ func (s *search) lookInVault(ctx context.Context, byID map[string]int) {
 			}
 		}
 	}
-	s.note("the objects in Vault", err)
+	s.addUnread("the objects in Vault", err)
 }
 
 // pathsOf returns the paths at which an object that was asked for may be.

@@ -68,8 +68,8 @@ type story struct {
 	unread   []Unread
 }
 
-// note adds something that could not be read.
-func (t *story) note(what string, err error) {
+// addUnread adds something that could not be read.
+func (t *story) addUnread(what string, err error) {
 	if err != nil {
 		t.unread = append(t.unread, Unread{What: what, Error: err.Error()})
 	}
@@ -88,7 +88,7 @@ func (x *Explainer) Explain(ctx context.Context, in Input) Explanation {
 	ctx, cancel := context.WithTimeout(ctx, explainTime)
 	defer cancel()
 	t := &story{subject: &subject{id: id, contents: map[string]map[string]any{}}, now: x.Now().UTC()}
-	t.note("profiles", x.Doubt)
+	t.addUnread("profiles", x.Doubt)
 	x.readVault(ctx, t)
 	x.readLedger(ctx, t)
 	x.readEC2(ctx, t, in)
@@ -101,13 +101,13 @@ func (x *Explainer) Explain(ctx context.Context, in Input) Explanation {
 func (x *Explainer) readVault(ctx context.Context, t *story) {
 	t.listing = x.list(ctx)
 	if len(t.listing.failed) > 0 {
-		t.note("Vault's lists", errors.New(join(texts(t.listing.failed))))
+		t.addUnread("Vault's lists", errors.New(join(texts(t.listing.failed))))
 	}
 	for folder, err := range t.listing.unlisted {
-		t.note("Vault's folder "+folder, err)
+		t.addUnread("Vault's folder "+folder, err)
 	}
 	for folder, err := range t.listing.unmounted {
-		t.note("Vault's folder "+folder, err)
+		t.addUnread("Vault's folder "+folder, err)
 	}
 	slices.SortFunc(t.unread, func(a, b Unread) int { return cmp.Compare(a.What, b.What) })
 }
@@ -123,12 +123,12 @@ func texts(errs []error) []string {
 // readLedger reads the record, the instances that wait, and whether the deployment is torn down.
 func (x *Explainer) readLedger(ctx context.Context, t *story) {
 	t.record, t.recordErr = x.Ledger.Get(ctx, t.id)
-	t.note("the ledger's record", t.recordErr)
+	t.addUnread("the ledger's record", t.recordErr)
 	var err error
 	t.tornDown, err = x.Teardowns.TornDown(ctx)
-	t.note("whether the deployment is torn down", err)
+	t.addUnread("whether the deployment is torn down", err)
 	refs, err := x.Waiters.Waiting(ctx, t.id)
-	t.note("the instances that wait", err)
+	t.addUnread("the instances that wait", err)
 	for _, ref := range refs {
 		t.waiting = append(t.waiting, ref.ID)
 	}
@@ -139,7 +139,7 @@ func (x *Explainer) readLedger(ctx context.Context, t *story) {
 func (x *Explainer) readEC2(ctx context.Context, t *story, in Input) {
 	var err error
 	if t.own, err = x.places(ctx); err != nil {
-		t.note("the function's own account", err)
+		t.addUnread("the function's own account", err)
 	}
 	add := func(places ...facts.Place) {
 		for _, p := range places {
@@ -156,7 +156,7 @@ func (x *Explainer) readEC2(ctx context.Context, t *story, in Input) {
 		if t.seesVault() {
 			s := x.newSurvey(&inventory{listing: t.listing}, Input{}, &invocation{})
 			p, err := s.placeOf(ctx, t.subject)
-			t.note("the auth role", err)
+			t.addUnread("the auth role", err)
 			add(p)
 		}
 		add(t.own...)
@@ -184,13 +184,13 @@ func (x *Explainer) readEC2(ctx context.Context, t *story, in Input) {
 	}
 	if len(failed) > 0 {
 		err := errors.New(join(texts(failed)))
-		t.note("EC2", err)
+		t.addUnread("EC2", err)
 		if !t.sighting.Found {
 			t.seenErr = err
 		}
 	}
 	if t.sighting.Found {
-		t.note("the instance in AWS", t.sighting.Err)
+		t.addUnread("the instance in AWS", t.sighting.Err)
 		x.readGroup(ctx, t)
 	}
 }
@@ -199,7 +199,7 @@ func (x *Explainer) readEC2(ctx context.Context, t *story, in Input) {
 func (x *Explainer) readGroup(ctx context.Context, t *story) {
 	ref := facts.Ref{ID: t.id, Place: t.place}
 	state := x.Groups.States(ctx, []facts.Ref{ref})[ref]
-	t.note("the Auto Scaling group", state.Err)
+	t.addUnread("the Auto Scaling group", state.Err)
 	if state.State != "" {
 		t.group = &SeenGroup{Name: state.Group, State: state.State}
 	}
@@ -226,7 +226,7 @@ func (x *Explainer) compareOne(ctx context.Context, t *story) {
 		}
 	}
 	claimsErr := x.readNames(ctx, t, held)
-	t.note("the claims in the ledger", claimsErr)
+	t.addUnread("the claims in the ledger", claimsErr)
 	isUnsure := t.seenErr != nil || t.recordErr != nil || claimsErr != nil || x.hasNoProfiles()
 	if !t.seesVault() || isUnsure {
 		return
@@ -244,7 +244,7 @@ func (x *Explainer) compareOne(ctx context.Context, t *story) {
 		rows, err = s.compareOneGone(ctx, u, complete)
 	}
 	if err != nil {
-		t.note("the objects in Vault", err)
+		t.addUnread("the objects in Vault", err)
 		return
 	}
 	s.changes = rows

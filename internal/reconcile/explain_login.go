@@ -27,7 +27,7 @@ func (x *Explainer) readLogin(ctx context.Context, t *story) {
 	isSure := true
 	for _, mount := range mounts {
 		if err := x.readLoginsOn(ctx, t, mount, aliases); err != nil {
-			t.note("the logins on auth/"+mount, err)
+			t.addUnread("the logins on auth/"+mount, err)
 			isSure = false
 		}
 	}
