@@ -12,8 +12,8 @@ import (
 	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
-// reconcileLife runs the reconcile function through all that it does: a repair by the queue, a direct repair, a removal, and
-// the doctor.
+// reconcileLife runs the reconcile function through all that it does: a repair by the queue, a direct repair, an explanation,
+// a removal, and the doctor.
 func reconcileLife(t *testing.T) {
 	t.Helper()
 	i := launch(t, fleet.Spec{Role: "alice-worker"}) // its event is lost
@@ -29,6 +29,7 @@ func reconcileLife(t *testing.T) {
 	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected != 1 {
 		t.Fatalf("want the policy made again, got %+v", a)
 	}
+	explain(t, world.Functions[reconcile], i.ID)
 	terminate(t, i)
 	if a := runReconcile(t, world.Functions[reconcile], in); a.Summary.Corrected != 1 {
 		t.Fatalf("want the grant removed, got %+v", a)

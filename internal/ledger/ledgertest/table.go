@@ -95,6 +95,10 @@ func (c Client) Put(_ context.Context, w ledger.Write) (out *ledger.Record, err 
 
 // Put does the same as ledger.Ledger.Put, and fails with the same errors.
 func (t Table) Put(w ledger.Write, now time.Time) (*ledger.Record, error) {
+	w.Release = slices.DeleteFunc(slices.Clone(w.Release), func(n ledger.Name) bool {
+		c, held := t.Claims[n]
+		return held && c.InstanceID != w.New.InstanceID
+	})
 	r := w.Becomes(now)
 	old, exists := t.Records[r.InstanceID]
 	isLeased := old.LeaseOwner != "" && old.LeaseOwner != w.Owner && old.LeaseExpiresAt >= now.UnixMilli()
