@@ -45,9 +45,9 @@ var situations = map[string]struct {
 	"logged in":            {make: func(w *world) { w.Add(alias(id(0)), id(0)) }, want: Granted, ok: true, says: "it has logged in", next: "nothing is left to do"},
 	"stopped":              {make: func(w *world) { w.setState(facts.Stopped) }, want: Stopped, ok: true, says: "records its grant as active", next: "when it runs again"},
 	"stopped and new":      {make: func(w *world) { w.forget(0); w.setState(facts.Stopped) }, want: Stopped, ok: true, says: "has no grant", next: "when it runs"},
-	"a policy is gone":     {make: func(w *world) { delete(w.Objects, policyOf(0)) }, want: Drifted, says: "differs in 1 places", next: "--mode correct --instance " + id(0)},
+	"a policy is gone":     {make: func(w *world) { delete(w.Objects, policyPath()) }, want: Drifted, says: "differs in 1 places", next: "--mode correct --instance " + id(0)},
 	"a role was loosened":  {make: func(w *world) { w.loosen(grant.AuthRolePath("aws", id(0)), "token_ttl", int64(1)) }, want: Drifted, says: "differs", next: "--mode correct"},
-	"a foreign policy":     {make: func(w *world) { w.loosen(policyOf(0), "policy", "# other\n") }, want: Conflicted, says: "not this deployment's", next: policyOf(0)},
+	"a foreign policy":     {make: func(w *world) { w.loosen(policyPath(), "policy", "# other\n") }, want: Conflicted, says: "not this deployment's", next: policyPath()},
 	"its end was not seen": {make: func(w *world) { w.terminate(0) }, want: ToRemove, says: "it is terminated", next: "--mode correct"},
 	"it is ending":         {make: func(w *world) { w.setState(facts.ShuttingDown) }, want: Busy, says: "removed when it is terminated"},
 	"EC2 forgot it":        {make: func(w *world) { delete(w.ec2, id(0)) }, want: ToRemove, says: "EC2 does not show it in account 123456789012, region us-east-1", next: "--mode correct"},
@@ -64,7 +64,7 @@ var situations = map[string]struct {
 	"no event came":   {make: func(w *world) { w.forget(0) }, want: NotGranted, says: "granted nothing", next: "provision-dead-letters"},
 	"elsewhere, new":  {make: func(w *world) { w.forget(0); w.move(0) }, change: func(o *Options) { o.Places = []facts.Place{there} }, want: Unheard, next: "--account and --region"},
 	"elsewhere, drifted": {
-		make:   func(w *world) { delete(w.Objects, policyOf(0)) },
+		make:   func(w *world) { delete(w.Objects, policyPath()) },
 		change: func(o *Options) { o.Places = []facts.Place{there} }, want: Drifted, next: "reconcile does not compare account 123456789012, region us-east-1",
 	},
 	"elsewhere, ended": {
@@ -163,7 +163,8 @@ func (e withoutRole) List(ctx context.Context, p facts.Place, ids []string, each
 
 var errNoRole = &instance.RoleError{Err: fault.Refusef("its instance profile does not exist in IAM")}
 
-func policyOf(n int) string { return grant.PolicyPath(grant.PolicyName(id(n), "node")) }
+// policyPath returns the path of the policy of the first instance.
+func policyPath() string { return grant.PolicyPath(grant.PolicyName(id(0), "node")) }
 
 // setFacts changes what EC2 shows of the n-th instance.
 func (w *world) setFacts(n int, change func(*facts.Instance)) {
