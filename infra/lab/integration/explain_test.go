@@ -123,7 +123,10 @@ func TestExplain_ShowsTheNamesAndTheRefusal(t *testing.T) {
 	tags := map[string]string{"Name": fmt.Sprintf("t%d.alice.example", time.Now().UnixNano())}
 	holder, i := launch(t, fleet.Spec{Role: "alice-worker", Tags: tags}), launch(t, fleet.Spec{Role: "alice-worker", Tags: tags})
 	mustBy(t, grants, holder, "running", "provisioned")
-	defer remove(t, holder)
+	defer func() {
+		terminate(t, i) // before the release wakes it
+		remove(t, holder)
+	}()
 	if a := bare(t, grants, fleet.Event(i, "running", time.Now())); a.Kind != "refuse" {
 		t.Fatalf("want the name refused, got %+v", a)
 	}
@@ -228,6 +231,9 @@ func TestQuestions_WriteNothing(t *testing.T) {
 	terminate(t, gone)
 	remove(t, removed)
 	f := variant(t, reconcile, nil)
+	if err := world.Pollers[provision].Drained(t.Context()); err != nil { // another test's release may have woken an instance
+		t.Fatal(err)
+	}
 	resetTaps()
 	for _, id := range []string{drifted.ID, gone.ID, fresh.ID, removed.ID, session.ID, "i-0fffffffffffffff1"} {
 		explain(t, f, id)
