@@ -6,6 +6,7 @@ import (
 	"flag"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -160,5 +161,17 @@ func TestAsk_NeedsTheAccountsID(t *testing.T) {
 		if !strings.Contains(out.String(), "USD") || !strings.Contains(out.String(), "account 123456789012, eu-central-1") {
 			t.Errorf("want the costs and the place before the prompt, got %s", out.String())
 		}
+	}
+}
+
+func TestVaultScript_PassesShellcheck(t *testing.T) {
+	if _, err := exec.LookPath("shellcheck"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("shellcheck is not installed: CI must have it, see .github/actions/prepare")
+		}
+		t.Skip("shellcheck is not installed")
+	}
+	if out, err := exec.CommandContext(t.Context(), "shellcheck", "--shell=bash", filepath.Join("host", "vault.sh")).CombinedOutput(); err != nil {
+		t.Errorf("shellcheck: %v\n%s", err, out)
 	}
 }
