@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,8 +32,10 @@ type bench struct {
 	*ledgertest.Table
 	vault *vaulttest.Vault
 	ec2   map[string]facts.Instance
-	calls []string
 	fail  map[string]error
+
+	mu    sync.Mutex // claims are read side by side
+	calls []string
 }
 
 func newBench() *bench {
@@ -40,6 +43,8 @@ func newBench() *bench {
 }
 
 func (b *bench) do(kind, what string, effect func() error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.calls = append(b.calls, kind)
 	if err := b.fail[kind]; err != nil {
 		return err
