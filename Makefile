@@ -80,7 +80,7 @@ prepare: ## find or build Vault, and fetch the lab's other programs, as the othe
 	@$(RUN) ./cmd/prepare
 
 test-integration: build prepare ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
-	cd $(LAB) && $(GO) test -race -count=1 -timeout 25m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap|access|awsmodel)$$')
+	cd $(LAB) && $(GO) test -race -count=1 -timeout 40m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap|access|awsmodel)$$')
 
 matrix: build prepare ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
 	@$(RUN) ./cmd/lab matrix $(VERSIONS)
