@@ -148,13 +148,18 @@ func (d Doctor) accountsOfVault(ctx context.Context) finding {
 	return good("Vault has a role for %s; %s", abbreviate(named), condition)
 }
 
+// checksOf returns a function that makes the steps of a mount which need the one that found it mounted.
+func checksOf(mount string, mounted *step) func(name string, check func(context.Context, string) finding) *step {
+	return func(name string, check func(context.Context, string) finding) *step {
+		return &step{name: name + " " + mount, needs: []*step{mounted}, check: func(ctx context.Context) finding { return check(ctx, mount) }}
+	}
+}
+
 func (d Doctor) pkiSteps(login *step) []*step {
 	var steps []*step
 	for _, mount := range d.Profiles.PKIMounts() {
 		mounted := &step{name: "pki " + mount, needs: []*step{login}, check: func(ctx context.Context) finding { return d.pki(ctx, mount) }}
-		checkOf := func(name string, check func(context.Context, string) finding) *step {
-			return &step{name: name + " " + mount, needs: []*step{mounted}, check: func(ctx context.Context) finding { return check(ctx, mount) }}
-		}
+		checkOf := checksOf(mount, mounted)
 		steps = append(steps, mounted, checkOf("issuers", d.issuers), checkOf("acme", d.acme), checkOf("pki owner", d.mountOwner), checkOf("pki roles", d.roles))
 		if d.Profiles.HasLeases(mount) {
 			steps = append(steps, checkOf("leases", d.leases))

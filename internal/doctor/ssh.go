@@ -10,9 +10,7 @@ func (d Doctor) sshSteps(login *step) []*step {
 	var steps []*step
 	for _, mount := range d.Profiles.Mounts().SSH {
 		mounted := &step{name: "ssh " + mount, needs: []*step{login}, check: func(ctx context.Context) finding { return d.ssh(ctx, mount) }}
-		checkOf := func(name string, check func(context.Context, string) finding) *step {
-			return &step{name: name + " " + mount, needs: []*step{mounted}, check: func(ctx context.Context) finding { return check(ctx, mount) }}
-		}
+		checkOf := checksOf(mount, mounted)
 		steps = append(steps, mounted, checkOf("ssh owner", d.mountOwner), checkOf("ssh roles", d.roles))
 	}
 	return steps

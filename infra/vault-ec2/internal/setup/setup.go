@@ -66,7 +66,7 @@ func (s *setup) apply(ctx context.Context) error {
 		}
 	}
 	for _, step := range []func(context.Context) error{
-		s.mounts, s.client, s.identity, s.accounts, s.writeCertificates, s.policies, s.roles, s.pkiMounts, s.sshMounts, s.owners, s.lifetimes, s.survey,
+		s.mounts, s.client, s.identity, s.accounts, s.writeCertificates, s.policies, s.roles, s.roleMounts, s.owners, s.lifetimes, s.survey,
 	} {
 		if err := step(ctx); err != nil {
 			return s.inNamespace(err)
@@ -187,22 +187,31 @@ func (s *setup) roles(ctx context.Context) error {
 	return nil
 }
 
-// pkiMounts makes the missing PKI mounts of the profiles. It does not change an existing mount.
-func (s *setup) pkiMounts(ctx context.Context) error {
+// roleMounts makes the missing PKI and SSH mounts of the profiles, each with a CA of its own. It changes neither an existing mount nor a
+// CA.
+func (s *setup) roleMounts(ctx context.Context) error {
 	if !s.PKI {
 		return nil
 	}
-	for _, mount := range s.profiles.PKIMounts() {
-		fields := map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"}}
-		if s.Deployment != "" {
-			fields["description"] = grant.MountMark(s.Deployment)
-		}
+	mounts := s.profiles.Mounts()
+	if err := s.mountsWithCA(ctx, mounts.PKI, map[string]any{"type": "pki", "config": map[string]any{"max_lease_ttl": "87600h"}}, s.root); err != nil {
+		return err
+	}
+	return s.mountsWithCA(ctx, mounts.SSH, map[string]any{"type": "ssh"}, s.hostCA)
+}
+
+// mountsWithCA makes the missing ones of some mounts of one engine, and has makeCA make the CA of each.
+func (s *setup) mountsWithCA(ctx context.Context, mounts []string, fields map[string]any, makeCA func(ctx context.Context, mount string) error) error {
+	if s.Deployment != "" {
+		fields["description"] = grant.MountMark(s.Deployment)
+	}
+	for _, mount := range mounts {
 		made, err := s.mount(ctx, "sys/mounts", mount, fields)
 		if err != nil {
 			return err
 		}
 		s.made[mount] = made
-		if err := s.root(ctx, mount); err != nil {
+		if err := makeCA(ctx, mount); err != nil {
 			return err
 		}
 	}

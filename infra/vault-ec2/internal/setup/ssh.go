@@ -7,31 +7,7 @@ import (
 	"net/http"
 
 	"github.com/hashicorp/vault/api"
-
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
-
-// sshMounts makes the missing SSH mounts of the profiles, each with a CA of its own. It changes neither an existing mount nor a CA.
-func (s *setup) sshMounts(ctx context.Context) error {
-	if !s.PKI {
-		return nil
-	}
-	for _, mount := range s.profiles.Mounts().SSH {
-		fields := map[string]any{"type": "ssh"}
-		if s.Deployment != "" {
-			fields["description"] = grant.MountMark(s.Deployment)
-		}
-		made, err := s.mount(ctx, "sys/mounts", mount, fields)
-		if err != nil {
-			return err
-		}
-		s.made[mount] = made
-		if err := s.hostCA(ctx, mount); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // hostCA makes the CA of an SSH mount, unless it has one.
 // https://developer.hashicorp.com/vault/api-docs/secret/ssh#submit-ca-information
