@@ -24,14 +24,16 @@ type answer struct {
 	Cursor json.RawMessage `json:"cursor,omitempty"`
 }
 
-// isPartial reports whether the run needs another invocation.
-func (a answer) isPartial() bool { return len(a.Cursor) > 0 && !bytes.Equal(a.Cursor, []byte("null")) }
+// isPartial reports whether an answer with this cursor needs another invocation.
+func isPartial(cursor json.RawMessage) bool {
+	return len(cursor) > 0 && !bytes.Equal(cursor, []byte("null"))
+}
 
 // join adds the answer of the next invocation to the answer of the run so far. The counts and the time of next are those of
 // the whole run; its rows are its own.
 func (a answer) join(next answer) answer {
 	rows := slices.Concat(a.Drift, next.Drift)
-	if next.isPartial() {
+	if isPartial(next.Cursor) {
 		// Truncated is also set because the run is not over. Only the number of rows shows whether rows were dropped.
 		next.Truncated = len(next.Drift) >= maxRows
 	} else {

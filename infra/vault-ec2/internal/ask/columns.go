@@ -11,18 +11,27 @@ import (
 
 // columns prints rows with each column as wide as its widest cell. The last column may be long. Cells come from others.
 func columns(b *strings.Builder, rows [][]string) {
+	for _, line := range aligned(rows) {
+		b.WriteString(line + "\n")
+	}
+}
+
+// aligned returns rows as lines in which each column is as wide as its widest cell.
+func aligned(rows [][]string) []string {
 	widths := make([]int, len(rows[0])-1)
 	for _, row := range rows {
 		for i := range widths {
 			widths[i] = max(widths[i], utf8.RuneCountInString(text.Printable(row[i])))
 		}
 	}
-	for _, row := range rows {
+	lines := make([]string, len(rows))
+	for n, row := range rows {
 		for i, width := range widths {
-			fmt.Fprintf(b, "%-*s  ", width, text.Printable(row[i]))
+			lines[n] += fmt.Sprintf("%-*s  ", width, text.Printable(row[i]))
 		}
-		b.WriteString(text.Printable(row[len(widths)]) + "\n")
+		lines[n] += text.Printable(row[len(widths)])
 	}
+	return lines
 }
 
 // pairs returns a map as key=value, sorted.

@@ -63,32 +63,45 @@ func failure(payload []byte) string {
 	return document.ErrorMessage
 }
 
-// reconcile invokes the function until the run is over: a run that outlasts an invocation answers with a cursor for the
-// next one. It returns the answer of the whole run, also as JSON.
-func (f function) reconcile(ctx context.Context, in input, progress io.Writer) (answer, []byte, error) {
-	var whole answer
+// untilWhole invokes the function until its answer has no cursor, since a run that outlasts an invocation answers with one for the next. add
+// takes each answer, and returns its cursor and what is printed if another invocation follows.
+func (f function) untilWhole(ctx context.Context, in input, progress io.Writer, add func(n int, raw []byte) (cursor json.RawMessage, soFar string, err error)) error {
 	for n := 1; ; n++ {
 		raw, err := f.invoke(ctx, in)
 		if err != nil {
-			return answer{}, nil, err
+			return err
 		}
-		var a answer
-		if err := json.Unmarshal(raw, &a); err != nil {
-			return answer{}, nil, fmt.Errorf("reading the answer of function %s: %w", f.name, err)
+		cursor, soFar, err := add(n, raw)
+		switch {
+		case err != nil:
+			return err
+		case !isPartial(cursor):
+			return nil
+		case bytes.Equal(cursor, in.Cursor):
+			return fmt.Errorf("function %s makes no progress: invocation %d ended where it began; see its log for the reason", f.name, n)
 		}
-		whole = whole.join(a)
-		if !a.isPartial() {
-			if n > 1 {
-				if raw, err = json.Marshal(whole); err != nil {
-					return answer{}, nil, fmt.Errorf("writing the answer of %d invocations: %w", n, err)
-				}
-			}
-			return whole, raw, nil
-		}
-		if bytes.Equal(a.Cursor, in.Cursor) {
-			return answer{}, nil, fmt.Errorf("function %s makes no progress: invocation %d ended where it began; see its log for the reason", f.name, n)
-		}
-		in.Cursor = a.Cursor
-		fmt.Fprintf(progress, "reconcile: the run outlasts invocation %d (%d records so far); continuing\n", n, a.Scanned.Records)
+		in.Cursor = cursor
+		fmt.Fprintln(progress, soFar)
 	}
+}
+
+// reconcile invokes the function until the run is over. It returns the answer of the whole run, also as JSON.
+func (f function) reconcile(ctx context.Context, in input, progress io.Writer) (whole answer, raw []byte, err error) {
+	err = f.untilWhole(ctx, in, progress, func(n int, part []byte) (json.RawMessage, string, error) {
+		var a answer
+		if err := json.Unmarshal(part, &a); err != nil {
+			return nil, "", fmt.Errorf("reading the answer of function %s: %w", f.name, err)
+		}
+		raw, whole = part, whole.join(a)
+		if n > 1 && !isPartial(a.Cursor) {
+			if raw, err = json.Marshal(whole); err != nil {
+				return nil, "", fmt.Errorf("writing the answer of %d invocations: %w", n, err)
+			}
+		}
+		return a.Cursor, fmt.Sprintf("reconcile: the run outlasts invocation %d (%d records so far); continuing", n, a.Scanned.Records), nil
+	})
+	if err != nil {
+		return answer{}, nil, err
+	}
+	return whole, raw, nil
 }

@@ -80,15 +80,11 @@ func table(b *strings.Builder, rows []reconcile.Drift) {
 	for _, d := range rows {
 		cells = append(cells, []string{orDash(d.InstanceID), string(d.Object), string(d.Reason), string(d.Action), orDash(d.Path)})
 	}
-	var lines strings.Builder
-	columns(&lines, cells)
-	n := 0
-	for line := range strings.Lines(lines.String()) {
-		b.WriteString(line)
+	for n, line := range aligned(cells) {
+		b.WriteString(line + "\n")
 		if n > 0 {
 			details(b, rows[n-1])
 		}
-		n++
 	}
 }
 

@@ -1,7 +1,6 @@
 package ask
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -30,10 +29,6 @@ type WhoOptions struct {
 type whoAnswer struct {
 	holders.Answer
 	Cursor json.RawMessage `json:"cursor,omitempty"`
-}
-
-func (a whoAnswer) isPartial() bool {
-	return len(a.Cursor) > 0 && !bytes.Equal(a.Cursor, []byte("null"))
 }
 
 // FindHolders has the function find holders and prints them. It returns the exit status: 0 if each name has a holder, now or before, 1 if
@@ -76,31 +71,20 @@ func FindHolders(ctx context.Context, o WhoOptions, to Streams) (int, error) {
 }
 
 // find invokes the function until the whole ledger is read.
-func (a asking) find(ctx context.Context, in input) (holders.Answer, error) {
-	var whole holders.Answer
-	for n := 1; ; n++ {
-		raw, err := a.invoke(ctx, in)
-		if err != nil {
-			return whole, err
-		}
+func (a asking) find(ctx context.Context, in input) (whole holders.Answer, err error) {
+	err = a.untilWhole(ctx, in, a.Progress, func(n int, raw []byte) (json.RawMessage, string, error) {
 		var part whoAnswer
 		if err := json.Unmarshal(raw, &part); err != nil {
-			return whole, fmt.Errorf("reading the answer of function %s: %w", a.name, err)
+			return nil, "", fmt.Errorf("reading the answer of function %s: %w", a.name, err)
 		}
 		if n == 1 {
 			whole = part.Answer
 		} else {
 			whole = whole.Join(part.Answer)
 		}
-		if !part.isPartial() {
-			return whole, nil
-		}
-		if bytes.Equal(part.Cursor, in.Cursor) {
-			return whole, fmt.Errorf("function %s makes no progress: invocation %d ended where it began; see its log for the reason", a.name, n)
-		}
-		in.Cursor = part.Cursor
-		fmt.Fprintf(a.Progress, "who: the ledger takes more than invocation %d (%d items so far); continuing\n", n, whole.Scanned)
-	}
+		return part.Cursor, fmt.Sprintf("who: the ledger takes more than invocation %d (%d items so far); continuing", n, whole.Scanned), nil
+	})
+	return whole, err
 }
 
 // printHolders prints who holds and who held each name, and the instances with their objects and the filter for Vault's audit log. cert is
