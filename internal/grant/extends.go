@@ -13,19 +13,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// layer is a profile's own file, and that of its base if it extends one.
-type layer struct {
-	file, text string
-}
-
-// decode reads a profile's file into p, with the base that it extends. It returns the files, the profile's own first. A base is a profile
+// decode reads a profile's file into p, with the base that it extends. It returns the texts of the files, the profile's own first. A base is a profile
 // in a folder beside it that extends nothing, so that a reader looks at two files at most. All but its name, match and abstract carries
 // over. What the profile's file has replaces it: a value or a list as a whole, an output by its name. With an error, p has as much as
 // could be read.
-func (p *Profile) decode(fsys fs.FS, file string) ([]layer, error) {
+func (p *Profile) decode(fsys fs.FS, file string) (texts []string, err error) {
 	own, err := readProfile(fsys, file, p)
 	if err != nil || p.Extends == "" {
-		return []layer{own}, err
+		return []string{own}, err
 	}
 	if p.Abstract {
 		return nil, fmt.Errorf("extends: an abstract profile is a base and extends nothing: leave out extends %q", p.Extends)
@@ -55,7 +50,7 @@ func (p *Profile) decode(fsys fs.FS, file string) ([]layer, error) {
 	}
 	merged.Outputs = overlaid(inherited, merged.Outputs)
 	*p = merged
-	return []layer{own, text}, nil
+	return []string{own, text}, nil
 }
 
 // overlaid returns the outputs of a base with those of a profile: the first of a name in the place of the base's, the others after all.
@@ -70,21 +65,21 @@ func overlaid(base, own []Output) []Output {
 	return append(all, more...)
 }
 
-// readProfile decodes one file into p.
-func readProfile(fsys fs.FS, file string, p *Profile) (layer, error) {
+// readProfile decodes one file into p and returns its text.
+func readProfile(fsys fs.FS, file string, p *Profile) (string, error) {
 	text, err := fs.ReadFile(fsys, file)
 	if err != nil {
-		return layer{}, fmt.Errorf("reading the profile: %w", err)
+		return "", fmt.Errorf("reading the profile: %w", err)
 	}
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	d.KnownFields(true)
 	if err := d.Decode(p); err != nil {
-		return layer{}, fmt.Errorf("decoding the profile: %w", err)
+		return "", fmt.Errorf("decoding the profile: %w", err)
 	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
-		return layer{}, errors.New("decoding the profile: a second document follows the first")
+		return "", errors.New("decoding the profile: a second document follows the first")
 	}
-	return layer{file, string(text)}, nil
+	return string(text), nil
 }
 
 // checkAbstract returns the faults of an abstract profile that no profile shows: those of its templates and rules appear where it is

@@ -247,7 +247,7 @@ func forEach(n int, do func(i int) error) []error {
 // loadProfile reads one profile. With an error, the profile has as much as could be read, and never is nil.
 func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 	p := &Profile{file: file, rules: rules, accessed: map[string]bool{}}
-	layers, err := p.decode(fsys, file)
+	texts, err := p.decode(fsys, file)
 	if err != nil || p.Abstract {
 		return p, err
 	}
@@ -255,8 +255,8 @@ func loadProfile(fsys fs.FS, file string, rules Rules) (*Profile, error) {
 		return p, err
 	}
 	sum := sha256.New()
-	for _, l := range layers {
-		fmt.Fprintf(sum, "%d\n%s", len(l.text), l.text)
+	for _, text := range texts {
+		fmt.Fprintf(sum, "%d\n%s", len(text), text)
 	}
 	own := path.Dir(file)
 	for i := range p.Outputs {

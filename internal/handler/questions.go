@@ -49,6 +49,3 @@ func (h *ReconcileHandler) answerQuestion(ctx context.Context, inv *invocation, 
 	inv.log.InfoContext(ctx, "holders looked for", observe.KeyObjects, len(answer.Holders), observe.KeyScanned, answer.Scanned)
 	return json.Marshal(answer)
 }
-
-// isQuestion reports whether a mode only reads and answers.
-func isQuestion(mode reconcile.Mode) bool { return mode == reconcile.Explain || mode == reconcile.Who }

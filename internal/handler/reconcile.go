@@ -76,7 +76,7 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	if len(in.Profiles) > 0 {
 		return h.rehearse(ctx, inv, in, hasInvoker)
 	}
-	if isQuestion(in.Mode) {
+	if in.Mode.IsQuestion() {
 		return h.answerQuestion(ctx, inv, in, hasInvoker)
 	}
 	if h.NoProfiles != nil {

@@ -49,14 +49,14 @@ type Question struct {
 	Names []string
 	// Current leaves out the reading of the whole ledger.
 	Current bool
-	// After is where an earlier invocation stopped; empty at the begin.
+	// After is where an earlier invocation stopped; empty at the beginning.
 	After string
 }
 
 const (
 	// reserve is the time before an invocation's deadline in which no page is read: the instances are read after the pages.
 	reserve = 60 * time.Second
-	// lookups is the number of claims, records and objects that are read at once.
+	// lookups is the number of claims that are read at once.
 	lookups = 8
 	// maxHolders bounds the rows of an answer, and with them its size.
 	maxHolders = 1000

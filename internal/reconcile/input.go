@@ -21,6 +21,9 @@ const (
 	Who      Mode = "who"     // finds the instances that hold, or held, names
 )
 
+// IsQuestion reports whether a mode only reads and answers, about one instance or about names.
+func (m Mode) IsQuestion() bool { return m == Explain || m == Who }
+
 // Input is the function's input. The zero value means the whole fleet, in the mode of the settings.
 type Input struct {
 	Mode        Mode     `json:"mode,omitempty"`
@@ -97,7 +100,7 @@ func checkQuestion(in Input) error {
 		return fmt.Errorf("account and region are for mode %s", Explain)
 	case in.Mode != Who && (len(in.Names) > 0 || in.Current):
 		return fmt.Errorf("names and current are for mode %s", Who)
-	case in.Mode != Explain && in.Mode != Who:
+	case !in.Mode.IsQuestion():
 		return nil
 	case isAbout:
 		return fmt.Errorf("mode %s only reads: leave profile, force, confirm, namesOnly, gone and profiles out", in.Mode)
