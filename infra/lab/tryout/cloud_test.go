@@ -2,6 +2,7 @@ package tryout
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,7 +24,7 @@ import (
 type cloud struct {
 	t      *testing.T
 	world  *lab.World
-	places []aws.Config
+	places map[string]aws.Config     // by account and region, as account/region
 	hears  func(account string) bool // whether the central bus admits an account's events
 
 	running map[string]*machine
@@ -44,8 +45,9 @@ func (c *cloud) start() {
 	var done sync.WaitGroup
 	done.Go(func() {
 		for ctx.Err() == nil {
-			for _, p := range c.places {
-				if err := c.look(ctx, p); err != nil && ctx.Err() == nil {
+			for at, p := range c.places {
+				account, _, _ := strings.Cut(at, "/")
+				if err := c.look(ctx, account, p); err != nil && ctx.Err() == nil {
 					c.t.Error(err)
 					return
 				}
@@ -63,11 +65,7 @@ func (c *cloud) start() {
 }
 
 // look boots new instances of a place and ends those that EC2 has ended.
-func (c *cloud) look(ctx context.Context, p aws.Config) error {
-	account, err := accountOf(ctx, p)
-	if err != nil {
-		return err
-	}
+func (c *cloud) look(ctx context.Context, account string, p aws.Config) error {
 	client := ec2.NewFromConfig(p)
 	pages := ec2.NewDescribeInstancesPaginator(client, &ec2.DescribeInstancesInput{
 		Filters: []types.Filter{{Name: aws.String("tag:Name"), Values: []string{name + "*"}}},
@@ -112,7 +110,7 @@ func (c *cloud) boot(ctx context.Context, client *ec2.Client, at fleet.Instance,
 	if err != nil {
 		return err
 	}
-	script, err := decoded(aws.ToString(data.UserData.Value))
+	script, err := base64.StdEncoding.DecodeString(aws.ToString(data.UserData.Value))
 	if err != nil {
 		return err
 	}
@@ -120,22 +118,15 @@ func (c *cloud) boot(ctx context.Context, client *ec2.Client, at fleet.Instance,
 	if m.metadata, err = c.world.Fleet.Metadata(instance, fleet.MetadataOptions{}); err != nil {
 		return err
 	}
-	folder := c.t.TempDir()
-	file, err := os.Create(filepath.Join(folder, "user-data"))
-	if err != nil {
-		return err
-	}
-	if _, err := file.WriteString(script); err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
+	file := filepath.Join(c.t.TempDir(), "user-data")
+	if err := os.WriteFile(file, script, 0o600); err != nil {
 		return err
 	}
 	modules, err := filepath.Abs("testdata")
 	if err != nil {
 		return err
 	}
-	m.process = exec.Command("python3", file.Name())
+	m.process = exec.Command("python3", file)
 	m.process.Env = append(os.Environ(), "PYTHONPATH="+modules, "PYTHONDONTWRITEBYTECODE=1", "LAB_SOURCE="+instance.PrivateIP, "TRYOUT_PAUSE=1",
 		"AWS_EC2_METADATA_SERVICE_ENDPOINT="+m.metadata.URL)
 	log, err := os.Create(filepath.Join(c.world.RunDir, instance.ID+".log"))

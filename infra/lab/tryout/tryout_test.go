@@ -2,7 +2,6 @@ package tryout
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +23,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/labtest"
@@ -269,7 +267,9 @@ func newRun(t *testing.T, w *lab.World) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cloud{t: t, world: w, places: []aws.Config{w.AWS, second, other}, hears: a.hears, running: map[string]*machine{}, ended: map[string]bool{}}
+	c := &cloud{t: t, world: w, places: map[string]aws.Config{
+		w.AccountID + "/" + w.Region: w.AWS, w.AccountID + "/" + secondRegion: second, memberAccount + "/" + w.Region: other,
+	}, hears: a.hears, running: map[string]*machine{}, ended: map[string]bool{}}
 	c.start()
 	go trustDocuments(t.Context(), w)
 
@@ -373,19 +373,6 @@ func homeOutputs(ctx context.Context, w *lab.World) (map[string]string, error) {
 		outputs[aws.ToString(o.OutputKey)] = aws.ToString(o.OutputValue)
 	}
 	return outputs, nil
-}
-
-func accountOf(ctx context.Context, c aws.Config) (string, error) {
-	who, err := sts.NewFromConfig(c).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
-	if err != nil {
-		return "", err
-	}
-	return aws.ToString(who.Account), nil
-}
-
-func decoded(s string) (string, error) {
-	text, err := base64.StdEncoding.DecodeString(s)
-	return string(text), err
 }
 
 // wantNothingLeft fails if a stack, an instance or a table is left.

@@ -20,12 +20,12 @@ var ErrNoStack = errors.New("no stack")
 
 // Stack is CloudFormation's answer about a stack of template.yaml.
 type Stack struct {
-	Name, Region        string
-	Status              string
-	Outputs, Parameters map[string]string
+	Name, ID, Region          string
+	Status                    string
+	Outputs, Parameters, Tags map[string]string
 }
 
-// FindStack looks a stack up by its name or ID, in the account and the region of c.
+// FindStack looks a stack up by its name or ID, in the account and the region of c. CloudFormation knows a deleted stack by its ID.
 func FindStack(ctx context.Context, c aws.Config, name string) (Stack, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -42,14 +42,17 @@ func FindStack(ctx context.Context, c aws.Config, name string) (Stack, error) {
 	}
 	found := answer.Stacks[0]
 	s := Stack{
-		Name: aws.ToString(found.StackName), Region: c.Region, Status: string(found.StackStatus),
-		Outputs: map[string]string{}, Parameters: map[string]string{},
+		Name: aws.ToString(found.StackName), ID: aws.ToString(found.StackId), Region: c.Region, Status: string(found.StackStatus),
+		Outputs: map[string]string{}, Parameters: map[string]string{}, Tags: map[string]string{},
 	}
 	for _, o := range found.Outputs {
 		s.Outputs[aws.ToString(o.OutputKey)] = aws.ToString(o.OutputValue)
 	}
 	for _, p := range found.Parameters {
 		s.Parameters[aws.ToString(p.ParameterKey)] = aws.ToString(p.ParameterValue)
+	}
+	for _, t := range found.Tags {
+		s.Tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}
 	return s, nil
 }

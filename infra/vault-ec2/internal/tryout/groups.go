@@ -69,9 +69,9 @@ func (t *tryout) growGroup(ctx context.Context, h *host) error {
 		return fmt.Errorf("growing group %s: %w", h.group, err)
 	}
 	err = t.await(ctx, groupPatience, func() error {
-		i, err := inService(ctx, client, h.group)
+		id, err := inService(ctx, client, h.group)
 		if err == nil {
-			h.id = aws.ToString(i.InstanceId)
+			h.id = id
 		}
 		return err
 	})
@@ -112,15 +112,9 @@ func (t *tryout) awaitWarm(ctx context.Context, h *host) error {
 		if err := within(ctx, look); err != nil {
 			return fmt.Errorf("looking at the warm pool of group %s: %w", h.group, err)
 		}
-		states := []string{}
-		for _, i := range pool.Instances {
-			if i.LifecycleState == types.LifecycleStateWarmedStopped {
-				h.id = aws.ToString(i.InstanceId)
-				return nil
-			}
-			states = append(states, fmt.Sprintf("%s is %s", aws.ToString(i.InstanceId), i.LifecycleState))
-		}
-		return fmt.Errorf("the warm pool of group %s has no stopped instance: %v", h.group, states)
+		id, err := inState(pool.Instances, types.LifecycleStateWarmedStopped, "the warm pool of group "+h.group)
+		h.id = id
+		return err
 	})
 	if err != nil {
 		return err
@@ -135,23 +129,29 @@ func (t *tryout) awaitWarm(ctx context.Context, h *host) error {
 var errNoPool = errors.New("it was not made")
 
 // inService returns a group's instance that is in service.
-func inService(ctx context.Context, client *autoscaling.Client, group string) (types.Instance, error) {
+func inService(ctx context.Context, client *autoscaling.Client, group string) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	answer, err := client.DescribeAutoScalingGroups(ctx, &autoscaling.DescribeAutoScalingGroupsInput{AutoScalingGroupNames: []string{group}})
 	if err != nil {
-		return types.Instance{}, fmt.Errorf("asking for group %s: %w", group, err)
+		return "", fmt.Errorf("asking for group %s: %w", group, err)
 	}
+	if len(answer.AutoScalingGroups) == 0 {
+		return "", fmt.Errorf("group %s does not exist", group)
+	}
+	return inState(answer.AutoScalingGroups[0].Instances, types.LifecycleStateInService, "group "+group)
+}
+
+// inState returns the first instance that is in a state. An error names of, and the states of all.
+func inState(instances []types.Instance, want types.LifecycleState, of string) (id string, err error) {
 	states := []string{}
-	for _, g := range answer.AutoScalingGroups {
-		for _, i := range g.Instances {
-			if i.LifecycleState == types.LifecycleStateInService {
-				return i, nil
-			}
-			states = append(states, fmt.Sprintf("%s is %s", aws.ToString(i.InstanceId), i.LifecycleState))
+	for _, i := range instances {
+		if i.LifecycleState == want {
+			return aws.ToString(i.InstanceId), nil
 		}
+		states = append(states, fmt.Sprintf("%s is %s", aws.ToString(i.InstanceId), i.LifecycleState))
 	}
-	return types.Instance{}, fmt.Errorf("group %s has no instance in service: %v", group, states)
+	return "", fmt.Errorf("%s has no instance that is %s: %v", of, want, states)
 }
 
 // replaceRootVolume starts an instance refresh that replaces the root volume, and waits for a first login with another nonce: the former

@@ -121,25 +121,21 @@ func (t *tryout) changeStack(ctx context.Context, c aws.Config, name string, par
 // awaitStack waits until a stack, by name or ID, has a status, and fails at once if it ends in another. The SDK's waiters and paginators
 // take a client as an interface, which keeps all of its methods in the program (docs/decisions/binary-size.md).
 func (t *tryout) awaitStack(ctx context.Context, c aws.Config, stack string, want types.StackStatus) error {
-	client := cloudformation.NewFromConfig(c)
-	var status types.StackStatus
-	err := t.await(ctx, stackPatience, func() error {
-		return within(ctx, func(ctx context.Context) error {
-			answer, err := client.DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &stack})
-			if err != nil {
-				return fmt.Errorf("waiting for stack %s in region %s: %w", stack, c.Region, err)
-			}
-			status = answer.Stacks[0].StackStatus
-			isFormer := want != types.StackStatusCreateComplete && status == types.StackStatusCreateComplete ||
-				want == types.StackStatusDeleteComplete && status == types.StackStatusUpdateComplete
-			if strings.HasSuffix(string(status), "_IN_PROGRESS") || isFormer {
-				return fmt.Errorf("stack %s in region %s is still %s", stack, c.Region, status)
-			}
-			return nil
-		})
+	var now deployed.Stack
+	err := t.await(ctx, stackPatience, func() (err error) {
+		if now, err = deployed.FindStack(ctx, c, stack); err != nil {
+			return err
+		}
+		status := types.StackStatus(now.Status)
+		isFormer := want != types.StackStatusCreateComplete && status == types.StackStatusCreateComplete ||
+			want == types.StackStatusDeleteComplete && status == types.StackStatusUpdateComplete
+		if strings.HasSuffix(now.Status, "_IN_PROGRESS") || isFormer {
+			return fmt.Errorf("stack %s in region %s is still %s", stack, c.Region, status)
+		}
+		return nil
 	})
-	if err == nil && status != want {
-		err = fmt.Errorf("stack %s in region %s is %s, want %s%s", stack, c.Region, status, want, firstFailure(ctx, client, stack))
+	if err == nil && now.Status != string(want) {
+		err = fmt.Errorf("stack %s in region %s is %s, want %s%s", stack, c.Region, now.Status, want, firstFailure(ctx, cloudformation.NewFromConfig(c), stack))
 	}
 	return err
 }
@@ -165,15 +161,6 @@ func firstFailure(ctx context.Context, client *cloudformation.Client, name strin
 	return reason
 }
 
-// hasStack reports whether a stack of this name exists.
-func hasStack(ctx context.Context, c aws.Config, name string) (bool, error) {
-	_, err := deployed.FindStack(ctx, c, name)
-	if errors.Is(err, deployed.ErrNoStack) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // placesTag is the tag of the home place's stack that names the run's other places.
 const placesTag = "vault-ec2-tryout-places"
 
@@ -188,16 +175,11 @@ func (t *tryout) otherPlaces() string {
 
 // wantSamePlaces fails if an earlier run also worked in other places than this one.
 func (t *tryout) wantSamePlaces(ctx context.Context) error {
-	found, err := t.find(ctx, t.home(), t.placeStack())
-	if err != nil || found == nil {
-		return err
+	found, _, err := t.find(ctx, t.home(), t.placeStack())
+	if places := found.Tags[placesTag]; err == nil && places != "" && places != t.otherPlaces() {
+		return fmt.Errorf("the earlier run worked in these other places too: %s. Name its --second-region and --member-profile", places)
 	}
-	for _, tag := range found.Tags {
-		if aws.ToString(tag.Key) == placesTag && aws.ToString(tag.Value) != t.otherPlaces() {
-			return fmt.Errorf("the earlier run worked in these other places too: %s. Name its --second-region and --member-profile", aws.ToString(tag.Value))
-		}
-	}
-	return nil
+	return err
 }
 
 // makePlace makes a place's network and, at home, Vault's instance.

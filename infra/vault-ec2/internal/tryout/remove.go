@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
 )
 
 // remove removes what this run, or an earlier one of the name, made. Only what bears the run's tag is removed.
@@ -26,94 +28,76 @@ func (t *tryout) remove(ctx context.Context) {
 	backwards := slices.Clone(t.places)
 	slices.Reverse(backwards)
 	for _, p := range backwards {
-		for _, step := range []struct {
+		type step struct {
 			name string
 			run  func(context.Context, *place) error
-		}{
-			{"the Auto Scaling groups", func(ctx context.Context, p *place) error { return t.deleteStack(ctx, p, t.groupsStack()) }},
-			{"the instances", t.terminate},
-			{"the deployment", t.deleteDeployment},
+		}
+		instances, network := step{"the instances", t.terminate}, step{"the network", t.deletePlace}
+		steps := []step{
+			instances,
 			{"the member stack", func(ctx context.Context, p *place) error { return t.deleteStack(ctx, p, t.memberStack()) }},
-			{"the network", t.deletePlace},
-		} {
-			if p.kind != home && (step.name == "the Auto Scaling groups" || step.name == "the deployment") {
-				continue
+			network,
+		}
+		if p.kind == home {
+			steps = []step{
+				{"the Auto Scaling groups", func(ctx context.Context, p *place) error { return t.deleteStack(ctx, p, t.groupsStack()) }},
+				instances,
+				{"the deployment", t.deleteDeployment},
+				network,
 			}
-			if p.kind == home && step.name == "the member stack" {
-				continue
-			}
+		}
+		for _, s := range steps {
 			since := time.Now()
-			t.j.check(fmt.Sprintf("Removed in %s: %s", p, step.name), since, step.run(ctx, p))
+			t.j.check(fmt.Sprintf("Removed in %s: %s", p, s.name), since, s.run(ctx, p))
 		}
 	}
 }
 
-// find returns a stack, or nil if there is none. A stack without the run's tag is an error: it is not ours to delete.
-func (t *tryout) find(ctx context.Context, p *place, name string) (*cfntypes.Stack, error) {
-	exists, err := hasStack(ctx, p.aws, name)
-	if err != nil || !exists {
-		return nil, err
+// find returns a stack; ok is false if there is none. A stack without the run's tag is an error: it is not ours to delete.
+func (t *tryout) find(ctx context.Context, p *place, name string) (found deployed.Stack, ok bool, err error) {
+	found, err = deployed.FindStack(ctx, p.aws, name)
+	// A change set that was not executed has neither resources nor tags.
+	isEmpty := found.Status == string(cfntypes.StackStatusReviewInProgress)
+	switch {
+	case errors.Is(err, deployed.ErrNoStack):
+		return found, false, nil
+	case err != nil:
+		return found, false, err
+	case !isEmpty && found.Tags[tagKey] != t.o.Name:
+		return found, false, fmt.Errorf("stack %s in %s does not bear the tag %s=%s: it stays. Delete it by hand if it is of a tryout", name, p, tagKey, t.o.Name)
 	}
-	found, err := t.describe(ctx, p, name)
-	if err != nil || found == nil || t.isOurs(found.Tags) {
-		return found, err
-	}
-	if found.StackStatus == cfntypes.StackStatusReviewInProgress { // a change set that was not executed: it has no resources and no tags
-		return found, nil
-	}
-	return nil, fmt.Errorf("stack %s in %s does not bear the tag %s=%s: it stays. Delete it by hand if it is of a tryout", name, p, tagKey, t.o.Name)
-}
-
-// describe returns a stack by its name, or by its ID, also if it is deleted.
-func (t *tryout) describe(ctx context.Context, p *place, stack string) (*cfntypes.Stack, error) {
-	var found *cfntypes.Stack
-	err := within(ctx, func(ctx context.Context) error {
-		answer, err := cloudformation.NewFromConfig(p.aws).DescribeStacks(ctx, &cloudformation.DescribeStacksInput{StackName: &stack})
-		if err != nil {
-			return fmt.Errorf("looking up stack %s in %s: %w", stack, p, err)
-		}
-		if len(answer.Stacks) == 1 {
-			found = &answer.Stacks[0]
-		}
-		return nil
-	})
-	return found, err
-}
-
-func (t *tryout) isOurs(tags []cfntypes.Tag) bool {
-	return slices.ContainsFunc(tags, func(tag cfntypes.Tag) bool {
-		return aws.ToString(tag.Key) == tagKey && aws.ToString(tag.Value) == t.o.Name
-	})
+	return found, true, nil
 }
 
 // deleteStack deletes a stack that bears the run's tag and waits until it is gone. CloudFormation deletes no stack that it updates.
 func (t *tryout) deleteStack(ctx context.Context, p *place, name string) error {
-	var found *cfntypes.Stack
+	var found deployed.Stack
+	var ok bool
 	err := t.await(ctx, stackPatience, func() (err error) {
-		found, err = t.find(ctx, p, name)
-		if err == nil && found != nil && isChanging(found.StackStatus) {
-			err = fmt.Errorf("stack %s in %s is %s: wait, and run vault-ec2 tryout --remove", name, p, found.StackStatus)
+		found, ok, err = t.find(ctx, p, name)
+		if err == nil && isChanging(found.Status) {
+			err = fmt.Errorf("stack %s in %s is %s: wait, and run vault-ec2 tryout --remove", name, p, found.Status)
 		}
 		return err
 	})
-	if err != nil || found == nil {
+	if err != nil || !ok {
 		return err
 	}
 	t.j.doing("deleting stack %s in %s", name, p)
 	client := cloudformation.NewFromConfig(p.aws)
 	err = within(ctx, func(ctx context.Context) error {
-		_, err := client.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: found.StackId})
+		_, err := client.DeleteStack(ctx, &cloudformation.DeleteStackInput{StackName: &found.ID})
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("deleting stack %s in %s: %w", name, p, err)
 	}
-	return t.awaitStack(ctx, p.aws, aws.ToString(found.StackId), cfntypes.StackStatusDeleteComplete)
+	return t.awaitStack(ctx, p.aws, found.ID, cfntypes.StackStatusDeleteComplete)
 }
 
 // isChanging reports whether an update of a stack is under way.
-func isChanging(s cfntypes.StackStatus) bool {
-	return strings.HasPrefix(string(s), "UPDATE_") && strings.HasSuffix(string(s), "_IN_PROGRESS")
+func isChanging(status string) bool {
+	return strings.HasPrefix(status, "UPDATE_") && strings.HasSuffix(status, "_IN_PROGRESS")
 }
 
 // terminate ends the instances that bear the run's tag and waits for them.
@@ -218,21 +202,23 @@ func (t *tryout) deleteTable(ctx context.Context, p *place, table string) error 
 // removal was interrupted. CloudFormation knows a deleted stack by its ID for 90 days.
 func (t *tryout) ledgers(ctx context.Context, p *place) ([]string, error) {
 	var stacks []string
-	if found, err := t.find(ctx, p, t.o.Name); err != nil {
+	found, ok, err := t.find(ctx, p, t.o.Name)
+	if err != nil {
 		return nil, err
-	} else if found != nil {
-		stacks = append(stacks, aws.ToString(found.StackId))
+	}
+	if ok {
+		stacks = append(stacks, found.ID)
 	}
 	deleted, err := t.deletedStacks(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	for _, id := range deleted {
-		found, err := t.describe(ctx, p, id)
+		found, err := deployed.FindStack(ctx, p.aws, id)
 		if err != nil {
 			return nil, err
 		}
-		if found != nil && t.isOurs(found.Tags) { // another deployment may have had the name
+		if found.Tags[tagKey] == t.o.Name { // another deployment may have had the name
 			stacks = append(stacks, id)
 		}
 	}
@@ -296,12 +282,12 @@ func (t *tryout) existing(ctx context.Context, p *place, tables []string) ([]str
 
 // deletePlace empties the bucket, which CloudFormation deletes only then, and deletes the network's stack.
 func (t *tryout) deletePlace(ctx context.Context, p *place) error {
-	found, err := t.find(ctx, p, t.placeStack())
-	if err != nil || found == nil {
+	found, ok, err := t.find(ctx, p, t.placeStack())
+	if err != nil || !ok {
 		return err
 	}
 	var buckets []string
-	err = t.eachResource(ctx, p, aws.ToString(found.StackId), func(r cfntypes.StackResourceSummary) {
+	err = t.eachResource(ctx, p, found.ID, func(r cfntypes.StackResourceSummary) {
 		if aws.ToString(r.ResourceType) == "AWS::S3::Bucket" && r.PhysicalResourceId != nil && r.ResourceStatus != cfntypes.ResourceStatusDeleteComplete {
 			buckets = append(buckets, *r.PhysicalResourceId)
 		}

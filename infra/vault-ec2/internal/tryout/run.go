@@ -218,13 +218,12 @@ so less than 1 USD, in 60 to 120 minutes. Other regions cost up to half as much 
 func (t *tryout) wantNothing(ctx context.Context) error {
 	for _, p := range t.places {
 		for _, name := range []string{t.placeStack(), t.groupsStack(), t.memberStack(), t.o.Name} {
-			ctx, cancel := context.WithTimeout(ctx, callTimeout)
-			exists, err := hasStack(ctx, p.aws, name)
-			cancel()
-			if err != nil {
+			_, err := deployed.FindStack(ctx, p.aws, name)
+			switch {
+			case errors.Is(err, deployed.ErrNoStack):
+			case err != nil:
 				return err
-			}
-			if exists {
+			default:
 				return fmt.Errorf("stack %s exists in %s: remove an earlier run with vault-ec2 tryout --remove --name %s, or choose another --name", name, p, t.o.Name)
 			}
 		}
