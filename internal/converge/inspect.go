@@ -51,7 +51,8 @@ func (c *Converger) inspectOnce(ctx context.Context, req Request, g *grant.Grant
 			return nil, err
 		}
 	}
-	if current := found[g.AuthRole.Path]; grant.MustReplace(current, g.AuthRole) && !c.Duties.Remove {
+	current := found[g.AuthRole.Path]
+	if grant.MustReplace(current, g.AuthRole) && !c.Duties.Remove && !c.leaves(old, g, g.AuthRole, current) {
 		return nil, fault.Refusef("instance %s: %s has auth_type %v and resolve_aws_unique_ids %v, which Vault cannot change in place: delete it by hand, or let a function that may remove replace it (reconcile in mode correct)",
 			g.InstanceID, g.AuthRole.Path, current["auth_type"], current["resolve_aws_unique_ids"])
 	}
@@ -82,11 +83,18 @@ func differs(o grant.Object, got map[string]any) bool {
 	return got == nil || len(o.Differences(got)) > 0
 }
 
-// differing counts the objects of a grant that differ.
-func differing(g *grant.Grant, found map[string]map[string]any) int {
+// leaves reports whether an object of a grant is left as it is, by its profile's modes. got is Vault's answer for it; nil if it is
+// missing. A policy without our marker is ours only by adoption, which writes it.
+func (c *Converger) leaves(old *ledger.Record, g *grant.Grant, o grant.Object, got map[string]any) bool {
+	isAdopted := o.Kind == grant.KindPolicy && got != nil && c.instance(g.InstanceID).OwnerOf(got) != ownership.Ours
+	return old.LeavesDrift(g, o) && !isAdopted
+}
+
+// differing counts the objects of a grant that differ and are not left as they are.
+func (c *Converger) differing(s *situation, found map[string]map[string]any) int {
 	n := 0
-	for _, o := range g.All() {
-		if differs(o, found[o.Path]) {
+	for _, o := range s.grant.All() {
+		if differs(o, found[o.Path]) && !c.leaves(s.record, s.grant, o, found[o.Path]) {
 			n++
 		}
 	}

@@ -121,7 +121,7 @@ func (w *work) putIfOpen(ctx context.Context, write ledger.Write) (*ledger.Recor
 func objectsOf(g *grant.Grant, old *ledger.Record) []ledger.Object {
 	var out []ledger.Object
 	for _, o := range g.All() {
-		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256()}
+		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256(), Left: old.LeavesDrift(g, o)}
 		if old != nil {
 			r.RoleID = old.RoleID(o.Path)
 		}

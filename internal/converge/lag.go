@@ -49,8 +49,11 @@ func (w *work) look(ctx context.Context, look func() bool) bool {
 }
 
 // mustWrite reports whether an object of a grant is written: got, as read, differs; or got may be from before an earlier run wrote
-// other values or deleted the object, which the record shows.
-func (w *work) mustWrite(o grant.Object, got map[string]any) bool {
+// other values or deleted the object, which the record shows. An object whose drift is left is not.
+func (w *work) mustWrite(g *grant.Grant, o grant.Object, got map[string]any) bool {
+	if w.leaves(w.old, g, o, got) {
+		return false
+	}
 	isRecorded := w.old != nil && w.old.State == ledger.Active && w.old.SHA256(o.Path) == o.SHA256()
 	return differs(o, got) || (w.mayLag && !isRecorded)
 }

@@ -107,7 +107,7 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 	if err != nil {
 		return Outcome{}, err
 	}
-	if s.isAsRecorded() && len(untracked) == 0 && differing(s.grant, found) == 0 {
+	if s.isAsRecorded() && len(untracked) == 0 && c.differing(s, found) == 0 {
 		isHeld, err := c.holdsItsNames(ctx, s.record)
 		if err != nil {
 			return Outcome{}, err
@@ -165,7 +165,7 @@ func (w *work) grant(ctx context.Context, i intent, old *ledger.Record, found ma
 func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[string]any) (int, error) {
 	var wrong []grant.Object
 	for _, o := range g.Objects {
-		if w.mustWrite(o, found[o.Path]) {
+		if w.mustWrite(g, o, found[o.Path]) {
 			wrong = append(wrong, o)
 		}
 	}
@@ -178,14 +178,14 @@ func (w *work) write(ctx context.Context, g *grant.Grant, found map[string]map[s
 		return written, err
 	}
 	current := found[g.AuthRole.Path]
-	if grant.MustReplace(current, g.AuthRole) {
+	if grant.MustReplace(current, g.AuthRole) && w.mustWrite(g, g.AuthRole, current) {
 		// Its tokens are cut too: a session that the new role refuses may hold one.
 		if err := w.dropLogin(ctx, g.AuthRole.Path); err != nil {
 			return written, err
 		}
 		current = nil
 	}
-	if w.mustWrite(g.AuthRole, current) {
+	if w.mustWrite(g, g.AuthRole, current) {
 		written++
 		var err error
 		if current, err = w.put(ctx, g.AuthRole, current); err != nil {

@@ -34,8 +34,10 @@ type Profile struct {
 	Addresses facts.Owned `yaml:"addresses"`
 	// OverlappingAddresses reports whether networks with equal addresses use the profile's PKI mounts. An address is then claimed
 	// within its VPC, and match.vpc_ids must name the VPCs.
-	OverlappingAddresses bool     `yaml:"overlapping_addresses"`
-	Outputs              []Output `yaml:"outputs"`
+	OverlappingAddresses bool `yaml:"overlapping_addresses"`
+	// Reconcile says what reconcile does about drift, by kind of object.
+	Reconcile Modes    `yaml:"reconcile"`
+	Outputs   []Output `yaml:"outputs"`
 
 	// Digest is the hex SHA-256 of the profile's files.
 	Digest string `yaml:"-"`
@@ -315,6 +317,7 @@ func (p *Profile) check() error {
 		want(vaultPath.MatchString(name) && name != "root", "auth.extra_policies: %q cannot be a policy of an instance", name)
 		want(!strings.HasPrefix(name, NamePrefix(KindPolicy)), "auth.extra_policies: %q has the form of a generated policy", name)
 	}
+	faults = append(faults, p.Reconcile.check()...)
 	want(len(p.Outputs) > 0, "outputs: at least one is required")
 	names := map[string]bool{}
 	for i, o := range p.Outputs {

@@ -63,6 +63,7 @@ func (r *Record) code(c *coder) {
 		shared(c, &o.Path)
 		c.hex(&o.SHA256)
 		c.text(&o.RoleID)
+		c.bool(&o.Left)
 	})
 	shared(c, &r.LoginType)
 	c.number(&r.TokenMaxTTL)

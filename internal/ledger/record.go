@@ -27,6 +27,8 @@ type Object struct {
 	// RoleID is the role_id of an auth role, the alias of its logins' identity. It is empty for other kinds, and until the role
 	// was read.
 	RoleID string `dynamodbav:"role_id,omitempty"`
+	// Left reports whether the run of the present intent leaves the object as it found it, by LeavesDrift.
+	Left bool `dynamodbav:"left,omitempty"`
 }
 
 // Record is an instance's item in the ledger.
@@ -143,6 +145,18 @@ func (r *Record) Holds(g *grant.Grant) bool {
 		}
 	}
 	return true
+}
+
+// LeavesDrift reports whether an object of a grant is not written, whatever Vault has at its path: its kind's mode in the profile is
+// not grant.DriftCorrect, and the object was written before as it is granted now. An object whose own grant changed is written. It is
+// false for a nil record, and for one of a removal.
+func (r *Record) LeavesDrift(g *grant.Grant, o grant.Object) bool {
+	if r == nil || g.Profile.Reconcile.Of(o.Kind) == grant.DriftCorrect {
+		return false
+	}
+	recorded, ok := r.object(o.Path)
+	wasWritten := r.State == Active || (r.State == Provisioning && recorded.Left)
+	return ok && wasWritten && recorded.SHA256 == o.SHA256()
 }
 
 // RoleIDs returns the known role_ids of all auth roles of the instance, the deleted ones included.

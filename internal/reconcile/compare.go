@@ -39,6 +39,8 @@ type Change struct {
 	needsRemove bool
 	// failed reports whether the instance could not be compared.
 	failed bool
+	// left reports whether the profile has this drift only shown: see ledger.Record.LeavesDrift.
+	left bool
 }
 
 // subject is everything known about one instance.
@@ -259,7 +261,7 @@ func (c *comparison) compareObject(s *subject, o grant.Object, owner ownership.O
 	got := s.contents[o.Path]
 	if got == nil {
 		row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Missing, Action: Create})
-		return &row
+		return s.byMode(o, row)
 	}
 	recorded := s.record != nil && s.record.Has(o.Path)
 	fields := o.Differences(got)
@@ -280,13 +282,14 @@ func (c *comparison) compareObject(s *subject, o grant.Object, owner ownership.O
 	}
 	row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Changed, Action: Update, Fields: fields, Diff: diff(o, fields, got)})
 	row.needsRemove = o.Kind == grant.KindAuthRole && grant.MustReplace(got, o)
-	return &row
+	return s.byMode(o, row)
 }
 
 // compareRecord returns the row of a live instance's record; nil if the record is as it should be, or if the rows of the
 // objects say enough.
 func (c *comparison) compareRecord(s *subject, objects []Change) *Change {
 	r, names := s.record, ledger.NamesOf(s.grant)
+	suffices := slices.ContainsFunc(objects, func(c Change) bool { return !c.left }) // a row of an object leads to converge
 	var row Change
 	switch {
 	case !s.hasLiveRecord(), r.State == ledger.Refused && len(r.Objects) == 0:
@@ -295,9 +298,9 @@ func (c *comparison) compareRecord(s *subject, objects []Change) *Change {
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: diffOf("state", ledger.Active, r.State)})
 	case len(s.lacking) > 0 && slices.Equal(r.Claims, names):
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: diffOf("claim", s.lacking[0].Text, "not held")})
-	case len(objects) == 0 && r.FQDN != s.grant.FQDN:
+	case !suffices && r.FQDN != s.grant.FQDN:
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: diffOf("fqdn", s.grant.FQDN, r.FQDN)})
-	case len(objects) == 0 && !slices.Equal(r.Claims, names):
+	case !suffices && !slices.Equal(r.Claims, names):
 		counts := diffOf("claims", fmt.Sprint(len(names)), fmt.Sprint(len(r.Claims)))
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claims"}, Diff: counts})
 	default:

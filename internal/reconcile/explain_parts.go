@@ -44,7 +44,10 @@ func (x *Explainer) explanation(t *story) Explanation {
 		e.Matches, e.Misses = x.profilesOf(t)
 	}
 	if t.grant != nil {
-		e.Grant = &WantedGrant{Profile: t.profile.Name, FQDN: t.grant.FQDN, AuthType: t.profile.Auth.Type}
+		e.Grant = &WantedGrant{Profile: t.profile.Name, FQDN: t.grant.FQDN, AuthType: t.profile.Auth.Type, Modes: map[grant.Kind]grant.DriftMode{}}
+		for _, m := range t.profile.Reconcile.Softer() {
+			e.Grant.Modes[m.Kind] = m.Mode
+		}
 	}
 	e.Refusal = t.refusalNow()
 	if t.record != nil {

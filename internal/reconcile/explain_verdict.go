@@ -202,6 +202,11 @@ func (x *Explainer) byRows(t *story) Verdict {
 		return x.undecided(t, t.rows[0].Error)
 	case isOf(Missing) && !t.hasObjects():
 		return x.notGranted(t)
+	case !slices.ContainsFunc(t.rows, func(c Change) bool { return !c.left }):
+		return Verdict{
+			Status: Drifted, Summary: fmt.Sprintf("it has its grant, which differs in %d places from what profile %s gives it, and the profile only detects that%s", len(t.rows), t.rows[0].profile, lastError(t)),
+			Next: "undo the change in Vault, or change reconcile in the profile: docs/profiles.md#drift-that-is-not-repaired",
+		}
 	}
 	return Verdict{
 		Status: Drifted, Summary: fmt.Sprintf("its grant differs in %d places from what profile %s gives it%s", len(t.rows), cmp.Or(t.rows[0].profile, "-"), lastError(t)),

@@ -120,6 +120,8 @@ type WantedGrant struct {
 	Profile  string `json:"profile"`
 	FQDN     string `json:"fqdn"`
 	AuthType string `json:"authType"`
+	// Modes are the kinds of objects whose drift is not repaired, with the mode of each.
+	Modes map[grant.Kind]grant.DriftMode `json:"modes,omitempty"`
 }
 
 // Refusal is why an instance gets no grant, or no change of it.

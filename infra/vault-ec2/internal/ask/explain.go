@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/text"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -145,12 +148,27 @@ func (p *page) profiles(e reconcile.Explanation) {
 	p.section("grant")
 	if g := e.Grant; g != nil {
 		p.line("by profile %s, for the name %s, login of type %s", g.Profile, g.FQDN, g.AuthType)
+		for _, kind := range slices.Sorted(maps.Keys(g.Modes)) {
+			p.line("drift of its %s objects: %s", kind, driftWords(g.Modes[kind]))
+		}
 	} else {
 		p.line("none by the profiles")
 	}
 	if r := e.Refusal; r != nil {
 		p.line("refused since %s: %s", stamp(r.Since), r.Error)
 	}
+}
+
+// driftWords returns what is done about drift in a mode.
+func driftWords(m grant.DriftMode) string {
+	switch m {
+	case grant.DriftDetect:
+		return "shown, and not repaired (detect)"
+	case grant.DriftIgnore:
+		return "neither shown nor repaired (ignore)"
+	case grant.DriftCorrect:
+	}
+	return string(m)
 }
 
 // record prints the ledger's record.

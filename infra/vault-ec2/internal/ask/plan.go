@@ -71,12 +71,13 @@ type rehearsal struct {
 	failed []doctor.Check // those that fail because of the profiles, or of the deployment as a whole if that is unknown
 	bars   bool           // a failed check keeps the profiles from being activated
 	raw    []byte         // all of it as JSON
+	softer []string       // for each profile with drift that is not repaired, which
 }
 
 // rehearse has the function compare the fleet and examine the deployment by a bundle.
 func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error) {
 	fmt.Fprintf(a.Progress, "comparing the fleet by the profiles %s\n", bundle.Short(b.Digest))
-	r := rehearsal{digest: b.Digest}
+	r := rehearsal{digest: b.Digest, softer: softer(b)}
 	var raw []byte
 	var err error
 	if r.answer, raw, err = a.reconcile(ctx, input{Input: reconcile.Input{Mode: reconcile.Detect, Profiles: b.Packed}}, a.Progress); err != nil {
@@ -94,6 +95,26 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	r.bars = (unknown == nil && len(r.failed) > 0) || slices.ContainsFunc(r.failed, isNeeded)
 	r.raw, err = json.Marshal(map[string]any{"digest": b.Digest, "comparison": json.RawMessage(raw), "failedChecks": r.failed})
 	return r, err
+}
+
+// softer returns, for each profile of a bundle that has drift shown or ignored, the modes. Profiles that do not load have none: the
+// function says why.
+func softer(b bundle.Bundle) []string {
+	set, err := grant.LoadDeployed(b.Files, grant.DefaultRules())
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, p := range set.Profiles {
+		var modes []string
+		for _, m := range p.Reconcile.Softer() {
+			modes = append(modes, m.String())
+		}
+		if len(modes) > 0 {
+			out = append(out, "drift of profile "+p.Name+": "+strings.Join(modes, ", "))
+		}
+	}
+	return out
 }
 
 // needed are the checks without which it is unknown whether the functions have the rights that profiles need.
@@ -116,6 +137,9 @@ func (r rehearsal) print(out io.Writer) error {
 		}
 	} else if !r.isUnsure() {
 		b.WriteString("they change nothing\n")
+	}
+	for _, s := range r.softer {
+		indented(&b, "not repaired: ", s)
 	}
 	places(&b, r.answer.Places)
 	if r.answer.Blocked {

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/holders"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -37,7 +38,7 @@ func heldName() reconcile.Explanation {
 		},
 		Matches: []string{"alice_cluster-worker"},
 		Misses:  []reconcile.Miss{{Profile: "alice_cluster-etcd", Unmet: []string{`match.tags "role": the instance has "worker", wanted is "etcd"`}}},
-		Grant:   &reconcile.WantedGrant{Profile: "alice_cluster-worker", FQDN: "web-1.alice.example", AuthType: "ec2"},
+		Grant:   &reconcile.WantedGrant{Profile: "alice_cluster-worker", FQDN: "web-1.alice.example", AuthType: "ec2", Modes: map[grant.Kind]grant.DriftMode{"auth-role": "detect", "generic": "ignore"}},
 		Refusal: &reconcile.Refusal{Error: "the name is held", Since: &early},
 		Record: &reconcile.SeenRecord{
 			State: "refused", Account: "123456789012", Region: "us-east-1", CreatedAt: early, UpdatedAt: late, LeasedUntil: &late, Revoking: 2, Attempts: 3, LastError: "the name is held",

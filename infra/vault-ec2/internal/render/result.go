@@ -30,6 +30,7 @@ type Result struct {
 	Tags     []string `json:"tags,omitempty"` // of a made-up instance, as key=value
 	Profile  string   `json:"profile,omitempty"`
 	Extends  string   `json:"extends,omitempty"` // the folder of the profile's base
+	Modes    []string `json:"modes,omitempty"`   // the kinds of objects whose drift is not repaired, each with its mode
 	Verdict  Verdict  `json:"verdict"`
 	Reason   string   `json:"reason,omitempty"`
 	Other    string   `json:"mismatch,omitempty"` // the named profile does not match the instance: what would be granted instead
@@ -141,6 +142,9 @@ func (r *Result) printGrant(b *strings.Builder) error {
 	fmt.Fprintf(b, "profile:  %s\n", r.Profile)
 	if r.Extends != "" {
 		fmt.Fprintf(b, "extends:  %s/profile.yaml\n", r.Extends)
+	}
+	if len(r.Modes) > 0 {
+		fmt.Fprintf(b, "drift:    %s\n", strings.Join(r.Modes, ", "))
 	}
 	if r.Other != "" {
 		fmt.Fprintf(b, "MISMATCH: the profile does not match this instance: %s\n", r.Other)

@@ -118,6 +118,9 @@ func (o Options) judge(r *Result, set *grant.Set, p *grant.Profile, f facts.Inst
 		return
 	}
 	r.Profile, r.Extends = p.Name, p.Extends
+	for _, m := range p.Reconcile.Softer() {
+		r.Modes = append(r.Modes, m.String())
+	}
 	r.fill(p.Render(f, o.Realm))
 	if fits != p {
 		r.mismatch(p, fits, set.Misses(f))
