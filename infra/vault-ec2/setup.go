@@ -49,6 +49,7 @@ Exit status: 0, 1 if Vault could not be prepared, 2 for a wrong flag.`,
 	f.BoolVar(&o.SetAlias, "set-alias", false, "make the instance ID the alias of logins on an existing auth mount too")
 	f.BoolVar(&o.KeepAlias, "keep-alias", false, "continue although the aliases of an existing auth mount prevent removals from cutting tokens")
 	f.BoolVar(&o.Revoke, "revoke-certificates", false, "let deprovision and reconcile revoke certificates (REVOKE_CERTIFICATES=true): needs sudo on sys/leases/revoke-prefix")
+	f.BoolVar(&o.RevokeStored, "revoke-stored-certificates", false, "let them revoke stored certificates too (REVOKE_CERTIFICATES=all), which reaches every certificate of the PKI mounts; with --revoke-certificates")
 	f.BoolVar(&o.PKI, "pki", false, "make the missing PKI and SSH mounts of the profiles, each with a CA of its own")
 	f.StringVar(&o.Templates, "templates-dir", "", "`folder` of the profiles; empty for those that the stack uses, or the built-in ones")
 	f.BoolVar(&o.DryRun, "dry-run", false, "print what would be written and write nothing")

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/certificates"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -43,6 +44,11 @@ type Cutter interface {
 	CutOff(ctx context.Context, m vault.LoginMount, cut vault.Cut) (int, error)
 	// RevokePrefix starts a revocation and does not wait for its end.
 	RevokePrefix(ctx context.Context, prefix string) error
+}
+
+// Certificates revokes the certificates that the ledger has of an instance.
+type Certificates interface {
+	Revoke(ctx context.Context, instanceID string) (certificates.Revoked, error)
 }
 
 // Mounts returns the owners of PKI mounts.
@@ -97,6 +103,8 @@ type Options struct {
 	OnShuttingDown bool
 	// RevokeCertificates revokes the leases of the certificates that the instance's PKI roles issued.
 	RevokeCertificates bool
+	// Certificates revokes the stored certificates of an instance whose grant is removed; nil: they are left valid.
+	Certificates Certificates
 	// Looks repeats reads that may lag behind writes.
 	Looks vault.Looks
 	// NewOwner returns the name of one run in the lease it takes; never the same name twice.

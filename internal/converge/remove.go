@@ -243,9 +243,22 @@ func leasePrefixes(objects []ledger.Object) []string {
 	return prefixes
 }
 
-// revoke starts the revocation of all leased certificates of a removed instance's PKI roles. It comes last: however many
-// certificates there are, the rest of the removal is done, and the names are free.
+// revoke starts the revocation of all leased certificates of a removed instance's PKI roles, and revokes its stored ones as far as the
+// ledger has them. It comes last: however many certificates there are, the rest of the removal is done, and the names are free.
 func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
+	err := c.revokeLeased(ctx, record)
+	if c.Certificates != nil {
+		_, stored := c.Certificates.Revoke(ctx, record.InstanceID)
+		err = errors.Join(err, stored)
+	}
+	if err != nil {
+		return fault.New(fault.Retry, fmt.Errorf("instance %s: its certificates are not all revoked: %w: %w", record.InstanceID, ErrUnfinished, err))
+	}
+	return nil
+}
+
+// revokeLeased starts the revocation of the leases with the record's prefixes.
+func (c *Converger) revokeLeased(ctx context.Context, record *ledger.Record) error {
 	if len(record.Revoking) == 0 {
 		return nil
 	}
@@ -258,10 +271,7 @@ func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
 		next.Revoking = nil
 		_, err = c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner()})
 	}
-	if err != nil {
-		return fault.New(fault.Retry, fmt.Errorf("instance %s: its certificates are not all revoked: %w: %w", record.InstanceID, ErrUnfinished, err))
-	}
-	return nil
+	return err
 }
 
 // deleteAll deletes objects side by side. foreign are the conflicts, one for each object that was left alone.

@@ -82,6 +82,8 @@ type Options struct {
 	Rights []rights.Right
 	// Version is the function's.
 	Version string
+	// RevokesStored reports whether stored certificates are revoked.
+	RevokesStored bool
 	// Namespace is Vault's namespace; empty for the root one.
 	Namespace string
 	// VaultHost is the host of Vault's address; empty if it is not checked.

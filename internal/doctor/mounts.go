@@ -161,6 +161,9 @@ func (d Doctor) pkiSteps(login *step) []*step {
 		mounted := &step{name: "pki " + mount, needs: []*step{login}, check: func(ctx context.Context) finding { return d.pki(ctx, mount) }}
 		checkOf := checksOf(mount, mounted)
 		steps = append(steps, mounted, checkOf("issuers", d.issuers), checkOf("acme", d.acme), checkOf("pki owner", d.mountOwner), checkOf("pki roles", d.roles))
+		if d.RevokesStored {
+			steps = append(steps, checkOf("revocation", d.revocation))
+		}
 		if d.Profiles.HasLeases(mount) {
 			steps = append(steps, checkOf("leases", d.leases))
 		}

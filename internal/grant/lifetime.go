@@ -70,6 +70,50 @@ func (s *Set) HasLeases(mount string) bool {
 	return ok
 }
 
+// Backdated returns the longest time by which the begin of a certificate of a PKI mount lies before its issuance.
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#not_before_duration
+func (s *Set) Backdated(mount string) time.Duration {
+	var longest time.Duration
+	for _, p := range s.Profiles {
+		for _, o := range p.Outputs {
+			if o.Type == KindPKIRole && o.mount(p.BasePath) == mount {
+				longest = max(longest, p.stored[o.Name].backdated)
+			}
+		}
+	}
+	return longest
+}
+
+// Unstored returns the profiles with certificates of a PKI mount that the mount does not store, sorted: nothing can revoke those.
+func (s *Set) Unstored(mount string) []string {
+	var names []string
+	for _, p := range s.Profiles {
+		for _, o := range p.Outputs {
+			if o.Type == KindPKIRole && o.mount(p.BasePath) == mount && p.stored[o.Name].not {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return sortedOnce(names)
+}
+
+// storage is what the role of an output says about the certificates that its mount stores.
+type storage struct {
+	not       bool          // no_store
+	backdated time.Duration // not_before_duration
+}
+
+// store remembers the storage of an output.
+func (p *Profile) store(output string, role Object) {
+	if role.Kind != KindPKIRole {
+		return
+	}
+	if p.stored == nil {
+		p.stored = map[string]storage{}
+	}
+	p.stored[output] = storage{not: role.Fields["no_store"] == true, backdated: SecondsOf(role.Fields["not_before_duration"])}
+}
+
 // lease remembers the longest lifetime of a leased certificate of an output.
 func (p *Profile) lease(output string, role Object) {
 	if role.Kind != KindPKIRole || role.Fields["generate_lease"] != true {

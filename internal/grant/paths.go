@@ -117,6 +117,25 @@ func LeasePrefixes(mount, role string) []string {
 // https://developer.hashicorp.com/vault/api-docs/system/leases#revoke-prefix
 func RevokePrefixPath(prefix string) string { return "sys/leases/revoke-prefix/" + prefix }
 
+// StoredCertificates returns the folder of the certificates that a PKI mount stores, by serial number,
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#list-certificates
+func StoredCertificates(mount string) string { return mount + "/certs" }
+
+// StoredCertificatePath returns the path of a stored certificate, which needs no right to read. The serial number is in hex,
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#read-certificate
+func StoredCertificatePath(mount, serial string) string { return mount + "/cert/" + serial }
+
+// RevokePath returns the path at which a PKI mount revokes any of its certificates,
+// https://developer.hashicorp.com/vault/api-docs/secret/pki#revoke-certificate
+func RevokePath(mount string) string { return mount + "/revoke" }
+
+// SplitIssuancePath returns the PKI mount and the role of a request that issued a certificate. ok is false for any other path.
+func SplitIssuancePath(path string) (mount, role string, ok bool) {
+	folder, role := splitPath(path)
+	mount, end := splitPath(folder)
+	return mount, role, mount != "" && role != "" && (end == "issue" || end == "sign")
+}
+
 // MountInfoPath returns the path at which Vault describes a mount; for an auth mount, mount is its AuthMountPath. A token may
 // read it if it may use anything on the mount, https://developer.hashicorp.com/vault/api-docs/system/internal-ui-mounts
 func MountInfoPath(mount string) string { return "sys/internal/ui/mounts/" + mount }

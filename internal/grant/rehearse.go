@@ -29,6 +29,7 @@ func (p *Profile) rehearse() error {
 	for _, o := range p.Outputs {
 		object, _, err := r.object(o)
 		p.lease(o.Name, object)
+		p.store(o.Name, object)
 		p.refer(o, object)
 		if broken := (*ruleError)(nil); errors.As(err, &broken) {
 			p.bar(fmt.Errorf("output %s, rendered for an invented instance: %w", o.Name, err))

@@ -51,6 +51,8 @@ type ReconcileHandler struct {
 	Doctor     Examiner
 	Explainer  Explainer
 	Finder     Finder
+	// Sweeper finds the certificates of ended instances; nil where they are left valid.
+	Sweeper CertificateSweeper
 	// Namespace is Vault's namespace, which the answers name; empty for the root one.
 	Namespace string
 	// Rehearse returns what compares the fleet by a packed bundle of profiles, or an error for a bundle that does not pass.
@@ -91,6 +93,9 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	if in.Gone != nil {
 		return h.removeGone(ctx, inv, in, hasInvoker)
 	}
+	if in.Mode == reconcile.Certificates {
+		return h.sweepCertificates(ctx, inv, in, hasInvoker)
+	}
 	answer := h.Reconciler.Run(ctx, in, inv, reconcile.Observer{Log: inv.log, Drift: inv.auditDrift})
 	answer.Namespace = h.Namespace
 	defer inv.tagInstances(ctx) // a tag that could not be set is logged, and is no drift
@@ -114,7 +119,11 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	inv.metrics.Add(observe.Blocked, blocked)
 	if answer.Cursor == nil {
 		inv.metrics.Count(observe.Reconciled)
-		if answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == "" {
+		isWhole := answer.Compared && len(in.InstanceIDs) == 0 && in.Profile == ""
+		if isWhole && !hasInvoker {
+			h.queueSweep(ctx, inv)
+		}
+		if isWhole {
 			inv.metrics.Time(observe.SweepAge, time.Duration(answer.DurationMs)*time.Millisecond)
 		}
 	}

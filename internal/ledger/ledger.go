@@ -106,7 +106,7 @@ func (l *Ledger) GetSome(ctx context.Context, instanceIDs []string) (map[string]
 			delete(known, idOf(key))
 		}
 		for _, fields := range out.Responses[l.table] {
-			i, err := decode(fields)
+			i, err := decode(fields, Visitor{})
 			if err != nil {
 				delete(known, idOf(fields))
 				continue

@@ -29,6 +29,8 @@ const (
 type Visitor struct {
 	Record func(Record)
 	Claim  func(Name, Claim)
+	// Certificates is called with the certificates of an owner; nil: their items are passed over.
+	Certificates func(owner string, c Certificates)
 }
 
 // Scan calls v for every record, tombstones included, and every claim, by consistent reads. It never makes two calls at once.
@@ -56,7 +58,7 @@ func (l *Ledger) scanSegment(ctx context.Context, segment int32, mu *sync.Mutex,
 		}
 		items := make([]item, len(page.Items))
 		for i, fields := range page.Items {
-			if items[i], err = decode(fields); err != nil {
+			if items[i], err = decode(fields, v); err != nil {
 				return err
 			}
 		}
@@ -85,7 +87,7 @@ func (l *Ledger) ScanFrom(ctx context.Context, key string, v Visitor, more func(
 			return next, fmt.Errorf("scanning table %s: %w", l.table, err)
 		}
 		for _, fields := range page.Items {
-			i, err := decode(fields)
+			i, err := decode(fields, v)
 			if err != nil {
 				return next, fmt.Errorf("scanning table %s: %w", l.table, err)
 			}
@@ -109,11 +111,13 @@ func (l *Ledger) scanPage(ctx context.Context, input *dynamodb.ScanInput) (*dyna
 	return l.api.Scan(ctx, input)
 }
 
-// item is an item of the table: a record, a claim on a name, or neither.
+// item is an item of the table: a record, a claim on a name, an owner's certificates, or neither.
 type item struct {
-	record *Record
-	name   Name
-	claim  *Claim
+	record       *Record
+	name         Name
+	claim        *Claim
+	owner        string
+	certificates *Certificates
 }
 
 func (i item) visit(v Visitor) {
@@ -123,9 +127,13 @@ func (i item) visit(v Visitor) {
 	if i.claim != nil {
 		v.Claim(i.name, *i.claim)
 	}
+	if i.certificates != nil {
+		v.Certificates(i.owner, *i.certificates)
+	}
 }
 
-func decode(fields map[string]types.AttributeValue) (out item, err error) {
+// decode decodes an item for a visitor.
+func decode(fields map[string]types.AttributeValue, v Visitor) (out item, err error) {
 	key, _ := fields[keyAttribute].(*types.AttributeValueMemberS)
 	if key == nil {
 		return out, errors.New("an item has no key " + keyAttribute + ": check that the table is this program's")
@@ -136,6 +144,13 @@ func decode(fields map[string]types.AttributeValue) (out item, err error) {
 	} else if _, ok := SplitRecordKey(key.Value); ok {
 		out.record = &Record{}
 		err = attributevalue.UnmarshalMap(fields, out.record)
+	} else if owner, ok := splitCertificatesKey(key.Value); ok && v.Certificates != nil {
+		var packed certificatesItem
+		var list Certificates
+		if err = attributevalue.UnmarshalMap(fields, &packed); err == nil {
+			list, err = packed.unpack()
+		}
+		out.owner, out.certificates = owner, &list
 	}
 	if err != nil {
 		return out, fmt.Errorf("item %s is not one of this program's: %w", key.Value, err)

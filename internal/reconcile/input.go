@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/certificates"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 )
 
@@ -19,6 +20,8 @@ const (
 	Teardown Mode = "teardown"
 	Explain  Mode = "explain" // explains one instance
 	Who      Mode = "who"     // finds the instances that hold, or held, names
+	// Certificates finds the stored certificates of ended instances and revokes them.
+	Certificates Mode = "certificates"
 )
 
 // IsQuestion reports whether a mode only reads and answers, about one instance or about names.
@@ -47,6 +50,8 @@ type Input struct {
 	Names []string `json:"names,omitempty"`
 	// Current has mode who read claims and single records only. It finds no former holder, and no name that instances share.
 	Current bool `json:"current,omitempty"`
+	// Issued are certificates that Vault's audit log names, for mode certificates: they are recorded without being looked for.
+	Issued []certificates.Issued `json:"issued,omitempty"`
 	// Cursor is the cursor of the answer to continue from.
 	Cursor *Cursor `json:"cursor,omitempty"`
 }
@@ -55,6 +60,9 @@ type Input struct {
 func CheckInput(in Input) error {
 	if err := checkQuestion(in); err != nil {
 		return err
+	}
+	if in.Mode == Certificates || len(in.Issued) > 0 {
+		return checkCertificates(in)
 	}
 	switch in.Mode {
 	case Explain:
@@ -68,7 +76,7 @@ func CheckInput(in Input) error {
 			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
 		}
 	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who)
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who, Certificates)
 	}
 	if in.Gone != nil {
 		if err := checkGone(in); err != nil {
@@ -116,6 +124,23 @@ func checkQuestion(in Input) error {
 		return errors.New("account and region go together")
 	case in.Account != "" && (!facts.IsAccount(in.Account) || !facts.IsRegion(in.Region)):
 		return fmt.Errorf("%+q is not an account, or %+q not a region", in.Account, in.Region)
+	}
+	return nil
+}
+
+// maxIssued bounds the certificates of one input.
+const maxIssued = 1000
+
+// checkCertificates returns an error for a field that mode certificates does not have.
+func checkCertificates(in Input) error {
+	isAbout := !in.isWhole() || in.Force || in.Confirm != "" || in.NamesOnly || in.Gone != nil || len(in.Profiles) > 0 || in.Cursor != nil
+	switch {
+	case in.Mode != Certificates:
+		return fmt.Errorf("issued is for mode %s", Certificates)
+	case isAbout:
+		return fmt.Errorf("mode %s is about all certificates: it takes issued and nothing else", Certificates)
+	case len(in.Issued) > maxIssued:
+		return fmt.Errorf("issued: %d certificates at once, and at most %d are allowed: send the rest in another input", len(in.Issued), maxIssued)
 	}
 	return nil
 }

@@ -57,6 +57,8 @@ type Scope struct {
 	AlsoMounts []string
 	// Revoke is REVOKE_CERTIFICATES. It needs sudo on sys/leases/revoke-prefix.
 	Revoke bool
+	// RevokeStored is REVOKE_CERTIFICATES=all. Vault cannot narrow it to instances: it reaches all certificates of the PKI mounts.
+	RevokeStored bool
 }
 
 // ByFunction returns the rights of each function, sorted by path. They are the narrowest that work: they reach the names of
@@ -118,6 +120,12 @@ func (s Scope) deprovision() set {
 			}
 		}
 	}
+	if s.RevokeStored {
+		for _, mount := range s.Profiles.PKIMounts() {
+			out.allow(grant.RevokePath(mount), "update")
+			out.bound(grant.RevokePath(mount), map[string][]any{"serial_number": {}})
+		}
+	}
 	return out
 }
 
@@ -136,6 +144,11 @@ func (s Scope) survey() set {
 	out.allow("identity/entity-alias/id", "list")
 	for _, mount := range s.Profiles.PKIMounts() {
 		out.allow(mount+"/config/acme", "read")
+		if s.RevokeStored {
+			out.allow(grant.StoredCertificates(mount), "list")
+			out.allow(mount+"/config/crl", "read")
+			out.allow(mount+"/config/auto-tidy", "read")
+		}
 	}
 	for _, mount := range s.Profiles.Mounts().SSH {
 		out.allow(mount+"/config/ca", "read") // answers the public key only

@@ -26,6 +26,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/audit"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/bundle"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/certificates"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/converge"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/doctor"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -69,6 +70,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 			Doctor:     p.doctor(),
 			Explainer:  p.explainer(p.profiles.refused),
 			Finder:     p.finder(),
+			Sweeper:    p.sweeper(),
 			Namespace:  p.settings.Vault.Namespace,
 			Rehearse:   p.rehearse,
 		}
@@ -115,6 +117,14 @@ func (p *parts) finder() *holders.Finder {
 	}
 }
 
+// sweeper returns what finds and revokes the stored certificates of ended instances; nil if they are left valid.
+func (p *parts) sweeper() handler.CertificateSweeper {
+	if !p.settings.RevokeStored {
+		return nil
+	}
+	return &certificates.Sweeper{Deployment: p.settings.DeploymentID, Profiles: p.profiles.set, Vault: p.vault, Ledger: p.ledger, Now: time.Now}
+}
+
 // checkProfiles returns an error if other profiles than those of the parts are used by now.
 func (p *parts) checkProfiles(ctx context.Context) error {
 	now, err := p.from.profiles(ctx)
@@ -142,13 +152,13 @@ func (p *parts) rehearse(packed []byte) (handler.Rehearsal, error) {
 
 // doctor returns the doctor of this deployment. It checks reconcile's needs, which include those of the other functions.
 func (p *parts) doctor() doctor.Doctor {
-	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates}
+	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates, RevokeStored: p.settings.RevokeStored}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Region: p.aws.Region, Services: p.calledServices(),
-		Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		RevokesStored: p.settings.RevokeStored, Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		Namespace: p.settings.Vault.Namespace, Version: version.Version(),
 		VaultHost: hostOf(p.settings.Vault.Addr), Resolve: net.DefaultResolver.LookupCNAME,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
@@ -243,6 +253,9 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		NewOwner:           rand.Text,
 		Now:                time.Now,
 	}}
+	if s.RevokeStored && duties.Remove {
+		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now}
+	}
 	h := handler.Handler{
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
 		Log: p.log, Metrics: os.Stdout, Services: p.services, Now: time.Now,

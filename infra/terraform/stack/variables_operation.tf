@@ -33,6 +33,13 @@ variable "revoke_certificates" {
   nullable    = false
 }
 
+variable "revoke_stored_certificates" {
+  description = "Revoke a gone instance's stored certificates too"
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "max_certificate_ttl" {
   description = "Longest max_ttl that a PKI role of a profile may have, for example 8760h (a year)"
   type        = string

@@ -23,6 +23,7 @@ locals {
     for p in local.paths : [for by in ["issue", "sign"] : "${trimsuffix(p, "/roles")}/${by}"]
     if var.revoke_certificates && trimsuffix(p, "/roles") != p && !contains(local.ssh_mounts, trimsuffix(p, "/roles"))
   ])
+  stored_mounts  = var.revoke_stored_certificates ? local.pki_mounts : toset([])
   removal_mounts = distinct(concat([var.auth_mount], var.also_auth_mounts))
 
   provision = merge(
@@ -48,6 +49,7 @@ locals {
     { for m in local.removal_mounts : "auth/${m}/identity-accesslist/i-*" => ["read", "delete"] },
     { for m in local.removal_mounts : "auth/${m}/config/identity" => ["read"] },
     { for p in local.revocable : "sys/leases/revoke-prefix/${p}/i-*" => ["update", "sudo"] },
+    { for m in local.stored_mounts : "${m}/revoke" => ["update"] },
   )
 
   look = merge(
@@ -63,6 +65,9 @@ locals {
     },
     { for p in local.paths : p => ["list"] },
     { for m in local.pki_mounts : "${m}/config/acme" => ["read"] },
+    { for m in local.stored_mounts : "${m}/certs" => ["list"] },
+    { for m in local.stored_mounts : "${m}/config/crl" => ["read"] },
+    { for m in local.stored_mounts : "${m}/config/auto-tidy" => ["read"] },
     { for m in local.ssh_mounts : "${m}/config/ca" => ["read"] },
   )
 

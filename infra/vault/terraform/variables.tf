@@ -114,7 +114,13 @@ variable "set_alias" {
 }
 
 variable "revoke_certificates" {
-  description = "Let deprovision and reconcile revoke certificates (RevokeCertificates=true)"
+  description = "Let deprovision and reconcile revoke certificates (RevokeCertificates=true or all)"
+  type        = bool
+  default     = false
+}
+
+variable "revoke_stored_certificates" {
+  description = "Let them revoke stored certificates too (RevokeCertificates=all): it reaches every certificate of the PKI mounts"
   type        = bool
   default     = false
 }

@@ -12,7 +12,7 @@ import (
 func functionPolicies(profiles *grant.Set, o Options) map[string]string {
 	texts := map[string]string{}
 	for function, list := range rights.ByFunction(rights.Scope{
-		Profiles: profiles, AuthMount: o.AuthMount, AlsoPaths: o.AlsoPaths, AlsoMounts: o.AlsoMounts, Revoke: o.Revoke,
+		Profiles: profiles, AuthMount: o.AuthMount, AlsoPaths: o.AlsoPaths, AlsoMounts: o.AlsoMounts, Revoke: o.Revoke || o.RevokeStored, RevokeStored: o.RevokeStored,
 	}) {
 		texts[function] = rights.Policy(list)
 	}

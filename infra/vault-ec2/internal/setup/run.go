@@ -45,6 +45,7 @@ type Options struct {
 	AlsoPaths, AlsoMounts []string          // where instances still have objects, and no profile or --auth-mount leads any more
 	SetAlias, KeepAlias   bool
 	Revoke                bool
+	RevokeStored          bool
 	PKI                   bool
 	Templates             string
 	DryRun                bool

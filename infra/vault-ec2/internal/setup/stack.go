@@ -100,9 +100,13 @@ func (o Options) take(s deployed.Stack) (*taking, error) {
 		t.LoginMount = t.AuthMount
 		t.notice("the functions log in by %s: give its roles the policies %s-…; this command makes roles for VaultLoginMethod=iam only", method, t.RolePrefix)
 	}
-	if isGiven := t.Given != nil && t.Given("revoke-certificates"); p["RevokeCertificates"] == "true" && !isGiven {
+	if isGiven := t.Given != nil && t.Given("revoke-certificates"); p["RevokeCertificates"] != "" && p["RevokeCertificates"] != "false" && !isGiven {
 		t.Revoke = true
 		t.line("revoke-certificates", "true", "RevokeCertificates")
+	}
+	if isGiven := t.Given != nil && t.Given("revoke-stored-certificates"); p["RevokeCertificates"] == "all" && !isGiven {
+		t.RevokeStored = true
+		t.line("revoke-stored-certificates", "true", "RevokeCertificates")
 	}
 	if p["VaultNamespace"] != "" {
 		t.namespace = p["VaultNamespace"]

@@ -1,0 +1,158 @@
+package certificates
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
+)
+
+const (
+	// atOnce is the number of calls that are made side by side.
+	atOnce = 8
+	// perWrite is the number of certificates that are revoked before that is written to the ledger.
+	perWrite = 100
+	// tries is how often an item is read again that another run changed.
+	tries = 4
+)
+
+// Store has the owners of certificates.
+type Store interface {
+	Certificates(ctx context.Context, owner string) (ledger.Certificates, error)
+	// PutCertificates fails with ledger.ErrChanged if the item has changed since it was read.
+	PutCertificates(ctx context.Context, owner string, old ledger.Certificates, list []ledger.Certificate, keeps bool) error
+}
+
+// RevokingVault revokes.
+type RevokingVault interface {
+	RevokeCertificate(ctx context.Context, mount, serial string) (stored bool, err error)
+}
+
+// Revoker revokes the certificates that the ledger has of an instance.
+type Revoker struct {
+	Vault RevokingVault
+	Store Store
+	Now   func() time.Time
+}
+
+// Revoked is what a revocation did.
+type Revoked struct {
+	Certificates int
+	// NotStored are certificates that the mount does not have: nothing can revoke those.
+	NotStored int
+}
+
+// Revoke revokes the certificates of an instance that are not revoked yet and have not ended. After an error the rest is left to a later
+// call, which finds what was done in the ledger.
+func (r Revoker) Revoke(ctx context.Context, instanceID string) (done Revoked, err error) {
+	item, err := r.Store.Certificates(ctx, instanceID)
+	if err != nil {
+		return done, err
+	}
+	var due []ledger.Certificate
+	for _, c := range item.List {
+		if !c.Revoked && c.Until.After(r.Now()) {
+			due = append(due, c)
+		}
+	}
+	for part := range slices.Chunk(due, perWrite) {
+		revoked, n, failed := r.revokeAll(ctx, part)
+		done.Certificates += n.Certificates
+		done.NotStored += n.NotStored
+		if len(revoked) > 0 {
+			err = update(ctx, r.Store, instanceID, false, func(list []ledger.Certificate) []ledger.Certificate { return merge(list, revoked) })
+		}
+		if err = errors.Join(failed, err); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// revokeAll revokes certificates side by side and returns those of which nothing is left to revoke.
+func (r Revoker) revokeAll(ctx context.Context, part []ledger.Certificate) (revoked []ledger.Certificate, done Revoked, err error) {
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, c := range part {
+		group.Go(func() error {
+			stored, err := r.Vault.RevokeCertificate(ctx, c.Mount, Serial(c.Serial))
+			if err != nil && !errors.Is(err, vault.ErrNotMounted) {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			c.Revoked = true
+			revoked = append(revoked, c)
+			if stored {
+				done.Certificates++
+			} else {
+				done.NotStored++
+			}
+			return nil
+		})
+	}
+	return revoked, done, group.Wait()
+}
+
+// update changes the certificates of an owner, again from the start where another run changed them meanwhile.
+func update(ctx context.Context, store Store, owner string, keeps bool, change func([]ledger.Certificate) []ledger.Certificate) error {
+	for try := 1; ; try++ {
+		item, err := store.Certificates(ctx, owner)
+		if err != nil {
+			return err
+		}
+		err = store.PutCertificates(ctx, owner, item, change(item.List), keeps)
+		if !errors.Is(err, ledger.ErrChanged) || try == tries {
+			return err
+		}
+	}
+}
+
+// Serial returns the bytes of a serial number in Vault's form: hex, with colons.
+func Serial(raw string) string {
+	text := hex.EncodeToString([]byte(raw))
+	var b strings.Builder
+	for i := 0; i < len(text); i += 2 {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(text[i : i+2])
+	}
+	return b.String()
+}
+
+// parseSerial returns the bytes of a serial number in hex, with colons or hyphens between them or without. ok is false for any other
+// text.
+func parseSerial(text string) (raw string, ok bool) {
+	b, err := hex.DecodeString(strings.NewReplacer(":", "", "-", "").Replace(text))
+	return string(b), err == nil && len(b) > 0 && len(b) <= 64
+}
+
+// merge returns a list with the certificates of another. What is revoked in one is revoked in both.
+func merge(list, more []ledger.Certificate) []ledger.Certificate {
+	type key struct{ mount, serial string }
+	at := make(map[key]int, len(list))
+	for i, c := range list {
+		at[key{c.Mount, c.Serial}] = i
+	}
+	list = slices.Clone(list)
+	for _, c := range more {
+		i, known := at[key{c.Mount, c.Serial}]
+		if !known {
+			at[key{c.Mount, c.Serial}] = len(list)
+			list = append(list, c)
+			continue
+		}
+		list[i].Revoked = list[i].Revoked || c.Revoked
+	}
+	return list
+}

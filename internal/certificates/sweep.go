@@ -1,0 +1,350 @@
+package certificates
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+)
+
+// Vault holds the certificates.
+type Vault interface {
+	RevokingVault
+	List(ctx context.Context, path string) ([]string, error)
+	Read(ctx context.Context, path string) (map[string]any, error)
+}
+
+// Ledger has the instances and the owners of certificates.
+type Ledger interface {
+	Store
+	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
+	Scan(ctx context.Context, v ledger.Visitor) error
+}
+
+// Sweeper finds and revokes the certificates of ended instances. It keeps no state and is safe for concurrent use.
+type Sweeper struct {
+	Deployment string
+	Profiles   *grant.Set
+	Vault      Vault
+	Ledger     Ledger
+	Now        func() time.Time
+}
+
+// Issued is a certificate that Vault's audit log names.
+type Issued struct {
+	Path    string `json:"path"` // of the request
+	Serial  string `json:"serial"`
+	Expires int64  `json:"expires"` // in Unix time, in seconds
+}
+
+const (
+	// reserve is the time before an invocation's deadline in which no certificates are read: what was read is written, and revoked.
+	reserve = 60 * time.Second
+	// perPart is the number of certificates that are read before their owners are written.
+	perPart = 1000
+	// maxEnded bounds the rows of an answer.
+	maxEnded = 1000
+)
+
+// sweep is one run.
+type sweep struct {
+	*Sweeper
+	history *history
+	// known are the certificates that the ledger has, by mount and serial number.
+	known map[string]map[string]bool
+	// due are the instances with certificates to revoke.
+	due map[string]bool
+
+	mu     sync.Mutex
+	answer Answer
+}
+
+func (s *Sweeper) begin() *sweep {
+	return &sweep{
+		Sweeper: s, history: newHistory(), known: map[string]map[string]bool{}, due: map[string]bool{},
+		answer: Answer{Mode: "certificates", Deployment: s.Deployment, At: s.Now().UTC(), Mounts: []Mount{}, Ended: []Ended{}, Unread: []Unread{}, Complete: true},
+	}
+}
+
+// Sweep reads the certificates that are new, records their owners, and revokes those of ended instances. It returns no error: what
+// could not be done is in the answer, and the next run does it.
+func (s *Sweeper) Sweep(ctx context.Context) Answer {
+	w := s.begin()
+	// The lists come first: an instance has its record before Vault issues to it.
+	stored := map[string][]string{}
+	for _, mount := range s.Profiles.PKIMounts() {
+		names, err := s.Vault.List(ctx, grant.StoredCertificates(mount))
+		if w.unread("the certificates of "+mount, err); err == nil {
+			stored[mount] = names
+		}
+	}
+	if err := s.Ledger.Scan(ctx, ledger.Visitor{Record: w.history.add, Claim: func(ledger.Name, ledger.Claim) {}, Certificates: w.visit}); err != nil {
+		w.unread("the ledger", err) // without all of it, a certificate could be another instance's
+		w.answer.Complete = false
+		return w.answer
+	}
+	w.revokeDue(ctx)
+	for _, mount := range slices.Sorted(maps.Keys(stored)) {
+		w.sweepMount(ctx, mount, stored[mount])
+	}
+	w.answer.Complete = w.answer.Complete && len(w.answer.Unread) == 0
+	return w.answer
+}
+
+// visit remembers the certificates of an owner.
+func (w *sweep) visit(owner string, c ledger.Certificates) {
+	for _, one := range c.List {
+		if w.known[one.Mount] == nil {
+			w.known[one.Mount] = map[string]bool{}
+		}
+		w.known[one.Mount][one.Serial] = true
+		if !one.Revoked && one.Until.After(w.answer.At) {
+			w.due[owner] = true
+		}
+	}
+}
+
+// unread adds a part that could not be read or written.
+func (w *sweep) unread(what string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	isNoted := slices.ContainsFunc(w.answer.Unread, func(u Unread) bool { return u.What == what })
+	if err != nil && !isNoted {
+		w.answer.Unread = append(w.answer.Unread, Unread{What: what, Error: err.Error()})
+	}
+}
+
+// hasTime reports whether there is time to read more.
+func hasTime(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() == nil && (!ok || time.Until(deadline) > reserve)
+}
+
+// mountSweep is the part of a run on one mount.
+type mountSweep struct {
+	*sweep
+	Mount
+	listed map[string]bool // the serial numbers that the mount stores
+}
+
+func (w *sweep) sweepMount(ctx context.Context, mount string, names []string) {
+	m := &mountSweep{sweep: w, Mount: Mount{Mount: mount, Stored: len(names)}, listed: make(map[string]bool, len(names))}
+	var fresh []string
+	for _, name := range names {
+		raw, ok := parseSerial(name)
+		if m.listed[raw] = ok; ok && !w.known[mount][raw] {
+			fresh = append(fresh, raw)
+		}
+	}
+	for part := range slices.Chunk(fresh, perPart) {
+		if !hasTime(ctx) {
+			m.Left += len(part)
+			w.answer.Complete = false
+			continue
+		}
+		m.record(ctx, m.readAll(ctx, part))
+		w.revokeDue(ctx)
+	}
+	w.answer.Mounts = append(w.answer.Mounts, m.Mount)
+}
+
+// readAll reads certificates and returns them by their owners.
+func (m *mountSweep) readAll(ctx context.Context, serials []string) map[string][]ledger.Certificate {
+	owned := map[string][]ledger.Certificate{}
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, serial := range serials {
+		group.Go(func() error {
+			fields, err := m.Vault.Read(ctx, grant.StoredCertificatePath(m.Mount.Mount, Serial(serial)))
+			if err != nil {
+				m.unread("certificates of "+m.Mount.Mount, err)
+				return nil
+			}
+			if fields == nil { // it was tidied since it was listed
+				return nil
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			owner, c := m.own(serial, fields)
+			owned[owner] = append(owned[owner], c)
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors are in the answer
+	return owned
+}
+
+// own returns the owner of a stored certificate, as Vault shows it, and counts it.
+func (m *mountSweep) own(serial string, fields map[string]any) (owner string, c ledger.Certificate) {
+	m.Read++
+	c = ledger.Certificate{Mount: m.Mount.Mount, Serial: serial, Revoked: true}
+	settled := settledOwner(m.Mount.Mount, serial)
+	cert, err := parse(fields)
+	if err != nil {
+		m.Unknown++
+		return settled, c
+	}
+	c.Until = cert.NotAfter
+	isRevoked := grant.SecondsOf(fields["revocation_time"]) != 0
+	if isRevoked || cert.IsCA || !cert.NotAfter.After(m.answer.At) {
+		m.Over++
+		return settled, c
+	}
+	instance, v := m.history.attribute(m.Mount.Mount, cert, m.Profiles.Backdated(m.Mount.Mount))
+	switch v {
+	case unknown:
+		m.Unknown++
+		return settled, c
+	case doubtful:
+		m.Doubtful++
+	case sure:
+		m.Attributed++
+	}
+	c.Revoked = false
+	m.due[instance] = true
+	return instance, c
+}
+
+// settledPrefix begins the owner of the certificates of a mount that are never revoked.
+const settledPrefix = "@"
+
+// settledOwner returns the owner of a settled certificate. They are 16 for a mount, since an item has room for so many only.
+func settledOwner(mount, serial string) string {
+	return fmt.Sprintf("%s%s#%x", settledPrefix, mount, serial[len(serial)-1]&0xf)
+}
+
+// record writes the owners of certificates.
+func (m *mountSweep) record(ctx context.Context, owned map[string][]ledger.Certificate) {
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for owner, more := range owned {
+		group.Go(func() error {
+			isSettled := owner[:1] == settledPrefix
+			forgotten := 0
+			err := update(ctx, m.Ledger, owner, isSettled, func(list []ledger.Certificate) []ledger.Certificate {
+				list, forgotten = withinBounds(m.pruned(list, isSettled), more)
+				return list
+			})
+			m.unread("the owners of certificates of "+m.Mount.Mount, err)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.Forgotten += forgotten
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors are in the answer
+}
+
+// pruned returns a list without the certificates of the mount that need not be remembered: the mount does not store them any more, and
+// they are settled or have ended.
+func (m *mountSweep) pruned(list []ledger.Certificate, isSettled bool) []ledger.Certificate {
+	return slices.DeleteFunc(slices.Clone(list), func(c ledger.Certificate) bool {
+		return c.Mount == m.Mount.Mount && !m.listed[c.Serial] && (isSettled || c.Until.Before(m.answer.At))
+	})
+}
+
+// withinBounds returns a list with more certificates, as many as an item takes. Revoked ones make room first: read again, they are
+// settled.
+func withinBounds(list, more []ledger.Certificate) (out []ledger.Certificate, forgotten int) {
+	out = merge(list, more)
+	if len(out) > ledger.MaxCertificates {
+		before := len(out)
+		kept := slices.DeleteFunc(slices.Clone(out), func(c ledger.Certificate) bool { return c.Revoked })
+		if len(kept) > 0 {
+			out = kept
+		}
+		out = out[:min(len(out), ledger.MaxCertificates)]
+		forgotten = before - len(out)
+	}
+	return out, forgotten
+}
+
+// revokeDue revokes the certificates of ended instances that are known to have some left.
+func (w *sweep) revokeDue(ctx context.Context) {
+	for _, id := range slices.Sorted(maps.Keys(w.due)) {
+		if !w.history.ended[id] || ctx.Err() != nil {
+			continue
+		}
+		delete(w.due, id)
+		row := Ended{InstanceID: id}
+		// The instance may have got a grant again since the ledger was read.
+		r, err := w.Ledger.Get(ctx, id)
+		if err == nil && (r == nil || r.State != ledger.Deleted) {
+			continue
+		}
+		var done Revoked
+		if err == nil {
+			done, err = Revoker{Vault: w.Vault, Store: w.Ledger, Now: w.Now}.Revoke(ctx, id)
+		}
+		row.Revoked, row.NotStored = done.Certificates, done.NotStored
+		if err != nil {
+			row.Error = err.Error()
+			w.answer.Complete = false
+		}
+		w.answer.Revoked += row.Revoked
+		w.answer.NotStored += row.NotStored
+		hasNews := row != Ended{InstanceID: id}
+		if hasNews && len(w.answer.Ended) < maxEnded {
+			w.answer.Ended = append(w.answer.Ended, row)
+		}
+	}
+}
+
+// Record records certificates that Vault's audit log names, and revokes those of ended instances. The paths name the instances, so no
+// certificate is read.
+func (s *Sweeper) Record(ctx context.Context, issued []Issued) Answer {
+	w := s.begin()
+	mounts := s.Profiles.PKIMounts()
+	owned := map[string][]ledger.Certificate{}
+	for _, i := range issued {
+		mount, role, isIssuance := grant.SplitIssuancePath(i.Path)
+		id, isOurs := grant.InstanceOf(grant.KindPKIRole, role)
+		serial, isSerial := parseSerial(i.Serial)
+		if !isIssuance || !isOurs || !isSerial || i.Expires <= 0 || !slices.Contains(mounts, mount) {
+			w.unread(fmt.Sprintf("%+q, serial number %+q", i.Path, i.Serial), errors.New("it is no issuance of an instance's PKI role, or lacks the serial number or the end: see docs/reconcile.md#from-vaults-audit-log"))
+			continue
+		}
+		owned[id] = append(owned[id], ledger.Certificate{Mount: mount, Serial: serial, Until: time.Unix(i.Expires, 0).UTC()})
+	}
+	for _, id := range slices.Sorted(maps.Keys(owned)) {
+		err := update(ctx, s.Ledger, id, false, func(list []ledger.Certificate) []ledger.Certificate {
+			list, _ = withinBounds(list, owned[id])
+			return list
+		})
+		if err != nil {
+			w.unread("the certificates of instance "+id, err)
+			continue
+		}
+		w.answer.Recorded += len(owned[id])
+		r, err := s.Ledger.Get(ctx, id)
+		w.unread("the record of instance "+id, err)
+		if err == nil && r != nil && r.State == ledger.Deleted {
+			w.history.ended[id], w.due[id] = true, true
+		}
+	}
+	w.revokeDue(ctx)
+	w.answer.Complete = w.answer.Complete && len(w.answer.Unread) == 0
+	return w.answer
+}
+
+var errNoCertificate = errors.New("it has no certificate in PEM")
+
+// parse returns the certificate in Vault's answer.
+func parse(fields map[string]any) (*x509.Certificate, error) {
+	text, _ := fields["certificate"].(string)
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errNoCertificate
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
