@@ -136,6 +136,13 @@ func TestRights_OptionAddsOnlyItsOwn(t *testing.T) {
 			func(s *rights.Scope) { s.Revoke = true },
 			map[string][]string{rights.Deprovision: revocations, rights.Reconcile: revocations},
 		},
+		"revoking stored certificates": {
+			func(s *rights.Scope) { s.RevokeStored = true },
+			map[string][]string{
+				rights.Deprovision: {"alice/pki/k8s/revoke: update"},
+				rights.Reconcile:   {"alice/pki/k8s/certs: list", "alice/pki/k8s/config/auto-tidy: read", "alice/pki/k8s/config/crl: read", "alice/pki/k8s/revoke: update"},
+			},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := scope(t)

@@ -56,15 +56,13 @@ type Settings struct {
 	MemberExternalID   string   // external ID for the member role; by default the deployment ID
 	Adopt              bool     // CONFLICT_MODE=adopt
 	OnShuttingDown     bool     // DEPROVISION_ON=shutting-down
-	RevokeCertificates bool
-	// RevokeStored revokes stored certificates too, which needs RevokeCertificates.
-	RevokeStored      bool
-	MaxCertificateTTL time.Duration // the longest max_ttl of a profile's PKI role; positive, whole seconds
-	TemplatesDir      string        // empty: the built-in profiles
-	Profiles          Profiles
-	EventBus          string // name or ARN; empty: audit events are log lines only
-	HookPrefix        string // of the names of the lifecycle hooks that are answered
-	HookContinues     bool   // HOOK_ON_REFUSAL=continue
+	RevokeCertificates Revocation
+	MaxCertificateTTL  time.Duration // the longest max_ttl of a profile's PKI role; positive, whole seconds
+	TemplatesDir       string        // empty: the built-in profiles
+	Profiles           Profiles
+	EventBus           string // name or ARN; empty: audit events are log lines only
+	HookPrefix         string // of the names of the lifecycle hooks that are answered
+	HookContinues      bool   // HOOK_ON_REFUSAL=continue
 	// NameWait is how long after its event a launch hook waits for a name that a live instance holds; 0 to maxNameWait.
 	NameWait time.Duration
 	// ProvisionQueueURL is provision's queue, to which instances are sent that wait for a released name; empty: they wait for
@@ -130,9 +128,18 @@ func Load(getenv func(string) string, files fs.FS) (Settings, error) {
 	return s, nil
 }
 
+// Revocation says which certificates of an ended instance are revoked.
+type Revocation string
+
+// The revocations.
+const (
+	RevokeNone   Revocation = "false"
+	RevokeLeased Revocation = "true" // those with a lease
+	RevokeAll    Revocation = "all"  // the other stored ones too
+)
+
 // read reads all settings; r collects the faults.
 func read(r *reader) Settings {
-	revoke := r.oneOf("REVOKE_CERTIFICATES", "false", "true", "all")
 	s := Settings{
 		TableName:    r.form("TABLE_NAME", "", tableName, required),
 		DeploymentID: r.text("DEPLOYMENT_ID", "", required),
@@ -154,18 +161,18 @@ func read(r *reader) Settings {
 		MemberExternalID:   r.form("MEMBER_ROLE_EXTERNAL_ID", "", externalID, optional),
 		Adopt:              r.oneOf("CONFLICT_MODE", "refuse", "adopt") == "adopt",
 		OnShuttingDown:     r.oneOf("DEPROVISION_ON", "terminated", "shutting-down") == "shutting-down",
-		RevokeCertificates: revoke != "false", RevokeStored: revoke == "all",
-		MaxCertificateTTL: r.duration("MAX_CERTIFICATE_TTL", "8760h"),
-		TemplatesDir:      r.text("TEMPLATES_DIR", "", optional),
-		Profiles:          r.profiles("PROFILES"),
-		EventBus:          r.form("EVENT_BUS_NAME", "", eventBus, optional),
-		HookPrefix:        r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
-		HookContinues:     r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
-		NameWait:          r.wait("NAME_WAIT", "10m", maxNameWait),
-		ProvisionQueueURL: r.form("PROVISION_QUEUE_URL", "", queueURL, optional),
-		ReadyTag:          r.form("READY_TAG", "", tagKey, optional),
-		Reconcile:         readReconcile(r),
-		LogLevel:          r.level("LOG_LEVEL"),
+		RevokeCertificates: Revocation(r.oneOf("REVOKE_CERTIFICATES", string(RevokeNone), string(RevokeLeased), string(RevokeAll))),
+		MaxCertificateTTL:  r.duration("MAX_CERTIFICATE_TTL", "8760h"),
+		TemplatesDir:       r.text("TEMPLATES_DIR", "", optional),
+		Profiles:           r.profiles("PROFILES"),
+		EventBus:           r.form("EVENT_BUS_NAME", "", eventBus, optional),
+		HookPrefix:         r.form("HOOK_PREFIX", "vault-identity-", hookPrefix, optional),
+		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
+		NameWait:           r.wait("NAME_WAIT", "10m", maxNameWait),
+		ProvisionQueueURL:  r.form("PROVISION_QUEUE_URL", "", queueURL, optional),
+		ReadyTag:           r.form("READY_TAG", "", tagKey, optional),
+		Reconcile:          readReconcile(r),
+		LogLevel:           r.level("LOG_LEVEL"),
 	}
 	for _, p := range s.Reconcile.Places("") {
 		if p.Account != "" && !slices.Contains(s.AllowedAccounts, p.Account) {

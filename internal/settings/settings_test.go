@@ -54,7 +54,7 @@ func TestSettings_DefaultsFollowTheContract(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", MemberExternalID: "vault-ec2", AuthMount: "aws", LogLevel: slog.LevelInfo,
-		HookPrefix: "vault-identity-", NameWait: 10 * time.Minute, MaxCertificateTTL: 8760 * time.Hour,
+		RevokeCertificates: settings.RevokeNone, HookPrefix: "vault-identity-", NameWait: 10 * time.Minute, MaxCertificateTTL: 8760 * time.Hour,
 		Vault:     settings.Vault{Addr: "https://vault.example.com:8200", LoginMethod: "iam", LoginMount: "aws", LoginRole: "ec2-provisioner"},
 		Reconcile: settings.Reconcile{DeleteLimit: 20},
 	}
@@ -173,7 +173,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 	}
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321", "333344445555"}, MemberExternalID: "fleet:7", Adopt: true,
-		OnShuttingDown: true, RevokeCertificates: true, MaxCertificateTTL: 720*time.Hour + 30*time.Minute, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
+		OnShuttingDown: true, RevokeCertificates: settings.RevokeLeased, MaxCertificateTTL: 720*time.Hour + 30*time.Minute, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
 		HookPrefix: "blue/vault-", HookContinues: true, ProvisionQueueURL: "https://sqs.us-east-1.amazonaws.com/123456789012/provision", ReadyTag: "vault-identity",
 		Vault: settings.Vault{
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,

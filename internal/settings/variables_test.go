@@ -57,7 +57,7 @@ func variables() []variable {
 			meaning: "what to do with a foreign object at the path of a grant's object"},
 		{name: "DEPROVISION_ON", values: []string{"terminated", "shutting-down"},
 			meaning: "the state in which an instance loses its access"},
-		{name: "REVOKE_CERTIFICATES", values: []string{"false", "true"},
+		{name: "REVOKE_CERTIFICATES", values: []string{"false", "true", "all"},
 			meaning: "`true` revokes the leased certificates of the instance's PKI roles"},
 		{name: "MAX_CERTIFICATE_TTL", standard: "8760h",
 			meaning: "longest `max_ttl` that a PKI role of a profile may have, as a Go duration of whole seconds"},

@@ -119,7 +119,7 @@ func (p *parts) finder() *holders.Finder {
 
 // sweeper returns what finds and revokes the stored certificates of ended instances; nil if they are left valid.
 func (p *parts) sweeper() handler.CertificateSweeper {
-	if !p.settings.RevokeStored {
+	if p.settings.RevokeCertificates != settings.RevokeAll {
 		return nil
 	}
 	return &certificates.Sweeper{Deployment: p.settings.DeploymentID, Profiles: p.profiles.set, Vault: p.vault, Ledger: p.ledger, Now: time.Now}
@@ -152,13 +152,13 @@ func (p *parts) rehearse(packed []byte) (handler.Rehearsal, error) {
 
 // doctor returns the doctor of this deployment. It checks reconcile's needs, which include those of the other functions.
 func (p *parts) doctor() doctor.Doctor {
-	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates, RevokeStored: p.settings.RevokeStored}
+	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates != settings.RevokeNone, RevokeStored: p.settings.RevokeCertificates == settings.RevokeAll}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Region: p.aws.Region, Services: p.calledServices(),
-		RevokesStored: p.settings.RevokeStored, Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		RevokesStored: p.settings.RevokeCertificates == settings.RevokeAll, Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		Namespace: p.settings.Vault.Namespace, Version: version.Version(),
 		VaultHost: hostOf(p.settings.Vault.Addr), Resolve: net.DefaultResolver.LookupCNAME,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
@@ -249,11 +249,11 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Lists:              &converge.Lists{List: p.vault.List, Log: p.log, Now: time.Now},
 		Adopt:              s.Adopt,
 		OnShuttingDown:     s.OnShuttingDown,
-		RevokeCertificates: s.RevokeCertificates,
+		RevokeCertificates: s.RevokeCertificates != settings.RevokeNone,
 		NewOwner:           rand.Text,
 		Now:                time.Now,
 	}}
-	if s.RevokeStored && duties.Remove {
+	if s.RevokeCertificates == settings.RevokeAll && duties.Remove {
 		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now}
 	}
 	h := handler.Handler{

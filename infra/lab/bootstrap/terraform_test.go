@@ -142,7 +142,7 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 				"-templates-dir", dir, "-auth-mount", "instances", "-login-mount", "functions", "-role-prefix", "try", "-server-id", "one",
 				"-sts-region", "eu-central-1", "-aws-endpoint", "http://127.0.0.1:1", "-aws-keys", "-resolve-unique-ids=false",
 				"-sts-role", "111122223333=arn:aws:iam::111122223333:role/v", "-sts-role", "1=arn:aws:iam::1:role/v", "-sts-external-id", "stack", "-certificate", "xx-new-1=" + signed.file, "-also-path", "old/pki/roles",
-				"-also-path", "bob/ssh/machines", "-also-auth-mount", "old", "-set-alias", "-revoke-certificates", "-pki", "-deployment", "one",
+				"-also-path", "bob/ssh/machines", "-also-auth-mount", "old", "-set-alias", "-revoke-certificates", "-revoke-stored-certificates", "-pki", "-deployment", "one",
 				"-function-role", "provision=arn:aws:iam::1:role/p", "-function-role", "deprovision=arn:aws:iam::1:role/d", "-function-role", "reconcile=arn:aws:iam::1:role/r",
 			},
 			map[string]any{
@@ -151,7 +151,7 @@ func TestTerraform_WritesTheSameAsTheCommand(t *testing.T) {
 				"aws_keys":  map[string]any{"access_key": "AKIDEXAMPLE", "secret_key": "secret"},
 				"sts_roles": map[string]any{"111122223333": "arn:aws:iam::111122223333:role/v", "1": "arn:aws:iam::1:role/v"}, "sts_external_id": "stack", "certificates": map[string]any{"xx-new-1": signed.pem},
 				"also_paths": []any{"old/pki/roles", "bob/ssh/machines"}, "also_auth_mounts": []any{"old"}, "set_alias": true,
-				"revoke_certificates": true, "pki": true, "deployment": "one", "function_roles": roles,
+				"revoke_certificates": true, "revoke_stored_certificates": true, "pki": true, "deployment": "one", "function_roles": roles,
 			},
 		},
 	} {
@@ -306,7 +306,7 @@ func TestTerraform_HasVariableForEachFlag(t *testing.T) {
 func TestTerraform_EvaluatesToTheSamePolicies(t *testing.T) {
 	run := terraform(t, "variables.tf", "rights.tf")
 	dir := profiles(t)
-	out, err := run(`jsonencode(local.policies)`+"\n", "console", "-no-color", "-var", "templates_dir="+dir, "-var", "revoke_certificates=true", "-var", `also_auth_mounts=["old"]`)
+	out, err := run(`jsonencode(local.policies)`+"\n", "console", "-no-color", "-var", "templates_dir="+dir, "-var", "revoke_certificates=true", "-var", "revoke_stored_certificates=true", "-var", `also_auth_mounts=["old"]`)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -316,7 +316,7 @@ func TestTerraform_EvaluatesToTheSamePolicies(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	ours := map[string]string{}
-	for _, r := range evaluate(t, module, map[string]any{"templates_dir": dir, "revoke_certificates": true, "also_auth_mounts": []any{"old"}}) {
+	for _, r := range evaluate(t, module, map[string]any{"templates_dir": dir, "revoke_certificates": true, "revoke_stored_certificates": true, "also_auth_mounts": []any{"old"}}) {
 		if r.kind == "vault_policy" {
 			ours[strings.TrimPrefix(fmt.Sprint(r.attributes["name"]), "ec2-provisioner-")] = fmt.Sprint(r.attributes["policy"])
 		}

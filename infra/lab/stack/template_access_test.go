@@ -34,6 +34,7 @@ func (a realm) codeCalls() []call {
 		return strings.TrimSuffix(c.arn(id), "*") + "log-stream:2026/11/26/[$LATEST]0a"
 	}
 	record, claim, waiting, version := "instance#i-0123456789abcdef0", "claim#pki/web-1", "waiting#pki/web-1", "profiles#0a1b"
+	certificates := "certificates#i-0123456789abcdef0"
 	inTransaction := func(key string) requestKeys {
 		return requestKeys{"dynamodb:LeadingKeys": {key}, "dynamodb:EnclosingOperation": {"TransactWriteItems"}}
 	}
@@ -44,6 +45,7 @@ func (a realm) codeCalls() []call {
 		{"PDR", "dynamodb:GetItem", table, keys(record)},
 		{"PDR", "dynamodb:GetItem", table, keys(claim)},
 		{"PDR", "dynamodb:GetItem", table, keys(waiting)},
+		{"PDR", "dynamodb:GetItem", table, keys(certificates)},
 		{"PDR", "dynamodb:GetItem", table, keys("profiles")},
 		{"PDR", "dynamodb:GetItem", table, keys(version)},
 		{"PDR", "dynamodb:GetItem", table, keys("teardown")},
@@ -58,6 +60,8 @@ func (a realm) codeCalls() []call {
 		{"PR", "dynamodb:PutItem", table, keys(claim)},
 		{"PR", "dynamodb:PutItem", table, inTransaction(claim)},
 		{"PR", "dynamodb:PutItem", table, keys(waiting)},
+		{"DR", "dynamodb:PutItem", table, keys(certificates)},
+		{"", "dynamodb:DeleteItem", table, keys(certificates)},
 		{"R", "dynamodb:PutItem", table, keys("teardown")},
 		{"", "dynamodb:PutItem", table, keys("profiles")},
 		{"", "dynamodb:PutItem", table, keys(version)},

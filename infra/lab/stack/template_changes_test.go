@@ -52,6 +52,7 @@ var centralChanges = []change{
 	one("ConflictMode", "adopt"),
 	one("DeprovisionOn", "shutting-down"),
 	one("RevokeCertificates", "true"),
+	{to: map[string]string{"RevokeCertificates": "all"}, note: "Run `vault-ec2 setup` right before it, so that the functions have the rights"},
 	one("MaxCertificateTTL", "720h"),
 	one("Profiles", "active"),
 	one("HookPrefix", "other-"),

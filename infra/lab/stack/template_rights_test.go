@@ -146,18 +146,18 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 var ledgerKeys = map[string]map[string][]string{
 	"Provision": {
 		"dynamodb:BatchGetItem": {"instance#*"},
-		"dynamodb:GetItem":      {"instance#*", "claim#*", "waiting#*", "profiles", "profiles#*", "teardown"},
+		"dynamodb:GetItem":      {"instance#*", "claim#*", "waiting#*", "certificates#*", "profiles", "profiles#*", "teardown"},
 		"dynamodb:PutItem":      {"instance#*", "claim#*", "waiting#*"},
 		"dynamodb:DeleteItem":   {"claim#*"}, // a record is never deleted: its tombstone expires
 	},
 	"Deprovision": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "profiles", "profiles#*", "teardown"},
-		"dynamodb:PutItem":    {"instance#*"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "certificates#*", "profiles", "profiles#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*", "certificates#*"},
 		"dynamodb:DeleteItem": {"claim#*"},
 	},
 	"Reconcile": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "profiles", "profiles#*", "teardown"},
-		"dynamodb:PutItem":    {"instance#*", "claim#*", "waiting#*", "teardown"},
+		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "certificates#*", "profiles", "profiles#*", "teardown"},
+		"dynamodb:PutItem":    {"instance#*", "claim#*", "waiting#*", "certificates#*", "teardown"},
 		"dynamodb:DeleteItem": {"claim#*"},
 	},
 }

@@ -38,6 +38,10 @@ func TestTake_FollowsTheStack(t *testing.T) {
 			parameters: map[string]string{"VaultSTSEndpoint": "https://sts-fips.us-east-1.amazonaws.com"}, want: func(o *Options) { o.STSRegion = "" }, says: "leave --sts-region out",
 		},
 		"revocation": {parameters: map[string]string{"RevokeCertificates": "true"}, want: func(o *Options) { o.Revoke = true }, says: "taken   --revoke-certificates true"},
+		"revocation of stored ones": {
+			parameters: map[string]string{"RevokeCertificates": "all"},
+			want:       func(o *Options) { o.Revoke, o.RevokeStored = true, true }, says: "taken   --revoke-stored-certificates true",
+		},
 		"no revocation, by a flag": {
 			parameters: map[string]string{"RevokeCertificates": "true"}, given: []string{"revoke-certificates"},
 		},
@@ -90,7 +94,7 @@ func TestTake_FollowsTheStack(t *testing.T) {
 // equal reports whether two sets of options that a stack can change are equal.
 func equal(a, b Options) bool {
 	return a.AuthMount == b.AuthMount && a.LoginMount == b.LoginMount && a.RolePrefix == b.RolePrefix && a.Deployment == b.Deployment &&
-		a.ServerID == b.ServerID && a.STSRegion == b.STSRegion && a.Revoke == b.Revoke && a.namespace == b.namespace && maps.Equal(a.FunctionRoles, b.FunctionRoles)
+		a.ServerID == b.ServerID && a.STSRegion == b.STSRegion && a.Revoke == b.Revoke && a.RevokeStored == b.RevokeStored && a.namespace == b.namespace && maps.Equal(a.FunctionRoles, b.FunctionRoles)
 }
 
 func TestTake_NeedsTheRolesOfAllFunctions(t *testing.T) {
