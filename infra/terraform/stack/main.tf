@@ -35,7 +35,7 @@ resource "aws_cloudformation_stack" "this" {
     Architecture              = var.architecture
     ConflictMode              = var.conflict_mode
     DeprovisionOn             = var.deprovision_on
-    RevokeCertificates        = var.revoke_stored_certificates ? "all" : tostring(var.revoke_certificates)
+    RevokeCertificates        = var.revoke_certificates
     MaxCertificateTTL         = var.max_certificate_ttl
     Profiles                  = var.profiles
     HookPrefix                = var.hook_prefix

@@ -27,17 +27,15 @@ variable "deprovision_on" {
 }
 
 variable "revoke_certificates" {
-  description = "Revoke the leased certificates of a gone instance's PKI roles"
-  type        = bool
-  default     = false
+  description = "Revoke a gone instance's certificates; true those with a lease, all the stored ones too"
+  type        = string
+  default     = "false"
   nullable    = false
-}
 
-variable "revoke_stored_certificates" {
-  description = "Revoke a gone instance's stored certificates too"
-  type        = bool
-  default     = false
-  nullable    = false
+  validation {
+    condition     = contains(["true", "false", "all"], var.revoke_certificates)
+    error_message = "Must be true, false or all."
+  }
 }
 
 variable "max_certificate_ttl" {

@@ -112,9 +112,10 @@ locals {
     "    \"${name}\" = [${join(", ", [for v in local.auth_role_parameters[name] : jsonencode(v)])}]\n"
   ]
   # By capability and path. A function that only deletes auth roles sends no parameters.
-  allowed = {
-    "update auth/${var.auth_mount}/role/i-*" = "  allowed_parameters = {\n${join("", local.auth_role_lines)}  }\n"
-  }
+  allowed = merge(
+    { "update auth/${var.auth_mount}/role/i-*" = "  allowed_parameters = {\n${join("", local.auth_role_lines)}  }\n" },
+    { for m in local.stored_mounts : "update ${m}/revoke" => "  allowed_parameters = {\n    \"serial_number\" = []\n  }\n" },
+  )
 
   policies = {
     for function, rights in { provision = local.provision, deprovision = local.deprovision, reconcile = local.reconcile } :
