@@ -35,9 +35,10 @@ func readAuditLog(from io.Reader, each func([]certificates.Issued) error) error 
 	var batch []certificates.Issued
 	log := bufio.NewReaderSize(from, 64<<10)
 	for n := 1; ; n++ {
-		line, end := log.ReadBytes('\n')
-		if end != nil && !errors.Is(end, io.EOF) {
-			return fmt.Errorf("reading the audit log: %w", end)
+		line, err := log.ReadBytes('\n')
+		isLast := errors.Is(err, io.EOF)
+		if err != nil && !isLast {
+			return fmt.Errorf("reading the audit log: %w", err)
 		}
 		issued, is, err := issuedIn(line)
 		if err != nil {
@@ -52,7 +53,7 @@ func readAuditLog(from io.Reader, each func([]certificates.Issued) error) error 
 			}
 			batch = nil
 		}
-		if end != nil {
+		if isLast {
 			return nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -91,7 +92,7 @@ func (a asking) recordCertificates(ctx context.Context, file string) (whole cert
 		if err != nil {
 			return err
 		}
-		complete, unread := whole.Complete && part.Complete, append(whole.Unread, part.Unread...)
+		complete, unread := whole.Complete && part.Complete, slices.Concat(whole.Unread, part.Unread)
 		whole = whole.Join(part)
 		whole.Complete, whole.Unread = complete, unread
 		fmt.Fprintf(a.Progress, "certificates: %d recorded, %d revoked so far\n", whole.Recorded, whole.Revoked)
