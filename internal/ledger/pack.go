@@ -73,6 +73,7 @@ func (r *Record) code(c *coder) {
 	c.optionalTime(&r.QuietUntil)
 	c.optionalTime(&r.LeavingSince)
 	c.optionalTime(&r.ReplacingSince)
+	optional(c, &r.Quarantine, codeQuarantine)
 	list(c, &r.FormerRoleIDs, codeText)
 	c.optionalTime(&r.MadeAt)
 	c.time(&r.EventTime)
@@ -223,15 +224,20 @@ func (c *coder) time(t *time.Time) {
 }
 
 func (c *coder) optionalTime(t **time.Time) {
-	isSet := *t != nil
+	optional(c, t, func(t *time.Time, c *coder) { c.time(t) })
+}
+
+// optional packs or unpacks a value that may be absent.
+func optional[T any](c *coder, v **T, code func(*T, *coder)) {
+	isSet := *v != nil
 	c.bool(&isSet)
 	switch {
 	case !isSet:
 	case c.packs:
-		c.time(*t)
+		code(*v, c)
 	default:
-		*t = &time.Time{}
-		c.time(*t)
+		*v = new(T)
+		code(*v, c)
 	}
 }
 

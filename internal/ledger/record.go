@@ -72,6 +72,8 @@ type Record struct {
 	// ReplacingSince is when Auto Scaling was last seen replacing the instance's root volume, whose login is to be reset
 	// after that; or nil.
 	ReplacingSince *time.Time `dynamodbav:"replacing_since,omitempty"`
+	// Quarantine is the mark of an instance that was cut off while it ran, or was before; nil for any other.
+	Quarantine *Quarantine `dynamodbav:"quarantine,omitempty"`
 	// FormerRoleIDs are the role_ids of deleted auth roles, whose tokens may live. A tombstone keeps them, since a login in
 	// flight during the removal can end after it.
 	FormerRoleIDs []string `dynamodbav:"former_role_ids,omitempty"`
@@ -96,7 +98,8 @@ type Record struct {
 	// WriteID is new at each write. If an answer is lost, the SDK repeats the write, and the condition fails because the first
 	// try succeeded: the ID shows that the item is the write's own.
 	WriteID string `dynamodbav:"write_id"`
-	// ExpiresAt is DynamoDB's TTL in Unix time, in seconds. It is 0 for a record that is no tombstone.
+	// ExpiresAt is DynamoDB's TTL in Unix time, in seconds. It is 0 for a record that is no tombstone, and for an instance that lives in
+	// quarantine.
 	ExpiresAt int64 `dynamodbav:"expires_at,omitempty"`
 }
 

@@ -19,6 +19,9 @@ func (r *Record) setExpiry(w Write, now time.Time) {
 		return
 	}
 	r.DeletedAt = &now
+	if r.LivesInQuarantine() {
+		return // without its mark the instance would be granted again
+	}
 	r.ExpiresAt = now.Add(w.tombstoneTime()).Unix()
 	for _, n := range r.Former { // a former name's end must stay known until then
 		r.ExpiresAt = max(r.ExpiresAt, n.Until.Unix())
@@ -26,10 +29,11 @@ func (r *Record) setExpiry(w Write, now time.Time) {
 }
 
 // tombstoneTime returns how long the tombstone that w writes is kept. An instance that had objects, by a grant or as
-// untracked objects of a lost record, may have live tokens. The tombstone of a leaving instance must outlast its hook.
+// untracked objects of a lost record, may have live tokens. The tombstone of a leaving instance must outlast its hook. A quarantine that
+// ended stays to be asked about.
 func (w Write) tombstoneTime() time.Duration {
 	hadObjects := w.New.Profile != "" || len(w.New.FormerRoleIDs) > 0 || (w.Old != nil && len(w.Old.Objects) > 0)
-	if hadObjects || w.New.LeavingSince != nil {
+	if hadObjects || w.New.LeavingSince != nil || w.New.Quarantine != nil {
 		return tombstoneTime
 	}
 	return emptyTombstoneTime
