@@ -60,7 +60,7 @@ func (w *work) freeName(ctx context.Context, claimant ledger.Record, name ledger
 		return w.releaseName(ctx, record, name)
 	default:
 		held := fault.Refusef("instance %s may not have the name %s below %s: instance %s holds it and is %s; it is free %s",
-			claimant.InstanceID, name.Text, name.Under, holder.InstanceID, stateOf(s), freeWhen(until, isFormer))
+			claimant.InstanceID, name.Text, name.Under, holder.InstanceID, stateOf(s, record), freeWhen(until, isFormer))
 		if w.Now().Before(w.awaitNames) {
 			held = fault.New(fault.Retry, fmt.Errorf("%w; a launch hook waits for it until %s", held, w.awaitNames.UTC().Format(time.RFC3339)))
 		}
@@ -85,12 +85,16 @@ func freeWhen(until time.Time, isFormer bool) string {
 	return fmt.Sprintf("once that instance is gone, or after %s: until then a certificate with it may still be good", until.UTC().Format(time.RFC3339))
 }
 
-// stateOf returns the state of a sighting as messages name it.
-func stateOf(s instance.Sighting) facts.State {
-	if !s.Found {
-		return "not visible yet"
+// stateOf returns the state of a holder as messages name it, by its sighting and record.
+func stateOf(s instance.Sighting, r *ledger.Record) string {
+	state := "not visible yet"
+	if s.Found {
+		state = string(s.Facts.State)
 	}
-	return s.Facts.State
+	if r.InQuarantine() {
+		state += ", in quarantine"
+	}
+	return state
 }
 
 // removeHolder removes a holder's grant and adds it to the removed holders. It does not wait for the part of the removal

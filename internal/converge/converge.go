@@ -130,6 +130,7 @@ const (
 	LeftAlone     Action = "left-alone"    // the state asks for nothing from this function
 	LoginReset    Action = "login-reset"   // the instance may log in with a new nonce: its root volume was replaced
 	TornDown      Action = "torn-down"     // the deployment is torn down: nothing is granted
+	InQuarantine  Action = "in-quarantine" // the instance is in quarantine, and has nothing left to remove
 )
 
 // Outcome describes one run of Converge.
@@ -148,6 +149,10 @@ type Outcome struct {
 	Holds bool
 	// SecondCut reports whether this run made only the second token cut of an earlier removal.
 	SecondCut bool
+	// Quarantined is the mark that this run wrote, also with an error; nil for none.
+	Quarantined *ledger.Quarantine
+	// Released is the mark that this run ended; nil for none.
+	Released *ledger.Quarantine
 	// Closest returns the profile that comes closest to an instance which no profile fits, with the conditions that it does not meet;
 	// nil for any other instance. It is called only where a person is to read it.
 	Closest func() string
@@ -195,6 +200,17 @@ func (c *Converger) Converge(ctx context.Context, req Request, s instance.Sighti
 		return c.removeTornDown(ctx, req)
 	case req.Gone:
 		return c.removeGone(ctx, req)
+	case req.Quarantine != nil:
+		return c.convergeQuarantined(ctx, req, s)
+	case req.Release != nil:
+		return c.release(ctx, req)
+	}
+	return c.convergeBySighting(ctx, req, s)
+}
+
+// convergeBySighting converges an instance by what AWS says of it.
+func (c *Converger) convergeBySighting(ctx context.Context, req Request, s instance.Sighting) (Outcome, error) {
+	switch {
 	case s.Err != nil && !s.LacksRole():
 		return Outcome{}, s.Err
 	case !s.Found:

@@ -20,6 +20,8 @@ const (
 	stepAwaitFacts      step = "await the event that completes the facts"
 	stepTryAgain        step = "try again"
 	stepResumeRemoval   step = "resume the removal of a leaving instance"
+	stepCutQuarantined  step = "go on with the removal of an instance in quarantine"
+	stepStayQuarantined step = "leave an instance in quarantine without a grant"
 	stepWithhold        step = "withhold the grant from a removed instance"
 	stepRefuse          step = "refuse"
 	stepKeep            step = "keep the grant as recorded"
@@ -77,6 +79,12 @@ func (s *situation) decideByRole(now time.Time) (step, error) {
 	}
 	if err := leaseError(s.record, now); err != nil {
 		return stepTryAgain, err
+	}
+	switch {
+	case s.record.InQuarantine() && s.duties.Remove && hasMoreToCut(s.request, s.record):
+		return stepCutQuarantined, nil
+	case s.record.InQuarantine():
+		return stepStayQuarantined, nil
 	}
 	leaves := s.record.Leaves(s.facts.LaunchTime)
 	switch {

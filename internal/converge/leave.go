@@ -51,7 +51,8 @@ func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Inst
 	if len(next.Objects) == 0 && needsMark {
 		return c.writeTombstone(ctx, old, next)
 	}
-	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next}) // its names are released too: AWS says that it ends
+	// Its names are released too: AWS says that it ends. Those of an instance in quarantine are held until its end.
+	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next, keepsNames: next.LivesInQuarantine()})
 }
 
 // removeTornDown removes the grant of an instance, running or not, whose deployment is torn down.
@@ -120,10 +121,10 @@ func (c *Converger) recordOfLiving(ctx context.Context, req Request, old *ledger
 
 // writeTombstone writes a tombstone for an instance without a grant. A provision that asked EC2 a moment earlier, while the
 // instance still ran, must find the tombstone: no event would ever remove the grant that it makes. It releases the names
-// that an older tombstone holds: the instance ends.
+// that an older tombstone holds: the instance ends. Those of an instance in quarantine are held until it has ended.
 func (c *Converger) writeTombstone(ctx context.Context, old *ledger.Record, next ledger.Record) (Outcome, error) {
 	write := ledger.Write{Old: old, New: next, Owner: c.NewOwner()}
-	if old != nil {
+	if old != nil && !old.LivesInQuarantine() {
 		write.New.Claims, write.New.Former, write.Release = nil, nil, old.Names()
 	}
 	_, err := c.Ledger.Put(ctx, write)

@@ -40,6 +40,10 @@ func (c *Converger) make(ctx context.Context, req Request, f facts.Instance) (Ou
 		return Outcome{Action: NotYet, Profile: s.profile.Name}, nil
 	case stepResumeRemoval:
 		return c.removeLeaving(ctx, req, f)
+	case stepCutQuarantined:
+		return c.cutSeenAlive(ctx, req, s.record)
+	case stepStayQuarantined:
+		return Outcome{Action: InQuarantine}, nil
 	case stepWithhold:
 		return Outcome{Action: LeftAlone}, nil
 	case stepRefuse:
@@ -63,6 +67,10 @@ func (c *Converger) keepWithoutRole(ctx context.Context, req Request, s instance
 		return Outcome{}, err
 	case old == nil:
 		return Outcome{}, s.Err
+	case old.InQuarantine() && c.Duties.Remove && hasMoreToCut(req, old):
+		return c.cutSeenAlive(ctx, req, old)
+	case old.InQuarantine():
+		return Outcome{Action: InQuarantine}, nil
 	case c.Duties.Remove && old.Leaves(s.Facts.LaunchTime) && hasMoreToRemove(req, old):
 		return c.removeLeaving(ctx, req, s.Facts)
 	case old.Leaves(s.Facts.LaunchTime):

@@ -34,6 +34,10 @@ type removal struct {
 // that the tokens could use. The record is closed only when the tokens are cut.
 func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	next := r.next
+	if !r.keepsNames { // the instance has ended, or counts as such
+		now := c.Now().Round(0).UTC()
+		next.SetQuarantineEnd(&now)
+	}
 	if next.State == ledger.Deleted && len(next.Objects) == 0 {
 		return c.completeRemoval(ctx, r)
 	}
@@ -94,9 +98,11 @@ func (w *work) closingWrite(r removal) ledger.Write {
 	next.State, next.Objects, next.LastError, next.Attempts = ledger.Deleted, nil, "", 0
 	write := ledger.Write{Old: w.record, Owner: w.owner}
 	next.Claims = nil
-	if r.keepsNames {
+	switch {
+	case r.keepsNames && next.InQuarantine(): // no successor gets the names while the instance lives
+	case r.keepsNames:
 		next.DateFormer(w.lastCertificate(next))
-	} else {
+	default:
 		next.Former = nil
 		write.Release = w.record.Names()
 	}
@@ -111,9 +117,11 @@ func (c *Converger) completeRemoval(ctx context.Context, r removal) (Outcome, er
 	if record == nil {
 		return Outcome{Action: Unchanged}, nil
 	}
-	if names := record.Names(); len(names) > 0 && !r.keepsNames {
+	if names := record.Names(); !r.keepsNames && (len(names) > 0 || record.LivesInQuarantine()) {
 		next := *record
 		next.Former, next.Claims = nil, nil
+		now := c.Now().Round(0).UTC()
+		next.SetQuarantineEnd(&now)
 		var err error
 		if record, err = c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner(), Release: names}); err != nil {
 			return Outcome{}, err

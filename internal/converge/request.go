@@ -28,6 +28,10 @@ type Request struct {
 	Teardown bool
 	// Gone says that an operator said that the instance no longer exists. EC2 does not show it as alive, or could not be asked.
 	Gone bool
+	// Quarantine puts the instance into quarantine; nil for another request.
+	Quarantine *Order
+	// Release ends the instance's quarantine; nil for another request.
+	Release *Order
 	// Untracked are paths in Vault that bear the instance's name and that no record names. Those that the marker or the ledger
 	// shows to be this deployment's are added to the record and removed.
 	Untracked []string

@@ -45,6 +45,8 @@ func (c *Converger) resetLogin(ctx context.Context, req Request, f facts.Instanc
 	switch {
 	case !isReplacing && !wasReplacing && now.Sub(req.At) < Grace:
 		return Outcome{}, fault.Retryf("instance %s gets a new root volume by its event, and Auto Scaling does not show that yet", req.ID)
+	case old.InQuarantine():
+		return Outcome{Action: InQuarantine}, nil
 	case old == nil, old.LoginType == "iam", old.State != ledger.Active && old.State != ledger.Provisioning, !isReplacing && !wasReplacing:
 		return Outcome{Action: LeftAlone}, nil // no ec2 login, or no grant
 	case old.Account != req.Account || old.Region != req.Region:
