@@ -104,9 +104,19 @@ type Instance struct {
 	EC2       string     `json:"ec2"`
 	CreatedAt *time.Time `json:"createdAt"` // of its record
 	DeletedAt *time.Time `json:"deletedAt"` // when its grant was removed
-	Objects   []Object   `json:"objects"`
+	// Quarantine is the mark of an instance that is, or was, in quarantine; nil for any other.
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	Objects    []Object    `json:"objects"`
 	// AuditFilter is a filter for jq that selects the instance's requests, and those about it, in Vault's audit log.
 	AuditFilter string `json:"auditFilter"`
+}
+
+// Quarantine is the mark of an instance that was cut off while it ran.
+type Quarantine struct {
+	Since      time.Time  `json:"since"`
+	By         string     `json:"by"`
+	Reason     string     `json:"reason"`
+	ReleasedAt *time.Time `json:"releasedAt"` // nil while it is in quarantine
 }
 
 // Object is an object of an instance in Vault, as its record has it.

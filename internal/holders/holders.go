@@ -284,6 +284,9 @@ func (s *search) instance(ctx context.Context, id string) Instance {
 		return out
 	}
 	out.Account, out.Region, out.Profile, out.FQDN, out.State = r.Account, r.Region, r.Profile, r.FQDN, r.State
+	if q := r.Quarantine; q != nil {
+		out.Quarantine = &Quarantine{Since: q.Since, By: q.By, Reason: q.Reason, ReleasedAt: q.ReleasedAt}
+	}
 	out.CreatedAt, out.DeletedAt, out.Addresses = timeOrNil(r.CreatedAt), r.DeletedAt, slices.Concat(out.Addresses, r.Addresses)
 	for _, o := range r.Objects {
 		out.Objects = append(out.Objects, Object{Kind: o.Kind, Path: o.Path})

@@ -20,6 +20,8 @@ type Answer struct {
 	BlockedReason string   `json:"blockedReason"`
 	// Places are the accounts and regions of EC2 and the folders of Vault that could not be looked at.
 	Places []PlaceTrouble `json:"places,omitempty"`
+	// Quarantined are the instances that live in quarantine. They are no drift.
+	Quarantined []Quarantined `json:"quarantined,omitempty"`
 	// Truncated reports whether there are more rows, which are in the log, or whether the run continues at Cursor.
 	Truncated  bool    `json:"truncated"`
 	Cursor     *Cursor `json:"cursor,omitempty"`

@@ -134,6 +134,8 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 	switch {
 	case s.isBusy(c.now):
 		return nil
+	case s.record.InQuarantine():
+		return c.rowsOfQuarantined(s)
 	case s.record.Leaves(s.sighting.Facts.LaunchTime):
 		return c.rowsOfLeaving(s)
 	case errors.Is(s.refusal, grant.ErrNotYet) && converge.MayComeLate(s.sighting.Facts, time.Time{}, c.now):
@@ -330,6 +332,8 @@ func (c *comparison) rowsOfGone(s *subject) []Change {
 		// It lived on without a grant and kept its names. No event of its end arrived.
 		names := diffOf("names", "given up", fmt.Sprint(len(s.record.Names()), " held"))
 		rows = append(rows, s.recordRow(Drift{Reason: Orphaned, Action: Delete, Diff: names}))
+	} else if row := s.endOfQuarantineRow(); row != nil {
+		rows = append(rows, *row)
 	}
 	rows = append(rows, c.rowsOfUntracked(s)...)
 	for i := range rows {

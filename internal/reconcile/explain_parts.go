@@ -133,6 +133,7 @@ func seenRecord(r *ledger.Record, now time.Time) *SeenRecord {
 		CreatedAt: r.CreatedAt, MadeAt: r.MadeAt, UpdatedAt: r.UpdatedAt, DeletedAt: r.DeletedAt, QuietUntil: r.QuietUntil, LeavingSince: r.LeavingSince,
 		ReplacingSince: r.ReplacingSince, UncutUntil: r.UncutUntil, Revoking: len(r.Revoking), Attempts: r.Attempts, LastError: r.LastError, Released: []ReleasedName{}, Program: r.Program,
 	}
+	seen.Quarantine = seenQuarantine(r)
 	if until := time.UnixMilli(r.LeaseExpiresAt).UTC(); r.LeaseOwner != "" && !until.Before(now) {
 		seen.LeasedUntil = &until
 	}

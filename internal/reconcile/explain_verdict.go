@@ -35,6 +35,8 @@ func (x *Explainer) verdictByState(t *story) Verdict {
 		return x.undecided(t, "EC2 could not be asked about it")
 	case !t.sighting.Found:
 		return x.verdictOfAbsent(t)
+	case t.record.InQuarantine() && t.isAlive() && !t.isBusy(t.now):
+		return x.inQuarantine(t)
 	case t.sighting.LacksRole() && f.State.IsLive():
 		return x.refused(t, t.sighting.Err)
 	case t.sighting.Err != nil:

@@ -69,10 +69,12 @@ const (
 	Stopped    Status = "stopped"     // it is stopped, and no function touches it
 	ToRemove   Status = "to-remove"   // it is gone, and not all of its grant is
 	Removed    Status = "removed"     // it is gone, and so is its grant
-	TornDown   Status = "torn-down"   // nothing is granted to any instance
-	Unheard    Status = "unknown"     // EC2, the ledger and Vault do not know it
-	Malformed  Status = "malformed"   // it is no instance ID
-	Undecided  Status = "undecided"   // too little could be read
+	// InQuarantine: it was cut off though it runs, and gets no grant until it is released.
+	InQuarantine Status = "in-quarantine"
+	TornDown     Status = "torn-down" // nothing is granted to any instance
+	Unheard      Status = "unknown"   // EC2, the ledger and Vault do not know it
+	Malformed    Status = "malformed" // it is no instance ID
+	Undecided    Status = "undecided" // too little could be read
 )
 
 // Unread is something that could not be read.
@@ -151,11 +153,13 @@ type SeenRecord struct {
 	ReplacingSince *time.Time `json:"replacingSince"`
 	UncutUntil     *time.Time `json:"uncutUntil"`
 	// Revoking is the number of lease prefixes whose certificates are still to be revoked.
-	Revoking  int            `json:"revoking"`
-	Attempts  int            `json:"attempts"`
-	LastError string         `json:"lastError"`
-	Released  []ReleasedName `json:"released"`
-	Program   string         `json:"program"`
+	Revoking  int    `json:"revoking"`
+	Attempts  int    `json:"attempts"`
+	LastError string `json:"lastError"`
+	// Quarantine is the mark of an instance that is, or was, in quarantine; nil for any other.
+	Quarantine *SeenQuarantine `json:"quarantine,omitempty"`
+	Released   []ReleasedName  `json:"released"`
+	Program    string          `json:"program"`
 }
 
 // ReleasedName is a name that an instance held until a time.

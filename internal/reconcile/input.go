@@ -22,10 +22,16 @@ const (
 	Who      Mode = "who"     // finds the instances that hold, or held, names
 	// Certificates finds the stored certificates of ended instances and revokes them.
 	Certificates Mode = "certificates"
+	// Quarantine cuts named instances off though they run, until Release gives them their grants again.
+	Quarantine Mode = "quarantine"
+	Release    Mode = "release"
 )
 
 // IsQuestion reports whether a mode only reads and answers, about one instance or about names.
 func (m Mode) IsQuestion() bool { return m == Explain || m == Who }
+
+// IsOrder reports whether a mode is a person's order about single instances.
+func (m Mode) IsOrder() bool { return m == Quarantine || m == Release }
 
 // Input is the function's input. The zero value means the whole fleet, in the mode of the settings.
 type Input struct {
@@ -43,7 +49,8 @@ type Input struct {
 	// Profiles is a packed bundle of profiles by which the run compares, in place of the active ones. It is for modes that change
 	// nothing.
 	Profiles []byte `json:"profiles,omitempty"`
-	// Account and Region say where EC2 is asked about the instance of mode explain, besides the place that the ledger records.
+	// Account and Region say where EC2 is asked about the instance of mode explain, besides the place that the ledger records. In the
+	// modes quarantine and release they are the place of an instance without a record.
 	Account string `json:"account,omitempty"`
 	Region  string `json:"region,omitempty"`
 	// Names are the names, addresses and objects that mode who looks for.
@@ -52,6 +59,10 @@ type Input struct {
 	Current bool `json:"current,omitempty"`
 	// Issued are certificates that Vault's audit log names, for mode certificates: they are recorded without being looked for.
 	Issued []certificates.Issued `json:"issued,omitempty"`
+	// By is the person who orders mode quarantine or release, as they name themselves.
+	By string `json:"by,omitempty"`
+	// Reason is why; mode quarantine requires it. It is one line of text.
+	Reason string `json:"reason,omitempty"`
 	// Cursor is the cursor of the answer to continue from.
 	Cursor *Cursor `json:"cursor,omitempty"`
 }
@@ -67,6 +78,8 @@ func CheckInput(in Input) error {
 	switch in.Mode {
 	case Explain:
 		return nil // the answer says it of a malformed ID
+	case Quarantine, Release:
+		return checkOrder(in)
 	case "", Detect, Correct, Doctor, Who:
 		if in.Confirm != "" {
 			return fmt.Errorf("confirm is for mode %s", Teardown)
@@ -76,7 +89,7 @@ func CheckInput(in Input) error {
 			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
 		}
 	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who, Certificates)
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who, Quarantine, Release, Certificates)
 	}
 	if in.Gone != nil {
 		if err := checkGone(in); err != nil {
@@ -104,8 +117,10 @@ const maxNames = 200
 func checkQuestion(in Input) error {
 	isAbout := in.Profile != "" || in.Force || in.Confirm != "" || in.NamesOnly || in.Gone != nil || len(in.Profiles) > 0
 	switch {
-	case in.Mode != Explain && (in.Account != "" || in.Region != ""):
-		return fmt.Errorf("account and region are for mode %s", Explain)
+	case in.Mode != Explain && !in.Mode.IsOrder() && (in.Account != "" || in.Region != ""):
+		return fmt.Errorf("account and region are for mode %s, %s and %s", Explain, Quarantine, Release)
+	case !in.Mode.IsOrder() && (in.By != "" || in.Reason != ""):
+		return fmt.Errorf("by and reason are for mode %s and %s", Quarantine, Release)
 	case in.Mode != Who && (len(in.Names) > 0 || in.Current):
 		return fmt.Errorf("names and current are for mode %s", Who)
 	case !in.Mode.IsQuestion():
@@ -120,6 +135,13 @@ func checkQuestion(in Input) error {
 		return nil
 	case len(in.InstanceIDs) != 1 || in.Cursor != nil:
 		return fmt.Errorf("mode %s is about one instance: name one in instanceIds, without a cursor", Explain)
+	}
+	return checkPlace(in)
+}
+
+// checkPlace returns an error for an account and region that are no place; nil if both are empty.
+func checkPlace(in Input) error {
+	switch {
 	case (in.Account == "") != (in.Region == ""):
 		return errors.New("account and region go together")
 	case in.Account != "" && (!facts.IsAccount(in.Account) || !facts.IsRegion(in.Region)):

@@ -303,6 +303,7 @@ func (r *Reconciler) compareStretch(ctx context.Context, inv *invocation, in Inp
 		Instances: len(s.states), Records: held.recorded,
 		Policies: listing.policies, AuthRoles: listing.authRoles, PKIRoles: listing.pkiRoles, SSHRoles: listing.sshRoles,
 	}
+	a.addQuarantined(held.quarantined(in))
 	p := decide(s.changes, s.limitsOf(in, inv))
 	if p.blocked != "" {
 		a.block(p.blocked)

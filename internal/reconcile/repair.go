@@ -244,9 +244,9 @@ func (r *Reconciler) converge(
 	switch {
 	case err != nil:
 		return outcome.RemovedHolders, err
-	case outcome.Action == converge.LeftAlone, outcome.Action == converge.NotYet:
+	case outcome.Action == converge.LeftAlone, outcome.Action == converge.NotYet, outcome.Action == converge.InQuarantine && !j.removes:
 		return outcome.RemovedHolders, fmt.Errorf("instance %s: not repaired (%s): EC2 shows it as %s: left to the next run", ref.ID, outcome.Action, seen.Facts.State)
-	case outcome.Action == converge.Unchanged && len(j.untracked) > 0, outcome.Action == converge.Unmatched && !j.revokes:
+	case (outcome.Action == converge.Unchanged || outcome.Action == converge.InQuarantine) && len(j.untracked) > 0, outcome.Action == converge.Unmatched && !j.revokes:
 		return outcome.RemovedHolders, fmt.Errorf("instance %s: nothing was removed: on a second read the objects are not this deployment's, or another run works on the instance: left to the next run", ref.ID)
 	}
 	return outcome.RemovedHolders, nil

@@ -33,6 +33,8 @@ type entry struct {
 	place *facts.Place
 	// record is its record. It is empty outside the stretch, and for most tombstones (inventory.addRecord).
 	record ledger.Packed
+	// quarantined reports whether it lives in quarantine, by its record.
+	quarantined bool
 	// unseen is a folder that could not be listed, where its record names an object; empty if there is none.
 	unseen string
 }

@@ -257,14 +257,14 @@ func (s *survey) comparePresent(ctx context.Context, u *subject) ([]Change, erro
 	}
 	f := u.sighting.Facts
 	// The rest of a removal depends on no role.
-	isLeaving := u.record.Leaves(f.LaunchTime) && (u.sighting.Err == nil || u.sighting.LacksRole())
+	isLeaving := (u.record.Leaves(f.LaunchTime) || u.record.InQuarantine()) && (u.sighting.Err == nil || u.sighting.LacksRole())
 	if err := u.sighting.Err; err != nil && !isLeaving {
 		if s.input.Profile != "" && !u.isRecordedFor(s.input.Profile) {
 			return nil, nil
 		}
 		return u.rowsWithoutFacts(err), nil // a fault of AWS with this instance only
 	}
-	if u.record != nil && u.record.State == ledger.Deprovisioning {
+	if u.record.InQuarantine() || (u.record != nil && u.record.State == ledger.Deprovisioning) {
 		var err error
 		if u.leftovers, err = s.r.leftoversOf(ctx, s.inventory, u.id, u.record); err != nil {
 			return nil, err
