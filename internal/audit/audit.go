@@ -26,6 +26,9 @@ const (
 	Refused  = "Vault Access Refused"
 	Conflict = "Vault Access Conflict"
 	Drifted  = "Vault Access Drift"
+	// Quarantined and Released are about the mark. The removal and the new grant have events of their own.
+	Quarantined = "Vault Access Quarantined"
+	Released    = "Vault Access Released"
 )
 
 // Event is one event about one instance.
@@ -56,6 +59,17 @@ type Detail struct {
 	Kind  string `json:"kind,omitempty"`
 	Error string `json:"error,omitempty"`
 	Drift *Drift `json:"drift,omitempty"`
+	// Quarantine is of the events Quarantined and Released.
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+}
+
+// Quarantine is an order to put an instance into quarantine, or to release it.
+type Quarantine struct {
+	// By is the person or the service that ordered it, as the order says.
+	By     string    `json:"by"`
+	Reason string    `json:"reason,omitempty"`
+	Source string    `json:"source"` // of the quarantine: command or finding
+	Since  time.Time `json:"since"`  // of the quarantine
 }
 
 // Drift is one difference that reconcile found. Only reconcile's log and answer hold the texts that differ.

@@ -34,6 +34,8 @@ const (
 	busyWait  = 10 * time.Second
 	busyPause = 500 * time.Millisecond
 	busyTries = int(busyWait / busyPause)
+	// leaseTries are as many as fit into a lease, and some more.
+	leaseTries = int((ledger.LeaseTime + busyWait) / busyPause)
 )
 
 // Converger makes Vault and ledger agree with EC2 for one instance.
@@ -169,6 +171,19 @@ func traceOf(ctx context.Context) string {
 type task struct {
 	converge.Request
 	hook *event.Hook // the lifecycle action that waits for the instance; nil for none
+	// waits reports whether a person waits for the result of an order: until a lease runs out that another run left.
+	waits bool
+}
+
+// tries returns how often the task is tried again while another run works on the instance.
+func (t task) tries() int {
+	switch {
+	case t.waits:
+		return leaseTries
+	case t.hook != nil, t.Quarantine != nil:
+		return busyTries
+	}
+	return 0
 }
 
 // result is the result of one task, or the error of a record without a usable event.
@@ -190,12 +205,12 @@ func (inv *invocation) converge(ctx context.Context, t task, s instance.Sighting
 	return r
 }
 
-// convergeWhenFree converges an instance. While a hook holds the instance back it waits for another run on the same
-// record, such as the one for the state change: the queue would deliver the hook's event again only after minutes.
+// convergeWhenFree converges an instance. While a hook holds the instance back, or an order wants it cut off, it waits for another run
+// on the same record, such as the one for the state change: the queue would deliver the event again only after minutes.
 func (inv *invocation) convergeWhenFree(ctx context.Context, t task, s instance.Sighting) (converge.Outcome, error) {
 	for tries := 0; ; tries++ {
 		outcome, err := inv.convergeSafely(ctx, t.Request, s)
-		if t.hook == nil || !errors.Is(err, ledger.ErrChanged) || tries == busyTries {
+		if !errors.Is(err, ledger.ErrChanged) || tries >= t.tries() {
 			return outcome, err
 		}
 		select {

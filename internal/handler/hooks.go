@@ -106,6 +106,10 @@ func (inv *invocation) afterConverge(ctx context.Context, e event.Event, r resul
 		log.InfoContext(ctx, "no profile fits this instance yet", observe.KeyError, r.err)
 	}
 	outcome, decided := inv.Hooks.resultOf(*e.Hook, r)
+	if !decided && r.err == nil && r.outcome.Action == converge.InQuarantine {
+		log.WarnContext(ctx, "this instance is in quarantine: its lifecycle hook ends by its own default result")
+		return r
+	}
 	if !decided && r.err == nil {
 		log.WarnContext(ctx, "no profile fits this instance: its lifecycle hook ends by its own default result", observe.KeyError, "the closest is "+closestOf(r.outcome))
 		return r
@@ -149,6 +153,8 @@ func (h Hooks) resultOf(hook event.Hook, r result) (outcome autoscaling.Result, 
 		return autoscaling.Continue, true
 	case r.err == nil && r.outcome.Action == converge.TornDown:
 		return autoscaling.Continue, true // a torn-down deployment holds no instance back
+	case r.err == nil && r.outcome.Action == converge.InQuarantine:
+		return "", false // it must not serve, and ending it would end the evidence: the owner of the hook chose its default result
 	case h.ContinueOnRefusal:
 		return autoscaling.Continue, true
 	case r.err == nil && r.outcome.Action == converge.Unmatched:

@@ -102,7 +102,7 @@ func readinessOf(t task, s instance.Sighting, r result, key string) string {
 	shown, tagged := s.Facts.Tags[key]
 	value := ""
 	switch {
-	case !o.CutAt.IsZero(), r.err == nil && t.Leaving, errors.Is(r.err, converge.ErrUnfinished):
+	case !o.CutAt.IsZero(), r.err == nil && (t.Leaving || o.Action == converge.InQuarantine), errors.Is(r.err, converge.ErrUnfinished):
 		if tagged {
 			value = tagRemoved
 		}

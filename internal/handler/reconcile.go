@@ -81,8 +81,14 @@ func (h *ReconcileHandler) Invoke(ctx context.Context, payload []byte) ([]byte, 
 	if in.Mode.IsQuestion() {
 		return h.answerQuestion(ctx, inv, in, hasInvoker)
 	}
+	if in.Mode == reconcile.Quarantine { // it needs no profile: a removal deletes the recorded paths
+		return h.order(ctx, inv, in, hasInvoker)
+	}
 	if h.NoProfiles != nil {
 		return nil, h.NoProfiles
+	}
+	if in.Mode == reconcile.Release {
+		return h.order(ctx, inv, in, hasInvoker)
 	}
 	if in.Mode == reconcile.Doctor {
 		return json.Marshal(h.Doctor.Examine(ctx))
@@ -208,7 +214,7 @@ func (inv *invocation) auditDrift(ctx context.Context, d reconcile.Drift, at fac
 
 // Converge converges one instance for reconcile, and reports it as the other functions do.
 func (inv *invocation) Converge(ctx context.Context, req converge.Request, s instance.Sighting) (converge.Outcome, error) {
-	r := inv.converge(ctx, task{Request: req}, s)
+	r := inv.converge(ctx, task{Request: req, waits: req.Quarantine != nil || req.Release != nil}, s)
 	return r.outcome, r.err
 }
 

@@ -23,6 +23,7 @@ func (inv *invocation) logOf(r facts.Ref) *slog.Logger {
 // report writes the log line, the metrics and the audit events of one instance's result.
 func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, r result, took time.Duration) {
 	inv.reportHolders(ctx, t, r)
+	inv.reportQuarantine(ctx, t, r)
 	attributes := []any{
 		observe.KeyState, s.Facts.State, observe.KeyDuration, took.Milliseconds(),
 		observe.KeyProfile, r.outcome.Profile, observe.KeyFQDN, r.outcome.FQDN,
@@ -71,6 +72,9 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 	case converge.TornDown:
 		inv.metrics.Count(observe.LeftAlone)
 		log.WarnContext(ctx, "nothing is granted: this deployment is torn down; delete the item teardown from the ledger's table to take it up again", attributes...)
+	case converge.InQuarantine:
+		inv.metrics.Count(observe.LeftAlone)
+		log.InfoContext(ctx, "left alone: the instance is in quarantine, and gets no grant until it is released", attributes...)
 	default:
 		inv.metrics.Count(observe.LeftAlone)
 		log.DebugContext(ctx, "left alone", attributes...)

@@ -42,6 +42,7 @@ const (
 	KeyScanned  = "scanned"
 	KeySummary  = "summary"
 	KeyBlocked  = "blocked"
+	KeyBy       = "by"    // who ordered a quarantine or its release, as the order says
 	KeyGroup    = "group" // Auto Scaling's
 	KeyHook     = "hook"
 	KeyResult   = "result"
@@ -84,7 +85,9 @@ const (
 	AuditFailed       = "AuditFailed"   // audit events that did not reach the event bus
 	HookContinued     = "HookContinued" // completed lifecycle hooks of Auto Scaling, by result
 	HookAbandoned     = "HookAbandoned"
-	TagFailed         = "TagFailed" // instances whose readiness tag could not be set
+	Quarantined       = "Quarantined" // instances put into quarantine
+	Released          = "Released"    // instances released from it
+	TagFailed         = "TagFailed"   // instances whose readiness tag could not be set
 
 	TimeToReady     = "TimeToReady"  // from the event's time until the auth role is active
 	TimeToCutOff    = "TimeToCutOff" // from the event's time until the instance's tokens are refused

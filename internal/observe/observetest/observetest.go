@@ -16,7 +16,7 @@ func MetricNames() (counts, times []string) {
 		observe.DriftMissing, observe.DriftChanged, observe.DriftOrphaned, observe.DriftConflict, observe.DriftCorrected,
 		observe.DriftFailed, observe.DriftEnqueued,
 		observe.Reconciled, observe.Blocked, observe.ProfilesRefused, observe.VaultThrottles, observe.EC2Throttles, observe.DynamoDBThrottles, observe.AuditFailed,
-		observe.HookContinued, observe.HookAbandoned, observe.TagFailed,
+		observe.HookContinued, observe.HookAbandoned, observe.Quarantined, observe.Released, observe.TagFailed,
 	}
 	times = []string{
 		observe.TimeToReady, observe.TimeToCutOff, observe.VaultLatency, observe.EC2Latency, observe.DynamoDBLatency, observe.QueueAge,
@@ -33,7 +33,7 @@ func Keys() []string {
 		observe.KeyAction, observe.KeyKind, observe.KeyError, observe.KeyObjects, observe.KeyCut, observe.KeyDuration,
 		observe.KeyMessage, observe.KeyRequest, observe.KeyTrace, observe.KeyEvents, observe.KeyAudit, observe.KeyObject,
 		observe.KeyPath, observe.KeyReason, observe.KeyFields, observe.KeyDiff, observe.KeyMode, observe.KeyScanned,
-		observe.KeySummary, observe.KeyBlocked, observe.KeyGroup, observe.KeyHook, observe.KeyResult, observe.KeyTakenBy,
+		observe.KeySummary, observe.KeyBlocked, observe.KeyBy, observe.KeyGroup, observe.KeyHook, observe.KeyResult, observe.KeyTakenBy,
 		observe.KeyNamespace, observe.KeyProfiles, observe.KeyVersion,
 	}
 }
