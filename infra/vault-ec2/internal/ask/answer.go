@@ -42,6 +42,8 @@ func (a answer) join(next answer) answer {
 	next.Truncated = next.Truncated || a.Truncated || len(rows) > maxRows
 	next.Drift = rows[:min(len(rows), maxRows)]
 	next.Unsettled += a.Unsettled
+	quarantined := slices.Concat(a.Quarantined, next.Quarantined)
+	next.Quarantined = quarantined[:min(len(quarantined), maxRows)]
 	next.Places = reconcile.JoinPlaces(a.Places, next.Places)
 	if a.Blocked && !next.Blocked {
 		next.Blocked, next.BlockedReason = true, a.BlockedReason

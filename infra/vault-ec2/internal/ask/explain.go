@@ -192,6 +192,9 @@ func (p *page) record(r *reconcile.SeenRecord) {
 			p.line("%s %s", t.what, stamp(t.at))
 		}
 	}
+	if r.Quarantine != nil {
+		p.line("%s", quarantineLine(r.Quarantine))
+	}
 	if r.Revoking > 0 {
 		p.line("its certificates are not all revoked: lease prefixes left to revoke: %d", r.Revoking)
 	}

@@ -141,6 +141,7 @@ func (r rehearsal) print(out io.Writer) error {
 	for _, s := range r.softer {
 		indented(&b, "not repaired: ", s)
 	}
+	quarantined(&b, r.answer.Quarantined)
 	places(&b, r.answer.Places)
 	if r.answer.Blocked {
 		indented(&b, "BLOCKED: ", r.answer.BlockedReason)

@@ -42,12 +42,20 @@ func printAnswer(out io.Writer, a answer) error {
 	if a.Summary.Enqueued > 0 {
 		b.WriteString("rows sent to the queue are repaired from there: run --mode detect when the queue is empty\n")
 	}
+	quarantined(&b, a.Quarantined)
 	places(&b, a.Places)
 	if a.Blocked {
 		indented(&b, "BLOCKED: ", a.BlockedReason)
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// quarantined prints the instances in quarantine.
+func quarantined(b *strings.Builder, all []reconcile.Quarantined) {
+	for _, q := range all {
+		indented(b, q.InstanceID+": ", quarantineLine(&q.SeenQuarantine))
+	}
 }
 
 // places prints the places and folders that could not be looked at.

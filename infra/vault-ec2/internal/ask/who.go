@@ -168,6 +168,13 @@ func printInstance(b *strings.Builder, i holders.Instance) {
 		fmt.Fprintf(b, "  account %s, region %s, profile %s\n", text.Printable(i.Account), text.Printable(i.Region), text.Printable(orDash(i.Profile)))
 		fmt.Fprintf(b, "  name %s, addresses %s\n", text.Printable(orDash(i.FQDN)), text.Printable(orDash(strings.Join(i.Addresses, ", "))))
 	}
+	if q := i.Quarantine; q != nil {
+		line := fmt.Sprintf("in quarantine since %s, by %s: %s", stamp(&q.Since), q.By, q.Reason)
+		if q.ReleasedAt != nil {
+			line = "was " + line + "; released at " + stamp(q.ReleasedAt)
+		}
+		indented(b, "  ", line)
+	}
 	for _, o := range i.Objects {
 		exists := ""
 		if o.InVault != nil && !*o.InVault {
