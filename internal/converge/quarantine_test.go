@@ -18,8 +18,8 @@ func (w *world) quarantines(id string) converge.Request {
 	return req
 }
 
-func (w *world) releases(id string) converge.Request {
-	req := w.event(id, "")
+func (w *world) releases() converge.Request {
+	req := w.event(idA, "")
 	req.Release = &converge.Order{By: "bob", Reason: "a false alarm"}
 	return req
 }
@@ -241,7 +241,7 @@ func TestQuarantine_OfConflictKeepsMarkAndTriesAgain(t *testing.T) {
 	if !isFault(err, fault.Conflict) || done.Quarantined == nil {
 		t.Fatalf("want the mark and a conflict, got %+v, %v", done, err)
 	}
-	w.wantFault(c, w.releases(idA), fault.Conflict, "a removal that is not done is not released")
+	w.wantFault(c, w.releases(), fault.Conflict, "a removal that is not done is not released")
 	delete(w.Objects, policyA)
 	w.pass(time.Minute)
 	w.mustAt(c, verify(w, facts.Running), converge.Deprovisioned)
@@ -254,7 +254,7 @@ func TestRelease_GrantsAsForANewStart(t *testing.T) {
 	first := w.roleID()
 	w.mustAt(c, w.quarantines(idA), converge.Deprovisioned)
 	w.pass(time.Hour)
-	o := w.mustAt(c, w.releases(idA), converge.InQuarantine)
+	o := w.mustAt(c, w.releases(), converge.InQuarantine)
 	if o.Released == nil || o.Released.ReleasedBy != "bob" || o.Released.By != "alice" {
 		t.Errorf("want the release with both persons, got %+v", o.Released)
 	}
@@ -269,7 +269,7 @@ func TestRelease_GrantsAsForANewStart(t *testing.T) {
 	if r := w.Records[idA]; r.InQuarantine() || r.Quarantine == nil {
 		t.Errorf("want the mark kept as released, got %+v", r.Quarantine)
 	}
-	w.wantFault(c, w.releases(idA), fault.Refuse, "it is released", "not in quarantine")
+	w.wantFault(c, w.releases(), fault.Refuse, "it is released", "not in quarantine")
 }
 
 func TestRelease_NeedsTheRemovalDone(t *testing.T) {
@@ -277,22 +277,22 @@ func TestRelease_NeedsTheRemovalDone(t *testing.T) {
 	w.logIn(idA)
 	w.failAt("vault", errors.New("away"))
 	w.handleAndIgnore(c, w.quarantines(idA))
-	w.wantFault(c, w.releases(idA), fault.Retry, "Vault is away")
+	w.wantFault(c, w.releases(), fault.Retry, "Vault is away")
 	if r := w.Records[idA]; !r.InQuarantine() {
 		t.Errorf("want the mark kept, got %+v", r.Quarantine)
 	}
 	w.fail = nil
-	if o := w.mustAt(c, w.releases(idA), converge.Deprovisioned); o.Cut != 1 || o.Released == nil {
+	if o := w.mustAt(c, w.releases(), converge.Deprovisioned); o.Cut != 1 || o.Released == nil {
 		t.Errorf("want the token cut before the release, got %+v", o)
 	}
-	if o, err := w.handleAt(w.converger(mayMake), w.releases(idA)); err != nil || o.Released != nil {
+	if o, err := w.handleAt(w.converger(mayMake), w.releases()); err != nil || o.Released != nil {
 		t.Errorf("want no release by a function that may not remove, got %+v, %v", o, err)
 	}
 }
 
 func TestQuarantine_OrderFromElsewhereIsRefused(t *testing.T) {
 	w, c := provisioned(t, both)
-	for _, req := range []converge.Request{w.quarantines(idA), w.releases(idA), w.findings(idA)} {
+	for _, req := range []converge.Request{w.quarantines(idA), w.releases(), w.findings(idA)} {
 		req.Region = "eu-central-1"
 		w.wantFault(c, req, fault.Refuse, "it is recorded in another region")
 	}
@@ -316,7 +316,7 @@ func TestFinding_FromBeforeAReleaseCountsForNothing(t *testing.T) {
 	w.pass(time.Minute)
 	w.mustAt(c, w.findings(idA), converge.Deprovisioned)
 	w.pass(time.Minute)
-	w.mustAt(c, w.releases(idA), converge.InQuarantine)
+	w.mustAt(c, w.releases(), converge.InQuarantine)
 	w.pass(time.Second)
 	w.must(c, idA, facts.Running, converge.Provisioned)
 	w.mustAt(c, old, converge.LeftAlone)

@@ -16,22 +16,22 @@ func (w *world) order(mode Mode, n int) OrderAnswer {
 	return w.reconciler().Order(w.t.Context(), in, w.converger(both, false))
 }
 
-// wantQuarantined fails unless the order cut the n-th instance off.
-func (w *world) wantQuarantined(n int) {
+// wantQuarantined fails unless an order cuts instance 1 off.
+func (w *world) wantQuarantined() {
 	w.t.Helper()
-	a := w.order(Quarantine, n)
+	a := w.order(Quarantine, 1)
 	o := a.Instances[0]
 	if !a.OK || o.Status != IsQuarantined || o.Error != "" || o.Quarantine == nil || o.Quarantine.By != "alice" || !strings.Contains(o.Next, "vault-ec2 release") {
 		w.t.Fatalf("want the instance in quarantine, got %+v", a)
 	}
-	if left := w.under(id(n)); len(left) > 0 {
+	if left := w.under(id(1)); len(left) > 0 {
 		w.t.Errorf("want nothing of the instance in Vault, got %v", left)
 	}
 }
 
 func TestQuarantine_IsShownAndIsNoDrift(t *testing.T) {
 	w := newWorld(t, 3)
-	w.wantQuarantined(1)
+	w.wantQuarantined()
 	for _, after := range []time.Duration{0, time.Hour, 60 * 24 * time.Hour} {
 		w.now = w.now.Add(after)
 		for _, in := range []Input{{Mode: Detect}, {Mode: Correct}, {Mode: Correct, NamesOnly: true}, {Mode: Correct, Force: true, InstanceIDs: []string{id(1)}}} {
@@ -74,7 +74,7 @@ func TestQuarantine_CutsObjectsOfALostRecord(t *testing.T) {
 	w := newWorld(t, 3)
 	w.forgetRecord(1)
 	w.now = w.now.Add(time.Hour)
-	w.wantQuarantined(1)
+	w.wantQuarantined()
 }
 
 // An object that appears later, such as by an older program, is removed.
@@ -83,7 +83,7 @@ func TestQuarantine_LeftoverIsRemoved(t *testing.T) {
 	kept := w.Objects[grant.AuthRolePath("aws", id(1))]
 	policy := grant.PolicyPath(grant.PolicyName(id(1), "node"))
 	keptPolicy := w.Objects[policy]
-	w.wantQuarantined(1)
+	w.wantQuarantined()
 	w.Objects[grant.AuthRolePath("aws", id(1))], w.Objects[policy] = kept, keptPolicy
 	w.now = w.now.Add(time.Hour)
 	if a := w.reconcile(Input{Mode: Correct}); a.Summary.Orphaned == 0 || a.Summary.Corrected != a.Summary.Orphaned {
@@ -96,7 +96,7 @@ func TestQuarantine_LeftoverIsRemoved(t *testing.T) {
 
 func TestQuarantine_EndsWithTheInstance(t *testing.T) {
 	w := newWorld(t, 3)
-	w.wantQuarantined(1)
+	w.wantQuarantined()
 	w.now = w.now.Add(time.Hour)
 	delete(w.ec2, id(1))
 	if a := w.reconcile(Input{Mode: Correct}); a.Summary.Orphaned != 1 || a.Summary.Corrected != 1 {
@@ -124,7 +124,7 @@ func TestQuarantine_EndsWithTheInstance(t *testing.T) {
 
 func TestRelease_GrantsAtOnce(t *testing.T) {
 	w := newWorld(t, 3)
-	w.wantQuarantined(1)
+	w.wantQuarantined()
 	w.now = w.now.Add(time.Hour)
 	w.tick["describe"] = time.Second // EC2 is asked again after the release
 	a := w.order(Release, 1)
