@@ -19,7 +19,7 @@ const (
 	// atOnce is the number of calls that are made side by side.
 	atOnce = 8
 	// perWrite is the number of certificates that are revoked before that is written to the ledger.
-	perWrite = 100
+	perWrite = 40
 	// tries is how often an item is read again that another run changed.
 	tries = 4
 )
@@ -41,7 +41,12 @@ type Revoker struct {
 	Vault RevokingVault
 	Store Store
 	Now   func() time.Time
+	// Limit is the time after which no more certificates are begun; 0 for none.
+	Limit time.Duration
 }
+
+// ErrLeft says that the limit was reached, and that certificates are left for a later call.
+var ErrLeft = errors.New("the instance has more certificates than are revoked at once; the rest follows")
 
 // Revoked is what a revocation did.
 type Revoked struct {
@@ -63,7 +68,11 @@ func (r Revoker) Revoke(ctx context.Context, instanceID string) (done Revoked, e
 			due = append(due, c)
 		}
 	}
+	begun := r.Now()
 	for part := range slices.Chunk(due, perWrite) {
+		if r.Limit > 0 && r.Now().Sub(begun) > r.Limit {
+			return done, ErrLeft
+		}
 		revoked, n, failed := r.revokeAll(ctx, part)
 		done.Certificates += n.Certificates
 		done.NotStored += n.NotStored

@@ -50,6 +50,8 @@ type Issued struct {
 const (
 	// reserve is the time before an invocation's deadline in which no certificates are read: what was read is written, and revoked.
 	reserve = 60 * time.Second
+	// lastReserve is the time before the deadline in which no revocation is begun.
+	lastReserve = 20 * time.Second
 	// perPart is the number of certificates that are read before their owners are written.
 	perPart = 1000
 	// maxEnded bounds the rows of an answer.
@@ -128,6 +130,15 @@ func (w *sweep) unread(what string, err error) {
 func hasTime(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() == nil && (!ok || time.Until(deadline) > reserve)
+}
+
+// timeLeft returns the time in which certificates may be revoked. isBounded is false for an invocation without a deadline.
+func timeLeft(ctx context.Context) (left time.Duration, isBounded bool) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return 0, false
+	}
+	return time.Until(deadline) - lastReserve, true
 }
 
 // mountSweep is the part of a run on one mount.
@@ -272,8 +283,13 @@ func withinBounds(list, more []ledger.Certificate) (out []ledger.Certificate, fo
 // revokeDue revokes the certificates of ended instances that are known to have some left.
 func (w *sweep) revokeDue(ctx context.Context) {
 	for _, id := range slices.Sorted(maps.Keys(w.due)) {
-		if !w.history.ended[id] || ctx.Err() != nil {
+		if !w.history.ended[id] {
 			continue
+		}
+		left, isBounded := timeLeft(ctx)
+		if isBounded && left <= 0 {
+			w.answer.Complete = false
+			return
 		}
 		delete(w.due, id)
 		row := Ended{InstanceID: id}
@@ -284,7 +300,7 @@ func (w *sweep) revokeDue(ctx context.Context) {
 		}
 		var done Revoked
 		if err == nil {
-			done, err = Revoker{Vault: w.Vault, Store: w.Ledger, Now: w.Now}.Revoke(ctx, id)
+			done, err = Revoker{Vault: w.Vault, Store: w.Ledger, Now: w.Now, Limit: left}.Revoke(ctx, id)
 		}
 		row.Revoked, row.NotStored = done.Certificates, done.NotStored
 		if err != nil {

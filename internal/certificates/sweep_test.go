@@ -72,16 +72,51 @@ func TestRevoke_KeepsWhatWasDoneBeforeAFault(t *testing.T) {
 	b.fails[Serial(serial(120))] = errors.New("sealed")
 	b.changed = 1
 	done, err := b.revoker().Revoke(t.Context(), a)
-	if err == nil || done.Certificates != 199 {
-		t.Fatalf("want the 199 others of the first two parts revoked, and the error, got %+v, %v", done, err)
+	if err == nil || done.Certificates != 119 {
+		t.Fatalf("want the 119 others of the first three parts revoked, and the error, got %+v, %v", done, err)
 	}
 	delete(b.fails, Serial(serial(120)))
-	if done, err = b.revoker().Revoke(t.Context(), a); err != nil || done.Certificates != 49 {
-		t.Errorf("want the 49 that were left, and none a second time, got %+v, %v", done, err)
+	if done, err = b.revoker().Revoke(t.Context(), a); err != nil || done.Certificates != 129 {
+		t.Errorf("want the 129 that were left, and none a second time, got %+v, %v", done, err)
 	}
 	if slices.Contains(b.revoked, Serial(serial(0))) || slices.Contains(b.revoked, Serial(serial(1))) || len(b.revoked) != 248 {
 		t.Errorf("want no certificate revoked that has ended or is revoked, got %d", len(b.revoked))
 	}
+}
+
+// A removal shares its invocation with others: an instance with very many certificates must not hold it, and each call gets on.
+func TestRevoke_EndsWithItsLimit(t *testing.T) {
+	b := &bench{items: map[string][]ledger.Certificate{a: certificatesOf(100, false)}}
+	for calls := 1; ; calls++ {
+		now := noon
+		r := b.revoker()
+		r.Limit = time.Second
+		r.Now = func() time.Time { return now }
+		r.Vault = slow{b, func() { now = now.Add(time.Second) }}
+		done, err := r.Revoke(t.Context(), a)
+		if err == nil {
+			if calls != 3 || len(b.revoked) != 100 {
+				t.Errorf("want 40, 40 and 20 revoked in three calls, got %d in %d", len(b.revoked), calls)
+			}
+			return
+		}
+		if !errors.Is(err, ErrLeft) || done.Certificates != 40 {
+			t.Fatalf("call %d: want one part revoked, and word of the rest, got %+v, %v", calls, done, err)
+		}
+	}
+}
+
+// slow takes time for each certificate.
+type slow struct {
+	*bench
+	wait func()
+}
+
+func (s slow) RevokeCertificate(ctx context.Context, mount, serial string) (bool, error) {
+	s.mu.Lock()
+	s.wait()
+	s.mu.Unlock()
+	return s.bench.RevokeCertificate(ctx, mount, serial)
 }
 
 func TestRevoke_OfAnUnmountedMountIsOver(t *testing.T) {

@@ -46,6 +46,9 @@ import (
 // secretTimeout bounds one read of a secret.
 const secretTimeout = 5 * time.Second
 
+// revokeTime is how long a removal revokes certificates: the others of its batch wait for it.
+const revokeTime = 5 * time.Second
+
 // New builds provision or deprovision from the environment. It checks settings and built-in profiles, so that a wrong deployment
 // fails at its start with an error that names the cause.
 func New(ctx context.Context, name string, duties converge.Duties, getenv func(string) string) (*Function, error) {
@@ -254,7 +257,7 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Now:                time.Now,
 	}}
 	if s.RevokeCertificates == settings.RevokeAll && duties.Remove {
-		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now}
+		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now, Limit: revokeTime}
 	}
 	h := handler.Handler{
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,
