@@ -20,6 +20,7 @@ func missing(m alarms.Metric) string {
 // unrecorded are metrics of the functions, each with its function, that need a fault that no scene has.
 func unrecorded() map[string]string {
 	const repair = "a repair that is refused or in conflict: the scenes repair missing objects of running instances alone"
+	const order = "a person's order: no scene has one"
 	const refused = "profiles in the ledger that do not load; the scenes use the built-in ones"
 	return map[string]string{
 		"LeftAlone deprovision":       "an event of an end that EC2 does not confirm is tried again first, for longer than a scene",
@@ -27,6 +28,8 @@ func unrecorded() map[string]string {
 		"Conflicting deprovision":     "a token that cannot be cut: no instance of a scene has logged in",
 		"Conflicting reconcile":       repair,
 		"AuditFailed reconcile":       "an audit event of a repair that the bus does not take: the scenes' bus takes these",
+		"Quarantined reconcile":       order,
+		"Released reconcile":          order,
 		"ProfilesRefused provision":   refused,
 		"ProfilesRefused deprovision": refused,
 		"ProfilesRefused reconcile":   refused,
