@@ -69,6 +69,9 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.LeavingSince = nil
 	now := w.Now().Round(0).UTC()
 	next.MadeAt = &now
+	if isFirst := !holds(old) || old.State == ledger.Deprovisioning; isFirst {
+		next.Ready, next.Cut = ledger.NewSpan(i.request.By, i.request.At), nil
+	}
 	next.EventTime, next.LastError = i.request.At.UTC(), ""
 	next.Objects = append(objectsOf(g, old), i.untracked...)
 	next.LoginType = g.Profile.Auth.Type

@@ -24,7 +24,7 @@ func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error
 	if len(next.Objects) == 0 && old == nil {
 		return c.writeTombstone(ctx, old, next)
 	}
-	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next})
+	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next})
 }
 
 // removeLeaving removes the grant of an instance that EC2 shows as alive and Auto Scaling as terminating. Its first write
@@ -52,7 +52,7 @@ func (c *Converger) removeLeaving(ctx context.Context, req Request, f facts.Inst
 		return c.writeTombstone(ctx, old, next)
 	}
 	// Its names are released too: AWS says that it ends. Those of an instance in quarantine are held until its end.
-	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next, keepsNames: next.LivesInQuarantine()})
+	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next, keepsNames: next.LivesInQuarantine()})
 }
 
 // removeTornDown removes the grant of an instance, running or not, whose deployment is torn down.
@@ -89,7 +89,7 @@ func (c *Converger) removeFromLiving(ctx context.Context, req Request, keepsName
 	if err != nil {
 		return Outcome{Holds: holds(old)}, err
 	}
-	return c.remove(ctx, removal{batch: req.Batch, old: old, next: next, keepsNames: keepsNames})
+	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next, keepsNames: keepsNames})
 }
 
 // recordToRemove returns the record of an ending instance; nil if there is none. It refuses a request from another place

@@ -290,6 +290,7 @@ func (w *work) activate(ctx context.Context) error {
 	next := *w.record
 	next.State, next.Attempts = ledger.Active, 0
 	now := w.Now().Round(0).UTC()
+	next.Ready = next.Ready.Ended(now)
 	var free []ledger.Name
 	next.DateFormer(w.lastCertificate(next))
 	next.Former = slices.DeleteFunc(next.Former, func(n ledger.FormerName) bool {

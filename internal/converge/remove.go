@@ -23,6 +23,8 @@ const (
 // removal is the grant of one instance to remove.
 type removal struct {
 	batch *Batch         // of the request
+	by    ledger.Cause   // of the request
+	at    time.Time      // of the request
 	old   *ledger.Record // as read; nil if there is none
 	next  ledger.Record  // the same with every object to remove
 	// keepsNames holds the names until the last certificate with them has ended: the instance goes on running.
@@ -52,6 +54,10 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	if next.State != ledger.Deprovisioning && next.UncutUntil != nil && !c.Now().Before(*next.UncutUntil) {
 		next.UncutUntil = nil // of an earlier auth role, whose tokens have expired
 	}
+	wasCut := next.State == ledger.Deleted && next.Cut != nil
+	if next.State != ledger.Deprovisioning && !wasCut {
+		next.Cut = ledger.NewSpan(r.by, r.at)
+	}
 	next.State = ledger.Deprovisioning
 	if r.keepsNames {
 		next.MakeFormer(next.Held()) // dated once nothing can issue a certificate any more
@@ -74,6 +80,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 		}
 		return done, c.fail(ctx, write, err)
 	}
+	w.endCut(done)
 	if quiet == nil && (sawLateLogin || next.ExtraPolicies) {
 		return done, w.awaitSecondCut(ctx, r)
 	}
@@ -82,6 +89,20 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 		return done, err
 	}
 	return done, c.revoke(ctx, record)
+}
+
+// endCut records when every token was refused. A second cut that found a late login moves that time. A removal without an object or an
+// entity cut no token.
+func (w *work) endCut(done Outcome) {
+	record := *w.record
+	if len(done.Paths) == 0 && done.Cut == 0 {
+		record.Cut = nil
+	}
+	if cut := record.Cut; cut != nil && done.SecondCut && done.Cut > 0 {
+		record.Cut = &ledger.Span{By: cut.By, From: cut.From}
+	}
+	record.Cut = record.Cut.Ended(done.CutAt)
+	w.record = &record
 }
 
 // closingWrite returns the write that ends a removal: it releases the names, and records the certificates to revoke.

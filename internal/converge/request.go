@@ -5,6 +5,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
 // Request is what Converge is asked to do for one instance.
@@ -12,6 +13,8 @@ type Request struct {
 	facts.Ref
 	// At is when the request arose: the time of the event, or of the comparison that found a difference.
 	At time.Time
+	// By is the cause from which the time to ready or to cut-off is measured; empty for a repair.
+	By ledger.Cause
 	// Told is the state that the event reports (event.Event.State); empty for a request without an event.
 	Told facts.State
 	// Verify compares the grant with Vault, whatever the ledger says.

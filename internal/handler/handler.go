@@ -195,6 +195,7 @@ type result struct {
 // converge converges one instance and reports the result: its log line, metrics, audit events and readiness tag.
 func (inv *invocation) converge(ctx context.Context, t task, s instance.Sighting) (r result) {
 	start := inv.Now()
+	t.By = t.cause()
 	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(start) < converge.Reserve {
 		r.err = fault.Retryf("less than %s is left in this invocation: instance %s goes back to the queue", converge.Reserve, t.ID)
 	} else {

@@ -53,6 +53,7 @@ type ReconcileHandler struct {
 	Finder     Finder
 	// Sweeper finds the certificates of ended instances; nil where they are left valid.
 	Sweeper CertificateSweeper
+	Report  LedgerReader
 	// Namespace is Vault's namespace, which the answers name; empty for the root one.
 	Namespace string
 	// Rehearse returns what compares the fleet by a packed bundle of profiles, or an error for a bundle that does not pass.

@@ -12,6 +12,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 )
 
@@ -83,6 +84,17 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 
 // isTimed reports whether the time since t.At is measured: a repair has no event to measure from.
 func (t task) isTimed() bool { return !t.Verify || t.hook != nil }
+
+// cause returns the cause that the ledger records with the times of a grant.
+func (t task) cause() ledger.Cause {
+	switch {
+	case t.hook != nil:
+		return ledger.ByHook
+	case t.isTimed():
+		return ledger.ByEvent
+	}
+	return ""
+}
 
 // reportHolders reports the instances that were removed because this one takes a name of theirs: their own events will
 // find nothing left.

@@ -79,10 +79,14 @@ type Record struct {
 	FormerRoleIDs []string `dynamodbav:"former_role_ids,omitempty"`
 	// MadeAt is when the last intent was written; nil in a record of an earlier version. Objects were written only while that run
 	// had its lease.
-	MadeAt    *time.Time `dynamodbav:"made_at,omitempty"`
-	EventTime time.Time  `dynamodbav:"event_time"`
-	CreatedAt time.Time  `dynamodbav:"created_at"`
-	UpdatedAt time.Time  `dynamodbav:"updated_at"`
+	MadeAt *time.Time `dynamodbav:"made_at,omitempty"`
+	// Ready is the time to ready of the first grant, and Cut the time to cut-off of the removal after it; nil in a record of an earlier
+	// version. Nothing is decided by them: they are for the report.
+	Ready     *Span     `dynamodbav:"ready,omitempty"`
+	Cut       *Span     `dynamodbav:"cut,omitempty"`
+	EventTime time.Time `dynamodbav:"event_time"`
+	CreatedAt time.Time `dynamodbav:"created_at"`
+	UpdatedAt time.Time `dynamodbav:"updated_at"`
 	// DeletedAt is when the record became a tombstone, or nil.
 	DeletedAt *time.Time `dynamodbav:"deleted_at,omitempty"`
 	Attempts  int        `dynamodbav:"attempts"`

@@ -20,6 +20,7 @@ const (
 	Teardown Mode = "teardown"
 	Explain  Mode = "explain" // explains one instance
 	Who      Mode = "who"     // finds the instances that hold, or held, names
+	Report   Mode = "report"  // reads the ledger, page by page
 	// Certificates finds the stored certificates of ended instances and revokes them.
 	Certificates Mode = "certificates"
 	// Quarantine cuts named instances off though they run, until Release gives them their grants again.
@@ -27,8 +28,8 @@ const (
 	Release    Mode = "release"
 )
 
-// IsQuestion reports whether a mode only reads and answers, about one instance or about names.
-func (m Mode) IsQuestion() bool { return m == Explain || m == Who }
+// IsQuestion reports whether a mode only reads and answers: about one instance, about names, or all of the ledger.
+func (m Mode) IsQuestion() bool { return m == Explain || m == Who || m == Report }
 
 // IsOrder reports whether a mode is a person's order about single instances.
 func (m Mode) IsOrder() bool { return m == Quarantine || m == Release }
@@ -80,7 +81,7 @@ func CheckInput(in Input) error {
 		return nil // the answer says it of a malformed ID
 	case Quarantine, Release:
 		return checkOrder(in)
-	case "", Detect, Correct, Doctor, Who:
+	case "", Detect, Correct, Doctor, Who, Report:
 		if in.Confirm != "" {
 			return fmt.Errorf("confirm is for mode %s", Teardown)
 		}
@@ -89,7 +90,7 @@ func CheckInput(in Input) error {
 			return fmt.Errorf("mode %s takes the whole deployment: leave profile, force and namesOnly out", Teardown)
 		}
 	default:
-		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who, Quarantine, Release, Certificates)
+		return fmt.Errorf("mode: %q is none of %s, %s, %s, %s, %s, %s, %s, %s, %s, %s", in.Mode, Detect, Correct, Doctor, Teardown, Explain, Who, Quarantine, Release, Certificates, Report)
 	}
 	if in.Gone != nil {
 		if err := checkGone(in); err != nil {
@@ -129,9 +130,11 @@ func checkQuestion(in Input) error {
 		return fmt.Errorf("mode %s only reads: leave profile, force, confirm, namesOnly, gone and profiles out", in.Mode)
 	case in.Mode == Who && len(in.InstanceIDs) > 0:
 		return fmt.Errorf("mode %s asks by names: leave instanceIds out", Who)
+	case in.Mode == Report && len(in.InstanceIDs) > 0:
+		return fmt.Errorf("mode %s is for the whole ledger: leave instanceIds out", Report)
 	case in.Mode == Who && (len(in.Names) == 0 || len(in.Names) > maxNames):
 		return fmt.Errorf("mode %s needs 1 to %d names", Who, maxNames)
-	case in.Mode == Who:
+	case in.Mode == Who, in.Mode == Report:
 		return nil
 	case len(in.InstanceIDs) != 1 || in.Cursor != nil:
 		return fmt.Errorf("mode %s is about one instance: name one in instanceIds, without a cursor", Explain)

@@ -37,6 +37,7 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/queue"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/report"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/rights"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/settings"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -74,6 +75,7 @@ func NewReconcile(ctx context.Context, getenv func(string) string) (*Function, e
 			Explainer:  p.explainer(p.profiles.refused),
 			Finder:     p.finder(),
 			Sweeper:    p.sweeper(),
+			Report:     p.report(),
 			Namespace:  p.settings.Vault.Namespace,
 			Rehearse:   p.rehearse,
 		}
@@ -126,6 +128,13 @@ func (p *parts) sweeper() handler.CertificateSweeper {
 		return nil
 	}
 	return &certificates.Sweeper{Deployment: p.settings.DeploymentID, Profiles: p.profiles.set, Vault: p.vault, Ledger: p.ledger, Now: time.Now}
+}
+
+// report returns what reads the ledger for a report.
+func (p *parts) report() *report.Reader {
+	return &report.Reader{
+		Deployment: p.settings.DeploymentID, Region: p.aws.Region, Profiles: p.profiles.digest, Ledger: p.ledger, Accounts: p.instances, Now: time.Now,
+	}
 }
 
 // checkProfiles returns an error if other profiles than those of the parts are used by now.
