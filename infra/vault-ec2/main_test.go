@@ -23,7 +23,7 @@ func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
 }
 
 func TestHelp_ShowsEveryFlag(t *testing.T) {
-	for _, name := range []string{"", "setup", "render", "lint", "plan", "apply", "profiles", "reconcile", "explain", "who", "certificates", "doctor", "teardown", "version"} {
+	for _, name := range []string{"", "setup", "render", "lint", "plan", "apply", "profiles", "reconcile", "explain", "who", "report", "certificates", "doctor", "teardown", "version"} {
 		args := append(strings.Fields(name), "--help")
 		status, got, errs := command(t, args...)
 		if status != 0 || errs != "" {

@@ -23,7 +23,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		lintCommand(), renderCommand(),
 		setupCommand(), planCommand(), applyCommand(), profilesCommand(),
-		doctorCommand(), explainCommand(), whoCommand(), quarantineCommand(), releaseCommand(), certificatesCommand(), reconcileCommand(), teardownCommand(), tryoutCommand(),
+		doctorCommand(), explainCommand(), whoCommand(), reportCommand(), quarantineCommand(), releaseCommand(), certificatesCommand(), reconcileCommand(), teardownCommand(), tryoutCommand(),
 		versionCommand(),
 	)
 	return root

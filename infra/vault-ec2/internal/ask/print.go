@@ -65,13 +65,17 @@ func places(b *strings.Builder, all []reconcile.PlaceTrouble) {
 		if t.Withholds {
 			effect = "removals there are withheld"
 		}
-		where := "folder " + t.Folder + " of Vault"
-		if t.Folder == "" {
-			where = facts.Place{Account: t.Account, Region: t.Region}.Name()
-		}
-		fmt.Fprintf(b, "not compared: %s, with %s; %s\n", text.Printable(where), count(t.Recorded, "recorded instance"), effect)
+		fmt.Fprintf(b, "not compared: %s, with %s; %s\n", text.Printable(whereOf(t)), count(t.Recorded, "recorded instance"), effect)
 		indented(b, "    error: ", t.Error)
 	}
+}
+
+// whereOf returns the name of a place that could not be looked at.
+func whereOf(t reconcile.PlaceTrouble) string {
+	if t.Folder != "" {
+		return "folder " + t.Folder + " of Vault"
+	}
+	return facts.Place{Account: t.Account, Region: t.Region}.Name()
 }
 
 // inNamespace returns Vault's namespace as an answer's first line names it; empty for the root one.
