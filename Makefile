@@ -45,7 +45,7 @@ export LAB_VAULT          := $(or $(abspath $(wildcard $(VAULT))),$(VAULT))
 export LAB_PROFILES       := $(PROFILES)
 export LAB_BAO_AWS_PLUGIN := $(abspath $(BAO_AWS_PLUGIN))
 
-.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration matrix lint validate soak bench bench-plots dashboard dashboard-plots race demo lab reconcile teardown doctor render golden fuzz deploy package release-snapshot clean
+.PHONY: help build build-functions $(BUILD_DIR)/vault-ec2 build-lab build-ProvisionFunction build-DeprovisionFunction build-ReconcileFunction prepare test test-unit test-integration browser report-picture matrix lint validate soak bench bench-plots dashboard dashboard-plots race demo lab reconcile teardown doctor render golden fuzz deploy package release-snapshot clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,8 +79,17 @@ test-unit: ## run the tests that need only Go; the simulation once with the race
 prepare: ## find or build Vault, and fetch the lab's other programs, as the other targets do when they need them
 	@$(RUN) ./cmd/prepare
 
-test-integration: build prepare ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
+test-integration: build prepare browser ## run the tests against real Vault, moto, DynamoDB Local and the built binaries
 	cd $(LAB) && $(GO) test -race -count=1 -timeout 40m $$($(GO) list ./... | grep -vE '/lab/(stack|bootstrap|access|awsmodel)$$')
+
+browser: ## find Chromium, which the tests of vault-ec2 report drive, or install it (on Debian, as root; CHROMIUM=/path/to/chromium: that one)
+	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do test -n "$$b" && command -v "$$b" >/dev/null && exit 0; done; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo 'installing Chromium (first run only)' >&2; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	  else echo 'there is no Chromium: install it (on Debian: sudo apt-get install chromium), or set CHROMIUM to its path' >&2; exit 1; fi
+
+report-picture: $(COMMAND) browser ## draw the picture of docs/report.md again
+	cd $(LAB) && PICTURE=$(abspath docs/report.png) $(GO) test -count=1 -run TestPage_Picture ./browser
 
 matrix: build prepare ## run the integration tests on several versions of Vault, and print a table (VERSIONS="1.20.4 /path/to/bao": on these)
 	@$(RUN) ./cmd/lab matrix $(VERSIONS)

@@ -84,6 +84,7 @@ func play(t *testing.T, w *lab.World) {
 	invoke(reconcile, `{"mode":"correct"}`)
 	invoke(reconcile, `{"mode":"explain","instanceIds":["`+pair[1].ID+`"]}`)
 	invoke(reconcile, `{"mode":"who","names":["`+pair[0].PrivateIP+`"]}`)
+	invoke(reconcile, `{"mode":"report"}`)
 	invoke(reconcile, `{"mode":"doctor"}`)
 	command, err := w.Command(t.Context(), "profiles", "--stack", w.Stack.Name)
 	if err != nil {

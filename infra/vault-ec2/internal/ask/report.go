@@ -147,7 +147,7 @@ func writePage(file string, d fleetpage.Data, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("writing the page: %w", err)
 	}
-	defer os.Remove(f.Name())
+	defer func() { _ = os.Remove(f.Name()) }() // it is gone once it is renamed
 	err = fleetpage.Write(f, d)
 	if closeErr := f.Close(); err == nil {
 		err = closeErr

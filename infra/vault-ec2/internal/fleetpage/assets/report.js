@@ -2,7 +2,7 @@
 (function () {
   'use strict';
 
-  const firstRows = 100, moreRows = 1000, day = 86400000;
+  const firstRows = 50, moreRows = 1000, day = 86400000;
   const data = JSON.parse(document.getElementById('data').textContent);
   const texts = data.texts;
   const main = document.getElementById('main');
