@@ -17,7 +17,7 @@ var besideFunctions = []struct { //nolint:gochecknoglobals // never changes
 	folder  string
 	endings []string
 }{
-	{"docs", []string{".md", ".svg", ".json"}},
+	{"docs", []string{".md", ".svg", ".png", ".json"}},
 	{"infra/RUNBOOK.md", []string{".md"}},
 	{"infra/instance", []string{".md", ".conf", ".ctmpl", ".env", ".hcl", ".service", ".timer", ".yaml", "/identity", "/host-certificate"}},
 	{"infra/member-account/template.yaml", []string{".yaml"}},

@@ -97,7 +97,9 @@ func TestReport_HasTheFleetAsItIs(t *testing.T) {
 			t.Errorf("want %s in the page", id)
 		}
 	}
-	isMissing := func(d rec.Drift) bool { return d.InstanceID == granted.ID && d.Reason == rec.Missing && d.Object == "policy" }
+	isMissing := func(d rec.Drift) bool {
+		return d.InstanceID == granted.ID && d.Reason == rec.Missing && d.Object == "policy"
+	}
 	isTruncated := slices.ContainsFunc(p.Omitted, func(o struct{ What, Why string }) bool { return strings.HasPrefix(o.What, "drift beyond") })
 	if p.Comparison != nil && !isTruncated && !slices.ContainsFunc(p.Comparison.Drift, isMissing) {
 		t.Errorf("want the missing policy among the drift, got %+v", p.Comparison.Drift)

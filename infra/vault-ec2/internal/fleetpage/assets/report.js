@@ -78,7 +78,7 @@
   }
 
   // Table is a table that shows the first rows of those that a search finds, and all rows in print.
-  const tables = [];
+  const tables = [], inSearch = Symbol('the text in which a search looks');
   class Table {
     constructor(parent, title, total, columns, rows) {
       this.columns = columns; this.all = rows; this.rows = rows; this.sorted = rows; this.limit = firstRows; this.words = [];
@@ -102,12 +102,14 @@
     text(row, c) { const v = c.get(row); return v === null || v === undefined ? '' : String(v); }
     // index makes the text of each row in which a search looks.
     index() {
-      if (!this.texts) this.texts = new Map(this.all.map((r) => [r, this.columns.map((c) => this.text(r, c)).join('\n').toLowerCase()]));
+      if (this.isIndexed) return;
+      for (const r of this.all) r[inSearch] = this.columns.map((c) => this.text(r, c)).join('\n').toLowerCase();
+      this.isIndexed = true;
     }
     search(words) {
       this.words = words; this.limit = firstRows;
       if (words.length) this.index();
-      this.rows = !words.length ? this.sorted : this.sorted.filter((r) => { const t = this.texts.get(r); return words.every((w) => t.includes(w)); });
+      this.rows = !words.length ? this.sorted : this.sorted.filter((r) => words.every((w) => r[inSearch].includes(w)));
       this.draw();
     }
     sort(n) {
