@@ -63,10 +63,9 @@ func (s storing) certificates(t *testing.T, i fleet.Instance, session *fleet.Ses
 }
 
 // sweep runs mode certificates and returns what it did, and what it did on the workers' mount.
-func (s storing) sweep(t *testing.T, in rec.Input) (a certificates.Answer, m certificates.Mount) {
+func (s storing) sweep(t *testing.T) (a certificates.Answer, m certificates.Mount) {
 	t.Helper()
-	in.Mode = rec.Certificates
-	question(t, s.comparing, in, &a)
+	question(t, s.comparing, rec.Input{Mode: rec.Certificates}, &a)
 	if len(a.Unread) > 0 {
 		t.Fatalf("want all of it done, got %+v\n%s", a.Unread, lastOf(s.comparing.Logs()))
 	}
@@ -96,7 +95,7 @@ func wantOnCRL(t *testing.T, when string, revoked, valid []string) {
 
 func TestCertificates_OfEndedInstancesAreRevoked(t *testing.T) {
 	s := newStoring(t)
-	s.sweep(t, rec.Input{}) // what other tests left
+	s.sweep(t) // what other tests left
 	name := func(n string) string { return fmt.Sprintf("%s-%d.alice.example", n, time.Now().UnixNano()) }
 	gone, goneSession := s.worker(t, name("gone"))
 	stays, staysSession := s.worker(t, name("stays"))
@@ -107,12 +106,12 @@ func TestCertificates_OfEndedInstancesAreRevoked(t *testing.T) {
 	operators := vaultWrite(t, k8s+"/issue/operator", map[string]any{"common_name": "www.example.com"})
 	good = append(good, certificate(t, fmt.Sprint(operators["certificate"])).SerialNumber.String())
 
-	a, m := s.sweep(t, rec.Input{})
+	a, m := s.sweep(t)
 	if m.Read != 5 || m.Attributed != 4 || m.Unknown != 1 || a.Revoked != 0 || !a.Complete {
 		t.Fatalf("want 4 certificates of instances, 1 of none, and none revoked, got %+v of %+v", m, a)
 	}
 	world.Taps.Vault.Reset()
-	if _, m := s.sweep(t, rec.Input{}); m.Read != 0 || vaultCalls("read "+k8s+"/cert/") != 0 {
+	if _, m := s.sweep(t); m.Read != 0 || vaultCalls("read "+k8s+"/cert/") != 0 {
 		t.Errorf("want no certificate read a second time, which is what bounds the price, got %+v", m)
 	}
 
@@ -121,12 +120,12 @@ func TestCertificates_OfEndedInstancesAreRevoked(t *testing.T) {
 	mustBy(t, s.removing, gone, "terminated", "deprovisioned")
 	wantGone(t, gone, goneSession)
 	wantOnCRL(t, "at the end", early, slices.Concat(good, late))
-	a, _ = s.sweep(t, rec.Input{})
+	a, _ = s.sweep(t)
 	if a.Revoked != 2 || len(a.Ended) != 1 || a.Ended[0].InstanceID != gone.ID {
 		t.Errorf("want the 2 certificates that came after the first run revoked, got %+v", a)
 	}
 	wantOnCRL(t, "after the next run", slices.Concat(early, late), good)
-	if a, m := s.sweep(t, rec.Input{}); a.Revoked != 0 || m.Read != 0 {
+	if a, m := s.sweep(t); a.Revoked != 0 || m.Read != 0 {
 		t.Errorf("want nothing left to do, got %+v", a)
 	}
 	remove(t, stays)
@@ -135,16 +134,16 @@ func TestCertificates_OfEndedInstancesAreRevoked(t *testing.T) {
 // The successor has the name and the certificates of the moment in which the name passed. Those are never revoked while it lives.
 func TestCertificates_OfASuccessorStayValid(t *testing.T) {
 	s := newStoring(t)
-	s.sweep(t, rec.Input{})
+	s.sweep(t)
 	name := fmt.Sprintf("passed-%d.alice.example", time.Now().UnixNano())
 	first, session := s.worker(t, name)
 	firsts := s.certificates(t, first, session)
-	s.sweep(t, rec.Input{})
+	s.sweep(t)
 	terminate(t, first)
 	mustBy(t, s.removing, first, "terminated", "deprovisioned")
 	second, session := s.worker(t, name)
 	seconds := s.certificates(t, second, session)
-	_, m := s.sweep(t, rec.Input{})
+	_, m := s.sweep(t)
 	if m.Read != 2 || m.Doubtful+m.Attributed != 2 {
 		t.Errorf("want both certificates of the successor recorded, got %+v", m)
 	}
@@ -156,10 +155,10 @@ func TestCertificates_OfASuccessorStayValid(t *testing.T) {
 
 func TestCertificates_AnOutageIsMadeUpFor(t *testing.T) {
 	s := newStoring(t)
-	s.sweep(t, rec.Input{})
+	s.sweep(t)
 	i, session := s.worker(t, fmt.Sprintf("outage-%d.alice.example", time.Now().UnixNano()))
 	serials := s.certificates(t, i, session)
-	s.sweep(t, rec.Input{})
+	s.sweep(t)
 	terminate(t, i)
 	world.Taps.Vault.SetFault(func(c tap.Call) *tap.Fault {
 		if strings.HasSuffix(c.Path, k8s+"/revoke") {
@@ -180,7 +179,7 @@ func TestCertificates_AnOutageIsMadeUpFor(t *testing.T) {
 	}
 	wantOnCRL(t, "in the outage", nil, serials)
 	world.Taps.Vault.SetFault(nil)
-	if a, _ := s.sweep(t, rec.Input{}); a.Revoked != 2 {
+	if a, _ := s.sweep(t); a.Revoked != 2 {
 		t.Errorf("want both revoked by the next run, got %+v", a)
 	}
 	wantOnCRL(t, "after the outage", serials, nil)
@@ -195,7 +194,7 @@ func TestCertificates_ComeFromTheAuditLog(t *testing.T) {
 		t.Fatalf("want one audit log, got %v, %v", logs, err)
 	}
 	tune := func(keys ...string) {
-		if err := world.Vault.Sys().TuneMountWithContext(t.Context(), k8s, vaultapi.MountConfigInput{AuditNonHMACResponseKeys: keys}); err != nil {
+		if err := world.Vault.Sys().TuneMountAllowNilWithContext(t.Context(), k8s, vaultapi.TuneMountConfigInput{AuditNonHMACResponseKeys: &keys}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -206,7 +205,7 @@ func TestCertificates_ComeFromTheAuditLog(t *testing.T) {
 
 	tune("serial_number")
 	t.Cleanup(func() {
-		if err := world.Vault.Sys().TuneMount(k8s, vaultapi.MountConfigInput{AuditNonHMACResponseKeys: []string{}}); err != nil {
+		if err := world.Vault.Sys().TuneMountAllowNil(k8s, vaultapi.TuneMountConfigInput{AuditNonHMACResponseKeys: &[]string{}}); err != nil {
 			t.Error(err)
 		}
 	})
