@@ -20,7 +20,7 @@ instances without a grant. It does so by itself after each scheduled comparison;
 With --audit-log the certificates come from the lines of Vault's audit log, which it reads to the end of the file: they are revoked as soon as
 their instance ends, and none is looked for.
 
-Exit status: 0 if no certificate of an ended instance is left, 1 if some may be, 2 if the command failed.`,
+Exit status: 0 if all was read or recorded, and what is of ended instances revoked; 1 if some may be left; 2 if the command failed.`,
 		Example: `  vault-ec2 certificates --stack vault-identities
   tail -n +1 -F audit.log | vault-ec2 certificates --stack vault-identities --audit-log -`,
 	}

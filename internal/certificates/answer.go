@@ -1,6 +1,9 @@
 package certificates
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Answer is the answer of mode certificates. docs/reconcile.md describes it.
 type Answer struct {
@@ -17,7 +20,13 @@ type Answer struct {
 	NotStored int `json:"notStored"`
 	// Ended are instances without a grant of which this run revoked certificates, or failed to.
 	Ended []Ended `json:"ended"`
-	// Complete is false if the time ran out: the next run goes on.
+	// Others are certificates in the input of mounts or namespaces that are not this deployment's.
+	Others int `json:"others"`
+	// Waiting are ended instances with certificates that are not revoked yet because the time ran out.
+	Waiting int `json:"waiting"`
+	// Busy reports whether another run is under way: this one did nothing.
+	Busy bool `json:"busy"`
+	// Complete is false if certificates of ended instances may be left: the next run goes on.
 	Complete bool     `json:"complete"`
 	Unread   []Unread `json:"unread"`
 }
@@ -54,6 +63,15 @@ type Unread struct {
 	Error string `json:"error"`
 }
 
+// GetsOn reports whether another run at once does what this one had no time for.
+func (a Answer) GetsOn() bool {
+	fresh, left := 0, 0
+	for _, m := range a.Mounts {
+		fresh, left = fresh+m.Read-m.Forgotten, left+m.Left
+	}
+	return fresh > 0 && left > 0 || a.Revoked > 0 && a.Waiting > 0
+}
+
 // Join adds the answer of a later run. What was left, and what could not be read, is the later run's.
 func (a Answer) Join(next Answer) Answer {
 	before := map[string]Mount{}
@@ -72,6 +90,8 @@ func (a Answer) Join(next Answer) Answer {
 	next.Recorded += a.Recorded
 	next.Revoked += a.Revoked
 	next.NotStored += a.NotStored
-	next.Ended = append(a.Ended, next.Ended...)
+	next.Others += a.Others
+	next.Ended = slices.Concat(a.Ended, next.Ended)
+	next.Ended = next.Ended[:min(len(next.Ended), maxEnded)]
 	return next
 }

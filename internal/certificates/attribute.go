@@ -12,23 +12,25 @@ import (
 const (
 	// skew is how far the clocks of Vault and of this program may differ.
 	skew = time.Minute
-	// leastBackdated is the least time by which a certificate may be backdated. Earlier profiles may have had another
-	// not_before_duration than the present ones.
+	// leastBackdated is the least time by which a certificate counts as backdated.
 	leastBackdated = 10 * time.Minute
+	// unknownBackdated is the time for a record that does not have it.
+	unknownBackdated = 24 * time.Hour
 )
 
 // hold is a name in the hands of one instance.
 type hold struct {
 	instance    string
 	from, until time.Time // a zero until: it is held now
+	backdated   time.Duration
 }
 
 // endsAfter reports whether the hold ends after a time.
 func (h hold) endsAfter(at time.Time) bool { return h.until.IsZero() || !at.After(h.until) }
 
-// covers reports whether a certificate that was issued between two times may be of the hold.
-func (h hold) covers(from, to time.Time) bool {
-	return !to.Before(h.from) && h.endsAfter(from)
+// covers reports whether a certificate that begins at a time may be of the hold.
+func (h hold) covers(begin time.Time) bool {
+	return !begin.Add(h.backdated+skew).Before(h.from) && h.endsAfter(begin.Add(-skew))
 }
 
 // history says which instances held which names, by the ledger.
@@ -44,15 +46,34 @@ func newHistory() *history {
 // add adds the names of a record: those that the instance holds, and those that it gave up.
 func (h *history) add(r ledger.Record) {
 	h.ended[r.InstanceID] = r.State == ledger.Deleted
+	one := hold{instance: r.InstanceID, from: r.CreatedAt, backdated: max(time.Duration(r.CertificateBackdated)*time.Second, leastBackdated)}
+	if r.CertificateBackdated == 0 {
+		one.backdated = unknownBackdated
+	}
 	for _, n := range r.Held() {
-		h.hold(n, hold{instance: r.InstanceID, from: r.CreatedAt})
+		h.hold(n, one)
 	}
 	for _, n := range r.Former {
-		h.hold(n.Name, hold{instance: r.InstanceID, from: r.CreatedAt, until: n.Until})
+		if one.until = lostAt(r, n); !one.until.IsZero() {
+			h.hold(n.Name, one)
+		}
 	}
 	for _, n := range r.Released {
-		h.hold(n.Name, hold{instance: r.InstanceID, from: r.CreatedAt, until: n.At})
+		one.until = n.At
+		h.hold(n.Name, one)
 	}
+}
+
+// lostAt returns when an instance's grant lost a former name: the name is held longer, while a certificate with it can be good, but no
+// certificate is issued with it. It is zero if the record does not have it.
+func lostAt(r ledger.Record, n ledger.FormerName) time.Time {
+	switch {
+	case !n.Until.IsZero() && r.CertificateTTL > 0:
+		return n.Until.Add(-time.Duration(r.CertificateTTL) * time.Second)
+	case r.DeletedAt != nil:
+		return *r.DeletedAt
+	}
+	return time.Time{}
 }
 
 // hold adds a hold. A certificate has an address without its VPC.
@@ -74,12 +95,11 @@ const (
 // claims, at the time of issuance. A name without a claim, which instances share, decides nothing. In doubt it is the latest holder: its
 // certificates are the last to be revoked. So is a later holder where the ledger has no earlier one: whatever held the name then has it no
 // more.
-func (h *history) attribute(mount string, cert *x509.Certificate, backdated time.Duration) (instance string, v verdict) {
-	from, to := cert.NotBefore.Add(-skew), cert.NotBefore.Add(max(backdated, leastBackdated)+skew)
-	candidates := h.holdersOfAll(mount, cert, func(one hold) bool { return one.covers(from, to) })
+func (h *history) attribute(mount string, cert *x509.Certificate) (instance string, v verdict) {
+	candidates := h.holdersOfAll(mount, cert, func(one hold) bool { return one.covers(cert.NotBefore) })
 	v = sure
 	if len(candidates) == 0 {
-		candidates, v = h.holdersOfAll(mount, cert, func(one hold) bool { return one.endsAfter(from) }), doubtful
+		candidates, v = h.holdersOfAll(mount, cert, func(one hold) bool { return one.endsAfter(cert.NotBefore.Add(-skew)) }), doubtful
 	}
 	var best hold
 	holdNow := 0
@@ -107,17 +127,20 @@ func (h *history) holdersOfAll(mount string, cert *x509.Certificate, matches fun
 	var candidates map[string]hold
 	for _, text := range namesIn(cert) {
 		holds := h.holds[ledger.Name{Under: mount, Text: text}]
-		if len(holds) == 0 {
-			continue
-		}
-		of := map[string]hold{}
+		of, decides := map[string]hold{}, false
 		for _, one := range holds {
 			_, isOfAll := candidates[one.instance]
-			if matches(one) && (candidates == nil || isOfAll) {
+			if !matches(one) {
+				continue
+			}
+			decides = true
+			if candidates == nil || isOfAll {
 				of[one.instance] = latest(of[one.instance], one)
 			}
 		}
-		candidates = of
+		if decides { // otherwise it was held by one instance at another time, and is shared now
+			candidates = of
+		}
 	}
 	return candidates
 }

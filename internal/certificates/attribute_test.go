@@ -22,15 +22,29 @@ func named(text string) ledger.Name { return ledger.Name{Under: mount, Text: tex
 
 // record returns the record of an instance that was made at a time and holds names.
 func record(id string, made time.Time, names ...ledger.Name) ledger.Record {
-	return ledger.Record{InstanceID: id, State: ledger.Active, CreatedAt: made, Claims: names, FQDN: "x", Objects: []ledger.Object{{Path: "x"}}}
+	return ledger.Record{InstanceID: id, State: ledger.Active, CreatedAt: made, CertificateBackdated: 30, Claims: names, FQDN: "x", Objects: []ledger.Object{{Path: "x"}}}
 }
 
 // ended returns a tombstone of an instance that released names.
 func ended(id string, made, at time.Time, names ...ledger.Name) ledger.Record {
-	r := ledger.Record{InstanceID: id, State: ledger.Deleted, CreatedAt: made, DeletedAt: &at}
+	r := ledger.Record{InstanceID: id, State: ledger.Deleted, CreatedAt: made, CertificateBackdated: 30, DeletedAt: &at}
 	for _, n := range names {
 		r.Released = append(r.Released, ledger.ReleasedName{Name: n, At: at})
 	}
+	return r
+}
+
+// sharing returns the record of an instance whose grant lost a name at a time, since instances share it from then on.
+func sharing(at time.Time) ledger.Record {
+	r := record(a, noon, named("web-0"))
+	r.CertificateTTL = 3600
+	r.Former = []ledger.FormerName{{Name: named("web-1"), Until: at.Add(time.Hour)}}
+	return r
+}
+
+// backdated returns a record with the longest backdating of its certificates.
+func backdated(r ledger.Record, by time.Duration) ledger.Record {
+	r.CertificateBackdated = int64(by.Seconds())
 	return r
 }
 
@@ -67,6 +81,11 @@ func TestAttribute_FindsTheHolderOfThatTime(t *testing.T) {
 		"a shared name beside its own":         {[]ledger.Record{record(a, noon, web)}, certOf(hour(1), "web-1", "api", "127.0.0.1"), a, sure},
 		"shared names alone":                   {[]ledger.Record{record(a, noon, web)}, certOf(hour(1), "api"), "", unknown},
 		"no name":                              {[]ledger.Record{record(a, noon, web)}, certOf(hour(1), ""), "", unknown},
+		"a name that became shared":            {[]ledger.Record{sharing(hour(2)), record(b, noon, other)}, certOf(hour(3), "web-1"), "", unknown},
+		"the same beside its own":              {[]ledger.Record{sharing(hour(2)), record(b, noon, other)}, certOf(hour(3), "web-1", "web-2"), b, sure},
+		"before it became shared":              {[]ledger.Record{sharing(hour(2)), record(b, noon, other)}, certOf(hour(1), "web-1"), a, sure},
+		"backdated by more than is known":      {[]ledger.Record{ended(a, noon, hour(2), web), backdated(record(b, hour(2).Add(30*time.Minute), web), time.Hour)}, certOf(hour(2).Add(-10*time.Minute), "web-1"), b, doubtful},
+		"backdated by an unknown time":         {[]ledger.Record{ended(a, noon, hour(2), web), backdated(record(b, hour(5), web), 0)}, certOf(hour(1), "web-1"), b, doubtful},
 		"names of two instances":               {[]ledger.Record{record(a, noon, web), record(b, noon, other)}, certOf(hour(1), "web-1", "web-2"), "", unknown},
 		"one address in two networks":          {[]ledger.Record{record(a, noon, web, address), record(b, noon, other, named("10.0.0.5@vpc-2"))}, certOf(hour(1), "web-1", "10.0.0.5"), a, sure},
 		"only that address":                    {[]ledger.Record{record(a, noon, address), record(b, hour(1), named("10.0.0.5@vpc-2"))}, certOf(hour(2), "", "10.0.0.5"), "", unknown},
@@ -80,8 +99,8 @@ func TestAttribute_FindsTheHolderOfThatTime(t *testing.T) {
 		"before two that the ledger knows":     {[]ledger.Record{ended(a, hour(2), hour(3), web), record(b, hour(4), web)}, certOf(noon, "web-1"), b, doubtful},
 		"a backdated one right after an end":   {[]ledger.Record{ended(a, noon, hour(2), web), record(b, hour(2).Add(time.Minute), web)}, certOf(hour(1).Add(55*time.Minute), "web-1"), b, doubtful},
 		"three in a row":                       {[]ledger.Record{ended(a, noon, hour(1), web), ended(b, hour(2), hour(3), web), record(c, hour(4), web)}, certOf(hour(2).Add(30*time.Minute), "web-1"), b, sure},
-		"a name that is held past its grant":   {[]ledger.Record{{InstanceID: a, State: ledger.Active, CreatedAt: noon, Former: []ledger.FormerName{{Name: web, Until: hour(9)}}}}, certOf(hour(1), "web-1"), a, sure},
-		"one given up by a running instance":   {[]ledger.Record{{InstanceID: a, State: ledger.Active, CreatedAt: noon, Released: []ledger.ReleasedName{{Name: web, At: hour(2)}}}}, certOf(hour(1), "web-1"), a, sure},
+		"a name that is held past its grant":   {[]ledger.Record{{InstanceID: a, State: ledger.Active, CreatedAt: noon, CertificateTTL: 3600, CertificateBackdated: 30, Former: []ledger.FormerName{{Name: web, Until: hour(9)}}}}, certOf(hour(1), "web-1"), a, sure},
+		"one given up by a running instance":   {[]ledger.Record{{InstanceID: a, State: ledger.Active, CreatedAt: noon, CertificateBackdated: 30, Released: []ledger.ReleasedName{{Name: web, At: hour(2)}}}}, certOf(hour(1), "web-1"), a, sure},
 		"a longer name that begins like one":   {[]ledger.Record{record(a, noon, web)}, certOf(hour(1), "web-10"), "", unknown},
 		"held and given up by two, one common": {[]ledger.Record{ended(a, noon, hour(2), web, address), record(b, hour(3), web)}, certOf(hour(1), "web-1", "10.0.0.5"), a, sure},
 	} {
@@ -90,7 +109,7 @@ func TestAttribute_FindsTheHolderOfThatTime(t *testing.T) {
 			for _, r := range row.records {
 				h.add(r)
 			}
-			got, v := h.attribute(mount, row.cert, 30*time.Second)
+			got, v := h.attribute(mount, row.cert)
 			if got != row.want || v != row.verdict {
 				t.Errorf("want %q (%d), got %q (%d): its certificate would be revoked with the wrong instance, or with none", row.want, row.verdict, got, v)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/observe"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
 )
 
@@ -24,8 +26,9 @@ const (
 	tries = 4
 )
 
-// Store has the owners of certificates.
+// Store has the instances and the owners of certificates.
 type Store interface {
+	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	Certificates(ctx context.Context, owner string) (ledger.Certificates, error)
 	// PutCertificates fails with ledger.ErrChanged if the item has changed since it was read.
 	PutCertificates(ctx context.Context, owner string, old ledger.Certificates, list []ledger.Certificate, keeps bool) error
@@ -43,6 +46,8 @@ type Revoker struct {
 	Now   func() time.Time
 	// Limit is the time after which no more certificates are begun; 0 for none.
 	Limit time.Duration
+	// Log receives a line for an instance with certificates that nothing can revoke; nil: none.
+	Log *slog.Logger
 }
 
 // ErrLeft says that the limit was reached, and that certificates are left for a later call.
@@ -55,9 +60,18 @@ type Revoked struct {
 	NotStored int
 }
 
-// Revoke revokes the certificates of an instance that are not revoked yet and have not ended. After an error the rest is left to a later
-// call, which finds what was done in the ledger.
-func (r Revoker) Revoke(ctx context.Context, instanceID string) (done Revoked, err error) {
+// Revoke revokes the certificates of an instance without a grant that are not revoked yet and have not ended. After an error the rest is left
+// to a later call, which finds what was done in the ledger.
+func (r Revoker) Revoke(ctx context.Context, instanceID string) error {
+	done, err := r.revoke(ctx, instanceID)
+	if done.NotStored > 0 && r.Log != nil {
+		r.Log.WarnContext(ctx, "certificates that their PKI mount does not store are valid until they end", observe.KeyInstance, instanceID, observe.KeyObjects, done.NotStored)
+	}
+	return err
+}
+
+// revoke is Revoke with what was done.
+func (r Revoker) revoke(ctx context.Context, instanceID string) (done Revoked, err error) {
 	item, err := r.Store.Certificates(ctx, instanceID)
 	if err != nil {
 		return done, err
@@ -72,6 +86,11 @@ func (r Revoker) Revoke(ctx context.Context, instanceID string) (done Revoked, e
 	for part := range slices.Chunk(due, perWrite) {
 		if r.Limit > 0 && r.Now().Sub(begun) > r.Limit {
 			return done, ErrLeft
+		}
+		// The item was read before the record, and is read once. So it has no certificate of a grant that the instance got since.
+		record, err := r.Store.Get(ctx, instanceID)
+		if err != nil || record == nil || record.State != ledger.Deleted {
+			return done, err
 		}
 		revoked, n, failed := r.revokeAll(ctx, part)
 		done.Certificates += n.Certificates
@@ -139,11 +158,14 @@ func Serial(raw string) string {
 	return b.String()
 }
 
+// maxSerial is the largest number of bytes of a serial number. https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.2
+const maxSerial = 20
+
 // parseSerial returns the bytes of a serial number in hex, with colons or hyphens between them or without. ok is false for any other
 // text.
 func parseSerial(text string) (raw string, ok bool) {
 	b, err := hex.DecodeString(strings.NewReplacer(":", "", "-", "").Replace(text))
-	return string(b), err == nil && len(b) > 0 && len(b) <= 64
+	return string(b), err == nil && len(b) > 0 && len(b) <= maxSerial
 }
 
 // merge returns a list with the certificates of another. What is revoked in one is revoked in both.

@@ -6,8 +6,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,28 +29,36 @@ type Vault interface {
 // Ledger has the instances and the owners of certificates.
 type Ledger interface {
 	Store
-	Get(ctx context.Context, instanceID string) (*ledger.Record, error)
 	Scan(ctx context.Context, v ledger.Visitor) error
+	// BeginSweep reports whether no other run reads the certificates; EndSweep lets the next one begin.
+	BeginSweep(ctx context.Context, run string, lasts time.Duration) (bool, error)
+	EndSweep(ctx context.Context, run string) error
 }
 
 // Sweeper finds and revokes the certificates of ended instances. It keeps no state and is safe for concurrent use.
 type Sweeper struct {
 	Deployment string
+	Namespace  string // of Vault; empty for the root one
 	Profiles   *grant.Set
 	Vault      Vault
 	Ledger     Ledger
-	Now        func() time.Time
+	// NewRun returns the name of a run; never the same name twice.
+	NewRun func() string
+	Now    func() time.Time
 }
 
 // Issued is a certificate that Vault's audit log names.
 type Issued struct {
-	Path    string `json:"path"` // of the request
-	Serial  string `json:"serial"`
-	Expires int64  `json:"expires"` // in Unix time, in seconds
+	Namespace string `json:"namespace,omitempty"` // of the mount; empty for the root one
+	Path      string `json:"path"`                // of the request
+	Serial    string `json:"serial"`
+	Expires   int64  `json:"expires"` // in Unix time, in seconds
 }
 
 const (
-	// reserve is the time before an invocation's deadline in which no certificates are read: what was read is written, and revoked.
+	// sweepTime bounds one run: reconcile's other work waits for a free invocation. A run that is not done goes on in another.
+	sweepTime = 5 * time.Minute
+	// reserve is the time before a run's end in which no certificates are read: what was read is written, and revoked.
 	reserve = 60 * time.Second
 	// lastReserve is the time before the deadline in which no revocation is begun.
 	lastReserve = 20 * time.Second
@@ -82,6 +92,15 @@ func (s *Sweeper) begin() *sweep {
 // could not be done is in the answer, and the next run does it.
 func (s *Sweeper) Sweep(ctx context.Context) Answer {
 	w := s.begin()
+	ctx, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	run := s.NewRun()
+	isAlone, err := s.Ledger.BeginSweep(ctx, run, sweepTime+time.Minute)
+	if w.unread("whether another run is under way", err); err != nil || !isAlone {
+		w.answer.Complete, w.answer.Busy = false, err == nil
+		return w.answer
+	}
+	defer func() { _ = s.Ledger.EndSweep(context.WithoutCancel(ctx), run) }() // otherwise the next run waits for a while
 	// The lists come first: an instance has its record before Vault issues to it.
 	stored := map[string][]string{}
 	for _, mount := range s.Profiles.PKIMounts() {
@@ -99,18 +118,43 @@ func (s *Sweeper) Sweep(ctx context.Context) Answer {
 	for _, mount := range slices.Sorted(maps.Keys(stored)) {
 		w.sweepMount(ctx, mount, stored[mount])
 	}
+	w.nameOwnersWithoutRecord()
 	w.answer.Complete = w.answer.Complete && len(w.answer.Unread) == 0
 	return w.answer
 }
 
+// nameOwnersWithoutRecord adds a row for each owner of valid certificates without a record. Its tombstone expired, or the record was lost:
+// whether the instance runs is not known, so its certificates are left.
+func (w *sweep) nameOwnersWithoutRecord() {
+	for _, id := range slices.Sorted(maps.Keys(w.due)) {
+		if _, isKnown := w.history.ended[id]; !isKnown {
+			w.answer.Complete = false
+			w.addEnded(Ended{InstanceID: id, Error: "the ledger has valid certificates of this instance, and no record: revoke them by hand if it has ended (vault list and vault write on the PKI mount), or wait until they end"})
+		}
+	}
+}
+
+// addEnded adds a row, if there is room.
+func (w *sweep) addEnded(row Ended) {
+	if len(w.answer.Ended) < maxEnded {
+		w.answer.Ended = append(w.answer.Ended, row)
+	}
+}
+
 // visit remembers the certificates of an owner.
 func (w *sweep) visit(owner string, c ledger.Certificates) {
+	isSettled := strings.HasPrefix(owner, settledPrefix)
 	for _, one := range c.List {
+		isValid := !one.Revoked && one.Until.After(w.answer.At)
+		// What was no instance's may have been read in the moment in which its name passed on: it is judged again once a day.
+		if isSettled && isValid && int(one.Serial[0])%24 == w.answer.At.Hour() {
+			continue
+		}
 		if w.known[one.Mount] == nil {
 			w.known[one.Mount] = map[string]bool{}
 		}
 		w.known[one.Mount][one.Serial] = true
-		if !one.Revoked && one.Until.After(w.answer.At) {
+		if isValid && !isSettled {
 			w.due[owner] = true
 		}
 	}
@@ -166,6 +210,7 @@ func (w *sweep) sweepMount(ctx context.Context, mount string, names []string) {
 		m.record(ctx, m.readAll(ctx, part))
 		w.revokeDue(ctx)
 	}
+	w.answer.Complete = w.answer.Complete && m.Forgotten == 0
 	w.answer.Mounts = append(w.answer.Mounts, m.Mount)
 }
 
@@ -199,7 +244,7 @@ func (m *mountSweep) readAll(ctx context.Context, serials []string) map[string][
 func (m *mountSweep) own(serial string, fields map[string]any) (owner string, c ledger.Certificate) {
 	m.Read++
 	c = ledger.Certificate{Mount: m.Mount.Mount, Serial: serial, Revoked: true}
-	settled := settledOwner(m.Mount.Mount, serial)
+	settled := m.settledOwner(serial)
 	cert, err := parse(fields)
 	if err != nil {
 		m.Unknown++
@@ -211,7 +256,8 @@ func (m *mountSweep) own(serial string, fields map[string]any) (owner string, c 
 		m.Over++
 		return settled, c
 	}
-	instance, v := m.history.attribute(m.Mount.Mount, cert, m.Profiles.Backdated(m.Mount.Mount))
+	c.Revoked = false
+	instance, v := m.history.attribute(m.Mount.Mount, cert)
 	switch v {
 	case unknown:
 		m.Unknown++
@@ -221,7 +267,6 @@ func (m *mountSweep) own(serial string, fields map[string]any) (owner string, c 
 	case sure:
 		m.Attributed++
 	}
-	c.Revoked = false
 	m.due[instance] = true
 	return instance, c
 }
@@ -229,9 +274,15 @@ func (m *mountSweep) own(serial string, fields map[string]any) (owner string, c 
 // settledPrefix begins the owner of the certificates of a mount that are never revoked.
 const settledPrefix = "@"
 
-// settledOwner returns the owner of a settled certificate. They are 16 for a mount, since an item has room for so many only.
-func settledOwner(mount, serial string) string {
-	return fmt.Sprintf("%s%s#%x", settledPrefix, mount, serial[len(serial)-1]&0xf)
+// perSettled is the number of certificates for which a mount has one item of settled ones: fewer than an item takes, since they are spread
+// by their serial numbers.
+const perSettled = ledger.MaxCertificates / 2
+
+// settledOwner returns the owner of a settled certificate.
+func (m *mountSweep) settledOwner(serial string) string {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(serial))
+	return fmt.Sprintf("%s%s#%d", settledPrefix, m.Mount.Mount, int(h.Sum32())%(m.Stored/perSettled+1))
 }
 
 // record writes the owners of certificates.
@@ -289,29 +340,24 @@ func (w *sweep) revokeDue(ctx context.Context) {
 		left, isBounded := timeLeft(ctx)
 		if isBounded && left <= 0 {
 			w.answer.Complete = false
-			return
+			w.answer.Waiting++
+			continue
 		}
 		delete(w.due, id)
 		row := Ended{InstanceID: id}
-		// The instance may have got a grant again since the ledger was read.
-		r, err := w.Ledger.Get(ctx, id)
-		if err == nil && (r == nil || r.State != ledger.Deleted) {
-			continue
-		}
-		var done Revoked
-		if err == nil {
-			done, err = Revoker{Vault: w.Vault, Store: w.Ledger, Now: w.Now, Limit: left}.Revoke(ctx, id)
-		}
+		done, err := Revoker{Vault: w.Vault, Store: w.Ledger, Now: w.Now, Limit: left}.revoke(ctx, id)
 		row.Revoked, row.NotStored = done.Certificates, done.NotStored
 		if err != nil {
 			row.Error = err.Error()
 			w.answer.Complete = false
 		}
+		if errors.Is(err, ErrLeft) {
+			w.answer.Waiting++
+		}
 		w.answer.Revoked += row.Revoked
 		w.answer.NotStored += row.NotStored
-		hasNews := row != Ended{InstanceID: id}
-		if hasNews && len(w.answer.Ended) < maxEnded {
-			w.answer.Ended = append(w.answer.Ended, row)
+		if hasNews := row != (Ended{InstanceID: id}); hasNews {
+			w.addEnded(row)
 		}
 	}
 }
@@ -326,17 +372,25 @@ func (s *Sweeper) Record(ctx context.Context, issued []Issued) Answer {
 		mount, role, isIssuance := grant.SplitIssuancePath(i.Path)
 		id, isOurs := grant.InstanceOf(grant.KindPKIRole, role)
 		serial, isSerial := parseSerial(i.Serial)
-		if !isIssuance || !isOurs || !isSerial || i.Expires <= 0 || !slices.Contains(mounts, mount) {
+		if strings.Trim(i.Namespace, "/") != strings.Trim(s.Namespace, "/") || isIssuance && !slices.Contains(mounts, mount) {
+			w.answer.Others++ // the log is one for all of Vault
+			continue
+		}
+		if !isIssuance || !isOurs || !isSerial || i.Expires <= 0 {
 			w.unread(fmt.Sprintf("%+q, serial number %+q", i.Path, i.Serial), errors.New("it is no issuance of an instance's PKI role, or lacks the serial number or the end: see docs/reconcile.md#from-vaults-audit-log"))
 			continue
 		}
 		owned[id] = append(owned[id], ledger.Certificate{Mount: mount, Serial: serial, Until: time.Unix(i.Expires, 0).UTC()})
 	}
 	for _, id := range slices.Sorted(maps.Keys(owned)) {
+		forgotten := 0
 		err := update(ctx, s.Ledger, id, false, func(list []ledger.Certificate) []ledger.Certificate {
-			list, _ = withinBounds(list, owned[id])
+			list, forgotten = withinBounds(list, owned[id])
 			return list
 		})
+		if err == nil && forgotten > 0 {
+			err = fmt.Errorf("the ledger has no room for %d of them: a comparison finds them on their mount", forgotten)
+		}
 		if err != nil {
 			w.unread("the certificates of instance "+id, err)
 			continue

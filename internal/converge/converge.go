@@ -10,7 +10,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/certificates"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
@@ -23,6 +22,9 @@ import (
 // ErrUnfinished says that all objects are removed and every token is cut, and that a part is left to a later run: the
 // second token cut, when no login can be in flight, or the rest of a revocation. Its kind is fault.Retry.
 var ErrUnfinished = errors.New("removed; a later run finishes the rest")
+
+// ErrCertificatesLeft says that the certificates of a removed instance are not all revoked. An error with it is an ErrUnfinished too.
+var ErrCertificatesLeft = errors.New("its certificates are not all revoked")
 
 // ErrReplacing says that the root volume of an instance is being replaced: a later run resets the login. Its kind is fault.Retry.
 var ErrReplacing = errors.New("the root volume is being replaced; a later run resets the login")
@@ -48,7 +50,7 @@ type Cutter interface {
 
 // Certificates revokes the certificates that the ledger has of an instance.
 type Certificates interface {
-	Revoke(ctx context.Context, instanceID string) (certificates.Revoked, error)
+	Revoke(ctx context.Context, instanceID string) error
 }
 
 // Mounts returns the owners of PKI mounts.

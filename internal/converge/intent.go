@@ -77,6 +77,9 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 	next.LoginType = g.Profile.Auth.Type
 	next.TokenMaxTTL = max(next.TokenMaxTTL, seconds(g.Profile.Auth.TokenMaxTTL))
 	next.CertificateTTL = seconds(i.certificateTTL)
+	if isFirst := old == nil || old.MadeAt == nil; isFirst || next.CertificateBackdated > 0 {
+		next.CertificateBackdated = max(next.CertificateBackdated, seconds(g.Backdated), 1)
+	}
 	next.Claims = ledger.NamesOf(g)
 	if old != nil {
 		// Old names stay claimed while an object or a certificate bears them; activate sets until when.

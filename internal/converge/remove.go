@@ -277,11 +277,10 @@ func leasePrefixes(objects []ledger.Object) []string {
 func (c *Converger) revoke(ctx context.Context, record *ledger.Record) error {
 	err := c.revokeLeased(ctx, record)
 	if c.Certificates != nil {
-		_, stored := c.Certificates.Revoke(ctx, record.InstanceID)
-		err = errors.Join(err, stored)
+		err = errors.Join(err, c.Certificates.Revoke(ctx, record.InstanceID))
 	}
 	if err != nil {
-		return fault.New(fault.Retry, fmt.Errorf("instance %s: its certificates are not all revoked: %w: %w", record.InstanceID, ErrUnfinished, err))
+		return fault.New(fault.Retry, fmt.Errorf("instance %s: %w: %w: %w", record.InstanceID, ErrCertificatesLeft, ErrUnfinished, err))
 	}
 	return nil
 }

@@ -70,26 +70,12 @@ func (s *Set) HasLeases(mount string) bool {
 	return ok
 }
 
-// Backdated returns the longest time by which the begin of a certificate of a PKI mount lies before its issuance.
-// https://developer.hashicorp.com/vault/api-docs/secret/pki#not_before_duration
-func (s *Set) Backdated(mount string) time.Duration {
-	var longest time.Duration
-	for _, p := range s.Profiles {
-		for _, o := range p.Outputs {
-			if o.Type == KindPKIRole && o.mount(p.BasePath) == mount {
-				longest = max(longest, p.stored[o.Name].backdated)
-			}
-		}
-	}
-	return longest
-}
-
 // Unstored returns the profiles with certificates of a PKI mount that the mount does not store, sorted: nothing can revoke those.
 func (s *Set) Unstored(mount string) []string {
 	var names []string
 	for _, p := range s.Profiles {
 		for _, o := range p.Outputs {
-			if o.Type == KindPKIRole && o.mount(p.BasePath) == mount && p.stored[o.Name].not {
+			if o.Type == KindPKIRole && o.mount(p.BasePath) == mount && p.unstored[o.Name] {
 				names = append(names, p.Name)
 			}
 		}
@@ -97,21 +83,14 @@ func (s *Set) Unstored(mount string) []string {
 	return sortedOnce(names)
 }
 
-// storage is what the role of an output says about the certificates that its mount stores.
-type storage struct {
-	not       bool          // no_store
-	backdated time.Duration // not_before_duration
-}
-
-// store remembers the storage of an output.
+// store remembers that the certificates of an output are not stored.
 func (p *Profile) store(output string, role Object) {
-	if role.Kind != KindPKIRole {
-		return
+	if role.Kind == KindPKIRole && role.Fields["no_store"] == true {
+		if p.unstored == nil {
+			p.unstored = map[string]bool{}
+		}
+		p.unstored[output] = true
 	}
-	if p.stored == nil {
-		p.stored = map[string]storage{}
-	}
-	p.stored[output] = storage{not: role.Fields["no_store"] == true, backdated: SecondsOf(role.Fields["not_before_duration"])}
 }
 
 // lease remembers the longest lifetime of a leased certificate of an output.

@@ -52,7 +52,7 @@ type Profile struct {
 	reserved *reservations   // the names of the whole set's profiles
 	accessed map[string]bool // the outputs that some policy names by pkiAccess or sshAccess
 	rules    Rules
-	stored   map[string]storage       // what is known of the certificates, by the output of their role
+	unstored map[string]bool          // whether the certificates of an output are not stored
 	leased   map[string]time.Duration // the longest lifetime of a leased certificate, by the output of its role
 	issuers  map[string]string        // the issuer_ref of PKI roles for which it is fixed, by output
 }

@@ -55,6 +55,8 @@ type Grant struct {
 	Claims []Claim
 	// CertificateTTL is the longest validity of a certificate of the grant: the longest max_ttl of its roles.
 	CertificateTTL time.Duration
+	// Backdated is the longest time by which the begin of a certificate of the grant lies before its issuance.
+	Backdated time.Duration
 }
 
 // All returns the objects with the auth role at the end.
@@ -150,6 +152,7 @@ func (p *Profile) render(f facts.Instance, realm Realm, guard guarding) (*Grant,
 		if ttl, ok := o.Fields["max_ttl"].(int64); ok && o.Kind.signs() {
 			g.CertificateTTL = max(g.CertificateTTL, time.Duration(ttl)*time.Second)
 		}
+		g.Backdated = max(g.Backdated, SecondsOf(o.Fields["not_before_duration"]))
 	}
 	return g, nil
 }

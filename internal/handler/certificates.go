@@ -31,9 +31,9 @@ func (h *ReconcileHandler) sweepCertificates(ctx context.Context, inv *invocatio
 		a = h.Sweeper.Sweep(ctx)
 	}
 	a.Namespace = h.Namespace
-	read, left := 0, 0
+	read := 0
 	for _, m := range a.Mounts {
-		read, left = read+m.Read, left+m.Left
+		read += m.Read
 	}
 	inv.log.InfoContext(ctx, "certificates looked for", observe.KeyScanned, read, observe.KeyObjects, a.Revoked)
 	for _, u := range a.Unread {
@@ -44,7 +44,7 @@ func (h *ReconcileHandler) sweepCertificates(ctx context.Context, inv *invocatio
 			inv.log.WarnContext(ctx, "an ended instance has valid certificates left: the next run revokes them", observe.KeyInstance, e.InstanceID, observe.KeyError, e.Error)
 		}
 	}
-	if left > 0 && read > 0 && !hasInvoker {
+	if a.GetsOn() && !hasInvoker {
 		h.queueSweep(ctx, inv)
 	}
 	return json.Marshal(a)

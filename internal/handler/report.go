@@ -34,6 +34,9 @@ func (inv *invocation) report(ctx context.Context, t task, s instance.Sighting, 
 		if r.outcome.Action == converge.Deprovisioned {
 			inv.reportRemoved(ctx, log.With(attributes...), t, r)
 		}
+		if errors.Is(r.err, converge.ErrCertificatesLeft) {
+			log.WarnContext(ctx, "removed, but certificates of the instance are still valid", observe.KeyError, r.err)
+		}
 		return
 	}
 	isReplacing := errors.Is(r.err, converge.ErrReplacing)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -100,6 +101,43 @@ func (l *Ledger) PutCertificates(ctx context.Context, owner string, old Certific
 		return fmt.Errorf("writing %s to table %s: %w", key, l.table, err)
 	}
 	return nil
+}
+
+// sweepKey is the key of the item that only one run over the certificates holds at a time.
+const sweepKey = certificatesPrefix + "@sweep"
+
+// BeginSweep takes the right to read the certificates for a time, and reports whether no other run has it.
+func (l *Ledger) BeginSweep(ctx context.Context, run string, lasts time.Duration) (bool, error) {
+	now := l.now()
+	return l.putSweep(ctx, run, now.Add(lasts), "attribute_not_exists(pk) OR ends_at < :now OR run = :run", map[string]types.AttributeValue{
+		":now": numberValue(now.Unix()), ":run": stringValue(run),
+	})
+}
+
+// EndSweep gives the right back, if the run has it.
+func (l *Ledger) EndSweep(ctx context.Context, run string) error {
+	_, err := l.putSweep(ctx, run, time.Unix(0, 0), "run = :run", map[string]types.AttributeValue{":run": stringValue(run)})
+	return err
+}
+
+func (l *Ledger) putSweep(ctx context.Context, run string, ends time.Time, condition string, values map[string]types.AttributeValue) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	item := keyOf(sweepKey)
+	item["run"], item["ends_at"] = stringValue(run), numberValue(ends.Unix())
+	_, err := l.api.Put(ctx, &dynamodb.PutItemInput{TableName: &l.table, Item: item, ConditionExpression: &condition, ExpressionAttributeValues: values})
+	var isHeld *types.ConditionalCheckFailedException
+	if errors.As(err, &isHeld) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("writing %s to table %s: %w", sweepKey, l.table, err)
+	}
+	return true, nil
+}
+
+func numberValue(n int64) types.AttributeValue {
+	return &types.AttributeValueMemberN{Value: strconv.FormatInt(n, 10)}
 }
 
 // packCertificates returns the packed form, which expires some days after the last certificate.

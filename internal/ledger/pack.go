@@ -57,6 +57,7 @@ func (r *Record) code(c *coder) {
 		c.time(&n.At)
 	})
 	c.number(&r.CertificateTTL)
+	c.number(&r.CertificateBackdated)
 	list(c, &r.Addresses, codeText)
 	list(c, &r.Objects, func(o *Object, c *coder) {
 		shared(c, &o.Kind)

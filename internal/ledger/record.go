@@ -50,9 +50,12 @@ type Record struct {
 	// show who held a name before. The ledger sets them.
 	Released []ReleasedName `dynamodbav:"released,omitempty"`
 	// CertificateTTL is the longest validity of a certificate of any of the instance's grants, in seconds; 0 if unknown.
-	CertificateTTL int64    `dynamodbav:"certificate_ttl,omitempty"`
-	Addresses      []string `dynamodbav:"addresses"`
-	Objects        []Object `dynamodbav:"objects"`
+	CertificateTTL int64 `dynamodbav:"certificate_ttl,omitempty"`
+	// CertificateBackdated is the longest time by which the begin of a certificate of any of the instance's grants lies before its
+	// issuance, in seconds and at least 1; 0 if unknown.
+	CertificateBackdated int64    `dynamodbav:"certificate_backdated,omitempty"`
+	Addresses            []string `dynamodbav:"addresses"`
+	Objects              []Object `dynamodbav:"objects"`
 	// LoginType is the auth role's auth_type; empty in a record of an earlier version.
 	LoginType string `dynamodbav:"login_type,omitempty"`
 	// TokenMaxTTL is the longest life of a token of the auth role, in seconds; 0 in a record of an earlier version.

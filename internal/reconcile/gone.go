@@ -267,6 +267,8 @@ func (w *word) rowsOf(ctx context.Context, inv *invocation, mode Mode, ids []str
 	_ = removals.Wait() // the functions above keep their errors in errs
 	for i, err := range errs {
 		switch {
+		case errors.Is(err, converge.ErrCertificatesLeft): // the next comparison, or the same word again, finishes them
+			rows[i].Error = err.Error()
 		case errors.Is(err, converge.ErrUnfinished):
 			inv.unfinished = append(inv.unfinished, ids[i])
 		case err != nil:

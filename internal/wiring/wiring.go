@@ -127,7 +127,7 @@ func (p *parts) sweeper() handler.CertificateSweeper {
 	if p.settings.RevokeCertificates != settings.RevokeAll {
 		return nil
 	}
-	return &certificates.Sweeper{Deployment: p.settings.DeploymentID, Profiles: p.profiles.set, Vault: p.vault, Ledger: p.ledger, Now: time.Now}
+	return &certificates.Sweeper{Deployment: p.settings.DeploymentID, Namespace: p.settings.Vault.Namespace, Profiles: p.profiles.set, Vault: p.vault, Ledger: p.ledger, NewRun: rand.Text, Now: time.Now}
 }
 
 // report returns what reads the ledger for a report.
@@ -266,7 +266,7 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Now:                time.Now,
 	}}
 	if s.RevokeCertificates == settings.RevokeAll && duties.Remove {
-		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now, Limit: revokeTime}
+		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now, Limit: revokeTime, Log: p.log}
 	}
 	h := handler.Handler{
 		Name: name, Deployment: s.DeploymentID, Instances: p.instances, Converger: converger,

@@ -107,12 +107,12 @@ func TestCertificates_OfEndedInstancesAreRevoked(t *testing.T) {
 	good = append(good, certificate(t, fmt.Sprint(operators["certificate"])).SerialNumber.String())
 
 	a, m := s.sweep(t)
-	if m.Read != 5 || m.Attributed != 4 || m.Unknown != 1 || a.Revoked != 0 || !a.Complete {
+	if m.Attributed != 4 || m.Unknown == 0 || m.Doubtful != 0 || a.Revoked != 0 || !a.Complete {
 		t.Fatalf("want 4 certificates of instances, 1 of none, and none revoked, got %+v of %+v", m, a)
 	}
 	world.Taps.Vault.Reset()
-	if _, m := s.sweep(t); m.Read != 0 || vaultCalls("read "+k8s+"/cert/") != 0 {
-		t.Errorf("want no certificate read a second time, which is what bounds the price, got %+v", m)
+	if _, m := s.sweep(t); m.Read != m.Unknown { // those of no instance are judged again once a day
+		t.Errorf("want no certificate of an instance read a second time, which is what bounds the price, got %+v", m)
 	}
 
 	late := s.certificates(t, gone, goneSession) // no run has seen these
@@ -125,7 +125,7 @@ func TestCertificates_OfEndedInstancesAreRevoked(t *testing.T) {
 		t.Errorf("want the 2 certificates that came after the first run revoked, got %+v", a)
 	}
 	wantOnCRL(t, "after the next run", slices.Concat(early, late), good)
-	if a, m := s.sweep(t); a.Revoked != 0 || m.Read != 0 {
+	if a, m := s.sweep(t); a.Revoked != 0 || m.Read != m.Unknown {
 		t.Errorf("want nothing left to do, got %+v", a)
 	}
 	remove(t, stays)
@@ -144,7 +144,7 @@ func TestCertificates_OfASuccessorStayValid(t *testing.T) {
 	second, session := s.worker(t, name)
 	seconds := s.certificates(t, second, session)
 	_, m := s.sweep(t)
-	if m.Read != 2 || m.Doubtful+m.Attributed != 2 {
+	if m.Doubtful != 2 || m.Attributed != 0 { // they may be of the first one's last moments
 		t.Errorf("want both certificates of the successor recorded, got %+v", m)
 	}
 	wantOnCRL(t, "after the name passed", firsts, seconds)
@@ -201,7 +201,7 @@ func TestCertificates_ComeFromTheAuditLog(t *testing.T) {
 	i, session := s.worker(t, fmt.Sprintf("audited-%d.alice.example", time.Now().UnixNano()))
 	log := newLines(t, logs[0])
 	s.certificates(t, i, session)
-	vaultEC2(t, log.rest(t), 2, "audit-non-hmac-response-keys=serial_number", "certificates", "--lab="+file, "--audit-log", "-")
+	vaultEC2(t, log.rest(t), 1, "audit-non-hmac-response-keys=serial_number", "certificates", "--lab="+file, "--audit-log", "-")
 
 	tune("serial_number")
 	t.Cleanup(func() {

@@ -18,7 +18,10 @@ type auditLine struct {
 	Type    string `json:"type"`
 	Error   string `json:"error"`
 	Request struct {
-		Path string `json:"path"`
+		Path      string `json:"path"`
+		Namespace struct {
+			Path string `json:"path"`
+		} `json:"namespace"`
 	} `json:"request"`
 	Response struct {
 		Data struct {
@@ -30,7 +33,8 @@ type auditLine struct {
 
 // readAuditLog calls each with the certificates that instances' PKI roles issued, some at a time: as soon as the log has no more lines at
 // hand, since a stream has no end. Vault writes each request and each answer as one line.
-func readAuditLog(from io.Reader, each func([]certificates.Issued) error) error {
+// hashed is called with the mount of a certificate whose serial number is hashed.
+func readAuditLog(from io.Reader, each func([]certificates.Issued) error, hashed func(mount string)) error {
 	const atOnce = 500
 	var batch []certificates.Issued
 	log := bufio.NewReaderSize(from, 64<<10)
@@ -41,10 +45,13 @@ func readAuditLog(from io.Reader, each func([]certificates.Issued) error) error 
 			return fmt.Errorf("reading the audit log: %w", err)
 		}
 		issued, is, err := issuedIn(line)
-		if err != nil {
+		mount, _, _ := grant.SplitIssuancePath(issued.Path)
+		switch {
+		case err != nil:
 			return fmt.Errorf("reading line %d of the audit log: %w", n, err)
-		}
-		if is {
+		case is && strings.HasPrefix(issued.Serial, "hmac-"):
+			hashed(mount)
+		case is:
 			batch = append(batch, issued)
 		}
 		if isDue := len(batch) == atOnce || log.Buffered() == 0; isDue && len(batch) > 0 {
@@ -73,10 +80,6 @@ func issuedIn(line []byte) (issued certificates.Issued, is bool, err error) {
 	if l.Type != "response" || l.Error != "" || !isIssuance || !isOurs || l.Response.Data.Serial == "" {
 		return issued, false, nil
 	}
-	mount, _, _ := grant.SplitIssuancePath(l.Request.Path)
-	if strings.HasPrefix(l.Response.Data.Serial, "hmac-") {
-		return issued, false, fmt.Errorf("the serial number is hashed: run vault secrets tune -audit-non-hmac-response-keys=serial_number %s/ (with the keys that it has already), and read the lines from then on", mount)
-	}
 	expires, _ := l.Response.Data.Expires.(float64)
-	return certificates.Issued{Path: l.Request.Path, Serial: l.Response.Data.Serial, Expires: int64(expires)}, true, nil
+	return certificates.Issued{Namespace: l.Request.Namespace.Path, Path: l.Request.Path, Serial: l.Response.Data.Serial, Expires: int64(expires)}, true, nil
 }

@@ -16,6 +16,9 @@ import (
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
+// maxUnread bounds the lines about what was not done.
+const maxUnread = 100
+
 // CertificatesOptions say where the certificates come from.
 type CertificatesOptions struct {
 	Of       deployed.Choice
@@ -65,7 +68,7 @@ func (a asking) sweepCertificates(ctx context.Context) (whole certificates.Answe
 		for _, m := range part.Mounts {
 			read, left = read+m.Read, left+m.Left
 		}
-		if left == 0 || read == 0 {
+		if !part.GetsOn() {
 			return whole, nil
 		}
 		fmt.Fprintf(a.Progress, "certificates: invocation %d read %d, %d are left; continuing\n", n, read, left)
@@ -93,12 +96,25 @@ func (a asking) recordCertificates(ctx context.Context, file string) (whole cert
 			return err
 		}
 		complete, unread := whole.Complete && part.Complete, slices.Concat(whole.Unread, part.Unread)
+		unread = unread[:min(len(unread), maxUnread)] // a log may have no end
 		whole = whole.Join(part)
 		whole.Complete, whole.Unread = complete, unread
 		fmt.Fprintf(a.Progress, "certificates: %d recorded, %d revoked so far\n", whole.Recorded, whole.Revoked)
 		return nil
+	}, func(mount string) {
+		isNoted := slices.ContainsFunc(whole.Unread, func(u certificates.Unread) bool { return u.What == mount })
+		if !isNoted {
+			whole.Complete = false
+			whole.Unread = append(whole.Unread, certificates.Unread{What: mount, Error: hashedSerials(mount)})
+			fmt.Fprintf(a.Progress, "certificates: %s: %s\n", mount, hashedSerials(mount))
+		}
 	})
 	return whole, err
+}
+
+// hashedSerials says what to do about a mount whose serial numbers are hashed in the audit log.
+func hashedSerials(mount string) string {
+	return "its serial numbers are hashed: run vault secrets tune -audit-non-hmac-response-keys=serial_number " + mount + "/ (with the keys that it has already), and read the lines from then on"
 }
 
 // certificates invokes the function once.
@@ -142,6 +158,12 @@ func printCertificates(out io.Writer, a certificates.Answer) error {
 		fmt.Fprintf(&b, ", and %d that their mount does not store are valid until they end", a.NotStored)
 	}
 	b.WriteString("\n")
+	if a.Others > 0 {
+		fmt.Fprintf(&b, "%d of the log are of mounts or namespaces of others\n", a.Others)
+	}
+	if a.Busy {
+		b.WriteString("another run is under way: this one did nothing\n")
+	}
 	if len(a.Ended) > 0 {
 		rows := [][]string{{"INSTANCE", "REVOKED", "NOT STORED", "ERROR"}}
 		for _, e := range a.Ended {
