@@ -23,7 +23,7 @@ import (
 func Run(ctx context.Context, w *lab.World, out io.Writer, colour bool) error {
 	d := &demo{story: story{out: out, colour: colour}, world: w}
 	for _, chapter := range []func(context.Context) error{
-		d.start, d.whatWasMade, d.logins, d.certificate, d.refusals, d.tag, d.repeat, d.agent, d.trouble, d.explain, d.terminate, d.who, d.drift,
+		d.start, d.whatWasMade, d.logins, d.certificate, d.refusals, d.tag, d.repeat, d.agent, d.trouble, d.explain, d.quarantine, d.terminate, d.who, d.drift,
 	} {
 		if err := chapter(ctx); err != nil {
 			return errors.Join(err, d.result())
