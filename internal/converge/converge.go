@@ -145,6 +145,8 @@ type Outcome struct {
 	// Paths are the paths of the grant, or of the removed objects.
 	Paths     []string
 	Addresses []string // of the instance
+	// Retained are the paths of objects that a removal left in Vault, as the profile says.
+	Retained []string
 	// CutAt is when every token of the instance was refused; zero unless its grant was removed.
 	CutAt time.Time
 	// Holds reports whether the instance keeps the objects of an earlier grant, by the ledger; set only with an error.

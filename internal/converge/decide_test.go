@@ -125,7 +125,7 @@ func TestDecide_ReturnsTheStepThatIsDue(t *testing.T) {
 			request: Request{Ref: facts.Ref{ID: id}, Told: facts.Running, At: now},
 			facts:   facts.Instance{ID: id, State: facts.Running, ObservedAt: now.Add(-time.Second), LaunchTime: now.Add(-time.Hour)},
 			duties:  Duties{Make: true}, profile: g.Profile, grant: g, hasRead: true,
-			record: &ledger.Record{InstanceID: id, State: ledger.Active, Profile: "worker", UpdatedAt: now.Add(-time.Hour), Objects: objectsOf(g, nil)},
+			record: &ledger.Record{InstanceID: id, State: ledger.Active, Profile: "worker", UpdatedAt: now.Add(-time.Hour), Objects: (&Converger{}).objectsOf(g, nil, nil, nil)},
 		}
 		row.change(s)
 		got, reason := s.decide(now)

@@ -87,7 +87,8 @@ func differs(o grant.Object, got map[string]any) bool {
 // missing. A policy without our marker is ours only by adoption, which writes it.
 func (c *Converger) leaves(old *ledger.Record, g *grant.Grant, o grant.Object, got map[string]any) bool {
 	isAdopted := o.Kind == grant.KindPolicy && got != nil && c.instance(g.InstanceID).OwnerOf(got) != ownership.Ours
-	return old.LeavesDrift(g, o) && !isAdopted
+	isLost := got == nil && old != nil && !old.Has(o.Path) // retained by the record, and deleted since
+	return old.LeavesDrift(g, o) && !isAdopted && !isLost
 }
 
 // differing counts the objects of a grant that differ and are not left as they are.

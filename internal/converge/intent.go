@@ -49,6 +49,7 @@ type intent struct {
 	request   Request
 	facts     facts.Instance
 	grant     *grant.Grant
+	found     map[string]map[string]any // the objects of the grant in Vault
 	untracked []ledger.Object
 	// certificateTTL is how long a certificate of the instance can be good; 0 if that is unknown.
 	certificateTTL time.Duration
@@ -73,7 +74,9 @@ func (w *work) intend(ctx context.Context, i intent, old *ledger.Record) error {
 		next.Ready, next.Cut = ledger.NewSpan(i.request.By, i.request.At), nil
 	}
 	next.EventTime, next.LastError = i.request.At.UTC(), ""
-	next.Objects = append(objectsOf(g, old), i.untracked...)
+	next.Objects = slices.Concat(next.Objects, i.untracked)
+	next.Retain(g)
+	next.Objects = w.objectsOf(g, old, next.Objects, i.found)
 	next.LoginType = g.Profile.Auth.Type
 	next.TokenMaxTTL = max(next.TokenMaxTTL, seconds(g.Profile.Auth.TokenMaxTTL))
 	next.CertificateTTL = seconds(i.certificateTTL)
@@ -122,21 +125,18 @@ func (w *work) putIfOpen(ctx context.Context, write ledger.Write) (*ledger.Recor
 	return w.Ledger.Put(ctx, write)
 }
 
-// objectsOf returns the objects to record for a grant, with the role_id where it is known, followed by the objects that only
-// the old record names.
-func objectsOf(g *grant.Grant, old *ledger.Record) []ledger.Object {
+// objectsOf returns the objects to record for a grant, with the role_id where it is known, followed by those of recorded that the grant
+// does not have. found are the objects of the grant in Vault.
+func (c *Converger) objectsOf(g *grant.Grant, old *ledger.Record, recorded []ledger.Object, found map[string]map[string]any) []ledger.Object {
 	var out []ledger.Object
 	for _, o := range g.All() {
-		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256(), Left: old.LeavesDrift(g, o)}
+		r := ledger.Object{Kind: o.Kind, Path: o.Path, SHA256: o.SHA256(), Left: c.leaves(old, g, o, found[o.Path]), Retain: o.Retain}
 		if old != nil {
 			r.RoleID = old.RoleID(o.Path)
 		}
 		out = append(out, r)
 	}
-	if old == nil {
-		return out
-	}
-	for _, o := range old.Objects {
+	for _, o := range recorded {
 		if !g.Has(o.Path) {
 			out = append(out, o)
 		}

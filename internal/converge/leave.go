@@ -24,7 +24,7 @@ func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error
 	if len(next.Objects) == 0 && old == nil {
 		return c.writeTombstone(ctx, old, next)
 	}
-	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next})
+	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next, verifies: req.Verify})
 }
 
 // removeLeaving removes the grant of an instance that EC2 shows as alive and Auto Scaling as terminating. Its first write
@@ -89,7 +89,7 @@ func (c *Converger) removeFromLiving(ctx context.Context, req Request, keepsName
 	if err != nil {
 		return Outcome{Holds: holds(old)}, err
 	}
-	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next, keepsNames: keepsNames})
+	return c.remove(ctx, removal{batch: req.Batch, by: req.By, at: req.At, old: old, next: next, keepsNames: keepsNames, verifies: req.Verify})
 }
 
 // recordToRemove returns the record of an ending instance; nil if there is none. It refuses a request from another place

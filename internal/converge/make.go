@@ -128,12 +128,15 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 	if err != nil {
 		return Outcome{}, err
 	}
+	if err := c.checkRetained(ctx, s.grant, s.record); err != nil {
+		return c.refuse(ctx, s.record, f, err)
+	}
 	if isTornDown, err := c.checkMayGrant(ctx, f); isTornDown || err != nil {
 		return Outcome{Action: TornDown, Profile: s.profile.Name}, err
 	}
 	w := c.begin(s.request.Batch, s.record)
 	w.awaitNames = s.request.AwaitNames
-	done, err := w.grant(ctx, intent{request: s.request, facts: f, grant: s.grant, untracked: untracked, certificateTTL: ttl}, s.record, found)
+	done, err := w.grant(ctx, intent{request: s.request, facts: f, grant: s.grant, found: found, untracked: untracked, certificateTTL: ttl}, s.record, found)
 	done.RemovedHolders = w.removedHolders
 	return done, err
 }

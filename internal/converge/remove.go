@@ -29,6 +29,8 @@ type removal struct {
 	next  ledger.Record  // the same with every object to remove
 	// keepsNames holds the names until the last certificate with them has ended: the instance goes on running.
 	keepsNames bool
+	// verifies has the retained objects of a tombstone looked for in Vault.
+	verifies bool
 }
 
 // remove removes all objects that the ledger names for an instance, by the recorded paths. The auth role goes first, so that
@@ -40,7 +42,8 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 		now := c.Now().Round(0).UTC()
 		next.SetQuarantineEnd(&now)
 	}
-	if next.State == ledger.Deleted && len(next.Objects) == 0 {
+	next.Retain(nil)
+	if next.State == ledger.Deleted && len(next.Objects) == 0 && len(next.Retained) == len(r.next.Retained) {
 		return c.completeRemoval(ctx, r)
 	}
 	if err := leaseError(r.old, c.Now()); err != nil {
@@ -66,7 +69,7 @@ func (c *Converger) remove(ctx context.Context, r removal) (Outcome, error) {
 	if w.record, err = c.Ledger.Put(ctx, ledger.Write{Old: r.old, New: next, Owner: w.owner, KeepLease: true}); err != nil {
 		return Outcome{}, err
 	}
-	done := Outcome{Action: Deprovisioned, Profile: next.Profile, FQDN: next.FQDN, Addresses: next.Addresses, SecondCut: quiet != nil}
+	done := Outcome{Action: Deprovisioned, Profile: next.Profile, FQDN: next.FQDN, Addresses: next.Addresses, Retained: next.RetainedPaths(), SecondCut: quiet != nil}
 	for _, o := range next.Objects {
 		done.Paths = append(done.Paths, o.Path)
 	}
@@ -148,7 +151,13 @@ func (c *Converger) completeRemoval(ctx context.Context, r removal) (Outcome, er
 			return Outcome{}, err
 		}
 	}
-	return Outcome{Action: Unchanged}, c.revoke(ctx, record)
+	if r.verifies && len(record.Retained) > 0 {
+		var err error
+		if record, err = c.forgetLost(ctx, record); err != nil {
+			return Outcome{}, err
+		}
+	}
+	return Outcome{Action: Unchanged, Retained: record.RetainedPaths()}, c.revoke(ctx, record)
 }
 
 // awaitSecondCut leaves the record open until no login can be in flight that began before the auth role was deleted. Such a

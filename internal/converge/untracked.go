@@ -30,11 +30,11 @@ func (c *Converger) ownUntracked(ctx context.Context, req Request, old *ledger.R
 		if o.Kind == grant.KindAuthRole && o.Data == nil {
 			owner = evidence.OwnerOfLeftovers() // an identity entity or an accesslist entry is all there is
 		}
-		isRecorded := old != nil && old.Has(o.Path)
+		isRecorded := old != nil && (old.Has(o.Path) || old.Retains(o.Path))
 		if isRecorded || owner != ownership.Ours {
 			continue
 		}
-		own := ledger.Object{Kind: o.Kind, Path: o.Path}
+		own := ledger.Object{Kind: o.Kind, Path: o.Path, Retain: c.Profiles.Retains(o.Path)} // by the profile: the record is lost
 		if o.Kind == grant.KindAuthRole {
 			own.RoleID, _ = o.Data["role_id"].(string)
 		}

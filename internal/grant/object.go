@@ -37,6 +37,8 @@ type Object struct {
 	Fields map[string]any
 	// Optional are fields that only some servers have. SHA256 leaves them out, so that a record does not depend on the server.
 	Optional map[string]any
+	// Retain reports whether the object stays in Vault when the instance's grant is removed. SHA256 leaves it out.
+	Retain bool
 }
 
 // FieldsFor returns the fields to write and to compare: Fields, and the optional ones that the server has. got is the server's

@@ -91,6 +91,8 @@ type Output struct {
 	// SharedURISANs are URIs that every instance of the profile may hold, such as a service's SPIFFE ID.
 	SharedURISANs []string `yaml:"shared_uri_sans"`
 	Template      string   `yaml:"template"`
+	// OnRemoval says what becomes of the object when the instance's grant is removed.
+	OnRemoval Removal `yaml:"on_removal"`
 
 	source     string // the folder of its template
 	body       *compiled
@@ -329,6 +331,7 @@ func (p *Profile) check() error {
 		want(o.Template != "" && !strings.Contains(o.Template, "/"), "%s: template must be the name of a file beside profile.yaml", where)
 		identity := o.CommonName != "" || o.SharedCommonName || o.DNSNames != nil || o.SharedDNSNames != nil || o.IPAddresses != nil ||
 			o.URISANs != nil || o.SharedURISANs != nil
+		faults = append(faults, o.checkRemoval(where, p.BasePath))
 		switch o.Type {
 		case KindPolicy:
 			want(o.Path == "" && !identity, "%s: a policy has neither path nor names", where)

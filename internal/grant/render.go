@@ -291,7 +291,7 @@ func (r *rendering) object(o Output) (Object, []string, error) {
 				return Object{}, nil, fmt.Errorf("%s:%d: the field %q is one of a PKI role: use type pki-role, which locks it", o.body.file, fieldLine(text, name), name)
 			}
 		}
-		object := Object{Kind: KindGeneric, Path: path, Fields: fields}
+		object := Object{Kind: KindGeneric, Path: path, Fields: fields, Retain: o.retains()}
 		if !bool(r.guard) || !o.body.usesChosen() {
 			return object, nil, nil
 		}

@@ -123,6 +123,8 @@ type Quarantine struct {
 type Object struct {
 	Kind grant.Kind `json:"object"`
 	Path string     `json:"path"`
+	// Retained reports whether it stays in Vault although the grant that made it is removed, or does not have it any more.
+	Retained bool `json:"retained,omitempty"`
 	// InVault reports whether Vault has it; nil if Vault was not asked about it.
 	InVault *bool `json:"inVault,omitempty"`
 }

@@ -291,6 +291,9 @@ func (s *search) instance(ctx context.Context, id string) Instance {
 	for _, o := range r.Objects {
 		out.Objects = append(out.Objects, Object{Kind: o.Kind, Path: o.Path})
 	}
+	for _, o := range r.Retained {
+		out.Objects = append(out.Objects, Object{Kind: o.Kind, Path: o.Path, Retained: true})
+	}
 	return out
 }
 

@@ -59,13 +59,8 @@ func (r *Record) code(c *coder) {
 	c.number(&r.CertificateTTL)
 	c.number(&r.CertificateBackdated)
 	list(c, &r.Addresses, codeText)
-	list(c, &r.Objects, func(o *Object, c *coder) {
-		shared(c, &o.Kind)
-		shared(c, &o.Path)
-		c.hex(&o.SHA256)
-		c.text(&o.RoleID)
-		c.bool(&o.Left)
-	})
+	list(c, &r.Objects, codeObject)
+	list(c, &r.Retained, codeObject)
 	shared(c, &r.LoginType)
 	c.number(&r.TokenMaxTTL)
 	c.optionalTime(&r.UncutUntil)
@@ -93,6 +88,15 @@ func (r *Record) code(c *coder) {
 	shared(c, &r.Program)
 	c.hex(&r.WriteID)
 	c.number(&r.ExpiresAt)
+}
+
+func codeObject(o *Object, c *coder) {
+	shared(c, &o.Kind)
+	shared(c, &o.Path)
+	c.hex(&o.SHA256)
+	c.text(&o.RoleID)
+	c.bool(&o.Left)
+	c.bool(&o.Retain)
 }
 
 func codeName(n *Name, c *coder) {

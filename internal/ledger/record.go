@@ -29,6 +29,8 @@ type Object struct {
 	RoleID string `dynamodbav:"role_id,omitempty"`
 	// Left reports whether the run of the present intent leaves the object as it found it, by LeavesDrift.
 	Left bool `dynamodbav:"left,omitempty"`
+	// Retain reports whether the object stays in Vault when the instance's grant is removed.
+	Retain bool `dynamodbav:"retain,omitempty"`
 }
 
 // Record is an instance's item in the ledger.
@@ -56,6 +58,9 @@ type Record struct {
 	CertificateBackdated int64    `dynamodbav:"certificate_backdated,omitempty"`
 	Addresses            []string `dynamodbav:"addresses"`
 	Objects              []Object `dynamodbav:"objects"`
+	// Retained are objects of the instance that stay in Vault although its grant has them no more. They are this deployment's: the
+	// record is the proof, so that a tombstone with some does not expire.
+	Retained []Object `dynamodbav:"retained,omitempty"`
 	// LoginType is the auth role's auth_type; empty in a record of an earlier version.
 	LoginType string `dynamodbav:"login_type,omitempty"`
 	// TokenMaxTTL is the longest life of a token of the auth role, in seconds; 0 in a record of an earlier version.
@@ -146,7 +151,7 @@ func (r *Record) RoleID(path string) string {
 // Holds reports whether the record begins with exactly the objects of a grant, in their order, and has the grant's claims.
 func (r *Record) Holds(g *grant.Grant) bool {
 	all := g.All()
-	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath || !slices.Equal(r.Claims, NamesOf(g)) {
+	if len(r.Objects) < len(all) || r.FQDN != g.FQDN || r.BasePath != g.Profile.BasePath || !slices.Equal(r.Claims, NamesOf(g)) || !r.RetainsAs(g) {
 		return false
 	}
 	for i, o := range all {
@@ -159,13 +164,17 @@ func (r *Record) Holds(g *grant.Grant) bool {
 
 // LeavesDrift reports whether an object of a grant is not written, whatever Vault has at its path: its kind's mode in the profile is
 // not grant.DriftCorrect, and the object was written before as it is granted now. An object whose own grant changed is written. It is
-// false for a nil record, and for one of a removal.
+// false for a nil record, and for an object of a removal, unless the removal retained it.
 func (r *Record) LeavesDrift(g *grant.Grant, o grant.Object) bool {
 	if r == nil || g.Profile.Reconcile.Of(o.Kind) == grant.DriftCorrect {
 		return false
 	}
 	recorded, ok := r.object(o.Path)
 	wasWritten := r.State == Active || (r.State == Provisioning && recorded.Left)
+	if !ok {
+		recorded, ok = r.retained(o.Path)
+		wasWritten = ok
+	}
 	return ok && wasWritten && recorded.SHA256 == o.SHA256()
 }
 

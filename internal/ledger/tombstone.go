@@ -22,6 +22,9 @@ func (r *Record) setExpiry(w Write, now time.Time) {
 	if r.LivesInQuarantine() {
 		return // without its mark the instance would be granted again
 	}
+	if len(r.Retained) > 0 {
+		return // it is the proof of whose they are, and lasts as long as they do
+	}
 	r.ExpiresAt = now.Add(w.tombstoneTime()).Unix()
 	for _, n := range r.Former { // a former name's end must stay known until then
 		r.ExpiresAt = max(r.ExpiresAt, n.Until.Unix())

@@ -8,7 +8,7 @@
 //	policy                       our marker for this instance                                 ours
 //	policy                       another deployment's marker for this instance                another's
 //	policy                       no marker, or one for another instance                       unknown
-//	other object, recorded       -                                                            ours
+//	other object, recorded       -, also if the record only retains it                        ours
 //	other object, untracked      the record is lost                                           ours
 //	auth role, untracked         the record is lost, and the role names a policy marked ours  ours
 //	login leftovers              the record names a profile, or is lost                       ours
@@ -136,7 +136,7 @@ func (e Evidence) OwnerOf(o Object) Owner {
 	if o.Kind == grant.KindPolicy {
 		return e.instance.OwnerOf(o.Data)
 	}
-	isRecorded := e.record != nil && e.record.Has(o.Path)
+	isRecorded := e.record != nil && (e.record.Has(o.Path) || e.record.Retains(o.Path))
 	needsProof := o.Kind == grant.KindAuthRole && !e.ofGrant
 	isProven := e.lost && (!needsProof || grant.HasTokenPolicy(o.Data, e.marked))
 	if isRecorded || isProven {

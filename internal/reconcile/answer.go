@@ -27,6 +27,10 @@ type Answer struct {
 	Cursor     *Cursor `json:"cursor,omitempty"`
 	DurationMs int64   `json:"durationMs"`
 
+	// Retained are objects that a teardown left in Vault, as their profiles say, and RetainedCount is the number of all.
+	Retained      []Retained `json:"retained,omitempty"`
+	RetainedCount int        `json:"retainedCount,omitempty"`
+
 	// Unsettled is the number of Unfinished in a teardown.
 	Unsettled int `json:"unsettled,omitempty"`
 

@@ -49,7 +49,8 @@ type subject struct {
 	sighting  instance.Sighting
 	place     facts.Place
 	record    *ledger.Record // may be a tombstone; nil if there is none
-	paths     []string       // of objects in Vault under the instance's name
+	paths     []string       // of objects in Vault under the instance's name, without the retained ones
+	lost      []string       // retained paths that Vault lists no more
 	leftovers []string       // paths of login leftovers
 	profile   *grant.Profile // nil if none fits
 	grant     *grant.Grant   // nil if none could be rendered
@@ -249,7 +250,7 @@ func (c *comparison) compareObjects(s *subject) []Change {
 		return rows
 	}
 	for _, o := range s.record.Objects {
-		if !s.grant.Has(o.Path) {
+		if !s.grant.Has(o.Path) && !o.Retain { // the record's row is about one to retain
 			row := s.row(Drift{Object: o.Kind, Path: o.Path, Reason: Orphaned, Action: Delete})
 			row.needsRemove = true
 			rows = append(rows, row)
@@ -300,6 +301,8 @@ func (c *comparison) compareRecord(s *subject, objects []Change) *Change {
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"state"}, Diff: diffOf("state", ledger.Active, r.State)})
 	case len(s.lacking) > 0 && slices.Equal(r.Claims, names):
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"claim"}, Diff: diffOf("claim", s.lacking[0].Text, "not held")})
+	case !suffices && !r.RetainsAs(s.grant):
+		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"on_removal"}, Diff: s.retentionDiff()})
 	case !suffices && r.FQDN != s.grant.FQDN:
 		row = s.recordRow(Drift{Reason: Changed, Action: Update, Fields: []string{"fqdn"}, Diff: diffOf("fqdn", s.grant.FQDN, r.FQDN)})
 	case !suffices && !slices.Equal(r.Claims, names):
@@ -336,6 +339,9 @@ func (c *comparison) rowsOfGone(s *subject) []Change {
 		rows = append(rows, *row)
 	}
 	rows = append(rows, c.rowsOfUntracked(s)...)
+	if row := s.lostRow(); row != nil && len(rows) == 0 {
+		return []Change{*row}
+	}
 	for i := range rows {
 		rows[i].removes = rows[i].Action == Delete
 		rows[i].counts = rows[i].removes && (s.hasLiveRecord() || len(s.paths) > 0)

@@ -214,7 +214,8 @@ func (x *Explainer) compareOne(ctx context.Context, t *story) {
 	inv := &invocation{places: t.own, until: t.now.Add(explainTime), removed: map[string]int{}}
 	s := x.newSurvey(held, Input{Mode: Detect, InstanceIDs: []string{t.id}}, inv)
 	u := t.subject
-	u.paths, u.leftovers = held.paths(t.id), held.leftovers(t.id)
+	u.leftovers = held.leftovers(t.id)
+	u.setPaths(held)
 	f := u.sighting.Facts
 	if u.sighting.Found {
 		s.states[t.id] = f.State

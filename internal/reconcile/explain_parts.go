@@ -44,10 +44,8 @@ func (x *Explainer) explanation(t *story) Explanation {
 		e.Matches, e.Misses = x.profilesOf(t)
 	}
 	if t.grant != nil {
-		e.Grant = &WantedGrant{Profile: t.profile.Name, FQDN: t.grant.FQDN, AuthType: t.profile.Auth.Type, Modes: map[grant.Kind]grant.DriftMode{}}
-		for _, m := range t.profile.Reconcile.Softer() {
-			e.Grant.Modes[m.Kind] = m.Mode
-		}
+		e.Grant = &WantedGrant{Profile: t.profile.Name, FQDN: t.grant.FQDN, AuthType: t.profile.Auth.Type}
+		e.Grant.softened(t.profile)
 	}
 	e.Refusal = t.refusalNow()
 	if t.record != nil {
@@ -156,7 +154,7 @@ func (t *story) objects(mounts grant.Mounts) []SeenObject {
 		}
 		out = append(out, SeenObject{
 			Object: kind, Path: path, InVault: t.presence(path),
-			Granted: t.grant != nil && t.grant.Has(path), Recorded: t.record != nil && t.record.Has(path),
+			Granted: t.grant != nil && t.grant.Has(path), Recorded: t.record != nil && t.record.Has(path), Retained: t.record.Retains(path),
 		})
 	}
 	if t.grant != nil {
@@ -166,6 +164,9 @@ func (t *story) objects(mounts grant.Mounts) []SeenObject {
 	}
 	if t.record != nil {
 		for _, o := range t.record.Objects {
+			add(o.Kind, o.Path)
+		}
+		for _, o := range t.record.Retained {
 			add(o.Kind, o.Path)
 		}
 	}

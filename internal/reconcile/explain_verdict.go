@@ -103,8 +103,12 @@ func (x *Explainer) verdictOfEnded(t *story, why string) Verdict {
 	if t.record.DeletedAt != nil {
 		removed = *t.record.DeletedAt
 	}
+	summary := why + ", and its grant was removed by " + at(removed)
+	if n := len(t.record.Retained); n > 0 {
+		summary += fmt.Sprintf("; objects that its profile retains in Vault: %d", n)
+	}
 	return Verdict{
-		Status: Removed, OK: true, Summary: why + ", and its grant was removed by " + at(removed),
+		Status: Removed, OK: true, Summary: summary,
 		Next: "nothing is left to do; who held its names: " + x.command("who") + " " + t.id,
 	}
 }

@@ -124,6 +124,8 @@ type WantedGrant struct {
 	AuthType string `json:"authType"`
 	// Modes are the kinds of objects whose drift is not repaired, with the mode of each.
 	Modes map[grant.Kind]grant.DriftMode `json:"modes,omitempty"`
+	// Retained are the outputs whose objects stay in Vault when the grant is removed.
+	Retained []string `json:"retained,omitempty"`
 }
 
 // Refusal is why an instance gets no grant, or no change of it.
@@ -186,6 +188,8 @@ type SeenObject struct {
 	Granted  bool       `json:"granted"`
 	Recorded bool       `json:"recorded"`
 	InVault  Presence   `json:"inVault"`
+	// Retained reports whether it stays in Vault although the grant that made it does not have it any more.
+	Retained bool `json:"retained,omitempty"`
 }
 
 // SeenName is a name or an address of the grant or the record, with the claim on it.

@@ -43,12 +43,12 @@ func (r *Reconciler) scan(ctx context.Context, l *listing, after string, limit i
 }
 
 // addRecord adds a record of the scan. A tombstone is kept only if Vault lists objects or leftovers of its instance or is asked about
-// them, if it has names or certificates left, or if the instance is in quarantine.
+// them, if it has names or certificates left or retains objects, or if the instance is in quarantine.
 func (held *inventory) addRecord(r ledger.Record) {
 	id := r.InstanceID
 	if r.State == ledger.Deleted {
 		held.addEntities(id, r.FormerRoleIDs)
-		if held.isUnlisted(id) && len(r.Revoking)+len(r.Names()) == 0 && !held.asksAbout(r) && !r.InQuarantine() {
+		if held.isUnlisted(id) && len(r.Revoking)+len(r.Names())+len(r.Retained) == 0 && !held.asksAbout(r) && !r.InQuarantine() {
 			return
 		}
 	} else {

@@ -325,7 +325,9 @@ func (s *survey) render(u *subject, f facts.Instance) (*grant.Grant, error) {
 // subject returns an instance as the inventory has it.
 func (s *survey) subject(id string) *subject {
 	held := s.inventory
-	return &subject{id: id, record: held.recordOf(id), paths: held.paths(id), leftovers: held.leftovers(id), contents: map[string]map[string]any{}}
+	u := &subject{id: id, record: held.recordOf(id), leftovers: held.leftovers(id), contents: map[string]map[string]any{}}
+	u.setPaths(held)
+	return u
 }
 
 // checkClaims sets lacking, holder and contested by the claims of the ledger.

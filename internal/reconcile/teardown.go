@@ -108,6 +108,7 @@ func (r *Reconciler) removeStretch(ctx context.Context, inv *invocation, in Inpu
 		}
 		_ = removals.Wait() // the functions above keep their errors in outcomes
 		for _, o := range outcomes {
+			a.addRetained(o.retained)
 			if o.row == nil {
 				continue
 			}
@@ -166,6 +167,7 @@ func (a *Answer) addRemoval(row *Change, mode Mode) {
 type removedOne struct {
 	row        *Change // nil if the instance had no object of this deployment
 	unfinished bool    // a later run finishes the removal
+	retained   []Retained
 }
 
 // removalOf returns the request to remove the grant of one instance, recorded or not, and its untracked objects.
@@ -182,7 +184,7 @@ func (r *Reconciler) removalOf(ctx context.Context, held *inventory, id string) 
 	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true}
 	if record != nil {
 		req.Place = facts.Place{Account: record.Account, Region: record.Region}
-		untracked = slices.DeleteFunc(untracked, record.Has)
+		untracked = slices.DeleteFunc(untracked, func(path string) bool { return record.Has(path) || record.Retains(path) })
 	}
 	req.Untracked = untracked
 	return req, nil
@@ -206,7 +208,7 @@ func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *i
 	req.Teardown, s.place = true, req.Place
 	outcome, err := converger.Converge(ctx, req, instance.Sighting{})
 	if err == nil && outcome.Action != converge.Deprovisioned {
-		return removedOne{}
+		return removedOne{retained: retainedOf(id, outcome.Retained)}
 	}
 	row := s.recordRow(Drift{Reason: Orphaned, Action: Delete})
 	unfinished := errors.Is(err, converge.ErrUnfinished)
@@ -217,5 +219,5 @@ func (r *Reconciler) removeOne(ctx context.Context, converger Converger, held *i
 	default:
 		row.failed, row.Error = true, err.Error()
 	}
-	return removedOne{row: &row, unfinished: unfinished}
+	return removedOne{row: &row, unfinished: unfinished, retained: retainedOf(id, outcome.Retained)}
 }

@@ -44,6 +44,9 @@ func (a answer) join(next answer) answer {
 	next.Unsettled += a.Unsettled
 	quarantined := slices.Concat(a.Quarantined, next.Quarantined)
 	next.Quarantined = quarantined[:min(len(quarantined), maxRows)]
+	next.RetainedCount += a.RetainedCount
+	kept := slices.Concat(a.Retained, next.Retained)
+	next.Retained = kept[:min(len(kept), maxRows)]
 	next.Places = reconcile.JoinPlaces(a.Places, next.Places)
 	if a.Blocked && !next.Blocked {
 		next.Blocked, next.BlockedReason = true, a.BlockedReason

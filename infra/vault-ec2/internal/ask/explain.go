@@ -151,6 +151,9 @@ func (p *page) profiles(e reconcile.Explanation) {
 		for _, kind := range slices.Sorted(maps.Keys(g.Modes)) {
 			p.line("drift of its %s objects: %s", kind, driftWords(g.Modes[kind]))
 		}
+		if len(g.Retained) > 0 {
+			p.line("stays in Vault when the grant is removed: %s", strings.Join(g.Retained, ", "))
+		}
 	} else {
 		p.line("none by the profiles")
 	}
@@ -227,7 +230,11 @@ func (p *page) objects(all []reconcile.SeenObject) {
 	}
 	rows := [][]string{{"OBJECT", "GRANTED", "RECORDED", "IN VAULT", "PATH"}}
 	for _, o := range all {
-		rows = append(rows, []string{string(o.Object), yesNo(o.Granted), yesNo(o.Recorded), string(o.InVault), o.Path})
+		recorded := yesNo(o.Recorded)
+		if o.Retained {
+			recorded = "retained"
+		}
+		rows = append(rows, []string{string(o.Object), yesNo(o.Granted), recorded, string(o.InVault), o.Path})
 	}
 	p.WriteString("\n")
 	columns(&p.Builder, rows)

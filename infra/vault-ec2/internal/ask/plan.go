@@ -71,7 +71,7 @@ type rehearsal struct {
 	failed []doctor.Check // those that fail because of the profiles, or of the deployment as a whole if that is unknown
 	bars   bool           // a failed check keeps the profiles from being activated
 	raw    []byte         // all of it as JSON
-	softer []string       // for each profile with drift that is not repaired, which
+	softer []string       // what profiles leave: drift that is not repaired, and objects that stay at a removal
 }
 
 // rehearse has the function compare the fleet and examine the deployment by a bundle.
@@ -97,8 +97,8 @@ func (a asking) rehearse(ctx context.Context, b bundle.Bundle) (rehearsal, error
 	return r, err
 }
 
-// softer returns, for each profile of a bundle that has drift shown or ignored, the modes. Profiles that do not load have none: the
-// function says why.
+// softer returns what the profiles of a bundle leave: drift that is only shown or ignored, and objects that stay in Vault at a
+// removal. Profiles that do not load leave nothing: the function says why.
 func softer(b bundle.Bundle) []string {
 	set, err := grant.LoadDeployed(b.Files, grant.DefaultRules())
 	if err != nil {
@@ -111,7 +111,10 @@ func softer(b bundle.Bundle) []string {
 			modes = append(modes, m.String())
 		}
 		if len(modes) > 0 {
-			out = append(out, "drift of profile "+p.Name+": "+strings.Join(modes, ", "))
+			out = append(out, "not repaired: drift of profile "+p.Name+": "+strings.Join(modes, ", "))
+		}
+		if names := p.Retained(); len(names) > 0 {
+			out = append(out, "retained: when a grant of profile "+p.Name+" is removed, these stay in Vault: "+strings.Join(names, ", "))
 		}
 	}
 	return out
@@ -139,7 +142,7 @@ func (r rehearsal) print(out io.Writer) error {
 		b.WriteString("they change nothing\n")
 	}
 	for _, s := range r.softer {
-		indented(&b, "not repaired: ", s)
+		indented(&b, "", s)
 	}
 	quarantined(&b, r.answer.Quarantined)
 	places(&b, r.answer.Places)

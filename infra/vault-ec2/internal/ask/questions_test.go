@@ -38,7 +38,7 @@ func heldName() reconcile.Explanation {
 		},
 		Matches: []string{"alice_cluster-worker"},
 		Misses:  []reconcile.Miss{{Profile: "alice_cluster-etcd", Unmet: []string{`match.tags "role": the instance has "worker", wanted is "etcd"`}}},
-		Grant:   &reconcile.WantedGrant{Profile: "alice_cluster-worker", FQDN: "web-1.alice.example", AuthType: "ec2", Modes: map[grant.Kind]grant.DriftMode{"auth-role": "detect", "generic": "ignore"}},
+		Grant:   &reconcile.WantedGrant{Profile: "alice_cluster-worker", FQDN: "web-1.alice.example", AuthType: "ec2", Modes: map[grant.Kind]grant.DriftMode{"auth-role": "detect", "generic": "ignore"}, Retained: []string{"seed"}},
 		Refusal: &reconcile.Refusal{Error: "the name is held", Since: &early},
 		Record: &reconcile.SeenRecord{
 			State: "refused", Account: "123456789012", Region: "us-east-1", CreatedAt: early, UpdatedAt: late, LeasedUntil: &late, Revoking: 2, Attempts: 3, LastError: "the name is held",
@@ -47,6 +47,7 @@ func heldName() reconcile.Explanation {
 		Objects: []reconcile.SeenObject{
 			{Object: "policy", Path: "sys/policies/acl/ec2-" + asked + "-node", Granted: true, InVault: reconcile.No},
 			{Object: "pki-role", Path: "alice_cluster/pki/k8s/roles/" + asked + "-kubelet", Granted: true, Recorded: true, InVault: reconcile.Unknown},
+			{Object: "generic", Path: "alice_cluster/kv/" + asked + "-seed", InVault: reconcile.Yes, Retained: true},
 		},
 		Names: []reconcile.SeenName{
 			{Name: "web-1.alice.example", Under: "alice_cluster", Granted: true, HeldBy: neighbour}, {Name: "10.0.0.5", Under: "alice_cluster/pki/k8s", Granted: true},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/text"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
@@ -47,7 +48,11 @@ func (a asking) tearDown(ctx context.Context) (int, error) {
 			return undone, nil
 		case swept.Summary.Corrected == 0:
 			if !a.json {
-				fmt.Fprintf(a.Out, "\n%s removed; nothing of the deployment is left\n", count(removed, "instance"))
+				left := "nothing of the deployment is left"
+				if swept.RetainedCount > 0 {
+					left += " but what is retained: delete it by hand, where it is not needed"
+				}
+				fmt.Fprintf(a.Out, "\n%s removed; %s\n", count(removed, "instance"), left)
 			}
 			return done, nil
 		}
@@ -80,6 +85,12 @@ func printTeardown(out io.Writer, a answer) error {
 	}
 	if a.Unsettled > 0 {
 		fmt.Fprintf(&b, "%s removed while a login may have been in flight: the function cuts again in 100 s; run it again after that\n", count(a.Unsettled, "instance"))
+	}
+	for _, r := range a.Retained {
+		fmt.Fprintf(&b, "retained: %s, as the profile of %s says\n", text.Printable(r.Path), text.Printable(r.InstanceID))
+	}
+	if more := a.RetainedCount - len(a.Retained); more > 0 {
+		fmt.Fprintf(&b, "retained: %s more\n", count(more, "object"))
 	}
 	places(&b, a.Places)
 	if a.Blocked {

@@ -35,6 +35,19 @@ func TestTeardown_AsksForTheNameAndRunsToTheEnd(t *testing.T) {
 	}
 }
 
+func TestTeardown_NamesWhatIsRetained(t *testing.T) {
+	const one = `{"mode":"teardown","scanned":{},"drift":[],"summary":{},"retainedCount":3,"retained":[{"instanceId":"i-0a","path":"alice_cluster/kv/i-0a-seed"}]}`
+	status, out, _, err := command(t, &service{answers: []string{one}}, confirmed)
+	if err != nil || status != done {
+		t.Fatalf("want it done, got %d, %v", status, err)
+	}
+	for _, says := range []string{"retained: alice_cluster/kv/i-0a-seed, as the profile of i-0a says", "retained: 2 objects more", "nothing of the deployment is left but what is retained"} {
+		if !strings.Contains(out, says) {
+			t.Errorf("want %q, got\n%s", says, out)
+		}
+	}
+}
+
 func TestTeardown_NeedsAName(t *testing.T) {
 	s := &service{answers: []string{nothingLeft}, typing: "\n"}
 	if status, _, _, err := command(t, s, in(reconcile.Teardown)); err == nil || status != broken || len(s.received) > 0 {

@@ -180,6 +180,9 @@ func printInstance(b *strings.Builder, i holders.Instance) {
 		if o.InVault != nil && !*o.InVault {
 			exists = " (not in Vault)"
 		}
+		if o.Retained {
+			exists += " (retained)"
+		}
 		fmt.Fprintf(b, "  %s%s\n", text.Printable(o.Path), exists)
 	}
 	fmt.Fprintf(b, "  in Vault's audit log:\n    jq -c '%s' audit.log\n", text.Printable(i.AuditFilter))

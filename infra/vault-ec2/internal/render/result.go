@@ -59,6 +59,7 @@ type Object struct {
 	Path     string         `json:"path"`
 	Fields   map[string]any `json:"fields"`
 	Optional map[string]any `json:"optional,omitempty"` // fields that only some servers have
+	Retain   bool           `json:"retain,omitempty"`   // it stays in Vault when the grant is removed
 }
 
 // fill sets the verdict, and the objects of a grant.
@@ -76,7 +77,7 @@ func (r *Result) fill(g *grant.Grant, err error) {
 		r.Claims = append(r.Claims, Claim{Text: c.Text, Under: c.Under})
 	}
 	for _, o := range g.All() {
-		r.Objects = append(r.Objects, Object{Kind: o.Kind, Path: o.Path, Fields: o.Fields, Optional: o.Optional})
+		r.Objects = append(r.Objects, Object{Kind: o.Kind, Path: o.Path, Fields: o.Fields, Optional: o.Optional, Retain: o.Retain})
 	}
 }
 
@@ -163,7 +164,11 @@ func (r *Result) printGrant(b *strings.Builder) error {
 		fmt.Fprintf(b, "claim:    %s below %s\n", c.Text, c.Under)
 	}
 	for _, object := range r.Objects {
-		fmt.Fprintf(b, "\n=== %s %s\n", object.Kind, object.Path)
+		stays := ""
+		if object.Retain {
+			stays = " (stays when the grant is removed)"
+		}
+		fmt.Fprintf(b, "\n=== %s %s%s\n", object.Kind, object.Path, stays)
 		if policy, ok := object.Fields["policy"].(string); ok && object.Kind == grant.KindPolicy {
 			b.WriteString(policy)
 			continue
