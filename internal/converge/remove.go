@@ -151,13 +151,11 @@ func (c *Converger) completeRemoval(ctx context.Context, r removal) (Outcome, er
 			return Outcome{}, err
 		}
 	}
+	var unread error // no reason to put the revocation off
 	if r.verifies && len(record.Retained) > 0 {
-		var err error
-		if record, err = c.forgetLost(ctx, record); err != nil {
-			return Outcome{}, err
-		}
+		record, unread = c.forgetLost(ctx, record)
 	}
-	return Outcome{Action: Unchanged, Retained: record.RetainedPaths()}, c.revoke(ctx, record)
+	return Outcome{Action: Unchanged, Retained: record.RetainedPaths()}, errors.Join(unread, c.revoke(ctx, record))
 }
 
 // awaitSecondCut leaves the record open until no login can be in flight that began before the auth role was deleted. Such a

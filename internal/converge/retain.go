@@ -27,7 +27,8 @@ func (c *Converger) checkRetained(ctx context.Context, g *grant.Grant, old *ledg
 	return nil
 }
 
-// forgetLost drops the retained objects from a tombstone that Vault has no more. It returns the tombstone as it is then.
+// forgetLost drops the retained objects from a tombstone that Vault has no more. It returns the tombstone as it is then, with
+// an error too.
 func (c *Converger) forgetLost(ctx context.Context, record *ledger.Record) (*ledger.Record, error) {
 	next := *record
 	next.Retained = nil
@@ -43,5 +44,9 @@ func (c *Converger) forgetLost(ctx context.Context, record *ledger.Record) (*led
 	if len(next.Retained) == len(record.Retained) {
 		return record, nil
 	}
-	return c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner()})
+	closed, err := c.Ledger.Put(ctx, ledger.Write{Old: record, New: next, Owner: c.NewOwner()})
+	if err != nil {
+		return record, err
+	}
+	return closed, nil
 }
