@@ -54,7 +54,18 @@ const (
 )
 
 // RequestOf returns the request of an event. It never removes a grant by the event alone: Leaving, Absent, Teardown and Gone
-// are for callers that know more.
+// are for callers that know more. The one exception is a finding, which the caller has checked.
 func RequestOf(e event.Event) Request {
-	return Request{Ref: e.Ref, At: e.Time, Told: e.State, Verify: e.Verify}
+	return Request{Ref: e.Ref, At: e.Time, Told: e.State, Verify: e.Verify, Quarantine: orderOf(e.Finding)}
+}
+
+// byGuardDuty is who put an instance into quarantine by a finding.
+const byGuardDuty = "GuardDuty"
+
+// orderOf returns the order of a finding; nil for none.
+func orderOf(f *event.Finding) *Order {
+	if f == nil {
+		return nil
+	}
+	return &Order{By: byGuardDuty, Reason: f.Type + ", finding " + f.ID, Source: ledger.ByFinding, LastSeen: f.LastSeen}
 }

@@ -20,7 +20,7 @@ import (
 // Event is an event about one instance, from AWS or from this program's reconcile function.
 type Event struct {
 	facts.Ref
-	// State is the state that the event reports. A tag change reports none and counts as pending. A lifecycle action counts as
+	// State is the state that the event reports. A tag change and a finding report none and count as pending. A lifecycle action counts as
 	// running: EC2 shows the instance as running until Auto Scaling acts.
 	State facts.State
 	Time  time.Time
@@ -28,6 +28,8 @@ type Event struct {
 	Verify bool
 	// Hook is the lifecycle action that waits for this instance; nil for none.
 	Hook *Hook
+	// Finding is GuardDuty's finding about this instance; nil for none.
+	Finding *Finding
 }
 
 // Record is the parsed body of one message, or a bare event: an event or an error.
@@ -172,6 +174,9 @@ func read(body []byte) (Event, error) {
 		if e.ID, e.State, e.Hook, err = parseHook(in.Detail); err == nil {
 			e.Hook.At = in.Time
 		}
+	case kind == [2]string{findingSource, findingKind}:
+		e.Ref, e.Finding, err = parseFinding(in.Detail, e.Place)
+		e.State = facts.Pending // the event names no state that counts
 	case kind == [2]string{tagSource, tagChange}:
 		e.ID, err = tagInstance(in.Resources)
 		e.State = facts.Pending // the event names no state

@@ -98,6 +98,9 @@ func (inv *invocation) gather(ctx context.Context, records []event.Record, resul
 		if r.Err == nil {
 			r.Err = checkTime(r.Event, begun)
 		}
+		if r.Err == nil {
+			r.Err = inv.Findings.check(ctx, r.Event)
+		}
 		if r.Err != nil {
 			results[i].err = inv.reportUnusable(ctx, r)
 			continue
@@ -132,8 +135,8 @@ func finality(s facts.State) int {
 }
 
 // merge returns one event for two of the same instance. The more final state wins, then the later time, since the sender
-// of a message chooses its time. The result has the hook and the Verify of either. A hook sets Verify: it waits for
-// Vault's contents, whatever the ledger says.
+// of a message chooses its time. The result has the hook and the Verify of either, and the finding
+// that was seen last. A hook sets Verify: it waits for Vault's contents, whatever the ledger says.
 func merge(a, b event.Event) event.Event {
 	first, second := finality(a.State), finality(b.State)
 	if (first > second) || (first == second && a.Time.After(b.Time)) {
@@ -141,6 +144,9 @@ func merge(a, b event.Event) event.Event {
 	}
 	if b.Hook == nil {
 		b.Hook = a.Hook
+	}
+	if a.Finding != nil && (b.Finding == nil || a.Finding.LastSeen.After(b.Finding.LastSeen)) {
+		b.Finding = a.Finding
 	}
 	b.Verify = b.Verify || a.Verify || b.Hook != nil
 	if b.Hook != nil && !b.Hook.Terminating && b.State == facts.Pending {
@@ -152,8 +158,11 @@ func merge(a, b event.Event) event.Event {
 // reportUnusable logs and counts a record without a usable event, and returns its error.
 func (inv *invocation) reportUnusable(ctx context.Context, r event.Record) error {
 	level, metric, text := slog.LevelError, observe.Malformed, "event refused"
-	if errors.Is(r.Err, event.ErrIgnored) {
+	switch {
+	case errors.Is(r.Err, event.ErrIgnored):
 		level, metric, text = slog.LevelInfo, observe.Ignored, "event ignored"
+	case fault.KindOf(r.Err) == fault.Retry:
+		level, metric, text = slog.LevelWarn, observe.Retried, "not done, to be tried again"
 	}
 	inv.metrics.Count(metric)
 	inv.log.Log(ctx, level, text, observe.KeyMessage, r.MessageID, observe.KeyError, r.Err)

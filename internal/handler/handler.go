@@ -64,6 +64,8 @@ type Handler struct {
 	Bus audit.Bus
 	// Hooks are the lifecycle hooks of Auto Scaling that this function answers.
 	Hooks Hooks
+	// Findings are the findings of GuardDuty that put an instance into quarantine.
+	Findings Findings
 	// Readiness is the tag that shows an instance's identity on the instance.
 	Readiness Readiness
 	Profiles  ProfileState

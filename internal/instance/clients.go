@@ -72,6 +72,12 @@ func (l *Lookup) Config(ctx context.Context, p facts.Place) (aws.Config, error) 
 	return l.clients.config(ctx, p)
 }
 
+// OwnAccount returns the function's own account.
+func (l *Lookup) OwnAccount(ctx context.Context) (string, error) {
+	own, err := l.clients.identity(ctx)
+	return own.AccountID, err
+}
+
 func (c *clients) config(ctx context.Context, p facts.Place) (aws.Config, error) {
 	credentials, err := c.credentials(ctx, p.Account)
 	if err != nil {

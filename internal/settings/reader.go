@@ -183,6 +183,12 @@ func (r *reader) percent(name string, standard int) int {
 	return n
 }
 
+// severity returns the lowest severity of a variable that is off or a level of GuardDuty; 0 for off.
+// https://docs.aws.amazon.com/guardduty/latest/ug/guardduty_findings-severity.html
+func (r *reader) severity(name string) float64 {
+	return map[string]float64{"low": 1, "medium": 4, "high": 7}[r.oneOf(name, "off", "low", "medium", "high")]
+}
+
 // duration returns a variable that must be a positive Go duration of whole seconds, since Vault counts lifetimes in seconds.
 func (r *reader) duration(name, standard string) time.Duration {
 	v := r.text(name, standard, optional)

@@ -68,9 +68,11 @@ type Settings struct {
 	// ProvisionQueueURL is provision's queue, to which instances are sent that wait for a released name; empty: they wait for
 	// reconcile.
 	ProvisionQueueURL string
-	ReadyTag          string // key of the tag that shows whether an instance's identity is ready; empty: no tag
-	Reconcile         Reconcile
-	LogLevel          slog.Level
+	// QuarantineSeverity is the lowest severity of a finding of GuardDuty that puts an instance into quarantine; 0: none does.
+	QuarantineSeverity float64
+	ReadyTag           string // key of the tag that shows whether an instance's identity is ready; empty: no tag
+	Reconcile          Reconcile
+	LogLevel           slog.Level
 }
 
 // Profiles are the settings of profiles from outside the function.
@@ -170,6 +172,7 @@ func read(r *reader) Settings {
 		HookContinues:      r.oneOf("HOOK_ON_REFUSAL", "abandon", "continue") == "continue",
 		NameWait:           r.wait("NAME_WAIT", "10m", maxNameWait),
 		ProvisionQueueURL:  r.form("PROVISION_QUEUE_URL", "", queueURL, optional),
+		QuarantineSeverity: r.severity("QUARANTINE_SEVERITY"),
 		ReadyTag:           r.form("READY_TAG", "", tagKey, optional),
 		Reconcile:          readReconcile(r),
 		LogLevel:           r.level("LOG_LEVEL"),

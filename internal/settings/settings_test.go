@@ -163,7 +163,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 		"VAULT_IAM_SERVER_ID": "vault.example", "VAULT_STS_REGION": "eu-central-1", "VAULT_STS_ENDPOINT": "https://sts.amazonaws.com",
 		"VAULT_AUTH_MOUNT": "aws-fleet", "MEMBER_ROLE_NAME": "member", "MEMBER_ROLE_EXTERNAL_ID": "fleet:7", "CONFLICT_MODE": "adopt", "DEPROVISION_ON": "shutting-down",
 		"REVOKE_CERTIFICATES": "true", "MAX_CERTIFICATE_TTL": "720h30m", "HOOK_PREFIX": "blue/vault-", "HOOK_ON_REFUSAL": "continue", "NAME_WAIT": "0s",
-		"PROVISION_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision", "READY_TAG": "vault-identity", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
+		"PROVISION_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision", "READY_TAG": "vault-identity", "QUARANTINE_SEVERITY": "high", "TEMPLATES_DIR": "/opt/templates", "LOG_LEVEL": "debug",
 		"RECONCILE_MODE": "detect", "RECONCILE_ACCOUNTS": "123456789012, 210987654321,123456789012,333344445555:eu-west-1", "RECONCILE_REGIONS": "us-east-1,eu-central-1",
 		"DELETE_LIMIT_PERCENT": "0", "CONVERGE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/provision",
 		"RECONCILE_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/reconcile",
@@ -174,7 +174,7 @@ func TestSettings_AreAllRead(t *testing.T) {
 	want := settings.Settings{
 		TableName: "ledger", DeploymentID: "vault-ec2", AuthMount: "aws-fleet", MemberRoleName: "member", AllowedAccounts: []string{"123456789012", "210987654321", "333344445555"}, MemberExternalID: "fleet:7", Adopt: true,
 		OnShuttingDown: true, RevokeCertificates: settings.RevokeLeased, MaxCertificateTTL: 720*time.Hour + 30*time.Minute, TemplatesDir: "/opt/templates", LogLevel: slog.LevelDebug,
-		HookPrefix: "blue/vault-", HookContinues: true, ProvisionQueueURL: "https://sqs.us-east-1.amazonaws.com/123456789012/provision", ReadyTag: "vault-identity",
+		HookPrefix: "blue/vault-", HookContinues: true, ProvisionQueueURL: "https://sqs.us-east-1.amazonaws.com/123456789012/provision", ReadyTag: "vault-identity", QuarantineSeverity: 7,
 		Vault: settings.Vault{
 			Addr: "https://vault:8200", Namespace: "team/a", CASecretARN: secret, LoginMethod: "approle", LoginSecretARN: secret,
 			LoginMount: "approle", LoginRole: "fn", IAMServerID: "vault.example", STSRegion: "eu-central-1", STSEndpoint: "https://sts.amazonaws.com",

@@ -72,6 +72,8 @@ func variables() []variable {
 		{name: "NAME_WAIT", standard: "10m",
 			meaning: "how long a launch hook [waits for a name](auto-scaling.md#a-name-that-changes-hands) that a live instance holds, as a Go duration of whole seconds; at most 1h, `0s` not to wait"},
 		{name: "PROVISION_QUEUE_URL", meaning: "provision queue that instances are sent to when a name they wait for is free; empty: they wait for reconcile"},
+		{name: "QUARANTINE_SEVERITY", values: []string{"off", "low", "medium", "high"},
+			meaning: "lowest severity of a [finding of GuardDuty](quarantine.md#by-a-finding-of-guardduty) that puts an instance into quarantine"},
 		{name: "READY_TAG",
 			meaning: "key of a [tag on each instance](auto-scaling.md#without-a-group) that is `ready` once its identity is; empty for none"},
 		{name: "RECONCILE_MODE", values: []string{"correct", "detect"}, meaning: "mode of a run whose input names none"},

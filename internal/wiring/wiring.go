@@ -59,6 +59,9 @@ func New(ctx context.Context, name string, duties converge.Duties, getenv func(s
 			Groups: autoscaling.New(p.instances.Config), Duties: duties, Prefix: p.settings.HookPrefix, ContinueOnRefusal: p.settings.HookContinues,
 			NameWait: p.settings.NameWait,
 		}
+		if duties.Remove {
+			h.Findings = handler.Findings{Severity: p.settings.QuarantineSeverity, OwnAccount: p.instances.OwnAccount}
+		}
 		return &h
 	}
 	return newFunction(ctx, getenv, kind{build: build, kept: profilesKept})

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// matches reports whether an event matches a pattern of exact values, prefix, anything-but and exists. It fails for a pattern
+// matches reports whether an event matches a pattern of exact values, prefix, numeric by one bound, anything-but and exists. It fails for a pattern
 // that EventBridge would refuse and for all other operators, also where another field already decides.
 // https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html
 func matches(pattern, event map[string]any) (bool, error) {
@@ -106,6 +106,19 @@ func matchesAny(alternative any, values []any) (bool, error) {
 				return false, fmt.Errorf("prefix takes a text here, not %v", operand)
 			}
 			return slices.ContainsFunc(values, func(v any) bool { return hasPrefix(v, prefix) }), nil
+		case "numeric":
+			bound, ok := operand.([]any)
+			if !ok || len(bound) != 2 || bound[0] != ">=" {
+				return false, fmt.Errorf("this matcher does not know numeric of %v", operand)
+			}
+			least, err := decimal(bound[1])
+			if err != nil {
+				return false, err
+			}
+			return slices.ContainsFunc(values, func(v any) bool {
+				n, isNumber := v.(float64)
+				return isNumber && n >= least
+			}), nil
 		case "anything-but":
 			excluded, err := excludes(operand)
 			if err != nil {
@@ -144,6 +157,15 @@ func excludes(operand any) (func(any) bool, error) {
 		return nil, fmt.Errorf("anything-but takes texts or numbers, not %v", operand)
 	}
 	return func(v any) bool { return slices.Contains(list, v) }, nil
+}
+
+// decimal returns a number of a pattern; a text is none.
+func decimal(v any) (float64, error) {
+	n, isNumber := v.(float64)
+	if !isNumber {
+		return 0, fmt.Errorf("numeric takes a number, not %v of type %T", v, v)
+	}
+	return n, nil
 }
 
 func hasPrefix(v any, prefix string) bool {

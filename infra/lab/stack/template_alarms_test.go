@@ -167,7 +167,7 @@ func outages() []outage {
 			})
 	}
 	for alarm, rules := range map[string][]string{
-		"events-undelivered": {"ProvisionRule", "DeprovisionRule", "LaunchHookRule", "TerminateHookRule", "TagRule"},
+		"events-undelivered": {"ProvisionRule", "DeprovisionRule", "LaunchHookRule", "TerminateHookRule", "TagRule", "FindingRule"},
 		"forwarding-failed":  {"ForwardRule", "ForwardHooksRule", "ForwardTagsRule"},
 	} {
 		for _, rule := range rules {

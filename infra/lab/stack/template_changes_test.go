@@ -59,6 +59,7 @@ var centralChanges = []change{
 	one("HookOnRefusal", "continue"),
 	one("NameWait", "0s"),
 	one("ReadyTag", "identity"),
+	one("QuarantineSeverity", "high"),
 	one("ProvisionMaxConcurrency", "10"),
 	one("DeprovisionMaxConcurrency", "10"),
 	one("LogLevel", "debug"),

@@ -145,7 +145,7 @@ func TestEventCorpus_IsReadByTheFunctionsWhereItMatches(t *testing.T) {
 func TestEventRules_SendToOneTargetEach(t *testing.T) {
 	targets := map[string]string{
 		"ProvisionRule": "ProvisionQueue", "TagRule": "ProvisionQueue", "LaunchHookRule": "ProvisionQueue",
-		"DeprovisionRule": "DeprovisionQueue", "TerminateHookRule": "DeprovisionQueue",
+		"DeprovisionRule": "DeprovisionQueue", "TerminateHookRule": "DeprovisionQueue", "FindingRule": "DeprovisionQueue",
 		"ForwardRule": "CentralEventBusArn", "ForwardHooksRule": "CentralEventBusArn", "ForwardTagsRule": "CentralEventBusArn",
 	}
 	for _, c := range columns() {

@@ -46,7 +46,7 @@ var (
 		"VaultLoginMethod": "approle", "VaultLoginSecretArn": "arn:aws:secretsmanager:us-east-1:123456789012:secret:login-AbCdEf",
 		"VpcSubnetIds": "subnet-1,subnet-2", "VpcSecurityGroupIds": "sg-1", "MemberRoleName": "member", "MemberAccountIds": "111122223333",
 		"OrganizationId": "o-abcdefghij", "AllowedAccounts": "111122223333,123456789012", "DeprovisionOn": "shutting-down", "ReconcileRepairs": "queue", "Tracing": "Active", "ReconcileOverdueSeconds": "86400",
-		"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:t", "AlarmOKTopicArn": "arn:aws:sns:us-east-1:123456789012:ok", "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k", "ReadyTag": "vault-identity",
+		"AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:t", "AlarmOKTopicArn": "arn:aws:sns:us-east-1:123456789012:ok", "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/k", "ReadyTag": "vault-identity", "QuarantineSeverity": "high",
 		"PermissionsBoundaryArn": "arn:aws:iam::123456789012:policy/boundary", "RolePath": "/teams/vault/",
 	}
 )

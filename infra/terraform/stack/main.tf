@@ -42,6 +42,7 @@ resource "aws_cloudformation_stack" "this" {
     HookOnRefusal             = var.hook_on_refusal
     NameWait                  = var.name_wait
     ReadyTag                  = var.ready_tag
+    QuarantineSeverity        = var.quarantine_severity
     ProvisionMaxConcurrency   = var.provision_max_concurrency
     DeprovisionMaxConcurrency = var.deprovision_max_concurrency
     MemberRoleName            = var.member_role_name

@@ -110,6 +110,18 @@ variable "ready_tag" {
   }
 }
 
+variable "quarantine_severity" {
+  description = "Lowest severity of a finding of GuardDuty that puts an instance into quarantine; off for none"
+  type        = string
+  default     = "off"
+  nullable    = false
+
+  validation {
+    condition     = contains(["off", "low", "medium", "high"], var.quarantine_severity)
+    error_message = "Must be off, low, medium or high."
+  }
+}
+
 variable "provision_max_concurrency" {
   description = "Concurrent invocations of provision; the rest of a storm waits in the queue instead of flooding Vault"
   type        = number

@@ -50,14 +50,14 @@ func (t *tryout) plannedUpdates() []update {
 			set: map[string]string{
 				"AlarmTopicArn": out["TopicArn"], "AlarmOKTopicArn": out["TopicArn"], "AuditEventBusName": "", "ConflictMode": "adopt", "DeleteLimitPercent": "50",
 				"DeprovisionMaxConcurrency": "6", "DeprovisionOn": "shutting-down", "HookOnRefusal": "continue", "LogLevel": "debug", "LogRetentionDays": "30",
-				"MaxCertificateTTL": "720h", "NameWait": "5m", "ProvisionMaxConcurrency": "6", "ReadyTag": "vault-ready", "ReconcileMemorySize": "1024",
+				"MaxCertificateTTL": "720h", "NameWait": "5m", "ProvisionMaxConcurrency": "6", "QuarantineSeverity": "high", "ReadyTag": "vault-ready", "ReconcileMemorySize": "1024",
 				"ReconcileMode": "detect", "ReconcileOverdueSeconds": "3600", "ReconcileRepairs": "queue", "ReconcileSchedule": "rate(30 minutes)",
 				"RevokeCertificates": "true", "RunbookUrl": "https://example.com/runbook", "Tracing": "Active", "VaultSTSRegion": t.home().aws.Region,
 			},
 			unset: map[string]string{
 				"AlarmTopicArn": "", "AlarmOKTopicArn": "", "AuditEventBusName": "default", "ConflictMode": "refuse", "DeleteLimitPercent": "20",
 				"DeprovisionMaxConcurrency": "4", "DeprovisionOn": "terminated", "HookOnRefusal": "abandon", "LogLevel": "info", "LogRetentionDays": "90",
-				"MaxCertificateTTL": "8760h", "NameWait": "10m", "ProvisionMaxConcurrency": "4", "ReadyTag": "", "ReconcileMemorySize": "512",
+				"MaxCertificateTTL": "8760h", "NameWait": "10m", "ProvisionMaxConcurrency": "4", "QuarantineSeverity": "off", "ReadyTag": "", "ReconcileMemorySize": "512",
 				"ReconcileMode": "correct", "ReconcileOverdueSeconds": "7200", "ReconcileRepairs": "in-place", "ReconcileSchedule": "rate(1 hour)",
 				"RevokeCertificates": "false", "RunbookUrl": "https://github.com/vault-ec2-provisioner/vault-ec2-provisioner/blob/main/infra/RUNBOOK.md", "Tracing": "PassThrough", "VaultSTSRegion": "",
 			},
