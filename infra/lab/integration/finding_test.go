@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/fleet"
+	rec "github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
 
 // findingOf returns the sample event of a finding, about the instance and seen now, with texts replaced.
@@ -49,7 +50,7 @@ func TestFinding_CutsItsInstanceOff(t *testing.T) {
 		},
 		"one sent by another account": {[]string{other, `"account": "999999999999"`}, "was sent by account"},
 	} {
-		if a := bare(t, function, findingOf(t, i, row.replaced...)); a.Action != "" || !strings.Contains(a.Error, row.says) {
+		if a := bare(t, function, findingOf(t, i, row.replaced...)); a.Action == "deprovisioned" || !strings.Contains(a.Error, row.says) {
 			t.Errorf("%s: want it left alone because %q, got %+v", name, row.says, a)
 		}
 	}
@@ -74,4 +75,13 @@ func TestFinding_CutsItsInstanceOff(t *testing.T) {
 		t.Errorf("want nothing in Vault, got %v", left)
 	}
 	must(t, provision, i, "running", "in-quarantine")
+
+	if o := ordered(t, rec.Release, i); o.Status != rec.IsReleased {
+		t.Fatalf("want the instance released, got %+v", o)
+	}
+	const lastSeen = "2026-01-02T02:58:31.000Z"
+	if a := bare(t, function, findingOf(t, i, lastSeen, lastSeen)); a.Action != "left-alone" || a.Error != "" {
+		t.Errorf("want a finding from before the release left alone, got %+v", a)
+	}
+	login(t, i)
 }

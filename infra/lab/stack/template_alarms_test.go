@@ -259,6 +259,7 @@ func deployedAlarms(t *testing.T) map[string]alarms.Alarm {
 	t.Helper()
 	central, inMember := maps.Clone(bare), member()
 	central["AlarmTopicArn"], inMember["AlarmTopicArn"] = full["AlarmTopicArn"], full["AlarmTopicArn"]
+	central["QuarantineSeverity"] = full["QuarantineSeverity"]
 	out := map[string]alarms.Alarm{}
 	for _, resources := range []map[string]any{resolved(t, central), resolve(t, shared(t, memberTemplate), inMember)} {
 		for id, properties := range each(t, resources, "AWS::CloudWatch::Alarm") {

@@ -23,12 +23,13 @@ func member() map[string]string {
 }
 
 // Missing events never arrive, and extra ones cost money. A stack that removes at shutting-down needs the most events, and a
-// member account does not know the stack's choice.
+// member account does not know the stack's choice. GuardDuty itself sends findings to its administrator's account.
 func TestMemberAccount_ForwardsExactlyTheRulesEvents(t *testing.T) {
 	rows, _ := corpus(t)
 	for central, elsewhere := range map[string]string{"early": "member", "full": "member full"} {
 		for _, row := range rows {
-			if matched, forwarded := row.rules[central], row.rules[elsewhere]; len(matched) != len(forwarded) {
+			matched := slices.DeleteFunc(slices.Clone(row.rules[central]), func(rule string) bool { return rule == "FindingRule" })
+			if forwarded := row.rules[elsewhere]; len(matched) != len(forwarded) {
 				t.Errorf("%s: the central rules %q match, the forwarding rules %q", row.name, matched, forwarded)
 			}
 		}

@@ -200,8 +200,8 @@ func TestRules_ReachExactlyTheirTargets(t *testing.T) {
 			sent++
 		}
 	}
-	if sent != 5 {
-		t.Errorf("%d rules send to a queue, want 5", sent)
+	if sent != 6 {
+		t.Errorf("%d rules send to a queue, want 6", sent)
 	}
 }
 
