@@ -103,7 +103,7 @@ func hasSums(t *testing.T, dir string) {
 
 func holdsAllThatTheTemplateNames(t *testing.T, dir string) {
 	// docs/decisions/binary-size.md: the aim, and the functions that are above it.
-	limits := map[string]float64{"provision": 15, "deprovision": 15, "reconcile": 15.7}
+	limits := map[string]float64{"provision": 15, "deprovision": 15, "reconcile": 16}
 	for _, processor := range []string{"arm64", "x86_64"} {
 		bundle := "vault-ec2-provisioner-" + processor + ".zip"
 		all := unzip(t, filepath.Join(dir, bundle))
