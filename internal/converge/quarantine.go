@@ -113,7 +113,11 @@ func (c *Converger) cutQuarantined(ctx context.Context, req Request, old *ledger
 	if err != nil {
 		return Outcome{Holds: holds(old)}, err
 	}
-	done, err := c.remove(ctx, removal{batch: req.Batch, old: old, next: next, keepsNames: true})
+	r := removal{batch: req.Batch, old: old, next: next, keepsNames: true}
+	if old.State != ledger.Deleted { // what appears after the removal is removed by a repair
+		r.by, r.at = ledger.ByQuarantine, old.Quarantine.Since
+	}
+	done, err := c.remove(ctx, r)
 	if err == nil && done.Action == Unchanged {
 		done.Action = InQuarantine
 	}

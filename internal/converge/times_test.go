@@ -84,3 +84,12 @@ func TestCutTime_IsNoneWithoutAGrant(t *testing.T) {
 		t.Errorf("want no time, got %+v", s)
 	}
 }
+
+// The time to cut-off of a quarantine is from its mark, also if Vault was away; what appears after it is removed by a repair.
+func TestCutTime_OfAQuarantineIsFromItsMark(t *testing.T) {
+	w, c := provisioned(t, both)
+	w.breakOff(c, w.quarantines(idA), "vault delete auth/", fault.New(fault.Retry, errors.New("sealed")))
+	w.pass(5 * time.Minute)
+	w.must(c, idA, facts.Running, converge.Deprovisioned)
+	w.wantSpan("cut", w.Records[idA].Cut, ledger.ByQuarantine, 5*time.Minute)
+}

@@ -9,6 +9,8 @@ type Cause string
 const (
 	ByEvent Cause = "event" // an event of EC2
 	ByHook  Cause = "hook"  // a lifecycle hook, which holds the instance back meanwhile
+	// ByQuarantine is the cause of a cut-off alone. Its time is from the mark.
+	ByQuarantine Cause = "quarantine"
 )
 
 // Span is the time from an event to its result: to the active auth role of a first grant, or to the cut of the last token.

@@ -65,9 +65,11 @@ type Instance struct {
 	Revoking   int        `json:"revoking,omitempty"`   // prefixes of certificate leases still to revoke
 	Ready      *Span      `json:"ready,omitempty"`
 	Cut        *Span      `json:"cut,omitempty"`
-	CreatedAt  time.Time  `json:"createdAt"`
-	UpdatedAt  time.Time  `json:"updatedAt"`
-	DeletedAt  *time.Time `json:"deletedAt,omitempty"`
+	// Quarantine is the mark of an instance in quarantine, or of one that was released; nil for any other.
+	Quarantine *Quarantine `json:"quarantine,omitempty"`
+	CreatedAt  time.Time   `json:"createdAt"`
+	UpdatedAt  time.Time   `json:"updatedAt"`
+	DeletedAt  *time.Time  `json:"deletedAt,omitempty"`
 	// ExpiresAt is until when the ledger keeps a tombstone.
 	ExpiresAt *time.Time `json:"expiresAt,omitempty"`
 }
@@ -95,6 +97,19 @@ type Span struct {
 	By   ledger.Cause `json:"by,omitempty"`
 	From *time.Time   `json:"from,omitempty"`
 	To   *time.Time   `json:"to,omitempty"`
+}
+
+// Quarantine is the mark of an instance that was cut off while it ran. It is released, ended or in force.
+type Quarantine struct {
+	Since  time.Time               `json:"since"`
+	By     string                  `json:"by"` // as the order says
+	Reason string                  `json:"reason"`
+	Source ledger.QuarantineSource `json:"source"`
+	// EndedAt is when the instance was found to have ended; nil before.
+	EndedAt       *time.Time `json:"endedAt,omitempty"`
+	ReleasedAt    *time.Time `json:"releasedAt,omitempty"`
+	ReleasedBy    string     `json:"releasedBy,omitempty"`
+	ReleaseReason string     `json:"releaseReason,omitempty"`
 }
 
 // Unread is something that could not be read.

@@ -116,7 +116,7 @@ func instanceOf(r *ledger.Record) Instance {
 		InstanceID: r.InstanceID, State: r.State, Account: r.Account, Region: r.Region, Profile: r.Profile, ProfileDigest: r.ProfileDigest,
 		FQDN: r.FQDN, Addresses: r.Addresses, Objects: len(r.Objects), LoginType: r.LoginType, TokenMaxTTL: r.TokenMaxTTL,
 		CertificateTTL: r.CertificateTTL, Attempts: r.Attempts, Error: clip(r.LastError), UncutUntil: r.UncutUntil, QuietUntil: r.QuietUntil,
-		Leaving: r.LeavingSince, Revoking: len(r.Revoking), Ready: spanOf(r.Ready), Cut: spanOf(r.Cut),
+		Leaving: r.LeavingSince, Revoking: len(r.Revoking), Ready: spanOf(r.Ready), Cut: spanOf(r.Cut), Quarantine: quarantineOf(r.Quarantine),
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, DeletedAt: r.DeletedAt,
 	}
 	for _, n := range r.Held() {
@@ -140,6 +140,16 @@ func spanOf(s *ledger.Span) *Span {
 		return nil
 	}
 	return &Span{By: s.By, From: s.From, To: s.To}
+}
+
+func quarantineOf(q *ledger.Quarantine) *Quarantine {
+	if q == nil {
+		return nil
+	}
+	return &Quarantine{
+		Since: q.Since, By: q.By, Reason: q.Reason, Source: q.Source, EndedAt: q.EndedAt,
+		ReleasedAt: q.ReleasedAt, ReleasedBy: q.ReleasedBy, ReleaseReason: q.ReleaseReason,
+	}
 }
 
 func dated(n ledger.Name, at time.Time) DatedName {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -109,6 +110,7 @@ func TestRead_ShowsARecordWithoutItsSecrets(t *testing.T) {
 		Objects:       []ledger.Object{{Kind: "auth-role", Path: "auth/aws/role/x", RoleID: "secret-role-id", SHA256: "digest"}},
 		FormerRoleIDs: []string{"secret-role-id"}, WriteID: "secret-write", LeaseOwner: "secret-owner", DeletedAt: &at, ExpiresAt: now.Unix(),
 		Ready: &ledger.Span{By: ledger.ByHook, From: &at, To: &later}, Revoking: []string{"a", "b"},
+		Quarantine: &ledger.Quarantine{Since: at, By: "alice", Reason: "4711", Source: ledger.ByFinding, EndedAt: &at, ReleasedAt: &later, ReleasedBy: "bob", ReleaseReason: "false"},
 	}
 	a := reader(table, nil).Read(t.Context(), "")
 	text, err := json.Marshal(a)
@@ -118,5 +120,9 @@ func TestRead_ShowsARecordWithoutItsSecrets(t *testing.T) {
 	i := a.Instances[0]
 	if i.Objects != 1 || i.Revoking != 2 || i.Ready == nil || !i.Ready.To.Equal(later) || i.Cut != nil || i.Former[0].At != nil || !i.Released[0].At.Equal(at) || !i.ExpiresAt.Equal(now) {
 		t.Errorf("got %+v", i)
+	}
+	want := report.Quarantine{Since: at, By: "alice", Reason: "4711", Source: ledger.ByFinding, EndedAt: &at, ReleasedAt: &later, ReleasedBy: "bob", ReleaseReason: "false"}
+	if !reflect.DeepEqual(i.Quarantine, &want) {
+		t.Errorf("want the mark, got %+v", i.Quarantine)
 	}
 }
