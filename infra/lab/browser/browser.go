@@ -42,7 +42,7 @@ func find() (string, error) {
 	return "", errors.New("there is no Chromium on the PATH: make browser installs it on Debian; elsewhere install it, or set CHROMIUM to its path")
 }
 
-// timeout bounds one step in the browser. A print of 10,000 instances takes the longest.
+// timeout bounds one step in the browser. A print takes the longest.
 const timeout = 4 * time.Minute
 
 // Open opens a file in a new browser, and waits until its script has run.

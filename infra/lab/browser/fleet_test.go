@@ -40,6 +40,9 @@ func fleet(live int) report.Answer {
 		for _, name := range a.Instances[n].Names {
 			a.Claims = append(a.Claims, report.Claim{Name: name, InstanceID: id(n)})
 		}
+		for _, former := range a.Instances[n].Former { // of the instance in quarantine
+			a.Claims = append(a.Claims, report.Claim{Name: former.Name, InstanceID: id(n)})
+		}
 	}
 	return a
 }
@@ -71,6 +74,10 @@ func member(n int, isLive bool, end time.Time) report.Instance {
 		for _, released := range names {
 			i.Released = append(i.Released, report.DatedName{Name: released, At: &gone})
 		}
+		if n%10 == 5 {
+			i.Cut.By = ledger.ByQuarantine
+			i.Quarantine = &report.Quarantine{Since: began, By: "bob", Reason: "ticket 4712", Source: ledger.ByFinding, ReleasedAt: &gone, ReleasedBy: "carol", ReleaseReason: "a false alarm"}
+		}
 		return i
 	case n == 2:
 		i.FQDN, names = hostile, []report.Name{{Text: hostile, Under: mount}, {Text: address, Under: mount}}
@@ -81,12 +88,25 @@ func member(n int, isLive bool, end time.Time) report.Instance {
 		i.State, i.Ready = ledger.Provisioning, &report.Span{By: by, From: &began}
 		i.Error, i.Attempts = "writing "+mount+"/roles/"+id(n)+"-kubelet: status 503: Vault is sealed", 2
 	case n == 8:
-		i.State = "quarantined" // a state of a later version
+		i.State = "suspended" // a state of a later version
+	case n == 9:
+		quarantine(&i, names, end.Add(-time.Hour))
+		return i
 	case n%5 == 1:
 		i.Ready = nil // of an earlier version
 	}
 	i.Names = names
 	return i
+}
+
+// quarantine puts an instance into quarantine: its grant is removed, and its names are held.
+func quarantine(i *report.Instance, names []report.Name, since time.Time) {
+	cut := since.Add(800 * time.Millisecond)
+	i.State, i.Objects, i.DeletedAt, i.UpdatedAt, i.Cut = ledger.Deleted, 0, &cut, cut, &report.Span{By: ledger.ByQuarantine, From: &since, To: &cut}
+	i.Quarantine = &report.Quarantine{Since: since, By: "arn:aws:iam::123456789012:user/alice", Reason: "unknown login, ticket 4711 " + hostile, Source: ledger.ByCommand}
+	for _, n := range names {
+		i.Former = append(i.Former, report.DatedName{Name: n})
+	}
 }
 
 // drift returns the answer of the comparison.

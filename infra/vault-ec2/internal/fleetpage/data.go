@@ -20,6 +20,8 @@ type Data struct {
 	Instances       [][]any  `json:"instances"`
 	NameColumns     []string `json:"nameColumns"`
 	Names           [][]any  `json:"names"`
+	// Quarantines are the marks, also of instances that were released or have ended.
+	Quarantines []Quarantine `json:"quarantines"`
 }
 
 // Head says of which deployment the report is, and when and how it was made.
@@ -37,6 +39,12 @@ type Head struct {
 	From     time.Time `json:"from"`
 	To       time.Time `json:"to"`
 	Requests []string  `json:"requests"` // the IDs of the invocations that read the ledger
+}
+
+// Quarantine is the mark of an instance.
+type Quarantine struct {
+	InstanceID string `json:"instanceId"`
+	report.Quarantine
 }
 
 // Omitted is something that is not in the report.

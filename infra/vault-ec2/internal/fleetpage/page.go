@@ -17,14 +17,32 @@ import (
 //go:embed assets/report.css
 var style string
 
+//go:embed assets/base.js
+var base string
+
+//go:embed assets/table.js
+var table string
+
 //go:embed assets/report.js
-var script string
+var sections string
+
+//go:embed assets/times.js
+var times string
+
+//go:embed assets/search.js
+var search string
 
 //go:embed assets/body.html
 var body string
 
+// script returns the page's script. Its names are not seen from outside.
+func script() string {
+	return "(function () {\n'use strict';\n" + base + table + sections + times + search + "})();\n"
+}
+
 // Write writes the page with the data.
 func Write(out io.Writer, d Data) error {
+	script := script()
 	head := `<!doctype html>
 <html lang="en">
 <head>

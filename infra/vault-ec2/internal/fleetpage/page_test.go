@@ -61,7 +61,7 @@ func TestPage_PolicyAllowsItsOwnScriptAlone(t *testing.T) {
 		}
 	}
 	for _, forbidden := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "XMLHttpRequest", "</script", ".style"} {
-		if strings.Contains(script, forbidden) {
+		if strings.Contains(script(), forbidden) {
 			t.Errorf("the page's script has %s", forbidden)
 		}
 	}
@@ -95,13 +95,18 @@ func TestNames_ShowEachWayToHoldOne(t *testing.T) {
 			{InstanceID: b, State: ledger.Active, Objects: 3, FQDN: "web-2", Names: []report.Name{on("web-2")}},
 			{InstanceID: gone, State: ledger.Deleted, FQDN: "web-1", Addresses: []string{"10.0.0.3"}, DeletedAt: &at, Released: []report.DatedName{{Name: on("web-1"), At: &at}}},
 			{InstanceID: "i-0d", State: ledger.Refused},
+			{InstanceID: "i-0f", State: ledger.Deleted, FQDN: "web-9", DeletedAt: &at, Former: []report.DatedName{{Name: on("web-9")}}, Quarantine: &report.Quarantine{Since: at}},
 		},
-		Claims: []report.Claim{{Name: on("web-1"), InstanceID: a}, {Name: on("10.0.0.1@vpc-1"), InstanceID: a}, {Name: on("web-0"), InstanceID: a}, {Name: on("lost"), InstanceID: "i-0e"}},
+		Claims: []report.Claim{{Name: on("web-1"), InstanceID: a}, {Name: on("10.0.0.1@vpc-1"), InstanceID: a}, {Name: on("web-0"), InstanceID: a}, {Name: on("lost"), InstanceID: "i-0e"}, {Name: on("web-9"), InstanceID: "i-0f"}},
 	})
 	ms := fmt.Sprint(now.UnixMilli())
 	want := []string{
 		"10.0.0.1@vpc-1|m|i-0a|1|claim|0", "10.0.0.3||i-0c|0|tombstone|" + ms, "10.0.0.9||i-0a|1|shared|0", "lost|m|i-0e|1|claim without a record|0",
 		"web-0|m|i-0a|1|claim of an earlier name|" + ms, "web-1|m|i-0c|0|released|" + ms, "web-1|m|i-0a|1|claim|0", "web-2|m|i-0b|1|record without a claim|0",
+		"web-9|m|i-0f|1|claim in quarantine|0",
+	}
+	if len(d.Quarantines) != 1 || d.Quarantines[0].InstanceID != "i-0f" {
+		t.Errorf("want the mark, got %+v", d.Quarantines)
 	}
 	if got := namesIn(d); !slices.Equal(got, want) {
 		t.Errorf("want\n%s\ngot\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))

@@ -15,6 +15,7 @@ const (
 	byClaim     = "claim"                    // no other instance can get it
 	byFormer    = "claim of an earlier name" // the grant no longer has it; a certificate with it may be good
 	byOrphan    = "claim without a record"
+	byMark      = "claim in quarantine" // the grant is removed, and no other instance gets the name
 	byRecord    = "record without a claim"
 	byShare     = "shared" // instances share it: no claim holds it
 	byRelease   = "released"
@@ -39,11 +40,14 @@ func New(s Source) Data {
 	slices.SortFunc(s.Instances, func(x, y report.Instance) int { return cmp.Compare(x.InstanceID, y.InstanceID) })
 	d := Data{
 		Head: s.Head, Omitted: s.Omitted, Comparison: s.Comparison, InstanceColumns: instanceColumns(), NameColumns: nameColumns(),
-		Instances: [][]any{},
+		Instances: [][]any{}, Quarantines: []Quarantine{},
 	}
 	for i := range s.Instances {
 		b.byID[s.Instances[i].InstanceID] = &s.Instances[i]
 		d.Instances = append(d.Instances, b.instance(&s.Instances[i]))
+		if q := s.Instances[i].Quarantine; q != nil {
+			d.Quarantines = append(d.Quarantines, Quarantine{InstanceID: s.Instances[i].InstanceID, Quarantine: *q})
+		}
 	}
 	d.Names = b.namesOf(s)
 	d.Texts = b.texts
@@ -116,6 +120,9 @@ func (b *builder) namesOf(s Source) [][]any {
 				break
 			}
 			row.basis, row.until = byFormer, millis(i.Former[at].At)
+			if q := i.Quarantine; q != nil && q.ReleasedAt == nil && q.EndedAt == nil {
+				row.basis = byMark
+			}
 		}
 		b.names = append(b.names, row)
 	}
