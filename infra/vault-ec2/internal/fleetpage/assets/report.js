@@ -58,7 +58,7 @@ function matrix() {
   const at = (p, s) => count.get(p + '\n' + s) || 0;
   const sum = (of) => of.reduce((a, b) => a + b, 0);
   const cell = (n) => element('td', {class: 'number'}, n ? number(n) : '–');
-  const s = section('fleet', 'The fleet by profile and state', about('Instances with a record in the ledger, without those whose grant is removed.'));
+  const s = section('fleet', 'The fleet by profile and state', about('Instances with a record in the ledger, without those whose grant is removed; those in quarantine are among them.'));
   s.append(element('div', {class: 'frame', role: 'region', tabindex: '0', 'aria-label': 'The fleet by profile and state, table'}, element('table', {},
     element('caption', {}, element('strong', {}, 'Instances by profile and state'), ' ', counted(live.length, 'instance') + ', ' + counted(profiles.filter((p) => p).length, 'profile')),
     element('thead', {}, element('tr', {}, element('th', {scope: 'col'}, 'Profile'), ...states.map((x) => element('th', {scope: 'col', class: 'number'}, x)), element('th', {scope: 'col', class: 'number'}, 'All'))),
