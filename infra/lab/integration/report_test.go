@@ -42,6 +42,9 @@ func pageOf(t *testing.T, file string) (p shownPage) {
 func TestReport_HasTheFleetAsItIs(t *testing.T) {
 	granted := provisioned(t)
 	vaultDelete(t, pathsOf(granted.ID).policy)
+	inConflict := provisioned(t)
+	vaultWrite(t, pathsOf(inConflict.ID).policy, map[string]any{"policy": "# of another owner"})
+	defer vaultDelete(t, pathsOf(inConflict.ID).policy)
 	removed := provisioned(t)
 	terminate(t, removed)
 	mustBy(t, world.Functions[deprovision], removed, "terminated", "deprovisioned")
@@ -100,8 +103,11 @@ func TestReport_HasTheFleetAsItIs(t *testing.T) {
 	isMissing := func(d rec.Drift) bool {
 		return d.InstanceID == granted.ID && d.Reason == rec.Missing && d.Object == "policy"
 	}
+	isConflict := func(d rec.Drift) bool {
+		return d.InstanceID == inConflict.ID && d.Reason == rec.Conflicting && d.Object == "policy"
+	}
 	isTruncated := slices.ContainsFunc(p.Omitted, func(o struct{ What, Why string }) bool { return strings.HasPrefix(o.What, "drift beyond") })
-	if p.Comparison != nil && !isTruncated && !slices.ContainsFunc(p.Comparison.Drift, isMissing) {
-		t.Errorf("want the missing policy among the drift, got %+v", p.Comparison.Drift)
+	if p.Comparison != nil && !isTruncated && (!slices.ContainsFunc(p.Comparison.Drift, isMissing) || !slices.ContainsFunc(p.Comparison.Drift, isConflict)) {
+		t.Errorf("want the missing policy and the foreign one among the drift, got %+v", p.Comparison.Drift)
 	}
 }
