@@ -43,7 +43,7 @@ func TestFinding_CutsItsInstanceOff(t *testing.T) {
 		"a lower severity": {[]string{`"severity": 8`, `"severity": 6.9`}, "its severity is below 7"},
 		"an archived one":  {[]string{`"archived": false`, `"archived": true`}, "it is archived"},
 		"one of an account that is not served": {
-			[]string{"i-0123456789abcdef0", "i-0fedcba9876543210", own, `"accountId": "999999999999"`}, "neither the function's own",
+			[]string{"i-0123456789abcdef0", "i-0fedcba987654f00d", own, `"accountId": "999999999999"`}, "neither the function's own",
 		},
 		"one of an account that is not its own": {
 			[]string{own, `"accountId": "999999999999"`, other, `"account": "999999999999"`}, "does not count",

@@ -53,6 +53,7 @@ func TestRetained_OutlivesEndReconcileAndTeardown(t *testing.T) {
 	d := deploy(t, "retaining", region)
 	d = d.with(t, map[string]string{"TEMPLATES_DIR": withSeed(t, retained, "reconcile: {generic: ignore}\n")})
 	all := d.grant(t, region, 3)
+	defer terminate(t, all[1:]...) // another test compares the region
 	for _, i := range all {
 		vaultWrite(t, seedOf(i), map[string]any{"name": "x", "secret": "by-hand"})
 	}
