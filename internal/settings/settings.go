@@ -140,6 +140,12 @@ const (
 	RevokeAll    Revocation = "all"  // the other stored ones too
 )
 
+// Leased reports whether certificates with a lease are revoked.
+func (r Revocation) Leased() bool { return r != RevokeNone }
+
+// Stored reports whether all stored certificates are revoked.
+func (r Revocation) Stored() bool { return r == RevokeAll }
+
 // read reads all settings; r collects the faults.
 func read(r *reader) Settings {
 	s := Settings{

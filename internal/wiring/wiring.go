@@ -127,7 +127,7 @@ func (p *parts) finder() *holders.Finder {
 
 // sweeper returns what finds and revokes the stored certificates of ended instances; nil if they are left valid.
 func (p *parts) sweeper() handler.CertificateSweeper {
-	if p.settings.RevokeCertificates != settings.RevokeAll {
+	if !p.settings.RevokeCertificates.Stored() {
 		return nil
 	}
 	return &certificates.Sweeper{Deployment: p.settings.DeploymentID, Namespace: p.settings.Vault.Namespace, Profiles: p.profiles.set, Vault: p.vault, Ledger: p.ledger, NewRun: rand.Text, Now: time.Now}
@@ -167,13 +167,13 @@ func (p *parts) rehearse(packed []byte) (handler.Rehearsal, error) {
 
 // doctor returns the doctor of this deployment. It checks reconcile's needs, which include those of the other functions.
 func (p *parts) doctor() doctor.Doctor {
-	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates != settings.RevokeNone, RevokeStored: p.settings.RevokeCertificates == settings.RevokeAll}
+	scope := rights.Scope{Profiles: p.profiles.set, AuthMount: p.settings.AuthMount, Revoke: p.settings.RevokeCertificates.Leased(), RevokeStored: p.settings.RevokeCertificates.Stored()}
 	return doctor.Doctor{Options: doctor.Options{
 		Server: p.vault, Objects: p.vault, AWS: p.instances,
 		Ledger: p.ledger,
 		Table:  ledger.NewTable(ledger.NewTableAPI(dynamodb.NewFromConfig(p.aws)), p.settings.TableName),
 		Region: p.aws.Region, Services: p.calledServices(),
-		RevokesStored: p.settings.RevokeCertificates == settings.RevokeAll, Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
+		RevokesStored: p.settings.RevokeCertificates.Stored(), Places: p.settings.Reconcile.Places(p.aws.Region), Profiles: p.profiles.set, ProfilesRefused: p.profiles.refused, Deployment: p.settings.DeploymentID, Rights: rights.ByFunction(scope)[rights.Reconcile],
 		Namespace: p.settings.Vault.Namespace, Version: version.Version(),
 		VaultHost: hostOf(p.settings.Vault.Addr), Resolve: net.DefaultResolver.LookupCNAME,
 		AuthMount: p.settings.AuthMount, LoginMount: p.settings.Vault.LoginMount,
@@ -264,11 +264,11 @@ func (p *parts) handler(name string, duties converge.Duties) handler.Handler {
 		Lists:              &converge.Lists{List: p.vault.List, Log: p.log, Now: time.Now},
 		Adopt:              s.Adopt,
 		OnShuttingDown:     s.OnShuttingDown,
-		RevokeCertificates: s.RevokeCertificates != settings.RevokeNone,
+		RevokeCertificates: s.RevokeCertificates.Leased(),
 		NewOwner:           rand.Text,
 		Now:                time.Now,
 	}}
-	if s.RevokeCertificates == settings.RevokeAll && duties.Remove {
+	if s.RevokeCertificates.Stored() && duties.Remove {
 		converger.Certificates = certificates.Revoker{Vault: p.vault, Store: p.ledger, Now: time.Now, Limit: revokeTime, Log: p.log}
 	}
 	h := handler.Handler{
