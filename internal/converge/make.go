@@ -136,7 +136,7 @@ func (c *Converger) inspectAndWrite(ctx context.Context, s *situation) (Outcome,
 	}
 	w := c.begin(s.request.Batch, s.record)
 	w.awaitNames = s.request.AwaitNames
-	done, err := w.grant(ctx, intent{request: s.request, facts: f, grant: s.grant, found: found, untracked: untracked, certificateTTL: ttl}, s.record, found)
+	done, err := w.grant(ctx, intent{request: s.request, facts: f, grant: s.grant, found: found, untracked: untracked, certificateTTL: ttl}, s.record)
 	done.RemovedHolders = w.removedHolders
 	return done, err
 }
@@ -152,12 +152,12 @@ func (c *Converger) checkMayGrant(ctx context.Context, f facts.Instance) (isTorn
 }
 
 // grant writes the intent, the objects and the active record.
-func (w *work) grant(ctx context.Context, i intent, old *ledger.Record, found map[string]map[string]any) (Outcome, error) {
+func (w *work) grant(ctx context.Context, i intent, old *ledger.Record) (Outcome, error) {
 	g := i.grant
 	if err := w.intend(ctx, i, old); err != nil {
 		return w.refuse(ctx, old, i.facts, err)
 	}
-	written, err := w.write(ctx, g, found)
+	written, err := w.write(ctx, g, i.found)
 	if err != nil {
 		return Outcome{Holds: holds(old)}, w.fail(ctx, ledger.Write{Old: w.record, New: *w.record, Owner: w.owner}, err)
 	}

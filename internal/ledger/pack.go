@@ -72,8 +72,8 @@ func (r *Record) code(c *coder) {
 	optional(c, &r.Quarantine, codeQuarantine)
 	list(c, &r.FormerRoleIDs, codeText)
 	c.optionalTime(&r.MadeAt)
-	c.span(&r.Ready)
-	c.span(&r.Cut)
+	optional(c, &r.Ready, codeSpan)
+	optional(c, &r.Cut, codeSpan)
 	c.time(&r.EventTime)
 	c.time(&r.CreatedAt)
 	c.time(&r.UpdatedAt)
@@ -248,19 +248,10 @@ func optional[T any](c *coder, v **T, code func(*T, *coder)) {
 	}
 }
 
-// span packs or unpacks a span.
-func (c *coder) span(s **Span) {
-	isSet := *s != nil
-	c.bool(&isSet)
-	if !isSet {
-		return
-	}
-	if !c.packs {
-		*s = &Span{}
-	}
-	shared(c, &(*s).By)
-	c.optionalTime(&(*s).From)
-	c.optionalTime(&(*s).To)
+func codeSpan(s *Span, c *coder) {
+	shared(c, &s.By)
+	c.optionalTime(&s.From)
+	c.optionalTime(&s.To)
 }
 
 // list packs or unpacks a list. A nil list and an empty one stay apart.
