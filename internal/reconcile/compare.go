@@ -167,15 +167,9 @@ func (c *comparison) rowsOfPresent(s *subject) []Change {
 // rowsOfLeaving returns the rows of an instance that Auto Scaling terminates while EC2 still shows it as alive. It has rows only
 // if its removal broke off, or missed objects that the record does not name.
 func (c *comparison) rowsOfLeaving(s *subject) []Change {
-	if row := s.unrevokedRow(); row != nil {
-		return []Change{*row}
-	}
-	if !s.hasLiveRecord() && isRecent(s.record.UpdatedAt, c.now) {
-		return nil // removed a moment ago: the lists may be older
-	}
-	rows := c.foreignPolicies(s)
-	if slices.ContainsFunc(rows, func(row Change) bool { return c.namesAnother(s, row.Path) }) {
-		return rows // adopted by another deployment: converge leaves it alone
+	rows, isAll := c.rowsBeforeRemoval(s)
+	if isAll {
+		return rows
 	}
 	if s.hasLiveRecord() && c.hasMoreToRemove(s, len(rows)) {
 		states := diffOf("instance", "terminating by its Auto Scaling group", s.record.State)
@@ -184,6 +178,20 @@ func (c *comparison) rowsOfLeaving(s *subject) []Change {
 	bare := *s
 	bare.grant = nil // so that the grant's objects are untracked too
 	return removing(append(rows, c.rowsOfUntracked(&bare)...))
+}
+
+// rowsBeforeRemoval returns the rows of a live instance that gets no grant, before those of what is left of its grant. isAll reports
+// whether there are no others.
+func (c *comparison) rowsBeforeRemoval(s *subject) (rows []Change, isAll bool) {
+	if row := s.unrevokedRow(); row != nil {
+		return []Change{*row}, true
+	}
+	if !s.hasLiveRecord() && isRecent(s.record.UpdatedAt, c.now) {
+		return nil, true // removed a moment ago: the lists may be older
+	}
+	rows = c.foreignPolicies(s)
+	// What another deployment adopted is left alone by converge.
+	return rows, slices.ContainsFunc(rows, func(row Change) bool { return c.namesAnother(s, row.Path) })
 }
 
 // removing marks the deletes among the rows of a live instance as the removal of its whole grant, which counts toward the

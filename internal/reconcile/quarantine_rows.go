@@ -36,15 +36,9 @@ func (a *Answer) addQuarantined(more []Quarantined) {
 // rowsOfQuarantined returns the rows of a live instance in quarantine. It has rows only if its removal broke off, or missed objects that
 // the record does not name, or if its record says that it ended. They do not count toward the delete limit: a person decided about each.
 func (c *comparison) rowsOfQuarantined(s *subject) []Change {
-	if row := s.unrevokedRow(); row != nil {
-		return []Change{*row}
-	}
-	if !s.hasLiveRecord() && isRecent(s.record.UpdatedAt, c.now) {
-		return nil // removed a moment ago: the lists may be older
-	}
-	rows := c.foreignPolicies(s)
-	if slices.ContainsFunc(rows, func(row Change) bool { return c.namesAnother(s, row.Path) }) {
-		return rows // adopted by another deployment: converge leaves it alone
+	rows, isAll := c.rowsBeforeRemoval(s)
+	if isAll {
+		return rows
 	}
 	const state = "in quarantine"
 	switch {
