@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -146,17 +147,7 @@ func update(ctx context.Context, store Store, owner string, keeps bool, change f
 }
 
 // Serial returns the bytes of a serial number in Vault's form: hex, with colons.
-func Serial(raw string) string {
-	text := hex.EncodeToString([]byte(raw))
-	var b strings.Builder
-	for i := 0; i < len(text); i += 2 {
-		if i > 0 {
-			b.WriteByte(':')
-		}
-		b.WriteString(text[i : i+2])
-	}
-	return b.String()
-}
+func Serial(raw string) string { return strings.ReplaceAll(fmt.Sprintf("% x", raw), " ", ":") }
 
 // maxSerial is the largest number of bytes of a serial number. https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.2
 const maxSerial = 20

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/certificates"
 )
 
 // readCertificate returns the first certificate in a PEM file.
@@ -48,11 +50,4 @@ func namesIn(c *x509.Certificate) []string {
 }
 
 // serialOf returns the serial number of a certificate in Vault's form.
-func serialOf(c *x509.Certificate) string {
-	bytes := c.SerialNumber.Bytes()
-	parts := make([]string, len(bytes))
-	for i, b := range bytes {
-		parts[i] = fmt.Sprintf("%02x", b)
-	}
-	return strings.Join(parts, ":")
-}
+func serialOf(c *x509.Certificate) string { return certificates.Serial(string(c.SerialNumber.Bytes())) }
