@@ -3,6 +3,8 @@ package certificates
 import (
 	"slices"
 	"time"
+
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
 // Answer is the answer of mode certificates. docs/reconcile.md describes it.
@@ -27,8 +29,8 @@ type Answer struct {
 	// Busy reports whether another run is under way: this one did nothing.
 	Busy bool `json:"busy"`
 	// Complete is false if certificates of ended instances may be left: the next run goes on.
-	Complete bool     `json:"complete"`
-	Unread   []Unread `json:"unread"`
+	Complete bool           `json:"complete"`
+	Unread   []fault.Unread `json:"unread"`
 }
 
 // Mount is what a run found on a PKI mount.
@@ -55,12 +57,6 @@ type Ended struct {
 	Revoked    int    `json:"revoked"`
 	NotStored  int    `json:"notStored"`
 	Error      string `json:"error,omitempty"`
-}
-
-// Unread is a part that could not be read or written.
-type Unread struct {
-	What  string `json:"what"`
-	Error string `json:"error"`
 }
 
 // GetsOn reports whether another run at once does what this one had no time for.

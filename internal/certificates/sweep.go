@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -66,7 +67,7 @@ type sweep struct {
 	history *history
 	// known are the certificates that the ledger has, by mount and serial number.
 	known map[string]map[string]bool
-	// due are the instances with certificates to revoke.
+	// due are the instances with certificates to revoke: those without a grant, and those without a record.
 	due map[string]bool
 
 	mu     sync.Mutex
@@ -76,7 +77,7 @@ type sweep struct {
 func (s *Sweeper) begin() *sweep {
 	return &sweep{
 		Sweeper: s, history: newHistory(), known: map[string]map[string]bool{}, due: map[string]bool{},
-		answer: Answer{Mode: "certificates", Deployment: s.Deployment, At: s.Now().UTC(), Mounts: []Mount{}, Ended: []Ended{}, Unread: []Unread{}, Complete: true},
+		answer: Answer{Mode: "certificates", Deployment: s.Deployment, At: s.Now().UTC(), Mounts: []Mount{}, Ended: []Ended{}, Unread: []fault.Unread{}, Complete: true},
 	}
 }
 
@@ -106,6 +107,10 @@ func (s *Sweeper) Sweep(ctx context.Context) Answer {
 		w.answer.Complete = false
 		return w.answer
 	}
+	maps.DeleteFunc(w.due, func(id string, _ bool) bool {
+		hasEnded, isKnown := w.history.ended[id]
+		return isKnown && !hasEnded
+	})
 	w.revokeDue(ctx)
 	for _, mount := range slices.Sorted(maps.Keys(stored)) {
 		w.sweepMount(ctx, mount, stored[mount])
@@ -156,9 +161,9 @@ func (w *sweep) visit(owner string, c ledger.Certificates) {
 func (w *sweep) unread(what string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	isNoted := slices.ContainsFunc(w.answer.Unread, func(u Unread) bool { return u.What == what })
+	isNoted := slices.ContainsFunc(w.answer.Unread, func(u fault.Unread) bool { return u.What == what })
 	if err != nil && !isNoted {
-		w.answer.Unread = append(w.answer.Unread, Unread{What: what, Error: err.Error()})
+		w.answer.Unread = append(w.answer.Unread, fault.Unread{What: what, Error: err.Error()})
 	}
 }
 
@@ -259,7 +264,9 @@ func (m *mountSweep) own(serial string, fields map[string]any) (owner string, c 
 	case sure:
 		m.Attributed++
 	}
-	m.due[instance] = true
+	if m.history.ended[instance] {
+		m.due[instance] = true
+	}
 	return instance, c
 }
 
@@ -354,14 +361,12 @@ func (w *sweep) revokeDue(ctx context.Context) {
 	}
 }
 
-var errNoCertificate = errors.New("it has no certificate in PEM")
-
 // parse returns the certificate in Vault's answer.
 func parse(fields map[string]any) (*x509.Certificate, error) {
 	text, _ := fields["certificate"].(string)
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, errNoCertificate
+		return nil, errors.New("it has no certificate in PEM")
 	}
 	return x509.ParseCertificate(block.Bytes)
 }

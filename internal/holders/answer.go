@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -26,8 +27,8 @@ type Answer struct {
 	// Holders are the holders of the names, in the order of Asked, the present ones first.
 	Holders []Holder `json:"holders"`
 	// Instances are the instances of Holders.
-	Instances []Instance `json:"instances"`
-	Unread    []Unread   `json:"unread"`
+	Instances []Instance     `json:"instances"`
+	Unread    []fault.Unread `json:"unread"`
 	// Scanned counts the records and claims that were read page by page.
 	Scanned int `json:"scanned"`
 	// Complete reports whether the whole ledger was read, with this and the invocations before.
@@ -127,12 +128,6 @@ type Object struct {
 	Retained bool `json:"retained,omitempty"`
 	// InVault reports whether Vault has it; nil if Vault was not asked about it.
 	InVault *bool `json:"inVault,omitempty"`
-}
-
-// Unread is something that could not be read.
-type Unread struct {
-	What  string `json:"what"`
-	Error string `json:"error"`
 }
 
 // Join returns the answer of several invocations. b continues a.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/instance"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
@@ -78,7 +79,7 @@ type search struct {
 func (f *Finder) Find(ctx context.Context, q Question) Answer {
 	s := &search{Finder: f, records: map[string]*ledger.Record{}, failed: map[string]bool{}}
 	s.answer = Answer{
-		Mode: "who", Deployment: f.Deployment, At: f.Now().UTC(), Asked: []Asked{}, Holders: []Holder{}, Instances: []Instance{}, Unread: []Unread{}, Complete: true,
+		Mode: "who", Deployment: f.Deployment, At: f.Now().UTC(), Asked: []Asked{}, Holders: []Holder{}, Instances: []Instance{}, Unread: []fault.Unread{}, Complete: true,
 	}
 	for _, name := range q.Names {
 		s.answer.Asked = append(s.answer.Asked, understand(name))
@@ -105,7 +106,7 @@ func (s *search) addUnread(what string, err error) {
 	defer s.mu.Unlock()
 	if err != nil && !s.failed[what] {
 		s.failed[what] = true
-		s.answer.Unread = append(s.answer.Unread, Unread{What: what, Error: err.Error()})
+		s.answer.Unread = append(s.answer.Unread, fault.Unread{What: what, Error: err.Error()})
 	}
 }
 
@@ -162,17 +163,8 @@ func (s *search) findClaims(ctx context.Context) {
 
 // findInPages reads the ledger page by page, as far as the time of the invocation goes.
 func (s *search) findInPages(ctx context.Context, after string) {
-	until := time.Now().Add(15 * time.Minute)
-	if deadline, ok := ctx.Deadline(); ok {
-		until = deadline
-	}
-	isFirst := true
-	more := func() bool { // the first page is read in any case, so that each invocation gets on
-		defer func() { isFirst = false }()
-		return isFirst || time.Now().Before(until.Add(-reserve))
-	}
 	var err error
-	s.answer.Next, err = s.Ledger.ScanFrom(ctx, after, ledger.Visitor{Record: s.visitRecord, Claim: s.visitClaim}, more)
+	s.answer.Next, err = s.Ledger.ScanFrom(ctx, after, ledger.Visitor{Record: s.visitRecord, Claim: s.visitClaim}, ledger.WhileTime(ctx, reserve))
 	if err != nil {
 		s.addUnread("the ledger's records and claims", err)
 		s.answer.Next = ""

@@ -105,6 +105,20 @@ func (l *Ledger) ScanFrom(ctx context.Context, key string, v Visitor, more func(
 	return next, nil
 }
 
+// WhileTime returns a function for ScanFrom that asks for the first page in any case, so that each invocation gets on, and for others until
+// the reserve before the deadline.
+func WhileTime(ctx context.Context, reserve time.Duration) func() bool {
+	until := time.Now().Add(15 * time.Minute) // Lambda's longest invocation
+	if deadline, ok := ctx.Deadline(); ok {
+		until = deadline
+	}
+	isFirst := true
+	return func() bool {
+		defer func() { isFirst = false }()
+		return isFirst || time.Now().Before(until.Add(-reserve))
+	}
+}
+
 func (l *Ledger) scanPage(ctx context.Context, input *dynamodb.ScanInput) (*dynamodb.ScanOutput, error) {
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/autoscaling"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/vault"
@@ -65,13 +66,13 @@ type story struct {
 	// compared reports whether rows are complete.
 	compared bool
 	rows     []Change
-	unread   []Unread
+	unread   []fault.Unread
 }
 
 // addUnread adds something that could not be read.
 func (t *story) addUnread(what string, err error) {
 	if err != nil {
-		t.unread = append(t.unread, Unread{What: what, Error: err.Error()})
+		t.unread = append(t.unread, fault.Unread{What: what, Error: err.Error()})
 	}
 }
 
@@ -109,7 +110,7 @@ func (x *Explainer) readVault(ctx context.Context, t *story) {
 	for folder, err := range t.listing.unmounted {
 		t.addUnread("Vault's folder "+folder, err)
 	}
-	slices.SortFunc(t.unread, func(a, b Unread) int { return cmp.Compare(a.What, b.What) })
+	slices.SortFunc(t.unread, func(a, b fault.Unread) int { return cmp.Compare(a.What, b.What) })
 }
 
 func texts(errs []error) []string {

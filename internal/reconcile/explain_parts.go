@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -17,7 +18,7 @@ const maxMisses = 20
 // empty returns an explanation without anything but its head.
 func (x *Explainer) empty(id string) Explanation {
 	return Explanation{
-		Mode: Explain, Deployment: x.Realm.Deployment, Profiles: x.Digest, At: x.Now().UTC(), InstanceID: id, Unread: []Unread{}, Asked: []string{},
+		Mode: Explain, Deployment: x.Realm.Deployment, Profiles: x.Digest, At: x.Now().UTC(), InstanceID: id, Unread: []fault.Unread{}, Asked: []string{},
 		Matches: []string{}, Misses: []Miss{}, Objects: []SeenObject{}, Names: []SeenName{}, Waiting: []string{}, Drift: []Drift{}, Login: Login{LoggedIn: Unknown},
 	}
 }

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
@@ -19,7 +20,7 @@ type Explanation struct {
 	InstanceID string    `json:"instanceId"`
 	Verdict
 	// Unread is what could not be read; the rest of the explanation holds without it.
-	Unread []Unread `json:"unread"`
+	Unread []fault.Unread `json:"unread"`
 	// EC2 is nil if EC2 could not be asked, or does not know the instance.
 	EC2     *SeenInstance `json:"ec2"`
 	Asked   []string      `json:"asked"` // the places where EC2 was asked
@@ -76,12 +77,6 @@ const (
 	Malformed    Status = "malformed" // it is no instance ID
 	Undecided    Status = "undecided" // too little could be read
 )
-
-// Unread is something that could not be read.
-type Unread struct {
-	What  string `json:"what"`
-	Error string `json:"error"`
-}
 
 // SeenInstance is an instance as EC2 and IAM describe it.
 type SeenInstance struct {

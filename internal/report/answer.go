@@ -7,6 +7,7 @@ package report
 import (
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 )
 
@@ -26,9 +27,9 @@ type Answer struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
 
-	Instances []Instance `json:"instances"`
-	Claims    []Claim    `json:"claims"`
-	Unread    []Unread   `json:"unread"`
+	Instances []Instance     `json:"instances"`
+	Claims    []Claim        `json:"claims"`
+	Unread    []fault.Unread `json:"unread"`
 	// Complete reports whether the ledger was read to its end, with this and the invocations before.
 	Complete bool `json:"complete"`
 	// Next is the key of the ledger behind which the next invocation continues; empty at the end.
@@ -110,10 +111,4 @@ type Quarantine struct {
 	ReleasedAt    *time.Time `json:"releasedAt,omitempty"`
 	ReleasedBy    string     `json:"releasedBy,omitempty"`
 	ReleaseReason string     `json:"releaseReason,omitempty"`
-}
-
-// Unread is something that could not be read.
-type Unread struct {
-	What  string `json:"what"`
-	Error string `json:"error"`
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/version"
 )
@@ -49,20 +50,13 @@ const (
 func (r *Reader) Read(ctx context.Context, after string) Answer {
 	p := part{answer: Answer{
 		Mode: "report", Deployment: r.Deployment, Region: r.Region, Program: version.Version(), From: r.Now().UTC(),
-		Instances: []Instance{}, Claims: []Claim{}, Unread: []Unread{},
+		Instances: []Instance{}, Claims: []Claim{}, Unread: []fault.Unread{},
 	}}
 	if after == "" {
 		r.readHead(ctx, &p)
 	}
-	until := time.Now().Add(15 * time.Minute)
-	if deadline, ok := ctx.Deadline(); ok {
-		until = deadline
-	}
-	isFirst := true
-	more := func() bool { // the first page is read in any case, so that each invocation gets on
-		defer func() { isFirst = false }()
-		return isFirst || (p.size < enough && time.Now().Before(until.Add(-reserve)))
-	}
+	hasTime := ledger.WhileTime(ctx, reserve)
+	more := func() bool { return p.size < enough && hasTime() } // nothing has been read before the first page
 	next, err := r.Ledger.ScanFrom(ctx, after, ledger.Visitor{Record: p.addRecord, Claim: p.addClaim}, more)
 	if p.addUnread("the ledger's records and claims", err); err == nil {
 		p.answer.Next, p.answer.Complete = next, next == ""
@@ -89,7 +83,7 @@ type part struct {
 
 func (p *part) addUnread(what string, err error) {
 	if err != nil {
-		p.answer.Unread = append(p.answer.Unread, Unread{What: what, Error: err.Error()})
+		p.answer.Unread = append(p.answer.Unread, fault.Unread{What: what, Error: err.Error()})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/report"
@@ -33,7 +34,7 @@ func fleet(live int) report.Answer {
 	end := now()
 	a := report.Answer{
 		Mode: "report", Deployment: "vault-identities", Account: "123456789012", Region: "eu-central-1", Program: "v1.4.0", Profiles: strings.Repeat("5f3a9c07", 8),
-		RequestID: "6f2d1c1a-0b7e-4a53-9f0e-2f6f4b8f3f10", From: end.Add(-4 * time.Second), To: end, Unread: []report.Unread{},
+		RequestID: "6f2d1c1a-0b7e-4a53-9f0e-2f6f4b8f3f10", From: end.Add(-4 * time.Second), To: end, Unread: []fault.Unread{},
 	}
 	for n := range 2 * live {
 		a.Instances = append(a.Instances, member(n, n < live, end))

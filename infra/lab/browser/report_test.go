@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/report"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 )
 
 // opened returns the page of a fleet in a browser. At the test's end the page must have made no request and no error.
@@ -189,7 +189,7 @@ func TestPage_SaysWhatIsNotInIt(t *testing.T) {
 	if got := eval[string](t, first(opened(t, s, 0)), `document.querySelector("#missing h2").textContent`); got != "Everything was read" {
 		t.Errorf("got %q", got)
 	}
-	s.all.Unread = []report.Unread{{What: "the ledger's records and claims", Error: "throttled"}}
+	s.all.Unread = []fault.Unread{{What: "the ledger's records and claims", Error: "throttled"}}
 	s.compared.Truncated = true
 	p, _ := opened(t, s, 1)
 	got := eval[string](t, p, `document.querySelector("main > section").textContent`)

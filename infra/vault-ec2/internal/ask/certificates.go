@@ -12,6 +12,7 @@ import (
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/certificates"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/ledger"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
 )
@@ -102,10 +103,10 @@ func (a asking) recordCertificates(ctx context.Context, file string) (whole cert
 		fmt.Fprintf(a.Progress, "certificates: %d recorded, %d revoked so far\n", whole.Recorded, whole.Revoked)
 		return nil
 	}, func(mount string) {
-		isNoted := slices.ContainsFunc(whole.Unread, func(u certificates.Unread) bool { return u.What == mount })
+		isNoted := slices.ContainsFunc(whole.Unread, func(u fault.Unread) bool { return u.What == mount })
 		if !isNoted {
 			whole.Complete = false
-			whole.Unread = append(whole.Unread, certificates.Unread{What: mount, Error: hashedSerials(mount)})
+			whole.Unread = append(whole.Unread, fault.Unread{What: mount, Error: hashedSerials(mount)})
 			fmt.Fprintf(a.Progress, "certificates: %s: %s\n", mount, hashedSerials(mount))
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/vault-ec2/internal/deployed"
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/holders"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/reconcile"
@@ -31,7 +32,7 @@ func heldName() reconcile.Explanation {
 			Status: reconcile.NameHeld, Summary: "it gets no grant: the name web-1.alice.example below alice_cluster is held by instance " + neighbour,
 			Next: "the functions grant by themselves when that instance is gone; to see it: vault-ec2 explain --stack lab " + neighbour,
 		},
-		Unread: []reconcile.Unread{{What: "the Auto Scaling group", Error: "status 403"}},
+		Unread: []fault.Unread{{What: "the Auto Scaling group", Error: "status 403"}},
 		EC2: &reconcile.SeenInstance{
 			Account: "123456789012", Region: "us-east-1", State: "running", LaunchTime: early, PrivateDNSName: "ip-10-0-0-5.ec2.internal", Addresses: []string{"10.0.0.5"},
 			Role: "arn:aws:iam::123456789012:role/alice-worker", RoleUnconfirmed: true, Tags: map[string]string{"Name": "web-1.alice.example", "role": "worker"},
@@ -94,7 +95,7 @@ func found() holders.Answer {
 			},
 			{InstanceID: neighbour, AuditFilter: "select(.y)"},
 		},
-		Unread: []holders.Unread{{What: "EC2", Error: "away"}}, Complete: true,
+		Unread: []fault.Unread{{What: "EC2", Error: "away"}}, Complete: true,
 	}
 }
 
