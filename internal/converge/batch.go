@@ -38,28 +38,34 @@ type Batch struct {
 	firsts  int                       // first grants that have not begun
 }
 
-// Begin begins a batch by the sightings of its instances. A function that makes grants reads the records of those that a profile fits;
-// a removal judges its record as it is in that moment. What is not read here, or fails, each run reads for itself.
+// Begin begins a batch by the sightings of its instances. It reads the records of those that may get a grant, or lose one because they
+// have ended, as far as they are the function's duties. What is not read here, or fails, each run reads for itself.
 func (c *Converger) Begin(ctx context.Context, seen map[facts.Ref]instance.Sighting) *Batch {
 	b := &Batch{converger: c, readAt: c.Now().Round(0)}
-	if c.Records == nil || !c.Duties.Make {
+	if c.Records == nil {
 		return b
 	}
-	ids := map[string]bool{} // the same ID may come from two places
+	ids := map[string]bool{} // whether a grant may be made; the same ID may come from two places
 	for ref, s := range seen {
-		ids[ref.ID] = ids[ref.ID] || c.mayGrant(s)
+		if mayGrant := c.Duties.Make && c.mayGrant(s); mayGrant || (c.Duties.Remove && hasEnded(s)) {
+			ids[ref.ID] = ids[ref.ID] || mayGrant
+		}
 	}
-	maps.DeleteFunc(ids, func(_ string, may bool) bool { return !may })
 	if len(ids) < 2 {
 		return b
 	}
 	b.records, _ = c.Records.GetSome(ctx, slices.Collect(maps.Keys(ids)))
-	for _, r := range b.records {
-		if !holds(r) {
+	for id, r := range b.records {
+		if ids[id] && !holds(r) {
 			b.firsts++
 		}
 	}
 	return b
+}
+
+// hasEnded reports whether EC2 shows an instance as ended or ending, or does not show it any more.
+func hasEnded(s instance.Sighting) bool {
+	return s.Err == nil && (!s.Found || s.Facts.State == facts.Terminated || s.Facts.State == facts.ShuttingDown)
 }
 
 // mayGrant reports whether a sighting may lead to a grant. It returns a panic as false: it is that of one instance, whose own run
@@ -91,6 +97,16 @@ func (b *Batch) take(id string) (r *ledger.Record, ok bool) {
 		return nil, false
 	}
 	return r, ok
+}
+
+// takeToRemove returns the record of an ending instance as it was read for the batch, if its removal begins with a write: the ledger then
+// requires that the record has not changed. Every other record is to be read.
+func (b *Batch) takeToRemove(req Request) (r *ledger.Record, ok bool) {
+	r, ok = b.take(req.ID)
+	if !ok || r == nil || r.State == ledger.Deleted || r.QuietUntil != nil || r.Account != req.Account || r.Region != req.Region {
+		return nil, false
+	}
+	return r, true
 }
 
 // age returns how long ago the records were asked for.

@@ -253,6 +253,84 @@ func TestLists_AreNotUsedForALaterGrant(t *testing.T) {
 	}
 }
 
+// end begins the batch of the fleet's ends, as the deprovision function does.
+func (f *fleet) end() (*converge.Batch, map[facts.Ref]instance.Sighting) {
+	client := ledgertest.Client{Table: f.Table, Now: f.clock, Do: f.calling("ledger")}
+	f.c, f.calls = f.converger(mayRemove, func(o *converge.Options) { o.Records = client }), nil
+	for _, ref := range f.refs {
+		f.show(ref.ID, func(i *facts.Instance) { i.State = facts.Terminated })
+	}
+	return f.begin()
+}
+
+// remove ends instance n of the batch.
+func (f *fleet) remove(n int, batch *converge.Batch, seen map[facts.Ref]instance.Sighting) error {
+	req := f.event(f.refs[n].ID, facts.Terminated)
+	req.Batch = batch
+	_, err := f.c.Converge(f.t.Context(), req, seen[f.refs[n]])
+	return err
+}
+
+func TestBatch_ReadsRecordsOfEndsOnce(t *testing.T) {
+	f := newFleet(t, 20)
+	f.mustGrant()
+	batch, seen := f.end()
+	for n := range f.refs {
+		if err := f.remove(n, batch, seen); err != nil {
+			t.Fatalf("end %d of the batch: want the grant removed, got %v", n, err)
+		}
+	}
+	if some, get := f.count("ledger get some"), f.count("ledger get "); some != 1 || get != some {
+		t.Errorf("20 ends: want one read of all records, got %d and %d of one", some, get-some)
+	}
+	for _, ref := range f.refs {
+		f.wantNothing(ref.ID)
+	}
+}
+
+// A removal whose record changed goes on with the record as it is: its event must not wait for the queue.
+func TestBatch_EndsByARecordThatChanged(t *testing.T) {
+	f := newFleet(t, 2)
+	f.mustGrant()
+	id := f.refs[0].ID
+	batch, seen := f.end()
+	table := ledgertest.Client{Table: f.Table, Now: f.clock}
+	old, err := table.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := table.Put(t.Context(), ledger.Write{Old: old, New: *old, Owner: "another run"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.remove(0, batch, seen); err != nil || f.count("ledger get "+id) != 1 {
+		t.Errorf("the record changed after the batch was read: want it read again and the grant removed, got %v, %v", err, f.calls)
+	}
+	f.wantNothing(id)
+}
+
+// A batch's record that would have a removal do nothing, or that another place's event would end, is read again.
+func TestBatch_ReadsARecordThatMayNotBeRemoved(t *testing.T) {
+	for name, change := range map[string]func(*ledger.Record){
+		"tombstone":     func(r *ledger.Record) { r.State, r.Objects = ledger.Deleted, nil },
+		"second cut":    func(r *ledger.Record) { late := r.UpdatedAt.Add(time.Hour); r.QuietUntil = &late },
+		"other account": func(r *ledger.Record) { r.Account = "999999999999" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, 2)
+			f.mustGrant()
+			id := f.refs[0].ID
+			record := f.Table.Records[id]
+			change(&record)
+			f.Table.Records[id] = record
+			batch, seen := f.end()
+			_ = f.remove(0, batch, seen) // the other account's ends in a refusal
+			if f.count("ledger get "+id) != 1 {
+				t.Errorf("want the record read again, got %v", f.calls)
+			}
+		})
+	}
+}
+
 // Settings that changed between two batches are seen: they say which tokens a removal can find.
 func TestBatch_ReadsTheAuthMountOnce(t *testing.T) {
 	f := newFleet(t, 3)

@@ -2,6 +2,7 @@ package converge
 
 import (
 	"context"
+	"errors"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/fault"
@@ -13,10 +14,22 @@ func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error
 	if !c.Duties.Remove {
 		return Outcome{Action: LeftAlone}, nil
 	}
+	if old, ok := req.Batch.takeToRemove(req); ok {
+		done, err := c.removeRecorded(ctx, req, old)
+		if !errors.Is(err, ledger.ErrChanged) || len(done.Paths) > 0 {
+			return done, err
+		}
+		// Another run has written the record since it was read for the batch, and nothing was done by it.
+	}
 	old, err := c.recordToRemove(ctx, req)
 	if err != nil {
 		return Outcome{}, err
 	}
+	return c.removeRecorded(ctx, req, old)
+}
+
+// removeRecorded removes the grant of an instance that has ended, or is ending, by its record; nil if there is none.
+func (c *Converger) removeRecorded(ctx context.Context, req Request, old *ledger.Record) (Outcome, error) {
 	next, err := c.withUntracked(ctx, req, old)
 	if err != nil {
 		return Outcome{}, err

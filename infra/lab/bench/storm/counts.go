@@ -54,13 +54,13 @@ func designs() (start, startAlone, repetition, end design) {
 	startAlone.each.reads += objects // each path before its first write
 	startAlone.each.ledgerReads++    // its record
 	repetition = design{batch: batch, sandbox: sandbox}
-	end = design{sandbox: sandbox, each: calls{
+	end = design{batch: batch, sandbox: sandbox, each: calls{
 		// The policy and the auth role before their deletion.
 		reads: 2,
 		// The objects, the access list entry, and the alias look-ups: two for the first cut, one for the second.
 		writes: objects + 1 + 3,
-		// The second read is for the instances that wait for a name of the ending one.
-		ledgerReads: 2, puts: 1, transactions: 1,
+		// The read is for the instances that wait for a name of the ending one.
+		ledgerReads: 1, puts: 1, transactions: 1,
 	}, moment: calls{
 		// The auth mount's accessor and alias settings before the cuts.
 		reads: 2,
