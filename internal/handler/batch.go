@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/events"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/event"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
@@ -53,26 +52,36 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 	sightings := inv.Instances.Describe(ctx, slices.Collect(maps.Keys(tasks)))
 	batch := inv.Converger.Begin(ctx, sightings)
 	var mu sync.Mutex
-	var group errgroup.Group
-	group.SetLimit(atOnce(len(tasks)))
-	for ref, t := range tasks {
-		group.Go(func() error {
-			s := sightings[ref]
-			if err := unconfirmed[ref]; err != nil && s.Facts.State != facts.Terminated {
-				s.Err = err
+	converge := func(ref facts.Ref) {
+		t, s := tasks[ref], sightings[ref]
+		if err := unconfirmed[ref]; err != nil && s.Facts.State != facts.Terminated {
+			s.Err = err
+		}
+		t.Batch = batch
+		r := inv.converge(ctx, t, s)
+		for _, i := range of[ref] {
+			answered := inv.afterConverge(ctx, records[i].Event, r)
+			mu.Lock()
+			results[i] = answered
+			mu.Unlock()
+		}
+	}
+	// The same goroutines converge all instances: the AWS SDK's calls go so deep that each new goroutine's stack is copied several times
+	// as it grows.
+	next := make(chan facts.Ref)
+	var group sync.WaitGroup
+	for range atOnce(len(tasks)) {
+		group.Go(func() {
+			for ref := range next {
+				converge(ref)
 			}
-			t.Batch = batch
-			r := inv.converge(ctx, t, s)
-			for _, i := range of[ref] {
-				answered := inv.afterConverge(ctx, records[i].Event, r)
-				mu.Lock()
-				results[i] = answered
-				mu.Unlock()
-			}
-			return nil
 		})
 	}
-	_ = group.Wait() // the functions above keep their errors as results
+	for ref := range tasks {
+		next <- ref
+	}
+	close(next)
+	group.Wait()
 	for ref, err := range inv.tagInstances(ctx) {
 		for _, i := range of[ref] {
 			if results[i].err == nil && records[i].Event.Hook == nil {

@@ -27,7 +27,7 @@ func throughput(r report.Results, what string, of func(report.Storm) report.Wave
 		return nil, nil
 	}
 	p := newPlot(fmt.Sprintf("%s %s at once: throughput beside its limits", report.Thousands(r.Storms[0].Instances), what), "Vault", "instances a second")
-	const barWidth = 8 * vg.Millimeter
+	const barWidth = 7 * vg.Millimeter
 	for n, bars := range []struct {
 		name  string
 		color color.Color
@@ -82,8 +82,11 @@ func shortly(s report.Setup) []string {
 	if s.Delayed {
 		lines = append(lines, "5 ms a call")
 	}
-	if s.Apart {
+	switch {
+	case s.Apart:
 		return append(lines, "own core")
+	case s.LedgerInMemory:
+		return append(lines, "no DynamoDB")
 	}
 	return append(lines, "shared cores")
 }
@@ -110,6 +113,8 @@ func ready(r report.Results) (*plot.Plot, error) {
 			line.Color = orange()
 		case s.Setup.Delayed:
 			line.Color = green()
+		case s.Setup.LedgerInMemory && !s.Setup.Apart:
+			line.Color = grey()
 		}
 		if !s.Setup.Apart {
 			line.Dashes = []vg.Length{vg.Points(5), vg.Points(3)}

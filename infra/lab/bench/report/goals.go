@@ -89,28 +89,38 @@ func (c Calls) goals() []Goal {
 
 func (r Results) stormGoals() []Goal {
 	var all []Goal
-	shared, ok := r.Storm(Setup{})
-	if ok {
-		ours, writes := shared.Start.Ours.Used, shared.Start.Writes.Used
-		all = append(all,
-			Goal{
-				What: "Vault's processor time for a start, beside the writes alone", Bare: fmt.Sprintf("%.1f ms", writes.Vault),
-				Ours: fmt.Sprintf("%.1f ms", ours.Vault), Value: ours.Vault / writes.Vault, Aim: 1.3, Unit: "×",
-			},
-			Goal{
-				What: "the functions' own processor time for a start", Value: ours.Functions, Aim: 2.2, Unit: "ms",
-			},
-			shared.beside("starts beside the writes alone, Vault on the same cores as all", shared.Start, shared.Start.Writes, 0.35))
+	shared, hasShared := r.Storm(Setup{})
+	apart, hasApart := r.Storm(Setup{Apart: true, LedgerInMemory: true})
+	if hasApart {
+		all = append(all, apart.processorTime("on a core of its own")...)
 	}
-	if s, ok := r.Storm(Setup{Apart: true}); ok {
-		all = append(all, s.beside("starts beside the writes alone, Vault on a core of its own", s.Start, s.Start.Writes, 0.75))
+	if hasShared {
+		all = append(all, shared.processorTime("on the same cores as all")...)
+		all = append(all, shared.beside("starts beside the writes alone, all on the same cores", shared.Start, shared.Start.Writes, 0.35))
 	}
-	if s, ok := r.Storm(Setup{Delayed: true, Apart: true}); ok {
+	if s, ok := r.Storm(Setup{LedgerInMemory: true}); ok {
+		all = append(all, s.beside("starts beside the writes alone, all but DynamoDB on the same cores", s.Start, s.Start.Writes, 0.35))
+	}
+	if hasApart {
+		all = append(all, apart.beside("starts beside the writes alone, Vault on a core of its own", apart.Start, apart.Start.Writes, 0.75))
+	}
+	if s, ok := r.Storm(Setup{Delayed: true, Apart: true, LedgerInMemory: true}); ok {
 		all = append(all,
 			s.beside("starts beside the same calls, Vault on a core of its own, 5 ms added to each", s.Start, s.Start.SameCalls, 0.9),
 			s.beside("ends beside the same calls, Vault on a core of its own, 5 ms added to each", s.End, s.End.SameCalls, 0.9))
 	}
 	return all
+}
+
+// processorTime returns the lines about processor time for a start. where says on which cores Vault runs.
+func (s Storm) processorTime(where string) []Goal {
+	ours, writes := s.Start.Ours.Used, s.Start.Writes.Used
+	return []Goal{{
+		What: "Vault's processor time for a start, beside the writes alone, Vault " + where, Bare: fmt.Sprintf("%.1f ms", writes.Vault),
+		Ours: fmt.Sprintf("%.1f ms", ours.Vault), Value: ours.Vault / writes.Vault, Aim: 1.3, Unit: "×",
+	}, {
+		What: "the functions' own processor time for a start, Vault " + where, Value: ours.Functions, Aim: 2.2, Unit: "ms",
+	}}
 }
 
 // beside compares the throughput of a wave with a bare pass.

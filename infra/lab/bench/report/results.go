@@ -62,7 +62,9 @@ type Storm struct {
 type Setup struct {
 	Raft    bool // else Vault's storage is in memory
 	Delayed bool // 5 ms are added to each call to Vault
-	Apart   bool // Vault has a core of its own, and the ledger is in memory
+	Apart   bool // Vault has a core of its own
+	// LedgerInMemory has a table in memory in place of DynamoDB Local: DynamoDB is a service, and uses no core of the machine.
+	LedgerInMemory bool
 }
 
 // String returns the setup in words.
@@ -74,8 +76,11 @@ func (s Setup) String() string {
 	if s.Delayed {
 		text += ", 5 ms added to every call to it"
 	}
-	if s.Apart {
+	switch {
+	case s.Apart:
 		text += ", on a core of its own"
+	case s.LedgerInMemory:
+		text += ", and the ledger too"
 	}
 	return text
 }

@@ -1,10 +1,12 @@
 package storm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/infra/lab/bench/report"
@@ -18,6 +20,8 @@ const (
 	network    = 5 * time.Millisecond
 	warmRounds = 100
 	coldRounds = 20
+	// stormRounds is how often a storm with an aim is measured: one may meet a moment in which the host is busy.
+	stormRounds = 3
 )
 
 // Quick counts the calls of a small storm and prints the counts. It fails if a count is outside its bounds.
@@ -84,6 +88,9 @@ func inMemory(ctx context.Context, o Options, out io.Writer, into *report.Result
 		if err := p.bothStorms(ctx, all, load{N: fleetSize}); err != nil {
 			return err
 		}
+		if err := p.storms(ctx, all, load{N: fleetSize, Setup: report.Setup{LedgerInMemory: true}}); err != nil {
+			return err
+		}
 		return p.bothStorms(ctx, all, load{N: fleetSize, Setup: report.Setup{Delayed: true}})
 	})
 }
@@ -125,12 +132,25 @@ func (p printer) bothStorms(ctx context.Context, all recipes, o load) error {
 
 func (p printer) storms(ctx context.Context, all recipes, o load) error {
 	heading := "Storms, " + o.String()
-	p.opts.Progress("%s: %d instances", heading, o.N)
-	m, err := p.Storms(ctx, all, o)
-	if err != nil {
-		return fmt.Errorf("%s: %w", heading, err)
+	measures := make([]measured, o.rounds())
+	for i := range measures {
+		p.opts.Progress("%s: %d instances, round %d of %d", heading, o.N, i+1, len(measures))
+		var err error
+		if measures[i], err = p.Storms(ctx, all, o); err != nil {
+			return fmt.Errorf("%s: %w", heading, err)
+		}
 	}
+	slices.SortFunc(measures, func(a, b measured) int { return cmp.Compare(a.startRatio(), b.startRatio()) })
+	m := measures[len(measures)/2]
 	p.into.Storms = append(p.into.Storms, m.result())
 	p.table(heading, m.rows())
 	return nil
+}
+
+// rounds returns how often a storm is measured: a setup without an aim once.
+func (o load) rounds() int {
+	if o.Raft || (o.Delayed && !o.Apart) {
+		return 1
+	}
+	return stormRounds
 }

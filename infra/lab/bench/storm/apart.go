@@ -59,7 +59,7 @@ func (r *Rig) apart(ctx context.Context) (undo func() error, err error) {
 // stormsApart measures storms that only Vault bounds: Vault has a core of its own, and the ledger is a table in memory,
 // because the real one is a service of AWS's that takes none of these cores. DynamoDB Local and moto are idle.
 func (p printer) stormsApart(ctx context.Context, all recipes, o load) (err error) {
-	o.Apart = true
+	o.Apart, o.LedgerInMemory = true, true
 	undo, err := p.apart(ctx)
 	if err != nil {
 		p.table("Storms, "+o.String(), []report.Row{{What: "left out: " + err.Error()}})

@@ -43,9 +43,10 @@ type Options struct {
 // Rig is a lab with the cloud in place of EC2, IAM, SQS and EventBridge.
 type Rig struct {
 	*lab.World
-	cloud *cloud
-	opts  Options
-	made  int // instances launched
+	cloud  *cloud
+	opts   Options
+	made   int // instances launched
+	storms int // measured
 }
 
 // Start starts a rig.
@@ -97,11 +98,12 @@ func (r *Rig) launch(n int) []fleet.Instance {
 		r.made++
 		// An odd factor scatters the IDs like EC2's own.
 		const odd = 0x9e3779b97f4a7c15
-		a, b := 100+r.made/156, 100+r.made%156 // three digits each: no address is a prefix of another
+		// Three digits each: no address is a prefix of another.
+		a, b, c := 100+r.made/156/156, 100+r.made/156%156, 100+r.made%156
 		instances[i] = fleet.Instance{
 			ID: fmt.Sprintf("i-0%016x", uint64(r.made)*odd), AccountID: parts.AccountID, Region: r.Region, AvailabilityZone: r.Region + "a",
 			VPCID: "vpc-0123456789abcdef0", SubnetID: "subnet-0123456789abcdef0", ImageID: "ami-0123456789abcdef0", InstanceType: "m5.large",
-			PrivateIP: fmt.Sprintf("127.16.%d.%d", a, b), PrivateDNS: fmt.Sprintf("ip-127-16-%d-%d.ec2.internal", a, b),
+			PrivateIP: fmt.Sprintf("127.%d.%d.%d", a, b, c), PrivateDNS: fmt.Sprintf("ip-127-%d-%d-%d.ec2.internal", a, b, c),
 			Role: role, RoleARN: "arn:aws:iam::" + parts.AccountID + ":role/" + role, InstanceProfileID: "AIPA0123456789ABCDEF0",
 			InstanceProfileARN: "arn:aws:iam::" + parts.AccountID + ":instance-profile/" + role,
 			LaunchTime:         time.Now().Add(-time.Minute),

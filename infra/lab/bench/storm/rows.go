@@ -15,6 +15,11 @@ type measured struct {
 	limits
 }
 
+// startRatio returns the throughput of the starts beside the writes alone.
+func (m measured) startRatio() float64 {
+	return m.writes.grant.took.Seconds() / m.lives.grant.took.Seconds()
+}
+
 // share formats our throughput as a share of the bare client's.
 func share(ours, bare time.Duration) string {
 	return fmt.Sprintf("%.2f ×", bare.Seconds()/ours.Seconds())

@@ -42,7 +42,8 @@ func (o load) delay() time.Duration {
 
 // Storms measures the start, the repetition and the end of all instances at once. The limits are measured before and after.
 func (r *Rig) Storms(ctx context.Context, all recipes, o load) (out measured, err error) {
-	w, err := r.way(ctx, wayOptions{name: fmt.Sprintf("storm-%s-%t", o.delay(), o.Apart), delay: o.delay(), inMemory: o.Apart})
+	r.storms++
+	w, err := r.way(ctx, wayOptions{name: fmt.Sprintf("storm-%d", r.storms), delay: o.delay(), inMemory: o.LedgerInMemory})
 	if err != nil {
 		return out, err
 	}
