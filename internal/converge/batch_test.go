@@ -319,9 +319,9 @@ func TestBatch_ReadsARecordThatMayNotBeRemoved(t *testing.T) {
 			f := newFleet(t, 2)
 			f.mustGrant()
 			id := f.refs[0].ID
-			record := f.Table.Records[id]
+			record := f.Records[id]
 			change(&record)
-			f.Table.Records[id] = record
+			f.Records[id] = record
 			batch, seen := f.end()
 			_ = f.remove(0, batch, seen) // the other account's ends in a refusal
 			if f.count("ledger get "+id) != 1 {
