@@ -43,8 +43,8 @@ func wholeLife(t *testing.T) string {
 		t.Fatalf("want a second instance refused the name, got %+v", a)
 	}
 	terminate(t, here, there)
-	for _, i := range []fleet.Instance{here, there} {
-		mustBy(t, removing, i, "terminated", "deprovisioned")
+	if again, result := labtest.Deliver(t, removing, fleet.Event(here, "terminated", time.Now()), fleet.Event(there, "terminated", time.Now())); len(again) > 0 {
+		t.Fatalf("want both ends of a batch handled, got %v back, %v", again, result.Err())
 	}
 	handled(t, provision, heir, "Instance Differs") // the release woke it
 	mustBy(t, provisioning, heir, "running", "provisioned")

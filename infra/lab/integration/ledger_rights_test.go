@@ -128,7 +128,7 @@ func TestLedgerCalls_StayWithinTheRolesKeys(t *testing.T) {
 			"dynamodb:BatchGetItem instance#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem teardown",
 			"dynamodb:PutItem claim#*", "dynamodb:PutItem instance#*", "dynamodb:PutItem waiting#*", "dynamodb:GetItem waiting#*",
 		},
-		deprovision: {"dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem waiting#*", "dynamodb:PutItem instance#*"},
+		deprovision: {"dynamodb:BatchGetItem instance#*", "dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem waiting#*", "dynamodb:PutItem instance#*"},
 		reconcile: {
 			"dynamodb:DeleteItem claim#*", "dynamodb:GetItem instance#*", "dynamodb:GetItem teardown", "dynamodb:PutItem instance#*",
 		},

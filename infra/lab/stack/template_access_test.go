@@ -52,7 +52,7 @@ func (a realm) codeCalls() []call {
 		{"", "dynamodb:GetItem", table, keys("other")},
 		{"", "dynamodb:GetItem", table, nil},
 		{"", "dynamodb:GetItem", table + "-of-others", keys(record)},
-		{"P", "dynamodb:BatchGetItem", table, keys(record, "instance#i-0b")},
+		{"PD", "dynamodb:BatchGetItem", table, keys(record, "instance#i-0b")},
 		{"", "dynamodb:BatchGetItem", table, keys(record, claim)},
 		{"", "dynamodb:BatchGetItem", table, nil},
 		{"PDR", "dynamodb:PutItem", table, keys(record)},

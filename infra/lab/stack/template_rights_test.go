@@ -93,7 +93,7 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 		"ec2:DescribeSubnets", "ec2:UnassignPrivateIpAddresses",
 	}
 	reconciles := []string{"dynamodb:Scan", "dynamodb:DescribeTable", "dynamodb:DescribeContinuousBackups", "dynamodb:DescribeTimeToLive"}
-	answers := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat"}
+	ofEvents := []string{"autoscaling:CompleteLifecycleAction", "autoscaling:RecordLifecycleActionHeartbeat", "dynamodb:BatchGetItem"}
 	optional := []string{"kms:", "xray:", "sts:", "secretsmanager:", "ec2:Assign", "ec2:Create", "ec2:Delete", "ec2:DescribeN", "ec2:DescribeS", "ec2:Unassign"}
 	// These actions have no resource-level permissions, or Lambda uses them on all resources.
 	everywhere := regexp.MustCompile(`^(ec2:(Describe|AssignP|CreateN|DeleteN|UnassignP)|xray|autoscaling:Describe)`)
@@ -109,10 +109,7 @@ func TestFunctionRole_AllowsExactlyItsActions(t *testing.T) {
 				want = append(want, "autoscaling:DescribeAutoScalingInstances")
 				fallthrough
 			default:
-				want = append(want, answers...)
-			}
-			if function == "Provision" {
-				want = append(want, "dynamodb:BatchGetItem")
+				want = append(want, ofEvents...)
 			}
 			want = append(want, "ec2:CreateTags")
 			if name == "bare" {
@@ -151,9 +148,10 @@ var ledgerKeys = map[string]map[string][]string{
 		"dynamodb:DeleteItem":   {"claim#*"}, // a record is never deleted: its tombstone expires
 	},
 	"Deprovision": {
-		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "certificates#*", "profiles", "profiles#*", "teardown"},
-		"dynamodb:PutItem":    {"instance#*", "certificates#*"},
-		"dynamodb:DeleteItem": {"claim#*"},
+		"dynamodb:BatchGetItem": {"instance#*"},
+		"dynamodb:GetItem":      {"instance#*", "claim#*", "waiting#*", "certificates#*", "profiles", "profiles#*", "teardown"},
+		"dynamodb:PutItem":      {"instance#*", "certificates#*"},
+		"dynamodb:DeleteItem":   {"claim#*"},
 	},
 	"Reconcile": {
 		"dynamodb:GetItem":    {"instance#*", "claim#*", "waiting#*", "certificates#*", "profiles", "profiles#*", "teardown"},
