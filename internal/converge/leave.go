@@ -16,7 +16,8 @@ func (c *Converger) removeGone(ctx context.Context, req Request) (Outcome, error
 	}
 	if old, ok := req.Batch.takeToRemove(req); ok {
 		done, err := c.removeRecorded(ctx, req, old)
-		if !errors.Is(err, ledger.ErrChanged) || len(done.Paths) > 0 {
+		failedFirst := errors.Is(err, ledger.ErrChanged) && done.Action == "" && len(done.Paths) == 0
+		if !failedFirst {
 			return done, err
 		}
 		// Another run has written the record since it was read for the batch, and nothing was done by it.
