@@ -65,7 +65,7 @@ func (c *Converger) Begin(ctx context.Context, seen map[facts.Ref]instance.Sight
 
 // hasEnded reports whether EC2 shows an instance as ended or ending, or does not show it any more.
 func hasEnded(s instance.Sighting) bool {
-	return s.Err == nil && (!s.Found || s.Facts.State == facts.Terminated || s.Facts.State == facts.ShuttingDown)
+	return s.Err == nil && (!s.Found || s.Facts.State.IsEnding())
 }
 
 // mayGrant reports whether a sighting may lead to a grant. It returns a panic as false: it is that of one instance, whose own run
@@ -103,7 +103,7 @@ func (b *Batch) take(id string) (r *ledger.Record, ok bool) {
 // requires that the record has not changed. Every other record is to be read.
 func (b *Batch) takeToRemove(req Request) (r *ledger.Record, ok bool) {
 	r, ok = b.take(req.ID)
-	if !ok || r == nil || r.State == ledger.Deleted || r.QuietUntil != nil || r.Account != req.Account || r.Region != req.Region {
+	if !ok || r == nil || r.State == ledger.Deleted || r.QuietUntil != nil || r.Place() != req.Place {
 		return nil, false
 	}
 	return r, true

@@ -252,7 +252,7 @@ func (c *Converger) convergeBySighting(ctx context.Context, req Request, s insta
 func lags(seen, told facts.State) bool {
 	switch told {
 	case facts.Terminated, facts.ShuttingDown:
-		return seen != facts.Terminated && seen != facts.ShuttingDown
+		return !seen.IsEnding()
 	case facts.Running:
 		return seen == facts.Stopping || seen == facts.Stopped
 	default:
@@ -264,7 +264,7 @@ func lags(seen, told facts.State) bool {
 // so too, or the caller looked in every place; otherwise it is either too new for EC2 to show, or forgotten long ago.
 func (c *Converger) convergeAbsent(ctx context.Context, req Request) (Outcome, error) {
 	switch {
-	case req.Absent, req.Told == facts.Terminated, req.Told == facts.ShuttingDown:
+	case req.Absent, req.Told.IsEnding():
 		return c.removeGone(ctx, req)
 	case c.Now().Sub(req.At) < Grace:
 		return Outcome{}, fault.Retryf("instance %s is %s by its event, but EC2 does not show it yet", req.ID, req.Told)

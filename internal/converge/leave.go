@@ -114,7 +114,7 @@ func (c *Converger) recordToRemove(ctx context.Context, req Request) (*ledger.Re
 		return nil, err
 	}
 	isOver := old.State == ledger.Deleted && len(old.Names()) == 0
-	if !isOver && (old.Account != req.Account || old.Region != req.Region) {
+	if !isOver && old.Place() != req.Place {
 		return nil, fault.Refusef("instance %s is recorded in account %s, region %s: an event from %s does not end it", req.ID, old.Account, old.Region, req.Name())
 	}
 	return old, nil

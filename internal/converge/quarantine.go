@@ -185,7 +185,7 @@ func (c *Converger) release(ctx context.Context, req Request) (Outcome, error) {
 // together with a finding.
 func (c *Converger) convergeQuarantined(ctx context.Context, req Request, s instance.Sighting) (Outcome, error) {
 	done, err := c.quarantine(ctx, req, s)
-	isEnding := req.Leaving || req.Told == facts.Terminated || req.Told == facts.ShuttingDown || (s.Found && s.Facts.State == facts.Terminated)
+	isEnding := req.Leaving || req.Told.IsEnding() || (s.Found && s.Facts.State == facts.Terminated)
 	if !isEnding || (err != nil && !errors.Is(err, ErrUnfinished)) {
 		return done, err
 	}

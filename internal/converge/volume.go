@@ -49,7 +49,7 @@ func (c *Converger) resetLogin(ctx context.Context, req Request, f facts.Instanc
 		return Outcome{Action: InQuarantine}, nil
 	case old == nil, old.LoginType == "iam", old.State != ledger.Active && old.State != ledger.Provisioning, !isReplacing && !wasReplacing:
 		return Outcome{Action: LeftAlone}, nil // no ec2 login, or no grant
-	case old.Account != req.Account || old.Region != req.Region:
+	case old.Place() != req.Place:
 		return Outcome{}, fault.Refusef("instance %s is recorded in account %s, region %s: an event from %s does not reset its login", req.ID, old.Account, old.Region, req.Name())
 	case !isReplacing && !isAttached && now.Sub(*old.ReplacingSince) < Grace:
 		return Outcome{}, fault.Retryf("instance %s has a new root volume by Auto Scaling, and EC2 does not show it yet", req.ID)

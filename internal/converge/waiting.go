@@ -71,7 +71,7 @@ func (w *work) unlessFree(ctx context.Context, claimant ledger.Record, name ledg
 	if w.Waiters == nil {
 		return held
 	}
-	ref := facts.Ref{ID: claimant.InstanceID, Place: facts.Place{Account: claimant.Account, Region: claimant.Region}}
+	ref := facts.Ref{ID: claimant.InstanceID, Place: claimant.Place()}
 	if err := w.Waiters.AddWaiting(ctx, holder, ref); err != nil {
 		return fault.New(fault.KindOf(err), fmt.Errorf("%w; the ledger could not note that it waits: %w", held, err))
 	}

@@ -26,6 +26,9 @@ const (
 // IsLive reports whether an instance in this state starts or runs, and so has its grant.
 func (s State) IsLive() bool { return s == Pending || s == Running }
 
+// IsEnding reports whether an instance in this state has ended, or is about to: there is no way back.
+func (s State) IsEnding() bool { return s == ShuttingDown || s == Terminated }
+
 // ParseState returns the state that AWS spells as s, or an error for any other text.
 func ParseState(s string) (State, error) {
 	switch state := State(s); state {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/facts"
 	"github.com/vault-ec2-provisioner/vault-ec2-provisioner/internal/grant"
 )
 
@@ -114,6 +115,9 @@ type Record struct {
 	// quarantine.
 	ExpiresAt int64 `dynamodbav:"expires_at,omitempty"`
 }
+
+// Place returns the place of the instance.
+func (r *Record) Place() facts.Place { return facts.Place{Account: r.Account, Region: r.Region} }
 
 // Leaves reports whether Auto Scaling terminates the instance, so that it gets no grant although it may run for hours. An
 // instance that was launched again after LeavingSince counts as a new one. It is false for a nil record.

@@ -384,7 +384,7 @@ func (c *comparison) hasMoreToRemove(s *subject, foreign int) bool {
 
 // isAlive reports whether EC2 shows the instance in a state other than ending or ended.
 func (s *subject) isAlive() bool {
-	return s.sighting.Found && s.sighting.Facts.State != facts.Terminated && s.sighting.Facts.State != facts.ShuttingDown
+	return s.sighting.Found && !s.sighting.Facts.State.IsEnding()
 }
 
 // instance returns a subject in the eyes of this deployment.

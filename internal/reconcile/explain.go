@@ -151,7 +151,7 @@ func (x *Explainer) readEC2(ctx context.Context, t *story, in Input) {
 	}
 	add(facts.Place{Account: in.Account, Region: in.Region})
 	if t.record != nil {
-		add(facts.Place{Account: t.record.Account, Region: t.record.Region})
+		add(t.record.Place())
 	}
 	if len(t.asked) == 0 {
 		if t.seesVault() {

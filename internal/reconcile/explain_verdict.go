@@ -41,7 +41,7 @@ func (x *Explainer) verdictByState(t *story) Verdict {
 		return x.refused(t, t.sighting.Err)
 	case t.sighting.Err != nil:
 		return x.undecided(t, "EC2's description of it cannot be used")
-	case f.State == facts.Terminated, f.State == facts.ShuttingDown:
+	case f.State.IsEnding():
 		return x.verdictOfEnded(t, "it is "+string(f.State))
 	case !f.State.IsLive():
 		return x.verdictOfStopped(t)
@@ -243,7 +243,7 @@ func (x *Explainer) notGranted(t *story) Verdict {
 func (x *Explainer) notCompared(t *story, step string) string {
 	p := t.place
 	if t.record != nil && p == (facts.Place{}) {
-		p = facts.Place{Account: t.record.Account, Region: t.record.Region}
+		p = t.record.Place()
 	}
 	if p == (facts.Place{}) || slices.Contains(t.own, p) {
 		return ""

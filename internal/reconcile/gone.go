@@ -134,7 +134,7 @@ func (w *word) choose(ctx context.Context) error {
 			continue
 		}
 		if record != nil { // a tombstone with something left
-			w.places[id] = facts.Place{Account: record.Account, Region: record.Region}
+			w.places[id] = record.Place()
 			continue
 		}
 		p, err := s.placeOf(ctx, &subject{id: id})
@@ -196,10 +196,9 @@ const askedAtOnce = 1000
 // objectionTo returns why an instance is not removed by EC2's answer; empty if the word counts. own is the function's account; empty
 // if it is unknown.
 func (w *word) objectionTo(ref facts.Ref, s instance.Sighting, own string) string {
-	isEnded := s.Facts.State == facts.Terminated || s.Facts.State == facts.ShuttingDown
 	record := w.held.recordOf(ref.ID)
 	switch {
-	case s.Found && !isEnded:
+	case s.Found && !s.Facts.State.IsEnding():
 		return fmt.Sprintf("instance %s is not gone: EC2 shows it as %s", ref.ID, s.Facts.State)
 	case s.Err != nil && (own == "" || ref.Account == own):
 		// The function runs in its own account, so that a refusal there is a fault of its rights.

@@ -53,7 +53,7 @@ func (held *inventory) addRecord(r ledger.Record) {
 		}
 	} else {
 		held.recorded++
-		held.setPlace(held.add(id), facts.Place{Account: r.Account, Region: r.Region})
+		held.setPlace(held.add(id), r.Place())
 		held.addFolders(r)
 	}
 	if !held.inStretch(id) {
@@ -92,7 +92,7 @@ func (held *inventory) placeOf(id string) (p facts.Place, known bool) {
 		return p, true
 	}
 	if r := held.recordOf(id); r != nil {
-		return facts.Place{Account: r.Account, Region: r.Region}, true
+		return r.Place(), true
 	}
 	return facts.Place{}, false
 }

@@ -59,7 +59,7 @@ func (s *survey) isComparedAsGone(id string) bool {
 // it to the end.
 func (s *survey) compareOneGone(ctx context.Context, u *subject, complete map[facts.Place]bool) ([]Change, error) {
 	if u.record != nil {
-		u.place = facts.Place{Account: u.record.Account, Region: u.record.Region}
+		u.place = u.record.Place()
 	} else {
 		place, err := s.placeOf(ctx, u)
 		if err != nil {

@@ -183,7 +183,7 @@ func (r *Reconciler) removalOf(ctx context.Context, held *inventory, id string) 
 	}
 	req := converge.Request{Ref: facts.Ref{ID: id}, At: r.Now(), Verify: true}
 	if record != nil {
-		req.Place = facts.Place{Account: record.Account, Region: record.Region}
+		req.Place = record.Place()
 		untracked = slices.DeleteFunc(untracked, func(path string) bool { return record.Has(path) || record.Retains(path) })
 	}
 	req.Untracked = untracked
