@@ -52,7 +52,17 @@ func (f *fleet) begin() (*converge.Batch, map[facts.Ref]instance.Sighting) {
 
 // converge converges instance n of the batch.
 func (f *fleet) converge(n int, batch *converge.Batch, seen map[facts.Ref]instance.Sighting) error {
-	req := f.event(f.refs[n].ID, facts.Running)
+	return f.deliver(n, facts.Running, batch, seen)
+}
+
+// remove ends instance n of the batch.
+func (f *fleet) remove(n int, batch *converge.Batch, seen map[facts.Ref]instance.Sighting) error {
+	return f.deliver(n, facts.Terminated, batch, seen)
+}
+
+// deliver converges instance n of the batch by an event of its state.
+func (f *fleet) deliver(n int, state facts.State, batch *converge.Batch, seen map[facts.Ref]instance.Sighting) error {
+	req := f.event(f.refs[n].ID, state)
 	req.Batch = batch
 	_, err := f.c.Converge(f.t.Context(), req, seen[f.refs[n]])
 	return err
@@ -263,14 +273,6 @@ func (f *fleet) end() (*converge.Batch, map[facts.Ref]instance.Sighting) {
 	return f.begin()
 }
 
-// remove ends instance n of the batch.
-func (f *fleet) remove(n int, batch *converge.Batch, seen map[facts.Ref]instance.Sighting) error {
-	req := f.event(f.refs[n].ID, facts.Terminated)
-	req.Batch = batch
-	_, err := f.c.Converge(f.t.Context(), req, seen[f.refs[n]])
-	return err
-}
-
 func TestBatch_ReadsRecordsOfEndsOnce(t *testing.T) {
 	f := newFleet(t, 20)
 	f.mustGrant()
@@ -335,20 +337,14 @@ func TestBatch_ReadsARecordThatMayNotBeRemoved(t *testing.T) {
 func TestBatch_ReadsTheAuthMountOnce(t *testing.T) {
 	f := newFleet(t, 3)
 	f.mustGrant()
-	f.c, f.calls = f.converger(mayRemove), nil
-	for _, ref := range f.refs {
-		f.show(ref.ID, func(i *facts.Instance) { i.State = facts.Terminated })
-	}
 	f.EC2Alias = "instance_id"
-	batch, seen := f.begin()
-	for n, ref := range f.refs {
+	batch, seen := f.end()
+	for n := range f.refs {
 		if n == 2 {
 			f.EC2Alias = "image_id"
 			batch, seen = f.begin()
 		}
-		req := f.event(ref.ID, facts.Terminated)
-		req.Batch = batch
-		_, err := f.c.Converge(t.Context(), req, seen[ref])
+		err := f.remove(n, batch, seen)
 		if isConflict := fault.KindOf(err) == fault.Conflict; (n == 2) != isConflict || (n < 2 && err != nil) {
 			t.Errorf("end %d: want a conflict only where the setting hides the tokens, got %v", n, err)
 		}

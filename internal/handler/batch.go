@@ -70,7 +70,7 @@ func (inv *invocation) handle(ctx context.Context, records []event.Record) []res
 	// as it grows.
 	next := make(chan facts.Ref)
 	var group sync.WaitGroup
-	for range atOnce(len(tasks)) {
+	for range min(len(tasks), atOnce(len(tasks))) {
 		group.Go(func() {
 			for ref := range next {
 				converge(ref)

@@ -140,7 +140,7 @@ func (p printer) storms(ctx context.Context, all recipes, o load) error {
 			return fmt.Errorf("%s: %w", heading, err)
 		}
 	}
-	slices.SortFunc(measures, func(a, b measured) int { return cmp.Compare(a.startRatio(), b.startRatio()) })
+	slices.SortFunc(measures, func(a, b measured) int { return cmp.Compare(a.startShare(), b.startShare()) })
 	m := measures[len(measures)/2]
 	p.into.Storms = append(p.into.Storms, m.result())
 	p.table(heading, m.rows())

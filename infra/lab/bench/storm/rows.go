@@ -15,15 +15,11 @@ type measured struct {
 	limits
 }
 
-// startRatio returns the throughput of the starts beside the writes alone.
-func (m measured) startRatio() float64 {
-	return m.writes.grant.took.Seconds() / m.lives.grant.took.Seconds()
-}
+// startShare returns the throughput of the starts as a share of the writes alone.
+func (m measured) startShare() float64 { return share(m.lives.grant.took, m.writes.grant.took) }
 
-// share formats our throughput as a share of the bare client's.
-func share(ours, bare time.Duration) string {
-	return fmt.Sprintf("%.2f ×", bare.Seconds()/ours.Seconds())
-}
+// share returns our throughput as a share of the bare client's.
+func share(ours, bare time.Duration) float64 { return bare.Seconds() / ours.Seconds() }
 
 // result returns the storm's figures.
 func (m measured) result() report.Storm {
@@ -46,7 +42,7 @@ func (m measured) result() report.Storm {
 // rows returns the storm's table.
 func (m measured) rows() []report.Row {
 	rate := func(what string, bare, ours pass) report.Row {
-		return report.Row{What: what, Bare: report.Rate(m.N, bare.took), Ours: report.Rate(m.N, ours.took), Ratio: share(ours.took, bare.took)}
+		return report.Row{What: what, Bare: report.Rate(m.N, bare.took), Ours: report.Rate(m.N, ours.took), Ratio: fmt.Sprintf("%.2f ×", share(ours.took, bare.took))}
 	}
 	row := func(what, ours, aim string) report.Row { return report.Row{What: what, Ours: ours, Target: aim} }
 	part := func(what, done string, r recipeOfFunction, ours storm, calls, writes, withLedger pass) []report.Row {
